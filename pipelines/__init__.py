@@ -1,0 +1,1 @@
+"""What is computed ahead: from a corpus and a model to an atlas."""

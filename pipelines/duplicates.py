@@ -1,0 +1,53 @@
+"""Groups of near duplicates: pictures that differ by no more than a new encoding."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+MOST_FLIPPED_BITS = 10
+MOST_TINT_STEPS = 6
+_BANDS = 16
+_MOST_COMPARED = 64
+"""In a larger bucket each picture is compared with so many that follow it in order of their hashes."""
+
+
+def duplicate_groups(hashes: list[bytes], tints: list[bytes]) -> NDArray[np.int64]:
+    """For each picture the position of the first near duplicate (itself if none comes before it).
+
+    Near: at most 10 of the 256 bits of the gradient hash and 6 of 255 levels of the mean colour apart. Two such
+    hashes agree in at least one of 16 bands, so only pictures that share a band are compared.
+    """
+    count = len(hashes)
+    bits = np.frombuffer(b"".join(hashes), np.uint8).reshape(count, -1)
+    tint = np.frombuffer(b"".join(tints), np.uint8).reshape(count, 3).astype(np.int16)
+    parent = np.arange(count)
+    for first, second in _candidates(bits):
+        flipped = np.bitwise_count(bits[first] ^ bits[second]).sum(axis=1)
+        steps = np.abs(tint[first] - tint[second]).max(axis=1)
+        near = (flipped <= MOST_FLIPPED_BITS) & (steps <= MOST_TINT_STEPS)
+        for a, b in zip(first[near], second[near], strict=True):
+            root_a, root_b = _root(parent, a), _root(parent, b)
+            parent[max(root_a, root_b)] = min(root_a, root_b)
+    return np.array([_root(parent, position) for position in range(count)], dtype=np.int64)
+
+
+def _candidates(bits: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Pairs of positions that share a band, one array of pairs per band and distance within it."""
+    whole = np.unique(bits, axis=0, return_inverse=True)[1]
+    for band in bits.reshape(len(bits), _BANDS, -1).transpose(1, 0, 2):
+        key = np.ascontiguousarray(band).view(np.uint16).ravel()
+        order = np.lexsort((whole, key))
+        for distance in range(1, min(_MOST_COMPARED, len(order))):
+            first, second = order[:-distance], order[distance:]
+            same = key[first] == key[second]
+            if not same.any():
+                break
+            yield first[same], second[same]
+
+
+def _root(parent: NDArray[np.int64], position: int) -> int:
+    while parent[position] != position:
+        parent[position] = parent[parent[position]]
+        position = int(parent[position])
+    return position

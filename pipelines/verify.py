@@ -1,0 +1,150 @@
+"""Check an atlas: every part against its digest, and a random sample of rows against a new forward."""
+
+import hashlib
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipelines.catalogue import read_part
+from pipelines.scan import ScanPlan, Scanner
+from pipelines.storage import read_manifest
+from pipelines.vision.models import load_model
+from pipelines.vision.preprocessing import prepare
+from pipelines.vision.reduction import Peaks
+from schemas.errors import NotFoundError, PictureError
+from schemas.geometry import Location
+from schemas.manifest import LayerEntry, Manifest, Part
+
+TOLERANCE = 1e-4
+"""Relative drift of an activation that other hardware or thread counts may cause."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is not as the manifest says."""
+
+    kind: str
+    where: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was checked and what was found."""
+
+    part_count: int
+    image_count: int
+    cell_count: int
+    largest_drift: float
+    faults: list[Fault]
+
+
+def verify(atlas: Path, sample: int, seed: int, corpus: Path | None = None) -> Verdict:
+    """Digest every part, then re-run `sample` random images and compare every one of their peaks.
+
+    Faults: a missing or changed part, a missing or edited picture, weights of another model, an activation
+    that drifted, a peak at another location although no other value comes near it.
+    """
+    manifest = read_manifest(atlas)
+    if manifest is None:
+        raise NotFoundError(f"{atlas} holds no sealed atlas; run unitscope index first")
+    parts = list(_parts(manifest))
+    faults = [fault for part in parts if (fault := _part_fault(atlas, part)) is not None]
+    if faults:
+        return Verdict(len(parts), 0, 0, 0.0, faults)
+    model = load_model(manifest.model.spec, manifest.model.weights)
+    if model.entry.weights_digest != manifest.model.weights_digest:
+        other = Fault("model", manifest.model.spec, f"weights {manifest.model.weights} are not those of the atlas")
+        return Verdict(len(parts), 0, 0, 0.0, [other])
+    root = corpus or Path(manifest.corpus.root)
+    images = read_part(atlas, manifest.images)
+    chosen = sorted(random.Random(seed).sample(range(images.num_rows), min(sample, images.num_rows)))
+    scanner = Scanner(_scan_plan(manifest, atlas, root))
+    cell_count, largest_drift = 0, 0.0
+    for number in chosen:
+        row = images.slice(number, 1).to_pylist()[0]
+        try:
+            data = (root / row["path"]).read_bytes()
+            if hashlib.sha256(data).hexdigest() != row["image_id"]:
+                faults.append(Fault("picture", row["path"], "edited since it was indexed"))
+                continue
+            found, _ = scanner.forward([prepare(data, manifest.preprocessing).pixels])
+        except OSError as error:
+            faults.append(Fault("picture", row["path"], f"cannot be read: {error.strerror}"))
+            continue
+        except PictureError as error:
+            faults.append(Fault("picture", row["path"], str(error)))
+            continue
+        for entry in manifest.layers:
+            drift, layer_faults = _compare(atlas, manifest, entry, row, found[entry.spec.name])
+            largest_drift = max(largest_drift, drift)
+            cell_count += entry.spec.units
+            faults += layer_faults
+    return Verdict(len(parts), len(chosen), cell_count, largest_drift, faults)
+
+
+def _parts(manifest: Manifest) -> Iterator[Part]:
+    yield from (manifest.images, manifest.skipped, manifest.hot, manifest.patches.vectors)
+    if manifest.patches.index is not None:
+        yield manifest.patches.index
+    for layer in manifest.layers:
+        yield from (layer.units, *layer.ranked)
+    for receipt in manifest.shards:
+        yield from receipt.parts()
+
+
+def _part_fault(atlas: Path, part: Part) -> Fault | None:
+    try:
+        with (atlas / part.path).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return Fault("part", part.path, f"cannot be read: {error.strerror}")
+    return None if digest == part.sha256 else Fault("part", part.path, "its bytes are not those that were sealed")
+
+
+def _scan_plan(manifest: Manifest, atlas: Path, corpus: Path) -> ScanPlan:
+    return ScanPlan(
+        corpus=corpus,
+        atlas=atlas,
+        atlas_key=manifest.atlas_key,
+        model=manifest.model,
+        preprocessing=manifest.preprocessing,
+        layers=tuple(entry.spec for entry in manifest.layers),
+        embed_layer=manifest.patches.layer,
+        batch_size=manifest.batch_size,
+        precision=manifest.precision,
+        device="auto",
+        most_pixels=2**62,
+        known_ids=frozenset(),
+    )
+
+
+def _compare(
+    atlas: Path, manifest: Manifest, entry: LayerEntry, image: dict[str, object], found: Peaks
+) -> tuple[float, list[Fault]]:
+    """Largest relative drift of a layer's stored peaks on one image, and the faults among them."""
+    receipt = next(receipt for receipt in manifest.shards if receipt.shard == image["shard"])
+    path = atlas / receipt.peaks[entry.spec.name].path
+    stored = pq.read_table(path, filters=pc.field("image") == image["shard_row"], partitioning=None)
+    was = stored["activation"].to_numpy().astype(np.float64)
+    now = found.activation[0].numpy().astype(np.float64)
+    finite = np.isfinite(was) & np.isfinite(now)
+    scale = np.maximum(np.abs(was), 1e-3)
+    drift = np.where(finite, np.abs(np.where(finite, now - was, 0)) / scale, 0)
+    drift[np.isfinite(was) != np.isfinite(now)] = np.inf
+    faults = [
+        Fault("activation", f"{entry.spec.name}:{unit} on {image['path']}", f"was {was[unit]:.6g}, is {now[unit]:.6g}")
+        for unit in np.flatnonzero(drift > TOLERANCE)
+    ]
+    exact = (drift == 0) & finite
+    for unit in np.flatnonzero(exact):
+        place = Location(stored["row"][unit].as_py(), stored["col"][unit].as_py())
+        moved = entry.spec.location(int(found.location[0, unit]))
+        if place != moved:
+            faults.append(Fault("location", f"{entry.spec.name}:{unit} on {image['path']}", f"was {place}, is {moved}"))
+    return float(drift.max(initial=0)), faults

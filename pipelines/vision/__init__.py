@@ -1,0 +1,1 @@
+"""The model: loading, preprocessing, recording, peaks, receptive fields and embeddings."""

@@ -1,0 +1,83 @@
+"""From a file's bytes to the network's input, with the placement that leads back to the picture."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as transform
+
+from pipelines.vision.pictures import MOST_PIXELS, open_picture, orientation, upright
+from schemas.errors import PictureError
+from schemas.geometry import Location, Placement, Size
+from schemas.manifest import Preprocessing
+
+Pixels = UInt8[Tensor, "channel row col"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A picture as the network will see it."""
+
+    pixels: Pixels
+    placement: Placement
+    format: str
+    mode: str
+
+
+def prepare(data: bytes, preprocessing: Preprocessing, most_pixels: int = MOST_PIXELS) -> Prepared:
+    """Decode, resize and crop; raises PictureError with the reason if the bytes are no usable picture."""
+    picture = open_picture(data, most_pixels=most_pixels)
+    if picture.format == "JPEG" and picture.mode in ("RGB", "L") and orientation(picture) == 1:
+        pixels = _decode_jpeg(data)
+    else:
+        pixels = torch.from_numpy(np.array(upright(picture))).permute(2, 0, 1)
+    if preprocessing.channels == 1:
+        pixels = transform.rgb_to_grayscale(pixels)
+    placement = place(Size(pixels.shape[1], pixels.shape[2]), preprocessing)
+    resized = transform.resize(
+        pixels, list(placement.resized), InterpolationMode(preprocessing.interpolation), antialias=True
+    )
+    top, left = placement.crop
+    height, width = placement.input
+    return Prepared(
+        resized[:, top : top + height, left : left + width].contiguous(),
+        placement,
+        picture.format or "",
+        picture.mode,
+    )
+
+
+def place(image: Size, preprocessing: Preprocessing) -> Placement:
+    """The placement of an upright picture of the given size: resize the shorter side, crop the centre."""
+    short, long = min(image), max(image)
+    scaled = int(preprocessing.resize_px * long / short)
+    resized = (
+        Size(scaled, preprocessing.resize_px)
+        if image.height > image.width
+        else Size(preprocessing.resize_px, scaled)
+    )
+    size = preprocessing.input
+    crop = Location(round((resized.height - size.height) / 2), round((resized.width - size.width) / 2))
+    return Placement(image=image, resized=resized, crop=crop, input=size)
+
+
+def normalise(
+    pixels: UInt8[Tensor, "image channel row col"], preprocessing: Preprocessing
+) -> Float[Tensor, "image channel row col"]:
+    """`(pixel − mean) / std` per channel in float32, in the memory format `channels_last`."""
+    mean = torch.tensor(preprocessing.mean, device=pixels.device).view(1, -1, 1, 1)
+    std = torch.tensor(preprocessing.std, device=pixels.device).view(1, -1, 1, 1)
+    return pixels.contiguous(memory_format=torch.channels_last).float().sub_(mean).div_(std)
+
+
+def _decode_jpeg(data: bytes) -> Pixels:
+    raw = torch.from_numpy(np.frombuffer(data, np.uint8).copy())
+    try:
+        return decode_jpeg(raw, mode=ImageReadMode.RGB)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0].rpartition(", ")[2]
+        raise PictureError(f"cannot be decoded: {reason}") from None

@@ -1,0 +1,1 @@
+"""What is written down: identifiers, geometry, tables, manifest, paths and web messages."""

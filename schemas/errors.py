@@ -1,0 +1,97 @@
+"""Every error a caller may meet.
+
+UnitscopeError               exit code   HTTP status
+├── UsageError                2           400   the request itself is wrong
+│   └── PictureError          2           422   the bytes are no picture that can be used
+├── NotFoundError             5           404   the named thing is not there
+├── CorpusError               1           -     the corpus cannot be indexed
+├── ModelError                2           409   the model cannot be built, or is not the atlas's
+├── AtlasError                1           500   the atlas on disk is damaged
+│   └── FormatError           6           500   the atlas has another format version
+├── BusyError                 6           503   another run or too many requests hold it
+└── StorageError              1           507   writing failed: disk full, no permission
+
+A message says what, which, and what would do.
+"""
+
+from collections.abc import Iterable
+
+
+class UnitscopeError(Exception):
+    """Base of all errors that a person can act on; its text is shown as it is."""
+
+    exit_code = 1
+    http_status = 500
+    title = "unitscope failed"
+
+
+class UsageError(UnitscopeError):
+    """The request itself is wrong: a bad option, range, box or identifier."""
+
+    exit_code = 2
+    http_status = 400
+    title = "Bad request"
+
+
+class PictureError(UsageError):
+    """The bytes are no picture that can be used."""
+
+    http_status = 422
+    title = "Not a usable picture"
+
+
+class NotFoundError(UnitscopeError):
+    """The named thing is not there; the message names what is."""
+
+    exit_code = 5
+    http_status = 404
+    title = "Not found"
+
+
+class CorpusError(UnitscopeError):
+    """The corpus is missing, empty, or holds no readable picture."""
+
+    title = "Unusable corpus"
+
+
+class ModelError(UnitscopeError):
+    """The model cannot be built, or its weights are not those of the atlas."""
+
+    exit_code = 2
+    http_status = 409
+    title = "Model does not fit"
+
+
+class AtlasError(UnitscopeError):
+    """The atlas on disk is damaged or incomplete."""
+
+    title = "Damaged atlas"
+
+
+class FormatError(AtlasError):
+    """The atlas was written in another format version."""
+
+    exit_code = 6
+    title = "Other format version"
+
+
+class BusyError(UnitscopeError):
+    """Another run holds the atlas, or the server is at its limit."""
+
+    exit_code = 6
+    http_status = 503
+    title = "Busy"
+
+
+class StorageError(UnitscopeError):
+    """Writing failed: disk full, no permission."""
+
+    http_status = 507
+    title = "Cannot write"
+
+
+def listing(names: Iterable[object], most: int = 12) -> str:
+    """Names joined for a message, shortened after `most`."""
+    names = [str(name) for name in names]
+    tail = f" … ({len(names)} in all)" if len(names) > most else ""
+    return ", ".join(names[:most]) + tail

@@ -1,0 +1,62 @@
+"""Every path inside an atlas, relative to its root, and nothing else.
+
+Parts of a shard are named by the shard; parts of a sealed version end in the version's name, so a version that
+readers have open is never written to.
+"""
+
+MANIFEST = "manifest.json"
+LOCK = "index.lock"
+SHARD_FOLDERS = ("files", "images", "skipped", "peaks", "embeddings", "receipts")
+
+
+def receipt(shard: str) -> str:
+    """What a finished shard wrote; its presence means the shard is done."""
+    return f"receipts/{shard}.json"
+
+
+def files(shard: str) -> str:
+    return f"files/{shard}.parquet"
+
+
+def scanned(shard: str) -> str:
+    return f"images/shard-{shard}.parquet"
+
+
+def skipped(shard: str) -> str:
+    return f"skipped/shard-{shard}.parquet"
+
+
+def peaks(layer: str, shard: str) -> str:
+    return f"peaks/{layer}/{shard}.parquet"
+
+
+def embeddings(layer: str, shard: str) -> str:
+    return f"embeddings/{layer}/{shard}.parquet"
+
+
+def images_of(version: str) -> str:
+    return f"images/version-{version}.parquet"
+
+
+def skipped_of(version: str) -> str:
+    return f"skipped/version-{version}.parquet"
+
+
+def ranked(layer: str, block: int, version: str) -> str:
+    return f"ranked/{layer}/{block:05d}-{version}.parquet"
+
+
+def units(layer: str, version: str) -> str:
+    return f"units/{layer}-{version}.parquet"
+
+
+def vectors(layer: str, version: str) -> str:
+    return f"patches/{layer}/vectors-{version}.npy"
+
+
+def index(layer: str, version: str) -> str:
+    return f"patches/{layer}/index-{version}.faiss"
+
+
+def hot(version: str) -> str:
+    return f"hot-{version}.duckdb"

@@ -1,0 +1,166 @@
+"""The manifest: the seal of an atlas version, naming every part that readers may open."""
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from schemas.errors import AtlasError, FormatError
+from schemas.geometry import Box, Size
+from schemas.units import LayerSpec
+
+FORMAT_VERSION = 1
+BLOCK_UNITS = 16
+"""Units in one ranked file; a question reads one file of at most this many row groups."""
+_MEND = "delete manifest.json and run the index command again: finished shards are kept"
+
+
+class Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Preprocessing(Entry):
+    """How a picture becomes the network's input; part of the atlas key, decoder included.
+
+    Resize so that the shorter side is `resize_px` with antialiased `interpolation` on 8-bit pixels, crop `input`
+    from the centre, then `(pixel − mean) / std` per channel, pixels 0 to 255; transparent pixels show white.
+    """
+
+    resize_px: int
+    input: Size
+    interpolation: Literal["bicubic", "bilinear"]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    decoder: str = "torchvision for plain JPEG, Pillow for all else"
+
+    @property
+    def channels(self) -> int:
+        return len(self.mean)
+
+
+class ModelEntry(Entry):
+    spec: str
+    weights: str
+    weights_digest: str
+
+
+class Part(Entry):
+    """One file of the atlas with what it must hold."""
+
+    path: str
+    rows: int
+    size_bytes: int
+    sha256: str
+
+
+class Receipt(Entry):
+    """What one finished shard wrote. Written last, so a shard with a receipt is complete."""
+
+    shard: str
+    atlas_key: str
+    files: Part
+    scanned: Part
+    skipped: Part
+    peaks: dict[str, Part]
+    embeddings: Part
+    forward_count: int
+    seconds: float
+
+    def parts(self) -> list[Part]:
+        return [self.files, self.scanned, self.skipped, *self.peaks.values(), self.embeddings]
+
+
+class LayerEntry(Entry):
+    spec: LayerSpec
+    units: Part
+    ranked: list[Part]
+
+
+class PatchIndex(Entry):
+    """The FAISS index over pooled embeddings; `recall_at_10` was measured against exact search at build time."""
+
+    layer: str
+    width: int
+    regions: list[Box]
+    vectors: Part
+    index: Part | None
+    factory: str
+    exact: bool
+    recall_at_10: float
+    probes: int
+
+
+class CorpusEntry(Entry):
+    root: str
+    image_count: int
+    file_count: int
+    skipped_count: int
+    ignored_count: int
+    label_count: int
+
+
+class Manifest(Entry):
+    """Everything readers need to know; an atlas version is what its manifest names."""
+
+    format_version: int
+    unitscope_version: str
+    created: str
+    atlas_key: str
+    version: str
+    model: ModelEntry
+    preprocessing: Preprocessing
+    precision: Literal["fp32", "bf16"]
+    batch_size: int
+    corpus: CorpusEntry
+    layers: list[LayerEntry]
+    images: Part
+    skipped: Part
+    hot: Part
+    patches: PatchIndex
+    shards: list[Receipt]
+    forward_count: int
+    """How many forwards this version's run needed: new images only."""
+    config: dict[str, Any]
+    """The configuration of the run that sealed this version."""
+
+    def layer(self, name: str) -> LayerEntry | None:
+        return next((entry for entry in self.layers if entry.spec.name == name), None)
+
+
+def parse_manifest(text: str, atlas: str) -> Manifest:
+    """Read a manifest; raises FormatError for another format version and AtlasError for a damaged one."""
+    try:
+        found = json.loads(text).get("format_version")
+    except (ValueError, AttributeError):
+        raise AtlasError(f"manifest of atlas {atlas} is damaged: not a JSON object; {_MEND}") from None
+    if found != FORMAT_VERSION:
+        raise FormatError(
+            f"atlas {atlas} has format version {found}, this unitscope reads {FORMAT_VERSION}; "
+            "use the unitscope that wrote it, or index again into a new directory"
+        )
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = ".".join(map(str, error.errors()[0]["loc"])) or "the start"
+        raise AtlasError(
+            f"manifest of atlas {atlas} is damaged: {error.error_count()} faults, first at {first}; {_MEND}"
+        ) from None
+
+
+def atlas_key(
+    model: ModelEntry, preprocessing: Preprocessing, layers: list[str], precision: str, batch_size: int
+) -> str:
+    """Digest of all that decides the recorded values: another key is another atlas.
+
+    The batch size belongs to it because kernels round differently at different batch sizes.
+    """
+    content = {
+        "format": FORMAT_VERSION,
+        "weights": model.weights_digest,
+        "preprocessing": preprocessing.model_dump(mode="json"),
+        "layers": layers,
+        "precision": precision,
+        "batch_size": batch_size,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,129 @@
+"""The Arrow schema of every table in an atlas; each column carries one sentence about itself."""
+
+import pyarrow as pa
+
+TOKEN_ROW = -1
+"""Row of a class or register token, whose column is then the token's number."""
+
+KNOT_SHARES: tuple[float, ...] = (
+    *(0.0, 0.0001, 0.001, 0.005),
+    *(step / 100 for step in range(1, 100)),
+    *(0.995, 0.999, 0.9999, 1.0),
+)
+"""Shares of a unit's ranked images at which its quantile knots are stored (lower, nearest-rank definition)."""
+
+HISTOGRAM_BINS = 64
+TOP_LABEL_RANKS = 100
+"""How many first ranks a unit's top labels are counted over."""
+
+
+def _column(name: str, kind: pa.DataType, about: str, nullable: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=nullable, metadata={"about": about})
+
+
+_ID = _column("image_id", pa.string(), "SHA-256 of the image's bytes, hexadecimal")
+_PATH = _column("path", pa.string(), "path of the file below the corpus root")
+_SIZE = _column("size_bytes", pa.int64(), "size of the file in bytes")
+_MODIFIED = _column("modified_ns", pa.int64(), "modification time of the file in nanoseconds since 1970")
+_LABEL = _column("label", pa.string(), "sub-folder of the file, null at the corpus root", nullable=True)
+_GEOMETRY = [
+    _column("format", pa.string(), "file format by content, for example JPEG"),
+    _column("mode", pa.string(), "pixel mode before conversion, for example CMYK"),
+    _column("height_px", pa.int32(), "height of the upright picture in pixels"),
+    _column("width_px", pa.int32(), "width of the upright picture in pixels"),
+    _column("resized_height_px", pa.int32(), "height after the resize, before the crop"),
+    _column("resized_width_px", pa.int32(), "width after the resize, before the crop"),
+    _column("crop_row", pa.int32(), "first row of the crop in the resized picture"),
+    _column("crop_col", pa.int32(), "first column of the crop in the resized picture"),
+]
+
+FILES = pa.schema([_PATH, _LABEL, _SIZE, _MODIFIED, _ID])
+"""One row per readable file of a shard."""
+
+SCANNED = pa.schema(
+    [
+        _column("row", pa.int32(), "row of the image in the shard's peaks and embeddings"),
+        _ID,
+        *_GEOMETRY,
+        _column("gradient_hash", pa.binary(32), "sign of horizontal brightness steps on a 16 × 16 thumbnail"),
+        _column("tint", pa.binary(3), "mean red, green and blue"),
+    ]
+)
+"""One row per image whose forward ran in a shard."""
+
+SKIPPED = pa.schema([_PATH, _SIZE, _MODIFIED, _column("reason", pa.string(), "why it is no usable image")])
+"""One row per file that is no usable image."""
+
+IMAGES = pa.schema(
+    [
+        _column("image", pa.int32(), "number of the image: its position among all ids in ascending order"),
+        _ID,
+        _PATH,
+        _column("other_paths", pa.list_(pa.string()), "further files with the same bytes"),
+        _LABEL,
+        _SIZE,
+        _MODIFIED,
+        *_GEOMETRY,
+        _column("duplicate_group", pa.string(), "smallest id among near duplicates, null if none", nullable=True),
+        _column("shard", pa.string(), "shard that scanned the image"),
+        _column("shard_row", pa.int32(), "row of the image in that shard's peaks and embeddings"),
+    ]
+)
+"""One row per image of a sealed version, in order of its number."""
+
+_UNIT = _column("unit", pa.int32(), "channel of the layer")
+_PEAK = [
+    _column("activation", pa.float32(), "the unit's maximum over all locations of the image"),
+    _column("row", pa.int16(), "grid row of the maximum, the first in row order; −1 for a token of its own kind"),
+    _column("col", pa.int16(), "grid column of the maximum; the token's number where row is −1"),
+]
+
+PEAKS = pa.schema([_UNIT, _column("image", pa.int32(), "row of the image in its shard"), *_PEAK])
+"""What a scan writes for one layer: every cell of units × images, sorted by unit, then image."""
+
+RANKED = pa.schema(
+    [
+        _UNIT,
+        _column("rank", pa.int32(), "0 for the highest activation; ties by ascending image"),
+        _column("image", pa.int32(), "number of the image in the images table"),
+        *_PEAK,
+    ]
+)
+"""What questions read: the finite peaks of a block of units, one row group per unit, in rank order."""
+
+_TOP_LABEL = pa.struct(
+    [("label", pa.string()), ("count", pa.int32()), ("share", pa.float64()), ("lift", pa.float64())]
+)
+
+UNITS = pa.schema(
+    [
+        _UNIT,
+        _column("status", pa.string(), "live, rare, dead, negative-only or non-finite"),
+        _column("image_count", pa.int64(), "images with a finite peak"),
+        _column("positive_count", pa.int64(), "images whose peak is above zero"),
+        _column("zero_count", pa.int64(), "images whose peak is exactly zero"),
+        _column("nonfinite_count", pa.int64(), "images with a NaN or infinite peak; never ranked"),
+        _column("minimum", pa.float32(), "lowest finite peak", nullable=True),
+        _column("maximum", pa.float32(), "highest finite peak", nullable=True),
+        _column("mean", pa.float64(), "mean of the finite peaks", nullable=True),
+        _column("std", pa.float64(), "population standard deviation of the finite peaks", nullable=True),
+        _column("knots", pa.list_(pa.float32()), "quantiles at KNOT_SHARES"),
+        _column("histogram", pa.list_(pa.int64()), "counts in equal bins from minimum to maximum, last bin closed"),
+        _column("top_labels", pa.list_(_TOP_LABEL), "labels of the first ranks, with lift over the corpus"),
+        _column("nonfinite_images", pa.list_(pa.string()), "ids of the first hundred images with such a peak"),
+    ]
+)
+"""One row per unit of a layer."""
+
+
+def embeddings(width: int) -> pa.Schema:
+    """Region-pooled vectors of one layer, sorted by image row, then region."""
+    return pa.schema(
+        [
+            _column("row", pa.int32(), "row of the image in its shard"),
+            _column("region", pa.int16(), "number of the region"),
+            *(_column(f"{side}_px", pa.int32(), f"{side} of the region's box in the original picture")
+              for side in ("top", "left", "bottom", "right")),
+            _column("vector", pa.list_(pa.float16(), width), "unit-length mean over the region"),
+        ]
+    )  # fmt: skip

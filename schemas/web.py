@@ -1,0 +1,231 @@
+"""Questions and answers as they travel: rows and pages of the command line, the API and notebooks."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.geometry import Box, Size
+
+Order = Literal["desc", "asc", "random"]
+UnitStatus = Literal["live", "rare", "dead", "negative-only", "non-finite"]
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class PatchRow(Answer):
+    """One exemplar of a unit: where in which image it peaks, and how unusually high."""
+
+    rank: int
+    image_id: str
+    path: str
+    label: str | None
+    activation: float
+    percentile: float
+    """Share of the atlas's images whose peak for this unit is at most this one."""
+    row: int
+    col: int
+    box: Box
+    """Theoretical receptive field in pixels of the upright original picture, clipped at its border."""
+    effective_box: Box
+    padding: Box
+    """Input pixels of the receptive field beyond each border: (top, left, bottom, right)."""
+    duplicate_group: str | None
+
+
+class PatchQuery(Answer):
+    """Which patches of a unit to list, and from where on."""
+
+    limit: int = Field(9, ge=1, le=1000)
+    quantile: tuple[float, float] | None = None
+    """Percentile band: both ends within 0..1, inclusive."""
+    label: str | None = None
+    order: Order = "desc"
+    seed: int = 0
+    """Of the random order."""
+    expand_duplicates: bool = False
+    """List near duplicates too, instead of the best of each group."""
+    cursor: str | None = None
+
+
+class PatchPage(Answer):
+    unit: str
+    status: UnitStatus
+    note: str | None
+    """Why there are no or unusual patches, if so."""
+    rows: list[PatchRow]
+    next: str | None
+
+
+class NeighborRow(Answer):
+    rank: int
+    image_id: str
+    path: str
+    label: str | None
+    score: float
+    """Cosine similarity of the pooled embeddings."""
+    box: Box
+
+
+class SearchInfo(Answer):
+    exact: bool
+    layer: str
+    index: str
+    vectors: int
+    recall_at_10: float
+    """Measured at build time against exact search."""
+
+
+class NeighborPage(Answer):
+    query_box: Box
+    rows: list[NeighborRow]
+    search: SearchInfo
+
+
+class ExplainRow(Answer):
+    layer: str
+    channel: int
+    activation: float
+    percentile: float
+    row: int
+    col: int
+    box: Box
+
+
+class ExplainPage(Answer):
+    rows: list[ExplainRow]
+
+
+class UnitRow(Answer):
+    """Status and statistics of one unit's peaks over the corpus."""
+
+    layer: str
+    channel: int
+    status: UnitStatus
+    image_count: int
+    nonfinite_count: int
+    positive_share: float
+    maximum: float | None
+    minimum: float | None
+    mean: float | None
+    std: float | None
+    median: float | None
+    q90: float | None
+    q99: float | None
+    top_label: str | None
+
+
+class UnitPage(Answer):
+    layer: str
+    rows: list[UnitRow]
+    next: str | None
+
+
+class LabelRow(Answer):
+    label: str
+    count: int
+    share: float
+    lift: float
+
+
+class LabelPage(Answer):
+    unit: str
+    ranks: int
+    """Over how many first ranks the labels are counted."""
+    rows: list[LabelRow]
+
+
+class QuantileRow(Answer):
+    share: float
+    activation: float
+
+
+class Histogram(Answer):
+    """Distribution of a unit's peaks: one peak per image."""
+
+    unit: str
+    image_count: int
+    zero_count: int
+    nonfinite_count: int
+    edges: list[float]
+    counts: list[int]
+    quantiles: list[QuantileRow]
+
+
+class LayerRow(Answer):
+    name: str
+    kind: str
+    units: int
+    grid: Size
+    stride: Size | None
+    receptive_field: Size | None
+    """Unclipped height and width in input pixels; null where units see the whole input."""
+    effective_field: Size
+    live: int | None = None
+    dead: int | None = None
+
+
+class ImageRow(Answer):
+    image: int
+    image_id: str
+    path: str
+    other_paths: list[str]
+    label: str | None
+    size_bytes: int
+    format: str
+    mode: str
+    size: Size
+    seen_box: Box
+    """The part of the picture that the network sees, after resize and crop."""
+    duplicate_group: str | None
+
+
+class SkippedRow(Answer):
+    path: str
+    size_bytes: int
+    reason: str
+
+
+class ActivationMap(Answer):
+    """A unit's activation at every location of its grid for one picture."""
+
+    unit: str
+    values: list[list[float | None]]
+    seen_box: Box
+    maximum: float | None
+    row: int
+    col: int
+
+
+class AtlasRow(Answer):
+    name: str
+    version: str
+    model: str
+    images: int
+    skipped: int
+    labels: int
+    layers: int
+    units: int
+    created: str
+
+
+class Upload(Answer):
+    id: str
+    image_id: str
+    size: Size
+    seen_box: Box
+    expires: str
+    in_corpus: bool
+
+
+class Problem(Answer):
+    """RFC 9457 problem details."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    instance: str
+    request_id: str
+    extra: dict[str, Any] | None = None

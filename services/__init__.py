@@ -1,0 +1,1 @@
+"""What is answered now: an opened atlas, its pictures, the API and the pages."""

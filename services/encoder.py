@@ -1,0 +1,132 @@
+"""The model, loaded on first use, behind a lock: for pictures from outside and activation maps."""
+
+import hashlib
+import math
+import threading
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from schemas import tables
+from schemas.errors import ModelError
+from schemas.geometry import Box, Placement
+from schemas.units import LayerSpec, UnitId
+from schemas.web import ActivationMap
+from services.atlas import Atlas
+from services.images import Cells
+from services.search import Vector
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pipelines.vision.models import VisionModel
+    from pipelines.vision.preprocessing import Prepared
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A picture as the network and the atlas see it."""
+
+    image_id: str
+    prepared: "Prepared"
+
+    @property
+    def placement(self) -> Placement:
+        return self.prepared.placement
+
+
+class Encoder:
+    """Runs the atlas's model on single pictures, one at a time."""
+
+    def __init__(self, atlas: Atlas) -> None:
+        self.atlas = atlas
+        self._lock = threading.Lock()
+
+    def read(self, data: bytes) -> Encoded:
+        """Decode and place a picture; raises PictureError."""
+        from pipelines.vision.preprocessing import prepare
+
+        prepared = prepare(data, self.atlas.manifest.preprocessing)
+        return Encoded(hashlib.sha256(data).hexdigest(), prepared)
+
+    def cells(self, picture: Encoded) -> Cells:
+        """By layer the peaks of every unit on the picture, in order of channels."""
+        from pipelines.vision.reduction import peaks
+
+        cells = {}
+        for name, output in self._forward(picture).items():
+            found = peaks(output, name)
+            places = [self._spec(name).location(index) for index in found.location[0].tolist()]
+            columns = [
+                pa.array(np.arange(len(places), dtype=np.int32)),
+                pa.array(found.activation[0].numpy()),
+                pa.array([place.row for place in places], pa.int16()),
+                pa.array([place.col for place in places], pa.int16()),
+            ]
+            names = ["unit", "activation", "row", "col"]
+            cells[name] = pa.table(columns, schema=pa.schema([tables.PEAKS.field(column) for column in names]))
+        return cells
+
+    def embed(self, picture: Encoded, box: Box | None) -> Vector:
+        """The pooled unit-length vector of a box of input pixels (None: the whole view), rounded as stored ones are."""
+        from pipelines.vision.embedding import cell_regions, cells_of, pool
+
+        spec = self._spec(self.atlas.manifest.patches.layer)
+        cells = cell_regions(spec.grid)[0] if box is None else cells_of(box, spec)
+        vector = pool(self._forward(picture)[spec.name], spec, [cells])[0, 0].numpy()
+        return np.asarray(vector.astype(np.float16), np.float32)
+
+    def activation_map(self, picture: Encoded, unit: UnitId) -> ActivationMap:
+        """A unit's activation at every location of its grid; non-finite values are null."""
+        from pipelines.vision.embedding import as_map
+
+        self.atlas.unit(unit)
+        spec = self._spec(unit.layer)
+        grid = as_map(self._forward(picture)[unit.layer], spec)[0, unit.channel].float().numpy()
+        row, col = divmod(int(grid.argmax()), grid.shape[1])
+        peak = float(grid[row, col])
+        return ActivationMap(
+            unit=str(unit),
+            values=[[value if math.isfinite(value) else None for value in line] for line in grid.tolist()],
+            seen_box=picture.placement.seen,
+            maximum=peak if math.isfinite(peak) else None,
+            row=row,
+            col=col,
+        )
+
+    @cached_property
+    def _model(self) -> "VisionModel":
+        from pipelines.vision.models import load_model
+
+        wanted = self.atlas.manifest.model
+        model = load_model(wanted.spec, wanted.weights)
+        if model.entry.weights_digest != wanted.weights_digest:
+            raise ModelError(
+                f"weights {wanted.weights!r} of {wanted.spec} are no longer those of the atlas "
+                f"({wanted.weights_digest[:12]}…); restore them, or index into a new directory"
+            )
+        return model
+
+    def _spec(self, layer: str) -> LayerSpec:
+        return self.atlas.layer(layer).spec
+
+    def _forward(self, picture: Encoded) -> "dict[str, Tensor]":
+        """Every recorded layer's output, float32 on the CPU."""
+        import torch
+
+        from pipelines.vision.preprocessing import normalise
+        from pipelines.vision.recording import record
+
+        names = [entry.spec.name for entry in self.atlas.manifest.layers]
+        half = self.atlas.manifest.precision == "bf16"
+        with (
+            self._lock,
+            torch.inference_mode(),
+            torch.autocast("cpu", torch.bfloat16, enabled=half),
+            record(self._model.module, names, lambda _, output: output.float().clone()) as recorded,
+        ):
+            self._model.module(normalise(picture.prepared.pixels[None], self.atlas.manifest.preprocessing))
+            return dict(recorded)

@@ -1,0 +1,94 @@
+"""The picture a question is about, of the corpus or from outside, and the questions one can ask about it.
+
+Command line, notebooks and API all ask through here, so that they give one answer.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from schemas.errors import UsageError
+from schemas.geometry import Box, Placement
+from schemas.units import UnitId
+from schemas.web import ActivationMap, ExplainPage, NeighborPage
+from services.atlas import Atlas, Row
+from services.crops import read_image
+from services.encoder import Encoded, Encoder
+from services.images import explain
+from services.search import PatchSearch, checked_box
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A picture: its row if its bytes are in the corpus, otherwise the picture as the network sees it."""
+
+    image: Row | None
+    picture: Encoded | None
+
+
+class Asked:
+    """An opened atlas with its patch search and, loaded only when needed, its model."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.atlas = Atlas(root)
+
+    @cached_property
+    def search(self) -> PatchSearch:
+        return PatchSearch(self.atlas)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        return Encoder(self.atlas)
+
+    def find(self, reference: str) -> Subject:
+        """An image of the corpus by id, beginning of the id or path; or else a picture file."""
+        path = Path(reference)
+        if path.is_file():
+            return self.read(path.read_bytes())
+        return Subject(self.atlas.find_image(reference), None)
+
+    def read(self, data: bytes) -> Subject:
+        """A picture by its bytes: the image of the corpus if it has the same; raises PictureError."""
+        picture = self.encoder.read(data)
+        image = self.atlas.image_by_id(picture.image_id)
+        return Subject(image, None if image else picture)
+
+    def placement(self, subject: Subject) -> Placement:
+        """How the picture becomes the network's input."""
+        return self.atlas.placement(subject.image) if subject.image else self._picture(subject).placement
+
+    def explain(self, subject: Subject, layer: str | None = None, limit: int = 20) -> ExplainPage:
+        """The units that the picture excites most unusually, by percentile."""
+        if subject.image is not None:
+            cells = self.atlas.cells(subject.image)
+        else:
+            cells = self.encoder.cells(self._picture(subject))
+        return explain(self.atlas, cells, self.placement(subject), layer, limit)
+
+    def neighbors(
+        self, subject: Subject, box: Box | None = None, limit: int = 9, exact: bool = False
+    ) -> NeighborPage:
+        """The images with the patch most similar to a box of the picture (None: all that the network sees)."""
+        placement = self.placement(subject)
+        seen = None if box is None else checked_box(box, placement)
+        stored = None if subject.image is None else self.search.stored(subject.image, box)
+        vector, query_box = stored or (self.encoder.embed(self._picture(subject), seen), box or placement.seen)
+        return self.search.nearest(vector, query_box, limit, exact)
+
+    def activation_map(self, subject: Subject, unit: UnitId) -> ActivationMap:
+        """A unit's activation at every location of its grid."""
+        return self.encoder.activation_map(self._picture(subject), unit)
+
+    def layer_of_embedding(self, layer: str | None) -> str:
+        """The layer whose embeddings are indexed; raises UsageError if another is asked for."""
+        embedded = self.atlas.manifest.patches.layer
+        if layer not in (None, embedded):
+            self.atlas.layer(str(layer))
+            raise UsageError(f"patches are indexed by layer {embedded!r}, not {layer!r}; index with --embed {layer}")
+        return embedded
+
+    def _picture(self, subject: Subject) -> Encoded:
+        if subject.picture is not None:
+            return subject.picture
+        assert subject.image is not None
+        return self.encoder.read(read_image(self.atlas, subject.image))

@@ -1,0 +1,205 @@
+"""What a unit responds to: its patches, distribution, labels, and its layer's units in a table."""
+
+import numpy as np
+
+from schemas import tables
+from schemas.errors import UsageError, listing
+from schemas.geometry import Box, Location, Placement
+from schemas.units import LayerSpec, UnitId
+from schemas.web import (
+    Histogram,
+    LabelPage,
+    LabelRow,
+    PatchPage,
+    PatchQuery,
+    PatchRow,
+    QuantileRow,
+    UnitPage,
+    UnitRow,
+)
+from services import cursors
+from services.atlas import Atlas, Row
+
+SORTS = ("channel", "maximum", "mean", "std", "median", "positive_share", "status", "nonfinite_count")
+_QUANTILES = (0.0, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999, 1.0)
+
+
+def patches(atlas: Atlas, unit: UnitId, query: PatchQuery) -> PatchPage:
+    """The images that most excite a unit, in a total order, each with the box where it peaks.
+
+    Of a group of near duplicates the first that passes the filters stands for all, unless asked otherwise. A
+    dead unit has no patches: its images are all alike to it.
+    """
+    statistics = atlas.unit(unit)
+    status, count = statistics["status"], statistics["image_count"]
+    note = status_note(statistics)
+    if status == "dead" or count == 0:
+        return PatchPage(unit=str(unit), status=status, note=note, rows=[], next=None)
+    question = f"{atlas.version} {unit} {query.model_dump_json(exclude={'limit', 'cursor'})}"
+    after = cursors.decode(query.cursor, question)
+    ranks = rank_range(query.quantile, count)
+    kept: list[tuple[Row, Row]] = []
+    exhausted = False
+    while len(kept) <= query.limit and not exhausted:
+        wanted = query.limit + 1 - len(kept)
+        rows = atlas.ranked(unit, query.order, ranks, query.label, query.seed, after, wanted)
+        exhausted = len(rows) < wanted
+        if rows:
+            after = rows[-1]["key"]
+            images = atlas.images([row["image"] for row in rows])
+            candidates = [(row, images[row["image"]]) for row in rows]
+            kept += candidates if query.expand_duplicates else _leaders(atlas, unit, query, ranks, candidates)
+    page = kept[: query.limit]
+    spec = atlas.layer(unit.layer).spec
+    percentiles = _percentiles(atlas, unit, [row for row, _ in page], count, query.order)
+    return PatchPage(
+        unit=str(unit),
+        status=status,
+        note=note,
+        rows=[
+            _patch_row(spec, atlas.placement(image), row, image, percentile)
+            for (row, image), percentile in zip(page, percentiles, strict=True)
+        ],
+        next=cursors.encode(page[-1][0]["key"], question) if len(kept) > query.limit else None,
+    )
+
+
+def rank_range(quantile: tuple[float, float] | None, count: int) -> tuple[int, int]:
+    """First and last rank of the images within a percentile band; rank r has the percentile 1 − r / count."""
+    if quantile is None:
+        return 0, count - 1
+    low, high = quantile
+    if not 0 <= low <= high <= 1:
+        raise UsageError(f"quantile {low}..{high} is not a band a..b with 0 <= a <= b <= 1")
+    slack = 1e-9 * count
+    return int(np.ceil((1 - high) * count - slack)), int(np.floor((1 - low) * count + slack))
+
+
+def histogram(atlas: Atlas, unit: UnitId, bins: int = tables.HISTOGRAM_BINS) -> Histogram:
+    """The distribution of a unit's peaks in equal bins; quantiles are exact."""
+    statistics = atlas.unit(unit)
+    counts = np.array(statistics["histogram"], dtype=np.int64)
+    edges = np.empty(0)
+    if len(counts):
+        low, high = float(statistics["minimum"]), float(statistics["maximum"])
+        edges = np.linspace(low, high, bins + 1)
+        if tables.HISTOGRAM_BINS % bins == 0:
+            counts = counts.reshape(bins, -1).sum(axis=1)
+        else:
+            counts = np.histogram(atlas.activations(unit).astype(np.float64), bins=bins, range=(low, high))[0]
+    knots = dict(zip(tables.KNOT_SHARES, statistics["knots"], strict=False))
+    return Histogram(
+        unit=str(unit),
+        image_count=statistics["image_count"],
+        zero_count=statistics["zero_count"],
+        nonfinite_count=statistics["nonfinite_count"],
+        edges=edges.tolist(),
+        counts=counts.tolist(),
+        quantiles=[QuantileRow(share=share, activation=knots[share]) for share in _QUANTILES if share in knots],
+    )
+
+
+def labels(atlas: Atlas, unit: UnitId, limit: int = 20) -> LabelPage:
+    """Labels among a unit's first ranks, with lift: their share there over their share of the corpus."""
+    statistics = atlas.unit(unit)
+    return LabelPage(
+        unit=str(unit),
+        ranks=min(tables.TOP_LABEL_RANKS, statistics["image_count"]),
+        rows=[LabelRow(**row) for row in statistics["top_labels"][:limit]],
+    )
+
+
+def unit_page(atlas: Atlas, layer: str, sort: str = "channel", limit: int = 100, cursor: str | None = None) -> UnitPage:
+    """One row per unit of a layer; `sort` is a column, descending with a leading minus."""
+    column, descending = sort.removeprefix("-"), sort.startswith("-")
+    if column not in SORTS:
+        raise UsageError(f"units cannot be sorted by {column!r}; there are {listing(SORTS)}, also with a leading −")
+    rows = [unit_row(layer, row) for row in atlas.units(layer).to_pylist()]
+    keyed = [(getattr(row, column), row.channel, row) for row in rows]
+    known = [item for item in keyed if item[0] is not None]
+    known.sort(key=lambda item: item[1])
+    known.sort(key=lambda item: item[0], reverse=descending)
+    rows = [row for *_, row in known] + [row for value, _, row in keyed if value is None]
+    question = f"{atlas.version} {layer} {sort}"
+    start = cursors.decode(cursor, question) or 0
+    end = start + limit
+    following = cursors.encode(end, question) if end < len(rows) else None
+    return UnitPage(layer=layer, rows=rows[start:end], next=following)
+
+
+def unit_row(layer: str, row: Row) -> UnitRow:
+    """A row of the units table as answers show it."""
+    knots = dict(zip(tables.KNOT_SHARES, row["knots"], strict=False))
+    return UnitRow(
+        layer=layer,
+        channel=row["unit"],
+        **{name: row[name] for name in ("status", "image_count", "nonfinite_count", "maximum", "minimum", "mean", "std")},
+        positive_share=row["positive_count"] / max(1, row["image_count"]),
+        median=knots.get(0.5),
+        q90=knots.get(0.9),
+        q99=knots.get(0.99),
+        top_label=row["top_labels"][0]["label"] if row["top_labels"] else None,
+    )
+
+
+def status_note(statistics: Row) -> str | None:
+    """What a person should know about a unit that is not live."""
+    match statistics["status"]:
+        case "dead" if statistics["maximum"] == 0:
+            return f"never active: its peak is 0 on all {statistics['image_count']} images"
+        case "dead":
+            return f"constant: its peak is {statistics['maximum']:g} on all {statistics['image_count']} images"
+        case "negative-only":
+            return "never above zero: these are its least negative images"
+        case "rare":
+            return f"rare: above zero on {statistics['positive_count']} of {statistics['image_count']} images"
+        case "non-finite":
+            return f"not a number or infinite on {statistics['nonfinite_count']} images, which are left out"
+    return None
+
+
+def _leaders(
+    atlas: Atlas, unit: UnitId, query: PatchQuery, ranks: tuple[int, int], candidates: list[tuple[Row, Row]]
+) -> list[tuple[Row, Row]]:
+    """The candidates that are the first of their duplicate group, or in none."""
+    groups = {image["duplicate_group"] for _, image in candidates if image["duplicate_group"]}
+    if not groups:
+        return candidates
+    first = atlas.group_leaders(unit, sorted(groups), ranks, query.label, query.order)
+    return [
+        (row, image)
+        for row, image in candidates
+        if image["duplicate_group"] is None or first[image["duplicate_group"]] == row["rank"]
+    ]
+
+
+def _percentiles(atlas: Atlas, unit: UnitId, rows: list[Row], count: int, order: str) -> list[float]:
+    """Share of images whose peak is at most each row's: one minus the first rank of its activation."""
+    activations = [row["activation"] for row in rows]
+    from_the_top = order == "desc" and [row["rank"] for row in rows] == list(range(len(rows)))
+    if from_the_top:
+        first = {activation: rank for rank, activation in reversed(list(enumerate(activations)))}
+    else:
+        first = atlas.first_ranks(unit, sorted(set(activations)))
+    return [1 - first[activation] / count for activation in activations]
+
+
+def _patch_row(spec: LayerSpec, placement: Placement, row: Row, image: Row, percentile: float) -> PatchRow:
+    location = Location(row["row"], row["col"])
+    field = spec.receptive_field
+    return PatchRow(
+        **{name: image[name] for name in ("image_id", "path", "label", "duplicate_group")},
+        **{name: row[name] for name in ("rank", "activation", "row", "col")},
+        percentile=percentile,
+        box=placement.to_image(field.box_at(location)),
+        effective_box=placement.to_image(field.effective_box_at(location)),
+        padding=field.padding_at(location),
+    )
+
+
+
+
+def shown_box(spec: LayerSpec, row: PatchRow) -> Box:
+    """The box to show: the theoretical one, or the effective one where the unit can see the whole input."""
+    covers = spec.receptive_field.covers_input(Location(row.row, row.col))
+    return row.effective_box if covers and row.row >= 0 else row.box

@@ -1,0 +1,28 @@
+"""The front door: `unitscope.open_atlas(path)` for notebooks.
+
+    import unitscope
+    atlas = unitscope.open_atlas("atlas/")
+    atlas.top("_blocks.15:130").to_pandas()
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unitscope.notebook import Notebook
+
+__all__ = ["open_atlas"]
+
+
+def open_atlas(path: str) -> "Notebook":
+    """An atlas whose answers are Arrow tables, with the same numbers as the command line and the API."""
+    from unitscope.notebook import Notebook
+
+    return Notebook(path)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("unitscope")
+    raise AttributeError(f"module 'unitscope' has no attribute {name!r}")

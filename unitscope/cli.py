@@ -1,0 +1,191 @@
+"""The command line: arguments -> config -> one call. stdout is data, stderr is talk."""
+
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from unitscope.options import (
+    AtlasArgument,
+    JsonFlag,
+    ProgressOption,
+)
+
+app = typer.Typer(
+    name="unitscope",
+    help="Which image patches excite each unit of a vision model most, over millions of images.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> NoReturn:
+    """Run the command line; exits 0 done, 1 failed, 2 usage, 3 too many skipped, 4 faults found, 5 not found,
+    6 busy or other format, 130 or 143 on signals."""
+    from unitscope import ask, demo  # noqa: F401  (each adds its commands)
+
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        code = app(standalone_mode=False)
+    except KeyboardInterrupt:
+        code = 130
+        tell(f"interrupted; finished shards are kept. Resume with: {shlex.join(['unitscope', *sys.argv[1:]])}")
+    except SystemExit as stop:
+        code = stop.code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = 141
+    except Exception as error:
+        code = _failure_code(error)
+    sys.stdout.flush()
+    sys.exit(code or 0)
+
+
+@app.command()
+def layers(
+    model: Annotated[str, typer.Argument(help="SCHEME:NAME, for example efficientnet-lite:0 or torchvision:resnet18")],
+    weights: Annotated[str, typer.Option(help="default, random:SEED or a state-dict file")] = "default",
+    glob: Annotated[list[str] | None, typer.Option("--layers", help="globs on module paths; default: block outputs")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Table of layers: name, kind, units, grid, stride, receptive field."""
+    from pipelines.vision.models import choose_layers, load_model
+    from pipelines.vision.receptive_fields import measure_layers
+    from schemas.web import LayerRow
+    from unitscope.output import show_rows
+
+    loaded = load_model(model, weights)
+    specs = measure_layers(loaded.module, choose_layers(loaded, glob or ()), loaded.input_shape)
+    rows = [
+        LayerRow(
+            name=spec.name,
+            kind=spec.kind,
+            units=spec.units,
+            grid=spec.grid,
+            stride=spec.receptive_field.stride,
+            receptive_field=spec.receptive_field.size,
+            effective_field=spec.receptive_field.effective,
+        )
+        for spec in specs
+    ]
+    show_rows(rows, LayerRow, "json" if as_json else "table", {"model": model, "rows": rows})
+
+
+@app.command()
+def index(
+    corpus: Annotated[str, typer.Argument(help="folder tree of pictures; a sub-folder is a label")],
+    atlas: Annotated[str, typer.Option(help="directory to write")],
+    model: Annotated[str | None, typer.Option(help="SCHEME:NAME  [default: efficientnet-lite:0]")] = None,
+    weights: Annotated[str | None, typer.Option(help="default, random:SEED or a state-dict file")] = None,
+    layer_globs: Annotated[list[str] | None, typer.Option("--layers", help="globs on module paths; repeatable")] = None,
+    embed: Annotated[str | None, typer.Option(help="layer for nearest patches  [default: the last]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="images in one forward  [default: 32]")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 (exact) or bf16 (faster)")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda")] = None,
+    workers: Annotated[int | None, typer.Option(help="scanning processes  [default: one per GPU or core]")] = None,
+    address: Annotated[str | None, typer.Option(help="address of a running Ray cluster")] = None,
+    shard_size: Annotated[int | None, typer.Option(help="files scanned and committed at once  [default: 256]")] = None,
+    max_errors: Annotated[int | None, typer.Option(help="exit with 3 if more files are skipped")] = None,
+    limit: Annotated[int | None, typer.Option(help="only the first so many files")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with an [index] table")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="print rows and bytes to expect; do no work")] = False,
+    progress: ProgressOption = "auto",
+    as_json: JsonFlag = False,
+) -> None:
+    """Index a corpus: every unit's peak on every picture. Run it again to resume or to add pictures."""
+    flags: dict[str, Any] = dict(locals())
+    for other in ("layer_globs", "config", "plan", "progress", "as_json"):
+        del flags[other]
+    from pipelines.config import IndexConfig, load_config
+    from pipelines.index import index as run_index
+    from pipelines.index import make_plan
+    from unitscope.output import show_facts
+    from unitscope.progress import shown
+
+    flags["layers"] = tuple(glob for globs in layer_globs for glob in globs.split(",")) if layer_globs else None
+    settings = load_config(IndexConfig, "index", flags, config)
+    with shown(progress) as report:
+        if plan:
+            show_facts(make_plan(settings, report).forecast(), as_json)
+            return
+        manifest = run_index(settings, report)
+    found = manifest.corpus
+    facts = {
+        "atlas": settings.atlas,
+        "version": manifest.version,
+        "images": found.image_count,
+        "files": found.file_count,
+        "skipped": found.skipped_count,
+        "forwards": manifest.forward_count,
+        "layers": len(manifest.layers),
+        "units": sum(entry.spec.units for entry in manifest.layers),
+    }
+    show_facts(facts, as_json)
+    if found.skipped_count:
+        tell(f"{found.skipped_count} files are no usable picture; the reasons: skipped table, {manifest.skipped.path}")
+    if settings.max_errors is not None and found.skipped_count > settings.max_errors:
+        raise typer.Exit(3)
+
+
+@app.command()
+def serve(
+    atlases: Annotated[list[Path], typer.Argument(help="atlas directories")],
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="port to listen on; 0 takes a free one")] = 8000,
+    key_file: Annotated[Path | None, typer.Option(help="lines of: name scope[,scope] sha256-of-the-key")] = None,
+    anonymous_read: Annotated[bool, typer.Option("--anonymous-read", help="let anyone read")] = False,
+) -> None:
+    """Serve atlases as an API and as pages. Listens on this machine only, unless keys say who may ask."""
+    from unitscope.serving import serve_atlases
+
+    serve_atlases(atlases, host, port, key_file, anonymous_read)
+
+
+@app.command()
+def verify(
+    atlas: AtlasArgument,
+    sample: Annotated[int, typer.Option(help="images whose forward is run again")] = 8,
+    seed: Annotated[int, typer.Option(help="of the random choice")] = 0,
+    corpus: Annotated[Path | None, typer.Option(help="where the pictures are now")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check every part against its digest and a random sample of rows against a new forward; exit 4 on faults."""
+    from pipelines.verify import verify as run_verify
+    from unitscope.output import show_verdict
+
+    verdict = run_verify(atlas, sample, seed, corpus)
+    show_verdict(verdict, as_json)
+    if verdict.faults:
+        raise typer.Exit(4)
+
+
+def tell(text: str) -> None:
+    """Say something to the person: on stderr, never among the data."""
+    sys.stderr.write(text + "\n")
+
+
+def _failure_code(error: Exception) -> int:
+    """Say what went wrong and give the exit code; what is no known error shows its stack."""
+    from schemas.errors import UnitscopeError
+
+    if isinstance(error, UnitscopeError):
+        tell(f"error: {error}")
+        return error.exit_code
+    show = getattr(error, "show", None)
+    if show is not None:
+        show(file=sys.stderr)
+        return int(getattr(error, "exit_code", 2))
+    if type(error).__name__ == "Abort":
+        return 130
+    sys.excepthook(type(error), error, error.__traceback__)
+    return 1
+
+
+def _stop(_number: int, _frame: object) -> None:
+    raise SystemExit(143)

@@ -1,0 +1,53 @@
+"""An atlas in a notebook: every answer an Arrow table."""
+
+from typing import Any
+
+import pyarrow as pa
+
+from schemas.geometry import Box
+from schemas.units import UnitId
+from schemas.web import ExplainRow, LabelRow, LayerRow, NeighborRow, PatchQuery, PatchRow, UnitRow
+from services.formats import as_table
+from services.subjects import Asked
+from services.units import labels, patches, unit_page
+
+
+class Notebook:
+    """Questions to an opened atlas. Units are written `layer:channel`; images by id, path or picture file."""
+
+    def __init__(self, path: str) -> None:
+        self._asked = Asked(path)
+        self.manifest = self._asked.atlas.manifest
+
+    def layers(self) -> pa.Table:
+        """One row per recorded layer."""
+        return as_table(self._asked.atlas.layers(), LayerRow)
+
+    def units(self, layer: str, sort: str = "channel") -> pa.Table:
+        """One row of statistics per unit of a layer."""
+        count = self._asked.atlas.layer(layer).spec.units
+        return as_table(unit_page(self._asked.atlas, layer, sort, limit=count).rows, UnitRow)
+
+    def top(self, unit: str, k: int = 9, **query: Any) -> pa.Table:
+        """The patches that most excite a unit; further filters as in `schemas.web.PatchQuery`."""
+        page = patches(self._asked.atlas, UnitId.parse(unit), PatchQuery(limit=k, **query))
+        return as_table(page.rows, PatchRow)
+
+    def labels(self, unit: str) -> pa.Table:
+        """Labels among a unit's first ranks, with lift."""
+        return as_table(labels(self._asked.atlas, UnitId.parse(unit)).rows, LabelRow)
+
+    def explain(self, image: str, layer: str | None = None, k: int = 20) -> pa.Table:
+        """The units that an image excites most unusually, by percentile."""
+        return as_table(self._asked.explain(self._asked.find(image), layer, k).rows, ExplainRow)
+
+    def neighbors(
+        self, image: str, box: tuple[int, int, int, int] | None = None, k: int = 9, exact: bool = False
+    ) -> pa.Table:
+        """The images with the patch most similar to a box (top, left, bottom, right) of an image."""
+        wanted = None if box is None else Box(*box)
+        return as_table(self._asked.neighbors(self._asked.find(image), wanted, k, exact).rows, NeighborRow)
+
+    def __repr__(self) -> str:
+        summary = self._asked.atlas.summary()
+        return f"<atlas {summary.name}: {summary.images} images × {summary.units} units of {summary.model}>"

@@ -1,0 +1,15 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+AtlasArgument = Annotated[Path, typer.Argument(help="atlas directory")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="print exactly one JSON document")]
+ProgressOption = Annotated[
+    Literal["auto", "bar", "log", "json", "none"],
+    typer.Option(help="a bar, a line every ten seconds, JSON lines, or nothing"),
+]
+TableStyle = Literal["table", "json", "ndjson", "csv", "arrow", "parquet"]
+FormatOption = Annotated[TableStyle, typer.Option("--format", help="how to print the rows")]

@@ -1,0 +1,84 @@
+"""What commands print on stdout: tables for people, files and JSON for programs."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from schemas.geometry import Box, Size
+from unitscope.options import TableStyle
+
+if TYPE_CHECKING:
+    from pipelines.verify import Verdict
+
+
+def show_rows(rows: Sequence[BaseModel], kind: type[BaseModel], style: TableStyle, document: Any) -> None:
+    """Rows as a table for people or as a file; `json` prints the whole document."""
+    from services.formats import json_text, rows_as
+
+    if style == "table":
+        _show_table(rows, kind)
+    elif style == "json":
+        sys.stdout.write(json_text(document) + "\n")
+    else:
+        sys.stdout.buffer.write(rows_as(rows, kind, style))
+
+
+def show_facts(facts: Mapping[str, Any], as_json: bool) -> None:
+    """A few named values."""
+    from services.formats import json_text
+
+    if as_json:
+        sys.stdout.write(json_text(dict(facts)) + "\n")
+        return
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        sys.stdout.write(f"{name:<{width}}  {value:,}\n" if isinstance(value, int) else f"{name:<{width}}  {value}\n")
+
+
+def show_verdict(verdict: "Verdict", as_json: bool) -> None:
+    """What a verification checked and found."""
+    facts = {
+        "parts": verdict.part_count,
+        "images": verdict.image_count,
+        "cells": verdict.cell_count,
+        "largest_drift": verdict.largest_drift,
+        "faults": [fault.__dict__ for fault in verdict.faults] if as_json else len(verdict.faults),
+    }
+    show_facts(facts, as_json)
+    if not as_json:
+        for fault in verdict.faults:
+            sys.stdout.write(f"{fault.kind}  {fault.where}: {fault.what}\n")
+
+
+def _show_table(rows: Sequence[BaseModel], kind: type[BaseModel]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    names = [name for name in kind.model_fields if any(_cell(getattr(row, name)) for row in rows)]
+    for name in names:
+        numeric = any(isinstance(getattr(row, name), int | float) for row in rows)
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=name != "path", overflow="fold")
+    for row in rows:
+        cells = {name: _cell(getattr(row, name)) for name in names}
+        if "image_id" in cells:
+            cells["image_id"] = cells["image_id"][:12]
+        table.add_row(*cells.values())
+    terminal = sys.stdout.isatty()
+    Console(width=None if terminal else 400, highlight=False, soft_wrap=not terminal).print(table)
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case float():
+            return f"{value:.5g}"
+        case Size():
+            return f"{value.height}×{value.width}"
+        case Box():
+            return ",".join(map(str, value))
+        case _:
+            return str(value)

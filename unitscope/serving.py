@@ -1,0 +1,49 @@
+"""Start the server: closed by default, one process, a clean stop."""
+
+import ipaddress
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from schemas.errors import UsageError
+
+
+def serve_atlases(
+    atlases: Sequence[Path], host: str, port: int, key_file: Path | None = None, anonymous_read: bool = False
+) -> None:
+    """Serve until interrupted. Raises UsageError for an open address without keys and for a port in use."""
+    import uvicorn
+
+    from services.app import Settings, create_app
+
+    if not is_loopback(host) and key_file is None and not anonymous_read:
+        raise UsageError(
+            f"refusing to listen on {host} without keys: anyone there could read the atlases; "
+            "give --key-file, or --anonymous-read if that is meant"
+        )
+    app = create_app(Settings(atlases=tuple(atlases), key_file=key_file, anonymous_read=anonymous_read))
+    listener = _listen(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    sys.stderr.write(f"serving on http://{shown}:{listener.getsockname()[1]}/  (Ctrl-C stops)\n")
+    sys.stderr.flush()
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False, proxy_headers=False))
+    server.run(sockets=[listener])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=512)
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"cannot listen on {host}:{port}: {error}; choose another --port") from None
