@@ -32,7 +32,10 @@ class Resources:
 
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """A Ray session: started here and stopped afterwards, or that of a running cluster."""
+    """A Ray session: the caller's if there is one, that of a running cluster, or one started and stopped here."""
+    if ray.is_initialized():
+        yield
+        return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
@@ -52,7 +55,7 @@ def connected(address: str | None) -> Iterator[None]:
 
 def resources(worker_count: int | None, device: str) -> Resources:
     """One worker per GPU where there are GPUs (unless `device` is cpu), otherwise one per core."""
-    total = ray.cluster_resources()
+    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     gpus = 0 if device == "cpu" else int(total.get("GPU", 0))
     cores = max(1, int(total.get("CPU", 1)))
     count = worker_count or gpus or cores
@@ -77,11 +80,11 @@ def each(
     worker = ray.remote(
         num_cpus=each_worker.cpus, num_gpus=each_worker.gpus, max_restarts=_RESTARTS, max_task_retries=_RESTARTS
     )(_Worker)
-    made = ray.put(make_task)
-    workers = [worker.remote(made) for _ in range(count)]
+    workers = [worker.remote() for _ in range(count)]
+    made = [ray.put(make_task)]
     try:
         pool = ActorPool(workers)
-        yield from pool.map_unordered(lambda actor, item: actor.run.remote(item), items)
+        yield from pool.map_unordered(lambda actor, item: actor.run.remote(made, item), items)
     except RayTaskError as error:
         raise _cause(error) from error
     except RayActorError as error:
@@ -91,14 +94,17 @@ def each(
         ) from error
     finally:
         for actor in workers:
-            ray.kill(actor)
+            ray.kill(actor)  # type: ignore[arg-type]
 
 
 class _Worker:
-    def __init__(self, make_task: Callable[[], Callable[[Any], Any]]) -> None:
-        self.task = make_task()
+    """Makes its task at the first item: a restarted worker has no constructor arguments that could be lost."""
 
-    def run(self, item: Any) -> Any:
+    task: Callable[[Any], Any] | None = None
+
+    def run(self, made: list[Any], item: Any) -> Any:
+        if self.task is None:
+            self.task = ray.get(made[0])()
         return self.task(item)
 
 

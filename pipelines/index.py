@@ -18,7 +18,7 @@ from pipelines.corpus import CorpusFile, Listing, list_corpus
 from pipelines.exemplars import Block, Ranker, RankPlan
 from pipelines.hot import build_hot
 from pipelines.patches import EmbeddedLayer, build_patches
-from pipelines.scan import ScanPlan, Scanner, Shard
+from pipelines.scan import Scanner, ScanPlan, Shard
 from pipelines.storage import (
     locked,
     read_manifest,
@@ -237,9 +237,7 @@ def _commit(
 
 def _rank(plan: Plan, ranking: RankPlan, workers: cluster.Resources, report: Report) -> list[LayerEntry]:
     blocks = [
-        Block(layer.name, number)
-        for layer in plan.scan.layers
-        for number in range(-(-layer.units // BLOCK_UNITS))
+        Block(layer.name, number) for layer in plan.scan.layers for number in range(-(-layer.units // BLOCK_UNITS))
     ]
     report(Progress("rank", 0, len(blocks), "blocks of units"))
     done = []
@@ -265,9 +263,7 @@ def _layer_entry(layer: LayerSpec, ranking: RankPlan, rows: list[dict[str, objec
     return LayerEntry(spec=layer, units=units, ranked=ranked)
 
 
-def _refuse_other_atlas(
-    previous: Manifest | None, config: IndexConfig, names: list[str], weights_digest: str
-) -> None:
+def _refuse_other_atlas(previous: Manifest | None, config: IndexConfig, names: list[str], weights_digest: str) -> None:
     """One directory holds one atlas: say what differs instead of replacing it."""
     if previous is None:
         return
@@ -275,7 +271,10 @@ def _refuse_other_atlas(
     differences = [
         text
         for differs, text in (
-            (previous.model.weights_digest != weights_digest, f"weights of {previous.model.spec} ({previous.model.weights})"),
+            (
+                previous.model.weights_digest != weights_digest,
+                f"weights of {previous.model.spec} ({previous.model.weights})",
+            ),
             (was != names, f"layers {listing(was)}"),
             (previous.precision != config.precision, f"precision {previous.precision}"),
             (previous.batch_size != config.batch_size, f"batch size {previous.batch_size}"),

@@ -31,12 +31,13 @@ class EmbeddedLayer:
     layer: str
     width: int
     regions: list[Box]
+    exact_up_to: int = EXACT_UP_TO
 
 
 def build_patches(
     atlas: Path, version: str, embedded: EmbeddedLayer, receipts: list[Receipt], images: Part
 ) -> PatchIndex:
-    """Write the vectors in order of image × region, and above EXACT_UP_TO of them a compressed index.
+    """Write the vectors in order of image × region, and above `exact_up_to` of them a compressed index.
 
     A vector's id is `image · regions + region`. Recall is measured on the vectors themselves against exact
     search, and the number of probed lists is raised until it suffices.
@@ -62,7 +63,7 @@ def build_patches(
         recall_at_10=1.0,
         probes=0,
     )
-    if count <= EXACT_UP_TO:
+    if count <= embedded.exact_up_to:
         return exact
     vectors = np.load(atlas / part.path, mmap_mode="r")
     index, factory = _fill_index(vectors)

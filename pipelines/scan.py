@@ -183,9 +183,7 @@ class _Found:
             scanned=write_table(root, layout.scanned(name), pa.Table.from_pylist(self.scanned, tables.SCANNED)),
             skipped=write_table(root, layout.skipped(name), pa.Table.from_pylist(self.skipped, tables.SKIPPED)),
             peaks=peak_parts,
-            embeddings=write_table(
-                root, layout.embeddings(embed, name), _embeddings_table(torch.cat(vectors), boxes)
-            ),
+            embeddings=write_table(root, layout.embeddings(embed, name), _embeddings_table(torch.cat(vectors), boxes)),
             forward_count=len(self.placed),
             seconds=round(time.monotonic() - started, 3),
         )

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.catalogue import read_part
-from pipelines.scan import ScanPlan, Scanner
+from pipelines.scan import Scanner, ScanPlan
 from pipelines.storage import read_manifest
 from pipelines.vision.models import load_model
 from pipelines.vision.preprocessing import prepare

@@ -2,13 +2,17 @@
 
 UnitscopeError               exit code   HTTP status
 ├── UsageError                2           400   the request itself is wrong
-│   └── PictureError          2           422   the bytes are no picture that can be used
+│   ├── PictureError          2           422   the bytes are no picture that can be used
+│   └── TooLargeError         2           413   the request's body is over the limit
+├── AccessError               1           401   no key, or one that is not known
+│   └── ScopeError            1           403   the key does not allow this
 ├── NotFoundError             5           404   the named thing is not there
 ├── CorpusError               1           -     the corpus cannot be indexed
 ├── ModelError                2           409   the model cannot be built, or is not the atlas's
 ├── AtlasError                1           500   the atlas on disk is damaged
 │   └── FormatError           6           500   the atlas has another format version
-├── BusyError                 6           503   another run or too many requests hold it
+├── BusyError                 6           503   another run holds it, or the question takes too long
+│   └── OverloadError         6           429   too many such requests at once
 └── StorageError              1           507   writing failed: disk full, no permission
 
 A message says what, which, and what would do.
@@ -38,6 +42,27 @@ class PictureError(UsageError):
 
     http_status = 422
     title = "Not a usable picture"
+
+
+class TooLargeError(UsageError):
+    """The request's body is over the limit."""
+
+    http_status = 413
+    title = "Too large"
+
+
+class AccessError(UnitscopeError):
+    """The request carries no key, or one that is not known."""
+
+    http_status = 401
+    title = "A key is needed"
+
+
+class ScopeError(AccessError):
+    """The request's key is known but does not allow this."""
+
+    http_status = 403
+    title = "Not allowed"
 
 
 class NotFoundError(UnitscopeError):
@@ -76,11 +101,19 @@ class FormatError(AtlasError):
 
 
 class BusyError(UnitscopeError):
-    """Another run holds the atlas, or the server is at its limit."""
+    """Another run holds the atlas, or a question takes longer than the server allows."""
 
     exit_code = 6
     http_status = 503
     title = "Busy"
+
+
+class OverloadError(BusyError):
+    """More requests of a costly kind than the server lets wait."""
+
+    http_status = 429
+    title = "Too many requests"
+    retry_after_s = 2
 
 
 class StorageError(UnitscopeError):
@@ -92,6 +125,6 @@ class StorageError(UnitscopeError):
 
 def listing(names: Iterable[object], most: int = 12) -> str:
     """Names joined for a message, shortened after `most`."""
-    names = [str(name) for name in names]
-    tail = f" … ({len(names)} in all)" if len(names) > most else ""
-    return ", ".join(names[:most]) + tail
+    texts = [str(name) for name in names]
+    tail = f" … ({len(texts)} in all)" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + tail

@@ -140,7 +140,7 @@ class ReceptiveField(BaseModel):
         if location.row < 0:
             return theoretical
         height, width = self.effective
-        row, col = self._centre_at(location)
+        row, col = self.centre_at(location)
         top, left = row - height // 2, col - width // 2
         box = Box(top, left, top + height, left + width).clipped(self.input)
         return Box(
@@ -154,7 +154,8 @@ class ReceptiveField(BaseModel):
         """Whether the theoretical box is the whole input, so that the effective one says more."""
         return self.box_at(location) == Box(0, 0, self.input.height, self.input.width)
 
-    def _centre_at(self, location: Location) -> tuple[int, int]:
+    def centre_at(self, location: Location) -> tuple[int, int]:
+        """The input pixel (row, col) in the middle of a location's unclipped box, kept inside the input."""
         if self.size is not None and self.stride is not None and self.start is not None:
             row = self.start.row + location.row * self.stride.height + self.size.height // 2
             col = self.start.col + location.col * self.stride.width + self.size.width // 2

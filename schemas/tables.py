@@ -91,9 +91,7 @@ RANKED = pa.schema(
 )
 """What questions read: the finite peaks of a block of units, one row group per unit, in rank order."""
 
-_TOP_LABEL = pa.struct(
-    [("label", pa.string()), ("count", pa.int32()), ("share", pa.float64()), ("lift", pa.float64())]
-)
+_TOP_LABEL = pa.struct([("label", pa.string()), ("count", pa.int32()), ("share", pa.float64()), ("lift", pa.float64())])
 
 UNITS = pa.schema(
     [

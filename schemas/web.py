@@ -1,6 +1,6 @@
 """Questions and answers as they travel: rows and pages of the command line, the API and notebooks."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -78,9 +78,28 @@ class SearchInfo(Answer):
 
 
 class NeighborPage(Answer):
-    query_box: Box
+    query_box: Box | None
+    """The asked part of the picture in its original pixels; null where a vector was asked for."""
     rows: list[NeighborRow]
     search: SearchInfo
+
+
+class NeighborQuery(Answer):
+    """A batch of questions for nearest patches: vectors, uploads, or both."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    vectors: list[list[float]] = Field(default=[], max_length=100)
+    """As wide as the embedded layer has units."""
+    uploads: list[str] = Field(default=[], max_length=100)
+    k: int = Field(9, ge=1, le=1000)
+    exact: bool = False
+
+
+class NeighborBatch(Answer):
+    """One page per question, vectors first."""
+
+    pages: list[NeighborPage]
 
 
 class ExplainRow(Answer):
@@ -153,6 +172,11 @@ class Histogram(Answer):
     quantiles: list[QuantileRow]
 
 
+class LayerPage(Answer):
+    rows: "list[LayerRow]"
+    next: str | None = None
+
+
 class LayerRow(Answer):
     name: str
     kind: str
@@ -181,10 +205,20 @@ class ImageRow(Answer):
     duplicate_group: str | None
 
 
+class ImagePage(Answer):
+    rows: list[ImageRow]
+    next: str | None
+
+
 class SkippedRow(Answer):
     path: str
     size_bytes: int
     reason: str
+
+
+class SkippedPage(Answer):
+    rows: list[SkippedRow]
+    next: str | None
 
 
 class ActivationMap(Answer):
@@ -210,7 +244,26 @@ class AtlasRow(Answer):
     created: str
 
 
+class AtlasPage(Answer):
+    rows: list[AtlasRow]
+    next: str | None = None
+
+
+class Version(Answer):
+    """What this server is."""
+
+    version: str
+    api: str
+    format_version: int
+
+
+class Health(Answer):
+    status: str
+
+
 class Upload(Answer):
+    """A picture from outside, kept for a while in memory."""
+
     id: str
     image_id: str
     size: Size
@@ -228,4 +281,3 @@ class Problem(Answer):
     detail: str
     instance: str
     request_id: str
-    extra: dict[str, Any] | None = None

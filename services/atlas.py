@@ -1,12 +1,10 @@
 """An opened atlas, read-only: every SQL statement lives here."""
 
-import threading
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,21 +12,23 @@ import pyarrow.parquet as pq
 from schemas import layout, tables
 from schemas.errors import AtlasError, NotFoundError, UsageError, listing
 from schemas.geometry import Location, Placement, Size
-from schemas.manifest import BLOCK_UNITS, LayerEntry, Manifest, parse_manifest
+from schemas.manifest import BLOCK_UNITS, LayerEntry, Manifest, Receipt, parse_manifest
 from schemas.units import UnitId
 from schemas.web import AtlasRow, ImageRow, LayerRow, SkippedRow
+from services.database import Database, Row
 
 _IMAGE_COLUMNS = ", ".join(tables.IMAGES.names)
 _KEYS = {"desc": "rank", "asc": "-rank", "random": "hash(image::VARCHAR || ?)"}
 """What each order sorts by, ascending; unique within a unit, so it is also the cursor."""
 
-Row = dict[str, Any]
-
 
 class Atlas:
-    """One sealed version of an atlas. Raises NotFoundError if there is none, AtlasError if parts are missing."""
+    """One sealed version of an atlas. Raises NotFoundError if there is none, AtlasError if parts are missing.
 
-    def __init__(self, root: str | Path) -> None:
+    A question that takes longer than `question_timeout_s` raises BusyError (None: as long as it takes).
+    """
+
+    def __init__(self, root: str | Path, question_timeout_s: float | None = None) -> None:
         self.root = Path(root)
         path = self.root / layout.MANIFEST
         if not path.is_file():
@@ -36,17 +36,7 @@ class Atlas:
         self.manifest: Manifest = parse_manifest(path.read_text(errors="replace"), str(root))
         self.name = self.root.resolve().name
         self.version = self.manifest.version
-        self._threads = threading.local()
-        self._database = duckdb.connect(":memory:")
-        try:
-            self._database.execute(f"ATTACH '{_quoted(self.root / self.manifest.hot.path)}' AS hot (READ_ONLY)")
-        except duckdb.Error as error:
-            raise AtlasError(f"part {self.manifest.hot.path} of atlas {root} is missing or damaged: {error}") from None
-        self._database.execute("USE hot")
-        self._database.execute("SET GLOBAL parquet_metadata_cache = true")
-        self._database.execute(f"SET GLOBAL allowed_directories = ['{_quoted(self.root.resolve())}/']")
-        self._database.execute("SET GLOBAL enable_external_access = false")
-        self._database.execute("SET GLOBAL lock_configuration = true")
+        self._database = Database(self.root, self.manifest.hot.path, question_timeout_s)
 
     def summary(self) -> AtlasRow:
         """The atlas in one row."""
@@ -122,9 +112,11 @@ class Atlas:
         limit: int,
     ) -> list[Row]:
         """Rows of a unit's ranked table with their sort `key`, from behind the key `after` on."""
+        if label is None:
+            ranks = _narrowed(ranks, order, after, limit)
         parameters: list[Any] = [str(seed)] if order == "random" else []
         parameters += [self._ranked_file(unit), unit.channel, *ranks, label, label]
-        return self._rows(
+        return self._database.rows(
             f"SELECT * FROM (SELECT {_KEYS[order]} AS key, rank, image, activation, row, col FROM read_parquet(?) "
             "WHERE unit = ? AND rank BETWEEN ? AND ? "
             "AND (? IS NULL OR image IN (SELECT image FROM images WHERE label = ?))) "
@@ -137,7 +129,7 @@ class Atlas:
     ) -> dict[str, int]:
         """For each duplicate group the rank of its first member among the filtered rows of a unit."""
         first = "max" if order == "asc" else "min"
-        rows = self._rows(
+        rows = self._database.rows(
             f"SELECT duplicate_group, {first}(rank) AS rank FROM read_parquet(?) AS ranked "
             "JOIN images USING (image) WHERE unit = ? AND rank BETWEEN ? AND ? "
             "AND duplicate_group IN (SELECT unnest(?)) AND (? IS NULL OR label = ?) GROUP BY duplicate_group",
@@ -147,7 +139,7 @@ class Atlas:
 
     def first_ranks(self, unit: UnitId, activations: Sequence[float]) -> dict[float, int]:
         """For each activation that occurs the first rank that has it."""
-        rows = self._rows(
+        rows = self._database.rows(
             "SELECT activation, min(rank) AS rank FROM read_parquet(?) "
             "WHERE unit = ? AND activation IN (SELECT unnest(?::FLOAT[])) GROUP BY activation",
             [self._ranked_file(unit), unit.channel, list(activations)],
@@ -159,7 +151,7 @@ class Atlas:
         entry = self.layer(layer)
         blocks = sorted({unit // BLOCK_UNITS for unit in units})
         files = [str(self.root / entry.ranked[block].path) for block in blocks]
-        rows = self._rows(
+        rows = self._database.rows(
             "SELECT asked.unit, count(ranked.rank) AS above FROM "
             "(SELECT unnest(?::INTEGER[]) AS unit, unnest(?::FLOAT[]) AS activation) AS asked "
             "LEFT JOIN read_parquet(?) AS ranked ON ranked.unit = asked.unit "
@@ -170,19 +162,42 @@ class Atlas:
 
     def activations(self, unit: UnitId) -> np.ndarray[Any, np.dtype[np.float32]]:
         """All finite peaks of a unit in descending order."""
-        columns = self._columns(
+        columns = self._database.columns(
             "SELECT activation FROM read_parquet(?) WHERE unit = ? ORDER BY rank",
             [self._ranked_file(unit), unit.channel],
         )
         return columns["activation"]
 
+    def peak(self, unit: UnitId, image: Row) -> Row:
+        """Where and how strongly a unit peaks on one image of the corpus."""
+        self.unit(unit)
+        receipt = self._receipt(image)
+        rows = self._database.rows(
+            "SELECT activation, row, col FROM read_parquet(?) WHERE unit = ? AND image = ?",
+            [str(self.root / receipt.peaks[unit.layer].path), unit.channel, image["shard_row"]],
+        )
+        return rows[0]
+
+    def first_images(self, layer: str, units: Sequence[int]) -> dict[int, Row]:
+        """For each of some units of a layer the image of rank 0."""
+        if not units:
+            return {}
+        entry = self.layer(layer)
+        files = [str(self.root / entry.ranked[block].path) for block in sorted({unit // BLOCK_UNITS for unit in units})]
+        first = self._database.rows(
+            "SELECT unit, image FROM read_parquet(?) WHERE rank = 0 AND unit IN (SELECT unnest(?))",
+            [files, list(units)],
+        )
+        images = self.images(sorted({row["image"] for row in first}))
+        return {row["unit"]: images[row["image"]] for row in first}
+
     def cells(self, image: Row) -> dict[str, pa.Table]:
         """By layer the peaks of every unit on one image of the corpus, in order of channels."""
-        receipt = next(receipt for receipt in self.manifest.shards if receipt.shard == image["shard"])
+        receipt = self._receipt(image)
         found = {}
         for entry in self.manifest.layers:
             name = entry.spec.name
-            columns = self._columns(
+            columns = self._database.columns(
                 "SELECT unit, activation, row, col FROM read_parquet(?) WHERE image = ? ORDER BY unit",
                 [str(self.root / receipt.peaks[name].path), image["shard_row"]],
             )
@@ -193,7 +208,9 @@ class Atlas:
 
     def images(self, numbers: Sequence[int]) -> dict[int, Row]:
         """Rows of the images table by number."""
-        rows = self._rows(
+        if not numbers:
+            return {}
+        rows = self._database.rows(
             f"SELECT {_IMAGE_COLUMNS} FROM images WHERE image IN ({', '.join('?' * len(numbers))})", list(numbers)
         )
         return {row["image"]: row for row in rows}
@@ -203,11 +220,9 @@ class Atlas:
 
         Raises NotFoundError if there is none, UsageError if several begin so.
         """
-        rows = self._rows(
-            f"SELECT {_IMAGE_COLUMNS} FROM images WHERE image IN (SELECT image FROM files WHERE path = ?)", [reference]
-        )
+        rows = self._images_at(reference)
         if not rows and len(reference) >= 6:
-            rows = self._rows(
+            rows = self._database.rows(
                 f"SELECT {_IMAGE_COLUMNS} FROM images WHERE image_id >= ? AND image_id < ? LIMIT 2",
                 [reference, reference + "g"],
             )
@@ -220,14 +235,29 @@ class Atlas:
             raise UsageError(f"several images begin with {reference!r}; give more digits")
         return rows[0]
 
+    def image_by_path(self, path: str) -> Row:
+        """The image of this file below the corpus root; raises NotFoundError."""
+        rows = self._images_at(path)
+        if not rows:
+            raise NotFoundError(f"no image of this atlas has the path {path!r} below the corpus root")
+        return rows[0]
+
+    def image_list(self, label: str | None, after: int | None, limit: int) -> list[Row]:
+        """Images in order of their numbers, from behind number `after` on."""
+        return self._database.rows(
+            f"SELECT {_IMAGE_COLUMNS} FROM images WHERE (? IS NULL OR label = ?) AND (? IS NULL OR image > ?) "
+            "ORDER BY image LIMIT ?",
+            [label, label, after, after, limit],
+        )
+
     def image_by_id(self, image_id: str) -> Row | None:
         """The image whose bytes have this digest, if it is in the atlas."""
-        rows = self._rows(f"SELECT {_IMAGE_COLUMNS} FROM images WHERE image_id = ?", [image_id])
+        rows = self._database.rows(f"SELECT {_IMAGE_COLUMNS} FROM images WHERE image_id = ?", [image_id])
         return rows[0] if rows else None
 
     def labels(self) -> list[Row]:
         """All labels with the number of their images."""
-        return self._rows("SELECT label, image_count FROM labels ORDER BY label", [])
+        return self._database.rows("SELECT label, image_count FROM labels ORDER BY label", [])
 
     @cached_property
     def skipped(self) -> list[SkippedRow]:
@@ -260,31 +290,16 @@ class Atlas:
     def _units(self) -> dict[str, pa.Table]:
         return {}
 
-    @property
-    def _cursor(self) -> duckdb.DuckDBPyConnection:
-        if not hasattr(self._threads, "cursor"):
-            self._threads.cursor = self._database.cursor()
-            self._threads.cursor.execute("USE hot")
-        cursor: duckdb.DuckDBPyConnection = self._threads.cursor
-        return cursor
-
     def _ranked_file(self, unit: UnitId) -> str:
         return str(self.root / self.layer(unit.layer).ranked[unit.channel // BLOCK_UNITS].path)
 
-    def _execute(self, statement: str, parameters: list[Any]) -> duckdb.DuckDBPyConnection:
-        try:
-            return self._cursor.execute(statement, parameters)
-        except duckdb.IOException as error:
-            raise AtlasError(f"a part of atlas {self.name} is missing or damaged: {error}") from None
+    def _images_at(self, path: str) -> list[Row]:
+        return self._database.rows(
+            f"SELECT {_IMAGE_COLUMNS} FROM images WHERE image IN (SELECT image FROM files WHERE path = ?)", [path]
+        )
 
-    def _rows(self, statement: str, parameters: list[Any]) -> list[Row]:
-        result = self._execute(statement, parameters)
-        names = [column[0] for column in result.description or ()]
-        return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
-
-    def _columns(self, statement: str, parameters: list[Any]) -> dict[str, np.ndarray[Any, Any]]:
-        columns: dict[str, np.ndarray[Any, Any]] = self._execute(statement, parameters).fetchnumpy()
-        return columns
+    def _receipt(self, image: Row) -> Receipt:
+        return next(receipt for receipt in self.manifest.shards if receipt.shard == image["shard"])
 
     def _read_part(self, path: str) -> pa.Table:
         try:
@@ -293,5 +308,13 @@ class Atlas:
             raise AtlasError(f"part {path} of atlas {self.name} is missing or damaged: {error}") from None
 
 
-def _quoted(path: Path) -> str:
-    return str(path).replace("'", "''")
+def _narrowed(ranks: tuple[int, int], order: str, after: int | None, limit: int) -> tuple[int, int]:
+    """The ranks that the next `limit` rows must have where nothing but the rank selects them: no scan, no sort."""
+    first, last = ranks
+    if order == "desc":
+        first = first if after is None else max(first, after + 1)
+        return first, min(last, first + limit - 1)
+    if order == "asc":
+        last = last if after is None else min(last, -after - 1)
+        return max(first, last - limit + 1), last
+    return ranks

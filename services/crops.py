@@ -10,7 +10,8 @@ from PIL import Image
 from pipelines.vision.pictures import open_picture, upright
 from schemas.errors import NotFoundError, UsageError
 from schemas.geometry import Box, Size
-from services.atlas import Atlas, Row
+from services.atlas import Atlas
+from services.database import Row
 
 PictureFormat = Literal["jpg", "png", "webp"]
 
@@ -25,7 +26,7 @@ def read_image(atlas: Atlas, image: Row) -> bytes:
     """The bytes of an image's file; raises NotFoundError if it is gone or no longer the one that was indexed."""
     for path in (image["path"], *image["other_paths"]):
         try:
-            data = (Path(atlas.manifest.corpus.root) / path).read_bytes()
+            data: bytes = (Path(atlas.manifest.corpus.root) / path).read_bytes()
         except OSError:
             continue
         if hashlib.sha256(data).hexdigest() == image["image_id"]:

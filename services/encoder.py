@@ -3,6 +3,8 @@
 import hashlib
 import math
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
     from pipelines.vision.preprocessing import Prepared
 
 
+Turn = Callable[[], AbstractContextManager[None]]
+"""What a forward runs within: a server lets only so many run or wait at once."""
+
+
 @dataclass(frozen=True)
 class Encoded:
     """A picture as the network and the atlas see it."""
@@ -39,10 +45,11 @@ class Encoded:
 
 
 class Encoder:
-    """Runs the atlas's model on single pictures, one at a time."""
+    """Runs the atlas's model on single pictures, one at a time, each within a `turn`."""
 
-    def __init__(self, atlas: Atlas) -> None:
+    def __init__(self, atlas: Atlas, turn: Turn = nullcontext) -> None:
         self.atlas = atlas
+        self._turn = turn
         self._lock = threading.Lock()
 
     def read(self, data: bytes) -> Encoded:
@@ -123,6 +130,7 @@ class Encoder:
         names = [entry.spec.name for entry in self.atlas.manifest.layers]
         half = self.atlas.manifest.precision == "bf16"
         with (
+            self._turn(),
             self._lock,
             torch.inference_mode(),
             torch.autocast("cpu", torch.bfloat16, enabled=half),

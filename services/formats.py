@@ -50,7 +50,9 @@ def rows_as(rows: Sequence[BaseModel], kind: type[BaseModel], file_format: Table
 
 def as_table(rows: Sequence[BaseModel], kind: type[BaseModel]) -> pa.Table:
     """An Arrow table with the flat columns of `kind`, also without rows."""
-    schema = pa.schema([column for name, field in kind.model_fields.items() for column in _columns(name, field.annotation)])
+    schema = pa.schema(
+        [column for name, field in kind.model_fields.items() for column in _columns(name, field.annotation)]
+    )
     return pa.Table.from_pylist([_flat(row) for row in rows], schema=schema)
 
 

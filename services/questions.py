@@ -23,7 +23,7 @@ def patch_query(
             limit=limit,
             quantile=None if quantile is None else quantile_band(quantile),
             label=label,
-            order=order,  # type: ignore[arg-type]
+            order=order,
             seed=seed,
             expand_duplicates=duplicates == "expand",
             cursor=cursor,

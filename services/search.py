@@ -28,9 +28,7 @@ class PatchSearch:
         self.patches = atlas.manifest.patches
         self._lock = threading.Lock()
 
-    def nearest(
-        self, query: Vector, query_box: Box, limit: int = 9, exact: bool = False
-    ) -> NeighborPage:
+    def nearest(self, query: Vector, query_box: Box | None, limit: int = 9, exact: bool = False) -> NeighborPage:
         """The images with the most similar patch, each with its best one; ties by ascending image.
 
         Without `exact` a large atlas answers from its index, and says so with the recall measured when built.
@@ -86,7 +84,10 @@ class PatchSearch:
         index = faiss.read_index(str(self.atlas.root / self.patches.index.path), flags)
         inverted = faiss.extract_index_ivf(index)
         inverted.nprobe = self.patches.probes
-        inverted.invlists.prefetch_nthread = 0
+        if inverted.invlists is not None:
+            lists = faiss.downcast_InvertedLists(inverted.invlists)
+            if isinstance(lists, faiss.OnDiskInvertedLists):
+                lists.prefetch_nthread = 0
         return index
 
     def _exact(self, query: Vector, limit: int) -> tuple[Sequence[float], Sequence[int]]:
@@ -122,7 +123,7 @@ class PatchSearch:
 def _cosines(vectors: Vector, query: Vector) -> Vector:
     """Cosine similarities; rounding to 16 bits has moved the stored lengths away from one."""
     lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(query)
-    return (vectors @ query) / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return np.asarray((vectors @ query) / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
 
 
 def checked_box(box: Box, placement: Placement) -> Box:

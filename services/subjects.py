@@ -3,6 +3,7 @@
 Command line, notebooks and API all ask through here, so that they give one answer.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,12 +11,15 @@ from pathlib import Path
 from schemas.errors import UsageError
 from schemas.geometry import Box, Placement
 from schemas.units import UnitId
-from schemas.web import ActivationMap, ExplainPage, NeighborPage
-from services.atlas import Atlas, Row
+from schemas.web import ActivationMap, ExplainPage, NeighborPage, PatchQuery, PatchRow
+from services.atlas import Atlas
 from services.crops import read_image
-from services.encoder import Encoded, Encoder
+from services.database import Row
+from services.encoder import Encoded, Encoder, Turn
 from services.images import explain
 from services.search import PatchSearch, checked_box
+from services.striking import striking_units
+from services.units import patches
 
 
 @dataclass(frozen=True)
@@ -29,16 +33,23 @@ class Subject:
 class Asked:
     """An opened atlas with its patch search and, loaded only when needed, its model."""
 
-    def __init__(self, root: str | Path) -> None:
-        self.atlas = Atlas(root)
+    def __init__(self, root: str | Path, question_timeout_s: float | None = None, turn: Turn = nullcontext) -> None:
+        self.atlas = Atlas(root, question_timeout_s)
+        self._turn = turn
 
     @cached_property
     def search(self) -> PatchSearch:
         return PatchSearch(self.atlas)
 
     @cached_property
+    def striking(self) -> list[tuple[UnitId, list[PatchRow]]]:
+        """A few units worth looking at first, with their first patches; found once per version."""
+        query = PatchQuery(limit=6)
+        return [(unit, patches(self.atlas, unit, query).rows) for unit in striking_units(self.atlas, count=4)]
+
+    @cached_property
     def encoder(self) -> Encoder:
-        return Encoder(self.atlas)
+        return Encoder(self.atlas, self._turn)
 
     def find(self, reference: str) -> Subject:
         """An image of the corpus by id, beginning of the id or path; or else a picture file."""
@@ -65,9 +76,7 @@ class Asked:
             cells = self.encoder.cells(self._picture(subject))
         return explain(self.atlas, cells, self.placement(subject), layer, limit)
 
-    def neighbors(
-        self, subject: Subject, box: Box | None = None, limit: int = 9, exact: bool = False
-    ) -> NeighborPage:
+    def neighbors(self, subject: Subject, box: Box | None = None, limit: int = 9, exact: bool = False) -> NeighborPage:
         """The images with the patch most similar to a box of the picture (None: all that the network sees)."""
         placement = self.placement(subject)
         seen = None if box is None else checked_box(box, placement)

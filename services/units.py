@@ -1,6 +1,9 @@
 """What a unit responds to: its patches, distribution, labels, and its layer's units in a table."""
 
+from typing import Any, get_args
+
 import numpy as np
+import pyarrow as pa
 
 from schemas import tables
 from schemas.errors import UsageError, listing
@@ -16,11 +19,14 @@ from schemas.web import (
     QuantileRow,
     UnitPage,
     UnitRow,
+    UnitStatus,
 )
 from services import cursors
-from services.atlas import Atlas, Row
+from services.atlas import Atlas
+from services.database import Row
 
 SORTS = ("channel", "maximum", "mean", "std", "median", "positive_share", "status", "nonfinite_count")
+STATUSES: tuple[str, ...] = get_args(UnitStatus)
 _QUANTILES = (0.0, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999, 1.0)
 
 
@@ -109,22 +115,43 @@ def labels(atlas: Atlas, unit: UnitId, limit: int = 20) -> LabelPage:
     )
 
 
-def unit_page(atlas: Atlas, layer: str, sort: str = "channel", limit: int = 100, cursor: str | None = None) -> UnitPage:
-    """One row per unit of a layer; `sort` is a column, descending with a leading minus."""
+def unit_page(
+    atlas: Atlas,
+    layer: str,
+    sort: str = "channel",
+    limit: int = 100,
+    cursor: str | None = None,
+    status: str | None = None,
+) -> UnitPage:
+    """One row per unit of a layer; `sort` is a column, descending with a leading minus; ties by channel."""
     column, descending = sort.removeprefix("-"), sort.startswith("-")
     if column not in SORTS:
-        raise UsageError(f"units cannot be sorted by {column!r}; there are {listing(SORTS)}, also with a leading −")
-    rows = [unit_row(layer, row) for row in atlas.units(layer).to_pylist()]
-    keyed = [(getattr(row, column), row.channel, row) for row in rows]
-    known = [item for item in keyed if item[0] is not None]
-    known.sort(key=lambda item: item[1])
-    known.sort(key=lambda item: item[0], reverse=descending)
-    rows = [row for *_, row in known] + [row for value, _, row in keyed if value is None]
-    question = f"{atlas.version} {layer} {sort}"
+        raise UsageError(f"units cannot be sorted by {column!r}; there are {listing(SORTS)}, also with a leading -")
+    if status is not None and status not in STATUSES:
+        raise UsageError(f"no unit has the status {status!r}; there are {listing(STATUSES)}")
+    table = atlas.units(layer)
+    values = _sort_values(table, column)
+    statuses = table["status"].to_pylist()
+    chosen = [channel for channel in range(len(values)) if status in (None, statuses[channel])]
+    known = [channel for channel in chosen if values[channel] is not None]
+    known.sort(key=lambda channel: values[channel], reverse=descending)
+    order = known + [channel for channel in chosen if values[channel] is None]
+    question = f"{atlas.version} {layer} {sort} {status}"
     start = cursors.decode(cursor, question) or 0
-    end = start + limit
-    following = cursors.encode(end, question) if end < len(rows) else None
-    return UnitPage(layer=layer, rows=rows[start:end], next=following)
+    page = table.take(order[start : start + limit]).to_pylist() if order else []
+    following = cursors.encode(start + limit, question) if start + limit < len(order) else None
+    return UnitPage(layer=layer, rows=[unit_row(layer, row) for row in page], next=following)
+
+
+def _sort_values(units: pa.Table, column: str) -> list[Any]:
+    if column == "median":
+        middle = tables.KNOT_SHARES.index(0.5)
+        return [knots[middle] if knots else None for knots in units["knots"].to_pylist()]
+    if column == "positive_share":
+        counts = zip(units["positive_count"].to_pylist(), units["image_count"].to_pylist(), strict=True)
+        return [positive / max(1, count) for positive, count in counts]
+    values: list[Any] = units["unit" if column == "channel" else column].to_pylist()
+    return values
 
 
 def unit_row(layer: str, row: Row) -> UnitRow:
@@ -133,7 +160,10 @@ def unit_row(layer: str, row: Row) -> UnitRow:
     return UnitRow(
         layer=layer,
         channel=row["unit"],
-        **{name: row[name] for name in ("status", "image_count", "nonfinite_count", "maximum", "minimum", "mean", "std")},
+        **{
+            name: row[name]
+            for name in ("status", "image_count", "nonfinite_count", "maximum", "minimum", "mean", "std")
+        },
         positive_share=row["positive_count"] / max(1, row["image_count"]),
         median=knots.get(0.5),
         q90=knots.get(0.9),
@@ -197,9 +227,23 @@ def _patch_row(spec: LayerSpec, placement: Placement, row: Row, image: Row, perc
     )
 
 
-
-
 def shown_box(spec: LayerSpec, row: PatchRow) -> Box:
     """The box to show: the theoretical one, or the effective one where the unit can see the whole input."""
-    covers = spec.receptive_field.covers_input(Location(row.row, row.col))
-    return row.effective_box if covers and row.row >= 0 else row.box
+    return row.effective_box if _effective_says_more(spec, Location(row.row, row.col)) else row.box
+
+
+def peak_box(atlas: Atlas, unit: UnitId, image: Row) -> Box:
+    """The box to show of a unit's peak on any image of the corpus."""
+    peak = atlas.peak(unit, image)
+    return box_to_show(atlas.layer(unit.layer).spec, atlas.placement(image), Location(peak["row"], peak["col"]))
+
+
+def box_to_show(spec: LayerSpec, placement: Placement, location: Location) -> Box:
+    """The same for any location of a picture."""
+    field = spec.receptive_field
+    effective = _effective_says_more(spec, location)
+    return placement.to_image(field.effective_box_at(location) if effective else field.box_at(location))
+
+
+def _effective_says_more(spec: LayerSpec, location: Location) -> bool:
+    return location.row >= 0 and spec.receptive_field.covers_input(location)

@@ -1,10 +1,12 @@
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
+from pipelines.cluster import connected
 from pipelines.config import IndexConfig
 from pipelines.index import index
 from tests.pictures import write_corpus
@@ -19,8 +21,16 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_atlas(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ray_session() -> Iterator[None]:
+    """One local cluster for all runs of the session; runs started as commands bring their own."""
+    with connected(None):
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_atlas(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Path:
     """An atlas of the tiny corpus, made by the real index run with the packaged weights."""
     atlas = tmp_path_factory.mktemp("atlases") / "tiny"
-    index(IndexConfig(corpus=str(tiny_corpus), atlas=str(atlas), layers=TINY_LAYERS, batch_size=8), lambda _: None)
+    config = IndexConfig(corpus=str(tiny_corpus), atlas=str(atlas), layers=TINY_LAYERS, batch_size=8, workers=1)
+    index(config, lambda _: None)
     return atlas

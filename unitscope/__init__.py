@@ -1,8 +1,8 @@
 """The front door: `unitscope.open_atlas(path)` for notebooks.
 
-    import unitscope
-    atlas = unitscope.open_atlas("atlas/")
-    atlas.top("_blocks.15:130").to_pandas()
+import unitscope
+atlas = unitscope.open_atlas("atlas/")
+atlas.top("_blocks.15:130").to_pandas()
 """
 
 from typing import TYPE_CHECKING, Any

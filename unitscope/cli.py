@@ -12,7 +12,9 @@ import typer
 from unitscope.options import (
     AtlasArgument,
     JsonFlag,
+    LayersOption,
     ProgressOption,
+    split_globs,
 )
 
 app = typer.Typer(
@@ -35,14 +37,17 @@ def main() -> NoReturn:
         code = app(standalone_mode=False)
     except KeyboardInterrupt:
         code = 130
-        tell(f"interrupted; finished shards are kept. Resume with: {shlex.join(['unitscope', *sys.argv[1:]])}")
     except SystemExit as stop:
         code = stop.code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 141
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (the outermost border: every failure becomes words and an exit code)
         code = _failure_code(error)
+    if code == 130:
+        resume = shlex.join(["unitscope", *sys.argv[1:]])
+        kept = f"; finished shards are kept. Resume with: {resume}" if sys.argv[1:2] in (["index"], ["demo"]) else ""
+        tell(f"interrupted{kept}")
     sys.stdout.flush()
     sys.exit(code or 0)
 
@@ -51,7 +56,7 @@ def main() -> NoReturn:
 def layers(
     model: Annotated[str, typer.Argument(help="SCHEME:NAME, for example efficientnet-lite:0 or torchvision:resnet18")],
     weights: Annotated[str, typer.Option(help="default, random:SEED or a state-dict file")] = "default",
-    glob: Annotated[list[str] | None, typer.Option("--layers", help="globs on module paths; default: block outputs")] = None,
+    layer_globs: LayersOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Table of layers: name, kind, units, grid, stride, receptive field."""
@@ -61,7 +66,7 @@ def layers(
     from unitscope.output import show_rows
 
     loaded = load_model(model, weights)
-    specs = measure_layers(loaded.module, choose_layers(loaded, glob or ()), loaded.input_shape)
+    specs = measure_layers(loaded.module, choose_layers(loaded, split_globs(layer_globs)), loaded.input_shape)
     rows = [
         LayerRow(
             name=spec.name,
@@ -83,7 +88,7 @@ def index(
     atlas: Annotated[str, typer.Option(help="directory to write")],
     model: Annotated[str | None, typer.Option(help="SCHEME:NAME  [default: efficientnet-lite:0]")] = None,
     weights: Annotated[str | None, typer.Option(help="default, random:SEED or a state-dict file")] = None,
-    layer_globs: Annotated[list[str] | None, typer.Option("--layers", help="globs on module paths; repeatable")] = None,
+    layer_globs: LayersOption = None,
     embed: Annotated[str | None, typer.Option(help="layer for nearest patches  [default: the last]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="images in one forward  [default: 32]")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32 (exact) or bf16 (faster)")] = None,
@@ -108,7 +113,7 @@ def index(
     from unitscope.output import show_facts
     from unitscope.progress import shown
 
-    flags["layers"] = tuple(glob for globs in layer_globs for glob in globs.split(",")) if layer_globs else None
+    flags["layers"] = split_globs(layer_globs) or None
     settings = load_config(IndexConfig, "index", flags, config)
     with shown(progress) as report:
         if plan:
@@ -181,8 +186,6 @@ def _failure_code(error: Exception) -> int:
     if show is not None:
         show(file=sys.stderr)
         return int(getattr(error, "exit_code", 2))
-    if type(error).__name__ == "Abort":
-        return 130
     sys.excepthook(type(error), error, error.__traceback__)
     return 1
 

@@ -6,6 +6,10 @@ from typing import Annotated, Literal
 import typer
 
 AtlasArgument = Annotated[Path, typer.Argument(help="atlas directory")]
+LayersOption = Annotated[
+    list[str] | None,
+    typer.Option("--layers", help="globs on module paths, by commas or repeated  [default: block outputs]"),
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="print exactly one JSON document")]
 ProgressOption = Annotated[
     Literal["auto", "bar", "log", "json", "none"],
@@ -13,3 +17,8 @@ ProgressOption = Annotated[
 ]
 TableStyle = Literal["table", "json", "ndjson", "csv", "arrow", "parquet"]
 FormatOption = Annotated[TableStyle, typer.Option("--format", help="how to print the rows")]
+
+
+def split_globs(options: list[str] | None) -> tuple[str, ...]:
+    """Layer globs, however they were given."""
+    return tuple(glob for option in options or () for glob in option.split(",") if glob)

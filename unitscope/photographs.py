@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from pipelines.corpus import list_corpus
 from pipelines.vision.pictures import open_picture, upright
 from schemas.errors import CorpusError
@@ -18,7 +16,7 @@ _PACKAGED = {
     ),
     "sklearn": "datasets/images/china.jpg datasets/images/flower.jpg",
 }
-_SCALES = ((1, 1), (2, 3), (3, 5))
+_SCALES = ((1, 1), (2, 3), (3, 3))
 """(n, m): tiles of 1/n of the shorter side, m of them along it; those along the longer side overlap as much."""
 _WHOLE_FROM = 200
 """So many pictures are a corpus as they are."""

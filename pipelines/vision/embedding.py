@@ -52,9 +52,7 @@ def cells_of(box: Box, layer: LayerSpec) -> Box:
     )
 
 
-def pool(
-    output: Float[Tensor, "image ..."], layer: LayerSpec, cells: list[Box]
-) -> Float[Tensor, "image region unit"]:
+def pool(output: Float[Tensor, "image ..."], layer: LayerSpec, cells: list[Box]) -> Float[Tensor, "image region unit"]:
     """Mean over each region of cells, scaled to unit length; an all-zero region stays zero."""
     maps = as_map(output, layer).float()
     means = [maps[:, :, top:bottom, left:right].mean((2, 3)) for top, left, bottom, right in cells]
@@ -66,7 +64,7 @@ def as_map(output: Float[Tensor, "image ..."], layer: LayerSpec) -> Float[Tensor
     if layer.kind == "vector":
         return output[:, :, None, None]
     if layer.kind == "tokens":
-        return output[:, layer.prefix_tokens :].transpose(1, 2).unflatten(2, tuple(layer.grid))
+        return output[:, layer.prefix_tokens :].transpose(1, 2).reshape(len(output), -1, *layer.grid)
     return output
 
 

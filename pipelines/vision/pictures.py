@@ -18,9 +18,7 @@ _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Inde
 """What Pillow's readers raise on damaged files."""
 
 
-def open_picture(
-    data: bytes, formats: tuple[str, ...] = FORMATS, most_pixels: int = MOST_PIXELS
-) -> Image.Image:
+def open_picture(data: bytes, formats: tuple[str, ...] = FORMATS, most_pixels: int = MOST_PIXELS) -> Image.Image:
     """The picture's header, checked; pixels are not decoded yet.
 
     Raises PictureError for empty or unknown bytes, other formats, too many pixels and extreme shapes.

@@ -56,9 +56,7 @@ def place(image: Size, preprocessing: Preprocessing) -> Placement:
     short, long = min(image), max(image)
     scaled = int(preprocessing.resize_px * long / short)
     resized = (
-        Size(scaled, preprocessing.resize_px)
-        if image.height > image.width
-        else Size(preprocessing.resize_px, scaled)
+        Size(scaled, preprocessing.resize_px) if image.height > image.width else Size(preprocessing.resize_px, scaled)
     )
     size = preprocessing.input
     crop = Location(round((resized.height - size.height) / 2), round((resized.width - size.width) / 2))
@@ -77,7 +75,8 @@ def normalise(
 def _decode_jpeg(data: bytes) -> Pixels:
     raw = torch.from_numpy(np.frombuffer(data, np.uint8).copy())
     try:
-        return decode_jpeg(raw, mode=ImageReadMode.RGB)
+        pixels: Pixels = decode_jpeg(raw, mode=ImageReadMode.RGB)
     except RuntimeError as error:
         reason = str(error).splitlines()[0].rpartition(", ")[2]
         raise PictureError(f"cannot be decoded: {reason}") from None
+    return pixels

@@ -30,9 +30,7 @@ def output_tensor(output: Any, layer: str) -> Tensor:
 
 
 @contextmanager
-def record(
-    model: nn.Module, layers: Sequence[str], keep: Callable[[str, Tensor], Kept]
-) -> Iterator[dict[str, Kept]]:
+def record(model: nn.Module, layers: Sequence[str], keep: Callable[[str, Tensor], Kept]) -> Iterator[dict[str, Kept]]:
     """Within the context, each forward of `model` fills the mapping with `keep(layer, output)`.
 
     `keep` runs in the hook, before the next module, so an in-place module behind the layer changes nothing.

@@ -1,0 +1,91 @@
+"""The application: API and pages over some atlases, put together here."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from threading import BoundedSemaphore
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from schemas.errors import UnitscopeError
+from schemas.web import Problem
+from services import assets
+from services.access import read_keys
+from services.caching import package_version
+from services.documentation import describe
+from services.envelope import Envelope
+from services.problems import problem_of
+from services.routes import atlases, images, pages, pictures, server, units, uploads
+from services.settings import Settings
+from services.site import Site
+from services.telemetry import Telemetry
+from services.turns import Turns
+from services.uploads import Uploads
+
+__all__ = ["Settings", "create_app"]
+
+_FORM_OVERHEAD_BYTES = 4096
+"""What a multipart form adds to the picture inside it."""
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": Problem, "description": "The request cannot be answered; the detail says why"},
+    "5XX": {"model": Problem, "description": "The server failed, or is at its limit"},
+}
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """API and pages over the atlases of `settings`, which are opened when the server starts.
+
+    Raises UsageError for an unusable key file; an atlas that cannot be opened stops the start.
+    """
+    site = _build_site(settings)
+    app = FastAPI(
+        title="unitscope",
+        version=package_version(),
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        lifespan=_lifespan,
+    )
+    app.state.site = site
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]
+    for kind in (UnitscopeError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, _handle)
+    for group in (pictures, atlases, units, images, uploads):
+        app.include_router(group.routes, prefix="/api/v1", responses=_ERRORS)
+    app.include_router(server.routes, responses=_ERRORS)
+    app.include_router(pages.routes, include_in_schema=False)
+    app.add_middleware(
+        Envelope, telemetry=site.telemetry, body_limit_bytes=settings.upload_bytes + _FORM_OVERHEAD_BYTES
+    )
+    return app
+
+
+def _build_site(settings: Settings) -> Site:
+    static = assets.read_static()
+    return Site(
+        settings=settings,
+        keys=read_keys(settings.key_file, settings.anonymous_read),
+        templates=assets.make_templates(static),
+        pages_digest=assets.pages_digest(),
+        static=static,
+        telemetry=Telemetry(),
+        turns=Turns(running=1, waiting=settings.forwards_waiting),
+        uploads=Uploads(settings),
+        pictures=BoundedSemaphore(settings.pictures_at_once),
+    )
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    await asyncio.to_thread(app.state.site.open)
+    yield
+    app.state.site.close()
+
+
+async def _handle(request: Request, error: Exception) -> Response:
+    return problem_of(request, error)

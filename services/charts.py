@@ -1,0 +1,65 @@
+"""A histogram as geometry, for a template to draw."""
+
+import math
+from dataclasses import dataclass
+
+from schemas.web import Histogram
+
+WIDTH, HEIGHT = 640, 160
+_GAP = 1.5
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bin, in units of the drawing, with what it says."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    low: float
+    high: float
+    count: int
+    chosen: bool
+    """Whether some of its images lie in the chosen percentile band."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Bars over activation, heights by the logarithm of one plus the count."""
+
+    bars: list[Bar]
+    zero: float | None
+    """Where activation zero lies, if within."""
+    most: int
+    width: int = WIDTH
+    height: int = HEIGHT
+
+
+def histogram_chart(histogram: Histogram, band: tuple[float, float] | None = None) -> Chart | None:
+    """The drawing of a histogram; None where all peaks are alike, so that there is nothing to draw."""
+    counts, edges = histogram.counts, histogram.edges
+    if not counts or edges[0] == edges[-1]:
+        return None
+    low, high = band or (0.0, 1.0)
+    most, total = max(counts), sum(counts)
+    step = WIDTH / len(counts)
+    bars, below = [], 0
+    for position, count in enumerate(counts):
+        height = HEIGHT * math.log1p(count) / math.log1p(most)
+        chosen = count > 0 and (below + count) / total >= low and (below + 1) / total <= high
+        below += count
+        bars.append(
+            Bar(
+                x=round(position * step + _GAP / 2, 2),
+                y=round(HEIGHT - height, 2),
+                width=round(step - _GAP, 2),
+                height=round(height, 2),
+                low=edges[position],
+                high=edges[position + 1],
+                count=count,
+                chosen=chosen,
+            )
+        )
+    zero = WIDTH * -edges[0] / (edges[-1] - edges[0])
+    return Chart(bars, round(zero, 2) if 0 < zero < WIDTH else None, most)

@@ -1,0 +1,80 @@
+"""DuckDB over the parts of one atlas: read-only, nothing outside it, a time limit for every statement."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+
+from schemas.errors import AtlasError, BusyError
+
+Row = dict[str, Any]
+
+
+class Database:
+    """Answers statements from any thread. Raises AtlasError where a part is missing or damaged.
+
+    A statement that takes longer than `timeout_s` raises BusyError (None: as long as it takes).
+    """
+
+    def __init__(self, root: Path, hot: str, timeout_s: float | None = None) -> None:
+        self._name, self._timeout_s = root.resolve().name, timeout_s
+        self._threads = threading.local()
+        self._connection = duckdb.connect(":memory:")
+        try:
+            self._connection.execute(f"ATTACH '{_quoted(root / hot)}' AS hot (READ_ONLY)")
+        except duckdb.Error as error:
+            raise AtlasError(f"part {hot} of atlas {root} is missing or damaged: {error}") from None
+        self._connection.execute("SET GLOBAL parquet_metadata_cache = true")
+        self._connection.execute(f"SET GLOBAL allowed_directories = ['{_quoted(root.resolve())}/']")
+        self._connection.execute("SET GLOBAL enable_external_access = false")
+        self._connection.execute("SET GLOBAL lock_configuration = true")
+
+    def rows(self, statement: str, parameters: list[Any]) -> list[Row]:
+        """The rows of a statement."""
+        with self._result(statement, parameters) as result:
+            names = [column[0] for column in result.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+    def columns(self, statement: str, parameters: list[Any]) -> dict[str, np.ndarray[Any, Any]]:
+        """The columns of a statement."""
+        with self._result(statement, parameters) as result:
+            columns: dict[str, np.ndarray[Any, Any]] = result.fetchnumpy()
+            return columns
+
+    @contextmanager
+    def _result(self, statement: str, parameters: list[Any]) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A statement's result; DuckDB computes while it is fetched, so the time limit covers that too."""
+        cursor = self._cursor
+        timer = None
+        if self._timeout_s is not None:
+            timer = threading.Timer(self._timeout_s, cursor.interrupt)
+            timer.daemon = True
+            timer.start()
+        try:
+            yield cursor.execute(statement, parameters)
+        except duckdb.InterruptException:
+            raise BusyError(
+                f"this question takes longer than {self._timeout_s:g} s; ask for less, or ask again later"
+            ) from None
+        except (duckdb.IOException, duckdb.InvalidInputException) as error:
+            raise AtlasError(f"a part of atlas {self._name} is missing or damaged: {error}") from None
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    @property
+    def _cursor(self) -> duckdb.DuckDBPyConnection:
+        """This thread's own: one cursor answers one statement at a time."""
+        if not hasattr(self._threads, "cursor"):
+            self._threads.cursor = self._connection.cursor()
+            self._threads.cursor.execute("USE hot")
+        cursor: duckdb.DuckDBPyConnection = self._threads.cursor
+        return cursor
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")

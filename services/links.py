@@ -1,0 +1,73 @@
+"""Addresses of pages, answers and pictures, as the pages of one atlas link them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import quote, urlencode
+
+from schemas.geometry import Box
+
+Value = str | int | float | None
+
+
+@dataclass(frozen=True)
+class Links:
+    """Addresses within one atlas; those of pictures carry its version, so that they may be kept for good."""
+
+    atlas: str
+    version: str
+
+    @property
+    def home(self) -> str:
+        return f"/a/{quote(self.atlas)}"
+
+    @property
+    def skipped(self) -> str:
+        return f"{self.home}/skipped"
+
+    @property
+    def uploads(self) -> str:
+        return f"{self.home}/uploads"
+
+    @property
+    def find(self) -> str:
+        return f"{self.home}/find"
+
+    def api(self, *parts: Value, **query: Value) -> str:
+        """An answer of the API about this atlas."""
+        return _address("/api/v1/atlases", [self.atlas, *parts], query)
+
+    def layer(self, name: str, **query: Value) -> str:
+        return _address(self.home, ["layers", name], query)
+
+    def unit(self, layer: str, channel: int, query: Mapping[str, Value] | None = None) -> str:
+        return _address(self.home, ["layers", layer, "units", channel], query or {})
+
+    def image(self, image_id: str, **query: Value) -> str:
+        return _address(self.home, ["images", image_id[:16]], query)
+
+    def at(self, start: str, **query: Value) -> str:
+        """An address with further parameters."""
+        return _address(start, [], query)
+
+    def whole(self, image_id: str, width: int) -> str:
+        """The picture of a whole image."""
+        return self.api("images", f"{image_id}.jpg", width=width, v=self.version)
+
+    def peak(self, image_id: str, unit: str, size: int, look: Mapping[str, Value] | None = None) -> str:
+        """The picture of the patch where a unit peaks."""
+        return self.api("patches", f"{image_id}.jpg", unit=unit, size=size, **(look or {}), v=self.version)
+
+    def patch(self, image_id: str, box: Box, size: int) -> str:
+        """The picture of a box of an image."""
+        return self.api("patches", f"{image_id}.jpg", box=box_text(box), size=size, v=self.version)
+
+
+def box_text(box: Box) -> str:
+    """A box as addresses write it."""
+    return ",".join(map(str, box))
+
+
+def _address(start: str, parts: list[Value], query: Mapping[str, Value]) -> str:
+    path = "/".join([start, *(quote(str(part), safe="@:,") for part in parts)])
+    given = {name: value for name, value in query.items() if value not in (None, "")}
+    return f"{path}?{urlencode(given, safe=':,@')}" if given else path

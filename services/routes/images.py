@@ -1,0 +1,125 @@
+"""Images of the corpus: what they are, what they excite, and what resembles them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from schemas.geometry import Box
+from schemas.units import UnitId
+from schemas.web import ActivationMap, ExplainPage, ExplainRow, ImagePage, ImageRow, NeighborPage, NeighborRow
+from services import cursors
+from services.atlas import Atlas
+from services.documentation import ROWS
+from services.parameters import BoxText, Cursor, ImageName, K, Limit, box_of, row_count
+from services.replies import Computing, Reading, Reply
+from services.subjects import Subject
+
+routes = APIRouter(prefix="/atlases/{atlas}/images", tags=["images"])
+
+LayerQuery = Annotated[str | None, Query(description="only this layer")]
+EmbeddedLayer = Annotated[str | None, Query(description="the layer whose embeddings are indexed")]
+Exact = Annotated[bool, Query(description="scan all vectors instead of asking the index")]
+
+
+@routes.get("", response_model=ImagePage, responses=ROWS)
+def list_images(
+    reply: Reading,
+    path: Annotated[str | None, Query(description="the image with this path below the corpus root")] = None,
+    label: str | None = None,
+    limit: Limit = None,
+    cursor: Cursor = None,
+) -> Response:
+    """The images of the corpus in order of their ids, or the one with a given path."""
+
+    def page() -> ImagePage:
+        atlas = reply.asked.atlas
+        if path is not None:
+            return ImagePage(rows=[atlas.image_row(atlas.image_by_path(path))], next=None)
+        return image_page(atlas, label, limit or 100, cursor)
+
+    return reply.rows(ImageRow, page)
+
+
+@routes.get("/{image}", response_model=ImageRow)
+def read_image(reply: Reading, image: ImageName) -> Response:
+    """One image of the corpus."""
+    return reply.document(lambda: reply.asked.atlas.image_row(reply.asked.atlas.find_image(image)))
+
+
+@routes.get("/{image}/units", response_model=ExplainPage, responses=ROWS)
+def list_image_units(
+    reply: Reading, image: ImageName, layer: LayerQuery = None, k: K = None, limit: Limit = None
+) -> Response:
+    """The units that an image excites most unusually, by percentile over the corpus."""
+    return explained(reply, lambda: _subject(reply, image), layer, row_count(limit, k, 20))
+
+
+@routes.get("/{image}/map", response_model=ActivationMap)
+def read_image_map(reply: Computing, image: ImageName, layer: str, unit: int) -> Response:
+    """A unit's activation at every location of its grid; runs the model."""
+    return mapped(reply, lambda: _subject(reply, image), UnitId(layer, unit))
+
+
+@routes.get("/{image}/neighbors", response_model=NeighborPage, responses=ROWS)
+def list_image_neighbors(
+    reply: Reading,
+    image: ImageName,
+    layer: EmbeddedLayer = None,
+    box: BoxText = None,
+    k: K = None,
+    limit: Limit = None,
+    exact: Exact = False,
+) -> Response:
+    """The images with the patch most similar to a box of this one; a box of one's own runs the model."""
+    wanted = box_of(box)
+
+    def subject() -> Subject:
+        found = _subject(reply, image)
+        if wanted is not None and found.image is not None and not reply.asked.search.stored(found.image, wanted):
+            reply.demand("compute")
+        return found
+
+    asking = reply if wanted is None else replace(reply, scope="compute")
+    return neighboring(asking, subject, layer, wanted, row_count(limit, k, 9), exact)
+
+
+def image_page(atlas: Atlas, label: str | None, limit: int, cursor: str | None) -> ImagePage:
+    """A page of the corpus, in order of image ids."""
+    question = f"{atlas.version} images {label}"
+    rows = atlas.image_list(label, cursors.decode(cursor, question), limit + 1)
+    following = cursors.encode(rows[limit - 1]["image"], question) if len(rows) > limit else None
+    return ImagePage(rows=[atlas.image_row(row) for row in rows[:limit]], next=following)
+
+
+def explained(reply: Reply, subject: Callable[[], Subject], layer: str | None, limit: int) -> Response:
+    """The reply that explains a picture."""
+    return reply.rows(ExplainRow, lambda: reply.asked.explain(subject(), layer, limit))
+
+
+def mapped(reply: Reply, subject: Callable[[], Subject], unit: UnitId) -> Response:
+    """The reply with a unit's map on a picture."""
+
+    def make() -> ActivationMap:
+        reply.asked.atlas.unit(unit)
+        return reply.asked.activation_map(subject(), unit)
+
+    return reply.document(make)
+
+
+def neighboring(
+    reply: Reply, subject: Callable[[], Subject], layer: str | None, box: Box | None, limit: int, exact: bool
+) -> Response:
+    """The reply with the nearest patches of a picture."""
+
+    def make() -> NeighborPage:
+        reply.asked.layer_of_embedding(layer)
+        return reply.asked.neighbors(subject(), box, limit, exact)
+
+    return reply.rows(NeighborRow, make)
+
+
+def _subject(reply: Reply, image: str) -> Subject:
+    return Subject(reply.asked.atlas.find_image(image), None)

@@ -1,0 +1,23 @@
+"""What a server is told at its start."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """Which atlases are served, to whom, and within which limits."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    atlases: tuple[Path, ...] = ()
+    key_file: Path | None = Field(None, description="lines `name scope[,scope] sha256hex`; none: no keys")
+    anonymous_read: bool = Field(False, description="without a key: only reading")
+    upload_bytes: int = Field(20_000_000, ge=1, description="longest request body")
+    upload_pixels: int = Field(50_000_000, ge=1)
+    uploads_kept: int = Field(64, ge=1, description="more push the oldest out")
+    uploads_kept_bytes: int = Field(256_000_000, ge=1)
+    upload_lifetime_s: float = Field(3600, gt=0)
+    question_timeout_s: float = Field(5, gt=0, description="of one statement to the database")
+    forwards_waiting: int = Field(8, ge=0, description="one forward runs, so many wait, the next are refused")
+    pictures_at_once: int = Field(4, ge=1, description="decoded at once; 150 MB each at the pixel limit")

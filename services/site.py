@@ -1,0 +1,53 @@
+"""All that a running application holds, opened at its start."""
+
+from dataclasses import dataclass, field
+from threading import BoundedSemaphore
+
+from jinja2 import Environment
+from starlette.requests import Request
+
+from services.access import Keys
+from services.assets import StaticFile
+from services.settings import Settings
+from services.shelf import Shelf
+from services.telemetry import Telemetry
+from services.turns import Turns
+from services.uploads import Uploads
+
+
+@dataclass
+class Site:
+    """Settings, keys and figures from the first moment; the shelf once the atlases are open."""
+
+    settings: Settings
+    keys: Keys
+    templates: Environment
+    pages_digest: str
+    static: dict[str, StaticFile]
+    telemetry: Telemetry
+    turns: Turns
+    uploads: Uploads
+    pictures: BoundedSemaphore
+    _shelf: Shelf | None = field(default=None)
+
+    @property
+    def shelf(self) -> Shelf:
+        assert self._shelf is not None, "the atlases are opened by the application's lifespan"
+        return self._shelf
+
+    @property
+    def is_open(self) -> bool:
+        return self._shelf is not None
+
+    def open(self) -> None:
+        """Open all atlases; raises what is wrong with one of them."""
+        self._shelf = Shelf(self.settings.atlases, self.settings.question_timeout_s, self.turns.turn)
+
+    def close(self) -> None:
+        self._shelf = None
+
+
+def site_of(request: Request) -> Site:
+    """The site that a request came to."""
+    site: Site = request.app.state.site
+    return site

@@ -1,0 +1,41 @@
+"""Figures of a running server for Prometheus; names end in units, routes are labelled by their template."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+_SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Telemetry:
+    """The figures of one application, in a registry of its own."""
+
+    media_type = CONTENT_TYPE_LATEST
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.request_seconds = Histogram(
+            "unitscope_request_seconds",
+            "Time from a request's arrival to the end of its answer",
+            ["method", "route"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.responses = Counter(
+            "unitscope_responses_total", "Answers by status", ["method", "route", "status"], registry=self.registry
+        )
+        self.response_bytes = Counter(
+            "unitscope_response_bytes_total", "Bytes of answers' bodies", ["route"], registry=self.registry
+        )
+        self.forwards = Gauge("unitscope_forwards_present_count", "Forwards that run or wait", registry=self.registry)
+        self.uploads = Gauge("unitscope_uploads_bytes", "Memory held by uploads", registry=self.registry)
+        self.atlases = Gauge("unitscope_atlases_count", "Atlases that are served", registry=self.registry)
+
+    def answered(self, method: str, route: str, status: int, seconds: float, size_bytes: int) -> None:
+        """Count one answer."""
+        self.request_seconds.labels(method, route).observe(seconds)
+        self.responses.labels(method, route, str(status)).inc()
+        self.response_bytes.labels(route).inc(size_bytes)
+
+    def text(self) -> bytes:
+        """All figures in Prometheus' text format."""
+        return generate_latest(self.registry)

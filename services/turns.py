@@ -1,0 +1,31 @@
+"""Turns: how many requests of a costly kind may run or wait at once."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from schemas.errors import OverloadError
+
+
+class Turns:
+    """Lets `running` callers in at once and `waiting` more queue; the next are refused."""
+
+    def __init__(self, running: int, waiting: int) -> None:
+        self._slots = threading.Semaphore(running)
+        self._lock = threading.Lock()
+        self._most = running + waiting
+        self.present = 0
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Waits for a slot; raises OverloadError at once if too many wait already."""
+        with self._lock:
+            if self.present >= self._most:
+                raise OverloadError(f"{self.present} forwards run or wait already; ask again in a moment")
+            self.present += 1
+        try:
+            with self._slots:
+                yield
+        finally:
+            with self._lock:
+                self.present -= 1

@@ -1,0 +1,115 @@
+"""What the answers must be, the slow plain way; shares no code with the product."""
+
+import hashlib
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import nn
+from torchvision.io import ImageReadMode, decode_jpeg
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as transform
+
+
+class Look(NamedTuple):
+    """How the oracle looks at a picture: resize, crop, scale, in the same library calls as the product."""
+
+    resize: int
+    crop: int
+    interpolation: InterpolationMode
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+LITE_LOOK = Look(256, 224, InterpolationMode.BICUBIC, (127,) * 3, (128,) * 3)
+TORCHVISION_LOOK = Look(
+    256,
+    224,
+    InterpolationMode.BILINEAR,
+    tuple(255 * v for v in (0.485, 0.456, 0.406)),
+    tuple(255 * v for v in (0.229, 0.224, 0.225)),
+)
+
+
+class Truth(NamedTuple):
+    """Image ids in ascending order and, by layer, every unit's maximum and first location on each of them."""
+
+    ids: list[str]
+    activation: dict[str, np.ndarray]
+    place: dict[str, np.ndarray]
+
+
+def seen(data: bytes, look: Look) -> torch.Tensor:
+    picture = Image.open(io.BytesIO(data))
+    if picture.format == "JPEG" and picture.mode in ("RGB", "L") and picture.getexif().get(0x0112, 1) == 1:
+        pixels = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
+    else:
+        upright = ImageOps.exif_transpose(picture).convert("RGB")
+        pixels = torch.from_numpy(np.array(upright)).permute(2, 0, 1)
+    pixels = transform.resize(pixels, [look.resize], interpolation=look.interpolation, antialias=True)
+    pixels = transform.center_crop(pixels, [look.crop])
+    mean, std = torch.tensor(look.mean)[:, None, None], torch.tensor(look.std)[:, None, None]
+    return (pixels.float() - mean) / std
+
+
+def measure(model: nn.Module, layers: list[str], corpus: Path, look: Look) -> Truth:
+    """Plain eager forward, contiguous, nothing folded, batches of 20; then an argmax image by image."""
+    files = sorted(path for path in corpus.rglob("*") if path.suffix == ".jpg")
+    by_id = {}
+    for path in files:
+        data = path.read_bytes()
+        by_id.setdefault(hashlib.sha256(data).hexdigest(), data)
+    readable = {}
+    for image_id, data in by_id.items():
+        try:
+            readable[image_id] = seen(data, look)
+        except (RuntimeError, OSError):
+            continue
+    ids = sorted(readable)
+    outputs: dict[str, np.ndarray] = {}
+    modules = dict(model.named_modules())
+    for layer in layers:
+        modules[layer].register_forward_hook(
+            lambda _m, _i, output, layer=layer: outputs.__setitem__(layer, output.detach().clone().numpy())
+        )
+    activation: dict[str, list] = {layer: [] for layer in layers}
+    place: dict[str, list] = {layer: [] for layer in layers}
+    model.eval()
+    with torch.no_grad():
+        for start in range(0, len(ids), 20):
+            model(torch.stack([readable[image_id] for image_id in ids[start : start + 20]]))
+            for layer in layers:
+                output = outputs[layer]
+                if output.ndim == 3:
+                    output = output.transpose(0, 2, 1)
+                flat = output.reshape(*output.shape[:2], -1)
+                for image in flat:
+                    place[layer].append(image.argmax(axis=1))
+                    activation[layer].append(image.max(axis=1))
+    return Truth(
+        ids,
+        {layer: np.stack(rows) for layer, rows in activation.items()},
+        {layer: np.stack(rows) for layer, rows in place.items()},
+    )
+
+
+def disagreements(truth: Truth, layer: str, unit: int, rows: list[dict], width: int, prefix: int = 0) -> list[str]:
+    """How the rows of `top` differ from the truth where it is clear by more than 1e-4 of the unit's range."""
+    values, places = truth.activation[layer][:, unit], truth.place[layer][:, unit]
+    order = np.lexsort((np.arange(len(values)), -values))[: len(rows) + 1]
+    position = {image_id: number for number, image_id in enumerate(truth.ids)}
+    scale = float(np.abs(values).max())
+    found = []
+    for rank, row in enumerate(rows):
+        number = position[row["image_id"]]
+        if abs(row["activation"] - values[number]) > 1e-4 * scale:
+            found.append(f"{layer}:{unit} rank {rank}: {row['activation']} is not {values[number]}")
+        if number != order[rank] and abs(values[number] - values[order[rank]]) > 1e-4 * scale:
+            found.append(f"{layer}:{unit} rank {rank}: another image is higher")
+        index = row["col"] if row["row"] < 0 else prefix + row["row"] * width + row["col"]
+        if number == order[rank] and index != places[number]:
+            found.append(f"{layer}:{unit} rank {rank}: at {index}, not {places[number]}")
+    return found

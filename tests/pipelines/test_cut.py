@@ -1,0 +1,158 @@
+"""An atlas does not depend on how its run was cut: workers, shards, names, kills, stages."""
+
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipelines.config import IndexConfig
+from pipelines.index import index
+from schemas.errors import NotFoundError
+from services.atlas import Atlas
+from tests.conftest import TINY_LAYERS
+from tests.tables import contents, difference, manifest_of
+
+
+def run(corpus: Path, atlas: Path, **options: object) -> None:
+    settings = {"layers": TINY_LAYERS, "batch_size": 8, "workers": 1, **options}
+    index(IndexConfig(corpus=str(corpus), atlas=str(atlas), **settings), lambda _: None)
+
+
+def test_three_workers_with_small_shards_give_the_rows_of_one(
+    tiny_corpus: Path, tiny_atlas: Path, tmp_path: Path
+) -> None:
+    run(tiny_corpus, tmp_path / "three", workers=3, shard_size=7)
+    assert len(manifest_of(tiny_atlas).shards) == 1
+    assert len(manifest_of(tmp_path / "three").shards) == 6
+    assert difference(contents(tiny_atlas), contents(tmp_path / "three")) == []
+
+
+def test_shuffled_file_names_change_no_row(tiny_corpus: Path, tiny_atlas: Path, tmp_path: Path) -> None:
+    files = sorted(path for path in tiny_corpus.rglob("*.jpg"))
+    names = list(range(len(files)))
+    random.Random(4).shuffle(names)
+    shuffled = tmp_path / "shuffled"
+    shuffled.mkdir()
+    for path, name in zip(files, names, strict=True):
+        shutil.copy(path, shuffled / f"{name:03d}.jpg")
+    run(shuffled, tmp_path / "atlas", shard_size=11)
+    assert difference(contents(tiny_atlas, paths=False), contents(tmp_path / "atlas", paths=False)) == []
+
+
+def test_a_last_batch_of_one_image_is_recorded(tiny_corpus: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "nine"
+    for path in sorted((tiny_corpus / "blobs").glob("*.jpg"))[:9]:
+        corpus.mkdir(exist_ok=True)
+        shutil.copy(path, corpus)
+    run(corpus, tmp_path / "atlas", workers=1, batch_size=8)
+    run(corpus, tmp_path / "other", workers=1, batch_size=8, shard_size=4)
+    assert manifest_of(tmp_path / "atlas").corpus.image_count == 9
+    assert difference(contents(tmp_path / "atlas"), contents(tmp_path / "other")) == []
+
+
+def test_new_pictures_cost_their_own_forwards_only(tiny_corpus: Path, tiny_atlas: Path, tmp_path: Path) -> None:
+    corpus, atlas = tmp_path / "corpus", tmp_path / "atlas"
+    shutil.copytree(tiny_corpus, corpus)
+    added = [corpus / "blobs" / "001.jpg", corpus / "stripes" / "004.jpg", corpus / "blobs" / "037.jpg"]
+    aside = tmp_path / "aside"
+    aside.mkdir()
+    for path in added:
+        shutil.move(path, aside)
+    run(corpus, atlas)
+    before = manifest_of(atlas)
+    for path in added:
+        shutil.move(aside / path.name, path)
+    run(corpus, atlas)
+    after = manifest_of(atlas)
+    assert (before.forward_count, after.forward_count) == (38, 2), "blobs/001.jpg was there as copies/same-bytes.jpg"
+    assert difference(contents(tiny_atlas), contents(atlas)) == []
+    assert {receipt.shard for receipt in before.shards} < {receipt.shard for receipt in after.shards}
+
+
+def test_a_run_with_nothing_to_do_changes_nothing(tiny_corpus: Path, tiny_atlas: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in tiny_atlas.rglob("*") if path.is_file()}
+    run(tiny_corpus, tiny_atlas)
+    after = {path: path.stat().st_mtime_ns for path in tiny_atlas.rglob("*") if path.is_file()}
+    lock = tiny_atlas / "index.lock"
+    assert {**before, lock: 0} == {**after, lock: 0}
+
+
+def test_stray_and_unfinished_parts_are_ignored(tiny_corpus: Path, tiny_atlas: Path, tmp_path: Path) -> None:
+    atlas = tmp_path / "atlas"
+    shutil.copytree(tiny_atlas, atlas)
+    peaks = next((atlas / "peaks" / "_blocks.0").glob("*.parquet"))
+    shutil.copy(peaks, peaks.with_name("stray.parquet"))
+    (atlas / "peaks" / "_blocks.0" / ".half.parquet.0.tmp").write_bytes(b"half")
+    (atlas / "receipts" / "stray.json").write_text("{")
+    (atlas / "manifest.json").unlink()
+    run(tiny_corpus, atlas)
+    assert difference(contents(tiny_atlas), contents(atlas)) == []
+    assert not list(atlas.rglob("*.tmp"))
+
+
+def command(corpus: Path, atlas: Path) -> list[str]:
+    layers = [option for layer in TINY_LAYERS for option in ("--layers", layer)]
+    return [
+        *(sys.executable, "-m", "unitscope", "index", str(corpus), "--atlas", str(atlas), *layers),
+        *("--batch-size", "8", "--shard-size", "5", "--workers", "2", "--progress", "json"),
+    ]
+
+
+def reaches_scan(process: subprocess.Popen[str]) -> bool:
+    """Wait until the run begins to scan; False if it ended before."""
+    assert process.stderr is not None
+    return any('"scan"' in line for line in process.stderr)
+
+
+@pytest.mark.slow
+def test_driver_killed_five_times_resumes_to_the_same_rows(tiny_corpus: Path, tiny_atlas: Path, tmp_path: Path) -> None:
+    atlas, chance = tmp_path / "atlas", random.Random(11)
+    receipts = [0]
+    for _ in range(5):
+        process = subprocess.Popen(command(tiny_corpus, atlas), stderr=subprocess.PIPE, text=True)
+        if reaches_scan(process):
+            time.sleep(chance.uniform(3, 9))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+        receipts.append(len(list((atlas / "receipts").glob("*.json"))))
+        if not (atlas / "manifest.json").exists():
+            with pytest.raises(NotFoundError):
+                Atlas(atlas)
+    assert receipts == sorted(receipts), "a finished shard stays finished"
+    run(tiny_corpus, atlas)
+    assert difference(contents(tiny_atlas), contents(atlas)) == []
+
+
+@pytest.mark.slow
+def test_workers_killed_five_times_are_replaced_without_a_trace(
+    tiny_corpus: Path, tiny_atlas: Path, tmp_path: Path
+) -> None:
+    atlas, chance = tmp_path / "atlas", random.Random(12)
+    process = subprocess.Popen(command(tiny_corpus, atlas), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert reaches_scan(process)
+    killed = 0
+    while killed < 5 and process.poll() is None:
+        time.sleep(chance.uniform(0.5, 3))
+        workers = [child for child in psutil.Process(process.pid).children(recursive=True) if is_worker(child)]
+        if workers:
+            chance.choice(workers).kill()
+            killed += 1
+    _, talk = process.communicate(timeout=300)
+    assert process.returncode == 0, talk
+    assert killed == 5
+    assert difference(contents(tiny_atlas), contents(atlas)) == []
+
+
+def is_worker(process: psutil.Process) -> bool:
+    try:
+        return "_Worker" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False

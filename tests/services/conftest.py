@@ -1,0 +1,58 @@
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from services.app import Settings, create_app
+from services.subjects import Asked
+
+UNIT = "/api/v1/atlases/tiny/layers/_blocks.5/units/3"
+
+
+@pytest.fixture(scope="session")
+def client(tiny_atlas: Path) -> Iterator[TestClient]:
+    """An open server over the tiny atlas."""
+    with TestClient(create_app(Settings(atlases=(tiny_atlas,))), raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def asked(tiny_atlas: Path) -> Asked:
+    """The same atlas, asked without a server."""
+    return Asked(tiny_atlas)
+
+
+@pytest.fixture
+def served(tiny_atlas: Path) -> Iterator[Any]:
+    """Starts further servers over the tiny atlas with other settings."""
+    running: list[TestClient] = []
+
+    def start(**settings: Any) -> TestClient:
+        settings.setdefault("atlases", (tiny_atlas,))
+        client = TestClient(create_app(Settings(**settings)), raise_server_exceptions=False)
+        client.__enter__()
+        running.append(client)
+        return client
+
+    yield start
+    for client in running:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    """Keys `reader`, `worker` and `owner`, each with the scope of its rank."""
+    lines = ["# who may ask what", ""]
+    for name, scope in (("reader", "read"), ("worker", "read,compute"), ("owner", "admin")):
+        lines.append(f"{name} {scope} {hashlib.sha256(f'{name}-key'.encode()).hexdigest()}")
+    path = tmp_path / "keys"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def bearer(name: str) -> dict[str, str]:
+    """The header that carries one of the keys."""
+    return {"Authorization": f"Bearer {name}-key"}

@@ -1,0 +1,244 @@
+"""The command line: its answers, its errors and its exit codes."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+import unitscope
+from tests.conftest import TINY_LAYERS
+from tests.pictures import blobs
+from unitscope import ask  # noqa: F401
+from unitscope.cli import app
+
+
+def invoke(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def run(*words: object, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "unitscope", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, input=stdin)
+
+
+def test_help_answers_within_a_second() -> None:
+    best = min(timed_help() for _ in range(3))
+    assert best < 1.0
+
+
+def timed_help() -> float:
+    started = time.monotonic()
+    assert "index" in run("--help").stdout
+    return time.monotonic() - started
+
+
+def test_the_same_nine_everywhere(tiny_atlas: Path) -> None:
+    notebook = unitscope.open_atlas(str(tiny_atlas))
+    for layer in TINY_LAYERS:
+        for unit in range(16):
+            name = f"{layer}:{unit}"
+            rows = json.loads(invoke("top", tiny_atlas, name, "--json").stdout)["rows"]
+            assert len(rows) == 9
+            table = notebook.top(name)
+            assert table["image_id"].to_pylist() == [row["image_id"] for row in rows]
+            assert table["activation"].to_pylist() == [row["activation"] for row in rows]
+            lines = list(csv.DictReader(io.StringIO(invoke("top", tiny_atlas, name, "--format", "csv").stdout)))
+            assert [float(line["activation"]) for line in lines] == [row["activation"] for row in rows]
+            assert [[int(line[f"box_{s}"]) for s in ("top", "left", "bottom", "right")] for line in lines] == [
+                row["box"] for row in rows
+            ]
+            for style, read in (("arrow", read_arrow), ("parquet", pq.read_table)):
+                stored = read(io.BytesIO(invoke("top", tiny_atlas, name, "--format", style).stdout_bytes))
+                assert stored["activation"].to_pylist() == [row["activation"] for row in rows]
+
+
+def read_arrow(file: io.BytesIO) -> pa.Table:
+    return pa.ipc.open_stream(file).read_all()
+
+
+def test_crops_and_sheet_are_cut_from_the_originals(tiny_atlas: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    result = invoke(
+        "top", tiny_atlas, "_blocks.0:3", "--crops", tmp_path / "crops", "--sheet", tmp_path / "s.png", "--json"
+    )
+    rows = json.loads(result.stdout)["rows"]
+    files = sorted((tmp_path / "crops").iterdir())
+    assert len(files) == 9
+    for row, file in zip(rows, files, strict=True):
+        top, left, bottom, right = row["box"]
+        whole = Image.open(tiny_corpus / row["path"]).convert("RGB")
+        assert Image.open(file).tobytes() == whole.crop((left, top, right, bottom)).tobytes()
+    assert Image.open(tmp_path / "s.png").width > 600
+
+
+def test_explain_ranks_by_exact_percentile(tiny_atlas: Path) -> None:
+    image = json.loads(invoke("top", tiny_atlas, "_blocks.15:7", "--json").stdout)["rows"][0]
+    rows = json.loads(invoke("explain", tiny_atlas, image["path"], "-k", "400", "--json").stdout)["rows"]
+    assert [row["percentile"] for row in rows] == sorted((row["percentile"] for row in rows), reverse=True)
+    found = next(row for row in rows if (row["layer"], row["channel"]) == ("_blocks.15", 7))
+    assert (found["percentile"], found["activation"]) == (1.0, image["activation"])
+    for row in rows[::40]:
+        unit = f"{row['layer']}:{row['channel']}"
+        ranked = json.loads(invoke("top", tiny_atlas, unit, "-k", "40", "--duplicates", "expand", "--json").stdout)[
+            "rows"
+        ]
+        assert next(r["percentile"] for r in ranked if r["image_id"] == image["image_id"]) == pytest.approx(
+            row["percentile"]
+        )
+
+
+def test_a_picture_is_its_own_nearest_neighbour(tiny_atlas: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    for path in ("blobs/001.jpg", "stripes/010.jpg"):
+        for reference in (path, tiny_corpus / path):
+            first = json.loads(invoke("neighbors", tiny_atlas, reference, "--json").stdout)["rows"][0]
+            assert first["path"] == path
+            assert 1 - first["score"] < 1e-5
+    copy = tmp_path / "copy.png"
+    Image.open(tiny_corpus / "blobs/001.jpg").save(copy)
+    document = json.loads(invoke("neighbors", tiny_atlas, copy, "--json").stdout)
+    assert document["rows"][0]["path"] == "blobs/001.jpg"
+    assert 1 - document["rows"][0]["score"] < 1e-3
+    assert document["rows"][0]["box"] == document["query_box"]
+    assert document["search"]["exact"] is True
+
+
+def test_layers_are_listed_with_their_fields() -> None:
+    document = json.loads(invoke("layers", "efficientnet-lite:0", "--layers", "_blocks.0,_blocks.1", "--json").stdout)
+    assert [row["name"] for row in document["rows"]] == ["_blocks.0", "_blocks.1"]
+    assert document["rows"][0]["grid"] == [112, 112]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (("top", "{atlas}", "_blocks.0:99"), 5, "layer _blocks.0 has units 0 to 15"),
+        (("top", "{atlas}", "_blocks.9:1"), 5, "it has _blocks.0, _blocks.5, _blocks.15"),
+        (("top", "{atlas}", "_blocks.0"), 2, "is not LAYER:UNIT"),
+        (("top", "{atlas}", "_blocks.0:1", "--quantile", "0.9..0.1"), 2, "0 <= a <= b <= 1"),
+        (("top", "{atlas}", "_blocks.0:1", "--order", "up"), 2, "'desc', 'asc' or 'random'"),
+        (("top", "{empty}", "_blocks.0:1"), 5, "write one with unitscope index"),
+        (("explain", "{atlas}", "nowhere.jpg"), 5, "is not among the 40 of this atlas"),
+        (("explain", "{atlas}", "{text}"), 2, "not a picture"),
+        (("neighbors", "{atlas}", "blobs/001.jpg", "--box", "0,0,5000,20"), 2, "not within the picture: 0,0 to 96,96"),
+        (("neighbors", "{atlas}", "blobs/001.jpg", "--box", "1,2,3"), 2, "four whole numbers"),
+        (("neighbors", "{atlas}", "blobs/001.jpg", "--layer", "_blocks.0"), 2, "indexed by layer '_blocks.15'"),
+        (("units", "{atlas}", "_blocks.0", "--sort", "size"), 2, "cannot be sorted by 'size'"),
+        (("index", "{missing}", "--atlas", "{out}"), 1, "does not exist"),
+        (("index", "{empty}", "--atlas", "{out}"), 1, "holds no picture"),
+        (("index", "{text}", "--atlas", "{out}"), 1, "is a file"),
+        (("index", "{corpus}", "--atlas", "{out}", "--model", "resnet18"), 2, "unknown scheme"),
+        (("index", "{corpus}", "--atlas", "{out}", "--model", "torchvision:resnet19"), 2, "resnet18"),
+        (("index", "{corpus}", "--atlas", "{out}", "--layers", "nothing*"), 2, "no layer matches 'nothing*'"),
+        (("index", "{corpus}", "--atlas", "{out}", "--weights", "{missing}"), 2, "weights file"),
+        (("index", "{corpus}", "--atlas", "{out}", "--weights", "{text}"), 2, "no plain state dict"),
+        (("index", "{corpus}", "--atlas", "{out}", "--precision", "fp16"), 2, "precision"),
+        (("index", "{corpus}", "--atlas", "{atlas}"), 2, "is an atlas of layers _blocks.0, _blocks.5, _blocks.15"),
+        (("verify", "{empty}"), 5, "run unitscope index first"),
+        (("serve", "{atlas}", "--host", "0.0.0.0"), 2, "refusing to listen on 0.0.0.0 without keys"),
+    ],
+)  # fmt: skip
+def test_errors_say_what_would_do(
+    words: tuple[str, ...], code: int, text: str, tiny_atlas: Path, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.pt").write_text("no picture, no weights")
+    places = {
+        "atlas": tiny_atlas,
+        "corpus": tiny_corpus,
+        "empty": tmp_path / "empty",
+        "text": tmp_path / "text.pt",
+        "missing": tmp_path / "missing",
+        "out": tmp_path / "out",
+    }
+    result = run_in_process(*(word.format(**places) for word in words))
+    assert (result.returncode, result.stdout) == (code, "")
+    assert text in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def run_in_process(*words: str) -> subprocess.CompletedProcess[str]:
+    """`unitscope` as a person runs it, without paying for a new interpreter."""
+    import contextlib
+
+    from unitscope.cli import main
+
+    talk, data = io.StringIO(), io.StringIO()
+    before = sys.argv
+    sys.argv = ["unitscope", *words]
+    try:
+        with contextlib.redirect_stderr(talk), contextlib.redirect_stdout(data), pytest.raises(SystemExit) as stop:
+            main()
+    finally:
+        sys.argv = before
+    return subprocess.CompletedProcess(words, int(stop.value.code or 0), data.getvalue(), talk.getvalue())
+
+
+def test_unknown_keys_in_the_config_file_name_the_nearest(tiny_corpus: Path, tmp_path: Path) -> None:
+    file = tmp_path / "unitscope.toml"
+    file.write_text("[index]\nbatchsize = 8\n")
+    result = run_in_process("index", str(tiny_corpus), "--atlas", str(tmp_path / "a"), "--config", str(file))
+    assert result.returncode == 2
+    assert "unknown key 'batchsize' in [index]; did you mean batch_size?" in result.stderr
+
+
+def test_file_gives_way_to_environment_and_both_to_flags(
+    tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines.config import IndexConfig, load_config
+
+    file = tmp_path / "run.toml"
+    file.write_text('[index]\nbatch_size = 4\nshard_size = 5\nlayers = ["_blocks.*"]\n')
+    monkeypatch.setenv("UNITSCOPE_SHARD_SIZE", "6")
+    flags = {"corpus": str(tiny_corpus), "atlas": "a", "workers": None, "limit": 7}
+    config = load_config(IndexConfig, "index", flags, file)
+    assert (config.batch_size, config.shard_size, config.limit) == (4, 6, 7)
+    assert config.layers == ("_blocks.*",)
+
+
+def test_a_plan_predicts_and_writes_nothing(tiny_corpus: Path, tmp_path: Path) -> None:
+    result = run_in_process("index", str(tiny_corpus), "--atlas", str(tmp_path / "a"), "--plan", "--json")
+    forecast = json.loads(result.stdout)
+    assert (forecast["pending_files"], forecast["rows"]) == (42, 42 * 1808)
+    assert not (tmp_path / "a").exists()
+
+
+def test_too_many_skipped_files_exit_with_three(tiny_corpus: Path, tmp_path: Path, ray_session: None) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    blobs(1).save(corpus / "good.png")
+    for number in range(2):
+        (corpus / f"bad{number}.png").write_bytes(b"")
+    words = ("index", str(corpus), "--atlas", str(tmp_path / "a"), "--layers", "_blocks.0", "--max-errors", "1")
+    result = run_in_process(*words, "--json")
+    assert result.returncode == 3
+    assert json.loads(result.stdout)["skipped"] == 2
+
+
+def test_interrupt_keeps_finished_shards_and_prints_how_to_resume(tiny_corpus: Path, tmp_path: Path) -> None:
+    import signal
+
+    import psutil
+
+    words = ("index", str(tiny_corpus), "--atlas", str(tmp_path / "a"), "--progress", "json", "--shard-size", "4")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "unitscope", *words], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if '"scan"' in line:
+            break
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    _, talk = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Resume with: unitscope index" in talk
+    assert psutil.wait_procs(children, timeout=30)[1] == []
