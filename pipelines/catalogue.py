@@ -66,7 +66,9 @@ def catalogue(listing: Listing, receipts: list[Receipt], atlas: Path) -> Catalog
         reasons = "; ".join(f"{row['path']}: {row['reason']}" for row in skipped.slice(0, 3).to_pylist())
         raise CorpusError(f"none of {len(listing.files)} files is a readable picture ({reasons})")
     scanned = pa.concat_tables(
-        read_part(atlas, receipt.scanned).append_column("shard", pa.array([receipt.shard] * receipt.forward_count, pa.string()))
+        read_part(atlas, receipt.scanned).append_column(
+            "shard", pa.array([receipt.shard] * receipt.forward_count, pa.string())
+        )
         for receipt in receipts
     )
     images = _one_per_content(files, scanned)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from typing import NoReturn
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +23,7 @@ from pipelines.scan import Scanner, ScanPlan, Shard
 from pipelines.storage import (
     locked,
     read_manifest,
+    read_measured,
     read_receipts,
     remove_unfinished,
     write_model,
@@ -38,12 +40,15 @@ from schemas.manifest import (
     CorpusEntry,
     LayerEntry,
     Manifest,
+    MeasuredLayers,
     Part,
     Receipt,
     atlas_key,
 )
 from schemas.units import LayerSpec
 
+_SHARDS_PER_WORKER = 4
+"""At least so many where the corpus is small: whole batches, evenly spread, with progress to see."""
 _BYTES_PER_CELL = 9.0
 """Peaks and ranked tables together, measured on a thousand photographs."""
 
@@ -100,6 +105,9 @@ def index(config: IndexConfig, report: Report) -> Manifest:
     with locked(atlas):
         remove_unfinished(atlas)
         plan = make_plan(config, report)
+        key = plan.scan.atlas_key
+        if read_measured(atlas, key) is None:
+            write_model(atlas, layout.measured(key), MeasuredLayers(atlas_key=key, layers=list(plan.scan.layers)))
         if not plan.pending and plan.previous is not None:
             found = catalogue(plan.listing, plan.finished, atlas)
             if plan.previous.version == _version_name(plan.scan.atlas_key, found):
@@ -123,11 +131,9 @@ def make_plan(config: IndexConfig, report: Report) -> Plan:
     model = load_model(config.model, config.weights)
     names = choose_layers(model, config.layers)
     key = atlas_key(model.entry, model.preprocessing, names, config.precision, config.batch_size)
-    if previous is not None and previous.atlas_key == key:
-        layers = [entry.spec for entry in previous.layers]
-    else:
+    if previous is not None and previous.atlas_key != key:
         _refuse_other_atlas(previous, config, names, model.entry.weights_digest)
-        layers = measure_layers(model.module, names, model.input_shape)
+    layers = read_measured(atlas, key) or measure_layers(model.module, names, model.input_shape)
     embed = config.embed or (previous.patches.layer if previous else names[-1])
     if embed not in names:
         raise UsageError(f"embedding layer {embed!r} is not recorded; recorded are {listing(names)}")
@@ -164,8 +170,9 @@ def cut_shards(files: list[CorpusFile], size: int) -> list[Shard]:
 
 
 def _scan(plan: Plan, workers: cluster.Resources, report: Report) -> list[Receipt]:
-    even = -(-len(plan.pending) // workers.worker_count)
-    shards = cut_shards(plan.pending, max(1, min(plan.config.shard_size, even)))
+    batch = plan.config.batch_size
+    even = -(-len(plan.pending) // (_SHARDS_PER_WORKER * workers.worker_count))
+    shards = cut_shards(plan.pending, min(plan.config.shard_size, max(1, -(-even // batch)) * batch))
     done = 0
     report(Progress("scan", done, len(plan.pending), "files"))
     receipts = []
@@ -263,10 +270,8 @@ def _layer_entry(layer: LayerSpec, ranking: RankPlan, rows: list[dict[str, objec
     return LayerEntry(spec=layer, units=units, ranked=ranked)
 
 
-def _refuse_other_atlas(previous: Manifest | None, config: IndexConfig, names: list[str], weights_digest: str) -> None:
+def _refuse_other_atlas(previous: Manifest, config: IndexConfig, names: list[str], weights_digest: str) -> NoReturn:
     """One directory holds one atlas: say what differs instead of replacing it."""
-    if previous is None:
-        return
     was = [entry.spec.name for entry in previous.layers]
     differences = [
         text

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ValidationError
 
 from schemas import layout
 from schemas.errors import BusyError, StorageError
-from schemas.manifest import Manifest, Part, Receipt, parse_manifest
+from schemas.manifest import Manifest, MeasuredLayers, Part, Receipt, parse_manifest
+from schemas.units import LayerSpec
 
 _SPLIT, _DELTA = "BYTE_STREAM_SPLIT", "DELTA_BINARY_PACKED"
 _ENCODINGS = {"activation": _SPLIT, "unit": _DELTA, "rank": _DELTA, "row": _SPLIT, "col": _SPLIT}
@@ -74,6 +75,18 @@ def read_manifest(root: Path) -> Manifest | None:
     """The seal of the atlas, or None if none was sealed yet; raises FormatError or AtlasError."""
     path = root / layout.MANIFEST
     return parse_manifest(path.read_text(errors="replace"), str(root)) if path.exists() else None
+
+
+def read_measured(root: Path, atlas_key: str) -> list[LayerSpec] | None:
+    """Layers that an earlier run measured for this atlas key."""
+    path = root / layout.measured(atlas_key)
+    if not path.exists():
+        return None
+    try:
+        measured = MeasuredLayers.model_validate_json(path.read_text())
+    except ValidationError:
+        return None
+    return measured.layers if measured.atlas_key == atlas_key else None
 
 
 def read_receipts(root: Path, atlas_key: str) -> list[Receipt]:

@@ -150,9 +150,10 @@ class ReceptiveField(BaseModel):
             min(box.right, theoretical.right),
         )
 
-    def covers_input(self, location: Location) -> bool:
-        """Whether the theoretical box is the whole input, so that the effective one says more."""
-        return self.box_at(location) == Box(0, 0, self.input.height, self.input.width)
+    @property
+    def covers_input(self) -> bool:
+        """Whether a unit away from the border sees the whole input, so that the effective box says more."""
+        return self.size is None or (self.size.height >= self.input.height and self.size.width >= self.input.width)
 
     def centre_at(self, location: Location) -> tuple[int, int]:
         """The input pixel (row, col) in the middle of a location's unclipped box, kept inside the input."""

@@ -9,6 +9,11 @@ LOCK = "index.lock"
 SHARD_FOLDERS = ("files", "images", "skipped", "peaks", "embeddings", "receipts")
 
 
+def measured(atlas_key: str) -> str:
+    """Receptive fields of the layers, measured once per atlas key."""
+    return f"layers-{atlas_key[:16]}.json"
+
+
 def receipt(shard: str) -> str:
     """What a finished shard wrote; its presence means the shard is done."""
     return f"receipts/{shard}.json"

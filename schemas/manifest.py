@@ -71,6 +71,13 @@ class Receipt(Entry):
         return [self.files, self.scanned, self.skipped, *self.peaks.values(), self.embeddings]
 
 
+class MeasuredLayers(Entry):
+    """The recorded layers with their receptive fields, kept for runs that resume."""
+
+    atlas_key: str
+    layers: list[LayerSpec]
+
+
 class LayerEntry(Entry):
     spec: LayerSpec
     units: Part

@@ -56,7 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
     for kind in (UnitscopeError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _handle)
     for group in (pictures, atlases, units, images, uploads):
-        app.include_router(group.routes, prefix="/api/v1", responses=_ERRORS)
+        app.include_router(group.routes, responses=_ERRORS)
     app.include_router(server.routes, responses=_ERRORS)
     app.include_router(pages.routes, include_in_schema=False)
     app.add_middleware(

@@ -45,6 +45,7 @@ def make_templates(static: dict[str, StaticFile]) -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        auto_reload=False,
     )
     templates.filters |= {
         "figure": figure,

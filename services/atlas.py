@@ -1,6 +1,7 @@
 """An opened atlas, read-only: every SQL statement lives here."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from schemas import layout, tables
 from schemas.errors import AtlasError, NotFoundError, UsageError, listing
@@ -20,6 +22,17 @@ from services.database import Database, Row
 _IMAGE_COLUMNS = ", ".join(tables.IMAGES.names)
 _KEYS = {"desc": "rank", "asc": "-rank", "random": "hash(image::VARCHAR || ?)"}
 """What each order sorts by, ascending; unique within a unit, so it is also the cursor."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """A layer's units as arrays; `ranked`: those that have ranked images and are not dead. Knots: unit × share."""
+
+    ranked: NDArray[np.bool_]
+    count: NDArray[np.int64]
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    knots: NDArray[np.float32]
 
 
 class Atlas:
@@ -90,6 +103,12 @@ class Atlas:
         if layer not in self._units:
             self._units[layer] = self._read_part(entry.units.path)
         return self._units[layer]
+
+    def statistics(self, layer: str) -> Statistics:
+        """The units table of a layer as arrays."""
+        if layer not in self._statistics:
+            self._statistics[layer] = _arrays(self.units(layer))
+        return self._statistics[layer]
 
     def unit(self, unit: UnitId) -> Row:
         """One row of the units table; raises NotFoundError that names the valid range."""
@@ -287,6 +306,10 @@ class Atlas:
         )
 
     @cached_property
+    def _statistics(self) -> dict[str, Statistics]:
+        return {}
+
+    @cached_property
     def _units(self) -> dict[str, pa.Table]:
         return {}
 
@@ -306,6 +329,20 @@ class Atlas:
             return pq.read_table(self.root / path, partitioning=None)
         except (OSError, pa.ArrowInvalid) as error:
             raise AtlasError(f"part {path} of atlas {self.name} is missing or damaged: {error}") from None
+
+
+def _arrays(units: pa.Table) -> Statistics:
+    counts = units["image_count"].to_numpy()
+    knots = np.full((len(counts), len(tables.KNOT_SHARES)), np.inf, np.float32)
+    knots[counts > 0] = units["knots"].combine_chunks().flatten().to_numpy().reshape(-1, knots.shape[1])
+    std = units["std"].to_numpy().astype(np.float64)
+    return Statistics(
+        ranked=(counts > 0) & (np.array(units["status"].to_pylist()) != "dead"),
+        count=counts,
+        mean=units["mean"].to_numpy().astype(np.float64),
+        std=np.where(std > 0, std, 1.0),
+        knots=knots,
+    )
 
 
 def _narrowed(ranks: tuple[int, int], order: str, after: int | None, limit: int) -> tuple[int, int]:

@@ -1,5 +1,8 @@
 """What an image excites: its units by percentile."""
 
+import heapq
+from typing import NamedTuple
+
 import numpy as np
 import pyarrow as pa
 
@@ -7,6 +10,19 @@ from schemas import tables
 from schemas.geometry import Location, Placement
 from schemas.web import ExplainPage, ExplainRow
 from services.atlas import Atlas
+
+
+class Candidate(NamedTuple):
+    """A unit that a picture excites: its peak, images ranked, bounds of its percentile, deviations above its mean."""
+
+    layer: str
+    channel: int
+    activation: float
+    image_count: int
+    at_least: float
+    at_most: float
+    deviation: float
+
 
 Cells = dict[str, pa.Table]
 """By layer, in order of channels: activation, row and col of every unit's peak on one picture."""
@@ -21,46 +37,45 @@ def explain(atlas: Atlas, cells: Cells, placement: Placement, layer: str | None 
     """
     names = [atlas.layer(layer).spec.name] if layer else list(cells)
     candidates = [row for name in names for row in _bounded(atlas, name, cells[name])]
-    lowest = sorted((row["at_least"] for row in candidates), reverse=True)[:limit]
-    near = [row for row in candidates if row["at_most"] >= (lowest[-1] if lowest else 0)]
+    enough = heapq.nlargest(limit, (row.at_least for row in candidates))
+    near = [row for row in candidates if enough and row.at_most >= enough[-1]]
+    percentiles: dict[tuple[str, int], float] = {}
     for name in names:
-        own = [row for row in near if row["layer"] == name]
-        if own:
-            above = atlas.counts_above(name, [row["unit"] for row in own], [row["activation"] for row in own])
-            for row in own:
-                row["percentile"] = 1 - above[row["unit"]] / row["count"]
+        own = [row for row in near if row.layer == name]
+        above = atlas.counts_above(name, [row.channel for row in own], [row.activation for row in own]) if own else {}
+        percentiles |= {(name, row.channel): 1 - above[row.channel] / row.image_count for row in own}
     order = {name: position for position, name in enumerate(names)}
-    near.sort(key=lambda row: (-row["percentile"], -row["deviation"], order[row["layer"]], row["unit"]))
-    return ExplainPage(rows=[_explain_row(atlas, placement, row) for row in near[:limit]])
+    near.sort(key=lambda row: (-percentiles[row.layer, row.channel], -row.deviation, order[row.layer], row.channel))
+    return ExplainPage(
+        rows=[
+            _explain_row(atlas, placement, row, cells[row.layer], percentiles[row.layer, row.channel])
+            for row in near[:limit]
+        ]
+    )
 
 
-def _bounded(atlas: Atlas, layer: str, cells: pa.Table) -> list[dict]:  # type: ignore[type-arg]
-    """Each unit's activation with bounds of its percentile, from the stored quantile knots."""
-    shares = np.array(tables.KNOT_SHARES)
-    rows = []
-    for statistics, cell in zip(atlas.units(layer).to_pylist(), cells.to_pylist(), strict=True):
-        activation, count = cell["activation"], statistics["image_count"]
-        if statistics["status"] == "dead" or not count or not np.isfinite(activation):
-            continue
-        passed = int(np.searchsorted(np.array(statistics["knots"]), activation, side="right"))
-        at_least = 0.0 if passed == 0 else min(1.0, (np.floor(shares[passed - 1] * count) + 1) / count)
-        at_most = 1.0 if passed == len(shares) else np.floor(shares[passed] * count) / count
-        deviation = (activation - statistics["mean"]) / (statistics["std"] or 1.0)
-        rows.append(
-            {**cell, "layer": layer, "count": count, "at_least": at_least, "at_most": at_most, "deviation": deviation}
-        )
-    return rows
+def _bounded(atlas: Atlas, layer: str, cells: pa.Table) -> list[Candidate]:
+    """The units of a layer that a picture excites, with bounds of their percentiles from the stored knots."""
+    shares, known = np.array(tables.KNOT_SHARES), atlas.statistics(layer)
+    activation = cells["activation"].to_numpy().astype(np.float64)
+    channels = np.flatnonzero(known.ranked & np.isfinite(activation))
+    activation, count = activation[channels], known.count[channels]
+    passed = (known.knots[channels] <= activation[:, None]).sum(axis=1)
+    at_least = np.where(passed == 0, 0.0, np.minimum(1, (np.floor(shares[passed - 1] * count) + 1) / count))
+    at_most = np.where(passed == len(shares), 1.0, np.floor(np.append(shares, 1)[passed] * count) / count)
+    deviation = (activation - known.mean[channels]) / known.std[channels]
+    columns = (channels, activation, count, at_least, at_most, deviation)
+    return [Candidate(layer, *row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
-def _explain_row(atlas: Atlas, placement: Placement, row: dict) -> ExplainRow:  # type: ignore[type-arg]
-    location = Location(row["row"], row["col"])
-    field = atlas.layer(row["layer"]).spec.receptive_field
+def _explain_row(atlas: Atlas, placement: Placement, row: Candidate, cells: pa.Table, percentile: float) -> ExplainRow:
+    location = Location(cells["row"][row.channel].as_py(), cells["col"][row.channel].as_py())
     return ExplainRow(
-        layer=row["layer"],
-        channel=row["unit"],
-        activation=row["activation"],
-        percentile=row["percentile"],
+        layer=row.layer,
+        channel=row.channel,
+        activation=row.activation,
+        percentile=percentile,
         row=location.row,
         col=location.col,
-        box=placement.to_image(field.box_at(location)),
+        box=placement.to_image(atlas.layer(row.layer).spec.receptive_field.box_at(location)),
     )

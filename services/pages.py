@@ -60,8 +60,8 @@ def links_of(atlas: Atlas) -> Links:
     return Links(atlas.name, atlas.version)
 
 
-def atlas_view(asked: Asked) -> AtlasView:
-    """Where an atlas comes from, its layers, and a few striking units."""
+def atlas_view(asked: Asked, uploads: bool) -> AtlasView:
+    """Where an atlas comes from, its layers, a few striking units, and whether anyone may upload."""
     atlas = asked.atlas
     links, config = links_of(atlas), atlas.manifest.config
     words = ["unitscope", "index", _last_name(config["corpus"]), "--atlas", atlas.name]
@@ -73,6 +73,7 @@ def atlas_view(asked: Asked) -> AtlasView:
         manifest=atlas.manifest,
         layers=atlas.layers(),
         striking=[_strip(atlas, unit, rows) for unit, rows in asked.striking],
+        uploads=uploads,
         command=shlex.join(words),
     )
 
@@ -154,7 +155,7 @@ def unit_view(atlas: Atlas, unit: UnitId, asked: UnitAddress) -> UnitView:
         after=links.unit(unit.layer, unit.channel + 1) if unit.channel + 1 < spec.units else None,
         following=page.next and here(cursor=page.next),
         rows_api=links.api("layers", unit.layer, "units", unit.channel, "patches"),
-        effective=spec.receptive_field.covers_input(Location(0, 0)),
+        effective=spec.receptive_field.covers_input,
         command=_top_command(atlas, unit, own),
     )
 

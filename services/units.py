@@ -246,4 +246,4 @@ def box_to_show(spec: LayerSpec, placement: Placement, location: Location) -> Bo
 
 
 def _effective_says_more(spec: LayerSpec, location: Location) -> bool:
-    return location.row >= 0 and spec.receptive_field.covers_input(location)
+    return location.row >= 0 and spec.receptive_field.covers_input

@@ -64,6 +64,7 @@ class AtlasView:
     manifest: Manifest
     layers: list[LayerRow]
     striking: list[Strip]
+    uploads: bool
     command: str
 
 

@@ -27,6 +27,11 @@ class Intervals(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._unknown: set[Any] = set()
         self._keep(image, picture(image.shape), image._version)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled here, and shielding a mode from the compiler would import it: several seconds."""
+        return False
+
     def reach_of(self, tensor: Tensor) -> Reach | None:
         """A tensor's reach, None for a constant.
 
@@ -63,9 +68,7 @@ class Intervals(TorchDispatchMode):  # type: ignore[no-untyped-call]
         rule = rule_for(call.function)
         if rule is None and call.function not in self._unknown:
             self._unknown.add(call.function)
-            log.warning(
-                "no receptive-field rule for %s: each output counts with all its inputs see", call.function
-            )
+            log.warning("no receptive-field rule for %s: each output counts with all its inputs see", call.function)
         found = (rule or everything)(call)
         found = [found] if isinstance(found, Tensor) else list(found)
         rest = [hull(reach).reshape(PLANES) for reach in call.unread.values()] + self._leaked
@@ -73,9 +76,7 @@ class Intervals(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for place, output in enumerate(outputs):
             own = found[min(place, len(found) - 1)]
             own = own if own.shape[1:] == output.shape else spread(whole, output.shape)
-            self._keep(
-                output, union([own, *rest], output.shape) if rest else own, _version_after(call, output)
-            )
+            self._keep(output, union([own, *rest], output.shape) if rest else own, _version_after(call, output))
 
 
 def _by_identity() -> Any:

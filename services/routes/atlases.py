@@ -11,31 +11,32 @@ from services import cursors
 from services.documentation import ROWS
 from services.parameters import MOST_ROWS, Cursor, LayerName, Limit
 from services.replies import General, Reading, Reply
+from services.routes import API
 
-routes = APIRouter(tags=["atlases"])
+routes = APIRouter(prefix=f"{API}/atlases", tags=["atlases"])
 
 
-@routes.get("/atlases", response_model=AtlasPage, responses=ROWS)
+@routes.get("", response_model=AtlasPage, responses=ROWS)
 def list_atlases(reply: General) -> Response:
     """The atlases that are served here."""
     shelf = reply.site.shelf
     return reply.rows(AtlasRow, lambda: AtlasPage(rows=[shelf.newest(name).atlas.summary() for name in shelf.names]))
 
 
-@routes.get("/atlases/{atlas}", response_model=AtlasRow)
+@routes.get("/{atlas}", response_model=AtlasRow)
 def read_atlas(reply: Reading) -> Response:
     """One atlas in one row."""
     return reply.document(lambda: reply.asked.atlas.summary())
 
 
-@routes.get("/atlases/{atlas}/manifest", response_model=Manifest)
+@routes.get("/{atlas}/manifest", response_model=Manifest)
 def read_manifest(reply: Reading) -> Response:
     """Model, weights, preprocessing, corpus, layers and every part with its digest; paths of the server's disk are
     cut down to their last name."""
     return reply.document(lambda: public_manifest(reply.asked.atlas.manifest))
 
 
-@routes.get("/atlases/{atlas}/skipped", response_model=SkippedPage, responses=ROWS)
+@routes.get("/{atlas}/skipped", response_model=SkippedPage, responses=ROWS)
 def list_skipped(
     reply: Reading,
     limit: Limit = None,
@@ -45,13 +46,13 @@ def list_skipped(
     return reply.rows(SkippedRow, lambda: skipped_page(reply, limit or MOST_ROWS, cursor))
 
 
-@routes.get("/atlases/{atlas}/layers", response_model=LayerPage, responses=ROWS)
+@routes.get("/{atlas}/layers", response_model=LayerPage, responses=ROWS)
 def list_layers(reply: Reading) -> Response:
     """The recorded layers in the order of the forward: grid, stride and receptive field."""
     return reply.rows(LayerRow, lambda: LayerPage(rows=reply.asked.atlas.layers()))
 
 
-@routes.get("/atlases/{atlas}/layers/{layer}", response_model=LayerRow)
+@routes.get("/{atlas}/layers/{layer}", response_model=LayerRow)
 def read_layer(reply: Reading, layer: LayerName) -> Response:
     """One layer."""
     return reply.document(lambda: _layer_row(reply, layer))

@@ -15,9 +15,10 @@ from services.atlas import Atlas
 from services.documentation import ROWS
 from services.parameters import BoxText, Cursor, ImageName, K, Limit, box_of, row_count
 from services.replies import Computing, Reading, Reply
+from services.routes import API
 from services.subjects import Subject
 
-routes = APIRouter(prefix="/atlases/{atlas}/images", tags=["images"])
+routes = APIRouter(prefix=f"{API}/atlases/{{atlas}}/images", tags=["images"])
 
 LayerQuery = Annotated[str | None, Query(description="only this layer")]
 EmbeddedLayer = Annotated[str | None, Query(description="the layer whose embeddings are indexed")]

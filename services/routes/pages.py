@@ -42,7 +42,8 @@ def show_documentation(reply: General) -> Response:
 @routes.get("/a/{atlas}")
 def show_atlas(reply: Reading) -> Response:
     """Provenance and layers."""
-    return reply.page("atlas.html", lambda: _named(atlas_view(reply.asked)))
+    uploads = reply.site.keys.allows_anyone("compute")
+    return reply.page("atlas.html", lambda: _named(atlas_view(reply.asked, uploads)))
 
 
 @routes.get("/a/{atlas}/skipped")

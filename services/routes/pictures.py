@@ -10,8 +10,9 @@ from services.documentation import PICTURE
 from services.parameters import BoxText, ImageName, box_of
 from services.pictures import Overlay, PictureName, Width, image_picture, patch_picture
 from services.replies import Reading
+from services.routes import API
 
-routes = APIRouter(prefix="/atlases/{atlas}", tags=["pictures"])
+routes = APIRouter(prefix=f"{API}/atlases/{{atlas}}", tags=["pictures"])
 
 
 @routes.get("/images/{image}.{kind}", responses=PICTURE)

@@ -13,8 +13,9 @@ from services.documentation import ROWS
 from services.parameters import Channel, Cursor, K, LayerName, Limit, row_count
 from services.questions import patch_query
 from services.replies import Reading
+from services.routes import API
 
-routes = APIRouter(prefix="/atlases/{atlas}/layers/{layer}/units", tags=["units"])
+routes = APIRouter(prefix=f"{API}/atlases/{{atlas}}/layers/{{layer}}/units", tags=["units"])
 
 _SORTS = ", ".join(units.SORTS)
 

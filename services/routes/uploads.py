@@ -19,11 +19,12 @@ from services.documentation import PICTURE, ROWS
 from services.parameters import BoxText, K, Limit, box_of, row_count
 from services.pictures import PictureName, Width, upload_picture
 from services.replies import Computing, Reply
+from services.routes import API
 from services.routes.images import EmbeddedLayer, Exact, LayerQuery, explained, mapped, neighboring
 from services.subjects import Subject
 from services.uploads import FORMATS, Kept
 
-routes = APIRouter(prefix="/atlases/{atlas}", tags=["uploads"])
+routes = APIRouter(prefix=f"{API}/atlases/{{atlas}}", tags=["uploads"])
 
 _BODY: dict[str, Any] = {
     "requestBody": {

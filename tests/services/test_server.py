@@ -1,0 +1,114 @@
+"""The server itself: life, figures, its own description."""
+
+import re
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from schemas.errors import NotFoundError, OverloadError, UsageError
+from services.shelf import Shelf
+from services.turns import Turns
+from tests.services.conftest import UNIT
+
+
+def test_the_server_says_that_it_lives_and_what_it_is(client: TestClient) -> None:
+    assert client.get("/livez").json() == {"status": "alive"}
+    assert client.get("/readyz").json() == {"status": "ready"}
+    assert set(client.get("/version").json()) == {"version", "api", "format_version"}
+
+
+def test_figures_are_labelled_by_route_not_by_address(client: TestClient) -> None:
+    client.get(UNIT)
+    client.get("/api/v1/secret-name")
+    text = client.get("/metrics").text
+    assert re.search(
+        r'unitscope_responses_total\{method="GET",route="/api/v1/atlases/\{atlas\}/layers/\{layer\}/units/\{channel\}",'
+        r'status="200"\} \d', text
+    )  # fmt: skip
+    assert 'route="unmatched",status="404"' in text
+    assert "secret-name" not in text
+    assert "_blocks.5" not in text
+    names = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
+    assert all(re.search(r"_(seconds|bytes|total|count|created)$", name) for name in names), names
+
+
+def test_every_answer_carries_the_safe_headers(client: TestClient) -> None:
+    for address in ("/", UNIT, "/nothing", "/static/unitscope.css", "/metrics"):
+        headers = client.get(address).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert headers["x-request-id"]
+
+
+def test_openapi_names_a_model_for_every_answer_and_problems_for_errors(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    operations = [
+        (path, method, operation) for path, item in document["paths"].items() for method, operation in item.items()
+    ]
+    assert len(operations) > 25
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    for path, method, operation in operations:
+        assert operation["description"], path
+        for status in ("4XX", "5XX"):
+            assert operation["responses"][status]["content"] == problem, path
+        good = next(response for status, response in operation["responses"].items() if status.startswith("2"))
+        if method == "delete" or path == "/metrics" or "{kind}" in path:
+            continue
+        assert "$ref" in good["content"]["application/json"]["schema"], path
+    assert "HTTPValidationError" not in str(document)
+
+
+def test_the_documentation_asks_nothing_of_other_servers(client: TestClient) -> None:
+    text = client.get("/docs").text
+    assert "http" not in text.replace("http-equiv", "")
+    assert "/api/v1/atlases/{atlas}/layers/{layer}/units/{channel}/patches" in text
+
+
+def test_two_atlases_of_one_name_are_refused(tiny_atlas: Path) -> None:
+    with pytest.raises(UsageError, match="two atlases are called 'tiny'"):
+        Shelf((tiny_atlas, tiny_atlas))
+
+
+def test_a_directory_that_is_no_atlas_stops_the_start(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="no atlas"):
+        Shelf((tmp_path,))
+
+
+def test_turns_let_one_in_one_wait_and_refuse_the_third() -> None:
+    turns = Turns(running=1, waiting=1)
+    entered = threading.Event()
+
+    def second() -> None:
+        with turns.turn():
+            entered.set()
+
+    with turns.turn():
+        thread = threading.Thread(target=second)
+        thread.start()
+        while turns.present < 2:
+            time.sleep(0.001)
+        assert not entered.is_set()
+        with pytest.raises(OverloadError), turns.turn():
+            pass
+    thread.join(5)
+    assert entered.is_set()
+    assert turns.present == 0
+
+
+def test_many_clients_at_once_get_the_same_answer(client: TestClient) -> None:
+    expected = client.get(f"{UNIT}/patches").json()
+    found: list[Any] = []
+
+    def ask() -> None:
+        found.extend(client.get(f"{UNIT}/patches").json() for _ in range(5))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [expected] * 40
