@@ -46,7 +46,10 @@ def connected(address: str | None) -> Iterator[None]:
     try:
         ray.init(address=address or "local", **options)
     except ConnectionError as error:
-        raise UnitscopeError(f"no Ray cluster answers at {address!r}: {str(error).splitlines()[0]}") from None
+        raise UnitscopeError(
+            f"no Ray cluster answers at {address!r}: {str(error).splitlines()[0]}; is it running (ray status), and "
+            "is RAY_AUTH_MODE=token set here with the cluster's token in ~/.ray/auth_token?"
+        ) from None
     try:
         yield
     finally:

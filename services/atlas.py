@@ -51,6 +51,10 @@ class Atlas:
         self.version = self.manifest.version
         self._database = Database(self.root, self.manifest.hot.path, question_timeout_s)
 
+    def close(self) -> None:
+        """End what runs beside the questions."""
+        self._database.close()
+
     def summary(self) -> AtlasRow:
         """The atlas in one row."""
         manifest = self.manifest

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import duckdb
 import numpy as np
 
 from schemas.errors import AtlasError, BusyError
+from services.deadlines import Deadlines
 
 Row = dict[str, Any]
 
@@ -21,7 +22,8 @@ class Database:
     """
 
     def __init__(self, root: Path, hot: str, timeout_s: float | None = None) -> None:
-        self._name, self._timeout_s = root.resolve().name, timeout_s
+        self._name = root.resolve().name
+        self._deadlines = None if timeout_s is None else Deadlines(timeout_s)
         self._threads = threading.local()
         self._connection = duckdb.connect(":memory:")
         try:
@@ -45,26 +47,23 @@ class Database:
             columns: dict[str, np.ndarray[Any, Any]] = result.fetchnumpy()
             return columns
 
+    def close(self) -> None:
+        """End the thread that keeps the time limit; what is still referenced stays usable without limit."""
+        if self._deadlines:
+            self._deadlines.stop()
+
     @contextmanager
     def _result(self, statement: str, parameters: list[Any]) -> Iterator[duckdb.DuckDBPyConnection]:
         """A statement's result; DuckDB computes while it is fetched, so the time limit covers that too."""
         cursor = self._cursor
-        timer = None
-        if self._timeout_s is not None:
-            timer = threading.Timer(self._timeout_s, cursor.interrupt)
-            timer.daemon = True
-            timer.start()
         try:
-            yield cursor.execute(statement, parameters)
+            with self._deadlines.over(cursor) if self._deadlines else nullcontext():
+                yield cursor.execute(statement, parameters)
         except duckdb.InterruptException:
-            raise BusyError(
-                f"this question takes longer than {self._timeout_s:g} s; ask for less, or ask again later"
-            ) from None
+            limit = self._deadlines.timeout_s if self._deadlines else 0
+            raise BusyError(f"this question takes longer than {limit:g} s; ask for less, or ask again later") from None
         except (duckdb.IOException, duckdb.InvalidInputException) as error:
             raise AtlasError(f"a part of atlas {self._name} is missing or damaged: {error}") from None
-        finally:
-            if timer is not None:
-                timer.cancel()
 
     @property
     def _cursor(self) -> duckdb.DuckDBPyConnection:

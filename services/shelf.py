@@ -64,6 +64,11 @@ class Shelf:
                 place.opening.release()
         return place.asked
 
+    def close(self) -> None:
+        """End what runs beside the requests."""
+        for place in self._places.values():
+            place.asked.atlas.close()
+
     def _open(self, root: Path) -> Asked:
         return Asked(root, self._question_timeout_s, self._turn)
 

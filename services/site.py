@@ -44,6 +44,8 @@ class Site:
         self._shelf = Shelf(self.settings.atlases, self.settings.question_timeout_s, self.turns.turn)
 
     def close(self) -> None:
+        """Let go of all atlases; no request may be under way."""
+        self.shelf.close()
         self._shelf = None
 
 

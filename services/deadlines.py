@@ -1,0 +1,61 @@
+"""A time limit for database statements, kept by one thread for all of them."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import duckdb
+
+_IDLE_S = 2.0
+"""Without statements for so long the watching thread ends; the next statement starts another."""
+
+
+class Deadlines:
+    """Interrupts statements that take longer than `timeout_s`.
+
+    A thread per statement, as `threading.Timer` is, costs more than a short statement itself.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        self._step_s = min(0.1, timeout_s / 4)
+        self._lock = threading.Lock()
+        self._running: dict[int, tuple[float, duckdb.DuckDBPyConnection]] = {}
+        self._watcher: threading.Thread | None = None
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """End the watching thread: alive at the interpreter's end it would keep DuckDB from unloading cleanly."""
+        self._stopped.set()
+        if watcher := self._watcher:
+            watcher.join()
+
+    @contextmanager
+    def over(self, cursor: duckdb.DuckDBPyConnection) -> Iterator[None]:
+        """Limits what the cursor does within the context."""
+        key = id(cursor)
+        with self._lock:
+            self._running[key] = (time.monotonic() + self.timeout_s, cursor)
+            if self._watcher is None and not self._stopped.is_set():
+                self._watcher = threading.Thread(target=self._watch, name="deadlines", daemon=True)
+                self._watcher.start()
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._running[key]
+
+    def _watch(self) -> None:
+        busy_s = time.monotonic()
+        while not self._stopped.wait(self._step_s):
+            now = time.monotonic()
+            with self._lock:
+                if self._running:
+                    busy_s = now
+                elif now - busy_s > _IDLE_S:
+                    self._watcher = None
+                    return
+                for due_s, cursor in self._running.values():
+                    if due_s <= now:
+                        cursor.interrupt()
