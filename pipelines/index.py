@@ -101,10 +101,10 @@ def index(config: IndexConfig, report: Report) -> Manifest:
     own forwards only; a run with nothing to do changes nothing.
     """
     atlas = Path(config.atlas).absolute()
-    list_corpus(config.corpus, limit=1)
+    corpus = list_corpus(config.corpus, config.limit)
     with locked(atlas):
         remove_unfinished(atlas)
-        plan = make_plan(config, report)
+        plan = make_plan(config, corpus, report)
         key = plan.scan.atlas_key
         if read_measured(atlas, key) is None:
             write_model(atlas, layout.measured(key), MeasuredLayers(atlas_key=key, layers=list(plan.scan.layers)))
@@ -119,13 +119,12 @@ def index(config: IndexConfig, report: Report) -> Manifest:
             return _commit(plan, found, receipts, workers, report)
 
 
-def make_plan(config: IndexConfig, report: Report) -> Plan:
+def make_plan(config: IndexConfig, corpus: Listing, report: Report) -> Plan:
     """Load the model, measure its layers and find out what is pending; writes nothing.
 
     Raises UsageError if the atlas was made with another model, preprocessing, layers, precision or batch size.
     """
     report(Progress("plan", 0, 1, "model"))
-    corpus = list_corpus(config.corpus, config.limit)
     atlas = Path(config.atlas).absolute()
     previous = read_manifest(atlas)
     model = load_model(config.model, config.weights)

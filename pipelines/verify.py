@@ -21,7 +21,7 @@ from schemas.geometry import Location
 from schemas.manifest import LayerEntry, Manifest, Part
 
 TOLERANCE = 1e-4
-"""Relative drift of an activation that other hardware or thread counts may cause."""
+"""Drift that other hardware may cause, relative to an activation or the layer's mean on the image."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _compare(
     was = stored["activation"].to_numpy().astype(np.float64)
     now = found.activation[0].numpy().astype(np.float64)
     finite = np.isfinite(was) & np.isfinite(now)
-    scale = np.maximum(np.abs(was), 1e-3)
+    scale = np.maximum(np.abs(was), np.abs(was[np.isfinite(was)]).mean() if np.isfinite(was).any() else 1.0)
     drift = np.where(finite, np.abs(np.where(finite, now - was, 0)) / scale, 0)
     drift[np.isfinite(was) != np.isfinite(now)] = np.inf
     faults = [

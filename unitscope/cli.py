@@ -108,6 +108,7 @@ def index(
     for other in ("layer_globs", "config", "plan", "progress", "as_json"):
         del flags[other]
     from pipelines.config import IndexConfig, load_config
+    from pipelines.corpus import list_corpus
     from pipelines.index import index as run_index
     from pipelines.index import make_plan
     from unitscope.output import show_facts
@@ -117,7 +118,8 @@ def index(
     settings = load_config(IndexConfig, "index", flags, config)
     with shown(progress) as report:
         if plan:
-            show_facts(make_plan(settings, report).forecast(), as_json)
+            corpus_files = list_corpus(settings.corpus, settings.limit)
+            show_facts(make_plan(settings, corpus_files, report).forecast(), as_json)
             return
         manifest = run_index(settings, report)
     found = manifest.corpus

@@ -73,7 +73,7 @@ def hull(reach: Reach, axes: Iterable[int] | None = None) -> Reach:
     return spread(thin(reach).amax([axis + 1 for axis in along], keepdim=True), shape) if along else reach
 
 
-def windows(reach: Reach, axis: int, taps: Taps, stride: float = 1.0) -> Reach:
+def windows(reach: Reach, axis: int, taps: Taps, stride: float | int = 1.0) -> Reach:
     """The hull over each place's taps along an axis counted from the end: −2 are rows, −1 columns.
 
     Padding depends on nothing; its unclipped place goes on from the edge in steps of the jump.

@@ -20,7 +20,8 @@ from schemas.units import LayerSpec
 ENERGY_SHARE = 0.9
 """Of a gradient's energy, the part that the effective field holds (Luo et al. 2016)."""
 
-PICTURE_COUNT, PICTURES_AT_ONCE = 12, 4
+PICTURE_COUNT = 12
+_PICTURES_AT_ONCE = 4
 
 MARGIN = 1.25
 """Enlarges the largest sample. On photographs with EfficientNet-Lite0, the largest of 12 samples held the share for
@@ -35,17 +36,22 @@ Shape = tuple[int, int, int]
 
 
 def measure_layers(
-    model: nn.Module, names: Sequence[str], input_shape: Shape, seed: int = 0
+    model: nn.Module,
+    names: Sequence[str],
+    input_shape: Shape,
+    seed: int = 0,
+    picture_count: int = PICTURE_COUNT,
 ) -> list[LayerSpec]:
     """Grid, units and receptive field of each named layer, for inputs of (channel, row, col).
 
     A layer is a module path, with `@1` for the second call of a module. A module whose output has 4 axes is a
-    map, 3 tokens, 2 a vector. The model's mode and gradients are left as they were. Raises ModelError for a
-    layer that is not there, is not called, or does not depend on the input.
+    map, 3 tokens, 2 a vector. With `picture_count` 0 the effective field is left as large as the theoretical one.
+    The model's mode and gradients are left as they were. Raises ModelError for a layer that is not there, is not
+    called, or does not depend on the input.
     """
     with _settled(model):
         layers = _theoretical(model, names, input_shape)
-        effective = effective_sizes(model, layers, input_shape, seed)
+        effective = effective_sizes(model, layers, input_shape, seed, picture_count)
     return [_with_effective(layer, effective[layer.name]) for layer in layers]
 
 
@@ -173,28 +179,32 @@ def _steps(
 
 
 def effective_sizes(
-    model: nn.Module, layers: Sequence[LayerSpec], input_shape: Shape, seed: int = 0
+    model: nn.Module,
+    layers: Sequence[LayerSpec],
+    input_shape: Shape,
+    seed: int = 0,
+    picture_count: int = PICTURE_COUNT,
 ) -> dict[str, Size]:
     """For each layer the height and width of the box around a peak that holds 90 % of the gradient's energy.
 
     Measured at the peaks of random units on synthetic pictures, so that no corpus has a say in it: the largest of
     the samples, enlarged by a margin. A layer whose gradients are all zero keeps its theoretical size.
     """
-    pictures = dead_leaves(PICTURE_COUNT, input_shape, np.random.default_rng(seed))
+    pictures = dead_leaves(picture_count, input_shape, np.random.default_rng(seed))
     heights: dict[str, list[int]] = {layer.name: [] for layer in layers}
-    drawn = {layer.name: _drawn_units(layer, seed) for layer in layers}
-    for first in range(0, PICTURE_COUNT, PICTURES_AT_ONCE):
-        batch = slice(first, first + PICTURES_AT_ONCE)
+    drawn = {layer.name: _drawn_units(layer, seed, picture_count) for layer in layers}
+    for first in range(0, picture_count, _PICTURES_AT_ONCE):
+        batch = slice(first, first + _PICTURES_AT_ONCE)
         units = {name: of_layer[batch] for name, of_layer in drawn.items()}
         for layer, peaks, energy in _gradients(model, layers, pictures[batch], units):
             heights[layer.name] += _heights(layer.receptive_field, peaks, energy)
     return {layer.name: _enlarged(layer.receptive_field, heights[layer.name]) for layer in layers}
 
 
-def _drawn_units(layer: LayerSpec, seed: int) -> Int64[Tensor, " image"]:
+def _drawn_units(layer: LayerSpec, seed: int, count: int) -> Int64[Tensor, " image"]:
     """One unit for each picture; the name seeds it, so that other layers of the run change nothing."""
     generator = np.random.default_rng([seed, *layer.name.encode()])
-    return torch.from_numpy(generator.integers(layer.units, size=PICTURE_COUNT))
+    return torch.from_numpy(generator.integers(layer.units, size=count))
 
 
 def dead_leaves(
