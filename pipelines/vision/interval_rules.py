@@ -62,7 +62,9 @@ Rule = Callable[[Call], Reach | Sequence[Reach]]
 
 def everything(call: Call) -> Reach:
     """Any output may depend on any element of any argument."""
-    reaches = [hull(call.reach_of(leaf)).reshape(PLANES) for leaf in tree_leaves(call.arguments) if is_tensor(leaf)]
+    reaches = [
+        hull(call.reach_of(leaf)).reshape(PLANES) for leaf in tree_leaves(call.arguments) if is_tensor(leaf)
+    ]
     return spread(union(reaches, []), call.shape)
 
 
@@ -109,7 +111,9 @@ def _moved(call: Call) -> list[Reach]:
     for plane in range(PLANES):
         stead = {id(place): place.cpu() for place in _places(call)}
         stead |= {id(tensor): reach[plane] for tensor, reach in zip(moving, reaches, strict=True)}
-        outputs = call.function(**tree_map(lambda leaf, stead=stead: stead.get(id(leaf), leaf), call.arguments))
+        outputs = call.function(
+            **tree_map(lambda leaf, stead=stead: stead.get(id(leaf), leaf), call.arguments)
+        )
         moved.append([outputs] if is_tensor(outputs) else list(outputs))
     return [_stacked(planes) for planes in zip(*moved, strict=True)]
 
@@ -213,13 +217,17 @@ def _convolution(call: Call) -> Reach:
     else:
         grouped = _slid(call, grouped, kernel, call["stride"], call["padding"], call["dilation"])
     per_group = call.shape[1] // groups
-    return _same_order(grouped.unsqueeze(3).expand(PLANES, batch, groups, per_group, *call.shape[2:]), call.shape)
+    return _same_order(
+        grouped.unsqueeze(3).expand(PLANES, batch, groups, per_group, *call.shape[2:]), call.shape
+    )
 
 
 def _pooled(call: Call) -> Reach:
     rank = int(call.function._schema.name.split("pool")[1][0])
     kernel = _each(call["kernel_size"], rank)
-    return _slid(call, call.reach("self"), kernel, call["stride"] or kernel, call["padding"], call.get("dilation", 1))
+    return _slid(
+        call, call.reach("self"), kernel, call["stride"] or kernel, call["padding"], call.get("dilation", 1)
+    )
 
 
 def _binned(call: Call) -> Reach:
@@ -244,7 +252,7 @@ def _interpolated(radius: int) -> Rule:
             given = call.get({1: "scales", -2: "scales_h", -1: "scales_w"}[1 if rank == 1 else axis])
             scale = (length - 1) / (count - 1) if aligned else 1 / given if given else length / count
             place = torch.arange(count, dtype=torch.float64)
-            centre = place * scale if aligned else (place + 0.5) * scale - 0.5
+            centre = (place * scale if aligned else (place + 0.5) * scale - 0.5).clamp(min=0)
             support = radius * max(1.0, scale) if call.function._schema.name.endswith("_aa") else radius
             # kernels compute the centre in float32: half a hundredth of a pixel is far beyond its error
             lower = (centre - support + 1 - 0.005).floor().long().clamp(0, length - 1)

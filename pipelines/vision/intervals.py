@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from pipelines.vision.interval_rules import Call, everything, is_tensor, rule_for
-from pipelines.vision.reaches import PLANES, Reach, hull, picture, spread, union
+from pipelines.vision.reaches import PLANES, Reach, hull, nothing, picture, spread, union
 
 log = logging.getLogger(__name__)
 
@@ -64,19 +64,28 @@ class Intervals(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._note(call, outputs)
         return outcome
 
-    def _note(self, call: Call, outputs: list[Tensor]) -> None:
+    def _found(self, call: Call) -> list[Reach]:
+        if not call.unread:
+            return [nothing(call.shape)]
         rule = rule_for(call.function)
         if rule is None and call.function not in self._unknown:
             self._unknown.add(call.function)
-            log.warning("no receptive-field rule for %s: each output counts with all its inputs see", call.function)
+            log.warning(
+                "no receptive-field rule for %s: every output counts as seeing all inputs", call.function
+            )
         found = (rule or everything)(call)
-        found = [found] if isinstance(found, Tensor) else list(found)
+        return [found] if isinstance(found, Tensor) else list(found)
+
+    def _note(self, call: Call, outputs: list[Tensor]) -> None:
+        found = self._found(call)
         rest = [hull(reach).reshape(PLANES) for reach in call.unread.values()] + self._leaked
         whole = union([hull(reach).reshape(PLANES) for reach in found], [])
         for place, output in enumerate(outputs):
             own = found[min(place, len(found) - 1)]
             own = own if own.shape[1:] == output.shape else spread(whole, output.shape)
-            self._keep(output, union([own, *rest], output.shape) if rest else own, _version_after(call, output))
+            self._keep(
+                output, union([own, *rest], output.shape) if rest else own, _version_after(call, output)
+            )
 
 
 def _by_identity() -> Any:

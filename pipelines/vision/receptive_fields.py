@@ -86,21 +86,22 @@ def _like_input(model: nn.Module, pictures: Tensor) -> Tensor:
 
 def _theoretical(model: nn.Module, names: Sequence[str], input_shape: Shape) -> list[LayerSpec]:
     image = _like_input(model, torch.zeros(1, *input_shape))
-    size = Size(*input_shape[1:])
     intervals = Intervals(image)
 
-    def keep(name: str, output: Tensor) -> LayerSpec:
-        reach = intervals.reach_of(output)
-        if reach is None or bool(reach[CLIPPED].isneginf().all()):
-            raise ModelError(f"layer {name!r} does not depend on the input; choose another layer")
-        return _layer(name, hull(reach, [0]), intervals.grids, size)
+    def keep(_name: str, output: Tensor) -> tuple[Reach | None, list[tuple[int, int]]]:
+        return intervals.reach_of(output), list(intervals.grids)
 
     with torch.no_grad(), record(model, names, keep) as recorded, intervals:
         model(image)
+    layers = []
     for name in names:
         if name not in recorded:
             raise ModelError(f"layer {name!r} was not called in a forward; choose another layer or call")
-    return [recorded[name] for name in names]
+        reach, grids = recorded[name]
+        if reach is None or bool(reach[CLIPPED].isneginf().all()):
+            raise ModelError(f"layer {name!r} does not depend on the input; choose another layer")
+        layers.append(_layer(name, hull(reach, [0]), grids, Size(*input_shape[1:])))
+    return layers
 
 
 def _layer(name: str, reach: Reach, conv_grids: Sequence[tuple[int, int]], size: Size) -> LayerSpec:

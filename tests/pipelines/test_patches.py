@@ -35,11 +35,14 @@ def test_stored_vectors_are_those_of_the_shards(tiny_atlas: Path) -> None:
     vectors = np.load(tiny_atlas / manifest.patches.vectors.path)
     regions = len(manifest.patches.regions)
     assert regions == 14
-    shard = read_part(tiny_atlas, manifest.shards[0].embeddings).to_pylist()
-    by_row = {(row["row"], row["region"]): row for row in shard}
+    by_place = {
+        (receipt.shard, row["row"], row["region"]): row
+        for receipt in manifest.shards
+        for row in read_part(tiny_atlas, receipt.embeddings).to_pylist()
+    }
     for image in images[::7]:
         for region in range(regions):
-            row = by_row[image["shard_row"], region]
+            row = by_place[image["shard"], image["shard_row"], region]
             assert np.array_equal(vectors[image["image"] * regions + region], np.array(row["vector"], np.float16))
 
 

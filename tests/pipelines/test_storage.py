@@ -1,0 +1,65 @@
+"""Writing is atomic, and what goes wrong is said."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from pipelines.cluster import Resources, each
+from pipelines.storage import locked, parquet_writer, write_atomically, write_table
+from schemas import tables
+from schemas.errors import BusyError, NotFoundError, StorageError
+
+
+def test_a_failed_write_leaves_neither_part_nor_temporary_file(tmp_path: Path) -> None:
+    def write(file: Path) -> None:
+        file.write_text("half")
+        raise RuntimeError("torn")
+
+    with pytest.raises(RuntimeError, match="torn"):
+        write_atomically(tmp_path, "a/part.txt", write, 1)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("writer", ["text", "parquet"])
+def test_a_full_disk_says_what_would_do(tmp_path: Path, writer: str) -> None:
+    def write(_file: Path) -> None:
+        full = Path("/dev/full")
+        if writer == "text":
+            full.write_text("x" * 100_000)
+        else:
+            with parquet_writer(full, tables.FILES) as parquet:
+                parquet.write_table(tables.FILES.empty_table())
+
+    with pytest.raises(StorageError, match=r"no space left for part.txt .* finished shards are kept: free space"):
+        write_atomically(tmp_path, "part.txt", write, 1)
+
+
+def test_a_part_knows_its_rows_size_and_digest(tmp_path: Path) -> None:
+    import hashlib
+
+    table = pa.table({"path": ["a"], "size_bytes": [1], "modified_ns": [2], "reason": ["r"]}, schema=tables.SKIPPED)
+    part = write_table(tmp_path, "skipped/x.parquet", table)
+    data = (tmp_path / part.path).read_bytes()
+    assert (part.rows, part.size_bytes, part.sha256) == (1, len(data), hashlib.sha256(data).hexdigest())
+
+
+def test_a_second_writer_is_refused(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(BusyError, match="another index run is writing"), locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        pass
+
+
+def failing() -> object:
+    def task(item: int) -> int:
+        if item == 2:
+            raise NotFoundError("item 2 is not there")
+        return item
+
+    return task
+
+
+def test_an_error_in_a_worker_arrives_as_itself(ray_session: None) -> None:
+    with pytest.raises(NotFoundError, match="item 2 is not there"):
+        list(each(failing, [1, 2, 3], Resources(cpus=0.5, gpus=0, worker_count=1)))
