@@ -3,37 +3,27 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import NoReturn
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines import cluster
-from pipelines.catalogue import Catalogue, catalogue, known_ids, pending_files
+from pipelines.catalogue import Catalogue, catalogue
 from pipelines.config import IndexConfig
-from pipelines.corpus import CorpusFile, Listing, list_corpus
+from pipelines.corpus import list_corpus
 from pipelines.exemplars import Block, Ranker, RankPlan
 from pipelines.hot import build_hot
 from pipelines.patches import EmbeddedLayer, build_patches
-from pipelines.scan import Scanner, ScanPlan, Shard
-from pipelines.storage import (
-    locked,
-    read_manifest,
-    read_measured,
-    read_receipts,
-    remove_unfinished,
-    write_model,
-    write_table,
-)
+from pipelines.plan import Plan, Progress, Report, make_plan
+from pipelines.scan import Scanner, ScanPlan
+from pipelines.storage import locked, read_measured, remove_unfinished, write_model, write_table
 from pipelines.vision.embedding import region_boxes
-from pipelines.vision.models import choose_layers, load_model
-from pipelines.vision.receptive_fields import measure_layers
 from schemas import layout, tables
-from schemas.errors import AtlasError, UsageError, listing
+from schemas.errors import AtlasError
 from schemas.manifest import (
     BLOCK_UNITS,
     FORMAT_VERSION,
@@ -43,55 +33,8 @@ from schemas.manifest import (
     MeasuredLayers,
     Part,
     Receipt,
-    atlas_key,
 )
 from schemas.units import LayerSpec
-
-_SHARDS_PER_WORKER = 4
-"""At least so many where the corpus is small: whole batches, evenly spread, with progress to see."""
-_BYTES_PER_CELL = 9.0
-"""Peaks and ranked tables together, measured on a thousand photographs."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a stage of the run has come."""
-
-    stage: str
-    done: int
-    total: int
-    unit: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run would do: the work that is pending, before any of it is done."""
-
-    config: IndexConfig
-    scan: ScanPlan
-    listing: Listing
-    pending: list[CorpusFile]
-    finished: list[Receipt]
-    previous: Manifest | None
-
-    @property
-    def cells_per_image(self) -> int:
-        """Units over all layers: rows that one image adds."""
-        return sum(layer.units for layer in self.scan.layers)
-
-    def forecast(self) -> dict[str, int]:
-        """Rows and bytes of the finished atlas, and the files still to be read."""
-        rows = len(self.listing.files) * self.cells_per_image
-        return {
-            "files": len(self.listing.files),
-            "pending_files": len(self.pending),
-            "units": self.cells_per_image,
-            "rows": rows,
-            "size_bytes": int(rows * _BYTES_PER_CELL),
-        }
-
-
-Report = Callable[[Progress], None]
 
 
 def index(config: IndexConfig, report: Report) -> Manifest:
@@ -119,59 +62,8 @@ def index(config: IndexConfig, report: Report) -> Manifest:
             return _commit(plan, found, receipts, workers, report)
 
 
-def make_plan(config: IndexConfig, corpus: Listing, report: Report) -> Plan:
-    """Load the model, measure its layers and find out what is pending; writes nothing.
-
-    Raises UsageError if the atlas was made with another model, preprocessing, layers, precision or batch size.
-    """
-    report(Progress("plan", 0, 1, "model"))
-    atlas = Path(config.atlas).absolute()
-    previous = read_manifest(atlas)
-    model = load_model(config.model, config.weights)
-    names = choose_layers(model, config.layers)
-    key = atlas_key(model.entry, model.preprocessing, names, config.precision, config.batch_size)
-    if previous is not None and previous.atlas_key != key:
-        _refuse_other_atlas(previous, config, names, model.entry.weights_digest)
-    layers = read_measured(atlas, key) or measure_layers(model.module, names, model.input_shape)
-    embed = config.embed or (previous.patches.layer if previous else names[-1])
-    if embed not in names:
-        raise UsageError(f"embedding layer {embed!r} is not recorded; recorded are {listing(names)}")
-    if previous is not None and previous.patches.layer != embed:
-        raise UsageError(f"the atlas embeds {previous.patches.layer!r}; use another directory to embed {embed!r}")
-    finished = read_receipts(atlas, key)
-    if mixed := {path for receipt in finished for path in _embedded(receipt)} - {embed}:
-        raise UsageError(f"finished shards of {atlas} embed {listing(mixed)}; use --embed with it or another directory")
-    scan = ScanPlan(
-        corpus=corpus.root,
-        atlas=atlas,
-        atlas_key=key,
-        model=model.entry,
-        preprocessing=model.preprocessing,
-        layers=tuple(layers),
-        embed_layer=embed,
-        batch_size=config.batch_size,
-        precision=config.precision,
-        device=config.device,
-        most_pixels=config.most_pixels,
-        known_ids=known_ids(finished, atlas),
-    )
-    return Plan(config, scan, corpus, pending_files(corpus, finished, atlas), finished, previous)
-
-
-def cut_shards(files: list[CorpusFile], size: int) -> list[Shard]:
-    """Cut files into shards named by their content, so that a shard that runs again replaces itself."""
-    shards = []
-    for start in range(0, len(files), size):
-        part = tuple(files[start : start + size])
-        listed = json.dumps([(file.path, file.size_bytes, file.modified_ns) for file in part])
-        shards.append(Shard(hashlib.sha256(listed.encode()).hexdigest()[:16], part))
-    return shards
-
-
 def _scan(plan: Plan, workers: cluster.Resources, report: Report) -> list[Receipt]:
-    batch = plan.config.batch_size
-    even = -(-len(plan.pending) // (_SHARDS_PER_WORKER * workers.worker_count))
-    shards = cut_shards(plan.pending, min(plan.config.shard_size, max(1, -(-even // batch)) * batch))
+    shards = plan.shards(workers.worker_count)
     done = 0
     report(Progress("scan", done, len(plan.pending), "files"))
     receipts = []
@@ -269,27 +161,6 @@ def _layer_entry(layer: LayerSpec, ranking: RankPlan, rows: list[dict[str, objec
     return LayerEntry(spec=layer, units=units, ranked=ranked)
 
 
-def _refuse_other_atlas(previous: Manifest, config: IndexConfig, names: list[str], weights_digest: str) -> NoReturn:
-    """One directory holds one atlas: say what differs instead of replacing it."""
-    was = [entry.spec.name for entry in previous.layers]
-    differences = [
-        text
-        for differs, text in (
-            (
-                previous.model.weights_digest != weights_digest,
-                f"weights of {previous.model.spec} ({previous.model.weights})",
-            ),
-            (was != names, f"layers {listing(was)}"),
-            (previous.precision != config.precision, f"precision {previous.precision}"),
-            (previous.batch_size != config.batch_size, f"batch size {previous.batch_size}"),
-        )
-        if differs
-    ] or ["other preprocessing"]
-    raise UsageError(
-        f"{config.atlas} is an atlas of {'; '.join(differences)}; repeat those options, or name another directory"
-    )
-
-
 def _version_name(key: str, found: Catalogue) -> str:
     """Digest of what a version holds, so that the same corpus and model give the same version."""
     digest = hashlib.sha256(key.encode())
@@ -299,7 +170,3 @@ def _version_name(key: str, found: Catalogue) -> str:
     ):
         digest.update(json.dumps(table.select(names).to_pydict()).encode())
     return digest.hexdigest()[:16]
-
-
-def _embedded(receipt: Receipt) -> set[str]:
-    return {Path(receipt.embeddings.path).parent.name}

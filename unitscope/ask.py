@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from unitscope.cli import app, tell
+from unitscope.command import app, tell
 from unitscope.options import AtlasArgument, FormatOption, JsonFlag
 
 

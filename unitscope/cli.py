@@ -9,21 +9,13 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from unitscope.command import app, tell
 from unitscope.options import (
     AtlasArgument,
     JsonFlag,
     LayersOption,
     ProgressOption,
     split_globs,
-)
-
-app = typer.Typer(
-    name="unitscope",
-    help="Which image patches excite each unit of a vision model most, over millions of images.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
 )
 
 
@@ -110,7 +102,7 @@ def index(
     from pipelines.config import IndexConfig, load_config
     from pipelines.corpus import list_corpus
     from pipelines.index import index as run_index
-    from pipelines.index import make_plan
+    from pipelines.plan import make_plan
     from unitscope.output import show_facts
     from unitscope.progress import shown
 
@@ -170,11 +162,6 @@ def verify(
     show_verdict(verdict, as_json)
     if verdict.faults:
         raise typer.Exit(4)
-
-
-def tell(text: str) -> None:
-    """Say something to the person: on stderr, never among the data."""
-    sys.stderr.write(text + "\n")
 
 
 def _failure_code(error: Exception) -> int:

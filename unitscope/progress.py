@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from pipelines.index import Progress
+    from pipelines.plan import Progress
 
 Style = Literal["auto", "bar", "log", "json", "none"]
 _LINE_EVERY_S = 10.0

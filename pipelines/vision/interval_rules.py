@@ -62,9 +62,7 @@ Rule = Callable[[Call], Reach | Sequence[Reach]]
 
 def everything(call: Call) -> Reach:
     """Any output may depend on any element of any argument."""
-    reaches = [
-        hull(call.reach_of(leaf)).reshape(PLANES) for leaf in tree_leaves(call.arguments) if is_tensor(leaf)
-    ]
+    reaches = [hull(call.reach_of(leaf)).reshape(PLANES) for leaf in tree_leaves(call.arguments) if is_tensor(leaf)]
     return spread(union(reaches, []), call.shape)
 
 
@@ -111,9 +109,7 @@ def _moved(call: Call) -> list[Reach]:
     for plane in range(PLANES):
         stead = {id(place): place.cpu() for place in _places(call)}
         stead |= {id(tensor): reach[plane] for tensor, reach in zip(moving, reaches, strict=True)}
-        outputs = call.function(
-            **tree_map(lambda leaf, stead=stead: stead.get(id(leaf), leaf), call.arguments)
-        )
+        outputs = call.function(**tree_map(lambda leaf, stead=stead: stead.get(id(leaf), leaf), call.arguments))
         moved.append([outputs] if is_tensor(outputs) else list(outputs))
     return [_stacked(planes) for planes in zip(*moved, strict=True)]
 
@@ -217,17 +213,13 @@ def _convolution(call: Call) -> Reach:
     else:
         grouped = _slid(call, grouped, kernel, call["stride"], call["padding"], call["dilation"])
     per_group = call.shape[1] // groups
-    return _same_order(
-        grouped.unsqueeze(3).expand(PLANES, batch, groups, per_group, *call.shape[2:]), call.shape
-    )
+    return _same_order(grouped.unsqueeze(3).expand(PLANES, batch, groups, per_group, *call.shape[2:]), call.shape)
 
 
 def _pooled(call: Call) -> Reach:
     rank = int(call.function._schema.name.split("pool")[1][0])
     kernel = _each(call["kernel_size"], rank)
-    return _slid(
-        call, call.reach("self"), kernel, call["stride"] or kernel, call["padding"], call.get("dilation", 1)
-    )
+    return _slid(call, call.reach("self"), kernel, call["stride"] or kernel, call["padding"], call.get("dilation", 1))
 
 
 def _binned(call: Call) -> Reach:

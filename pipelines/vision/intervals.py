@@ -70,9 +70,7 @@ class Intervals(TorchDispatchMode):  # type: ignore[no-untyped-call]
         rule = rule_for(call.function)
         if rule is None and call.function not in self._unknown:
             self._unknown.add(call.function)
-            log.warning(
-                "no receptive-field rule for %s: every output counts as seeing all inputs", call.function
-            )
+            log.warning("no receptive-field rule for %s: every output counts as seeing all inputs", call.function)
         found = (rule or everything)(call)
         return [found] if isinstance(found, Tensor) else list(found)
 
@@ -83,9 +81,7 @@ class Intervals(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for place, output in enumerate(outputs):
             own = found[min(place, len(found) - 1)]
             own = own if own.shape[1:] == output.shape else spread(whole, output.shape)
-            self._keep(
-                output, union([own, *rest], output.shape) if rest else own, _version_after(call, output)
-            )
+            self._keep(output, union([own, *rest], output.shape) if rest else own, _version_after(call, output))
 
 
 def _by_identity() -> Any:

@@ -163,9 +163,7 @@ def _spans(bounds: Float[Tensor, "bound place"], length: int) -> tuple[Span, ...
     return tuple(zip(firsts.tolist(), ends.tolist(), strict=True))
 
 
-def _steps(
-    bounds: Float[Tensor, "bound place"], jumps: Float[Tensor, " place"]
-) -> tuple[int, int, int] | None:
+def _steps(bounds: Float[Tensor, "bound place"], jumps: Float[Tensor, " place"]) -> tuple[int, int, int] | None:
     """Start, size and stride if every place has the same size and one stride further than the last."""
     starts, size, jump = -bounds[0], (bounds[0] + bounds[1])[0], jumps[0]
     even = starts[0] + jump * torch.arange(len(starts))
@@ -227,9 +225,7 @@ def dead_leaves(
         colours = 0.9 * generator.standard_normal((disc_count, 1))
         colours = colours + 0.45 * generator.standard_normal((disc_count, channels))
         for radius, (y, x), colour in zip(radii, centres, colours, strict=True):
-            near = np.s_[
-                max(0, int(y - radius)) : int(y + radius) + 2, max(0, int(x - radius)) : int(x + radius) + 2
-            ]
+            near = np.s_[max(0, int(y - radius)) : int(y + radius) + 2, max(0, int(x - radius)) : int(x + radius) + 2]
             disc = (row[near[0]] - y) ** 2 + (col[near[1]] - x) ** 2 < radius**2
             picture[:, *near][:, disc] = colour[:, None]
         picture -= picture.mean()
@@ -263,9 +259,7 @@ def _gradients(
         yield layer, peaks, gradient.float().square().sum(1).cpu()
 
 
-def _heights(
-    field: ReceptiveField, peaks: Sequence[Location], energy: Float[Tensor, "image row col"]
-) -> list[int]:
+def _heights(field: ReceptiveField, peaks: Sequence[Location], energy: Float[Tensor, "image row col"]) -> list[int]:
     """For each sample the least height of an effective box that holds the share of its energy; zeros left out."""
     aspect = field.size or field.input
     heights = []

@@ -425,7 +425,9 @@ def test_tokens_lie_on_the_patch_grid_behind_their_class_token() -> None:
     layer = measured("torchvision:vit_b_16")[0]
     assert (layer.kind, layer.units, layer.grid, layer.prefix_tokens) == ("tokens", 768, (14, 14), 1)
     assert layer.receptive_field.kind == "whole" and layer.receptive_field.size is None
-    before = measure_layers(network("torchvision:vit_b_16").module, ["encoder.dropout"], INPUT)[0]
+    before = measure_layers(
+        network("torchvision:vit_b_16").module, ["encoder.dropout"], INPUT, picture_count=0
+    )[0]
     assert before.receptive_field.size == before.receptive_field.stride == (16, 16)
     assert before.receptive_field.box_at(Location(1, 13)) == (16, 208, 32, 224)
 
@@ -494,24 +496,25 @@ def photographs() -> Tensor:
 
 
 def test_the_effective_box_holds_nine_tenths_of_the_energy_on_photographs() -> None:
-    model = load_model("efficientnet-lite:0")
-    images, chance = photographs(), torch.Generator().manual_seed(0)
-    for layer in measure_layers(model.module, ["_blocks.2", "_blocks.6", "_blocks.10", "_blocks.15"], INPUT):
-        shares = []
-        for _ in range(8):
-            units = torch.randint(layer.units, (len(images),), generator=chance)
-            leaf = images.clone().requires_grad_()
-            with record(model.module, [layer.name], lambda _, output: output) as outputs:
-                model.module(leaf)
-            maps = outputs[layer.name][torch.arange(len(images)), units].flatten(1)
-            activation, places = maps.max(1)
-            activation.sum().backward()
-            assert leaf.grad is not None
-            for energy, place in zip(leaf.grad.square().sum(1), places.tolist(), strict=True):
-                top, left, bottom, right = layer.receptive_field.effective_box_at(layer.location(place))
-                shares.append(float(energy[top:bottom, left:right].sum() / energy.sum()))
-        assert np.median(shares) > 0.95
-        assert np.mean(np.array(shares) >= 0.9) >= 0.95
+    module = load_model("efficientnet-lite:0").module
+    layers = measure_layers(module, ["_blocks.2", "_blocks.6", "_blocks.10", "_blocks.15"], INPUT)
+    images, chance = photographs().requires_grad_(), torch.Generator().manual_seed(0)
+    with record(module, [layer.name for layer in layers], lambda _, output: output) as outputs:
+        module(images)
+    shares = np.empty((len(layers), 6, len(images)))
+    for place in np.ndindex(shares.shape[:2]):
+        layer = layers[place[0]]
+        units = torch.randint(layer.units, (len(images),), generator=chance)
+        activation, peaks = outputs[layer.name][torch.arange(len(images)), units].flatten(1).max(1)
+        (gradient,) = torch.autograd.grad(activation.sum(), images, retain_graph=True)
+        for image, energy in enumerate(gradient.square().sum(1)):
+            top, left, bottom, right = layer.receptive_field.effective_box_at(
+                layer.location(int(peaks[image]))
+            )
+            shares[*place, image] = energy[top:bottom, left:right].sum() / energy.sum()
+    assert (np.median(shares, axis=(1, 2)) > 0.95).all()
+    assert (shares >= 0.9).mean() >= 0.95
+    assert ((shares >= 0.9).mean((1, 2)) >= 0.9).all()  # 36 samples: two or three by chance where 97 % hold
 
 
 @pytest.mark.parametrize("spec", FAST)
