@@ -63,7 +63,7 @@ class Ranker:
     def __call__(self, block: Block) -> RankedBlock:
         """Write the block's ranked part; returns it with one statistics row per unit."""
         peaks = self._gather(block)
-        ranked = [_ranked(unit, row) for unit, row in peaks]
+        ranked = [rank_peaks(unit, row) for unit, row in peaks]
         statistics = [
             unit_statistics(unit, row["activation"], table["image"].to_numpy(), self.ids, self.labels)
             for (unit, row), table in zip(peaks, ranked, strict=True)
@@ -180,8 +180,8 @@ def histogram(values: NDArray[np.float32]) -> NDArray[np.int64]:
     return np.histogram(values.astype(np.float64), bins=tables.HISTOGRAM_BINS, range=(low, high))[0]
 
 
-def _ranked(unit: int, peaks: dict[str, NDArray[Any]]) -> pa.Table:
-    """Finite peaks by descending activation, ties by ascending image number."""
+def rank_peaks(unit: int, peaks: dict[str, NDArray[Any]]) -> pa.Table:
+    """A unit's finite peaks by descending activation, ties by ascending image number."""
     finite = np.flatnonzero(np.isfinite(peaks["activation"]))
     order = finite[np.argsort(-peaks["activation"][finite], kind="stable")].astype(np.int32)
     count = len(order)

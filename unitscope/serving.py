@@ -14,6 +14,7 @@ def serve_atlases(
 ) -> None:
     """Serve until interrupted. Raises UsageError for an open address without keys and for a port in use."""
     import uvicorn
+
     from services.app import Settings, create_app
 
     if not is_loopback(host) and key_file is None and not anonymous_read:

@@ -59,7 +59,9 @@ def spread(reach: Reach, shape: Sequence[int]) -> Reach:
 
 def union(reaches: Iterable[Reach], shape: Sequence[int]) -> Reach:
     """The hull of several reaches that broadcast to one shape."""
-    thinned = [thin(spread(reach, [*[1] * (len(shape) + 1 - reach.dim()), *reach.shape[1:]])) for reach in reaches]
+    thinned = [
+        thin(spread(reach, [*[1] * (len(shape) + 1 - reach.dim()), *reach.shape[1:]])) for reach in reaches
+    ]
     return spread(reduce(torch.maximum, thinned), shape)
 
 
@@ -76,7 +78,8 @@ def hull(reach: Reach, axes: Iterable[int] | None = None) -> Reach:
 def windows(reach: Reach, axis: int, taps: Taps, stride: float | int = 1.0) -> Reach:
     """The hull over each place's taps along an axis counted from the end: −2 are rows, −1 columns.
 
-    Padding depends on nothing; its unclipped place goes on from the edge in steps of the jump.
+    Padding depends on nothing; its unclipped place goes on from the edge in steps of the jump, and is lost (+inf)
+    where the places are not in such steps.
     """
     shape = list(reach.shape[1:])
     last, source, found = shape[axis] - 1, thin(reach, keep=axis), None
@@ -84,7 +87,12 @@ def windows(reach: Reach, axis: int, taps: Taps, stride: float | int = 1.0) -> R
         inside = tap.clamp(0, last)
         picked = source.index_select(axis, inside)
         if bool((tap != inside).any()):
-            _continue_beyond((tap - inside).reshape(-1, *[1] * (-axis - 1)), picked, axis)
+            distance = (tap - inside).reshape(-1, *[1] * (-axis - 1))
+            picked[CLIPPED].masked_fill_(distance != 0, -torch.inf)
+            if axis in (-2, -1):
+                _continue_steps(source, picked, axis, distance)
+            else:
+                picked[UNCLIPPED].masked_fill_(distance != 0, -torch.inf)
         found = picked if found is None else torch.maximum(found, picked)
     assert found is not None
     if axis in (-2, -1):
@@ -93,14 +101,14 @@ def windows(reach: Reach, axis: int, taps: Taps, stride: float | int = 1.0) -> R
     return spread(found, shape)
 
 
-def _continue_beyond(distance: Int64[Tensor, "place ..."], picked: Reach, axis: int) -> None:
-    planes = range(4) if axis in (-2, -1) else range(8)
-    for plane in planes:
-        picked[plane].masked_fill_(distance != 0, -torch.inf)
-    if axis in (-2, -1):
-        step, first = distance * picked[axis], 8 + 2 * axis
-        picked[first] -= step
-        picked[first + 1] += step
+def _continue_steps(source: Reach, picked: Reach, axis: int, distance: Int64[Tensor, "place ..."]) -> None:
+    first, jump = 8 + 2 * axis, picked[axis]
+    picked[first] -= distance * jump
+    picked[first + 1] += distance * jump
+    steps, jumps = source[first : first + 2].diff(dim=axis), source[axis].narrow(axis, 0, 1)
+    even = torch.stack([steps[0] == -jumps, steps[1] == jumps]) | steps.isnan()
+    if not bool(even.all()):
+        picked[first : first + 2].masked_fill_(distance != 0, torch.inf)
 
 
 def range_taps(lower: Int64[Tensor, " place"], upper: Int64[Tensor, " place"]) -> Taps:

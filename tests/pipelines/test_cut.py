@@ -95,6 +95,20 @@ def test_stray_and_unfinished_parts_are_ignored(tiny_corpus: Path, tiny_atlas: P
     assert not list(atlas.rglob("*.tmp"))
 
 
+def test_a_truncated_part_with_the_right_name_is_not_reused(
+    tiny_corpus: Path, tiny_atlas: Path, tmp_path: Path
+) -> None:
+    atlas = tmp_path / "atlas"
+    shutil.copytree(tiny_atlas, atlas)
+    receipt = manifest_of(atlas).shards[1]
+    part = atlas / receipt.peaks["_blocks.5"].path
+    part.write_bytes(part.read_bytes()[:-10])
+    (atlas / "manifest.json").unlink()
+    run(tiny_corpus, atlas)
+    assert 0 < manifest_of(atlas).forward_count <= receipt.forward_count
+    assert difference(contents(tiny_atlas), contents(atlas)) == []
+
+
 def command(corpus: Path, atlas: Path) -> list[str]:
     layers = [option for layer in TINY_LAYERS for option in ("--layers", layer)]
     return [

@@ -294,6 +294,13 @@ def test_squeeze_and_excitation_sees_the_whole_input() -> None:
     assert len(whole.rows) == 20 and len(whole.cols) == 30
 
 
+def test_a_padded_convolution_behind_a_whole_layer_stays_whole() -> None:
+    _, layer = computed(
+        lambda x: F.conv2d(x + x.mean((2, 3), keepdim=True), torch.ones(2, 4, 3, 3), padding=24, dilation=24)
+    )
+    assert layer.receptive_field.kind == "whole"
+
+
 def test_a_module_called_twice_has_two_fields() -> None:
     first, second, plain = measure_layers(Twice(), ["conv@0", "conv@1"], (3, 9, 9)) + measure_layers(
         Twice(), ["conv"], (3, 9, 9)

@@ -1,0 +1,105 @@
+"""Ranks and statistics of units, each beside its plain formula."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from pipelines.exemplars import Labels, rank_peaks, status, unit_statistics
+from schemas import tables
+from tests.tables import manifest_of
+
+VALUES = arrays(
+    np.float32,
+    st.integers(1, 60),
+    elements=st.sampled_from([-2.5, -1.0, -0.0, 0.0, 0.5, 0.5000001, 3.0, np.nan, np.inf]),
+)
+
+
+def ranked_images(activation: np.ndarray) -> list[int]:
+    places = np.zeros(len(activation), np.int16)
+    table = rank_peaks(7, {"activation": activation, "row": places, "col": places})
+    assert table["rank"].to_pylist() == list(range(table.num_rows))
+    return table["image"].to_pylist()
+
+
+@given(VALUES)
+def test_rank_is_by_activation_then_image_and_only_of_finite_values(activation: np.ndarray) -> None:
+    finite = [number for number in range(len(activation)) if np.isfinite(activation[number])]
+    assert ranked_images(activation) == sorted(finite, key=lambda number: (-activation[number], number))
+
+
+def test_the_top_nine_of_a_hundred_thousand_uniform_values_are_exact() -> None:
+    activation = np.random.default_rng(0).uniform(0, 1, 100_000).astype(np.float32)
+    assert ranked_images(activation)[:9] == np.argsort(-activation.astype(np.float64), kind="stable")[:9].tolist()
+
+
+@settings(deadline=None)
+@given(VALUES)
+def test_statistics_equal_their_plain_formulas(activation: np.ndarray) -> None:
+    ids = pa.chunked_array([[f"id{number}" for number in range(len(activation))]])
+    labels = Labels(pa.chunked_array([pa.array([None] * len(activation), pa.string())]))
+    row = unit_statistics(0, activation, np.array([], np.int32), ids, labels)
+    finite = np.sort(activation[np.isfinite(activation)])
+    assert row["image_count"] + row["nonfinite_count"] == len(activation)
+    assert row["positive_count"] == int((finite > 0).sum())
+    assert row["nonfinite_images"] == [f"id{n}" for n in range(len(activation)) if not np.isfinite(activation[n])]
+    if len(finite):
+        assert (row["minimum"], row["maximum"]) == (finite[0], finite[-1])
+        assert row["mean"] == pytest.approx(float(np.mean(finite.astype(np.float64))))
+        assert row["std"] == pytest.approx(float(np.std(finite.astype(np.float64))))
+        assert sum(row["histogram"]) == len(finite)
+        for share, knot in zip(tables.KNOT_SHARES, row["knots"], strict=True):
+            assert knot == finite[min(int(np.floor(share * len(finite))), len(finite) - 1)]
+
+
+@pytest.mark.parametrize(
+    ("values", "nonfinite", "expected"),
+    [
+        ([0.0, 0.0], 0, "dead"),
+        ([2.0, 2.0], 0, "dead"),
+        ([-3.0, -1.0], 0, "negative-only"),
+        ([-1.0, 0.0], 0, "negative-only"),
+        ([0.0] * 199 + [1.0], 0, "rare"),
+        ([0.0, 1.0], 0, "live"),
+        ([0.0, 1.0], 1, "non-finite"),
+        ([], 3, "non-finite"),
+    ],
+)
+def test_status_follows_from_the_peaks(values: list[float], nonfinite: int, expected: str) -> None:
+    assert status(np.array(values, np.float32), nonfinite) == expected
+
+
+def test_lift_is_the_share_among_first_ranks_over_the_share_of_the_corpus() -> None:
+    labels = Labels(pa.chunked_array([pa.array(["cat"] * 50 + ["dog"] * 150)]))
+    first = np.concatenate([np.arange(40), np.arange(100, 160)]).astype(np.int32)
+    rows = labels.of_first_ranks(first)
+    assert rows == [
+        {"label": "dog", "count": 60, "share": 0.6, "lift": pytest.approx(0.8)},
+        {"label": "cat", "count": 40, "share": 0.4, "lift": pytest.approx(1.6)},
+    ]
+
+
+def test_stored_statistics_equal_those_of_the_ranked_rows(tiny_atlas: Path) -> None:
+    for entry in manifest_of(tiny_atlas).layers:
+        units = pq.read_table(tiny_atlas / entry.units.path, partitioning=None).to_pylist()
+        ranked = pa.concat_tables(pq.read_table(tiny_atlas / part.path, partitioning=None) for part in entry.ranked)
+        for row in units[::13]:
+            values = ranked.filter(pa.compute.field("unit") == row["unit"])["activation"].to_numpy()
+            counts, _ = np.histogram(values.astype(np.float64), bins=tables.HISTOGRAM_BINS)
+            assert row["histogram"] == counts.tolist()
+            assert row["image_count"] == len(values) == 40
+
+
+def test_a_unit_has_one_row_group_so_that_a_question_reads_it_alone(tiny_atlas: Path) -> None:
+    for entry in manifest_of(tiny_atlas).layers:
+        for part in entry.ranked:
+            with pq.ParquetFile(tiny_atlas / part.path) as file:
+                groups = [file.read_row_group(group)["unit"].unique() for group in range(file.num_row_groups)]
+            assert all(len(units) == 1 for units in groups)
+            assert len(groups) <= 16
