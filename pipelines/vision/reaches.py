@@ -59,9 +59,7 @@ def spread(reach: Reach, shape: Sequence[int]) -> Reach:
 
 def union(reaches: Iterable[Reach], shape: Sequence[int]) -> Reach:
     """The hull of several reaches that broadcast to one shape."""
-    thinned = [
-        thin(spread(reach, [*[1] * (len(shape) + 1 - reach.dim()), *reach.shape[1:]])) for reach in reaches
-    ]
+    thinned = [thin(spread(reach, [*[1] * (len(shape) + 1 - reach.dim()), *reach.shape[1:]])) for reach in reaches]
     return spread(reduce(torch.maximum, thinned), shape)
 
 

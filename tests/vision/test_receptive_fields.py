@@ -69,9 +69,7 @@ def nan_probes(box: Box, size: Size) -> Iterator[tuple[Box, bool]]:
         yield Box(0, col, size.height, col + 1), False
 
 
-def assert_boxes_hold_for_nan(
-    model: nn.Module, layer: LayerSpec, input_shape: Shape, tight: bool = True
-) -> None:
+def assert_boxes_hold_for_nan(model: nn.Module, layer: LayerSpec, input_shape: Shape, tight: bool = True) -> None:
     """NaN in the first or last row or column of a location's box reaches it, NaN around the box does not.
 
     Checked at the corners and the centre of the grid; unless `tight`, a box may be too wide.
@@ -97,9 +95,7 @@ def assert_boxes_hold_for_nan(
                 assert bool(output[location]) != outside, f"{layer.name} {location}: {box}, {outside=}"
 
 
-def gradient_support(
-    model: nn.Module, layer: LayerSpec, input_shape: Shape, location: Location
-) -> Box | None:
+def gradient_support(model: nn.Module, layer: LayerSpec, input_shape: Shape, location: Location) -> Box | None:
     """The smallest box around the input pixels that have a gradient."""
     image = torch.rand(1, *input_shape).requires_grad_()
     with record(model, [layer.name], lambda _, output: output) as outputs:
@@ -186,9 +182,7 @@ class Computed(nn.Module):
         return self.layer(self.function(self.conv(image)))
 
 
-def computed(
-    function: Callable[[Tensor], object], input_shape: Shape = (3, 12, 16)
-) -> tuple[nn.Module, LayerSpec]:
+def computed(function: Callable[[Tensor], object], input_shape: Shape = (3, 12, 16)) -> tuple[nn.Module, LayerSpec]:
     model = Computed(function).eval()
     return model, measure_layers(model, ["layer"], input_shape)[0]
 
@@ -237,9 +231,7 @@ def plain_networks(draw: st.DrawFn) -> nn.Sequential:
         kind, kernel, stride = draw(st.sampled_from(["conv", "pool", "pad"])), draw(pair), draw(pair)
         if kind == "conv":
             modules.append(
-                nn.Conv2d(
-                    2, 2, kernel, stride, padding=draw(st.integers(0, 3)), dilation=draw(st.integers(1, 3))
-                )
+                nn.Conv2d(2, 2, kernel, stride, padding=draw(st.integers(0, 3)), dilation=draw(st.integers(1, 3)))
             )
             nn.init.uniform_(modules[-1].weight, 0.1, 1.0)  # type: ignore[arg-type]
         elif kind == "pool":
@@ -432,9 +424,7 @@ def test_tokens_lie_on_the_patch_grid_behind_their_class_token() -> None:
     layer = measured("torchvision:vit_b_16")[0]
     assert (layer.kind, layer.units, layer.grid, layer.prefix_tokens) == ("tokens", 768, (14, 14), 1)
     assert layer.receptive_field.kind == "whole" and layer.receptive_field.size is None
-    before = measure_layers(
-        network("torchvision:vit_b_16").module, ["encoder.dropout"], INPUT, picture_count=0
-    )[0]
+    before = measure_layers(network("torchvision:vit_b_16").module, ["encoder.dropout"], INPUT, picture_count=0)[0]
     assert before.receptive_field.size == before.receptive_field.stride == (16, 16)
     assert before.receptive_field.box_at(Location(1, 13)) == (16, 208, 32, 224)
 
@@ -473,8 +463,7 @@ def test_the_model_is_left_as_it_was() -> None:
 
     def state() -> list[object]:
         return [
-            (module.training, len(module._forward_hooks), len(module._forward_pre_hooks))
-            for module in model.modules()
+            (module.training, len(module._forward_hooks), len(module._forward_pre_hooks)) for module in model.modules()
         ] + [(parameter.requires_grad, parameter.grad is None) for parameter in model.parameters()]
 
     before, weights = state(), {key: value.clone() for key, value in model.state_dict().items()}
@@ -494,9 +483,7 @@ def photographs() -> Tensor:
     pictures = [data.astronaut(), data.chelsea(), data.coffee(), data.rocket(), *load_sample_images().images]
     images = [torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() for picture in pictures]
     return (
-        torch.cat(
-            [F.interpolate(image, size=(224, 224), mode="bilinear", antialias=True) for image in images]
-        )
+        torch.cat([F.interpolate(image, size=(224, 224), mode="bilinear", antialias=True) for image in images])
         .sub(127)
         .div(128)
     )
@@ -515,9 +502,7 @@ def test_the_effective_box_holds_nine_tenths_of_the_energy_on_photographs() -> N
         activation, peaks = outputs[layer.name][torch.arange(len(images)), units].flatten(1).max(1)
         (gradient,) = torch.autograd.grad(activation.sum(), images, retain_graph=True)
         for image, energy in enumerate(gradient.square().sum(1)):
-            top, left, bottom, right = layer.receptive_field.effective_box_at(
-                layer.location(int(peaks[image]))
-            )
+            top, left, bottom, right = layer.receptive_field.effective_box_at(layer.location(int(peaks[image])))
             shares[*place, image] = energy[top:bottom, left:right].sum() / energy.sum()
     assert (np.median(shares, axis=(1, 2)) > 0.95).all()
     assert (shares >= 0.9).mean() >= 0.95
@@ -559,9 +544,7 @@ def test_an_in_place_module_behind_a_layer_changes_nothing() -> None:
     with torch.no_grad():
         assert conv.bias is not None
         conv.bias -= 100.0
-    alone, followed = (
-        fields(nn.Sequential(conv, *behind), ["0"], (3, 32, 32))[0] for behind in ([], [nn.ReLU(True)])
-    )
+    alone, followed = (fields(nn.Sequential(conv, *behind), ["0"], (3, 32, 32))[0] for behind in ([], [nn.ReLU(True)]))
     assert alone == followed
 
 
