@@ -28,11 +28,12 @@ class Catalogue:
 
 
 def pending_files(listing: Listing, receipts: Iterable[Receipt], atlas: Path) -> list[CorpusFile]:
-    """The listed files that no finished shard has read in their present state."""
+    """The listed files that no finished shard has read, or found unusable, in their present state."""
     done: set[tuple[str, int, int]] = set()
     for receipt in receipts:
-        for part in (receipt.files, receipt.skipped):
-            table = read_part(atlas, part, _FILE_KEY)
+        skipped = read_part(atlas, receipt.skipped)
+        final = skipped.filter(pc.invert(pc.starts_with(skipped["reason"], tables.UNREADABLE)))
+        for table in (read_part(atlas, receipt.files, _FILE_KEY), final.select(_FILE_KEY)):
             done.update(zip(*(column.to_pylist() for column in table.columns), strict=True))
     return [file for file in listing.files if (file.path, file.size_bytes, file.modified_ns) not in done]
 
@@ -61,7 +62,8 @@ def catalogue(listing: Listing, receipts: list[Receipt], atlas: Path) -> Catalog
         schema=pa.schema([tables.FILES.field(name) for name in _FILE_KEY]),
     )
     files = _listed_rows(listed, [read_part(atlas, receipt.files) for receipt in receipts])
-    skipped = _listed_rows(listed, [read_part(atlas, receipt.skipped) for receipt in receipts])
+    refused = _listed_rows(listed, [read_part(atlas, receipt.skipped) for receipt in receipts])
+    skipped = refused.filter(pc.invert(pc.is_in(refused["path"], value_set=files["path"].combine_chunks())))
     if files.num_rows == 0:
         reasons = "; ".join(f"{row['path']}: {row['reason']}" for row in skipped.slice(0, 3).to_pylist())
         raise CorpusError(f"none of {len(listing.files)} files is a readable picture ({reasons})")

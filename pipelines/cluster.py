@@ -36,10 +36,10 @@ def connected(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
-        options |= {"include_dashboard": False, "_temp_dir": None}
+        options["include_dashboard"] = False
     else:
         packages = Path(__file__).parent.parent
         options["runtime_env"] = {"py_modules": [str(packages / name) for name in ("schemas", "pipelines")]}

@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from pipelines.exemplars import Block, Ranker, RankPlan
 from pipelines.hot import build_hot
 from pipelines.patches import EmbeddedLayer, build_patches
 from pipelines.plan import Plan, Progress, Report, make_plan
-from pipelines.scan import Scanner, ScanPlan
+from pipelines.scan import Scanner
 from pipelines.storage import locked, read_measured, remove_unfinished, write_model, write_table
 from pipelines.vision.embedding import region_boxes
 from schemas import layout, tables
@@ -53,12 +53,14 @@ def index(config: IndexConfig, report: Report) -> Manifest:
             write_model(atlas, layout.measured(key), MeasuredLayers(atlas_key=key, layers=list(plan.scan.layers)))
         if not plan.pending and plan.previous is not None:
             found = catalogue(plan.listing, plan.finished, atlas)
-            if plan.previous.version == _version_name(plan.scan.atlas_key, found):
+            if plan.previous.version == _version_name(key, found):
                 return plan.previous
         with cluster.connected(config.address):
             workers = cluster.resources(config.workers, config.device)
             receipts = plan.finished + _scan(plan, workers, report)
             found = catalogue(plan.listing, receipts, atlas)
+            if plan.previous is not None and plan.previous.version == _version_name(key, found):
+                return plan.previous
             return _commit(plan, found, receipts, workers, report)
 
 
@@ -67,19 +69,11 @@ def _scan(plan: Plan, workers: cluster.Resources, report: Report) -> list[Receip
     done = 0
     report(Progress("scan", done, len(plan.pending), "files"))
     receipts = []
-    for receipt in cluster.each(_make_scanner(plan.scan), shards, workers):
+    for receipt in cluster.each(partial(Scanner, plan.scan), shards, workers):
         receipts.append(receipt)
         done += receipt.files.rows + receipt.skipped.rows
         report(Progress("scan", done, len(plan.pending), "files"))
     return receipts
-
-
-def _make_scanner(plan: ScanPlan) -> Callable[[], Scanner]:
-    return lambda: Scanner(plan)
-
-
-def _make_ranker(plan: RankPlan) -> Callable[[], Ranker]:
-    return lambda: Ranker(plan)
 
 
 def _commit(
@@ -140,7 +134,7 @@ def _rank(plan: Plan, ranking: RankPlan, workers: cluster.Resources, report: Rep
     report(Progress("rank", 0, len(blocks), "blocks of units"))
     done = []
     cpu_only = replace(workers, cpus=1.0, gpus=0.0) if workers.gpus else workers
-    for ranked in cluster.each(_make_ranker(ranking), blocks, cpu_only):
+    for ranked in cluster.each(partial(Ranker, ranking), blocks, cpu_only):
         done.append(ranked)
         report(Progress("rank", len(done), len(blocks), "blocks of units"))
     entries = []

@@ -130,7 +130,7 @@ class Scanner:
         except PictureError as error:
             return _Read(file, reason=str(error))
         except OSError as error:
-            return _Read(file, reason=f"cannot be read: {error.strerror}")
+            return _Read(file, reason=f"{tables.UNREADABLE}: {error.strerror}")
 
 
 class _Found:

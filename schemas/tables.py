@@ -12,6 +12,9 @@ KNOT_SHARES: tuple[float, ...] = (
 )
 """Shares of a unit's ranked images at which its quantile knots are stored (lower, nearest-rank definition)."""
 
+UNREADABLE = "cannot be read"
+"""How the reason of a skipped file begins that the system refused to read: the next run tries it again."""
+
 HISTOGRAM_BINS = 64
 TOP_LABEL_RANKS = 100
 """How many first ranks a unit's top labels are counted over."""

@@ -12,7 +12,10 @@ import psutil
 import pytest
 
 from pipelines.config import IndexConfig
+from pipelines.corpus import list_corpus
 from pipelines.index import index
+from pipelines.plan import make_plan
+from pipelines.scan import Scanner
 from schemas.errors import NotFoundError
 from services.atlas import Atlas
 from tests.conftest import TINY_LAYERS
@@ -107,6 +110,25 @@ def test_a_truncated_part_with_the_right_name_is_not_reused(
     run(tiny_corpus, atlas)
     assert 0 < manifest_of(atlas).forward_count <= receipt.forward_count
     assert difference(contents(tiny_atlas), contents(atlas)) == []
+
+
+def test_a_file_that_could_not_be_read_is_tried_again(tiny_corpus: Path, tmp_path: Path, ray_session: None) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    shutil.copy(tiny_corpus / "blobs" / "003.jpg", corpus / "a.jpg")
+    late = corpus / "b.jpg"
+    shutil.copy(tiny_corpus / "blobs" / "005.jpg", late)
+    plan = make_plan(
+        IndexConfig(corpus=str(corpus), atlas=str(tmp_path / "atlas"), layers=("_blocks.0",), batch_size=2),
+        list_corpus(str(corpus)),
+        lambda _: None,
+    )
+    late.rename(tmp_path / "aside.jpg")
+    Scanner(plan.scan)(plan.shards(1)[0])
+    (tmp_path / "aside.jpg").rename(late)
+    run(corpus, tmp_path / "atlas", layers=("_blocks.0",), batch_size=2)
+    manifest = manifest_of(tmp_path / "atlas")
+    assert (manifest.corpus.image_count, manifest.corpus.skipped_count, manifest.forward_count) == (2, 0, 1)
 
 
 def command(corpus: Path, atlas: Path) -> list[str]:
