@@ -1,20 +1,24 @@
 """The command line: its answers, its errors and its exit codes."""
 
-import csv
 import io
 import json
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 from typer.testing import CliRunner, Result
 
 import unitscope
+from services.app import Settings, create_app
+from services.assets import figure
 from tests.conftest import TINY_LAYERS
 from tests.pictures import blobs
 from unitscope import ask  # noqa: F401
@@ -41,24 +45,33 @@ def timed_help() -> float:
     return time.monotonic() - started
 
 
-def test_the_same_nine_everywhere(tiny_atlas: Path) -> None:
+def test_fifty_units_have_the_same_nine_everywhere(tiny_atlas: Path) -> None:
     notebook = unitscope.open_atlas(str(tiny_atlas))
-    for layer in TINY_LAYERS:
-        for unit in range(16):
-            name = f"{layer}:{unit}"
-            rows = json.loads(invoke("top", tiny_atlas, name, "--json").stdout)["rows"]
+    units = [(layer, unit) for layer, count in zip(TINY_LAYERS, (16, 17, 17), strict=True) for unit in range(count)]
+    assert len(units) == 50
+    with TestClient(create_app(Settings(atlases=(tiny_atlas,)))) as client:
+        for layer, unit in units:
+            name, page = f"{layer}:{unit}", f"layers/{layer}/units/{unit}"
+            api = f"/api/v1/atlases/tiny/{page}/patches"
+            printed = invoke("top", tiny_atlas, name, "--json").stdout
+            assert client.get(api).text == printed.rstrip("\n")
+            rows = json.loads(printed)["rows"]
             assert len(rows) == 9
             table = notebook.top(name)
             assert table["image_id"].to_pylist() == [row["image_id"] for row in rows]
             assert table["activation"].to_pylist() == [row["activation"] for row in rows]
-            lines = list(csv.DictReader(io.StringIO(invoke("top", tiny_atlas, name, "--format", "csv").stdout)))
-            assert [float(line["activation"]) for line in lines] == [row["activation"] for row in rows]
-            assert [[int(line[f"box_{s}"]) for s in ("top", "left", "bottom", "right")] for line in lines] == [
-                row["box"] for row in rows
-            ]
-            for style, read in (("arrow", read_arrow), ("parquet", pq.read_table)):
-                stored = read(io.BytesIO(invoke("top", tiny_atlas, name, "--format", style).stdout_bytes))
-                assert stored["activation"].to_pylist() == [row["activation"] for row in rows]
+            for style, read in (("csv", read_csv), ("arrow", read_arrow), ("parquet", pq.read_table)):
+                data = invoke("top", tiny_atlas, name, "--format", style).stdout_bytes
+                assert read(io.BytesIO(data)).equals(read(io.BytesIO(client.get(f"{api}.{style}").content)))
+                assert read(io.BytesIO(data))["activation"].to_pylist() == [row["activation"] for row in rows]
+            html = client.get(f"/a/tiny/{page}").text
+            shown = dict.fromkeys(re.findall("/patches/([0-9a-f]{64})[.]jpg", html))
+            assert list(shown) == [row["image_id"] for row in rows]
+            assert all(figure(row["activation"]) in html for row in rows)
+
+
+def read_csv(file: io.BytesIO) -> pa.Table:
+    return pa.csv.read_csv(file)
 
 
 def read_arrow(file: io.BytesIO) -> pa.Table:
