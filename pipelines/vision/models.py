@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from schemas.errors import ModelError, UsageError, listing
 from schemas.geometry import Size
@@ -70,10 +70,10 @@ def choose_layers(model: VisionModel, globs: Sequence[str] = ()) -> list[str]:
     called several times gives `name@0`, `name@1`. Raises UsageError for a glob that matches nothing.
     """
     calls = _calls(model)
-    per_path = Counter(path for path, _ in calls)
-    named = [(path, f"{path}@{call}" if per_path[path] > 1 else path) for path, call in calls]
+    kinds = dict(model.module.named_modules())
+    per_path = Counter(path for path, _, _ in calls)
+    named = [(path, f"{path}@{call}" if per_path[path] > 1 else path) for path, call, _ in calls]
     if not globs and not model.block_globs:
-        kinds = dict(model.module.named_modules())
         return [name for path, name in named if isinstance(kinds[path], nn.Conv2d | nn.Linear)]
     chosen: set[str] = set()
     for glob in globs or model.block_globs:
@@ -81,6 +81,9 @@ def choose_layers(model: VisionModel, globs: Sequence[str] = ()) -> list[str]:
         if not hits:
             raise UsageError(f"no layer matches {glob!r}; the model has {listing(name for _, name in named)}")
         chosen |= hits
+    for (path, name), (_, _, axes) in zip(named, calls, strict=True):
+        if name in chosen and axes == 4 and isinstance(kinds[path], nn.Linear | nn.LayerNorm):
+            raise UsageError(f"layer {name!r} puts out (image, row, col, channel); record the block around it")
     return [name for _, name in named if name in chosen]
 
 
@@ -123,6 +126,10 @@ def _torchvision(name: str, weights: str) -> _Built:
     known = models.list_models(module=models)
     if name not in known:
         raise UsageError(f"torchvision:{name} is unknown; there are {listing(known, most=len(known))}")
+    if name.startswith("swin"):
+        raise UsageError(
+            f"torchvision:{name}: Swin blocks put out (image, row, col, channel), which is not supported yet"
+        )
     default = models.get_model_weights(name)["DEFAULT"]
     module = _weighted(
         partial(models.get_model, name, weights=None, **_constructor_options(name)),
@@ -181,14 +188,14 @@ def _read(path: Path) -> dict[str, Any]:
     return state
 
 
-def _calls(model: VisionModel) -> list[tuple[str, int]]:
-    """Every module call of one forward that puts out a tensor: (path, number of the call), in order."""
+def _calls(model: VisionModel) -> list[tuple[str, int, int]]:
+    """Every module call of one forward in order: path, number of the call, axes of the output (0: no tensor)."""
     counts: Counter[str] = Counter()
-    calls: list[tuple[str, int]] = []
+    calls: list[tuple[str, int, int]] = []
 
     def hook(path: str) -> Callable[[nn.Module, Any, Any], None]:
-        def take(_module: nn.Module, _inputs: Any, _output: Any) -> None:
-            calls.append((path, counts[path]))
+        def take(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            calls.append((path, counts[path], output.dim() if isinstance(output, Tensor) else 0))
             counts[path] += 1
 
         return take
