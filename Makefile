@@ -10,7 +10,7 @@ demo: $(VENV)/ready          ## build an atlas of packaged photographs, look at 
 	$(BIN)/unitscope demo $(DEMO_FLAGS)
 
 test: lint                   ## everything that CI checks
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

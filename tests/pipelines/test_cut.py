@@ -9,14 +9,18 @@ import time
 from pathlib import Path
 
 import psutil
+import pyarrow.compute as pc
 import pytest
 
+from pipelines.catalogue import catalogue, read_part
 from pipelines.config import IndexConfig
 from pipelines.corpus import list_corpus
 from pipelines.index import index
-from pipelines.plan import make_plan
+from pipelines.plan import Plan, cut_shards, make_plan
 from pipelines.scan import Scanner
+from pipelines.storage import read_receipts
 from schemas.errors import NotFoundError
+from schemas.manifest import Receipt
 from services.atlas import Atlas
 from tests.conftest import TINY_LAYERS
 from tests.tables import contents, difference, manifest_of
@@ -47,15 +51,36 @@ def test_shuffled_file_names_change_no_row(tiny_corpus: Path, tiny_atlas: Path, 
     assert difference(contents(tiny_atlas, paths=False), contents(tmp_path / "atlas", paths=False)) == []
 
 
-def test_a_last_batch_of_one_image_is_recorded(tiny_corpus: Path, tmp_path: Path) -> None:
+def test_a_last_batch_of_one_image_is_recorded_like_any_other(tiny_corpus: Path, tmp_path: Path) -> None:
+    """Nine pictures in batches of eight: the ninth is alone; in shards of four it is in other company."""
     corpus = tmp_path / "nine"
+    corpus.mkdir()
     for path in sorted((tiny_corpus / "blobs").glob("*.jpg"))[:9]:
-        corpus.mkdir(exist_ok=True)
         shutil.copy(path, corpus)
-    run(corpus, tmp_path / "atlas", workers=1, batch_size=8)
-    run(corpus, tmp_path / "other", workers=1, batch_size=8, shard_size=4)
-    assert manifest_of(tmp_path / "atlas").corpus.image_count == 9
-    assert difference(contents(tmp_path / "atlas"), contents(tmp_path / "other")) == []
+    plan = planned(corpus, tmp_path / "atlas", batch_size=8)
+    scan = Scanner(plan.scan)
+    together = recorded(plan, [scan(shard) for shard in cut_shards(plan.pending, 9)])
+    apart = recorded(plan, [scan(shard) for shard in cut_shards(plan.pending, 4)])
+    assert len(together) == 9
+    assert together == apart
+
+
+def planned(corpus: Path, atlas: Path, **options: object) -> Plan:
+    settings = {"layers": ("_blocks.0",), **options}
+    config = IndexConfig(corpus=str(corpus), atlas=str(atlas), **settings)
+    return make_plan(config, list_corpus(str(corpus)), lambda _: None)
+
+
+def recorded(plan: Plan, receipts: list[Receipt]) -> dict[str, list]:
+    """By image id everything that the scans of some shards recorded."""
+    found = {}
+    for receipt in receipts:
+        ids = read_part(plan.scan.atlas, receipt.scanned)["image_id"].to_pylist()
+        peaks = read_part(plan.scan.atlas, receipt.peaks["_blocks.0"])
+        for row, image_id in enumerate(ids):
+            own = peaks.filter(pc.field("image") == row)
+            found[image_id] = [own[name].to_pylist() for name in ("unit", "activation", "row", "col")]
+    return found
 
 
 def test_new_pictures_cost_their_own_forwards_only(tiny_corpus: Path, tiny_atlas: Path, tmp_path: Path) -> None:
@@ -98,37 +123,33 @@ def test_stray_and_unfinished_parts_are_ignored(tiny_corpus: Path, tiny_atlas: P
     assert not list(atlas.rglob("*.tmp"))
 
 
-def test_a_truncated_part_with_the_right_name_is_not_reused(
-    tiny_corpus: Path, tiny_atlas: Path, tmp_path: Path
-) -> None:
+def test_a_truncated_part_with_the_right_name_is_not_reused(tiny_atlas: Path, tmp_path: Path) -> None:
     atlas = tmp_path / "atlas"
     shutil.copytree(tiny_atlas, atlas)
-    receipt = manifest_of(atlas).shards[1]
-    part = atlas / receipt.peaks["_blocks.5"].path
+    manifest = manifest_of(atlas)
+    torn = manifest.shards[1]
+    part = atlas / torn.peaks["_blocks.5"].path
     part.write_bytes(part.read_bytes()[:-10])
-    (atlas / "manifest.json").unlink()
-    run(tiny_corpus, atlas)
-    assert 0 < manifest_of(atlas).forward_count <= receipt.forward_count
-    assert difference(contents(tiny_atlas), contents(atlas)) == []
+    kept = {receipt.shard for receipt in read_receipts(atlas, manifest.atlas_key)}
+    assert kept == {receipt.shard for receipt in manifest.shards} - {torn.shard}
 
 
-def test_a_file_that_could_not_be_read_is_tried_again(tiny_corpus: Path, tmp_path: Path, ray_session: None) -> None:
-    corpus = tmp_path / "corpus"
+def test_a_file_that_could_not_be_read_is_tried_again(tiny_corpus: Path, tmp_path: Path) -> None:
+    corpus, atlas = tmp_path / "corpus", tmp_path / "atlas"
     corpus.mkdir()
     shutil.copy(tiny_corpus / "blobs" / "003.jpg", corpus / "a.jpg")
-    late = corpus / "b.jpg"
+    late, aside = corpus / "b.jpg", tmp_path / "aside.jpg"
     shutil.copy(tiny_corpus / "blobs" / "005.jpg", late)
-    plan = make_plan(
-        IndexConfig(corpus=str(corpus), atlas=str(tmp_path / "atlas"), layers=("_blocks.0",), batch_size=2),
-        list_corpus(str(corpus)),
-        lambda _: None,
-    )
-    late.rename(tmp_path / "aside.jpg")
-    Scanner(plan.scan)(plan.shards(1)[0])
-    (tmp_path / "aside.jpg").rename(late)
-    run(corpus, tmp_path / "atlas", layers=("_blocks.0",), batch_size=2)
-    manifest = manifest_of(tmp_path / "atlas")
-    assert (manifest.corpus.image_count, manifest.corpus.skipped_count, manifest.forward_count) == (2, 0, 1)
+    before = planned(corpus, atlas, batch_size=2)
+    late.rename(aside)
+    first = Scanner(before.scan)(before.shards(1)[0])
+    assert (first.forward_count, first.skipped.rows) == (1, 1)
+    aside.rename(late)
+    after = planned(corpus, atlas, batch_size=2)
+    assert [file.path for file in after.pending] == ["b.jpg"]
+    second = Scanner(after.scan)(after.shards(1)[0])
+    found = catalogue(after.listing, [first, second], atlas)
+    assert (found.images.num_rows, found.skipped.num_rows) == (2, 0)
 
 
 def command(corpus: Path, atlas: Path) -> list[str]:
