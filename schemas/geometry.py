@@ -100,7 +100,7 @@ class ReceptiveField(BaseModel):
     `rows[r]` and `cols[c]` are measured on the real computation and clipped at the input's border; `size`,
     `stride` and `start` are the unclipped geometry (`start` may be negative: padding), None where a unit sees
     the whole input through pooling or attention. `effective` is the height and width of the box around a
-    location that holds at least 90 % of the gradient's energy (Luo et al. 2016).
+    location that holds at least 90 % of the gradient's energy for most units (Luo et al. 2016).
     """
 
     model_config = ConfigDict(frozen=True)
