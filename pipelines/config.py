@@ -31,7 +31,9 @@ class IndexConfig(BaseModel):
     device: str = Field("auto", description="auto, cpu or cuda")
     workers: int | None = Field(None, ge=1, le=4096, description="scanning processes; default: one per GPU or core")
     address: str | None = Field(None, description="address of a running Ray cluster; default: a local one")
-    shard_size: int = Field(256, ge=1, le=1_000_000, description="files that a worker scans and commits at once")
+    shard_size: int | None = Field(
+        None, ge=1, le=1_000_000, description="files that a worker scans and commits at once; default: at most 256"
+    )
     most_pixels: int = Field(100_000_000, ge=1, description="larger pictures are skipped before decoding")
     max_errors: int | None = Field(None, ge=0, description="exit code 3 if more files are skipped; default: no limit")
     limit: int | None = Field(None, ge=1, description="index only the first so many files")

@@ -18,8 +18,8 @@ from pipelines.vision.receptive_fields import measure_layers
 from schemas.errors import UsageError, listing
 from schemas.manifest import Manifest, Receipt, atlas_key
 
-_SHARDS_PER_WORKER = 4
-"""At least so many where the corpus is small: whole batches, evenly spread, with progress to see."""
+_SHARD_FILES, _SHARDS_PER_WORKER = 256, 4
+"""Most files in a shard, and least shards for a worker where the corpus is small: even work, progress to see."""
 _BYTES_PER_CELL, _BYTES_PER_UNIT, _BYTES_PER_FILE, _BYTES_FIXED = 9, 3_000, 500, 2_000_000
 """Peaks and ranks of a cell; a unit's statistics and row groups; an image's rows; the empty hot database. Measured
 on atlases of 300 and 422 tiled photographs × 1,808 units, where the sum was 8 and 15 % above the bytes on disk."""
@@ -55,10 +55,10 @@ class Plan:
         return sum(layer.units for layer in self.scan.layers)
 
     def shards(self, worker_count: int) -> list[Shard]:
-        """The pending files in shards of whole batches, several for each worker."""
+        """The pending files in shards of the configured size, else of whole batches, several for each worker."""
         batch = self.config.batch_size
         even = -(-len(self.pending) // (_SHARDS_PER_WORKER * worker_count))
-        return cut_shards(self.pending, min(self.config.shard_size, max(1, -(-even // batch)) * batch))
+        return cut_shards(self.pending, self.config.shard_size or min(_SHARD_FILES, max(1, -(-even // batch)) * batch))
 
     def forecast(self) -> dict[str, int]:
         """Rows and bytes of the finished atlas, and the files still to be read."""

@@ -99,8 +99,8 @@ class ReceptiveField(BaseModel):
 
     `rows[r]` and `cols[c]` are measured on the real computation and clipped at the input's border; `size`,
     `stride` and `start` are the unclipped geometry (`start` may be negative: padding), None where a unit sees
-    the whole input through pooling or attention. `effective` is the height and width of the box around a
-    location that holds at least 90 % of the gradient's energy for most units (Luo et al. 2016).
+    the whole input through pooling or attention. `effective` is the height and width of the box at a location
+    that holds at least 90 % of the gradient's energy (Luo et al. 2016), as measured on samples of the layer.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -135,19 +135,23 @@ class ReceptiveField(BaseModel):
         )
 
     def effective_box_at(self, location: Location) -> Box:
-        """The effective box of a location, in input pixels: never larger than the theoretical one."""
+        """The effective box of a location, in input pixels: never beyond the theoretical one.
+
+        Its middle is the location's, but at the input's border it is moved inwards: there a gradient spreads to
+        the inside only, just as far.
+        """
         theoretical = self.box_at(location)
         if location.row < 0:
             return theoretical
         height, width = self.effective
         row, col = self.centre_at(location)
-        top, left = row - height // 2, col - width // 2
-        box = Box(top, left, top + height, left + width).clipped(self.input)
+        top = max(0, min(row - height // 2, self.input.height - height))
+        left = max(0, min(col - width // 2, self.input.width - width))
         return Box(
-            max(box.top, theoretical.top),
-            max(box.left, theoretical.left),
-            min(box.bottom, theoretical.bottom),
-            min(box.right, theoretical.right),
+            max(top, theoretical.top),
+            max(left, theoretical.left),
+            min(top + height, theoretical.bottom),
+            min(left + width, theoretical.right),
         )
 
     @property

@@ -24,8 +24,8 @@ PICTURE_COUNT = 12
 _PICTURES_AT_ONCE = 4
 
 MARGIN = 1.25
-"""Enlarges the largest sample. On photographs with EfficientNet-Lite0, the largest of 12 samples held the share for
-93 % of units (80 % in the worst layer), enlarged for 99 % (97 %)."""
+"""Enlarges the largest sample, which holds the share for some 95 % of units; enlarged it held it for each of 4,352
+pairs of unit and photograph over the blocks of EfficientNet-Lite0, and each of 965 of a random ResNet-18."""
 
 COVERAGE = 9
 """How many discs lie over a pixel of a synthetic picture, on average."""
@@ -275,18 +275,18 @@ def _heights(field: ReceptiveField, peaks: Sequence[Location], energy: Float[Ten
 
 
 def _least_sides(centre: int, length: int) -> Int64[Tensor, " pixel"]:
-    """For each pixel the least side s for which it lies in [centre − s // 2, centre − s // 2 + s)."""
-    offset = torch.arange(length) - centre
-    return torch.where(offset < 0, -2 * offset, 2 * offset + 1)
+    """For each pixel the least side of an effective box, moved into the input, that holds it."""
+    pixel, side = torch.arange(length)[:, None], torch.arange(1, length + 1)
+    start = torch.minimum((centre - side // 2).clamp(min=0), length - side)
+    return 1 + ((pixel < start) | (pixel >= start + side)).sum(1)
 
 
 def _enlarged(field: ReceptiveField, heights: Sequence[int]) -> Size:
-    """The effective size in the proportions of the field: at most the field, or what covers the input from anywhere."""
+    """The effective size in the proportions of the field; at most the field and the input."""
+    aspect = field.size or field.input
     if not heights:
-        return field.effective
-    height = math.ceil(MARGIN * max(heights))
-    if field.size is not None:
-        width = math.ceil(height * field.size.width / field.size.height)
-        return Size(min(height, field.size.height), min(width, field.size.width))
-    width = math.ceil(height * field.input.width / field.input.height)
-    return Size(min(height, 2 * field.input.height), min(width, 2 * field.input.width))
+        height, width = aspect
+    else:
+        height = math.ceil(MARGIN * max(heights))
+        width = math.ceil(height * aspect.width / aspect.height)
+    return Size(min(height, aspect.height, field.input.height), min(width, aspect.width, field.input.width))

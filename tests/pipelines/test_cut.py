@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pyarrow.compute as pc
 import pytest
+import torch
 
 from pipelines.catalogue import catalogue, read_part
 from pipelines.config import IndexConfig
@@ -23,6 +24,7 @@ from schemas.errors import NotFoundError
 from schemas.manifest import Receipt
 from services.atlas import Atlas
 from tests.conftest import TINY_LAYERS
+from tests.pictures import write_corpus
 from tests.tables import contents, difference, manifest_of
 
 
@@ -31,12 +33,17 @@ def run(corpus: Path, atlas: Path, **options: object) -> None:
     index(IndexConfig(corpus=str(corpus), atlas=str(atlas), **settings), lambda _: None)
 
 
-def test_three_workers_with_small_shards_give_the_rows_of_one(
-    tiny_corpus: Path, tiny_atlas: Path, tmp_path: Path
+def test_three_workers_with_shards_of_seven_give_the_rows_of_one_with_shards_of_sixty_four(
+    tmp_path: Path, ray_session: None
 ) -> None:
-    run(tiny_corpus, tmp_path / "three", workers=3, shard_size=7)
-    assert len(manifest_of(tmp_path / "three").shards) == 6
-    assert difference(contents(tiny_atlas), contents(tmp_path / "three")) == []
+    """145 images, so that with batches of eight one is left over."""
+    corpus = write_corpus(tmp_path / "corpus", 145)
+    run(corpus, tmp_path / "one", workers=1, shard_size=64)
+    run(corpus, tmp_path / "three", workers=3, shard_size=7)
+    one, three = manifest_of(tmp_path / "one"), manifest_of(tmp_path / "three")
+    assert one.corpus.image_count % one.batch_size == 1
+    assert (len(one.shards), len(three.shards)) == (3, 21)
+    assert difference(contents(tmp_path / "one"), contents(tmp_path / "three")) == []
 
 
 def test_shuffled_file_names_change_no_row(tiny_corpus: Path, tiny_atlas: Path, tmp_path: Path) -> None:
@@ -65,6 +72,19 @@ def test_a_last_batch_of_one_image_is_recorded_like_any_other(tiny_corpus: Path,
     assert together == apart
 
 
+def test_a_forward_without_memory_stops_the_shard_and_commits_nothing(tiny_corpus: Path, tmp_path: Path) -> None:
+    plan = planned(tiny_corpus, tmp_path / "atlas", batch_size=8)
+    scan = Scanner(plan.scan)
+
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    scan.model.module.register_forward_hook(fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        scan(plan.shards(1)[0])
+    assert not list((tmp_path / "atlas").rglob("*.parquet"))
+
+
 def planned(corpus: Path, atlas: Path, **options: object) -> Plan:
     settings = {"layers": ("_blocks.0",), **options}
     config = IndexConfig(corpus=str(corpus), atlas=str(atlas), **settings)
@@ -86,7 +106,16 @@ def recorded(plan: Plan, receipts: list[Receipt]) -> dict[str, list]:
 def test_new_pictures_cost_their_own_forwards_only(tiny_corpus: Path, tiny_atlas: Path, tmp_path: Path) -> None:
     corpus, atlas = tmp_path / "corpus", tmp_path / "atlas"
     shutil.copytree(tiny_corpus, corpus)
-    added = [corpus / "blobs" / "001.jpg", corpus / "stripes" / "004.jpg", corpus / "blobs" / "037.jpg"]
+    added = [
+        corpus / folder / f"{name}.jpg"
+        for folder, name in (
+            ("blobs", "001"),
+            ("stripes", "004"),
+            ("blobs", "037"),
+            ("blobs", "015"),
+            ("stripes", "022"),
+        )
+    ]
     aside = tmp_path / "aside"
     aside.mkdir()
     for path in added:
@@ -97,7 +126,7 @@ def test_new_pictures_cost_their_own_forwards_only(tiny_corpus: Path, tiny_atlas
         shutil.move(aside / path.name, path)
     run(corpus, atlas)
     after = manifest_of(atlas)
-    assert (before.forward_count, after.forward_count) == (38, 2), "blobs/001.jpg was there as copies/same-bytes.jpg"
+    assert (before.forward_count, after.forward_count) == (36, 4), "blobs/001.jpg was there as copies/same-bytes.jpg"
     assert difference(contents(tiny_atlas), contents(atlas)) == []
     assert {receipt.shard for receipt in before.shards} < {receipt.shard for receipt in after.shards}
 

@@ -67,22 +67,21 @@ def test_every_unit_of_the_default_model_equals_the_oracle(photographs: Path, tm
     ("name", "layers"),
     [
         ("resnet18", ["layer1.0", "layer2.1", "layer4.1", "layer4.1.conv2", "fc"]),
-        ("vit_b_16", ["conv_proj", "encoder.layers.encoder_layer_0", "encoder.layers.encoder_layer_11", "heads.head"]),
+        ("vit_b_32", ["conv_proj", "encoder.layers.encoder_layer_0", "encoder.layers.encoder_layer_11", "heads.head"]),
     ],
 )
-def test_torchvision_models_equal_the_oracle(name: str, layers: list[str], tiny_corpus: Path, tmp_path: Path) -> None:
+def test_torchvision_models_equal_the_oracle(name: str, layers: list[str], photographs: Path, tmp_path: Path) -> None:
     config = IndexConfig(
-        corpus=str(tiny_corpus),
+        corpus=str(photographs),
         atlas=str(tmp_path / "a"),
         model=f"torchvision:{name}",
         weights="random:3",
         layers=tuple(layers),
-        batch_size=8,
     )
     manifest = index(config, lambda _: None)
     torch.manual_seed(3)
-    truth = oracle.measure(torchvision.models.get_model(name), layers, tiny_corpus, oracle.TORCHVISION_LOOK)
-    assert manifest.corpus.image_count == len(truth.ids) == 40
+    truth = oracle.measure(torchvision.models.get_model(name), layers, photographs, oracle.TORCHVISION_LOOK)
+    assert manifest.corpus.image_count == len(truth.ids) >= 300
     found = []
     for entry in manifest.layers:
         spec = entry.spec

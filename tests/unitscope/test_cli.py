@@ -92,6 +92,14 @@ def test_crops_and_sheet_are_cut_from_the_originals(tiny_atlas: Path, tiny_corpu
     assert Image.open(tmp_path / "s.png").width > 600
 
 
+def test_writing_crops_deletes_nothing(tiny_atlas: Path, tmp_path: Path) -> None:
+    (tmp_path / "results.csv").write_text("mine")
+    for unit in ("_blocks.0:3", "_blocks.0:4"):
+        assert invoke("top", tiny_atlas, unit, "--crops", tmp_path).exit_code == 0
+    assert (tmp_path / "results.csv").read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == 19
+
+
 def test_explain_ranks_by_exact_percentile(tiny_atlas: Path) -> None:
     image = json.loads(invoke("top", tiny_atlas, "_blocks.15:7", "--json").stdout)["rows"][0]
     rows = json.loads(invoke("explain", tiny_atlas, image["path"], "-k", "400", "--json").stdout)["rows"]

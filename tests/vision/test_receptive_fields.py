@@ -492,9 +492,19 @@ def photographs() -> Tensor:
     )
 
 
-def test_the_effective_box_holds_nine_tenths_of_the_energy_on_photographs() -> None:
-    module = load_model("efficientnet-lite:0").module
-    layers = measure_layers(module, ["_blocks.2", "_blocks.6", "_blocks.10", "_blocks.15"], INPUT)
+@pytest.mark.parametrize(
+    ("spec", "weights", "names"),
+    [
+        ("efficientnet-lite:0", "default", ["_blocks.2", "_blocks.6", "_blocks.10", "_blocks.13", "_blocks.15"]),
+        ("torchvision:resnet18", "random:0", ["layer1.1", "layer2.1", "layer3.1", "layer4.1"]),
+        ("torchvision:alexnet", "random:0", ["features.2", "features.12"]),
+    ],
+)
+def test_the_effective_box_holds_nine_tenths_of_the_energy_on_photographs(
+    spec: str, weights: str, names: list[str]
+) -> None:
+    module = load_model(spec, weights).module
+    layers = measure_layers(module, names, INPUT)
     images, chance = photographs().requires_grad_(), torch.Generator().manual_seed(0)
     with record(module, [layer.name for layer in layers], lambda _, output: output) as outputs:
         module(images)
@@ -506,10 +516,8 @@ def test_the_effective_box_holds_nine_tenths_of_the_energy_on_photographs() -> N
         (gradient,) = torch.autograd.grad(activation.sum(), images, retain_graph=True)
         for image, energy in enumerate(gradient.square().sum(1)):
             top, left, bottom, right = layer.receptive_field.effective_box_at(layer.location(int(peaks[image])))
-            shares[*place, image] = energy[top:bottom, left:right].sum() / energy.sum()
-    assert (np.median(shares, axis=(1, 2)) > 0.95).all()
-    assert (shares >= 0.9).mean() >= 0.95
-    assert ((shares >= 0.9).mean((1, 2)) >= 0.9).all()  # 36 samples: two or three by chance where 97 % hold
+            shares[*place, image] = energy[top:bottom, left:right].sum() / energy.sum() if energy.any() else 1
+    assert shares.min() >= 0.9
 
 
 @pytest.mark.parametrize("spec", FAST)
