@@ -32,7 +32,7 @@ class IndexConfig(BaseModel):
     workers: int | None = Field(None, ge=1, le=4096, description="scanning processes; default: one per GPU or core")
     address: str | None = Field(None, description="address of a running Ray cluster; default: a local one")
     shard_size: int | None = Field(
-        None, ge=1, le=1_000_000, description="files that a worker scans and commits at once; default: at most 256"
+        None, ge=1, le=1_000_000, description="files that a worker scans and commits at once; default: at most 1024"
     )
     most_pixels: int = Field(100_000_000, ge=1, description="larger pictures are skipped before decoding")
     max_errors: int | None = Field(None, ge=0, description="exit code 3 if more files are skipped; default: no limit")

@@ -18,7 +18,7 @@ from pipelines.vision.receptive_fields import measure_layers
 from schemas.errors import UsageError, listing
 from schemas.manifest import Manifest, Receipt, atlas_key
 
-_SHARD_FILES, _SHARDS_PER_WORKER = 256, 4
+_SHARD_FILES, _SHARDS_PER_WORKER = 1024, 4
 """Most files in a shard, and least shards for a worker where the corpus is small: even work, progress to see."""
 _BYTES_PER_CELL, _BYTES_PER_UNIT, _BYTES_PER_FILE, _BYTES_FIXED = 9, 3_000, 500, 2_000_000
 """Peaks and ranks of a cell; a unit's statistics and row groups; an image's rows; the empty hot database. Measured

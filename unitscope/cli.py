@@ -87,7 +87,7 @@ def index(
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda")] = None,
     workers: Annotated[int | None, typer.Option(help="scanning processes  [default: one per GPU or core]")] = None,
     address: Annotated[str | None, typer.Option(help="address of a running Ray cluster")] = None,
-    shard_size: Annotated[int | None, typer.Option(help="files scanned and committed at once  [default: at most 256]")] = None,
+    shard_size: Annotated[int | None, typer.Option(help="files committed at once  [default: at most 1024]")] = None,
     max_errors: Annotated[int | None, typer.Option(help="exit with 3 if more files are skipped")] = None,
     limit: Annotated[int | None, typer.Option(help="only the first so many files")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with an [index] table")] = None,
