@@ -3,8 +3,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_FLAGS ?=
+BENCH := OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench bench-large clean
 
 demo: $(VENV)/ready          ## build an atlas of packaged photographs, look at it, serve it
 	$(BIN)/unitscope demo $(DEMO_FLAGS)
@@ -17,6 +18,25 @@ lint: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(VENV)/bench-ready    ## minutes: tables of ratios, and benchmarks/results/*.json
+	$(BENCH).scan
+	$(BENCH).workers
+	$(BENCH).patches --vectors 100000
+	$(BENCH).million 10000
+	$(BENCH).million 100000
+	$(BENCH).questions --images 10000,100000
+
+bench-large: $(VENV)/bench-ready  ## the million: about half an hour and 15 GB of disk
+	$(BENCH).patches --vectors 1000000
+	$(BENCH).million 10000
+	$(BENCH).million 100000
+	$(BENCH).million 1000000
+	$(BENCH).questions
+
+$(VENV)/bench-ready: $(VENV)/ready
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps zennit-crp==0.6.0 zennit==0.4.6
+	touch $@
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

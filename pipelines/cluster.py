@@ -23,11 +23,12 @@ _RESTARTS = 10
 
 @dataclass(frozen=True)
 class Resources:
-    """What one worker holds, and how many workers fit into the cluster."""
+    """What one worker holds, how many workers fit into the cluster, and how many threads of each decode."""
 
     cpus: float
     gpus: float
     worker_count: int
+    decoder_count: int = 0
 
 
 @contextmanager
@@ -63,7 +64,7 @@ def resources(worker_count: int | None, device: str) -> Resources:
     cores = max(1, int(total.get("CPU", 1)))
     count = worker_count or gpus or cores
     if gpus:
-        return Resources(cpus=0, gpus=min(1.0, gpus / count), worker_count=count)
+        return Resources(0, min(1.0, gpus / count), count, decoder_count=max(1, cores // count))
     return Resources(cpus=min(1.0, cores / count), gpus=0, worker_count=count)
 
 

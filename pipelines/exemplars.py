@@ -1,11 +1,13 @@
 """The ranked tables that questions read: peaks of all shards, sorted unit by unit, with statistics."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -17,6 +19,12 @@ from schemas.manifest import BLOCK_UNITS, Part, Receipt
 RARE_SHARE = 0.01
 """A unit above zero on fewer than this share of the images is rare."""
 _NONFINITE_NAMED = 100
+PEAK = np.dtype([("activation", np.float32), ("row", np.int16), ("col", np.int16)])
+"""A cell as it is moved: eight bytes at once."""
+_FIRST_ENDS, _GROUP_ROWS = (0, 1_024, 16_384), 1 << 20
+"""Row groups of a unit: ranks to 1,024, to 16,384, then up to a million each. A statement costs 25 to 35 µs for each
+row group of its file and 8 ms to decode a million rows: nine ranks took 3.0 ms, nine at half depth 9.7; with groups
+of 131,072 rows 5.4 and 7.2, with one group for a unit 7.3 and 7.6. File sizes differ by less than 0.4 %."""
 
 
 @dataclass(frozen=True)
@@ -45,57 +53,84 @@ class RankedBlock:
 
 
 class Ranker:
-    """Ranks blocks of units; memory grows with images × BLOCK_UNITS, not with units or shards."""
+    """Ranks blocks of units, one unit after the other.
+
+    Memory for each image, whatever the number of units and shards: 8 bytes × BLOCK_UNITS for the peaks of a block,
+    about 80 while a unit is sorted and written, 24 for its label and where its peaks are; its id only where not all
+    peaks of a unit are finite.
+    """
 
     def __init__(self, plan: RankPlan) -> None:
         self.plan = plan
-        images = read_part(plan.atlas, plan.images, ["image", "image_id", "label", "shard", "shard_row"])
-        self.ids = images["image_id"]
+        images = read_part(plan.atlas, plan.images, ["label", "shard", "shard_row"])
         self.labels = Labels(images["label"])
-        shards, rows = images["shard"].to_numpy(), images["shard_row"].to_numpy()
-        self.image_count = len(rows)
-        self.sources = []
-        for receipt in plan.receipts:
-            numbers = np.flatnonzero(shards == receipt.shard).astype(np.int32)
-            if len(numbers):
-                self.sources.append((receipt, numbers, rows[numbers]))
+        names = pa.array([receipt.shard for receipt in plan.receipts], pa.string())
+        shards = pc.index_in(images["shard"], value_set=names).to_numpy()
+        rows = images["shard_row"].to_numpy()
+        order = np.lexsort((rows, shards))
+        ends = np.searchsorted(shards[order], np.arange(len(names) + 1))
+        self.numbering = Numbering.of(order)
+        self.sources = [
+            (receipt, rows[order[first:end]])
+            for receipt, (first, end) in zip(plan.receipts, pairwise(ends), strict=True)
+            if first < end
+        ]
 
     def __call__(self, block: Block) -> RankedBlock:
         """Write the block's ranked part; returns it with one statistics row per unit."""
         peaks = self._gather(block)
-        ranked = [rank_peaks(unit, row) for unit, row in peaks]
-        statistics = [
-            unit_statistics(unit, row["activation"], table["image"].to_numpy(), self.ids, self.labels)
-            for (unit, row), table in zip(peaks, ranked, strict=True)
-        ]
+        statistics = []
 
         def write(file: Path) -> None:
-            with parquet_writer(file, tables.RANKED) as writer:
-                for table in ranked:
-                    writer.write_table(table, row_group_size=max(1, table.num_rows))
+            with parquet_writer(file, tables.RANKED, keep_statistics=["unit", "rank", "activation"]) as writer:
+                for unit, cells in enumerate(peaks, block.number * BLOCK_UNITS):
+                    ranked = rank_peaks(unit, cells, self.numbering)
+                    for first, end in pairwise(group_ends(ranked.num_rows)):
+                        writer.write_table(ranked.slice(first, end - first), row_group_size=end - first)
+                    strange = self.numbering.numbers[~np.isfinite(cells["activation"])]
+                    statistics.append(self._statistics(unit, ranked, np.sort(strange)))
 
         path = layout.ranked(block.layer, block.number, self.plan.version)
-        rows = sum(table.num_rows for table in ranked)
+        rows = int(np.isfinite(peaks["activation"]).sum())
         return RankedBlock(block, write_atomically(self.plan.atlas, path, write, rows), statistics)
 
-    def _gather(self, block: Block) -> list[tuple[int, dict[str, NDArray[Any]]]]:
-        """For each unit of the block its peak on every image, in order of image numbers."""
-        gathered: dict[str, NDArray[Any]] = {}
-        unit_count = 0
-        for receipt, numbers, rows in self.sources:
-            part = receipt.peaks[block.layer]
-            with pq.ParquetFile(self.plan.atlas / part.path) as file:
-                table = file.read_row_group(block.number, columns=["activation", "row", "col"])
-            unit_count = table.num_rows // receipt.forward_count
+    def _gather(self, block: Block) -> NDArray[np.void]:
+        """The peaks of a block's units on all images: unit × image, as shards hold them, one shard after the other."""
+        image_count = len(self.numbering.numbers)
+        peaks = np.empty((0, image_count), PEAK)
+        first = 0
+        for receipt, rows in self.sources:
+            with pq.ParquetFile(self.plan.atlas / receipt.peaks[block.layer].path, memory_map=True) as file:
+                table = file.read_row_group(block.number, columns=list(PEAK.names or ()), use_threads=False)
+            cells = np.empty((table.num_rows // receipt.forward_count, receipt.forward_count), PEAK)
             for name in table.column_names:
-                cells = table[name].to_numpy().reshape(unit_count, receipt.forward_count)
-                target = gathered.setdefault(name, np.empty((unit_count, self.image_count), cells.dtype))
-                target[:, numbers] = cells[:, rows]
-        first = block.number * BLOCK_UNITS
-        return [
-            (first + position, {name: cells[position] for name, cells in gathered.items()})
-            for position in range(unit_count)
-        ]
+                cells[name] = table[name].to_numpy().reshape(cells.shape)
+            if not len(peaks):
+                peaks = np.empty((len(cells), image_count), PEAK)
+            peaks[:, first : first + len(rows)] = cells if len(rows) == receipt.forward_count else cells[:, rows]
+            first += len(rows)
+        return peaks
+
+    def _statistics(self, unit: int, ranked: pa.Table, strange: NDArray[np.integer[Any]]) -> dict[str, Any]:
+        row = unit_statistics(unit, ranked["activation"].to_numpy(), len(strange))
+        row["top_labels"] = self.labels.of_first_ranks(ranked["image"].to_numpy())
+        if len(strange):
+            ids = read_part(self.plan.atlas, self.plan.images, ["image_id"])["image_id"]
+            row["nonfinite_images"] = ids.take(pa.array(strange[:_NONFINITE_NAMED])).to_pylist()
+        return row
+
+
+class Numbering(NamedTuple):
+    """The numbers of the images in the order in which shards hold them, and where each image is in that order."""
+
+    numbers: NDArray[np.int32]
+    positions: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, numbers: NDArray[np.integer[Any]]) -> "Numbering":
+        positions = np.empty(len(numbers), np.int32)
+        positions[numbers] = np.arange(len(numbers), dtype=np.int32)
+        return cls(numbers.astype(np.int32), positions)
 
 
 class Labels:
@@ -125,24 +160,21 @@ class Labels:
         return sorted(found, key=lambda row: (-row["count"], -row["lift"], row["label"]))
 
 
-def unit_statistics(
-    unit: int, activation: NDArray[np.float32], ranked: NDArray[np.int32], ids: pa.ChunkedArray, labels: Labels
-) -> dict[str, Any]:
-    """One row of the units table from the unit's peaks in image order and its images in rank order."""
-    finite = np.isfinite(activation)
-    values = np.sort(activation[finite])
-    strange = np.flatnonzero(~finite)
+def unit_statistics(unit: int, descending: NDArray[np.float32], nonfinite_count: int) -> dict[str, Any]:
+    """One row of the units table from the unit's ranked activations; labels and images are not among them."""
+    values = np.ascontiguousarray(descending[::-1])
+    not_positive = int(np.searchsorted(values, 0, side="right"))
     row: dict[str, Any] = {
         "unit": unit,
-        "status": status(values, len(strange)),
+        "status": status(values, nonfinite_count),
         "image_count": len(values),
-        "positive_count": int((values > 0).sum()),
-        "zero_count": int((values == 0).sum()),
-        "nonfinite_count": len(strange),
+        "positive_count": len(values) - not_positive,
+        "zero_count": not_positive - int(np.searchsorted(values, 0)),
+        "nonfinite_count": nonfinite_count,
         "knots": [],
         "histogram": [],
-        "top_labels": labels.of_first_ranks(ranked),
-        "nonfinite_images": ids.take(pa.array(strange[:_NONFINITE_NAMED])).to_pylist(),
+        "top_labels": [],
+        "nonfinite_images": [],
     }
     if len(values):
         knots = np.minimum((np.array(tables.KNOT_SHARES) * len(values)).astype(np.int64), len(values) - 1)
@@ -177,18 +209,40 @@ def histogram(values: NDArray[np.float32]) -> NDArray[np.int64]:
     low, high = float(values[0]), float(values[-1])
     if low == high:
         return np.array([len(values)] + [0] * (tables.HISTOGRAM_BINS - 1))
-    return np.histogram(values.astype(np.float64), bins=tables.HISTOGRAM_BINS, range=(low, high))[0]
+    inner = np.linspace(low, high, tables.HISTOGRAM_BINS + 1)[1:-1]
+    counts: NDArray[np.int64] = np.diff(
+        np.searchsorted(values.astype(np.float64), inner), prepend=0, append=len(values)
+    )
+    return counts
 
 
-def rank_peaks(unit: int, peaks: dict[str, NDArray[Any]]) -> pa.Table:
+def rank_peaks(unit: int, peaks: NDArray[np.void], numbering: Numbering) -> pa.Table:
     """A unit's finite peaks by descending activation, ties by ascending image number."""
-    finite = np.flatnonzero(np.isfinite(peaks["activation"]))
-    order = finite[np.argsort(-peaks["activation"][finite], kind="stable")].astype(np.int32)
-    count = len(order)
-    columns = [
-        np.full(count, unit, np.int32),
-        np.arange(count, dtype=np.int32),
-        order,
-        *(peaks[name][order] for name in ("activation", "row", "col")),
-    ]
+    images = ranked_images(peaks["activation"], numbering.numbers)
+    ranked = peaks.view(np.int64)[numbering.positions[images]].view(PEAK)
+    columns = [np.full(len(images), unit, np.int32), np.arange(len(images), dtype=np.int32), images]
+    columns += [np.ascontiguousarray(ranked[name]) for name in PEAK.names or ()]
     return pa.table([pa.array(column) for column in columns], schema=tables.RANKED)
+
+
+def ranked_images(activation: NDArray[np.float32], numbers: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Those of the images that have a finite peak, by descending activation, ties by ascending number.
+
+    Both are one whole number of 64 bits, which sorts ten times as fast as an argsort: above, the bits of the
+    activation, which order like floats once those of negative ones are flipped; below, the image.
+    """
+    finite = np.isfinite(activation)
+    if not finite.all():
+        activation, numbers = activation[finite], numbers[finite]
+    bits = (activation + np.float32(0)).view(np.int32)
+    keys = np.invert(bits ^ (bits >> 31 & 0x7FFFFFFF)).astype(np.int64)
+    keys <<= 32
+    keys |= numbers
+    keys.sort()
+    images: NDArray[np.int32] = keys.astype(np.int32)
+    return images
+
+
+def group_ends(count: int) -> list[int]:
+    """Ranks between which a unit's row groups lie, from 0 to `count`."""
+    return sorted({*(end for end in _FIRST_ENDS if end < count), *range(_FIRST_ENDS[-1], count, _GROUP_ROWS), count})

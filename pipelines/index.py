@@ -69,7 +69,8 @@ def _scan(plan: Plan, workers: cluster.Resources, report: Report) -> list[Receip
     done = 0
     report(Progress("scan", done, len(plan.pending), "files"))
     receipts = []
-    for receipt in cluster.each(partial(Scanner, plan.scan), shards, workers):
+    scan = replace(plan.scan, decoder_count=workers.decoder_count)
+    for receipt in cluster.each(partial(Scanner, scan), shards, workers):
         receipts.append(receipt)
         done += receipt.files.rows + receipt.skipped.rows
         report(Progress("scan", done, len(plan.pending), "files"))
@@ -116,7 +117,7 @@ def _commit(
         layers=layers,
         images=images,
         skipped=skipped,
-        hot=build_hot(atlas, version, images),
+        hot=build_hot(atlas, version, images, layers),
         patches=patches,
         shards=receipts,
         forward_count=sum(receipt.forward_count for receipt in receipts)

@@ -1,4 +1,4 @@
-"""The FAISS index over pooled layer embeddings, and the vectors it re-ranks with."""
+"""The vectors of all patches of a version, and the index that finds the nearest."""
 
 import os
 from collections.abc import Iterator
@@ -8,50 +8,46 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipelines.catalogue import read_part
+from pipelines.patch_index import MEMORY_BYTES, IndexPlan, build_index, choose_index
 from pipelines.storage import write_atomically
+from pipelines.vectors import VectorFile
 from schemas import layout
 from schemas.geometry import Box
 from schemas.manifest import Part, PatchIndex, Receipt
 
-EXACT_UP_TO = 50_000
-"""Up to so many vectors a plain scan answers within milliseconds, exactly; no index is built."""
-_TRAINING_PER_LIST = 64
-_RECALL_QUERIES = 200
-_RECALL_AT = 10
-_WANTED_RECALL = 0.98
-SHORT_LIST = 200
-"""Candidates of the compressed index that are scored again with the full vectors."""
+_BATCH_IMAGES, _BUFFER_BYTES = 64, 1 << 20
+"""Images whose vectors are in memory while shards are copied; of a shard's file that is read at a time."""
 
 
 @dataclass(frozen=True)
 class EmbeddedLayer:
+    """The layer whose pooled output is searched; what building its index may add to the process's memory."""
+
     layer: str
     width: int
     regions: list[Box]
-    exact_up_to: int = EXACT_UP_TO
+    memory_bytes: int = MEMORY_BYTES
 
 
 def build_patches(
     atlas: Path, version: str, embedded: EmbeddedLayer, receipts: list[Receipt], images: Part
 ) -> PatchIndex:
-    """Write the vectors in order of image × region, and above `exact_up_to` of them a compressed index.
+    """Write the vectors in order of image × region, and the index that fits their number.
 
-    A vector's id is `image · regions + region`. Recall is measured on the vectors themselves against exact
-    search, and the number of probed lists is raised until it suffices.
+    A vector's id is `image · regions + region`. Recall of the ten best images is measured on the vectors themselves
+    against exact search, and probes and short list are the cheapest with 0.99.
     """
-    table = read_part(atlas, images, ["image", "shard", "shard_row"])
-    count = table.num_rows * len(embedded.regions)
-
-    def write_vectors(file: Path) -> None:
-        vectors = np.lib.format.open_memmap(file, "w+", np.float16, (count, embedded.width))
-        for image_rows, block in _shard_vectors(atlas, table, receipts, len(embedded.regions)):
-            vectors[image_rows] = block
-        vectors.flush()
-
-    part = write_atomically(atlas, layout.vectors(embedded.layer, version), write_vectors, count)
+    count = images.rows * len(embedded.regions)
+    path = layout.vectors(embedded.layer, version)
+    shape = (count, embedded.width, len(embedded.regions))
+    part = write_atomically(
+        atlas, path, lambda file: VectorFile(file, *shape).write(_image_vectors(atlas, receipts, images, shape)), count
+    )
     exact = PatchIndex(
         layer=embedded.layer,
         width=embedded.width,
@@ -62,77 +58,48 @@ def build_patches(
         exact=True,
         recall_at_10=1.0,
         probes=0,
+        short_list=0,
     )
-    if count <= embedded.exact_up_to:
-        return exact
-    vectors = np.load(atlas / part.path, mmap_mode="r")
-    index, factory = _fill_index(vectors)
-    recall, probes = _tune(index, vectors)
-    path = layout.index(embedded.layer, version)
-    written = write_atomically(atlas, path, lambda file: faiss.write_index(index, os.fspath(file)), count)
+    plan = choose_index(count, embedded.width, embedded.memory_bytes)
+    return exact if plan is None else add_index(atlas, version, exact, plan)
+
+
+def add_index(atlas: Path, version: str, exact: PatchIndex, plan: IndexPlan) -> PatchIndex:
+    """Build the planned index over vectors that are written, and tell how to ask it."""
+    vectors = VectorFile(atlas / exact.vectors.path, plan.count, plan.width, len(exact.regions))
+    index, tuning = build_index(vectors, plan)
+    path = layout.index(exact.layer, version)
     return exact.model_copy(
-        update={"index": written, "factory": factory, "exact": False, "recall_at_10": recall, "probes": probes}
+        update={
+            "index": write_atomically(atlas, path, lambda file: faiss.write_index(index, os.fspath(file)), plan.count),
+            "factory": plan.factory,
+            "exact": False,
+            "recall_at_10": tuning.recall,
+            "probes": tuning.probes,
+            "short_list": tuning.short_list,
+        }
     )
 
 
-def _shard_vectors(
-    atlas: Path, images: pa.Table, receipts: list[Receipt], region_count: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
-    """For each shard the ids of its images' vectors, and the vectors."""
-    shards = images["shard"].to_numpy()
-    rows = images["shard_row"].to_numpy()
-    regions = np.arange(region_count)
-    for receipt in receipts:
-        numbers = np.flatnonzero(shards == receipt.shard)
-        if not len(numbers):
-            continue
-        stored = read_part(atlas, receipt.embeddings, ["vector"])["vector"].combine_chunks()
-        vectors = stored.flatten().to_numpy().reshape(receipt.forward_count, region_count, -1)
-        ids = (numbers[:, None] * region_count + regions).ravel()
-        yield ids, vectors[rows[numbers]].reshape(len(ids), -1)
-
-
-def _fill_index(vectors: NDArray[np.float16]) -> tuple[faiss.Index, str]:
-    """Train an inverted file of 8-bit vectors on a seeded sample, then add all of them block by block."""
-    count, width = vectors.shape
-    lists = 2 ** round(np.log2(2 * np.sqrt(count)))
-    factory = f"IVF{lists},SQ8"
-    index = faiss.index_factory(width, factory, faiss.METRIC_INNER_PRODUCT)
-    sample = np.random.default_rng(0).choice(count, min(count, lists * _TRAINING_PER_LIST), replace=False)
-    index.train(vectors[np.sort(sample)].astype(np.float32))
-    for start in range(0, count, 65_536):
-        index.add(vectors[start : start + 65_536].astype(np.float32))
-    return index, factory
-
-
-def _tune(index: faiss.Index, vectors: NDArray[np.float16]) -> tuple[float, int]:
-    """The smallest number of probed lists with the wanted recall@10, and the recall that it has."""
-    sample = np.random.default_rng(1).choice(len(vectors), min(_RECALL_QUERIES, len(vectors)), replace=False)
-    queries = vectors[sample].astype(np.float32)
-    true_scores = np.full((len(queries), _RECALL_AT), -np.inf, np.float32)
-    for start in range(0, len(vectors), 65_536):
-        scores = queries @ vectors[start : start + 65_536].astype(np.float32).T
-        true_scores = -np.sort(-np.hstack([true_scores, scores]), axis=1)[:, :_RECALL_AT]
-    inverted = faiss.extract_index_ivf(index)
-    probes = 8
-    while True:
-        inverted.nprobe = probes
-        _, short_lists = index.search(queries, SHORT_LIST)
-        recall = _recall(queries, vectors, short_lists, true_scores[:, -1])
-        if recall >= _WANTED_RECALL or probes >= inverted.nlist:
-            return recall, probes
-        probes *= 2
-
-
-def _recall(
-    queries: NDArray[np.float32],
-    vectors: NDArray[np.float16],
-    short_lists: NDArray[np.int64],
-    tenth_score: NDArray[np.float32],
-) -> float:
-    """Share of the true nearest that the re-ranked short lists hold; equal scores count as found."""
-    found = 0
-    for query, short_list, least in zip(queries, short_lists, tenth_score, strict=True):
-        candidates = vectors[np.sort(short_list[short_list >= 0])].astype(np.float32)
-        found += min(_RECALL_AT, int((candidates @ query >= least - 1e-6).sum()))
-    return found / (_RECALL_AT * len(queries))
+def _image_vectors(
+    atlas: Path, receipts: list[Receipt], images: Part, shape: tuple[int, int, int]
+) -> Iterator[tuple[int, NDArray[np.float16]]]:
+    """Every image's number and vectors, region × number, in the order of shards."""
+    _, width, regions = shape
+    table = read_part(atlas, images, ["shard", "shard_row"])
+    shards = pc.index_in(table["shard"], value_set=pa.array([receipt.shard for receipt in receipts])).to_numpy()
+    rows = table["shard_row"].to_numpy()
+    order = np.argsort(shards, kind="stable")
+    ends = np.searchsorted(shards[order], np.arange(len(receipts) + 1))
+    for receipt, first, last in zip(receipts, ends, ends[1:], strict=False):
+        image_of_row = np.full(receipt.forward_count, -1)
+        image_of_row[rows[order[first:last]]] = order[first:last]
+        stored = pq.ParquetFile(atlas / receipt.embeddings.path, buffer_size=_BUFFER_BYTES)
+        start = 0
+        for batch in stored.iter_batches(_BATCH_IMAGES * regions, columns=["vector"]):
+            vectors = batch["vector"].flatten().to_numpy().reshape(-1, regions, width)
+            for image, own in zip(image_of_row[start:].tolist(), vectors, strict=False):
+                if image >= 0:
+                    yield image, own
+            start += len(vectors)
+    pa.default_memory_pool().release_unused()

@@ -10,7 +10,9 @@ from typing import NoReturn
 from pipelines.catalogue import known_ids, pending_files
 from pipelines.config import IndexConfig
 from pipelines.corpus import CorpusFile, Listing
-from pipelines.scan import ScanPlan, Shard
+from pipelines.patch_index import build_memory
+from pipelines.scan import ScanPlan
+from pipelines.shards import Shard
 from pipelines.storage import read_manifest, read_measured, read_receipts
 from pipelines.vision.embedding import cell_regions
 from pipelines.vision.models import choose_layers, load_model
@@ -61,11 +63,12 @@ class Plan:
         return cut_shards(self.pending, self.config.shard_size or min(_SHARD_FILES, max(1, -(-even // batch)) * batch))
 
     def forecast(self) -> dict[str, int]:
-        """Rows and bytes of the finished atlas, and the files still to be read."""
+        """Rows and bytes of the finished atlas, the files still to be read, and memory to index its patches."""
         files = len(self.listing.files)
         rows = files * self.cells_per_image
         embed = next(layer for layer in self.scan.layers if layer.name == self.scan.embed_layer)
-        vector_bytes = 2 * 2 * len(cell_regions(embed.grid)) * embed.units
+        regions = len(cell_regions(embed.grid))
+        vector_bytes = 2 * 2 * regions * embed.units
         return {
             "files": files,
             "pending_files": len(self.pending),
@@ -75,6 +78,7 @@ class Plan:
             + rows * _BYTES_PER_CELL
             + self.cells_per_image * _BYTES_PER_UNIT
             + files * (_BYTES_PER_FILE + vector_bytes),
+            "patch_index_memory_bytes": build_memory(files * regions, embed.units),
         }
 
 

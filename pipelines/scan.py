@@ -8,31 +8,34 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
-import pyarrow as pa
 import torch
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
 
 from pipelines.corpus import CorpusFile
-from pipelines.storage import write_model, write_table
+from pipelines.shards import Embeddings, LayerPeaks, ReadFile, ScannedImage, ScannedShard, Shard, write_shard
 from pipelines.vision.device import choose_device, settle_process
 from pipelines.vision.embedding import cell_regions, pool, region_boxes
+from pipelines.vision.fusing import find_fusions
 from pipelines.vision.models import load_model
 from pipelines.vision.preprocessing import Pixels, Prepared, normalise, prepare
+from pipelines.vision.receptive_fields import dead_leaves
 from pipelines.vision.recording import record
 from pipelines.vision.reduction import Peaks, peaks
-from schemas import layout, tables
+from pipelines.vision.sketches import packed, sketch
+from schemas import tables
 from schemas.errors import PictureError
-from schemas.geometry import Box
-from schemas.manifest import BLOCK_UNITS, ModelEntry, Preprocessing, Receipt
+from schemas.manifest import ModelEntry, Preprocessing, Receipt
 from schemas.units import LayerSpec
 
 _PREFETCHED_BATCHES = 2
 
-Forwarded = tuple[dict[str, Peaks], Tensor]
-"""Of one batch: peaks by layer, and pooled vectors (image, region, unit) of the embedding layer."""
+Result = TypeVar("Result")
+Read = tuple[ReadFile, Prepared | None]
+"""A file, and its picture if its forward may still have to run."""
 
 
 @dataclass(frozen=True)
@@ -52,209 +55,160 @@ class ScanPlan:
     most_pixels: int
     known_ids: frozenset[str]
     """Images that an earlier version already holds: their files are noted, their forwards not run again."""
+    decoder_count: int = 0
+    """Threads that decode ahead of the forward; 0: files are read ahead, but decoded between forwards, which is 4 %
+    faster on a single core."""
 
 
 @dataclass(frozen=True)
-class Shard:
-    """The files that one worker scans as one unit of work and one commit."""
+class Forwarded:
+    """What one batch gives: peaks by layer, pooled vectors of the embedding layer, and sketches."""
 
-    name: str
-    files: tuple[CorpusFile, ...]
-
-
-@dataclass(frozen=True)
-class _Read:
-    """A file's content: an image id with what the network needs, or the reason why not."""
-
-    file: CorpusFile
-    image_id: str = ""
-    prepared: Prepared | None = None
-    reason: str = ""
+    peaks: dict[str, Peaks]
+    vectors: Float[Tensor, "image region unit"]
+    brighter: Bool[Tensor, "image 16 16"]
+    tint: UInt8[Tensor, "image 3"]
 
 
 class Scanner:
     """Scans shards with one loaded model; a worker makes one and calls it once per shard."""
 
     def __init__(self, plan: ScanPlan) -> None:
-        settle_process()
         self.plan = plan
         self.device = choose_device(plan.device)
+        settle_process()
         self.model = load_model(plan.model.spec, plan.model.weights)
         self.model.module.to(self.device)
         self.layers = {layer.name: layer for layer in plan.layers}
-        self.regions = cell_regions(self.layers[plan.embed_layer].grid)
+        self.embed_layer = self.layers[plan.embed_layer]
+        self.regions = cell_regions(self.embed_layer.grid)
+        watched = dead_leaves(2, self.model.input_shape, np.random.default_rng(0)).to(self.device)
+        self.fusions = find_fusions(self.model.module, list(self.layers), watched)
 
     def __call__(self, shard: Shard) -> Receipt:
         """Write the shard's tables, then its receipt; returns the receipt."""
         started = time.monotonic()
-        found = _Found(self.plan, shard)
-        recorded: list[Forwarded] = []
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode") as decoder:
-            reads = _prefetch(decoder, self._read, shard.files, _PREFETCHED_BATCHES * self.plan.batch_size)
-            new = found.new_images(reads)
+        files: list[ReadFile] = []
+        images: list[ScannedImage] = []
+        found: list[Forwarded] = []
+        with ThreadPoolExecutor(max(1, self.plan.decoder_count), thread_name_prefix="read") as threads:
+            new = _new_images(self._reads(threads, shard.files), files)
             while batch := list(islice(new, self.plan.batch_size)):
-                recorded.append(self.forward([prepared.pixels for prepared in batch]))
-        return found.write(recorded, region_boxes(self.layers[self.plan.embed_layer]), started)
+                forwarded = self.forward([prepared.pixels for _, prepared in batch])
+                found.append(forwarded)
+                images += [
+                    ScannedImage(
+                        image_id, seen.format, seen.mode, seen.placement, packed(brighter), bytes(tint.tolist())
+                    )
+                    for (image_id, seen), brighter, tint in zip(batch, forwarded.brighter, forwarded.tint, strict=True)
+                ]
+        scanned = ScannedShard(
+            shard.name,
+            files,
+            images,
+            [_layer_peaks(layer, [one.peaks[layer.name] for one in found]) for layer in self.plan.layers],
+            self._embeddings(found),
+        )
+        seconds = round(time.monotonic() - started, 3)
+        return write_shard(self.plan.atlas, self.plan.atlas_key, scanned, self.about_forward, seconds)
+
+    @property
+    def about_forward(self) -> str:
+        """How forwards run here, in words for the manifest."""
+        return f"{self.device.type}, {self.plan.precision}, channels last, {self.fusions}"
 
     def forward(self, pixels: list[Pixels]) -> Forwarded:
         """Peaks of every layer and pooled vectors of the embedding layer, for up to one batch of pictures.
 
-        The batch is filled up to its fixed size, so that a picture's values do not depend on its company.
+        The batch is filled up to its fixed size, so that a picture's values do not depend on its company. What is
+        found on a GPU is copied while it computes, and waited for once.
         """
-        count = len(pixels)
-        batch = torch.zeros(self.plan.batch_size, *pixels[0].shape, dtype=torch.uint8)
-        torch.stack(pixels, out=batch[:count])
+        count, on_gpu = len(pixels), self.device.type == "cuda"
+        channels, height, width = pixels[0].shape
+        lines = torch.zeros(self.plan.batch_size, height, width, channels, dtype=torch.uint8, pin_memory=on_gpu)
+        torch.stack([one.permute(1, 2, 0) for one in pixels], out=lines[:count])
+        batch = lines.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
         embedded: list[Tensor] = []
 
         def keep(layer: str, output: Tensor) -> Peaks:
             if layer == self.plan.embed_layer:
-                embedded.append(pool(output, self.layers[layer], self.regions))
+                embedded.append(pool(output, self.embed_layer, self.regions))
             return peaks(output, layer)
 
-        half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.plan.precision == "bf16")
-        with torch.inference_mode(), half, record(self.model.module, list(self.layers), keep) as recorded:
-            self.model.module(normalise(batch.to(self.device), self.plan.preprocessing))
-        found = {
-            layer: Peaks(activation[:count].cpu(), location[:count].cpu())
-            for layer, (activation, location) in recorded.items()
-        }
-        return found, embedded[0][:count].cpu()
+        def fetched(values: Tensor) -> Tensor:
+            return values[:count].to("cpu", non_blocking=True)
 
-    def _read(self, file: CorpusFile) -> _Read:
+        half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.plan.precision == "bf16")
+        module = self.model.module
+        with torch.inference_mode():
+            with half, record(module, list(self.layers), keep) as recorded, self.fusions.running():
+                module(normalise(batch, self.plan.preprocessing))
+            found = Forwarded(
+                {layer: Peaks(*map(fetched, pair)) for layer, pair in recorded.items()},
+                fetched(embedded[0]),
+                *map(fetched, sketch(batch)),
+            )
+        if on_gpu:
+            torch.cuda.synchronize(self.device)
+        return found
+
+    def _reads(self, threads: ThreadPoolExecutor, files: Sequence[CorpusFile]) -> Iterator[Read]:
+        """The files in order, read and perhaps decoded ahead of the forward."""
+        ahead = _PREFETCHED_BATCHES * self.plan.batch_size
+        if self.plan.decoder_count:
+            return _prefetch(threads, lambda file: self._decoded(self._loaded(file)), files, ahead)
+        return map(self._decoded, _prefetch(threads, self._loaded, files, ahead))
+
+    def _loaded(self, file: CorpusFile) -> tuple[ReadFile, bytes]:
         try:
             data = (self.plan.corpus / file.path).read_bytes()
-            image_id = hashlib.sha256(data).hexdigest()
-            if image_id in self.plan.known_ids:
-                return _Read(file, image_id)
-            return _Read(file, image_id, prepare(data, self.plan.preprocessing, self.plan.most_pixels))
-        except PictureError as error:
-            return _Read(file, reason=str(error))
         except OSError as error:
-            return _Read(file, reason=f"{tables.UNREADABLE}: {error.strerror}")
+            return ReadFile(file, reason=f"{tables.UNREADABLE}: {error.strerror}"), b""
+        return ReadFile(file, hashlib.sha256(data).hexdigest()), data
 
+    def _decoded(self, loaded: tuple[ReadFile, bytes]) -> Read:
+        read, data = loaded
+        if read.reason or read.image_id in self.plan.known_ids:
+            return read, None
+        try:
+            return read, prepare(data, self.plan.preprocessing, self.plan.most_pixels)
+        except PictureError as error:
+            return ReadFile(read.file, reason=str(error)), None
 
-class _Found:
-    """The rows that a shard gathers while it is read, and how they are written."""
-
-    def __init__(self, plan: ScanPlan, shard: Shard) -> None:
-        self.plan, self.shard = plan, shard
-        self.files: list[dict[str, object]] = []
-        self.scanned: list[dict[str, object]] = []
-        self.placed: list[Prepared] = []
-        self.skipped: list[dict[str, object]] = []
-
-    def new_images(self, reads: Iterator[_Read]) -> Iterator[Prepared]:
-        """Note every file; yield the pictures whose forward is still to run."""
-        seen: set[str] = set()
-        for read in reads:
-            file = read.file
-            address = {"path": file.path, "size_bytes": file.size_bytes, "modified_ns": file.modified_ns}
-            if read.reason:
-                self.skipped.append({**address, "reason": read.reason})
-                continue
-            self.files.append({**address, "label": file.label, "image_id": read.image_id})
-            if read.prepared is None or read.image_id in seen:
-                continue
-            seen.add(read.image_id)
-            self.scanned.append(_image_row(len(self.scanned), read.image_id, read.prepared))
-            self.placed.append(read.prepared)
-            yield read.prepared
-
-    def write(self, recorded: list[Forwarded], regions: list[Box], started: float) -> Receipt:
-        """Write all tables and, last, the receipt that makes them count."""
-        root, name, embed = self.plan.atlas, self.shard.name, self.plan.embed_layer
-        rows_per_block = BLOCK_UNITS * max(1, len(self.placed))
-        peak_parts = {
-            layer.name: write_table(
-                root,
-                layout.peaks(layer.name, name),
-                _peaks_table(layer, [found[layer.name] for found, _ in recorded]),
-                rows_per_block,
-            )
-            for layer in self.plan.layers
-        }
-        width = next(layer.units for layer in self.plan.layers if layer.name == embed)
-        vectors = [pooled for _, pooled in recorded] or [torch.empty(0, len(regions), width)]
-        boxes = [[prepared.placement.to_image(box) for box in regions] for prepared in self.placed]
-        receipt = Receipt(
-            shard=name,
-            atlas_key=self.plan.atlas_key,
-            files=write_table(root, layout.files(name), pa.Table.from_pylist(self.files, tables.FILES)),
-            scanned=write_table(root, layout.scanned(name), pa.Table.from_pylist(self.scanned, tables.SCANNED)),
-            skipped=write_table(root, layout.skipped(name), pa.Table.from_pylist(self.skipped, tables.SKIPPED)),
-            peaks=peak_parts,
-            embeddings=write_table(root, layout.embeddings(embed, name), _embeddings_table(torch.cat(vectors), boxes)),
-            forward_count=len(self.placed),
-            seconds=round(time.monotonic() - started, 3),
-        )
-        write_model(root, layout.receipt(name), receipt)
-        return receipt
+    def _embeddings(self, found: list[Forwarded]) -> Embeddings:
+        empty = np.empty((0, len(self.regions), self.embed_layer.units), np.float16)
+        vectors = np.concatenate([empty, *(one.vectors.to(torch.float16).numpy() for one in found)])
+        return Embeddings(self.embed_layer.name, vectors, region_boxes(self.embed_layer))
 
 
 def _prefetch(
-    decoder: ThreadPoolExecutor, read: Callable[[CorpusFile], _Read], files: Sequence[CorpusFile], count: int
-) -> Iterator[_Read]:
-    """Read files in order on the decoder's thread, at most `count` of them ahead of the forward."""
+    threads: ThreadPoolExecutor, read: Callable[[CorpusFile], Result], files: Sequence[CorpusFile], count: int
+) -> Iterator[Result]:
+    """Read files in order on threads, at most `count` of them ahead."""
     remaining = iter(files)
-    ahead = deque(decoder.submit(read, file) for file in islice(remaining, count))
+    ahead = deque(threads.submit(read, file) for file in islice(remaining, count))
     while ahead:
         result = ahead.popleft().result()
-        ahead.extend(decoder.submit(read, file) for file in islice(remaining, 1))
+        ahead.extend(threads.submit(read, file) for file in islice(remaining, 1))
         yield result
 
 
-def _image_row(row: int, image_id: str, prepared: Prepared) -> dict[str, object]:
-    placement = prepared.placement
-    return {
-        "row": row,
-        "image_id": image_id,
-        "format": prepared.format,
-        "mode": prepared.mode,
-        "height_px": placement.image.height,
-        "width_px": placement.image.width,
-        "resized_height_px": placement.resized.height,
-        "resized_width_px": placement.resized.width,
-        "crop_row": placement.crop.row,
-        "crop_col": placement.crop.col,
-        "gradient_hash": _gradient_hash(prepared.pixels),
-        "tint": bytes(prepared.pixels.float().mean((1, 2)).expand(3).round().to(torch.uint8).tolist()),
-    }
+def _new_images(reads: Iterator[Read], files: list[ReadFile]) -> Iterator[tuple[str, Prepared]]:
+    """Note every file; yield the pictures whose forward is still to run, with their ids."""
+    seen: set[str] = set()
+    for read, prepared in reads:
+        files.append(read)
+        if prepared is not None and read.image_id not in seen:
+            seen.add(read.image_id)
+            yield read.image_id, prepared
 
 
-def _gradient_hash(pixels: Pixels) -> bytes:
-    """256 bits: where a 16 × 17 thumbnail grows brighter to the right by more than one level in 255."""
-    grey = pixels.float().mean(0, keepdim=True)
-    thumbnail = adaptive_avg_pool2d(grey, (16, 17))[0].numpy()
-    return np.packbits(np.diff(thumbnail, axis=1) > 1).tobytes()
-
-
-def _peaks_table(layer: LayerSpec, found: list[Peaks]) -> pa.Table:
-    """Every cell of units × images, sorted by unit, then image."""
+def _layer_peaks(layer: LayerSpec, found: list[Peaks]) -> LayerPeaks:
+    activation = [part.activation.numpy() for part in found]
+    location = [part.location.numpy() for part in found]
     empty = np.empty((0, layer.units))
-    activation = np.concatenate([empty, *(part.activation.numpy() for part in found)]).astype(np.float32)
-    location = np.concatenate([empty, *(part.location.numpy() for part in found)]).astype(np.int64)
-    row, col = np.divmod(location - layer.prefix_tokens, layer.grid.width)
-    special = location < layer.prefix_tokens
-    row[special], col[special] = tables.TOKEN_ROW, location[special]
-    count = len(activation)
-    columns = [
-        np.repeat(np.arange(layer.units, dtype=np.int32), count),
-        np.tile(np.arange(count, dtype=np.int32), layer.units),
-        activation.T.ravel(),
-        row.T.ravel().astype(np.int16),
-        col.T.ravel().astype(np.int16),
-    ]
-    return pa.table([pa.array(column) for column in columns], schema=tables.PEAKS)
-
-
-def _embeddings_table(vectors: Tensor, boxes: list[list[Box]]) -> pa.Table:
-    count, region_count, width = vectors.shape
-    flat = np.array(boxes, dtype=np.int32).reshape(count * region_count, 4)
-    halves = pa.array(vectors.to(torch.float16).numpy().ravel())
-    columns = [
-        pa.array(np.repeat(np.arange(count, dtype=np.int32), region_count)),
-        pa.array(np.tile(np.arange(region_count, dtype=np.int16), count)),
-        *(pa.array(flat[:, side]) for side in range(4)),
-        pa.FixedSizeListArray.from_arrays(halves, width),
-    ]
-    return pa.table(columns, schema=tables.embeddings(width))
+    return LayerPeaks(
+        layer,
+        np.concatenate([empty, *activation]).astype(np.float32),
+        np.concatenate([empty, *location]).astype(np.int64),
+    )

@@ -56,13 +56,21 @@ def write_table(root: Path, path: str, table: pa.Table, row_group_size: int | No
     return write_atomically(root, path, write, table.num_rows)
 
 
-def parquet_writer(file: Path, schema: pa.Schema, image_encoding: str = _SPLIT) -> pq.ParquetWriter:
+def parquet_writer(
+    file: Path, schema: pa.Schema, image_encoding: str = _SPLIT, keep_statistics: bool | list[str] = True
+) -> pq.ParquetWriter:
     """A Parquet writer; `image` is delta-encoded where it ascends, byte-split where it is permuted."""
     chosen = {**_ENCODINGS, "image": image_encoding}
     encodings = {name: chosen[name] for name in schema.names if name in chosen}
     plain = [name for name in schema.names if name not in encodings]
     return pq.ParquetWriter(
-        file, schema, compression="zstd", compression_level=1, column_encoding=encodings, use_dictionary=plain
+        file,
+        schema,
+        compression="zstd",
+        compression_level=1,
+        column_encoding=encodings,
+        use_dictionary=plain,
+        write_statistics=keep_statistics,
     )
 
 

@@ -73,7 +73,7 @@ def verify(atlas: Path, sample: int, seed: int, corpus: Path | None = None) -> V
             if hashlib.sha256(data).hexdigest() != row["image_id"]:
                 faults.append(Fault("picture", row["path"], "edited since it was indexed"))
                 continue
-            found, _ = scanner.forward([prepare(data, manifest.preprocessing).pixels])
+            found = scanner.forward([prepare(data, manifest.preprocessing).pixels]).peaks
         except OSError as error:
             faults.append(Fault("picture", row["path"], f"cannot be read: {error.strerror}"))
             continue
@@ -89,7 +89,8 @@ def verify(atlas: Path, sample: int, seed: int, corpus: Path | None = None) -> V
 
 
 def _parts(manifest: Manifest) -> Iterator[Part]:
-    yield from (manifest.images, manifest.skipped, manifest.hot, manifest.patches.vectors)
+    hot = manifest.hot
+    yield from (manifest.images, manifest.skipped, hot.database, hot.images, manifest.patches.vectors)
     if manifest.patches.index is not None:
         yield manifest.patches.index
     for layer in manifest.layers:

@@ -65,3 +65,7 @@ def index(layer: str, version: str) -> str:
 
 def hot(version: str) -> str:
     return f"hot-{version}.duckdb"
+
+
+def hot_images(version: str) -> str:
+    return f"hot-images-{version}.arrow"

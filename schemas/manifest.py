@@ -12,7 +12,7 @@ from schemas.units import LayerSpec
 
 FORMAT_VERSION = 1
 BLOCK_UNITS = 16
-"""Units in one ranked file; a question reads one file of at most this many row groups."""
+"""Units in one ranked file, and in one row group of the peaks that it is ranked from."""
 _MEND = "delete manifest.json and run the index command again: finished shards are kept"
 
 
@@ -65,6 +65,8 @@ class Receipt(Entry):
     peaks: dict[str, Part]
     embeddings: Part
     forward_count: int
+    forward: str
+    """How its forwards ran: device, precision, what was fused."""
     seconds: float
 
     def parts(self) -> list[Part]:
@@ -85,7 +87,7 @@ class LayerEntry(Entry):
 
 
 class PatchIndex(Entry):
-    """The FAISS index over pooled embeddings; `recall_at_10` was measured against exact search at build time."""
+    """The FAISS index over pooled embeddings, and how to ask it for ten images; more images take as much more."""
 
     layer: str
     width: int
@@ -95,7 +97,21 @@ class PatchIndex(Entry):
     factory: str
     exact: bool
     recall_at_10: float
+    """Share of the ten best other images that are found, measured at build time against exact search over the full
+    vectors, for 1,000 of them."""
     probes: int
+    """Lists of the index that are searched for ten images; 0 where search is exact."""
+    short_list: int = 200
+    """Its candidates that are scored again with the full vectors (200 where a manifest does not tell)."""
+
+
+class Hot(Entry):
+    """What answers look up; rebuildable from the images table."""
+
+    database: Part
+    images: Part
+    ranks: int
+    """First ranks of every unit in the database; 0 where a unit's ranked rows are few anyway."""
 
 
 class CorpusEntry(Entry):
@@ -123,7 +139,7 @@ class Manifest(Entry):
     layers: list[LayerEntry]
     images: Part
     skipped: Part
-    hot: Part
+    hot: Hot
     patches: PatchIndex
     shards: list[Receipt]
     forward_count: int

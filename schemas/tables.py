@@ -74,6 +74,15 @@ IMAGES = pa.schema(
 )
 """One row per image of a sealed version, in order of its number."""
 
+_NUMBERED = {
+    "path": _column("path", pa.large_string(), "path of the file below the corpus root"),
+    "image_id": _column("image_id", pa.large_string(), "SHA-256 of the image's bytes, hexadecimal"),
+    "label": _column("label", pa.int32(), "position among all labels in ascending order, −1 if none"),
+    "duplicate_group": _column("duplicate_group", pa.int32(), "number of the image that names the group, −1 if none"),
+}
+HOT_IMAGES = pa.schema([_NUMBERED.get(field.name, field) for field in IMAGES])
+"""The same rows as answers read them, in a memory-mapped Arrow file: row n is image n."""
+
 _UNIT = _column("unit", pa.int32(), "channel of the layer")
 _PEAK = [
     _column("activation", pa.float32(), "the unit's maximum over all locations of the image"),
@@ -92,7 +101,8 @@ RANKED = pa.schema(
         *_PEAK,
     ]
 )
-"""What questions read: the finite peaks of a block of units, one row group per unit, in rank order."""
+"""What questions read: the finite peaks of a block of units, in rank order; a row group holds one unit's ranks from
+one to another: a few first ones, more, the rest."""
 
 _TOP_LABEL = pa.struct([("label", pa.string()), ("count", pa.int32()), ("share", pa.float64()), ("lift", pa.float64())])
 

@@ -1,10 +1,9 @@
-"""An opened atlas, read-only: every SQL statement lives here."""
+"""An opened atlas, read-only: what it holds, by layer, unit and image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,16 +11,16 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from schemas import layout, tables
-from schemas.errors import AtlasError, NotFoundError, UsageError, listing
+from schemas.errors import AtlasError, NotFoundError, listing
 from schemas.geometry import Location, Placement, Size
-from schemas.manifest import BLOCK_UNITS, LayerEntry, Manifest, Receipt, parse_manifest
+from schemas.manifest import BLOCK_UNITS, LayerEntry, Manifest, parse_manifest
 from schemas.units import UnitId
 from schemas.web import AtlasRow, ImageRow, LayerRow, SkippedRow
+from services.boxes import LayerBoxes
+from services.catalogue import Catalogue
 from services.database import Database, Row
-
-_IMAGE_COLUMNS = ", ".join(tables.IMAGES.names)
-_KEYS = {"desc": "rank", "asc": "-rank", "random": "hash(image::VARCHAR || ?)"}
-"""What each order sorts by, ascending; unique within a unit, so it is also the cursor."""
+from services.peaks import ScannedPeaks
+from services.ranks import RankedUnit
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Statistics:
 class Atlas:
     """One sealed version of an atlas. Raises NotFoundError if there is none, AtlasError if parts are missing.
 
-    A question that takes longer than `question_timeout_s` raises BusyError (None: as long as it takes).
+    A database statement that takes longer than `question_timeout_s` raises BusyError (None: as long as it takes).
     """
 
     def __init__(self, root: str | Path, question_timeout_s: float | None = None) -> None:
@@ -49,7 +48,12 @@ class Atlas:
         self.manifest: Manifest = parse_manifest(path.read_text(errors="replace"), str(root))
         self.name = self.root.resolve().name
         self.version = self.manifest.version
-        self._database = Database(self.root, self.manifest.hot.path, question_timeout_s)
+        self._database = Database(self.root, self.manifest.hot.database.path, question_timeout_s)
+        self.catalogue = Catalogue(self.root, self.manifest, self._database)
+        self._peaks = ScannedPeaks(self.root, self.manifest)
+        self._units: dict[str, pa.Table] = {}
+        self._statistics: dict[str, Statistics] = {}
+        self._boxes: dict[str, LayerBoxes] = {}
 
     def close(self) -> None:
         """End what runs beside the questions."""
@@ -122,165 +126,67 @@ class Atlas:
         row: Row = self.units(unit.layer).slice(unit.channel, 1).to_pylist()[0]
         return row
 
-    # ranked peaks
+    # peaks
 
-    def ranked(
-        self,
-        unit: UnitId,
-        order: str,
-        ranks: tuple[int, int],
-        label: str | None,
-        seed: int,
-        after: int | None,
-        limit: int,
+    def ranked(self, unit: UnitId) -> RankedUnit:
+        """The unit's images in rank order, for one question."""
+        position = self.manifest.layers.index(self.layer(unit.layer))
+        file = str(self.root / self._ranked_part(unit))
+        return RankedUnit(self._database, file, position, unit.channel, self.manifest.hot.ranks)
+
+    def shuffled(
+        self, unit: UnitId, ranks: tuple[int, int], label: str | None, seed: int, after: int | None, limit: int
     ) -> list[Row]:
-        """Rows of a unit's ranked table with their sort `key`, from behind the key `after` on."""
-        if label is None:
-            ranks = _narrowed(ranks, order, after, limit)
-        parameters: list[Any] = [str(seed)] if order == "random" else []
-        parameters += [self._ranked_file(unit), unit.channel, *ranks, label, label]
+        """Some ranks of a unit in an order that depends on the seed alone, from behind `key` after on."""
+        file = str(self.root / self._ranked_part(unit))
         return self._database.rows(
-            f"SELECT * FROM (SELECT {_KEYS[order]} AS key, rank, image, activation, row, col FROM read_parquet(?) "
+            "SELECT * FROM (SELECT hash(image::VARCHAR || ?) AS key, rank FROM read_parquet(?) "
             "WHERE unit = ? AND rank BETWEEN ? AND ? "
             "AND (? IS NULL OR image IN (SELECT image FROM images WHERE label = ?))) "
             "WHERE ? IS NULL OR key > ? ORDER BY key LIMIT ?",
-            [*parameters, after, after, limit],
+            [str(seed), file, unit.channel, *ranks, label, label, after, after, limit],
         )
-
-    def group_leaders(
-        self, unit: UnitId, groups: Sequence[str], ranks: tuple[int, int], label: str | None, order: str
-    ) -> dict[str, int]:
-        """For each duplicate group the rank of its first member among the filtered rows of a unit."""
-        first = "max" if order == "asc" else "min"
-        rows = self._database.rows(
-            f"SELECT duplicate_group, {first}(rank) AS rank FROM read_parquet(?) AS ranked "
-            "JOIN images USING (image) WHERE unit = ? AND rank BETWEEN ? AND ? "
-            "AND duplicate_group IN (SELECT unnest(?)) AND (? IS NULL OR label = ?) GROUP BY duplicate_group",
-            [self._ranked_file(unit), unit.channel, *ranks, list(groups), label, label],
-        )
-        return {row["duplicate_group"]: row["rank"] for row in rows}
-
-    def first_ranks(self, unit: UnitId, activations: Sequence[float]) -> dict[float, int]:
-        """For each activation that occurs the first rank that has it."""
-        rows = self._database.rows(
-            "SELECT activation, min(rank) AS rank FROM read_parquet(?) "
-            "WHERE unit = ? AND activation IN (SELECT unnest(?::FLOAT[])) GROUP BY activation",
-            [self._ranked_file(unit), unit.channel, list(activations)],
-        )
-        return {row["activation"]: row["rank"] for row in rows}
-
-    def counts_above(self, layer: str, units: Sequence[int], activations: Sequence[float]) -> dict[int, int]:
-        """For each unit of a layer how many images peak above its given activation."""
-        entry = self.layer(layer)
-        blocks = sorted({unit // BLOCK_UNITS for unit in units})
-        files = [str(self.root / entry.ranked[block].path) for block in blocks]
-        rows = self._database.rows(
-            "SELECT asked.unit, count(ranked.rank) AS above FROM "
-            "(SELECT unnest(?::INTEGER[]) AS unit, unnest(?::FLOAT[]) AS activation) AS asked "
-            "LEFT JOIN read_parquet(?) AS ranked ON ranked.unit = asked.unit "
-            "AND ranked.activation > asked.activation GROUP BY asked.unit",
-            [list(units), list(activations), files],
-        )
-        return {row["unit"]: row["above"] for row in rows}
-
-    def activations(self, unit: UnitId) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """All finite peaks of a unit in descending order."""
-        columns = self._database.columns(
-            "SELECT activation FROM read_parquet(?) WHERE unit = ? ORDER BY rank",
-            [self._ranked_file(unit), unit.channel],
-        )
-        return columns["activation"]
-
-    def peak(self, unit: UnitId, image: Row) -> Row:
-        """Where and how strongly a unit peaks on one image of the corpus."""
-        self.unit(unit)
-        receipt = self._receipt(image)
-        rows = self._database.rows(
-            "SELECT activation, row, col FROM read_parquet(?) WHERE unit = ? AND image = ?",
-            [str(self.root / receipt.peaks[unit.layer].path), unit.channel, image["shard_row"]],
-        )
-        return rows[0]
 
     def first_images(self, layer: str, units: Sequence[int]) -> dict[int, Row]:
         """For each of some units of a layer the image of rank 0."""
-        if not units:
-            return {}
-        entry = self.layer(layer)
-        files = [str(self.root / entry.ranked[block].path) for block in sorted({unit // BLOCK_UNITS for unit in units})]
-        first = self._database.rows(
-            "SELECT unit, image FROM read_parquet(?) WHERE rank = 0 AND unit IN (SELECT unnest(?))",
-            [files, list(units)],
-        )
-        images = self.images(sorted({row["image"] for row in first}))
-        return {row["unit"]: images[row["image"]] for row in first}
+        first = [self.ranked(UnitId(layer, unit)).at(["image"], np.zeros(1, np.int64))[0][0] for unit in units]
+        return dict(zip(units, self.catalogue.rows(first), strict=True))
 
-    def cells(self, image: Row) -> dict[str, pa.Table]:
-        """By layer the peaks of every unit on one image of the corpus, in order of channels."""
-        receipt = self._receipt(image)
-        found = {}
-        for entry in self.manifest.layers:
-            name = entry.spec.name
-            columns = self._database.columns(
-                "SELECT unit, activation, row, col FROM read_parquet(?) WHERE image = ? ORDER BY unit",
-                [str(self.root / receipt.peaks[name].path), image["shard_row"]],
-            )
-            found[name] = pa.table(columns)
-        return found
+    def locations(self, layer: str, channels: Sequence[int], image: Row) -> dict[int, Location]:
+        """Where some units of a layer peak on one image of the corpus."""
+        return self._peaks.locations(self.layer(layer), channels, image)
+
+    def activations(self, layer: str, image: Row) -> NDArray[np.float32]:
+        """The peaks of all units of a layer on one image of the corpus, in order of channels."""
+        return self._peaks.activations(self.layer(layer), image)
+
+    def boxes(self, layer: str) -> LayerBoxes:
+        """The boxes of all locations of a layer."""
+        if layer not in self._boxes:
+            self._boxes[layer] = LayerBoxes(self.layer(layer).spec)
+        return self._boxes[layer]
 
     # images
 
     def images(self, numbers: Sequence[int]) -> dict[int, Row]:
         """Rows of the images table by number."""
-        if not numbers:
-            return {}
-        rows = self._database.rows(
-            f"SELECT {_IMAGE_COLUMNS} FROM images WHERE image IN ({', '.join('?' * len(numbers))})", list(numbers)
-        )
-        return {row["image"]: row for row in rows}
+        return dict(zip(numbers, self.catalogue.rows(numbers), strict=True))
 
     def find_image(self, reference: str) -> Row:
-        """The image with this id, an unambiguous beginning of it (at least 6 digits), or this path.
-
-        Raises NotFoundError if there is none, UsageError if several begin so.
-        """
-        rows = self._images_at(reference)
-        if not rows and len(reference) >= 6:
-            rows = self._database.rows(
-                f"SELECT {_IMAGE_COLUMNS} FROM images WHERE image_id >= ? AND image_id < ? LIMIT 2",
-                [reference, reference + "g"],
-            )
-        if not rows:
-            raise NotFoundError(
-                f"image {reference!r} is not among the {self.manifest.corpus.image_count} of this atlas; "
-                "give its id, the first digits of it, or its path below the corpus root"
-            )
-        if len(rows) > 1:
-            raise UsageError(f"several images begin with {reference!r}; give more digits")
-        return rows[0]
+        """The image with this id, an unambiguous beginning of it, or this path."""
+        return self.catalogue.find(reference)
 
     def image_by_path(self, path: str) -> Row:
         """The image of this file below the corpus root; raises NotFoundError."""
-        rows = self._images_at(path)
-        if not rows:
-            raise NotFoundError(f"no image of this atlas has the path {path!r} below the corpus root")
-        return rows[0]
+        return self.catalogue.at_path(path)
 
     def image_list(self, label: str | None, after: int | None, limit: int) -> list[Row]:
         """Images in order of their numbers, from behind number `after` on."""
-        return self._database.rows(
-            f"SELECT {_IMAGE_COLUMNS} FROM images WHERE (? IS NULL OR label = ?) AND (? IS NULL OR image > ?) "
-            "ORDER BY image LIMIT ?",
-            [label, label, after, after, limit],
-        )
+        return self.catalogue.listed(label, after, limit)
 
     def image_by_id(self, image_id: str) -> Row | None:
         """The image whose bytes have this digest, if it is in the atlas."""
-        rows = self._database.rows(f"SELECT {_IMAGE_COLUMNS} FROM images WHERE image_id = ?", [image_id])
-        return rows[0] if rows else None
-
-    def labels(self) -> list[Row]:
-        """All labels with the number of their images."""
-        return self._database.rows("SELECT label, image_count FROM labels ORDER BY label", [])
+        return self.catalogue.by_id(image_id)
 
     @cached_property
     def skipped(self) -> list[SkippedRow]:
@@ -309,24 +215,8 @@ class Atlas:
             input=self.manifest.preprocessing.input,
         )
 
-    @cached_property
-    def _statistics(self) -> dict[str, Statistics]:
-        return {}
-
-    @cached_property
-    def _units(self) -> dict[str, pa.Table]:
-        return {}
-
-    def _ranked_file(self, unit: UnitId) -> str:
-        return str(self.root / self.layer(unit.layer).ranked[unit.channel // BLOCK_UNITS].path)
-
-    def _images_at(self, path: str) -> list[Row]:
-        return self._database.rows(
-            f"SELECT {_IMAGE_COLUMNS} FROM images WHERE image IN (SELECT image FROM files WHERE path = ?)", [path]
-        )
-
-    def _receipt(self, image: Row) -> Receipt:
-        return next(receipt for receipt in self.manifest.shards if receipt.shard == image["shard"])
+    def _ranked_part(self, unit: UnitId) -> str:
+        return self.layer(unit.layer).ranked[unit.channel // BLOCK_UNITS].path
 
     def _read_part(self, path: str) -> pa.Table:
         try:
@@ -347,15 +237,3 @@ def _arrays(units: pa.Table) -> Statistics:
         std=np.where(std > 0, std, 1.0),
         knots=knots,
     )
-
-
-def _narrowed(ranks: tuple[int, int], order: str, after: int | None, limit: int) -> tuple[int, int]:
-    """The ranks that the next `limit` rows must have where nothing but the rank selects them: no scan, no sort."""
-    first, last = ranks
-    if order == "desc":
-        first = first if after is None else max(first, after + 1)
-        return first, min(last, first + limit - 1)
-    if order == "asc":
-        last = last if after is None else min(last, -after - 1)
-        return max(first, last - limit + 1), last
-    return ranks

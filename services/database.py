@@ -30,7 +30,9 @@ class Database:
             self._connection.execute(f"ATTACH '{_quoted(root / hot)}' AS hot (READ_ONLY)")
         except duckdb.Error as error:
             raise AtlasError(f"part {hot} of atlas {root} is missing or damaged: {error}") from None
+        self._connection.execute("SET GLOBAL threads = 1")  # questions are short, and many come at once
         self._connection.execute("SET GLOBAL parquet_metadata_cache = true")
+        self._connection.execute("SET GLOBAL validate_external_file_cache = 'NO_VALIDATION'")  # parts never change
         self._connection.execute(f"SET GLOBAL allowed_directories = ['{_quoted(root.resolve())}/']")
         self._connection.execute("SET GLOBAL enable_external_access = false")
         self._connection.execute("SET GLOBAL lock_configuration = true")

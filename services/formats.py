@@ -4,6 +4,7 @@ import io
 import json
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
@@ -27,7 +28,13 @@ MEDIA_TYPES: dict[TableFormat, str] = {
 
 def json_text(content: Any) -> str:
     """One JSON document; NaN and infinities become null."""
-    return json.dumps(_plain(content), ensure_ascii=False, allow_nan=False)
+    try:
+        return _dump(content, default=vars)
+    except ValueError:
+        return _dump(_plain(content))
+
+
+_dump = partial(json.dumps, ensure_ascii=False, allow_nan=False, check_circular=False)
 
 
 def rows_as(rows: Sequence[BaseModel], kind: type[BaseModel], file_format: TableFormat) -> bytes:

@@ -1,15 +1,21 @@
 """What an image excites: its units by percentile."""
 
 import heapq
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from schemas import tables
 from schemas.geometry import Location, Placement
+from schemas.units import UnitId
 from schemas.web import ExplainPage, ExplainRow
 from services.atlas import Atlas
+from services.database import Row
+
+Activations = NDArray[np.float32]
 
 
 class Candidate(NamedTuple):
@@ -28,38 +34,78 @@ Cells = dict[str, pa.Table]
 """By layer, in order of channels: activation, row and col of every unit's peak on one picture."""
 
 
-def explain(atlas: Atlas, cells: Cells, placement: Placement, layer: str | None = None, limit: int = 20) -> ExplainPage:
+class PicturePeaks(Protocol):
+    """The peaks of every unit on one picture."""
+
+    def activations(self, layer: str) -> Activations: ...
+
+    def locations(self, layer: str, channels: list[int]) -> list[Location]: ...
+
+
+@dataclass(frozen=True)
+class StoredPeaks:
+    """Those of an image of the corpus; locations are read where they are asked for."""
+
+    atlas: Atlas
+    image: Row
+
+    def activations(self, layer: str) -> Activations:
+        return self.atlas.activations(layer, self.image)
+
+    def locations(self, layer: str, channels: list[int]) -> list[Location]:
+        found = self.atlas.locations(layer, channels, self.image)
+        return [found[channel] for channel in channels]
+
+
+@dataclass(frozen=True)
+class ComputedPeaks:
+    """Those of a picture from outside."""
+
+    cells: Cells
+
+    def activations(self, layer: str) -> Activations:
+        values: Activations = self.cells[layer]["activation"].to_numpy()
+        return values
+
+    def locations(self, layer: str, channels: list[int]) -> list[Location]:
+        return [Location(row["row"], row["col"]) for row in self.cells[layer].take(channels).to_pylist()]
+
+
+def explain(
+    atlas: Atlas, peaks: PicturePeaks, placement: Placement, layer: str | None = None, limit: int = 20
+) -> ExplainPage:
     """The units that a picture excites most unusually, by exact percentile over the corpus.
 
     Raw activations of different units cannot be compared, so units are ranked by the share of images whose peak
     is at most the picture's; equal shares by standard deviations above the unit's mean. Dead units and
     non-finite activations are left out.
     """
-    names = [atlas.layer(layer).spec.name] if layer else list(cells)
-    candidates = [row for name in names for row in _bounded(atlas, name, cells[name])]
+    names = [entry.spec.name for entry in ([atlas.layer(layer)] if layer else atlas.manifest.layers)]
+    candidates = [row for name in names for row in _bounded(atlas, name, peaks.activations(name))]
     enough = heapq.nlargest(limit, (row.at_least for row in candidates))
     near = [row for row in candidates if enough and row.at_most >= enough[-1]]
-    percentiles: dict[tuple[str, int], float] = {}
-    for name in names:
-        own = [row for row in near if row.layer == name]
-        above = atlas.counts_above(name, [row.channel for row in own], [row.activation for row in own]) if own else {}
-        percentiles |= {(name, row.channel): 1 - above[row.channel] / row.image_count for row in own}
+    percentiles = {(row.layer, row.channel): _percentile(atlas, row) for row in near}
     order = {name: position for position, name in enumerate(names)}
     near.sort(key=lambda row: (-percentiles[row.layer, row.channel], -row.deviation, order[row.layer], row.channel))
+    shown = near[:limit]
+    locations: dict[tuple[str, int], Location] = {}
+    for name in {row.layer for row in shown}:
+        channels = [row.channel for row in shown if row.layer == name]
+        found = peaks.locations(name, channels)
+        locations |= {(name, channel): location for channel, location in zip(channels, found, strict=True)}
     return ExplainPage(
         rows=[
-            _explain_row(atlas, placement, row, cells[row.layer], percentiles[row.layer, row.channel])
-            for row in near[:limit]
+            _explain_row(atlas, placement, row, locations[row.layer, row.channel], percentiles[row.layer, row.channel])
+            for row in shown
         ]
     )
 
 
-def _bounded(atlas: Atlas, layer: str, cells: pa.Table) -> list[Candidate]:
+def _bounded(atlas: Atlas, layer: str, peaks: Activations) -> list[Candidate]:
     """The units of a layer that a picture excites, with bounds of their percentiles from the stored knots."""
     shares, known = np.array(tables.KNOT_SHARES), atlas.statistics(layer)
-    activation = cells["activation"].to_numpy().astype(np.float64)
-    channels = np.flatnonzero(known.ranked & np.isfinite(activation))
-    activation, count = activation[channels], known.count[channels]
+    channels = np.flatnonzero(known.ranked & np.isfinite(peaks))
+    activation, count = peaks[channels].astype(np.float64), known.count[channels]
     passed = (known.knots[channels] <= activation[:, None]).sum(axis=1)
     at_least = np.where(passed == 0, 0.0, np.minimum(1, (np.floor(shares[passed - 1] * count) + 1) / count))
     at_most = np.where(passed == len(shares), 1.0, np.floor(np.append(shares, 1)[passed] * count) / count)
@@ -68,8 +114,13 @@ def _bounded(atlas: Atlas, layer: str, cells: pa.Table) -> list[Candidate]:
     return [Candidate(layer, *row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
-def _explain_row(atlas: Atlas, placement: Placement, row: Candidate, cells: pa.Table, percentile: float) -> ExplainRow:
-    location = Location(cells["row"][row.channel].as_py(), cells["col"][row.channel].as_py())
+def _percentile(atlas: Atlas, row: Candidate) -> float:
+    return 1 - atlas.ranked(UnitId(row.layer, row.channel)).above(row.activation) / row.image_count
+
+
+def _explain_row(
+    atlas: Atlas, placement: Placement, row: Candidate, location: Location, percentile: float
+) -> ExplainRow:
     return ExplainRow(
         layer=row.layer,
         channel=row.channel,

@@ -17,7 +17,7 @@ from services.atlas import Atlas
 from services.crops import read_image
 from services.database import Row
 from services.encoder import Encoded, Encoder, Turn
-from services.images import explain
+from services.images import ComputedPeaks, PicturePeaks, StoredPeaks, explain
 from services.search import PatchSearch, checked_box
 from services.striking import striking_units
 from services.units import patches
@@ -71,10 +71,10 @@ class Asked:
     def explain(self, subject: Subject, layer: str | None = None, limit: int = 20) -> ExplainPage:
         """The units that the picture excites most unusually, by percentile."""
         if subject.image is not None:
-            cells = self.atlas.cells(subject.image)
+            peaks: PicturePeaks = StoredPeaks(self.atlas, subject.image)
         else:
-            cells = self.encoder.cells(self._picture(subject))
-        return explain(self.atlas, cells, self.placement(subject), layer, limit)
+            peaks = ComputedPeaks(self.encoder.cells(self._picture(subject)))
+        return explain(self.atlas, peaks, self.placement(subject), layer, limit)
 
     def neighbors(self, subject: Subject, box: Box | None = None, limit: int = 9, exact: bool = False) -> NeighborPage:
         """The images with the patch most similar to a box of the picture (None: all that the network sees)."""

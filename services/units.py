@@ -24,6 +24,7 @@ from schemas.web import (
 from services import cursors
 from services.atlas import Atlas
 from services.database import Row
+from services.exemplars import Exemplars
 
 SORTS = ("channel", "maximum", "mean", "std", "median", "positive_share", "status", "nonfinite_count")
 STATUSES: tuple[str, ...] = get_args(UnitStatus)
@@ -43,30 +44,15 @@ def patches(atlas: Atlas, unit: UnitId, query: PatchQuery) -> PatchPage:
         return PatchPage(unit=str(unit), status=status, note=note, rows=[], next=None)
     question = f"{atlas.version} {unit} {query.model_dump_json(exclude={'limit', 'cursor'})}"
     after = cursors.decode(query.cursor, question)
-    ranks = rank_range(query.quantile, count)
-    kept: list[tuple[Row, Row]] = []
-    exhausted = False
-    while len(kept) <= query.limit and not exhausted:
-        wanted = query.limit + 1 - len(kept)
-        rows = atlas.ranked(unit, query.order, ranks, query.label, query.seed, after, wanted)
-        exhausted = len(rows) < wanted
-        if rows:
-            after = rows[-1]["key"]
-            images = atlas.images([row["image"] for row in rows])
-            candidates = [(row, images[row["image"]]) for row in rows]
-            kept += candidates if query.expand_duplicates else _leaders(atlas, unit, query, ranks, candidates)
-    page = kept[: query.limit]
-    spec = atlas.layer(unit.layer).spec
-    percentiles = _percentiles(atlas, unit, [row for row, _ in page], count, query.order)
+    exemplars = Exemplars(atlas, unit, query, rank_range(query.quantile, count))
+    ranks, keys = exemplars.following(after, query.limit + 1)
+    more = len(ranks) > query.limit
     return PatchPage(
         unit=str(unit),
         status=status,
         note=note,
-        rows=[
-            _patch_row(spec, atlas.placement(image), row, image, percentile)
-            for (row, image), percentile in zip(page, percentiles, strict=True)
-        ],
-        next=cursors.encode(page[-1][0]["key"], question) if len(kept) > query.limit else None,
+        rows=exemplars.rows(ranks[: query.limit], count),
+        next=cursors.encode(keys[query.limit - 1], question) if more else None,
     )
 
 
@@ -78,7 +64,7 @@ def rank_range(quantile: tuple[float, float] | None, count: int) -> tuple[int, i
     if not 0 <= low <= high <= 1:
         raise UsageError(f"quantile {low}..{high} is not a band a..b with 0 <= a <= b <= 1")
     slack = 1e-9 * count
-    return int(np.ceil((1 - high) * count - slack)), int(np.floor((1 - low) * count + slack))
+    return int(np.ceil((1 - high) * count - slack)), min(count - 1, int(np.floor((1 - low) * count + slack)))
 
 
 def histogram(atlas: Atlas, unit: UnitId, bins: int = tables.HISTOGRAM_BINS) -> Histogram:
@@ -92,7 +78,7 @@ def histogram(atlas: Atlas, unit: UnitId, bins: int = tables.HISTOGRAM_BINS) -> 
         if tables.HISTOGRAM_BINS % bins == 0:
             counts = counts.reshape(bins, -1).sum(axis=1)
         else:
-            counts = np.histogram(atlas.activations(unit).astype(np.float64), bins=bins, range=(low, high))[0]
+            counts = np.histogram(atlas.ranked(unit).activations().astype(np.float64), bins=bins, range=(low, high))[0]
     knots = dict(zip(tables.KNOT_SHARES, statistics["knots"], strict=False))
     return Histogram(
         unit=str(unit),
@@ -188,45 +174,6 @@ def status_note(statistics: Row) -> str | None:
     return None
 
 
-def _leaders(
-    atlas: Atlas, unit: UnitId, query: PatchQuery, ranks: tuple[int, int], candidates: list[tuple[Row, Row]]
-) -> list[tuple[Row, Row]]:
-    """The candidates that are the first of their duplicate group, or in none."""
-    groups = {image["duplicate_group"] for _, image in candidates if image["duplicate_group"]}
-    if not groups:
-        return candidates
-    first = atlas.group_leaders(unit, sorted(groups), ranks, query.label, query.order)
-    return [
-        (row, image)
-        for row, image in candidates
-        if image["duplicate_group"] is None or first[image["duplicate_group"]] == row["rank"]
-    ]
-
-
-def _percentiles(atlas: Atlas, unit: UnitId, rows: list[Row], count: int, order: str) -> list[float]:
-    """Share of images whose peak is at most each row's: one minus the first rank of its activation."""
-    activations = [row["activation"] for row in rows]
-    from_the_top = order == "desc" and [row["rank"] for row in rows] == list(range(len(rows)))
-    if from_the_top:
-        first = {activation: rank for rank, activation in reversed(list(enumerate(activations)))}
-    else:
-        first = atlas.first_ranks(unit, sorted(set(activations)))
-    return [1 - first[activation] / count for activation in activations]
-
-
-def _patch_row(spec: LayerSpec, placement: Placement, row: Row, image: Row, percentile: float) -> PatchRow:
-    location = Location(row["row"], row["col"])
-    field = spec.receptive_field
-    return PatchRow(
-        **{name: image[name] for name in ("image_id", "path", "label", "duplicate_group")},
-        **{name: row[name] for name in ("rank", "activation", "row", "col")},
-        percentile=percentile,
-        box=placement.to_image(field.box_at(location)),
-        effective_box=placement.to_image(field.effective_box_at(location)),
-        padding=field.padding_at(location),
-    )
-
-
 def shown_box(spec: LayerSpec, row: PatchRow) -> Box:
     """The box to show: the theoretical one, or the effective one where the unit can see the whole input."""
     return row.effective_box if _effective_says_more(spec, Location(row.row, row.col)) else row.box
@@ -234,8 +181,9 @@ def shown_box(spec: LayerSpec, row: PatchRow) -> Box:
 
 def peak_box(atlas: Atlas, unit: UnitId, image: Row) -> Box:
     """The box to show of a unit's peak on any image of the corpus."""
-    peak = atlas.peak(unit, image)
-    return box_to_show(atlas.layer(unit.layer).spec, atlas.placement(image), Location(peak["row"], peak["col"]))
+    atlas.unit(unit)
+    location = atlas.locations(unit.layer, [unit.channel], image)[unit.channel]
+    return box_to_show(atlas.layer(unit.layer).spec, atlas.placement(image), location)
 
 
 def box_to_show(spec: LayerSpec, placement: Placement, location: Location) -> Box:

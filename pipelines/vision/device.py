@@ -25,12 +25,14 @@ def choose_device(name: str) -> torch.device:
 
 
 def settle_process() -> None:
-    """Prepare a worker process: one thread for kernels, and freed memory kept for the next batch.
+    """Prepare a worker process: one thread for kernels, the same rounding each time, freed memory kept for reuse.
 
     One thread makes the recorded values independent of how many workers share the cores. With glibc's
     defaults every large activation is mapped and page-faulted anew for each batch, three times slower.
     """
     torch.set_num_threads(1)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:

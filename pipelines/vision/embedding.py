@@ -53,10 +53,17 @@ def cells_of(box: Box, layer: LayerSpec) -> Box:
 
 
 def pool(output: Float[Tensor, "image ..."], layer: LayerSpec, cells: list[Box]) -> Float[Tensor, "image region unit"]:
-    """Mean over each region of cells, scaled to unit length; an all-zero region stays zero."""
+    """Mean over each region of cells, scaled to unit length; an all-zero region stays zero.
+
+    One product with a matrix of regions × cells: a map's NaN reaches all of its image's regions.
+    """
     maps = as_map(output, layer).float()
-    means = [maps[:, :, top:bottom, left:right].mean((2, 3)) for top, left, bottom, right in cells]
-    return F.normalize(torch.stack(means, dim=1), dim=2)
+    shares = torch.zeros(len(cells), *maps.shape[2:], device=maps.device)
+    for share, (top, left, bottom, right) in zip(shares, cells, strict=True):
+        share[top:bottom, left:right] = 1 / ((bottom - top) * (right - left))
+    with torch.autocast(maps.device.type, enabled=False):
+        means = shares.flatten(1) @ maps.permute(0, 2, 3, 1).flatten(1, 2)
+    return F.normalize(means, dim=2)
 
 
 def as_map(output: Float[Tensor, "image ..."], layer: LayerSpec) -> Float[Tensor, "image unit row col"]:

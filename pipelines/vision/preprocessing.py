@@ -20,7 +20,7 @@ Pixels = UInt8[Tensor, "channel row col"]
 
 @dataclass(frozen=True)
 class Prepared:
-    """A picture as the network will see it."""
+    """A picture as the network will see it; in memory its channels come last."""
 
     pixels: Pixels
     placement: Placement
@@ -43,8 +43,9 @@ def prepare(data: bytes, preprocessing: Preprocessing, most_pixels: int = MOST_P
     )
     top, left = placement.crop
     height, width = placement.input
+    seen = resized[:, top : top + height, left : left + width]
     return Prepared(
-        resized[:, top : top + height, left : left + width].contiguous(),
+        seen.permute(1, 2, 0).contiguous().permute(2, 0, 1),
         placement,
         picture.format or "",
         picture.mode,
@@ -66,10 +67,15 @@ def place(image: Size, preprocessing: Preprocessing) -> Placement:
 def normalise(
     pixels: UInt8[Tensor, "image channel row col"], preprocessing: Preprocessing
 ) -> Float[Tensor, "image channel row col"]:
-    """`(pixel − mean) / std` per channel in float32, in the memory format `channels_last`."""
-    mean = torch.tensor(preprocessing.mean, device=pixels.device).view(1, -1, 1, 1)
-    std = torch.tensor(preprocessing.std, device=pixels.device).view(1, -1, 1, 1)
-    return pixels.contiguous(memory_format=torch.channels_last).float().sub_(mean).div_(std)
+    """`(pixel − mean) / std` per channel in float32, in the memory format `channels_last`.
+
+    Computed on whole rows of pixels: broadcasting over three channels alone is five times slower.
+    """
+    count, channels, height, width = pixels.shape
+    lines = pixels.permute(0, 2, 3, 1).reshape(count * height, width * channels).float()
+    mean = torch.tensor(preprocessing.mean, device=pixels.device).repeat(width)
+    std = torch.tensor(preprocessing.std, device=pixels.device).repeat(width)
+    return lines.sub_(mean).div_(std).view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _decode_jpeg(data: bytes) -> Pixels:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pipelines.exemplars import Labels, rank_peaks, status, unit_statistics
+from pipelines.exemplars import PEAK, Labels, Numbering, group_ends, histogram, rank_peaks, status, unit_statistics
 from schemas import tables
 from tests.tables import manifest_of
 
@@ -22,10 +22,17 @@ VALUES = arrays(
 
 
 def ranked_images(activation: np.ndarray) -> list[int]:
-    places = np.zeros(len(activation), np.int16)
-    table = rank_peaks(7, {"activation": activation, "row": places, "col": places})
-    assert table["rank"].to_pylist() == list(range(table.num_rows))
-    return table["image"].to_pylist()
+    """The images of the ranked table, which must hold the very bits of the peaks."""
+    peaks = np.zeros(len(activation), PEAK)
+    peaks["activation"], peaks["row"], peaks["col"] = activation, np.arange(len(activation)) % 99 - 1, 3
+    order = np.random.default_rng(0).permutation(len(activation))
+    table = rank_peaks(7, peaks[order], Numbering.of(order))
+    images = table["image"].to_pylist()
+    assert table["rank"].to_pylist() == list(range(len(images)))
+    assert table["activation"].to_numpy().tobytes() == activation[images].tobytes()
+    assert table["row"].to_pylist() == [image % 99 - 1 for image in images]
+    assert set(table["col"].to_pylist()) <= {3}
+    return images
 
 
 @given(VALUES)
@@ -42,20 +49,40 @@ def test_the_top_nine_of_a_hundred_thousand_uniform_values_are_exact() -> None:
 @settings(deadline=None)
 @given(VALUES)
 def test_statistics_equal_their_plain_formulas(activation: np.ndarray) -> None:
-    ids = pa.chunked_array([[f"id{number}" for number in range(len(activation))]])
-    labels = Labels(pa.chunked_array([pa.array([None] * len(activation), pa.string())]))
-    row = unit_statistics(0, activation, np.array([], np.int32), ids, labels)
     finite = np.sort(activation[np.isfinite(activation)])
+    row = unit_statistics(0, finite[::-1], len(activation) - len(finite))
     assert row["image_count"] + row["nonfinite_count"] == len(activation)
     assert row["positive_count"] == int((finite > 0).sum())
-    assert row["nonfinite_images"] == [f"id{n}" for n in range(len(activation)) if not np.isfinite(activation[n])]
+    assert row["zero_count"] == int((finite == 0).sum())
     if len(finite):
         assert (row["minimum"], row["maximum"]) == (finite[0], finite[-1])
-        assert row["mean"] == pytest.approx(float(np.mean(finite.astype(np.float64))))
-        assert row["std"] == pytest.approx(float(np.std(finite.astype(np.float64))))
-        assert sum(row["histogram"]) == len(finite)
+        assert row["mean"] == float(np.mean(finite, dtype=np.float64))
+        assert row["std"] == float(np.std(finite, dtype=np.float64))
         for share, knot in zip(tables.KNOT_SHARES, row["knots"], strict=True):
             assert knot == finite[min(int(np.floor(share * len(finite))), len(finite) - 1)]
+
+
+@settings(deadline=None)
+@given(arrays(np.float32, st.integers(2, 300), elements=st.floats(-(2.0**100), 2.0**100, width=32)))
+def test_a_histogram_of_sorted_values_equals_that_of_numpy(values: np.ndarray) -> None:
+    values = np.sort(np.concatenate([values, np.linspace(values.min(), values.max(), 65, dtype=np.float32)]))
+    if values[0] < values[-1]:
+        expected, _ = np.histogram(values.astype(np.float64), bins=tables.HISTOGRAM_BINS)
+        assert histogram(values).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("count", "ends"),
+    [
+        (0, [0]),
+        (1, [0, 1]),
+        (1_024, [0, 1_024]),
+        (20_000, [0, 1_024, 16_384, 20_000]),
+        (2_000_000, [0, 1_024, 16_384, 1_064_960, 2_000_000]),
+    ],
+)
+def test_row_groups_are_a_few_first_ranks_more_and_the_rest(count: int, ends: list[int]) -> None:
+    assert group_ends(count) == ends
 
 
 @pytest.mark.parametrize(
@@ -96,7 +123,7 @@ def test_stored_statistics_equal_those_of_the_ranked_rows(tiny_atlas: Path) -> N
             assert row["image_count"] == len(values) == 40
 
 
-def test_a_unit_has_one_row_group_so_that_a_question_reads_it_alone(tiny_atlas: Path) -> None:
+def test_a_row_group_holds_ranks_of_one_unit(tiny_atlas: Path) -> None:
     for entry in manifest_of(tiny_atlas).layers:
         for part in entry.ranked:
             with pq.ParquetFile(tiny_atlas / part.path) as file:

@@ -1,5 +1,6 @@
-"""The patch index: what it finds, what it says about itself."""
+"""The patch index: which is chosen, what it finds, what it says about itself."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import faiss
@@ -7,26 +8,173 @@ import numpy as np
 import pytest
 
 from pipelines.catalogue import read_part
-from pipelines.patches import EmbeddedLayer, build_patches
-from schemas.manifest import Manifest
+from pipelines.patch_index import IndexPlan, build_memory, choose_index, spread
+from pipelines.patches import add_index
+from pipelines.recall import Truth
+from pipelines.vectors import VectorFile, Vectors
+from schemas.geometry import Box
+from schemas.manifest import Manifest, Part, PatchIndex
 from services.atlas import Atlas
-from services.search import PatchSearch
+from services.search import PatchSearch, PatchVectors
 from tests.tables import manifest_of
+
+IMAGES, REGIONS = 600, 4
+
+
+def written(file: Path, vectors: np.ndarray) -> VectorFile:
+    """Image × region × number, written as images come."""
+    stored = VectorFile(file, vectors.shape[0] * vectors.shape[1], vectors.shape[2], vectors.shape[1])
+    order = np.random.default_rng(0).permutation(len(vectors)).tolist()
+    stored.write((image, vectors[image]) for image in order)
+    return stored
+
+
+def clustered(width: int, images: int = IMAGES) -> np.ndarray:
+    """Sixty clusters of images whose regions are near each other; the last image is all zeros."""
+    rng = np.random.default_rng(5)
+    image = rng.standard_normal((60, width))[rng.integers(60, size=images)] + rng.standard_normal((images, width))
+    vectors = image[:, None] + rng.standard_normal((images, REGIONS, width)) / 2
+    vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
+    vectors[-1] = 0
+    return vectors.astype(np.float16)
+
+
+def unit(vectors: np.ndarray) -> Vectors:
+    rows = vectors.reshape(-1, vectors.shape[-1]).astype(np.float32)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30)
+
+
+def indexed(root: Path, vectors: np.ndarray, code: str) -> PatchVectors:
+    """Vectors with the index that a large atlas would have."""
+    count, width = vectors.shape[0] * vectors.shape[1], vectors.shape[2]
+    written(root / "vectors.npy", vectors)
+    exact = PatchIndex(
+        layer="layer",
+        width=width,
+        regions=[Box(0, 0, 1, 1)] * REGIONS,
+        vectors=Part(path="vectors.npy", rows=count, size_bytes=0, sha256=""),
+        index=None,
+        factory="Flat",
+        exact=True,
+        recall_at_10=1.0,
+        probes=0,
+        short_list=0,
+    )
+    plan = IndexPlan(count, width, lists=32, reduced=128 if width > 128 else 0, code=code)
+    return PatchVectors(root, add_index(root, "version", exact, plan))
+
+
+@pytest.fixture(scope="module", params=[("SQ8", 200), ("SQ8", 40), ("RaBitQ", 200)])
+def search(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PatchVectors:
+    code, width = request.param
+    return indexed(tmp_path_factory.mktemp("patches"), clustered(width), code)
 
 
 @pytest.fixture(scope="module")
-def indexed(tiny_atlas: Path) -> Manifest:
+def approximate(tiny_atlas: Path) -> Manifest:
     """The tiny atlas with a compressed index, as a large atlas has it."""
     manifest = manifest_of(tiny_atlas)
-    layer = EmbeddedLayer(manifest.patches.layer, manifest.patches.width, manifest.patches.regions, exact_up_to=0)
-    patches = build_patches(tiny_atlas, "approximate", layer, manifest.shards, manifest.images)
-    return manifest.model_copy(update={"patches": patches})
+    exact = manifest.patches
+    plan = IndexPlan(exact.vectors.rows, exact.width, lists=16, reduced=128, code="SQ8")
+    return manifest.model_copy(update={"patches": add_index(tiny_atlas, "approximate", exact, plan)})
 
 
 def search_with(tiny_atlas: Path, manifest: Manifest) -> PatchSearch:
     atlas = Atlas(tiny_atlas)
     atlas.manifest = manifest
     return PatchSearch(atlas)
+
+
+def test_few_vectors_are_scanned_and_little_memory_takes_the_smaller_index() -> None:
+    assert choose_index(50_000, 320) is None
+    assert choose_index(12_500, 1280) is None
+    assert [plan.factory for plan in (choose_index(1_000_000, 1280), choose_index(200_000, 96)) if plan] == [
+        "PCA128,IVF4096,SQ8",
+        "IVF2048,SQ8",
+    ]
+    small = choose_index(10_000_000, 1280, memory_bytes=1 << 30)
+    assert small is not None
+    assert small.factory == "PCA128,IVF16384,RaBitQ"
+    assert small.memory_bytes == build_memory(10_000_000, 1280, 1 << 30) < build_memory(10_000_000, 1280)
+
+
+@pytest.mark.parametrize("count", [12_501, 60_000, 1_000_000, 30_000_000, 1_000_000_000])
+def test_lists_grow_with_the_vectors_and_have_the_training_that_faiss_recommends(count: int) -> None:
+    plan, larger = choose_index(count, 1280), choose_index(4 * count, 1280)
+    assert plan is not None
+    assert larger is not None
+    assert larger.lists in (2 * plan.lists, 4 * plan.lists, 65_536)
+    assert 39 <= plan.training_count / plan.lists <= 256
+    assert plan.memory_bytes <= larger.memory_bytes
+
+
+def test_a_sample_is_spread_over_all_vectors_and_seeded() -> None:
+    ids = spread(1000, 50, seed=3)
+    assert np.array_equal(ids // 20, np.arange(50))
+    assert np.array_equal(ids, spread(1000, 50, seed=3))
+    assert np.array_equal(spread(7, 7, seed=0), np.arange(7))
+
+
+def test_vectors_are_read_as_they_were_written(tmp_path: Path) -> None:
+    vectors = clustered(40)
+    stored = written(tmp_path / "vectors.npy", vectors)
+    assert np.array_equal(np.load(stored.path), vectors.reshape(-1, 40))
+    blocks = list(stored.blocks())
+    assert np.allclose(np.concatenate([block for _, block in blocks]), unit(vectors), atol=1e-6)
+    ids = np.array([0, 5, 5, 2399])
+    assert np.allclose(stored.rows(ids), unit(vectors)[ids], atol=1e-6)
+
+
+def test_truth_equals_a_plain_scan_without_the_own_image() -> None:
+    vectors = clustered(40, images=90)
+    rows = unit(vectors)
+    asked = np.array([0, 17, 200, 359])
+    truth = Truth(rows[asked], asked // REGIONS, REGIONS)
+    for start in range(0, len(rows), 40):
+        truth.add(start, rows[start : start + 40])
+    for query, own, best in zip(rows[asked], asked // REGIONS, truth.best, strict=True):
+        scores = [max(float(rows[image * REGIONS + r] @ query) for r in range(REGIONS)) for image in range(90)]
+        plain = sorted((score for image, score in enumerate(scores) if image != own), reverse=True)[:10]
+        assert np.allclose(np.sort(best)[::-1], plain, atol=1e-5)
+
+
+def test_recall_is_measured_stored_and_as_wanted(search: PatchVectors) -> None:
+    patches = search.patches
+    assert not patches.exact
+    assert patches.recall_at_10 >= 0.99
+    assert patches.short_list >= 10 * REGIONS
+    assert 8 <= patches.probes <= 32
+
+
+def test_answers_of_the_index_have_the_recall_that_is_stored(search: PatchVectors) -> None:
+    found = asked = 0
+    for patch in range(0, (IMAGES - 1) * REGIONS, 37):
+        query = np.asarray(search.stored[patch], np.float32)
+        scores, ids = search.best(query, 11)
+        true = search.best(query, 11, exact=True)[0]
+        assert len({patch // REGIONS for patch in ids}) == 11
+        assert ids[0] == patch
+        found += int((np.array(scores[1:]) >= true[-1] - 1e-6).sum())
+        asked += 10
+    assert found / asked >= 0.98
+
+
+def test_length_of_the_query_does_not_matter(search: PatchVectors) -> None:
+    query = np.asarray(search.stored[100], np.float32)
+    assert search.best(query, 9)[1] == search.best(1000 * query, 9)[1]
+    assert len(search.best(0 * query, 9)[1]) == 9
+
+
+def test_as_many_images_as_are_asked_for(search: PatchVectors) -> None:
+    ids = search.best(np.asarray(search.stored[0], np.float32), 300)[1]
+    assert len({patch // REGIONS for patch in ids}) == 300
+
+
+def test_eight_clients_get_the_answers_of_one(search: PatchVectors) -> None:
+    queries = [np.asarray(search.stored[patch], np.float32) for patch in range(0, 2000, 10)]
+    alone = [search.best(query, 9) for query in queries]
+    with ThreadPoolExecutor(8) as clients:
+        assert list(clients.map(lambda query: search.best(query, 9), queries)) == alone
 
 
 def test_stored_vectors_are_those_of_the_shards(tiny_atlas: Path) -> None:
@@ -46,14 +194,9 @@ def test_stored_vectors_are_those_of_the_shards(tiny_atlas: Path) -> None:
             assert np.array_equal(vectors[image["image"] * regions + region], np.array(row["vector"], np.float16))
 
 
-def test_index_recall_is_measured_stored_and_high(indexed: Manifest) -> None:
-    assert not indexed.patches.exact
-    assert indexed.patches.index is not None
-    assert indexed.patches.recall_at_10 >= 0.95
-
-
-def test_approximate_answers_agree_with_the_exact_scan(tiny_atlas: Path, indexed: Manifest) -> None:
-    search = search_with(tiny_atlas, indexed)
+def test_approximate_answers_agree_with_the_exact_scan(tiny_atlas: Path, approximate: Manifest) -> None:
+    assert approximate.patches.recall_at_10 >= 0.95
+    search = search_with(tiny_atlas, approximate)
     agreed = asked = 0
     for number in range(0, 40, 3):
         image = search.atlas.images([number])[number]
@@ -69,7 +212,7 @@ def test_approximate_answers_agree_with_the_exact_scan(tiny_atlas: Path, indexed
 
 def test_exact_scan_equals_faiss_flat_search(tiny_atlas: Path) -> None:
     search = search_with(tiny_atlas, manifest_of(tiny_atlas))
-    vectors = np.asarray(search.vectors, np.float32)
+    vectors = np.asarray(search.vectors.stored, np.float32)
     faiss.normalize_L2(vectors)
     flat = faiss.IndexFlatIP(vectors.shape[1])
     flat.add(vectors)

@@ -180,7 +180,7 @@ def test_uploads_expire_and_the_newest_push_out_the_oldest(served: Any) -> None:
 
 def test_a_batch_answers_vectors_and_uploads(client: TestClient, asked: Asked) -> None:
     made = upload(client, picture_bytes())
-    vector = asked.search.vectors[0].astype(float).tolist()
+    vector = asked.search.vectors.stored[0].astype(float).tolist()
     answer = client.post(f"{API}/neighbors", json={"vectors": [vector], "uploads": [made["id"]], "k": 4})
     batch = NeighborBatch.model_validate(answer.json())
     assert [len(page.rows) for page in batch.pages] == [4, 4]

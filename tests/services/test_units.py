@@ -95,6 +95,11 @@ def test_filters_hold_on_every_page(client: TestClient) -> None:
     assert [row["rank"] for row in band] == list(range(10, 21))
 
 
+def test_the_lower_half_is_paged_from_below(client: TestClient) -> None:
+    listed = pages(client, f"{UNIT}/patches?quantile=0..0.5&order=asc&duplicates=expand&limit=6")
+    assert [row["rank"] for page in listed for row in page["rows"]] == list(range(39, 19, -1))
+
+
 def test_a_cursor_belongs_to_its_question(client: TestClient) -> None:
     cursor = client.get(f"{UNIT}/patches?limit=3").json()["next"]
     for other in (f"{UNIT}/patches?limit=3&label=blobs", f"{LAYER}/units/4/patches?limit=3"):

@@ -1,0 +1,220 @@
+"""What questions cost at the store and through HTTP: `python -m benchmarks.questions`, after benchmarks.million.
+
+Server and clients are processes of their own. A sample of the answers is compared with a full scan in SQL.
+"""
+
+import argparse
+import gc
+import http.client
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.million import LABELS, LAYER_UNITS, RARE_LABEL, layers
+from benchmarks.report import print_table, save
+from benchmarks.truth import compare_with_scan
+from schemas.units import UnitId
+from schemas.web import PatchQuery
+from services import units
+from services.subjects import Asked, Subject
+
+Ask = Callable[[], object]
+
+FREQUENT_LABEL, FEW_LABEL = "label000", f"label{LABELS - 10}"
+TARGETS_MS = {
+    **{f"store: top {k}": ("p99", 5) for k in (9, 100, 1000)},
+    **{f"http: top {k}": ("p99", 15) for k in (9, 100, 1000)},
+    **{f"store: label, {size} images": ("p95", 30) for size in ("many", "few", "twelve")},
+    **{f"store: {what}": ("p95", 5) for what in ("histogram", "quantiles")},
+    "store: explain an image": ("p95", 50),
+}
+
+
+def store_questions(asked: Asked, chance: random.Random) -> dict[str, Callable[[], Ask]]:
+    """By name, what makes one random question."""
+    atlas = asked.atlas
+
+    def patches(**query: Any) -> Callable[[], Ask]:
+        def make() -> Ask:
+            unit = random_unit(chance)
+            return lambda: units.patches(atlas, unit, PatchQuery(**query))
+
+        return make
+
+    def about(answer: Callable[[UnitId], object]) -> Callable[[], Ask]:
+        def make() -> Ask:
+            unit = random_unit(chance)
+            return lambda: answer(unit)
+
+        return make
+
+    def explain() -> Ask:
+        image = atlas.catalogue.rows([chance.randrange(atlas.manifest.corpus.image_count)])[0]
+        return lambda: asked.explain(Subject(image, None))
+
+    return {
+        **{f"top {k}": patches(limit=k) for k in (9, 100, 1000)},
+        "page at half depth": patches(quantile=(0.0, 0.5)),
+        "percentile band": patches(quantile=(0.9, 0.95)),
+        "label, many images": patches(label=FREQUENT_LABEL),
+        "label, few images": patches(label=FEW_LABEL),
+        "label, twelve images": patches(label=RARE_LABEL),
+        "histogram": about(lambda unit: units.histogram(atlas, unit)),
+        "quantiles": about(lambda unit: units.histogram(atlas, unit).quantiles),
+        "labels": about(lambda unit: units.labels(atlas, unit)),
+        "unit list": about(lambda unit: units.unit_page(atlas, unit.layer)),
+        "explain an image": explain,
+    }
+
+
+def http_questions(asked: Asked, chance: random.Random) -> dict[str, Callable[[], str]]:
+    """By name, what makes the address of one random question."""
+    name = asked.atlas.name
+
+    def about(path: str) -> Callable[[], str]:
+        def make() -> str:
+            unit = random_unit(chance)
+            return f"/api/v1/atlases/{name}/layers/{unit.layer}/units/{unit.channel}/{path}"
+
+        return make
+
+    def explain() -> str:
+        image = asked.atlas.catalogue.rows([chance.randrange(asked.atlas.manifest.corpus.image_count)])[0]
+        return f"/api/v1/atlases/{name}/images/{image['image_id']}/units"
+
+    return {
+        **{f"top {k}": about(f"patches?k={k}") for k in (9, 100, 1000)},
+        "page at half depth": about("patches?quantile=0..0.5"),
+        "label, many images": about(f"patches?label={FREQUENT_LABEL}"),
+        "histogram": about("histogram"),
+        "explain an image": explain,
+    }
+
+
+def random_unit(chance: random.Random) -> UnitId:
+    """A unit that is not dead."""
+    channel = chance.randrange(LAYER_UNITS)
+    return random_unit(chance) if channel % 64 == 63 else UnitId(chance.choice(layers()).name, channel)
+
+
+def percentiles(milliseconds: list[float]) -> dict[str, float]:
+    """Of a list of durations."""
+    return {f"p{share}": round(float(np.percentile(milliseconds, share)), 2) for share in (50, 95, 99)}
+
+
+def timed_ms(ask: Ask) -> float:
+    """How long one question takes."""
+    started = time.perf_counter()
+    ask()
+    return (time.perf_counter() - started) * 1e3
+
+
+def measure_store(asked: Asked, count: int) -> dict[str, dict[str, float]]:
+    """Latencies at the store, each question about another unit or image."""
+    found = {}
+    for name, make in store_questions(asked, random.Random(0)).items():
+        timed_ms(make())
+        found[f"store: {name}"] = percentiles([timed_ms(make()) for _ in range(count)])
+    return found
+
+
+def measure_http(asked: Asked, count: int, clients: list[int]) -> dict[str, dict[str, float]]:
+    """Latencies through HTTP one after the other, then top-9 by several clients at once."""
+    found = {}
+    with served(asked.atlas.root) as port:
+        questions = http_questions(asked, random.Random(1))
+        for name, make in questions.items():
+            ask_all(port, [make() for _ in range(20)], 1)
+            times, _ = ask_all(port, [make() for _ in range(count)], 1)
+            found[f"http: {name}"] = percentiles(times)
+        for number in clients:
+            addresses = [questions["top 9"]() for _ in range(4 * count)]
+            times, seconds = ask_all(port, addresses, number)
+            found[f"http: top 9, {number} clients"] = {**percentiles(times), "per_s": round(len(times) / seconds)}
+    return found
+
+
+def ask_all(port: int, addresses: list[str], client_count: int) -> tuple[list[float], float]:
+    """Milliseconds of each request, and seconds of all; raises for an answer that is no success."""
+
+    def client(number: int) -> list[float]:
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+
+        def get(address: str) -> None:
+            connection.request("GET", address)
+            answer = connection.getresponse()
+            if (body := answer.read()) and answer.status != 200:
+                raise RuntimeError(f"{address} answered {answer.status}: {body[:200]!r}")
+
+        return [timed_ms(lambda address=address: get(address)) for address in addresses[number::client_count]]
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(client_count) as pool:
+        times = [one for part in pool.map(client, range(client_count)) for one in part]
+    return times, time.perf_counter() - started
+
+
+@contextmanager
+def served(atlas: Path) -> Iterator[int]:
+    """A server of the atlas in a process of its own; gives its port."""
+    command = [sys.executable, "-m", "unitscope", "serve", str(atlas), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        line = next(line for line in server.stderr if "serving on" in line)
+        try:
+            yield int(line.partition("127.0.0.1:")[2].partition("/")[0])
+        finally:
+            server.terminate()
+
+
+def show(results: dict[str, dict[str, dict[str, float]]]) -> None:
+    """The figures, their growth, and each one's share of its target for the largest atlas."""
+    smallest, largest = min(results, key=int), max(results, key=int)
+    rows = []
+    for name, figures in results[largest].items():
+        share, target = TARGETS_MS.get(name, ("p99", None))
+        rows.append(
+            {
+                "question": name,
+                **{
+                    f"{int(size):,} images": " / ".join(f"{v:g}" for v in results[size][name].values())
+                    for size in results
+                },
+                "growth": f"{figures['p50'] / results[smallest][name]['p50']:.2f}",
+                "of target": f"{figures[share] / target:.2f} ({share} ≤ {target})" if target else "",
+            }
+        )
+    print_table("milliseconds: p50 / p95 / p99", rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--atlases", type=Path, default=Path("build/bench"))
+    parser.add_argument("--images", default="10000,100000,1000000")
+    parser.add_argument("--clients", default="1,8,50")
+    parser.add_argument("--questions", type=int, default=200, help="of each kind")
+    parser.add_argument("--checked", type=int, default=3, help="units compared with a full scan")
+    options = parser.parse_args()
+    results = {}
+    for size in options.images.split(","):
+        asked = Asked(options.atlases / size)
+        chance = random.Random(2)
+        compare_with_scan(asked.atlas, [random_unit(chance) for _ in range(options.checked)])
+        gc.collect()
+        gc.freeze()  # as a server does once its atlases are open
+        results[size] = measure_store(asked, options.questions)
+        results[size] |= measure_http(asked, options.questions, [int(n) for n in options.clients.split(",")])
+    show(results)
+    save("questions", {"unit": "ms", "results": results})
+
+
+if __name__ == "__main__":
+    main()

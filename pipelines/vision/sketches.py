@@ -1,0 +1,43 @@
+"""Sketches of pictures, by which near duplicates are found: where they grow brighter, and their mean colour."""
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+ROWS, COLS = 16, 17
+
+
+def sketch(
+    pixels: UInt8[Tensor, "image channel row col"],
+) -> tuple[Bool[Tensor, "image 16 16"], UInt8[Tensor, "image 3"]]:
+    """Where a 16 × 17 thumbnail grows brighter to the right by more than one level in 255, and the mean colour.
+
+    Every fourth row will do. Whole numbers below 2²⁴ are summed, so a picture's sketch does not depend on its company.
+    """
+    pixels = pixels[:, :, ::4]
+    count, channels, height, width = pixels.shape
+    lines = pixels.permute(0, 2, 3, 1).reshape(count, height, width * channels).float()
+    rows, cols = _windows(height, ROWS, pixels.device), _windows(width, COLS, pixels.device)
+    everything = torch.ones(1, height, device=pixels.device)
+    sums = torch.cat([rows, everything]) @ lines
+    brightness = (
+        sums[:, :ROWS] @ cols.repeat_interleave(channels, 1).T / (rows.sum(1)[:, None] * cols.sum(1) * channels)
+    )
+    tint = sums[:, ROWS].view(count, width, channels).double().sum(1) / (height * width)
+    return brightness.diff(dim=2) > 1, tint.round().to(torch.uint8).expand(count, 3)
+
+
+def packed(brighter: Bool[Tensor, "16 16"]) -> bytes:
+    """A sketch's 256 bits."""
+    return np.packbits(brighter.numpy()).tobytes()
+
+
+def _windows(length: int, count: int, device: torch.device) -> Float[Tensor, "window place"]:
+    """1 where a place lies in a window; windows cover the length, overlapping where it cannot be divided."""
+    windows = torch.zeros(count, length, device=device)
+    for number in range(count):
+        windows[number, number * length // count : math.ceil((number + 1) * length / count)] = 1
+    return windows

@@ -1,0 +1,46 @@
+"""Boxes of many peaks of one layer at once: what `ReceptiveField` and `Placement` say of one, as arrays."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.geometry import Box, Location, ReceptiveField
+from schemas.units import LayerSpec
+
+Boxes = NDArray[np.int64]
+"""box × side: top, left, bottom, right."""
+
+
+class LayerBoxes:
+    """Theoretical and effective boxes and padding of a layer's locations.
+
+    Top and bottom of each depend on the row alone, left and right on the column alone.
+    """
+
+    def __init__(self, spec: LayerSpec) -> None:
+        field, token = spec.receptive_field, Location(-1, 0)
+        rows = [*(Location(row, 0) for row in range(spec.grid.height)), token]
+        cols = [*(Location(0, col) for col in range(spec.grid.width)), token]
+        self._rows = np.array([_boxes_at(field, location) for location in rows])
+        self._cols = np.array([_boxes_at(field, location) for location in cols])
+
+    def at(self, row: NDArray[Any], col: NDArray[Any]) -> tuple[Boxes, Boxes, Boxes]:
+        """Theoretical boxes, effective boxes and padding at these locations, in input pixels."""
+        found = self._rows[row]
+        found[..., 1::2] = self._cols[np.where(row < 0, -1, col)][..., 1::2]
+        return found[:, 0], found[:, 1], found[:, 2]
+
+
+def to_image(boxes: Boxes, placed: dict[str, NDArray[np.int64]]) -> Boxes:
+    """Boxes of input pixels in their original pictures, whose placements are columns of the images table."""
+    crop = np.stack([placed["crop_row"], placed["crop_col"]], axis=1)
+    image = np.stack([placed["height_px"], placed["width_px"]], axis=1)
+    resized = np.stack([placed["resized_height_px"], placed["resized_width_px"]], axis=1)
+    first = np.clip((boxes[:, :2] + crop) * image // resized, 0, image)
+    end = np.clip(-((boxes[:, 2:] + crop) * image // -resized), first, image)
+    return np.concatenate([first, end], axis=1)
+
+
+def _boxes_at(field: ReceptiveField, location: Location) -> list[Box]:
+    return [field.box_at(location), field.effective_box_at(location), field.padding_at(location)]

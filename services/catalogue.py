@@ -1,0 +1,110 @@
+"""The images of an opened atlas: by number from a memory map, by id, path and label."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from schemas import tables
+from schemas.errors import AtlasError, NotFoundError, UsageError
+from schemas.manifest import Manifest
+from services.database import Database, Row
+
+_LEAST_DIGITS = 6
+
+
+class Catalogue:
+    """Rows of the images table. An image's number is the position of its id, so ids are found by bisection."""
+
+    def __init__(self, root: Path, manifest: Manifest, database: Database) -> None:
+        self._database = database
+        path = manifest.hot.images.path
+        try:
+            self._images = pa.ipc.open_file(pa.memory_map(str(root / path))).get_batch(0)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise AtlasError(f"part {path} of atlas {root} is missing or damaged: {error}") from None
+        self.label_codes: NDArray[np.int32] = self._images["label"].to_numpy()
+        self.group_codes: NDArray[np.int32] = self._images["duplicate_group"].to_numpy()
+
+    def columns(self, numbers: NDArray[np.integer[Any]], names: Sequence[str]) -> dict[str, list[Any]]:
+        """Some columns of the images with these numbers."""
+        taken = self._images.select(list(names)).take(pa.array(numbers))
+        found: dict[str, list[Any]] = {name: taken[name].to_pylist() for name in names}
+        if "label" in found:
+            names_or_none = [*self._label_names, None]
+            found["label"] = [names_or_none[code] for code in found["label"]]
+        if "duplicate_group" in found:
+            groups = found["duplicate_group"]
+            found["duplicate_group"] = [None if code < 0 else self._id(code) for code in groups]
+        return found
+
+    def rows(self, numbers: Sequence[int] | NDArray[np.integer[Any]]) -> list[Row]:
+        """Whole rows of the images with these numbers."""
+        found = self.columns(np.asarray(numbers, np.int64), tables.IMAGES.names)
+        return [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
+
+    def find(self, reference: str) -> Row:
+        """The image with this id, an unambiguous beginning of it (at least 6 digits), or this path.
+
+        Raises NotFoundError if there is none, UsageError if several begin so.
+        """
+        numbers = self._numbers_at(reference)
+        if not numbers and len(reference) >= _LEAST_DIGITS:
+            first = self._position(reference)
+            numbers = [n for n in (first, first + 1) if n < len(self._images) and self._id(n).startswith(reference)]
+        if not numbers:
+            raise NotFoundError(
+                f"image {reference!r} is not among the {len(self._images)} of this atlas; "
+                "give its id, the first digits of it, or its path below the corpus root"
+            )
+        if len(numbers) > 1:
+            raise UsageError(f"several images begin with {reference!r}; give more digits")
+        return self.rows(numbers)[0]
+
+    def at_path(self, path: str) -> Row:
+        """The image of this file below the corpus root; raises NotFoundError."""
+        numbers = self._numbers_at(path)
+        if not numbers:
+            raise NotFoundError(f"no image of this atlas has the path {path!r} below the corpus root")
+        return self.rows(numbers)[0]
+
+    def by_id(self, image_id: str) -> Row | None:
+        """The image whose bytes have this digest, if it is in the atlas."""
+        number = self._position(image_id)
+        return self.rows([number])[0] if number < len(self._images) and self._id(number) == image_id else None
+
+    def listed(self, label: str | None, after: int | None, limit: int) -> list[Row]:
+        """Images in order of their numbers, from behind number `after` on."""
+        first = 0 if after is None else after + 1
+        if label is None:
+            return self.rows(range(first, min(first + limit, len(self._images))))
+        return self.rows(first + np.flatnonzero(self.label_codes[first:] == self.label_code(label))[:limit])
+
+    def labels(self) -> list[Row]:
+        """All labels with the number of their images."""
+        return self._database.rows("SELECT label, image_count FROM labels ORDER BY label", [])
+
+    def label_code(self, label: str) -> int:
+        """The number that stands for a label; one that no image has if there is no such label."""
+        position = bisect_left(self._label_names, label)
+        return position if [label] == self._label_names[position : position + 1] else len(self._label_names)
+
+    @cached_property
+    def _label_names(self) -> list[str]:
+        return [row["label"] for row in self.labels()]
+
+    def _numbers_at(self, path: str) -> list[int]:
+        return [row["image"] for row in self._database.rows("SELECT image FROM files WHERE path = ?", [path])]
+
+    def _position(self, image_id: str) -> int:
+        """How many ids come before this one."""
+        return bisect_left(range(len(self._images)), image_id, key=self._id)
+
+    def _id(self, number: int) -> str:
+        image_id: str = self._images["image_id"][number].as_py()
+        return image_id

@@ -1,0 +1,53 @@
+"""What a scan wrote about single images: the peak of every unit, shard by shard."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from schemas.errors import AtlasError
+from schemas.geometry import Location
+from schemas.manifest import BLOCK_UNITS, LayerEntry, Manifest
+from services.database import Row
+
+
+class ScannedPeaks:
+    """Reads the peaks parts: units × images of a shard, sorted by unit, so that a cell's position is known."""
+
+    def __init__(self, root: Path, manifest: Manifest) -> None:
+        self._root = root
+        self._receipts = {receipt.shard: receipt for receipt in manifest.shards}
+
+    def activations(self, entry: LayerEntry, image: Row) -> NDArray[np.float32]:
+        """The peak of every unit of a layer on one image, in order of channels."""
+        count = self._receipts[image["shard"]].forward_count
+        with self._open(entry, image) as file:
+            column = file.read(columns=["activation"], use_threads=False)["activation"]
+        cells: NDArray[np.float32] = column.to_numpy()[image["shard_row"] :: count]
+        return cells
+
+    def locations(self, entry: LayerEntry, channels: Sequence[int], image: Row) -> dict[int, Location]:
+        """Where some units of a layer peak on one image."""
+        count = self._receipts[image["shard"]].forward_count
+        found = {}
+        with self._open(entry, image) as file:
+            for block, own in groupby(sorted(channels), lambda channel: channel // BLOCK_UNITS):
+                table = file.read_row_group(block, columns=["row", "col"], use_threads=False)
+                for channel in own:
+                    position = channel % BLOCK_UNITS * count + image["shard_row"]
+                    found[channel] = Location(table["row"][position].as_py(), table["col"][position].as_py())
+        return found
+
+    @contextmanager
+    def _open(self, entry: LayerEntry, image: Row) -> Iterator[pq.ParquetFile]:
+        path = self._receipts[image["shard"]].peaks[entry.spec.name].path
+        try:
+            with pa.memory_map(str(self._root / path)) as source, pq.ParquetFile(source) as file:
+                yield file
+        except (OSError, pa.ArrowInvalid) as error:
+            raise AtlasError(f"part {path} of atlas {self._root.name} is missing or damaged: {error}") from None

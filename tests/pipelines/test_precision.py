@@ -1,0 +1,50 @@
+"""bf16 is as exact as it says, and a GPU records what the CPU does."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines.config import IndexConfig
+from pipelines.corpus import list_corpus
+from pipelines.plan import make_plan
+from pipelines.scan import Forwarded, Scanner
+from pipelines.vision.preprocessing import prepare
+from tests.conftest import TINY_LAYERS
+
+HALF_ERROR = 0.25
+"""Of a unit's largest value over the pictures: what --precision bf16 promises, see benchmarks/README.md."""
+
+
+def forwarded(corpus: Path, atlas: Path, **options: object) -> Forwarded:
+    """What one batch of the corpus gives."""
+    settings = {"layers": TINY_LAYERS, "batch_size": 32, "device": "cpu", **options}
+    config = IndexConfig(corpus=str(corpus), atlas=str(atlas), **settings)
+    scanner = Scanner(make_plan(config, list_corpus(str(corpus)), lambda _: None).scan)
+    files = sorted((corpus / "blobs").iterdir()) + sorted((corpus / "stripes").glob("0*.jpg"))
+    return scanner.forward([prepare(file.read_bytes(), scanner.plan.preprocessing).pixels for file in files[:32]])
+
+
+def largest_error(found: Forwarded, truth: Forwarded) -> float:
+    """Over all units: the largest difference, as a share of the unit's largest value."""
+    errors = []
+    for layer, peaks in truth.peaks.items():
+        difference = np.abs(found.peaks[layer].activation.numpy() - peaks.activation.numpy()).max(axis=0)
+        errors.append((difference / np.abs(peaks.activation.numpy()).max(axis=0)).max())
+    return float(max(errors))
+
+
+def test_bf16_keeps_its_bound(tiny_corpus: Path, tmp_path: Path) -> None:
+    exact, half = (forwarded(tiny_corpus, tmp_path / name, precision=name) for name in ("fp32", "bf16"))
+    assert 1e-4 < largest_error(half, exact) < HALF_ERROR
+    torch.testing.assert_close(half.vectors, exact.vectors, rtol=0, atol=0.06)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here; the CPU runs the same code in all other tests")
+@pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-4), ("bf16", HALF_ERROR)])
+def test_a_gpu_records_what_the_cpu_does(precision: str, bound: float, tiny_corpus: Path, tmp_path: Path) -> None:
+    exact = forwarded(tiny_corpus, tmp_path / "cpu")
+    found = forwarded(tiny_corpus, tmp_path / "gpu", device="cuda", precision=precision)
+    assert largest_error(found, exact) < bound
+    assert torch.equal(found.brighter, exact.brighter) and torch.equal(found.tint, exact.tint)
