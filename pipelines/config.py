@@ -27,7 +27,7 @@ class IndexConfig(BaseModel):
     layers: tuple[str, ...] = Field((), description="globs on module paths; default: block outputs")
     embed: str | None = Field(None, description="layer whose embeddings find nearest patches; default: the last")
     batch_size: int = Field(32, ge=1, le=4096, description="images in one forward; part of the atlas's identity")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="fp32 is exact, bf16 faster")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="fp32 is exact, bf16 rounds")
     device: str = Field("auto", description="auto, cpu or cuda")
     workers: int | None = Field(None, ge=1, le=4096, description="scanning processes; default: one per GPU or core")
     address: str | None = Field(None, description="address of a running Ray cluster; default: a local one")

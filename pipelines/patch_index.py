@@ -15,8 +15,8 @@ MEMORY_BYTES = 4 << 30
 """What a build may take unless told otherwise."""
 _REDUCED_WIDTH = 128
 _CODES = {"SQ8": 136, "RaBitQ": 32}
-"""FAISS's codes by preference, with the bytes of a reduced vector and its id. As measured on a million vectors of
-1,280 numbers: 8-bit numbers find 0.999 of the nearest, RaBitQ (Gao & Long 2024) needs twice the short list."""
+"""FAISS's codes by preference, with the bytes of a reduced vector and its id: 8-bit numbers, or one bit each
+(Gao & Long 2024), which takes a longer short list for the same recall."""
 _PER_LIST = 64
 """Training vectors per list; FAISS recommends 39 to 256."""
 _MOST_LISTS = 65_536

@@ -83,7 +83,7 @@ def index(
     layer_globs: LayersOption = None,
     embed: Annotated[str | None, typer.Option(help="layer for nearest patches  [default: the last]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="images in one forward  [default: 32]")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32 (exact) or bf16 (faster)")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 (exact) or bf16 (rounded, for GPUs)")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda")] = None,
     workers: Annotated[int | None, typer.Option(help="scanning processes  [default: one per GPU or core]")] = None,
     address: Annotated[str | None, typer.Option(help="address of a running Ray cluster")] = None,
