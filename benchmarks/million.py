@@ -245,18 +245,7 @@ def _patches(atlas: Path, image_count: int) -> PatchIndex:
     part: Part = write_atomically(
         atlas, layout.vectors(layer, _VERSION), lambda file: np.save(file.open("wb"), vectors), image_count
     )
-    return PatchIndex(
-        layer=layer,
-        width=_WIDTH,
-        regions=[Box(0, 0, *_INPUT)],
-        vectors=part,
-        index=None,
-        factory="Flat",
-        exact=True,
-        recall_at_10=1.0,
-        probes=0,
-        short_list=0,
-    )
+    return PatchIndex.none(layer, _WIDTH, [Box(0, 0, *_INPUT)], part)
 
 
 if __name__ == "__main__":

@@ -48,18 +48,7 @@ def build_patches(
     part = write_atomically(
         atlas, path, lambda file: VectorFile(file, *shape).write(_image_vectors(atlas, receipts, images, shape)), count
     )
-    exact = PatchIndex(
-        layer=embedded.layer,
-        width=embedded.width,
-        regions=embedded.regions,
-        vectors=part,
-        index=None,
-        factory="Flat",
-        exact=True,
-        recall_at_10=1.0,
-        probes=0,
-        short_list=0,
-    )
+    exact = PatchIndex.none(embedded.layer, embedded.width, embedded.regions, part)
     plan = choose_index(count, embedded.width, embedded.memory_bytes)
     return exact if plan is None else add_index(atlas, version, exact, plan)
 

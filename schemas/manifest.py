@@ -101,8 +101,24 @@ class PatchIndex(Entry):
     vectors, for 1,000 of them."""
     probes: int
     """Lists of the index that are searched for ten images; 0 where search is exact."""
-    short_list: int = 200
-    """Its candidates that are scored again with the full vectors (200 where a manifest does not tell)."""
+    short_list: int
+    """Its candidates that are scored again with the full vectors."""
+
+    @classmethod
+    def none(cls, layer: str, width: int, regions: list[Box], vectors: Part) -> "PatchIndex":
+        """Vectors without an index: they are searched exactly, one by one."""
+        return cls(
+            layer=layer,
+            width=width,
+            regions=regions,
+            vectors=vectors,
+            index=None,
+            factory="Flat",
+            exact=True,
+            recall_at_10=1.0,
+            probes=0,
+            short_list=0,
+        )
 
 
 class Hot(Entry):

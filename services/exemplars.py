@@ -63,7 +63,11 @@ class Exemplars:
             "padding": _as_boxes(padding),
             "duplicate_group": found["duplicate_group"],
         }
-        return [_row(dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
+        # values that need no check: to validate a thousand rows takes longer than to find them
+        return [
+            PatchRow.model_construct(_FIELDS, **dict(zip(columns, values, strict=True)))
+            for values in zip(*columns.values(), strict=True)
+        ]
 
     def _candidates(self, after: int | None, count: int) -> tuple[Ranks, list[int]]:
         """The next ranks with the label, near duplicates among them, and their keys."""
@@ -122,17 +126,3 @@ class Exemplars:
 
 def _as_boxes(boxes: Boxes) -> list[Box]:
     return list(map(Box._make, boxes.tolist()))
-
-
-def _row(values: dict[str, Any]) -> PatchRow:
-    """A row of values that need no check: to validate a thousand takes longer than to find them."""
-    row = PatchRow.__new__(PatchRow)
-    row.__setstate__(
-        {
-            "__dict__": values,
-            "__pydantic_fields_set__": _FIELDS,
-            "__pydantic_extra__": None,
-            "__pydantic_private__": None,
-        }
-    )
-    return row

@@ -48,18 +48,8 @@ def indexed(root: Path, vectors: np.ndarray, code: str) -> PatchVectors:
     """Vectors with the index that a large atlas would have."""
     count, width = vectors.shape[0] * vectors.shape[1], vectors.shape[2]
     written(root / "vectors.npy", vectors)
-    exact = PatchIndex(
-        layer="layer",
-        width=width,
-        regions=[Box(0, 0, 1, 1)] * REGIONS,
-        vectors=Part(path="vectors.npy", rows=count, size_bytes=0, sha256=""),
-        index=None,
-        factory="Flat",
-        exact=True,
-        recall_at_10=1.0,
-        probes=0,
-        short_list=0,
-    )
+    part = Part(path="vectors.npy", rows=count, size_bytes=0, sha256="")
+    exact = PatchIndex.none("layer", width, [Box(0, 0, 1, 1)] * REGIONS, part)
     plan = IndexPlan(count, width, lists=32, reduced=128 if width > 128 else 0, code=code)
     return PatchVectors(root, add_index(root, "version", exact, plan))
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -29,7 +30,7 @@ def plain() -> pa.Table:
 
 
 @pytest.fixture(scope="module")
-def database(plain: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+def folder(plain: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranked")
     with parquet_writer(folder / "block.parquet", tables.RANKED) as writer:
         for first, end in pairwise(group_ends(COUNT)):
@@ -38,16 +39,19 @@ def database(plain: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Itera
     with duckdb.connect(str(folder / "hot.duckdb")) as hot:
         hot.register("ranked", first_ranks)
         hot.execute("CREATE TABLE first_ranks AS SELECT 2 AS layer, * FROM ranked")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def database(folder: Path) -> Iterator[Database]:
     opened = Database(folder, "hot.duckdb")
-    opened.folder = folder  # type: ignore[attr-defined]
     yield opened
     opened.close()
 
 
 @pytest.fixture(params=[0, HOT_RANKS], ids=["file", "hot"])
-def ranked(database: Database, request: pytest.FixtureRequest) -> RankedUnit:
-    file = database.folder / "block.parquet"  # type: ignore[attr-defined]
-    return RankedUnit(database, str(file), 2, 5, request.param)
+def ranked(folder: Path, database: Database, request: pytest.FixtureRequest) -> RankedUnit:
+    return RankedUnit(database, str(folder / "block.parquet"), 2, 5, request.param)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +89,6 @@ def test_all_activations_are_read_in_order(ranked: RankedUnit, plain: pa.Table) 
     assert np.array_equal(ranked.activations(), plain["activation"].to_numpy())
 
 
-def test_a_missing_file_is_named(database: Database) -> None:
-    folder = database.folder  # type: ignore[attr-defined]
+def test_a_missing_file_is_named(folder: Path, database: Database) -> None:
     with pytest.raises(AtlasError, match=r"ranked/x\.parquet"):
         RankedUnit(database, str(folder / "ranked/x.parquet"), 0, 0, 0).at(["image"], np.array([0]))
