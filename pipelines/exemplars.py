@@ -13,18 +13,13 @@ from numpy.typing import NDArray
 
 from pipelines.catalogue import read_part
 from pipelines.storage import parquet_writer, write_atomically
+from pipelines.vision.memory import keep_freed_memory
 from schemas import layout, tables
 from schemas.manifest import BLOCK_UNITS, Part, Receipt
 
 RARE_SHARE = 0.01
 """A unit above zero on fewer than this share of the images is rare."""
 _NONFINITE_NAMED = 100
-PEAK = np.dtype([("activation", np.float32), ("row", np.int16), ("col", np.int16)])
-"""A cell as it is moved: eight bytes at once."""
-_FIRST_ENDS, _GROUP_ROWS = (0, 1_024, 16_384), 1 << 20
-"""Row groups of a unit: ranks to 1,024, to 16,384, then up to a million each. A statement costs 25 to 35 µs for each
-row group of its file and 8 ms to decode a million rows: nine ranks took 3.0 ms, nine at half depth 9.7; with groups
-of 131,072 rows 5.4 and 7.2, with one group for a unit 7.3 and 7.6. File sizes differ by less than 0.4 %."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +47,30 @@ class RankedBlock:
     units: list[dict[str, Any]]
 
 
+class Peaks(NamedTuple):
+    """Peaks of some units, unit × image, as shards hold them, one shard after the other.
+
+    A place is a location in one number, so that it is moved at once: the row in the upper 16 bits, the column below.
+    """
+
+    activation: NDArray[np.float32]
+    place: NDArray[np.int32]
+
+    @classmethod
+    def empty(cls, unit_count: int, image_count: int) -> "Peaks":
+        return cls(np.empty((unit_count, image_count), np.float32), np.empty((unit_count, image_count), np.int32))
+
+
 class Ranker:
     """Ranks blocks of units, one unit after the other.
 
     Memory for each image, whatever the number of units and shards: 8 bytes × BLOCK_UNITS for the peaks of a block,
-    about 80 while a unit is sorted and written, 24 for its label and where its peaks are; its id only where not all
-    peaks of a unit are finite.
+    about 80 while a unit is sorted and written, 24 for its label and where its peaks are, 2 bytes × blocks of a layer
+    for the footers of the layer's parts; its id only where not all peaks of a unit are finite.
     """
 
     def __init__(self, plan: RankPlan) -> None:
+        keep_freed_memory()
         self.plan = plan
         images = read_part(plan.atlas, plan.images, ["label", "shard", "shard_row"])
         self.labels = Labels(images["label"])
@@ -70,6 +80,8 @@ class Ranker:
         order = np.lexsort((rows, shards))
         ends = np.searchsorted(shards[order], np.arange(len(names) + 1))
         self.numbering = Numbering.of(order)
+        self.footers: dict[str, pq.FileMetaData] = {}
+        self.footers_of = ""
         self.sources = [
             (receipt, rows[order[first:end]])
             for receipt, (first, end) in zip(plan.receipts, pairwise(ends), strict=True)
@@ -83,33 +95,41 @@ class Ranker:
 
         def write(file: Path) -> None:
             with parquet_writer(file, tables.RANKED, keep_statistics=["unit", "rank", "activation"]) as writer:
-                for unit, cells in enumerate(peaks, block.number * BLOCK_UNITS):
-                    ranked = rank_peaks(unit, cells, self.numbering)
-                    for first, end in pairwise(group_ends(ranked.num_rows)):
+                for unit, (activation, place) in enumerate(zip(*peaks, strict=True), block.number * BLOCK_UNITS):
+                    ranked = rank_peaks(unit, activation, place, self.numbering)
+                    for first, end in pairwise(tables.group_ends(ranked.num_rows)):
                         writer.write_table(ranked.slice(first, end - first), row_group_size=end - first)
-                    strange = self.numbering.numbers[~np.isfinite(cells["activation"])]
+                    strange = self.numbering.numbers[~np.isfinite(activation)]
                     statistics.append(self._statistics(unit, ranked, np.sort(strange)))
 
         path = layout.ranked(block.layer, block.number, self.plan.version)
-        rows = int(np.isfinite(peaks["activation"]).sum())
+        rows = int(np.isfinite(peaks.activation).sum())
         return RankedBlock(block, write_atomically(self.plan.atlas, path, write, rows), statistics)
 
-    def _gather(self, block: Block) -> NDArray[np.void]:
-        """The peaks of a block's units on all images: unit × image, as shards hold them, one shard after the other."""
-        image_count = len(self.numbering.numbers)
-        peaks = np.empty((0, image_count), PEAK)
-        first = 0
+    def _gather(self, block: Block) -> Peaks:
+        """The peaks of a block's units on all images."""
+        if self.footers_of != block.layer:
+            self.footers, self.footers_of = {}, block.layer
+        peaks, first = Peaks.empty(0, 0), 0
         for receipt, rows in self.sources:
-            with pq.ParquetFile(self.plan.atlas / receipt.peaks[block.layer].path, memory_map=True) as file:
-                table = file.read_row_group(block.number, columns=list(PEAK.names or ()), use_threads=False)
-            cells = np.empty((table.num_rows // receipt.forward_count, receipt.forward_count), PEAK)
-            for name in table.column_names:
-                cells[name] = table[name].to_numpy().reshape(cells.shape)
-            if not len(peaks):
-                peaks = np.empty((len(cells), image_count), PEAK)
-            peaks[:, first : first + len(rows)] = cells if len(rows) == receipt.forward_count else cells[:, rows]
+            table = self._read(receipt.peaks[block.layer].path, block.number)
+            shape = table.num_rows // receipt.forward_count, receipt.forward_count
+            activation, row, col = (table[name].to_numpy().reshape(shape) for name in ("activation", "row", "col"))
+            place = row.astype(np.int32) << 16 | col
+            if not first:
+                peaks = Peaks.empty(len(place), len(self.numbering.numbers))
+            chosen = slice(None) if len(rows) == receipt.forward_count else rows
+            peaks.activation[:, first : first + len(rows)] = activation[:, chosen]
+            peaks.place[:, first : first + len(rows)] = place[:, chosen]
             first += len(rows)
         return peaks
+
+    def _read(self, path: str, group: int) -> pa.Table:
+        """A row group of a peaks part, whose footer is read once for all blocks of a layer."""
+        columns = ["activation", "row", "col"]
+        with pq.ParquetFile(self.plan.atlas / path, metadata=self.footers.get(path), memory_map=True) as file:
+            self.footers[path] = file.metadata
+            return file.read_row_group(group, columns=columns, use_threads=False)
 
     def _statistics(self, unit: int, ranked: pa.Table, strange: NDArray[np.integer[Any]]) -> dict[str, Any]:
         row = unit_statistics(unit, ranked["activation"].to_numpy(), len(strange))
@@ -216,33 +236,34 @@ def histogram(values: NDArray[np.float32]) -> NDArray[np.int64]:
     return counts
 
 
-def rank_peaks(unit: int, peaks: NDArray[np.void], numbering: Numbering) -> pa.Table:
-    """A unit's finite peaks by descending activation, ties by ascending image number."""
-    images = ranked_images(peaks["activation"], numbering.numbers)
-    ranked = peaks.view(np.int64)[numbering.positions[images]].view(PEAK)
-    columns = [np.full(len(images), unit, np.int32), np.arange(len(images), dtype=np.int32), images]
-    columns += [np.ascontiguousarray(ranked[name]) for name in PEAK.names or ()]
-    return pa.table([pa.array(column) for column in columns], schema=tables.RANKED)
-
-
-def ranked_images(activation: NDArray[np.float32], numbers: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Those of the images that have a finite peak, by descending activation, ties by ascending number.
+def rank_peaks(unit: int, activation: NDArray[np.float32], place: NDArray[np.int32], numbering: Numbering) -> pa.Table:
+    """A unit's finite peaks by descending activation, ties by ascending image number.
 
     Both are one whole number of 64 bits, which sorts ten times as fast as an argsort: above, the bits of the
     activation, which order like floats once those of negative ones are flipped; below, the image.
     """
     finite = np.isfinite(activation)
+    numbers = numbering.numbers
     if not finite.all():
         activation, numbers = activation[finite], numbers[finite]
-    bits = (activation + np.float32(0)).view(np.int32)
-    keys = np.invert(bits ^ (bits >> 31 & 0x7FFFFFFF)).astype(np.int64)
+    keys = np.invert(_flipped((activation + np.float32(0)).view(np.int32))).astype(np.int64)
     keys <<= 32
     keys |= numbers
     keys.sort()
-    images: NDArray[np.int32] = keys.astype(np.int32)
-    return images
+    images = keys.astype(np.int32)
+    places = place[numbering.positions[images]]
+    keys >>= 32
+    columns = [
+        np.full(len(keys), unit, np.int32),
+        np.arange(len(keys), dtype=np.int32),
+        images,
+        _flipped(np.invert(keys.astype(np.int32))).view(np.float32),
+        (places >> 16).astype(np.int16),
+        places.astype(np.int16),
+    ]
+    return pa.table([pa.array(column) for column in columns], schema=tables.RANKED)
 
 
-def group_ends(count: int) -> list[int]:
-    """Ranks between which a unit's row groups lie, from 0 to `count`."""
-    return sorted({*(end for end in _FIRST_ENDS if end < count), *range(_FIRST_ENDS[-1], count, _GROUP_ROWS), count})
+def _flipped(bits: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Bits of floats as whole numbers of the same order, and back."""
+    return bits ^ (bits >> 31 & 0x7FFFFFFF)

@@ -13,15 +13,10 @@ from pipelines.storage import write_atomically
 from schemas import layout, tables
 from schemas.manifest import Hot, LayerEntry, Part
 
-HOT_RANKS, HOT_FROM = 1_024, 4_096
-"""First ranks of every unit in native form, for a tenth of the time that its ranked file takes, in atlases of at least
-so many images; they are at most a quarter of the rows."""
-
 
 def build_hot(atlas: Path, version: str, images: Part, layers: Sequence[LayerEntry]) -> Hot:
     """Write what a version's answers look up; rebuildable from images and ranked tables at any time."""
     source = str(atlas / images.path)
-    hot_ranks = HOT_RANKS if images.rows >= HOT_FROM else 0
 
     def write_database(file: Path) -> None:
         with duckdb.connect(os.fspath(file)) as database:
@@ -41,11 +36,11 @@ def build_hot(atlas: Path, version: str, images: Part, layers: Sequence[LayerEnt
                 "activation FLOAT, row SMALLINT, col SMALLINT)"
             )
             for position, entry in enumerate(layers):
-                for part in entry.ranked if hot_ranks else ():
+                for part in entry.ranked:
                     database.execute(
                         "INSERT INTO first_ranks SELECT ?, unit, rank, image, activation, row, col "
                         "FROM read_parquet(?) WHERE rank < ? ORDER BY unit, rank",
-                        [position, str(atlas / part.path), hot_ranks],
+                        [position, str(atlas / part.path), tables.FIRST_RANKS],
                     )
             database.execute("CHECKPOINT")
 
@@ -57,7 +52,6 @@ def build_hot(atlas: Path, version: str, images: Part, layers: Sequence[LayerEnt
     return Hot(
         database=write_atomically(atlas, layout.hot(version), write_database, images.rows),
         images=write_atomically(atlas, layout.hot_images(version), write_rows, images.rows),
-        ranks=hot_ranks,
     )
 
 

@@ -126,8 +126,6 @@ class Hot(Entry):
 
     database: Part
     images: Part
-    ranks: int
-    """First ranks of every unit in the database; 0 where a unit's ranked rows are few anyway."""
 
 
 class CorpusEntry(Entry):

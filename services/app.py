@@ -1,11 +1,13 @@
 """The application: API and pages over some atlases, put together here."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from threading import BoundedSemaphore
 from typing import Any
 
+import anyio
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -31,6 +33,9 @@ __all__ = ["Settings", "create_app"]
 
 _FORM_OVERHEAD_BYTES = 4096
 """What a multipart form adds to the picture inside it."""
+_THREADS_PER_CORE = 2
+"""For questions, besides those that forwards may keep waiting. More only take turns at the interpreter: with 40 threads
+on two cores, 50 clients got 0.8 of one client's throughput, with 12 as much."""
 _ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": Problem, "description": "The request cannot be answered; the detail says why"},
     "5XX": {"model": Problem, "description": "The server failed, or is at its limit"},
@@ -82,9 +87,12 @@ def _build_site(settings: Settings) -> Site:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    await asyncio.to_thread(app.state.site.open)
+    site: Site = app.state.site
+    threads = anyio.to_thread.current_default_thread_limiter()
+    threads.total_tokens = _THREADS_PER_CORE * (os.cpu_count() or 1) + 1 + site.settings.forwards_waiting
+    await asyncio.to_thread(site.open)
     yield
-    app.state.site.close()
+    site.close()
 
 
 async def _handle(request: Request, error: Exception) -> Response:

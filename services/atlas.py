@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,10 @@ from services.boxes import LayerBoxes
 from services.catalogue import Catalogue
 from services.database import Database, Row
 from services.peaks import ScannedPeaks
-from services.ranks import RankedUnit
+from services.ranks import RankedPart, RankedUnit
+
+_KEPT_PARTS = 256
+"""Ranked parts whose footers are kept, of up to 0.3 MB each."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,11 @@ class Atlas:
         self._database = Database(self.root, self.manifest.hot.database.path, question_timeout_s)
         self.catalogue = Catalogue(self.root, self.manifest, self._database)
         self._peaks = ScannedPeaks(self.root, self.manifest)
+        self._positions = {entry.spec.name: position for position, entry in enumerate(self.manifest.layers)}
         self._units: dict[str, pa.Table] = {}
         self._statistics: dict[str, Statistics] = {}
         self._boxes: dict[str, LayerBoxes] = {}
+        self._ranked_parts = lru_cache(_KEPT_PARTS)(self._ranked_part)
 
     def close(self) -> None:
         """End what runs beside the questions."""
@@ -130,15 +135,15 @@ class Atlas:
 
     def ranked(self, unit: UnitId) -> RankedUnit:
         """The unit's images in rank order, for one question."""
-        position = self.manifest.layers.index(self.layer(unit.layer))
-        file = str(self.root / self._ranked_part(unit))
-        return RankedUnit(self._database, file, position, unit.channel, self.manifest.hot.ranks)
+        position = self._positions[self.layer(unit.layer).spec.name]
+        part = self._ranked_parts(unit.layer, unit.channel // BLOCK_UNITS)
+        return RankedUnit(self._database, part, position, unit.channel)
 
     def shuffled(
         self, unit: UnitId, ranks: tuple[int, int], label: str | None, seed: int, after: int | None, limit: int
     ) -> list[Row]:
         """Some ranks of a unit in an order that depends on the seed alone, from behind `key` after on."""
-        file = str(self.root / self._ranked_part(unit))
+        file = str(self.root / self.layer(unit.layer).ranked[unit.channel // BLOCK_UNITS].path)
         return self._database.rows(
             "SELECT * FROM (SELECT hash(image::VARCHAR || ?) AS key, rank FROM read_parquet(?) "
             "WHERE unit = ? AND rank BETWEEN ? AND ? "
@@ -215,8 +220,9 @@ class Atlas:
             input=self.manifest.preprocessing.input,
         )
 
-    def _ranked_part(self, unit: UnitId) -> str:
-        return self.layer(unit.layer).ranked[unit.channel // BLOCK_UNITS].path
+    def _ranked_part(self, layer: str, block: int) -> RankedPart:
+        units = slice(block * BLOCK_UNITS, (block + 1) * BLOCK_UNITS)
+        return RankedPart(self.root, self.layer(layer).ranked[block].path, self.statistics(layer).count[units].tolist())
 
     def _read_part(self, path: str) -> pa.Table:
         try:

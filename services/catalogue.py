@@ -28,8 +28,12 @@ class Catalogue:
             self._images = pa.ipc.open_file(pa.memory_map(str(root / path))).get_batch(0)
         except (OSError, pa.ArrowInvalid) as error:
             raise AtlasError(f"part {path} of atlas {root} is missing or damaged: {error}") from None
-        self.label_codes: NDArray[np.int32] = self._images["label"].to_numpy()
-        self.group_codes: NDArray[np.int32] = self._images["duplicate_group"].to_numpy()
+        self.label_codes, self.group_codes = self.column("label"), self.column("duplicate_group")
+
+    def column(self, name: str) -> NDArray[Any]:
+        """A column of whole numbers of all images, on the disk."""
+        values: NDArray[Any] = self._images[name].to_numpy()
+        return values
 
     def columns(self, numbers: NDArray[np.integer[Any]], names: Sequence[str]) -> dict[str, list[Any]]:
         """Some columns of the images with these numbers."""
@@ -83,16 +87,17 @@ class Catalogue:
         first = 0 if after is None else after + 1
         if label is None:
             return self.rows(range(first, min(first + limit, len(self._images))))
-        return self.rows(first + np.flatnonzero(self.label_codes[first:] == self.label_code(label))[:limit])
+        return self.rows(first + np.flatnonzero(self.labelled(label)[first:])[:limit])
 
     def labels(self) -> list[Row]:
         """All labels with the number of their images."""
         return self._database.rows("SELECT label, image_count FROM labels ORDER BY label", [])
 
-    def label_code(self, label: str) -> int:
-        """The number that stands for a label; one that no image has if there is no such label."""
-        position = bisect_left(self._label_names, label)
-        return position if [label] == self._label_names[position : position + 1] else len(self._label_names)
+    def labelled(self, label: str) -> NDArray[np.bool_]:
+        """Which images have the label."""
+        code = bisect_left(self._label_names, label)
+        known = [label] == self._label_names[code : code + 1]
+        return self.label_codes == code if known else np.zeros(len(self._images), bool)
 
     @cached_property
     def _label_names(self) -> list[str]:

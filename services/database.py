@@ -1,7 +1,7 @@
 """DuckDB over the parts of one atlas: read-only, nothing outside it, a time limit for every statement."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,13 @@ class Database:
             columns: dict[str, np.ndarray[Any, Any]] = result.fetchnumpy()
             return columns
 
+    def prepared(self, statement: str, numbers: Sequence[int]) -> dict[str, np.ndarray[Any, Any]]:
+        """The columns of a statement that each thread prepares once; its parameters $1, $2 … are whole numbers."""
+        if statement not in self._prepared:
+            name = self._prepared[statement] = f"prepared_{len(self._prepared)}"
+            self._cursor.execute(f"PREPARE {name} AS {statement}")
+        return self.columns(f"EXECUTE {self._prepared[statement]}({', '.join(map(str, map(int, numbers)))})", [])
+
     def close(self) -> None:
         """End the thread that keeps the time limit; what is still referenced stays usable without limit."""
         if self._deadlines:
@@ -66,6 +73,14 @@ class Database:
             raise BusyError(f"this question takes longer than {limit:g} s; ask for less, or ask again later") from None
         except (duckdb.IOException, duckdb.InvalidInputException) as error:
             raise AtlasError(f"a part of atlas {self._name} is missing or damaged: {error}") from None
+
+    @property
+    def _prepared(self) -> dict[str, str]:
+        """Names of what this thread's cursor has prepared."""
+        if not hasattr(self._threads, "prepared"):
+            self._threads.prepared = {}
+        prepared: dict[str, str] = self._threads.prepared
+        return prepared
 
     @property
     def _cursor(self) -> duckdb.DuckDBPyConnection:

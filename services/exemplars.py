@@ -1,6 +1,7 @@
 """A unit's exemplars: which ranks a question chooses, and the rows that answer it."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ Ranks = NDArray[np.int64]
 
 _NAMED = ("image_id", "path", "label", "duplicate_group")
 _PLACED = ("crop_row", "crop_col", "height_px", "width_px", "resized_height_px", "resized_width_px")
-_FIELDS = set(PatchRow.model_fields)
 
 
 class Exemplars:
@@ -28,8 +28,8 @@ class Exemplars:
     def __init__(self, atlas: Atlas, unit: UnitId, query: PatchQuery, band: tuple[int, int]) -> None:
         self._atlas, self._unit, self._query, self._band = atlas, unit, query, band
         self._ranked = atlas.ranked(unit)
-        self._labels, self._groups = atlas.catalogue.label_codes, atlas.catalogue.group_codes
-        self._label = None if query.label is None else atlas.catalogue.label_code(query.label)
+        self._groups = atlas.catalogue.group_codes
+        self._labelled = None if query.label is None else atlas.catalogue.labelled(query.label)
 
     def following(self, after: int | None, count: int) -> tuple[Ranks, list[int]]:
         """The next `count` ranks, fewer if there are no more, and each one's key: where the next page goes on."""
@@ -48,26 +48,20 @@ class Exemplars:
     def rows(self, ranks: Ranks, image_count: int) -> list[PatchRow]:
         """What answers show of the images at these ranks."""
         images, activation, row, col = self._ranked.at(["image", "activation", "row", "col"], ranks)
-        found = self._atlas.catalogue.columns(images, [*_NAMED, *_PLACED])
-        placed = {name: np.array(found[name], np.int64) for name in _PLACED}
+        found = self._atlas.catalogue.columns(images, _NAMED)
+        placed = {name: self._atlas.catalogue.column(name)[images].astype(np.int64) for name in _PLACED}
         theoretical, effective, padding = self._atlas.boxes(self._unit.layer).at(row, col)
-        columns = {
-            "rank": ranks.tolist(),
-            **{name: found[name] for name in ("image_id", "path", "label")},
-            "activation": activation.tolist(),
-            "percentile": (1 - self._first_equal(ranks, activation) / image_count).tolist(),
-            "row": row.tolist(),
-            "col": col.tolist(),
-            "box": _as_boxes(to_image(theoretical, placed)),
-            "effective_box": _as_boxes(to_image(effective, placed)),
-            "padding": _as_boxes(padding),
-            "duplicate_group": found["duplicate_group"],
-        }
-        # values that need no check: to validate a thousand rows takes longer than to find them
-        return [
-            PatchRow.model_construct(_FIELDS, **dict(zip(columns, values, strict=True)))
-            for values in zip(*columns.values(), strict=True)
+        columns = [
+            ranks.tolist(),
+            *(found[name] for name in ("image_id", "path", "label")),
+            activation.tolist(),
+            (1 - self._ranked.above(activation) / image_count).tolist(),
+            row.tolist(),
+            col.tolist(),
+            *map(_as_boxes, (to_image(theoretical, placed), to_image(effective, placed), padding)),
+            found["duplicate_group"],
         ]
+        return list(map(PatchRow, *columns))
 
     def _candidates(self, after: int | None, count: int) -> tuple[Ranks, list[int]]:
         """The next ranks with the label, near duplicates among them, and their keys."""
@@ -81,14 +75,14 @@ class Exemplars:
         else:
             first = first if after is None else max(first, after + 1)
             ranks = np.arange(first, min(last + 1, first + count))
-        if self._label is not None:
-            ranks = self._labelled(first, last, count)
+        if self._labelled is not None:
+            ranks = self._with_label(self._labelled, first, last, count)
         return ranks, (ranks if self._query.order == "desc" else -ranks).tolist()
 
-    def _labelled(self, first: int, last: int, count: int) -> Ranks:
+    def _with_label(self, labelled: NDArray[np.bool_], first: int, last: int, count: int) -> Ranks:
         found: list[Ranks] = [np.empty(0, np.int64)]
         for ranks, images in self._images(first, last):
-            found.append(ranks[self._labels.take(images) == self._label])
+            found.append(ranks[labelled.take(images)])
             if sum(map(len, found)) >= count:
                 break
         return np.concatenate(found)[:count]
@@ -103,8 +97,8 @@ class Exemplars:
         for among, images in self._images(*self._band) if len(wanted) else ():
             found = self._groups.take(images)
             passes = np.isin(found, wanted)
-            if self._label is not None:
-                passes &= self._labels.take(images) == self._label
+            if self._labelled is not None:
+                passes &= self._labelled.take(images)
             members, places = np.unique(found[passes], return_index=True)
             first = dict(zip(members.tolist(), among[passes][places].tolist(), strict=True)) | first
             if len(first) > len(wanted):
@@ -117,12 +111,6 @@ class Exemplars:
         """Ranks and their images, from the end at which the question's order begins; random order has none."""
         return self._ranked.images(first, last, upwards=self._query.order == "asc")
 
-    def _first_equal(self, ranks: Ranks, activation: NDArray[np.float32]) -> Ranks:
-        """The first rank with the same activation as each, which makes the percentile."""
-        if self._query.order == "desc" and np.array_equal(ranks, np.arange(len(ranks))):
-            return np.searchsorted(-activation, -activation)
-        return self._ranked.first_equal(activation)
-
 
 def _as_boxes(boxes: Boxes) -> list[Box]:
-    return list(map(Box._make, boxes.tolist()))
+    return list(map(partial(tuple.__new__, Box), boxes.tolist()))

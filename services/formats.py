@@ -1,16 +1,13 @@
 """Rows as JSON, NDJSON, CSV, Arrow and Parquet: one flat table for all but JSON."""
 
 import io
-import json
-import math
-from collections.abc import Sequence
-from functools import partial
-from typing import Any, Literal, get_args
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import orjson
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
-from pydantic import BaseModel
 
 from schemas.geometry import Box, Size
 
@@ -26,23 +23,17 @@ MEDIA_TYPES: dict[TableFormat, str] = {
 }
 
 
-def json_text(content: Any) -> str:
+def json_bytes(content: Any) -> bytes:
     """One JSON document; NaN and infinities become null."""
-    try:
-        return _dump(content, default=vars)
-    except ValueError:
-        return _dump(_plain(content))
+    return orjson.dumps(content, default=_plain)
 
 
-_dump = partial(json.dumps, ensure_ascii=False, allow_nan=False, check_circular=False)
-
-
-def rows_as(rows: Sequence[BaseModel], kind: type[BaseModel], file_format: TableFormat) -> bytes:
-    """Rows of one kind as a file; boxes and sizes become one column per side, in their order."""
+def rows_as(rows: Sequence[Any], kind: type, file_format: TableFormat) -> bytes:
+    """Rows of one data class as a file; boxes and sizes become one column per side, in their order."""
     if file_format == "json":
-        return json_text(rows).encode()
+        return json_bytes(rows)
     if file_format == "ndjson":
-        return "".join(json_text(row) + "\n" for row in rows).encode()
+        return b"".join(json_bytes(row) + b"\n" for row in rows)
     table = as_table(rows, kind)
     sink = io.BytesIO()
     if file_format == "csv":
@@ -55,43 +46,30 @@ def rows_as(rows: Sequence[BaseModel], kind: type[BaseModel], file_format: Table
     return sink.getvalue()
 
 
-def as_table(rows: Sequence[BaseModel], kind: type[BaseModel]) -> pa.Table:
+def as_table(rows: Sequence[Any], kind: type) -> pa.Table:
     """An Arrow table with the flat columns of `kind`, also without rows."""
-    schema = pa.schema(
-        [column for name, field in kind.model_fields.items() for column in _columns(name, field.annotation)]
-    )
-    return pa.Table.from_pylist([_flat(row) for row in rows], schema=schema)
+    columns: dict[str, pa.Array] = {}
+    for name, annotation in get_type_hints(kind).items():
+        values = [getattr(row, name) for row in rows]
+        for field, own in _columns(name, annotation, values):
+            columns[field.name] = pa.array(own, field.type)
+    return pa.table(columns)
 
 
-def _columns(name: str, annotation: Any) -> list[pa.Field]:
+def _columns(name: str, annotation: Any, values: list[Any]) -> Iterator[tuple[pa.Field, list[Any]]]:
+    """The flat columns of one field with their values: a box or a size has one for each side."""
     inner = [part for part in get_args(annotation) or (annotation,) if part is not type(None)]
-    kind = inner[0] if not isinstance(inner[0], str) else str
+    kind = inner[0] if get_origin(inner[0]) is None and not isinstance(inner[0], str) else str
     if kind in (Box, Size):
-        return [pa.field(f"{name}_{side}", pa.int32()) for side in kind._fields]
-    if annotation == list[str]:
-        return [pa.field(name, pa.list_(pa.string()))]
-    types = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
-    return [pa.field(name, types[kind])]
-
-
-def _flat(row: BaseModel) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name in type(row).model_fields:
-        value = getattr(row, name)
-        if isinstance(value, Box | Size):
-            flat |= {f"{name}_{side}": part for side, part in value._asdict().items()}
-        else:
-            flat[name] = value
-    return flat
+        for place, side in enumerate(kind._fields):
+            yield pa.field(f"{name}_{side}", pa.int32()), [None if one is None else one[place] for one in values]
+    elif annotation == list[str]:
+        yield pa.field(name, pa.list_(pa.string())), values
+    else:
+        types = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
+        yield pa.field(name, types[kind]), values
 
 
 def _plain(content: Any) -> Any:
-    if isinstance(content, BaseModel):
-        return {name: _plain(getattr(content, name)) for name in type(content).model_fields}
-    if isinstance(content, float):
-        return content if math.isfinite(content) else None
-    if isinstance(content, dict):
-        return {key: _plain(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_plain(value) for value in content]
-    return content
+    """What JSON shows of a named tuple or a model."""
+    return tuple(content) if isinstance(content, tuple) else vars(content)

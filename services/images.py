@@ -1,6 +1,5 @@
 """What an image excites: its units by percentile."""
 
-import heapq
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -19,15 +18,32 @@ Activations = NDArray[np.float32]
 
 
 class Candidate(NamedTuple):
-    """A unit that a picture excites: its peak, images ranked, bounds of its percentile, deviations above its mean."""
+    """A unit that a picture may excite most: its peak, images ranked, standard deviations above its mean."""
 
     layer: str
     channel: int
     activation: float
     image_count: int
-    at_least: float
-    at_most: float
     deviation: float
+
+
+class Bounds(NamedTuple):
+    """The units of a layer that are ranked and finite on a picture, as arrays, with bounds of their percentiles."""
+
+    layer: str
+    channel: NDArray[np.intp]
+    activation: NDArray[np.float64]
+    image_count: NDArray[np.int64]
+    deviation: NDArray[np.float64]
+    at_least: NDArray[np.float64]
+    at_most: NDArray[np.float64]
+
+    def candidates(self, enough: float) -> list[Candidate]:
+        """Those whose percentile may be at least `enough`."""
+        near = np.flatnonzero(self.at_most >= enough)
+        return [
+            Candidate(self.layer, *row) for row in zip(*(column[near].tolist() for column in self[1:5]), strict=True)
+        ]
 
 
 Cells = dict[str, pa.Table]
@@ -81,9 +97,9 @@ def explain(
     non-finite activations are left out.
     """
     names = [entry.spec.name for entry in ([atlas.layer(layer)] if layer else atlas.manifest.layers)]
-    candidates = [row for name in names for row in _bounded(atlas, name, peaks.activations(name))]
-    enough = heapq.nlargest(limit, (row.at_least for row in candidates))
-    near = [row for row in candidates if enough and row.at_most >= enough[-1]]
+    bounds = [_bounds(atlas, name, peaks.activations(name)) for name in names]
+    enough = np.sort(np.concatenate([one.at_least for one in bounds]))[-limit:].min(initial=1)
+    near = [candidate for one in bounds for candidate in one.candidates(enough)]
     percentiles = {(row.layer, row.channel): _percentile(atlas, row) for row in near}
     order = {name: position for position, name in enumerate(names)}
     near.sort(key=lambda row: (-percentiles[row.layer, row.channel], -row.deviation, order[row.layer], row.channel))
@@ -101,7 +117,7 @@ def explain(
     )
 
 
-def _bounded(atlas: Atlas, layer: str, peaks: Activations) -> list[Candidate]:
+def _bounds(atlas: Atlas, layer: str, peaks: Activations) -> Bounds:
     """The units of a layer that a picture excites, with bounds of their percentiles from the stored knots."""
     shares, known = np.array(tables.KNOT_SHARES), atlas.statistics(layer)
     channels = np.flatnonzero(known.ranked & np.isfinite(peaks))
@@ -110,12 +126,12 @@ def _bounded(atlas: Atlas, layer: str, peaks: Activations) -> list[Candidate]:
     at_least = np.where(passed == 0, 0.0, np.minimum(1, (np.floor(shares[passed - 1] * count) + 1) / count))
     at_most = np.where(passed == len(shares), 1.0, np.floor(np.append(shares, 1)[passed] * count) / count)
     deviation = (activation - known.mean[channels]) / known.std[channels]
-    columns = (channels, activation, count, at_least, at_most, deviation)
-    return [Candidate(layer, *row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+    return Bounds(layer, channels, activation, count, deviation, at_least, at_most)
 
 
 def _percentile(atlas: Atlas, row: Candidate) -> float:
-    return 1 - atlas.ranked(UnitId(row.layer, row.channel)).above(row.activation) / row.image_count
+    above = atlas.ranked(UnitId(row.layer, row.channel)).above(np.array([row.activation], np.float32))
+    return 1 - int(above[0]) / row.image_count
 
 
 def _explain_row(

@@ -22,7 +22,7 @@ from schemas.errors import (
     UnitscopeError,
 )
 from schemas.web import Problem
-from services.formats import json_text
+from services.formats import json_bytes
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -52,7 +52,7 @@ def problem_of(request: Request, error: Exception) -> Response:
     if _wants_page(request):
         html = request.app.state.site.templates.get_template("problem.html").render(problem=problem)
         return Response(html, status, headers, "text/html; charset=utf-8")
-    return Response(json_text(problem), status, headers, MEDIA_TYPE)
+    return Response(json_bytes(problem), status, headers, MEDIA_TYPE)
 
 
 def without_paths(text: str) -> str:

@@ -1,90 +1,120 @@
-"""The ranked rows of a unit: its first ranks from the hot database, all others from its ranked file."""
+"""The ranked rows of a unit, row group by row group: the first from the hot database, all others from its part."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from schemas import tables
+from schemas.errors import AtlasError
+from schemas.manifest import BLOCK_UNITS
 from services.database import Database
-
-_FIRST_PIECE, _GROWTH = 1_024, 16
 
 Array = NDArray[Any]
 
+_FIRST_RANKS = "SELECT rank, image, activation, row, col FROM first_ranks WHERE layer = $1 AND unit = $2 ORDER BY rank"
+_ACTIVATION = tables.RANKED.get_field_index("activation")
 
-class RankedUnit:
-    """One unit for one question: what was read last is kept, so that no range of ranks is read twice.
 
-    `layer` is the layer's position in the manifest, `hot_ranks` how many first ranks the hot database has. Raises
-    AtlasError where a part is missing or damaged.
+class RankedPart:
+    """The ranked part of a block of units, which have `image_counts` ranked images each.
+
+    Its footer is kept: it takes longer to read than the rows that a question needs. Raises AtlasError where the part
+    is missing or damaged.
     """
 
-    def __init__(self, database: Database, file: str, layer: int, channel: int, hot_ranks: int) -> None:
-        self._database, self._hot_ranks = database, hot_ranks
-        self._in_file = ("read_parquet(?) WHERE unit = ?", [file, channel])
-        self._in_hot = ("first_ranks WHERE layer = ? AND unit = ?", [layer, channel])
-        self._read: dict[str, Array] = {"rank": np.empty(0, np.int64)}
+    def __init__(self, root: Path, path: str, image_counts: Sequence[int]) -> None:
+        self._root, self._path = root, path
+        self.ends = [tables.group_ends(count) for count in image_counts]
+        self._first_groups = np.cumsum([0, *(len(ends) - 1 for ends in self.ends)]).tolist()
+
+    def columns(self, unit: int, place: int, names: Sequence[str]) -> dict[str, Array]:
+        """Columns of one of a unit's row groups; units are counted within the block."""
+        with self._open(self._footer) as file:
+            read = file.read_row_group(self._first_groups[unit] + place, list(names), use_threads=False)
+            return {name: read[name].to_numpy() for name in names}
+
+    def maxima(self, unit: int) -> NDArray[np.float32]:
+        """The highest activation of each of a unit's row groups."""
+        groups = map(self._footer.row_group, range(*self._first_groups[unit : unit + 2]))
+        return np.array([group.column(_ACTIVATION).statistics.max for group in groups], np.float32)
+
+    @cached_property
+    def _footer(self) -> pq.FileMetaData:
+        with self._open() as file:
+            return file.metadata
+
+    @contextmanager
+    def _open(self, footer: pq.FileMetaData | None = None) -> Iterator[pq.ParquetFile]:
+        try:
+            with pa.memory_map(str(self._root / self._path)) as source:
+                yield pq.ParquetFile(source, metadata=footer)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise AtlasError(f"part {self._path} of atlas {self._root.name} is missing or damaged: {error}") from None
+
+
+class RankedUnit:
+    """One unit for one question: what was read is kept, so that nothing is read twice.
+
+    `layer` is the layer's position in the manifest. Raises AtlasError where a part is missing or damaged.
+    """
+
+    def __init__(self, database: Database, part: RankedPart, layer: int, channel: int) -> None:
+        self._database, self._part = database, part
+        self._key, self._unit = [layer, channel], channel % BLOCK_UNITS
+        self._starts = np.array(part.ends[self._unit])
+        self._read: dict[tuple[int, str], Array] = {}
 
     def at(self, names: Sequence[str], ranks: Array) -> list[Array]:
-        """Some columns at these ranks, in their order."""
-        if not len(ranks):
-            return [np.empty(0, tables.RANKED.field(name).type.to_pandas_dtype()) for name in names]
-        if not np.isin(ranks, self._read["rank"]).all():
-            self._read = self._columns(ranks)
-        places = np.searchsorted(self._read["rank"], ranks)
-        return [self._read[name][places] for name in names]
+        """Columns at these ranks, in their order."""
+        found = [np.empty(len(ranks), tables.RANKED.field(name).type.to_pandas_dtype()) for name in names]
+        places = np.searchsorted(self._starts, ranks, side="right") - 1
+        for place in np.unique(places).tolist():
+            own = places == place
+            for column, values in zip(found, self._columns(place, names), strict=True):
+                column[own] = values[ranks[own] - self._starts[place]]
+        return found
 
     def images(self, first: int, last: int, upwards: bool = False) -> Iterator[tuple[Array, Array]]:
-        """Ranks from `first` to `last` with the images there, in growing pieces; `upwards` from the last one on."""
-        size = _FIRST_PIECE
-        while first <= last:
-            low, high = (max(first, last - size + 1), last) if upwards else (first, min(last, first + size - 1))
-            source, asked = self._source(high)
-            found = self._database.columns(
-                f"SELECT rank, image FROM {source} AND rank BETWEEN ? AND ? ORDER BY rank", [*asked, low, high]
-            )
-            yield (found["rank"][::-1], found["image"][::-1]) if upwards else (found["rank"], found["image"])
-            first, last = (first, low - 1) if upwards else (high + 1, last)
-            size *= _GROWTH
+        """Ranks from `first` to `last` with the images there, group by group; `upwards` from the last one on."""
+        places = np.flatnonzero((self._starts[:-1] <= last) & (self._starts[1:] > first)).tolist()
+        for place in places[::-1] if upwards else places:
+            start, end = self._starts[place : place + 2]
+            ranks = np.arange(max(first, start), min(last + 1, end))
+            images = self._column(place, "image")[ranks - start]
+            yield (ranks[::-1], images[::-1]) if upwards else (ranks, images)
 
     def activations(self) -> NDArray[np.float32]:
         """All finite peaks in descending order."""
-        source, asked = self._in_file
-        return self._database.columns(f"SELECT activation FROM {source} ORDER BY rank", asked)["activation"]
+        return np.concatenate([self._column(place, "activation") for place in range(len(self._starts) - 1)])
 
-    def first_equal(self, activations: NDArray[np.float32]) -> Array:
-        """For each activation, one that occurs, the first rank that has it."""
-        source, asked = self._in_file
-        found = self._database.columns(
-            f"SELECT activation, min(rank) AS rank FROM {source} AND activation IN (SELECT unnest(?::FLOAT[])) "
-            "GROUP BY activation ORDER BY activation",
-            [*asked, np.unique(activations).tolist()],
-        )
-        return found["rank"][np.searchsorted(found["activation"], activations)]
+    def above(self, activations: NDArray[np.float32]) -> NDArray[np.int64]:
+        """For each activation, how many images peak above it: the first rank that has it, if one has."""
+        first = self._read.get((0, "activation"))
+        if first is not None and len(activations) and activations.min() >= first[-1]:
+            return np.searchsorted(-first, -activations)
+        places = np.searchsorted(-self._part.maxima(self._unit), -activations) - 1
+        found = np.zeros(len(activations), np.int64)
+        for place in np.unique(places[places >= 0]).tolist():
+            own = places == place
+            found[own] = self._starts[place] + np.searchsorted(-self._column(place, "activation"), -activations[own])
+        return found
 
-    def above(self, activation: float) -> int:
-        """How many images peak above this activation."""
-        for hot in (True, False) if self._hot_ranks else (False,):
-            source, asked = self._in_hot if hot else self._in_file
-            found = self._database.rows(
-                f"SELECT count(*) AS above FROM {source} AND activation > ?::FLOAT", [*asked, activation]
-            )
-            if found[0]["above"] < self._hot_ranks:
-                break
-        return int(found[0]["above"])
+    def _column(self, place: int, name: str) -> Array:
+        return self._columns(place, [name])[0]
 
-    def _columns(self, ranks: Array) -> dict[str, Array]:
-        """All columns at these ranks, by rank; of ranks without gaps only the row groups that hold them are read."""
-        first, last = int(ranks.min()), int(ranks.max())
-        source, asked = self._source(last)
-        gaps = last - first >= len(ranks)
-        return self._database.columns(
-            f"SELECT rank, image, activation, row, col FROM {source} AND rank BETWEEN ? AND ? "
-            f"{'AND rank IN (SELECT unnest(?::INTEGER[]))' if gaps else ''} ORDER BY rank",
-            [*asked, first, last, *([ranks.tolist()] if gaps else [])],
-        )
+    def _columns(self, place: int, names: Sequence[str]) -> list[Array]:
+        missing = [name for name in names if (place, name) not in self._read]
+        if missing:
+            found = self._part.columns(self._unit, place, missing) if place else self._first_ranks()
+            self._read |= {(place, name): values for name, values in found.items()}
+        return [self._read[place, name] for name in names]
 
-    def _source(self, last: int) -> tuple[str, list[Any]]:
-        return self._in_hot if last < self._hot_ranks else self._in_file
+    def _first_ranks(self) -> dict[str, Array]:
+        return self._database.prepared(_FIRST_RANKS, self._key)

@@ -6,23 +6,22 @@ from functools import cached_property
 from typing import Annotated, Any, Protocol
 
 from fastapi import Depends, Request
-from pydantic import BaseModel
 from starlette.responses import Response
 
 from schemas.errors import UsageError
 from services import caching
 from services.access import Scope
-from services.formats import FORMATS, MEDIA_TYPES, TableFormat, json_text, rows_as
+from services.formats import FORMATS, MEDIA_TYPES, TableFormat, json_bytes, rows_as
 from services.parameters import check_names
 from services.site import Site, site_of
 from services.subjects import Asked
 
 
 class RowPage(Protocol):
-    """A model with rows and, if there are more, the cursor to the next."""
+    """A page with rows and, if there are more, the cursor to the next."""
 
     @property
-    def rows(self) -> Sequence[BaseModel]: ...
+    def rows(self) -> Sequence[object]: ...
 
 
 @dataclass(frozen=True)
@@ -57,13 +56,13 @@ class Reply:
         """Raises AccessError or ScopeError unless the request's key allows this too."""
         self.site.keys.check(self.request.headers.get("authorization"), scope)
 
-    def document(self, make: Callable[[], BaseModel]) -> Response:
+    def document(self, make: Callable[[], object]) -> Response:
         """One JSON document; raises UsageError where rows are asked for."""
         if self._format() != "json":
             raise UsageError("this is one document, not rows: it comes as .json only")
-        return self._send("json", MEDIA_TYPES["json"], lambda: json_text(make()).encode())
+        return self._send("json", MEDIA_TYPES["json"], lambda: json_bytes(make()))
 
-    def rows(self, kind: type[BaseModel], make: Callable[[], Any]) -> Response:
+    def rows(self, kind: type, make: Callable[[], Any]) -> Response:
         """A page of rows: as JSON the page itself, in all other formats its rows; a Link leads to the next."""
         file_format = self._format()
         links: dict[str, str] = {}
@@ -73,7 +72,7 @@ class Reply:
             if following := getattr(page, "next", None):
                 address = self.request.url.include_query_params(cursor=following)
                 links["Link"] = f'<{self.request.scope["unitscope.path"]}?{address.query}>; rel="next"'
-            return json_text(page).encode() if file_format == "json" else rows_as(page.rows, kind, file_format)
+            return json_bytes(page) if file_format == "json" else rows_as(page.rows, kind, file_format)
 
         return self._send(file_format, MEDIA_TYPES[file_format], content, links)
 

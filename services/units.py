@@ -124,9 +124,11 @@ def unit_page(
     order = known + [channel for channel in chosen if values[channel] is None]
     question = f"{atlas.version} {layer} {sort} {status}"
     start = cursors.decode(cursor, question) or 0
-    page = table.take(order[start : start + limit]).to_pylist() if order else []
+    page = table.drop_columns(["histogram", "nonfinite_images"]).take(
+        pa.array(order[start : start + limit], pa.int64())
+    )
     following = cursors.encode(start + limit, question) if start + limit < len(order) else None
-    return UnitPage(layer=layer, rows=[unit_row(layer, row) for row in page], next=following)
+    return UnitPage(layer=layer, rows=[unit_row(layer, row) for row in page.to_pylist()], next=following)
 
 
 def _sort_values(units: pa.Table, column: str) -> list[Any]:

@@ -2,9 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-from pydantic import BaseModel
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from schemas.geometry import Box, Size
 from unitscope.options import TableStyle
@@ -13,24 +11,24 @@ if TYPE_CHECKING:
     from pipelines.verify import Verdict
 
 
-def show_rows(rows: Sequence[BaseModel], kind: type[BaseModel], style: TableStyle, document: Any) -> None:
+def show_rows(rows: Sequence[Any], kind: type, style: TableStyle, document: Any) -> None:
     """Rows as a table for people or as a file; `json` prints the whole document."""
-    from services.formats import json_text, rows_as
+    from services.formats import json_bytes, rows_as
 
     if style == "table":
         _show_table(rows, kind)
     elif style == "json":
-        sys.stdout.write(json_text(document) + "\n")
+        sys.stdout.write(json_bytes(document).decode() + "\n")
     else:
         sys.stdout.buffer.write(rows_as(rows, kind, style))
 
 
 def show_facts(facts: Mapping[str, Any], as_json: bool) -> None:
     """A few named values."""
-    from services.formats import json_text
+    from services.formats import json_bytes
 
     if as_json:
-        sys.stdout.write(json_text(dict(facts)) + "\n")
+        sys.stdout.write(json_bytes(dict(facts)).decode() + "\n")
         return
     width = max(map(len, facts))
     for name, value in facts.items():
@@ -52,12 +50,12 @@ def show_verdict(verdict: "Verdict", as_json: bool) -> None:
             sys.stdout.write(f"{fault.kind}  {fault.where}: {fault.what}\n")
 
 
-def _show_table(rows: Sequence[BaseModel], kind: type[BaseModel]) -> None:
+def _show_table(rows: Sequence[Any], kind: type) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    names = [name for name in kind.model_fields if any(_cell(getattr(row, name)) for row in rows)]
+    names = [name for name in get_type_hints(kind) if any(_cell(getattr(row, name)) for row in rows)]
     for name in names:
         numeric = any(isinstance(getattr(row, name), int | float) for row in rows)
         table.add_column(name, justify="right" if numeric else "left", no_wrap=name != "path", overflow="fold")

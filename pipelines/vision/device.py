@@ -1,14 +1,9 @@
-"""Where and how a forward runs: device, threads, and an allocator that keeps freed activations."""
-
-import ctypes
-import sys
+"""Where and how a forward runs: device, threads, rounding."""
 
 import torch
 
+from pipelines.vision.memory import keep_freed_memory
 from schemas.errors import UsageError
-
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
-_TOP_PAD_BYTES = 64 << 20
 
 
 def choose_device(name: str) -> torch.device:
@@ -27,15 +22,9 @@ def choose_device(name: str) -> torch.device:
 def settle_process() -> None:
     """Prepare a worker process: one thread for kernels, the same rounding each time, freed memory kept for reuse.
 
-    One thread makes the recorded values independent of how many workers share the cores. With glibc's
-    defaults every large activation is mapped and page-faulted anew for each batch, three times slower.
+    One thread makes the recorded values independent of how many workers share the cores.
     """
+    keep_freed_memory()
     torch.set_num_threads(1)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            mallopt(_M_MMAP_MAX, 0)
-            mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-            mallopt(_M_TOP_PAD, _TOP_PAD_BYTES)

@@ -7,7 +7,7 @@ from schemas.errors import BusyError, NotFoundError, listing
 from schemas.manifest import FORMAT_VERSION
 from schemas.web import Health, Version
 from services import caching
-from services.formats import MEDIA_TYPES, json_text
+from services.formats import MEDIA_TYPES, json_bytes
 from services.site import site_of
 
 routes = APIRouter(tags=["server"])
@@ -61,4 +61,4 @@ async def read_static(request: Request, name: str) -> Response:
 
 def _json(content: Health | Version) -> Response:
     headers = {"Cache-Control": "no-store"}
-    return Response(json_text(content), headers=headers, media_type=MEDIA_TYPES["json"])
+    return Response(json_bytes(content), headers=headers, media_type=MEDIA_TYPES["json"])

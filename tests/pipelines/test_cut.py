@@ -2,13 +2,8 @@
 
 import random
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import psutil
 import pyarrow.compute as pc
 import pytest
 import torch
@@ -20,9 +15,7 @@ from pipelines.index import index
 from pipelines.plan import Plan, cut_shards, make_plan
 from pipelines.scan import Scanner
 from pipelines.storage import read_receipts
-from schemas.errors import NotFoundError
 from schemas.manifest import Receipt
-from services.atlas import Atlas
 from tests.conftest import TINY_LAYERS
 from tests.pictures import write_corpus
 from tests.tables import contents, difference, manifest_of
@@ -179,65 +172,3 @@ def test_a_file_that_could_not_be_read_is_tried_again(tiny_corpus: Path, tmp_pat
     second = Scanner(after.scan)(after.shards(1)[0])
     found = catalogue(after.listing, [first, second], atlas)
     assert (found.images.num_rows, found.skipped.num_rows) == (2, 0)
-
-
-def command(corpus: Path, atlas: Path) -> list[str]:
-    layers = [option for layer in TINY_LAYERS for option in ("--layers", layer)]
-    return [
-        *(sys.executable, "-m", "unitscope", "index", str(corpus), "--atlas", str(atlas), *layers),
-        *("--batch-size", "8", "--shard-size", "5", "--workers", "2", "--progress", "json"),
-    ]
-
-
-def reaches_scan(process: subprocess.Popen[str]) -> bool:
-    """Wait until the run begins to scan; False if it ended before."""
-    assert process.stderr is not None
-    return any('"scan"' in line for line in process.stderr)
-
-
-@pytest.mark.slow
-def test_driver_killed_five_times_resumes_to_the_same_rows(tiny_corpus: Path, tiny_atlas: Path, tmp_path: Path) -> None:
-    atlas, chance = tmp_path / "atlas", random.Random(11)
-    receipts = [0]
-    for _ in range(5):
-        process = subprocess.Popen(command(tiny_corpus, atlas), stderr=subprocess.PIPE, text=True)
-        if reaches_scan(process):
-            time.sleep(chance.uniform(3, 9))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert process.stderr is not None
-        process.stderr.close()
-        receipts.append(len(list((atlas / "receipts").glob("*.json"))))
-        if not (atlas / "manifest.json").exists():
-            with pytest.raises(NotFoundError):
-                Atlas(atlas)
-    assert receipts == sorted(receipts), "a finished shard stays finished"
-    run(tiny_corpus, atlas)
-    assert difference(contents(tiny_atlas), contents(atlas)) == []
-
-
-@pytest.mark.slow
-def test_workers_killed_five_times_are_replaced_without_a_trace(
-    tiny_corpus: Path, tiny_atlas: Path, tmp_path: Path
-) -> None:
-    atlas, chance = tmp_path / "atlas", random.Random(12)
-    process = subprocess.Popen(command(tiny_corpus, atlas), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert reaches_scan(process)
-    killed = 0
-    while killed < 5 and process.poll() is None:
-        time.sleep(chance.uniform(0.5, 3))
-        workers = [child for child in psutil.Process(process.pid).children(recursive=True) if is_worker(child)]
-        if workers:
-            chance.choice(workers).kill()
-            killed += 1
-    _, talk = process.communicate(timeout=300)
-    assert process.returncode == 0, talk
-    assert killed == 5
-    assert difference(contents(tiny_atlas), contents(atlas)) == []
-
-
-def is_worker(process: psutil.Process) -> bool:
-    try:
-        return "_Worker" in " ".join(process.cmdline())
-    except psutil.Error:
-        return False

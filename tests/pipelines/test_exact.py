@@ -16,7 +16,7 @@ from pipelines.index import index
 from schemas.units import LayerSpec, UnitId
 from schemas.web import PatchQuery
 from services.atlas import Atlas
-from services.formats import json_text
+from services.formats import json_bytes
 from services.units import patches
 from tests import oracle
 from unitscope import ask  # noqa: F401
@@ -31,7 +31,7 @@ def top_of_every_unit(atlas: Path, layer: LayerSpec) -> Iterator[list[dict]]:
     opened = Atlas(atlas)
     for unit in range(layer.units):
         page = patches(opened, UnitId(layer.name, unit), PatchQuery(limit=9))
-        printed = json_text(page)
+        printed = json_bytes(page).decode()
         if unit % 50 == 7:
             result = CliRunner().invoke(app, ["top", str(atlas), f"{layer.name}:{unit}", "-k", "9", "--json"])
             assert result.stdout == printed + "\n"

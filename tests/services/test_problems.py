@@ -76,7 +76,7 @@ def test_a_damaged_atlas_is_the_servers_fault_and_tells_no_path(
 ) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(tiny_atlas, broken)
-    shutil.rmtree(broken / "ranked" / "_blocks.5")
+    shutil.rmtree(broken / "units")
     client = served(atlases=(broken,))
     found = problem(client.get("/api/v1/atlases/broken/layers/_blocks.5/units/3/patches"), 500)
     assert str(tmp_path) not in found.model_dump_json()
@@ -142,6 +142,6 @@ def test_a_request_id_comes_back(client: TestClient) -> None:
 
 
 def test_nan_becomes_null_in_json() -> None:
-    from services.formats import json_text
+    from services.formats import json_bytes
 
-    assert json.loads(json_text({"a": [float("nan"), float("-inf"), 1.5]})) == {"a": [None, None, 1.5]}
+    assert json.loads(json_bytes({"a": [float("nan"), float("-inf"), 1.5]})) == {"a": [None, None, 1.5]}

@@ -11,7 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from schemas.units import UnitId
-from schemas.web import Histogram, LabelPage, LayerPage, PatchPage, PatchQuery, UnitPage, UnitRow
+from schemas.web import Histogram, LabelPage, LayerPage, PatchPage, PatchQuery, UnitPage
 from services import units
 from services.subjects import Asked
 from tests.services.conftest import UNIT
@@ -146,9 +146,9 @@ def test_a_wrong_parameter_is_told_what_would_be_right(client: TestClient, query
 
 def test_units_are_sorted_and_paged(client: TestClient) -> None:
     rows = [
-        UnitRow.model_validate(row)
+        row
         for page in pages(client, f"{LAYER}/units?sort=-maximum&limit=30")
-        for row in UnitPage.model_validate(page).model_dump()["rows"]
+        for row in UnitPage.model_validate(page).rows
     ]
     assert sorted(row.channel for row in rows) == list(range(80))
     maxima = [row.maximum or 0.0 for row in rows]

@@ -1,0 +1,20 @@
+"""An allocator that keeps freed memory for reuse."""
+
+import ctypes
+import sys
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_TOP_PAD_BYTES = 64 << 20
+
+
+def keep_freed_memory() -> None:
+    """Have this process keep what it frees, where it uses glibc.
+
+    With glibc's defaults every large array is mapped and page-faulted anew: forwards take three times as long, and
+    ranking half as long again.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_M_TOP_PAD, _TOP_PAD_BYTES)
