@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -61,19 +62,21 @@ def index(config: IndexConfig, report: Report) -> Manifest:
             found = catalogue(plan.listing, receipts, atlas)
             if plan.previous is not None and plan.previous.version == _version_name(key, found):
                 return plan.previous
-            return _commit(plan, found, receipts, workers, report)
+            manifest = _commit(plan, found, receipts, workers, report)
+        remove_unfinished(atlas)
+        return manifest
 
 
 def _scan(plan: Plan, workers: cluster.Resources, report: Report) -> list[Receipt]:
-    shards = plan.shards(workers.worker_count)
-    done = 0
-    report(Progress("scan", done, len(plan.pending), "files"))
+    shards = plan.shards(workers.slots)
+    nodes = Counter[str]()
+    report(Progress("scan", 0, len(plan.pending), "files"))
     receipts = []
     scan = replace(plan.scan, decoder_count=workers.decoder_count)
-    for receipt in cluster.each(partial(Scanner, scan), shards, workers):
-        receipts.append(receipt)
-        done += receipt.files.rows + receipt.skipped.rows
-        report(Progress("scan", done, len(plan.pending), "files"))
+    for done in cluster.each(partial(Scanner, scan), shards, workers):
+        receipts.append(done.result)
+        nodes[done.node] += done.result.files.rows + done.result.skipped.rows
+        report(Progress("scan", nodes.total(), len(plan.pending), "files", dict(nodes)))
     return receipts
 
 
@@ -133,11 +136,13 @@ def _rank(plan: Plan, ranking: RankPlan, workers: cluster.Resources, report: Rep
         Block(layer.name, number) for layer in plan.scan.layers for number in range(-(-layer.units // BLOCK_UNITS))
     ]
     report(Progress("rank", 0, len(blocks), "blocks of units"))
+    nodes = Counter[str]()
     done = []
     cpu_only = replace(workers, cpus=1.0, gpus=0.0) if workers.gpus else workers
-    for ranked in cluster.each(partial(Ranker, ranking), blocks, cpu_only):
-        done.append(ranked)
-        report(Progress("rank", len(done), len(blocks), "blocks of units"))
+    for one in cluster.each(partial(Ranker, ranking), blocks, cpu_only):
+        done.append(one.result)
+        nodes[one.node] += 1
+        report(Progress("rank", nodes.total(), len(blocks), "blocks of units", dict(nodes)))
     entries = []
     for layer in plan.scan.layers:
         own = sorted(

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
@@ -35,6 +35,8 @@ class Progress:
     done: int
     total: int
     unit: str
+    nodes: Mapping[str, int] = field(default_factory=dict)
+    """How much of it this run has done on each node of the cluster."""
 
 
 Report = Callable[[Progress], None]

@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from schemas import layout, tables
-from schemas.errors import AtlasError, NotFoundError, listing
+from schemas.errors import NotFoundError, listing
 from schemas.geometry import Location, Placement, Size
 from schemas.manifest import BLOCK_UNITS, LayerEntry, Manifest, parse_manifest
 from schemas.units import UnitId
@@ -19,11 +18,9 @@ from schemas.web import AtlasRow, ImageRow, LayerRow, SkippedRow
 from services.boxes import LayerBoxes
 from services.catalogue import Catalogue
 from services.database import Database, Row
+from services.parts import Parts
 from services.peaks import ScannedPeaks
 from services.ranks import RankedPart, RankedUnit
-
-_KEPT_PARTS = 256
-"""Ranked parts whose footers are kept, of up to 0.3 MB each."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +49,13 @@ class Atlas:
         self.name = self.root.resolve().name
         self.version = self.manifest.version
         self._database = Database(self.root, self.manifest.hot.database.path, question_timeout_s)
+        self._parts = Parts(self.root)
         self.catalogue = Catalogue(self.root, self.manifest, self._database)
-        self._peaks = ScannedPeaks(self.root, self.manifest)
+        self._peaks = ScannedPeaks(self._parts, self.manifest)
         self._positions = {entry.spec.name: position for position, entry in enumerate(self.manifest.layers)}
         self._units: dict[str, pa.Table] = {}
         self._statistics: dict[str, Statistics] = {}
         self._boxes: dict[str, LayerBoxes] = {}
-        self._ranked_parts = lru_cache(_KEPT_PARTS)(self._ranked_part)
 
     def close(self) -> None:
         """End what runs beside the questions."""
@@ -114,7 +111,7 @@ class Atlas:
         """The units table of a layer, in order of channels."""
         entry = self.layer(layer)
         if layer not in self._units:
-            self._units[layer] = self._read_part(entry.units.path)
+            self._units[layer] = self._parts.read(entry.units.path)
         return self._units[layer]
 
     def statistics(self, layer: str) -> Statistics:
@@ -135,9 +132,10 @@ class Atlas:
 
     def ranked(self, unit: UnitId) -> RankedUnit:
         """The unit's images in rank order, for one question."""
-        position = self._positions[self.layer(unit.layer).spec.name]
-        part = self._ranked_parts(unit.layer, unit.channel // BLOCK_UNITS)
-        return RankedUnit(self._database, part, position, unit.channel)
+        block = unit.channel // BLOCK_UNITS
+        counts = self.statistics(unit.layer).count[block * BLOCK_UNITS : (block + 1) * BLOCK_UNITS].tolist()
+        part = RankedPart(self._parts, self.layer(unit.layer).ranked[block].path, counts)
+        return RankedUnit(self._database, part, self._positions[unit.layer], unit.channel)
 
     def shuffled(
         self, unit: UnitId, ranks: tuple[int, int], label: str | None, seed: int, after: int | None, limit: int
@@ -196,7 +194,7 @@ class Atlas:
     @cached_property
     def skipped(self) -> list[SkippedRow]:
         """The files of the corpus that are no usable image."""
-        rows = self._read_part(self.manifest.skipped.path).to_pylist()
+        rows = self._parts.read(self.manifest.skipped.path).to_pylist()
         return [SkippedRow(path=row["path"], size_bytes=row["size_bytes"], reason=row["reason"]) for row in rows]
 
     def image_row(self, image: Row) -> ImageRow:
@@ -219,16 +217,6 @@ class Atlas:
             crop=Location(image["crop_row"], image["crop_col"]),
             input=self.manifest.preprocessing.input,
         )
-
-    def _ranked_part(self, layer: str, block: int) -> RankedPart:
-        units = slice(block * BLOCK_UNITS, (block + 1) * BLOCK_UNITS)
-        return RankedPart(self.root, self.layer(layer).ranked[block].path, self.statistics(layer).count[units].tolist())
-
-    def _read_part(self, path: str) -> pa.Table:
-        try:
-            return pq.read_table(self.root / path, partitioning=None)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise AtlasError(f"part {path} of atlas {self.name} is missing or damaged: {error}") from None
 
 
 def _arrays(units: pa.Table) -> Statistics:
