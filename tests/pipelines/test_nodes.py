@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -32,11 +33,13 @@ class Nodes:
         self.environment = {**os.environ, **SOON_DEAD, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
         self._started: list[subprocess.Popen[bytes]] = []
         self._start("--head", "--port", str(PORT), "--num-cpus", "0", "--include-dashboard=false")
-        # a run attaches to the node of its own address, which must not be one that dies
+        while socket.socket().connect_ex(("127.0.0.1", PORT)):
+            time.sleep(0.1)
 
     def add(self) -> subprocess.Popen[bytes]:
-        """A node that joins."""
-        return self._start("--address", f"127.0.0.1:{PORT}", "--num-cpus", "1")
+        """A node that joins, with an address of its own: runs attach to the head, which has their address."""
+        own = f"127.0.0.{len(self._started) + 1}"
+        return self._start("--address", f"127.0.0.1:{PORT}", "--num-cpus", "1", "--node-ip-address", own)
 
     def signal(self, node: subprocess.Popen[bytes], number: signal.Signals) -> None:
         """Send a signal to all processes of a node."""
@@ -53,9 +56,7 @@ class Nodes:
             node.wait()
 
     def _start(self, *options: str) -> subprocess.Popen[bytes]:
-        address = f"127.0.0.{len(self._started) + 1}"
-        ray = str(Path(sys.executable).with_name("ray"))
-        command = [ray, "start", *options, "--node-ip-address", address, "--block"]
+        command = [str(Path(sys.executable).with_name("ray")), "start", *options, "--block"]
         silent = subprocess.DEVNULL
         self._started.append(subprocess.Popen(command, env=self.environment, stdout=silent, stderr=silent))
         return self._started[-1]
