@@ -18,7 +18,7 @@ from pipelines.vision.embedding import cell_regions
 from pipelines.vision.models import choose_layers, load_model
 from pipelines.vision.receptive_fields import measure_layers
 from schemas.errors import UsageError, listing
-from schemas.manifest import Manifest, Receipt, atlas_key
+from schemas.manifest import Manifest, ModelEntry, Receipt, atlas_key
 
 _SHARD_FILES, _SHARDS_PER_WORKER = 1024, 4
 """Most files in a shard, and least shards for a worker where the corpus is small: even work, progress to see."""
@@ -92,11 +92,11 @@ def make_plan(config: IndexConfig, corpus: Listing, report: Report) -> Plan:
     report(Progress("plan", 0, 1, "model"))
     atlas = Path(config.atlas).absolute()
     previous = read_manifest(atlas)
-    model = load_model(config.model, config.weights)
+    model = load_model(config.model, config.weights, config.latents, config.trust_code)
     names = choose_layers(model, config.layers)
     key = atlas_key(model.entry, model.preprocessing, names, config.precision, config.batch_size)
     if previous is not None and previous.atlas_key != key:
-        _refuse_other_atlas(previous, config, names, model.entry.weights_digest)
+        _refuse_other_atlas(previous, config, names, model.entry)
     layers = read_measured(atlas, key) or measure_layers(model.module, names, model.input_shape)
     embed = config.embed or (previous.patches.layer if previous else names[-1])
     if embed not in names:
@@ -119,6 +119,7 @@ def make_plan(config: IndexConfig, corpus: Listing, report: Report) -> Plan:
         device=config.device,
         most_pixels=config.most_pixels,
         known_ids=known_ids(finished, atlas),
+        trust_code=config.trust_code,
     )
     return Plan(config, scan, corpus, pending_files(corpus, finished, atlas), finished, previous)
 
@@ -133,16 +134,17 @@ def cut_shards(files: list[CorpusFile], size: int) -> list[Shard]:
     return shards
 
 
-def _refuse_other_atlas(previous: Manifest, config: IndexConfig, names: list[str], weights_digest: str) -> NoReturn:
+def _refuse_other_atlas(previous: Manifest, config: IndexConfig, names: list[str], model: ModelEntry) -> NoReturn:
     """One directory holds one atlas: say what differs instead of replacing it."""
     was = [entry.spec.name for entry in previous.layers]
     differences = [
         text
         for differs, text in (
             (
-                previous.model.weights_digest != weights_digest,
+                previous.model.weights_digest != model.weights_digest,
                 f"weights of {previous.model.spec} ({previous.model.weights})",
             ),
+            (previous.model.code_digests != model.code_digests, f"other code of {previous.model.spec}"),
             (was != names, f"layers {listing(was)}"),
             (previous.precision != config.precision, f"precision {previous.precision}"),
             (previous.batch_size != config.batch_size, f"batch size {previous.batch_size}"),

@@ -20,11 +20,11 @@ from pipelines.shards import Embeddings, LayerPeaks, ReadFile, ScannedImage, Sca
 from pipelines.vision.device import choose_device, settle_process
 from pipelines.vision.embedding import cell_regions, pool, region_boxes
 from pipelines.vision.fusing import find_fusions
-from pipelines.vision.models import load_model
+from pipelines.vision.models import reload_model
 from pipelines.vision.preprocessing import Pixels, Prepared, normalise, prepare
 from pipelines.vision.receptive_fields import dead_leaves
 from pipelines.vision.recording import record
-from pipelines.vision.reduction import Peaks, peaks
+from pipelines.vision.reduction import Peaks, channels_first, peaks
 from pipelines.vision.sketches import packed, sketch
 from schemas import tables
 from schemas.errors import PictureError
@@ -58,6 +58,8 @@ class ScanPlan:
     decoder_count: int = 0
     """Threads that decode ahead of the forward; 0: files are read ahead, but decoded between forwards, which is 4 %
     faster on a single core."""
+    trust_code: bool = False
+    """Whether a model of the owner's own code may be built."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Scanner:
         self.plan = plan
         self.device = choose_device(plan.device)
         settle_process()
-        self.model = load_model(plan.model.spec, plan.model.weights)
+        self.model = reload_model(plan.model, plan.trust_code)
         self.model.module.to(self.device)
         self.layers = {layer.name: layer for layer in plan.layers}
         self.embed_layer = self.layers[plan.embed_layer]
@@ -133,7 +135,7 @@ class Scanner:
         def keep(layer: str, output: Tensor) -> Peaks:
             if layer == self.plan.embed_layer:
                 embedded.append(pool(output, self.embed_layer, self.regions))
-            return peaks(output, layer)
+            return peaks(channels_first(output, self.layers[layer]), layer)
 
         def fetched(values: Tensor) -> Tensor:
             return values[:count].to("cpu", non_blocking=True)

@@ -43,6 +43,15 @@ class ModelEntry(Entry):
     spec: str
     weights: str
     weights_digest: str
+    latents: tuple[str, ...] = ()
+    """Dictionaries hung on layers, `LAYER=file:PATH.py:FACTORY`."""
+    code_digests: tuple[str, ...] = ()
+    """SHA-256 of every file of the owner's code that the model was built with."""
+
+    @property
+    def runs_code(self) -> bool:
+        """Whether building the model runs a file of its owner's."""
+        return self.spec.startswith("file:") or bool(self.latents)
 
 
 class Part(Entry):
@@ -200,4 +209,6 @@ def atlas_key(
         "precision": precision,
         "batch_size": batch_size,
     }
+    if model.code_digests:
+        content["code"] = list(model.code_digests)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

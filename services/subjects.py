@@ -34,9 +34,15 @@ class Subject:
 class Asked:
     """An opened atlas with its patch search and, loaded only when needed, its model."""
 
-    def __init__(self, root: str | Path, question_timeout_s: float | None = None, turn: Turn = nullcontext) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        question_timeout_s: float | None = None,
+        turn: Turn = nullcontext,
+        trust_code: bool = False,
+    ) -> None:
         self.atlas = Atlas(root, question_timeout_s)
-        self._turn = turn
+        self._turn, self._trust_code = turn, trust_code
 
     @cached_property
     def search(self) -> PatchSearch:
@@ -50,7 +56,7 @@ class Asked:
 
     @cached_property
     def encoder(self) -> Encoder:
-        return Encoder(self.atlas, self._turn)
+        return Encoder(self.atlas, self._turn, self._trust_code)
 
     def find(self, reference: str) -> Subject:
         """An image of the corpus by id, beginning of the id or path; or else a picture file."""

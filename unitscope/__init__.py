@@ -13,11 +13,14 @@ if TYPE_CHECKING:
 __all__ = ["open_atlas"]
 
 
-def open_atlas(path: str) -> "Notebook":
-    """An atlas whose answers are Arrow tables, with the same numbers as the command line and the API."""
+def open_atlas(path: str, trust_code: bool = False) -> "Notebook":
+    """An atlas whose answers are Arrow tables, with the same numbers as the command line and the API.
+
+    Only with `trust_code` is a model of the owner's own code built, for questions about pictures from outside.
+    """
     from unitscope.notebook import Notebook
 
-    return Notebook(path)
+    return Notebook(path, trust_code)
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from unitscope.command import app, tell
-from unitscope.options import AtlasArgument, FormatOption, JsonFlag
+from unitscope.options import AtlasArgument, FormatOption, JsonFlag, TrustFlag
 
 
 @app.command()
@@ -56,6 +56,7 @@ def explain(
     image: Annotated[str, typer.Argument(help="id, path in the corpus, or a picture file")],
     layer: Annotated[str | None, typer.Option(help="only units of this layer")] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="how many units")] = 20,
+    trust_code: TrustFlag = False,
     style: FormatOption = "table",
     as_json: JsonFlag = False,
 ) -> None:
@@ -64,7 +65,7 @@ def explain(
     from services.subjects import Asked
     from unitscope.output import show_rows
 
-    asked = Asked(atlas)
+    asked = Asked(atlas, trust_code=trust_code)
     page = asked.explain(asked.find(image), layer, k)
     show_rows(page.rows, ExplainRow, "json" if as_json else style, page)
 
@@ -77,6 +78,7 @@ def neighbors(
     layer: Annotated[str | None, typer.Option(help="must be the embedded layer")] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="how many images")] = 9,
     exact: Annotated[bool, typer.Option("--exact", help="scan all vectors instead of asking the index")] = False,
+    trust_code: TrustFlag = False,
     style: FormatOption = "table",
     as_json: JsonFlag = False,
 ) -> None:
@@ -86,7 +88,7 @@ def neighbors(
     from services.subjects import Asked
     from unitscope.output import show_rows
 
-    asked = Asked(atlas)
+    asked = Asked(atlas, trust_code=trust_code)
     asked.layer_of_embedding(layer)
     page = asked.neighbors(asked.find(image), None if box is None else Box.parse(box), k, exact)
     show_rows(page.rows, NeighborRow, "json" if as_json else style, page)

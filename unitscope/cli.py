@@ -13,8 +13,10 @@ from unitscope.command import app, tell
 from unitscope.options import (
     AtlasArgument,
     JsonFlag,
+    LatentsOption,
     LayersOption,
     ProgressOption,
+    TrustFlag,
     split_globs,
 )
 
@@ -46,9 +48,13 @@ def main() -> NoReturn:
 
 @app.command()
 def layers(
-    model: Annotated[str, typer.Argument(help="SCHEME:NAME, for example efficientnet-lite:0 or torchvision:resnet18")],
+    model: Annotated[
+        str, typer.Argument(help="SCHEME:NAME, for example torchvision:resnet18 or timm:vit_tiny_patch16_224")
+    ],
     weights: Annotated[str, typer.Option(help="default, random:SEED or a state-dict file")] = "default",
     layer_globs: LayersOption = None,
+    latents: LatentsOption = None,
+    trust_code: TrustFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Table of layers: name, kind, units, grid, stride, receptive field."""
@@ -57,7 +63,7 @@ def layers(
     from schemas.web import LayerRow
     from unitscope.output import show_rows
 
-    loaded = load_model(model, weights)
+    loaded = load_model(model, weights, tuple(latents or ()), trust_code)
     specs = measure_layers(loaded.module, choose_layers(loaded, split_globs(layer_globs)), loaded.input_shape)
     rows = [
         LayerRow(
@@ -81,6 +87,8 @@ def index(
     model: Annotated[str | None, typer.Option(help="SCHEME:NAME  [default: efficientnet-lite:0]")] = None,
     weights: Annotated[str | None, typer.Option(help="default, random:SEED or a state-dict file")] = None,
     layer_globs: LayersOption = None,
+    latents: LatentsOption = None,
+    trust_code: TrustFlag = False,
     embed: Annotated[str | None, typer.Option(help="layer for nearest patches  [default: the last]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="images in one forward  [default: 32]")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32 (exact) or bf16 (rounded, for GPUs)")] = None,
@@ -107,6 +115,7 @@ def index(
     from unitscope.progress import shown
 
     flags["layers"] = split_globs(layer_globs) or None
+    flags["trust_code"] = trust_code or None
     settings = load_config(IndexConfig, "index", flags, config)
     with shown(progress) as report:
         if plan:
@@ -139,11 +148,12 @@ def serve(
     port: Annotated[int, typer.Option(help="port to listen on; 0 takes a free one")] = 8000,
     key_file: Annotated[Path | None, typer.Option(help="lines of: name scope[,scope] sha256-of-the-key")] = None,
     anonymous_read: Annotated[bool, typer.Option("--anonymous-read", help="let anyone read")] = False,
+    trust_code: TrustFlag = False,
 ) -> None:
     """Serve atlases as an API and as pages. Listens on this machine only, unless keys say who may ask."""
     from unitscope.serving import serve_atlases
 
-    serve_atlases(atlases, host, port, key_file, anonymous_read)
+    serve_atlases(atlases, host, port, key_file, anonymous_read, trust_code)
 
 
 @app.command()
@@ -152,13 +162,14 @@ def verify(
     sample: Annotated[int, typer.Option(help="images whose forward is run again")] = 8,
     seed: Annotated[int, typer.Option(help="of the random choice")] = 0,
     corpus: Annotated[Path | None, typer.Option(help="where the pictures are now")] = None,
+    trust_code: TrustFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Check every part against its digest and a random sample of rows against a new forward; exit 4 on faults."""
     from pipelines.verify import verify as run_verify
     from unitscope.output import show_verdict
 
-    verdict = run_verify(atlas, sample, seed, corpus)
+    verdict = run_verify(atlas, sample, seed, corpus, trust_code)
     show_verdict(verdict, as_json)
     if verdict.faults:
         raise typer.Exit(4)

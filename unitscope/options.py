@@ -11,6 +11,14 @@ LayersOption = Annotated[
     typer.Option("--layers", help="globs on module paths, by commas or repeated  [default: block outputs]"),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="print exactly one JSON document")]
+LatentsOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="LAYER=file:PATH.py:FACTORY", help="a dictionary's latents as units of LAYER.latents"),
+]
+TrustFlag = Annotated[
+    bool,
+    typer.Option("--trust-code", help="run the files of code that a model or latents name; only if you trust them"),
+]
 ProgressOption = Annotated[
     Literal["auto", "bar", "log", "json", "none"],
     typer.Option(help="a bar, a line every ten seconds, JSON lines, or nothing"),
