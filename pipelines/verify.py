@@ -44,7 +44,7 @@ class Verdict:
     faults: list[Fault]
 
 
-def verify(atlas: Path, sample: int, seed: int, corpus: Path | None = None) -> Verdict:
+def verify(atlas: Path, sample: int, seed: int, corpus: str | Path | None = None) -> Verdict:
     """Digest every part, then re-run `sample` random images and compare every one of their peaks.
 
     Faults: a missing or changed part, a missing or edited picture, weights of another model, an activation
@@ -61,7 +61,7 @@ def verify(atlas: Path, sample: int, seed: int, corpus: Path | None = None) -> V
     if model.entry.weights_digest != manifest.model.weights_digest:
         other = Fault("model", manifest.model.spec, f"weights {manifest.model.weights} are not those of the atlas")
         return Verdict(len(parts), 0, 0, 0.0, [other])
-    root = corpus or Path(manifest.corpus.root)
+    root = manifest.corpus.root if corpus is None else str(corpus)
     images = read_part(atlas, manifest.images)
     chosen = sorted(random.Random(seed).sample(range(images.num_rows), min(sample, images.num_rows)))
     scanner = Scanner(_scan_plan(manifest, atlas, root))
@@ -69,13 +69,13 @@ def verify(atlas: Path, sample: int, seed: int, corpus: Path | None = None) -> V
     for number in chosen:
         row = images.slice(number, 1).to_pylist()[0]
         try:
-            data = (root / row["path"]).read_bytes()
+            data = scanner.originals.read(row["address"])
             if hashlib.sha256(data).hexdigest() != row["image_id"]:
                 faults.append(Fault("picture", row["path"], "edited since it was indexed"))
                 continue
             found = scanner.forward([prepare(data, manifest.preprocessing).pixels]).peaks
         except OSError as error:
-            faults.append(Fault("picture", row["path"], f"cannot be read: {error.strerror}"))
+            faults.append(Fault("picture", row["path"], f"cannot be read: {error.strerror or error}"))
             continue
         except PictureError as error:
             faults.append(Fault("picture", row["path"], str(error)))
@@ -108,7 +108,7 @@ def _part_fault(atlas: Path, part: Part) -> Fault | None:
     return None if digest == part.sha256 else Fault("part", part.path, "its bytes are not those that were sealed")
 
 
-def _scan_plan(manifest: Manifest, atlas: Path, corpus: Path) -> ScanPlan:
+def _scan_plan(manifest: Manifest, atlas: Path, corpus: str) -> ScanPlan:
     return ScanPlan(
         corpus=corpus,
         atlas=atlas,
