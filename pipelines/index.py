@@ -110,7 +110,7 @@ def _commit(
         precision=plan.config.precision,
         batch_size=plan.config.batch_size,
         corpus=CorpusEntry(
-            root=str(plan.listing.root),
+            root=plan.listing.root,
             image_count=images.rows,
             file_count=found.file_count,
             skipped_count=skipped.rows,
@@ -165,7 +165,7 @@ def _version_name(key: str, found: Catalogue) -> str:
     """Digest of what a version holds, so that the same corpus and model give the same version."""
     digest = hashlib.sha256(key.encode())
     for table, names in (
-        (found.images, ["image_id", "path", "other_paths", "label", "modified_ns"]),
+        (found.images, ["image_id", "path", "other_paths", "address", "label", "metadata", "modified_ns"]),
         (found.skipped, tables.SKIPPED.names),
     ):
         digest.update(json.dumps(table.select(names).to_pydict()).encode())

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
+import pyarrow as pa
+
 from pipelines.catalogue import known_ids, pending_files
 from pipelines.config import IndexConfig
-from pipelines.corpus import CorpusFile, Listing
+from pipelines.corpus import Listing
 from pipelines.patch_index import build_memory
 from pipelines.scan import ScanPlan
 from pipelines.shards import Shard
@@ -17,6 +19,7 @@ from pipelines.storage import read_manifest, read_measured, read_receipts
 from pipelines.vision.embedding import cell_regions
 from pipelines.vision.models import choose_layers, load_model
 from pipelines.vision.receptive_fields import measure_layers
+from schemas import tables
 from schemas.errors import UsageError, listing
 from schemas.manifest import Manifest, ModelEntry, Receipt, atlas_key
 
@@ -49,7 +52,8 @@ class Plan:
     config: IndexConfig
     scan: ScanPlan
     listing: Listing
-    pending: list[CorpusFile]
+    pending: pa.Table
+    """Those rows of the listing that no finished shard has read in their present state."""
     finished: list[Receipt]
     previous: Manifest | None
 
@@ -124,12 +128,12 @@ def make_plan(config: IndexConfig, corpus: Listing, report: Report) -> Plan:
     return Plan(config, scan, corpus, pending_files(corpus, finished, atlas), finished, previous)
 
 
-def cut_shards(files: list[CorpusFile], size: int) -> list[Shard]:
+def cut_shards(files: pa.Table, size: int) -> list[Shard]:
     """Cut files into shards named by their content, so that a shard that runs again replaces itself."""
     shards = []
     for start in range(0, len(files), size):
-        part = tuple(files[start : start + size])
-        listed = json.dumps([(file.path, file.size_bytes, file.modified_ns) for file in part])
+        part = files.take(pa.array(range(start, min(start + size, len(files)))))  # a slice would carry all to workers
+        listed = json.dumps([part[name].to_pylist() for name in tables.FILE_KEY])
         shards.append(Shard(hashlib.sha256(listed.encode()).hexdigest()[:16], part))
     return shards
 

@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from pipelines.corpus import CorpusFile
+from pipelines.corpus import CorpusFile, corpus_files
+from pipelines.originals import Originals
 from pipelines.shards import Embeddings, LayerPeaks, ReadFile, ScannedImage, ScannedShard, Shard, write_shard
 from pipelines.vision.device import choose_device, settle_process
 from pipelines.vision.embedding import cell_regions, pool, region_boxes
@@ -32,6 +33,8 @@ from schemas.manifest import ModelEntry, Preprocessing, Receipt
 from schemas.units import LayerSpec
 
 _PREFETCHED_BATCHES = 2
+_STORE_READERS = 16
+"""Threads that read from an object store, where every read waits some hundredths of a second."""
 
 Result = TypeVar("Result")
 Read = tuple[ReadFile, Prepared | None]
@@ -42,7 +45,7 @@ Read = tuple[ReadFile, Prepared | None]
 class ScanPlan:
     """What every shard of a run has in common."""
 
-    corpus: Path
+    corpus: str
     atlas: Path
     atlas_key: str
     model: ModelEntry
@@ -77,6 +80,7 @@ class Scanner:
 
     def __init__(self, plan: ScanPlan) -> None:
         self.plan = plan
+        self.originals = Originals(plan.corpus)
         self.device = choose_device(plan.device)
         settle_process()
         self.model = reload_model(plan.model, plan.trust_code)
@@ -93,8 +97,9 @@ class Scanner:
         files: list[ReadFile] = []
         images: list[ScannedImage] = []
         found: list[Forwarded] = []
-        with ThreadPoolExecutor(max(1, self.plan.decoder_count), thread_name_prefix="read") as threads:
-            new = _new_images(self._reads(threads, shard.files), files)
+        readers = max(1, self.plan.decoder_count, _STORE_READERS if self.originals.place.remote else 0)
+        with ThreadPoolExecutor(readers, thread_name_prefix="read") as threads:
+            new = _new_images(self._reads(threads, corpus_files(shard.files)), files)
             while batch := list(islice(new, self.plan.batch_size)):
                 forwarded = self.forward([prepared.pixels for _, prepared in batch])
                 found.append(forwarded)
@@ -163,10 +168,10 @@ class Scanner:
 
     def _loaded(self, file: CorpusFile) -> tuple[ReadFile, bytes]:
         try:
-            data = (self.plan.corpus / file.path).read_bytes()
+            data = self.originals.read(file.address)
         except OSError as error:
-            return ReadFile(file, reason=f"{tables.UNREADABLE}: {error.strerror}"), b""
-        return ReadFile(file, hashlib.sha256(data).hexdigest()), data
+            return ReadFile(file, 0, reason=f"{tables.UNREADABLE}: {error.strerror or error}"), b""
+        return ReadFile(file, len(data), hashlib.sha256(data).hexdigest()), data
 
     def _decoded(self, loaded: tuple[ReadFile, bytes]) -> Read:
         read, data = loaded
@@ -175,7 +180,7 @@ class Scanner:
         try:
             return read, prepare(data, self.plan.preprocessing, self.plan.most_pixels)
         except PictureError as error:
-            return ReadFile(read.file, reason=str(error)), None
+            return ReadFile(read.file, read.size_bytes, reason=str(error)), None
 
     def _embeddings(self, found: list[Forwarded]) -> Embeddings:
         empty = np.empty((0, len(self.regions), self.embed_layer.units), np.float16)

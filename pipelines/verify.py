@@ -43,7 +43,7 @@ class Verdict:
     faults: list[Fault]
 
 
-def verify(atlas: Path, sample: int, seed: int, corpus: Path | None = None, trust_code: bool = False) -> Verdict:
+def verify(atlas: Path, sample: int, seed: int, corpus: str | Path | None = None, trust_code: bool = False) -> Verdict:
     """Digest every part, then re-run `sample` random images and compare every one of their peaks.
 
     Faults: a missing or changed part, a missing or edited picture, weights of another model, an activation
@@ -56,24 +56,24 @@ def verify(atlas: Path, sample: int, seed: int, corpus: Path | None = None, trus
     faults = [fault for part in parts if (fault := _part_fault(atlas, part)) is not None]
     if faults:
         return Verdict(len(parts), 0, 0, 0.0, faults)
+    root = manifest.corpus.root if corpus is None else str(corpus)
     try:
-        scanner = Scanner(_scan_plan(manifest, atlas, corpus or Path(manifest.corpus.root), trust_code))
+        scanner = Scanner(_scan_plan(manifest, atlas, root, trust_code))
     except ModelError as error:
         return Verdict(len(parts), 0, 0, 0.0, [Fault("model", manifest.model.spec, str(error))])
-    root = corpus or Path(manifest.corpus.root)
     images = read_part(atlas, manifest.images)
     chosen = sorted(random.Random(seed).sample(range(images.num_rows), min(sample, images.num_rows)))
     cell_count, largest_drift = 0, 0.0
     for number in chosen:
         row = images.slice(number, 1).to_pylist()[0]
         try:
-            data = (root / row["path"]).read_bytes()
+            data = scanner.originals.read(row["address"])
             if hashlib.sha256(data).hexdigest() != row["image_id"]:
                 faults.append(Fault("picture", row["path"], "edited since it was indexed"))
                 continue
             found = scanner.forward([prepare(data, manifest.preprocessing).pixels]).peaks
         except OSError as error:
-            faults.append(Fault("picture", row["path"], f"cannot be read: {error.strerror}"))
+            faults.append(Fault("picture", row["path"], f"cannot be read: {error.strerror or error}"))
             continue
         except PictureError as error:
             faults.append(Fault("picture", row["path"], str(error)))
@@ -106,7 +106,7 @@ def _part_fault(atlas: Path, part: Part) -> Fault | None:
     return None if digest == part.sha256 else Fault("part", part.path, "its bytes are not those that were sealed")
 
 
-def _scan_plan(manifest: Manifest, atlas: Path, corpus: Path, trust_code: bool) -> ScanPlan:
+def _scan_plan(manifest: Manifest, atlas: Path, corpus: str, trust_code: bool) -> ScanPlan:
     return ScanPlan(
         corpus=corpus,
         atlas=atlas,

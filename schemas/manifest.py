@@ -10,7 +10,7 @@ from schemas.errors import AtlasError, FormatError
 from schemas.geometry import Box, Size
 from schemas.units import LayerSpec
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 BLOCK_UNITS = 16
 """Units in one ranked file, and in one row group of the peaks that it is ranked from."""
 _MEND = "delete manifest.json and run the index command again: finished shards are kept"

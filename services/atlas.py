@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipelines.originals import Originals
 from schemas import layout, tables
 from schemas.errors import NotFoundError, listing
 from schemas.geometry import Location, Placement, Size
@@ -190,6 +191,11 @@ class Atlas:
     def image_by_id(self, image_id: str) -> Row | None:
         """The image whose bytes have this digest, if it is in the atlas."""
         return self.catalogue.by_id(image_id)
+
+    @cached_property
+    def originals(self) -> Originals:
+        """The pictures of the corpus, by their addresses."""
+        return Originals(self.manifest.corpus.root)
 
     @cached_property
     def skipped(self) -> list[SkippedRow]:

@@ -82,7 +82,7 @@ def layers(
 
 @app.command()
 def index(
-    corpus: Annotated[str, typer.Argument(help="folder tree of pictures; a sub-folder is a label")],
+    corpus: Annotated[str, typer.Argument(help="folder of pictures, tar shards, Parquet files, or a list; or s3://…")],
     atlas: Annotated[str, typer.Option(help="directory to write")],
     model: Annotated[str | None, typer.Option(help="SCHEME:NAME  [default: efficientnet-lite:0]")] = None,
     weights: Annotated[str | None, typer.Option(help="default, random:SEED or a state-dict file")] = None,
@@ -161,7 +161,7 @@ def verify(
     atlas: AtlasArgument,
     sample: Annotated[int, typer.Option(help="images whose forward is run again")] = 8,
     seed: Annotated[int, typer.Option(help="of the random choice")] = 0,
-    corpus: Annotated[Path | None, typer.Option(help="where the pictures are now")] = None,
+    corpus: Annotated[str | None, typer.Option(help="folder or s3://… below which the pictures are now")] = None,
     trust_code: TrustFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
