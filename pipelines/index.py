@@ -66,14 +66,16 @@ def index(config: IndexConfig, report: Report) -> Manifest:
 
 def _scan(plan: Plan, workers: cluster.Resources, report: Report) -> list[Receipt]:
     shards = plan.shards(workers.worker_count)
-    done = 0
+    done = skipped = rows = 0
     report(Progress("scan", done, len(plan.pending), "files"))
     receipts = []
     scan = replace(plan.scan, decoder_count=workers.decoder_count)
     for receipt in cluster.each(partial(Scanner, scan), shards, workers):
         receipts.append(receipt)
         done += receipt.files.rows + receipt.skipped.rows
-        report(Progress("scan", done, len(plan.pending), "files"))
+        skipped += receipt.skipped.rows
+        rows += sum(part.rows for part in receipt.peaks.values())
+        report(Progress("scan", done, len(plan.pending), "files", skipped, rows))
     return receipts
 
 

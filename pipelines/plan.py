@@ -35,6 +35,10 @@ class Progress:
     done: int
     total: int
     unit: str
+    skipped: int = 0
+    """Of the files that are done: those that are no usable picture."""
+    rows: int = 0
+    """Peaks written so far."""
 
 
 Report = Callable[[Progress], None]
