@@ -70,13 +70,17 @@ def index(config: IndexConfig, report: Report) -> Manifest:
 def _scan(plan: Plan, workers: cluster.Resources, report: Report) -> list[Receipt]:
     shards = plan.shards(workers.slots)
     nodes = Counter[str]()
+    skipped = rows = 0
     report(Progress("scan", 0, len(plan.pending), "files"))
     receipts = []
     scan = replace(plan.scan, decoder_count=workers.decoder_count)
     for done in cluster.each(partial(Scanner, scan), shards, workers):
-        receipts.append(done.result)
-        nodes[done.node] += done.result.files.rows + done.result.skipped.rows
-        report(Progress("scan", nodes.total(), len(plan.pending), "files", dict(nodes)))
+        receipt = done.result
+        receipts.append(receipt)
+        nodes[done.node] += receipt.files.rows + receipt.skipped.rows
+        skipped += receipt.skipped.rows
+        rows += sum(part.rows for part in receipt.peaks.values())
+        report(Progress("scan", nodes.total(), len(plan.pending), "files", dict(nodes), skipped, rows))
     return receipts
 
 

@@ -40,6 +40,10 @@ class Progress:
     unit: str
     nodes: Mapping[str, int] = field(default_factory=dict)
     """How much of it this run has done on each node of the cluster."""
+    skipped: int = 0
+    """Of the files that are done: those that are no usable picture."""
+    rows: int = 0
+    """Peaks written so far."""
 
 
 Report = Callable[[Progress], None]

@@ -1,4 +1,4 @@
-"""The front door: `unitscope.open_atlas(path)` for notebooks.
+"""The front door: `unitscope.open_atlas(path)` for notebooks, `unitscope.Client(url)` for the same over HTTP.
 
 import unitscope
 atlas = unitscope.open_atlas("atlas/")
@@ -8,9 +8,10 @@ atlas.top("_blocks.15:130").to_pandas()
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unitscope.client import Client
     from unitscope.notebook import Notebook
 
-__all__ = ["open_atlas"]
+__all__ = ["Client", "open_atlas"]
 
 
 def open_atlas(path: str, trust_code: bool = False) -> "Notebook":
@@ -24,6 +25,10 @@ def open_atlas(path: str, trust_code: bool = False) -> "Notebook":
 
 
 def __getattr__(name: str) -> Any:
+    if name == "Client":
+        from unitscope.client import Client
+
+        return Client
     if name == "__version__":
         from importlib.metadata import version
 

@@ -24,7 +24,7 @@ from unitscope.options import (
 def main() -> NoReturn:
     """Run the command line; exits 0 done, 1 failed, 2 usage, 3 too many skipped, 4 faults found, 5 not found,
     6 busy or other format, 130 or 143 on signals."""
-    from unitscope import ask, demo  # noqa: F401  (each adds its commands)
+    from unitscope import ask, demo, exports  # noqa: F401  (each adds its commands)
 
     signal.signal(signal.SIGTERM, _stop)
     try:
@@ -99,25 +99,30 @@ def index(
     max_errors: Annotated[int | None, typer.Option(help="exit with 3 if more files are skipped")] = None,
     limit: Annotated[int | None, typer.Option(help="only the first so many files")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with an [index] table")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="figures for Prometheus at this port  [default: none]")
+    ] = None,
+    metrics_host: Annotated[str, typer.Option(help="address the figures are given at")] = "127.0.0.1",
     plan: Annotated[bool, typer.Option("--plan", help="print rows and bytes to expect; do no work")] = False,
     progress: ProgressOption = "auto",
     as_json: JsonFlag = False,
 ) -> None:
     """Index a corpus: every unit's peak on every picture. Run it again to resume or to add pictures."""
     flags: dict[str, Any] = dict(locals())
-    for other in ("layer_globs", "config", "plan", "progress", "as_json"):
+    for other in ("layer_globs", "config", "metrics_port", "metrics_host", "plan", "progress", "as_json"):
         del flags[other]
     from pipelines.config import IndexConfig, load_config
     from pipelines.corpus import list_corpus
     from pipelines.index import index as run_index
     from pipelines.plan import make_plan
+    from unitscope.figures import published
     from unitscope.output import show_facts
     from unitscope.progress import shown
 
     flags["layers"] = split_globs(layer_globs) or None
     flags["trust_code"] = trust_code or None
     settings = load_config(IndexConfig, "index", flags, config)
-    with shown(progress) as report:
+    with shown(progress) as shown_report, published(shown_report, metrics_host, metrics_port) as report:
         if plan:
             corpus_files = list_corpus(settings.corpus, settings.limit)
             show_facts(make_plan(settings, corpus_files, report).forecast(), as_json)

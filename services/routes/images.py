@@ -117,7 +117,8 @@ def neighboring(
 
     def make() -> NeighborPage:
         reply.asked.layer_of_embedding(layer)
-        return reply.asked.neighbors(subject(), box, limit, exact)
+        found = subject()
+        return reply.site.telemetry.timed(lambda: reply.asked.neighbors(found, box, limit, exact))
 
     return reply.rows(NeighborRow, make)
 

@@ -1,6 +1,7 @@
 """Pictures from outside, and questions in batches."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -163,7 +164,9 @@ def _batch(reply: Reply, query: NeighborQuery) -> NeighborBatch:
         if len(vector) != width or not np.isfinite(vector).all() or not np.any(vector):
             raise UsageError(f"vector {position} is not {width} finite numbers, one of them other than zero")
     vectors = [np.asarray(vector, np.float32) for vector in query.vectors]
-    pages = [reply.asked.search.nearest(vector, None, query.k, query.exact) for vector in vectors]
-    for upload in query.uploads:
-        pages.append(reply.asked.neighbors(upload_subject(reply, upload), None, query.k, query.exact))
-    return NeighborBatch(pages=pages)
+    subjects = [upload_subject(reply, upload) for upload in query.uploads]
+    searches = [
+        *(partial(reply.asked.search.nearest, vector, None, query.k, query.exact) for vector in vectors),
+        *(partial(reply.asked.neighbors, subject, None, query.k, query.exact) for subject in subjects),
+    ]
+    return NeighborBatch(pages=list(map(reply.site.telemetry.timed, searches)))
