@@ -111,11 +111,16 @@ def images(image_count: int) -> pa.Table:
     heights = chance.choice(_HEIGHTS_PX, image_count)
     resized = 256 * heights // np.minimum(heights, 500)
     widths = 256 * 500 // np.minimum(heights, 500)
+    paths = [f"{label[number]}/{number:07d}.jpg" for number in scanned]
+    none = pa.array([[]] * image_count, pa.list_(pa.string()))
     columns = {
         "image": np.arange(image_count),
         "image_id": ids[scanned],
-        "path": [f"{label[number]}/{number:07d}.jpg" for number in scanned],
-        "other_paths": pa.array([[]] * image_count, pa.list_(pa.string())),
+        "path": paths,
+        "other_paths": none,
+        "address": [f"file:{path}" for path in paths],
+        "other_addresses": none,
+        "metadata": pa.nulls(image_count, pa.string()),
         "label": label[scanned],
         "size_bytes": chance.integers(50_000, 150_000, image_count),
         "modified_ns": np.zeros(image_count, np.int64),
