@@ -42,11 +42,12 @@ def load_model(
     spec and for code of a file that is not trusted, and ModelError for weights that do not fit.
     """
     coders = load_coders(latents, trust_code)
-    built = build(spec, weights, trust_code)
-    module = _frozen(built.module)
-    shape = built.preprocessing.channels, *built.preprocessing.input
-    if coders:
-        with seeded(weights):
+    # weights are plain tensors even if the first forward, in inference mode, is what loads them
+    with torch.inference_mode(False), seeded(weights):
+        built = build(spec, weights, trust_code)
+        module = _frozen(built.module)
+        if coders:
+            shape = built.preprocessing.channels, *built.preprocessing.input
             module = _frozen(hang_latents(module, coders, shape))
     digests = [built.code_digest, *(coder.digest for coder in coders.values())]
     entry = ModelEntry(

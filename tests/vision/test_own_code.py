@@ -147,3 +147,9 @@ def test_register_tokens_stand_before_the_patches(networks: Path) -> None:
         assert spec.receptive_field.box_at(Location(1, 3)) == (16, 48, 32, 64)
         assert_boxes_hold_for_nan(model.module, spec, model.input_shape)
     assert specs[1].location(4) == (-1, 4) and specs[1].location(5) == (0, 0)
+
+
+def test_latents_can_be_hung_within_inference_mode(networks: Path) -> None:
+    with torch.inference_mode():
+        model = load_model(f"file:{networks}:twice", "random:0", [f"stem=file:{networks}:of_stem"], True)
+    assert not any(parameter.is_inference() for parameter in model.module.parameters())
