@@ -71,12 +71,15 @@ class Place:
             return [_local_state(file, os.path.join(self.root, file)) for file in files]  # noqa: PTH118  (3 × as fast)
         found: list[File | None] = []
         for file in files:
-            store, path = self._found(file)
-            if store is None:
+            try:
+                store, path = self._found(file)
+                info = None if store is None else store.get_file_info(path)
+            except OSError as error:
+                raise CorpusError(f"{file!r} in {self.root} cannot be asked for: {error}") from None
+            if info is None:
                 found.append(_local_state(file, path))
-                continue
-            info = store.get_file_info(path)
-            found.append(File(file, info.size, info.mtime_ns) if info.type is fs.FileType.File else None)
+            else:
+                found.append(File(file, info.size, info.mtime_ns) if info.type is fs.FileType.File else None)
         return found
 
     def walk(self) -> Iterator[File]:

@@ -15,7 +15,7 @@ from pipelines.scan import Scanner, ScanPlan
 from pipelines.storage import read_manifest
 from pipelines.vision.preprocessing import prepare
 from pipelines.vision.reduction import Peaks
-from schemas.errors import ModelError, NotFoundError, PictureError
+from schemas.errors import CorpusError, ModelError, NotFoundError, PictureError
 from schemas.geometry import Location
 from schemas.manifest import LayerEntry, Manifest, Part
 
@@ -75,7 +75,7 @@ def verify(atlas: Path, sample: int, seed: int, corpus: str | Path | None = None
         except OSError as error:
             faults.append(Fault("picture", row["path"], f"cannot be read: {error.strerror or error}"))
             continue
-        except PictureError as error:
+        except (PictureError, CorpusError) as error:
             faults.append(Fault("picture", row["path"], str(error)))
             continue
         for entry in manifest.layers:

@@ -97,7 +97,11 @@ _NUMBERED = {
     "duplicate_group": _column("duplicate_group", pa.int32(), "number of the image that names the group, −1 if none"),
 }
 HOT_IMAGES = pa.schema([_NUMBERED.get(field.name, field) for field in IMAGES])
-"""The same rows as answers read them, in a memory-mapped Arrow file: row n is image n."""
+"""The same rows as answers read them, in a memory-mapped Arrow file: row n is image n. Behind these columns stands one
+for each name in the metadata."""
+
+METADATA_PREFIX = "metadata."
+"""What those columns' names begin with."""
 
 _UNIT = _column("unit", pa.int32(), "channel of the layer")
 _PEAK = [

@@ -47,6 +47,8 @@ class PatchQuery(Answer):
     quantile: tuple[float, float] | None = None
     """Percentile band: both ends within 0..1, inclusive."""
     label: str | None = None
+    where: tuple[str, ...] = ()
+    """Conditions on metadata that all must hold: `column=value`, with numbers also >=, <=, > and <."""
     order: Order = "desc"
     seed: int = 0
     """Of the random order."""

@@ -19,6 +19,7 @@ from schemas.web import AtlasRow, ImageRow, LayerRow, SkippedRow
 from services.boxes import LayerBoxes
 from services.catalogue import Catalogue
 from services.database import Database, Row
+from services.filters import Filter
 from services.parts import Parts
 from services.peaks import ScannedPeaks
 from services.ranks import RankedPart, RankedUnit
@@ -138,19 +139,6 @@ class Atlas:
         part = RankedPart(self._parts, self.layer(unit.layer).ranked[block].path, counts)
         return RankedUnit(self._database, part, self._positions[unit.layer], unit.channel)
 
-    def shuffled(
-        self, unit: UnitId, ranks: tuple[int, int], label: str | None, seed: int, after: int | None, limit: int
-    ) -> list[Row]:
-        """Some ranks of a unit in an order that depends on the seed alone, from behind `key` after on."""
-        file = str(self.root / self.layer(unit.layer).ranked[unit.channel // BLOCK_UNITS].path)
-        return self._database.rows(
-            "SELECT * FROM (SELECT hash(image::VARCHAR || ?) AS key, rank FROM read_parquet(?) "
-            "WHERE unit = ? AND rank BETWEEN ? AND ? "
-            "AND (? IS NULL OR image IN (SELECT image FROM images WHERE label = ?))) "
-            "WHERE ? IS NULL OR key > ? ORDER BY key LIMIT ?",
-            [str(seed), file, unit.channel, *ranks, label, label, after, after, limit],
-        )
-
     def first_images(self, layer: str, units: Sequence[int]) -> dict[int, Row]:
         """For each of some units of a layer the image of rank 0."""
         first = [self.ranked(UnitId(layer, unit)).at(["image"], np.zeros(1, np.int64))[0][0] for unit in units]
@@ -184,9 +172,9 @@ class Atlas:
         """The image of this file below the corpus root; raises NotFoundError."""
         return self.catalogue.at_path(path)
 
-    def image_list(self, label: str | None, after: int | None, limit: int) -> list[Row]:
-        """Images in order of their numbers, from behind number `after` on."""
-        return self.catalogue.listed(label, after, limit)
+    def image_list(self, passing: Filter, after: int | None, limit: int) -> list[Row]:
+        """Images that pass in order of their numbers, from behind number `after` on."""
+        return self.catalogue.listed(passing, after, limit)
 
     def image_by_id(self, image_id: str) -> Row | None:
         """The image whose bytes have this digest, if it is in the atlas."""

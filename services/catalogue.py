@@ -11,9 +11,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from schemas import tables
-from schemas.errors import AtlasError, NotFoundError, UsageError
+from schemas.errors import AtlasError, NotFoundError, UsageError, listing
 from schemas.manifest import Manifest
 from services.database import Database, Row
+from services.filters import Condition, Filter, all_hold
 
 _LEAST_DIGITS = 6
 
@@ -82,12 +83,31 @@ class Catalogue:
         number = self._position(image_id)
         return self.rows([number])[0] if number < len(self._images) and self._id(number) == image_id else None
 
-    def listed(self, label: str | None, after: int | None, limit: int) -> list[Row]:
-        """Images in order of their numbers, from behind number `after` on."""
+    def listed(self, passing: Filter, after: int | None, limit: int) -> list[Row]:
+        """Images that pass in order of their numbers, from behind number `after` on."""
         first = 0 if after is None else after + 1
-        if label is None:
+        chosen = self.chosen(passing)
+        if chosen is None:
             return self.rows(range(first, min(first + limit, len(self._images))))
-        return self.rows(first + np.flatnonzero(self.labelled(label)[first:])[:limit])
+        return self.rows(first + np.flatnonzero(chosen[first:])[:limit])
+
+    def chosen(self, passing: Filter) -> NDArray[np.bool_] | None:
+        """Which images pass, None if all do; raises UsageError for a metadata column that there is not."""
+        labelled = [] if passing.label is None else [self.labelled(passing.label)]
+        return all_hold([*labelled, *map(self._where, passing.where)])
+
+    @cached_property
+    def metadata_names(self) -> list[str]:
+        """The metadata columns that conditions may name."""
+        prefix = tables.METADATA_PREFIX
+        return [name.removeprefix(prefix) for name in self._images.schema.names if name.startswith(prefix)]
+
+    def _where(self, text: str) -> NDArray[np.bool_]:
+        condition = Condition.parse(text)
+        if condition.column not in self.metadata_names:
+            known = f"there are {listing(self.metadata_names, most=40)}" if self.metadata_names else "it has none"
+            raise UsageError(f"this atlas has no metadata column {condition.column!r}; {known}")
+        return condition.holds(self._images[f"{tables.METADATA_PREFIX}{condition.column}"])
 
     def labels(self) -> list[Row]:
         """All labels with the number of their images."""

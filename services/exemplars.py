@@ -1,7 +1,7 @@
 """A unit's exemplars: which ranks a question chooses, and the rows that answer it."""
 
 from collections.abc import Iterator
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from schemas.units import UnitId
 from schemas.web import PatchQuery, PatchRow
 from services.atlas import Atlas
 from services.boxes import Boxes, to_image
+from services.filters import Filter
 
 Ranks = NDArray[np.int64]
 
@@ -29,7 +30,7 @@ class Exemplars:
         self._atlas, self._unit, self._query, self._band = atlas, unit, query, band
         self._ranked = atlas.ranked(unit)
         self._groups = atlas.catalogue.group_codes
-        self._labelled = None if query.label is None else atlas.catalogue.labelled(query.label)
+        self._chosen = atlas.catalogue.chosen(Filter(query.label, query.where))
 
     def following(self, after: int | None, count: int) -> tuple[Ranks, list[int]]:
         """The next `count` ranks, fewer if there are no more, and each one's key: where the next page goes on."""
@@ -64,10 +65,11 @@ class Exemplars:
         return list(map(PatchRow, *columns))
 
     def _candidates(self, after: int | None, count: int) -> tuple[Ranks, list[int]]:
-        """The next ranks with the label, near duplicates among them, and their keys."""
+        """The next ranks that pass the filters, near duplicates among them, and their keys."""
         if self._query.order == "random":
-            found = self._atlas.shuffled(self._unit, self._band, self._query.label, self._query.seed, after, count)
-            return np.array([row["rank"] for row in found], np.int64), [row["key"] for row in found]
+            ranks, keys = self._shuffled
+            start = 0 if after is None else int(np.searchsorted(keys, np.uint64(after), side="right"))
+            return ranks[start : start + count], keys[start : start + count].tolist()
         first, last = self._band
         if self._query.order == "asc":
             last = last if after is None else min(last, -after - 1)
@@ -75,14 +77,28 @@ class Exemplars:
         else:
             first = first if after is None else max(first, after + 1)
             ranks = np.arange(first, min(last + 1, first + count))
-        if self._labelled is not None:
-            ranks = self._with_label(self._labelled, first, last, count)
+        if self._chosen is not None:
+            ranks = self._passing(self._chosen, first, last, count)
         return ranks, (ranks if self._query.order == "desc" else -ranks).tolist()
 
-    def _with_label(self, labelled: NDArray[np.bool_], first: int, last: int, count: int) -> Ranks:
+    @cached_property
+    def _shuffled(self) -> tuple[Ranks, NDArray[np.uint64]]:
+        """All ranks of the band that pass, in an order that depends on image and seed alone, with its keys."""
+        pieces = list(self._images(*self._band))
+        ranks = np.concatenate([np.empty(0, np.int64), *(ranks for ranks, _ in pieces)])
+        images = np.concatenate([np.empty(0, np.int64), *(images for _, images in pieces)])
+        if self._chosen is not None:
+            passing = self._chosen.take(images)
+            ranks, images = ranks[passing], images[passing]
+        seed = _mixed(np.array([self._query.seed % 2**64], np.uint64))
+        keys = _mixed(images.astype(np.uint64) ^ seed)
+        order = np.argsort(keys)
+        return ranks[order], keys[order]
+
+    def _passing(self, chosen: NDArray[np.bool_], first: int, last: int, count: int) -> Ranks:
         found: list[Ranks] = [np.empty(0, np.int64)]
         for ranks, images in self._images(first, last):
-            found.append(ranks[labelled.take(images)])
+            found.append(ranks[chosen.take(images)])
             if sum(map(len, found)) >= count:
                 break
         return np.concatenate(found)[:count]
@@ -97,8 +113,8 @@ class Exemplars:
         for among, images in self._images(*self._band) if len(wanted) else ():
             found = self._groups.take(images)
             passes = np.isin(found, wanted)
-            if self._labelled is not None:
-                passes &= self._labelled.take(images)
+            if self._chosen is not None:
+                passes &= self._chosen.take(images)
             members, places = np.unique(found[passes], return_index=True)
             first = dict(zip(members.tolist(), among[passes][places].tolist(), strict=True)) | first
             if len(first) > len(wanted):
@@ -110,6 +126,13 @@ class Exemplars:
     def _images(self, first: int, last: int) -> Iterator[tuple[Ranks, NDArray[Any]]]:
         """Ranks and their images, from the end at which the question's order begins; random order has none."""
         return self._ranked.images(first, last, upwards=self._query.order == "asc")
+
+
+def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Other numbers for other numbers, in no visible order (the finaliser of SplitMix64, Steele et al. 2014)."""
+    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ (numbers >> np.uint64(31))
 
 
 def _as_boxes(boxes: Boxes) -> list[Box]:

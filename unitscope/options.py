@@ -23,6 +23,10 @@ ProgressOption = Annotated[
     Literal["auto", "bar", "log", "json", "none"],
     typer.Option(help="a bar, a line every ten seconds, JSON lines, or nothing"),
 ]
+WhereOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="COLUMN=VALUE", help="only images of this metadata; repeatable; numbers also >= <= > <"),
+]
 TableStyle = Literal["table", "json", "ndjson", "csv", "arrow", "parquet"]
 FormatOption = Annotated[TableStyle, typer.Option("--format", help="how to print the rows")]
 

@@ -17,11 +17,12 @@ from schemas.units import UnitId
 from schemas.web import ActivationMap, ExplainPage, NeighborBatch, NeighborPage, NeighborQuery, Upload
 from services import caching
 from services.documentation import PICTURE, ROWS
-from services.parameters import BoxText, K, Limit, box_of, row_count
+from services.filters import Filter
+from services.parameters import BoxText, K, Limit, Where, box_of, row_count
 from services.pictures import PictureName, Width, upload_picture
 from services.replies import Computing, Reply
 from services.routes import API
-from services.routes.images import EmbeddedLayer, Exact, LayerQuery, explained, mapped, neighboring
+from services.routes.images import EmbeddedLayer, Exact, LayerQuery, Nearest, explained, mapped, neighboring
 from services.subjects import Subject
 from services.uploads import FORMATS, Kept
 
@@ -89,11 +90,13 @@ def list_upload_neighbors(
     k: K = None,
     limit: Limit = None,
     exact: Exact = False,
+    label: str | None = None,
+    where: Where = None,
 ) -> Response:
     """The images with the patch most similar to a box of an upload."""
     asking = replace(reply, private=True)
-    count = row_count(limit, k, 9)
-    return neighboring(asking, lambda: upload_subject(asking, upload), layer, box_of(box), count, exact)
+    asked = Nearest(layer, box_of(box), row_count(limit, k, 9), exact, Filter(label, tuple(where or ())))
+    return neighboring(asking, lambda: upload_subject(asking, upload), asked)
 
 
 @routes.get("/uploads/{upload}/picture.{kind}", responses=PICTURE)

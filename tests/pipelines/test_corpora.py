@@ -3,12 +3,15 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from moto.server import ThreadedMotoServer
 
 from pipelines.catalogue import Catalogue, catalogue, read_part
 from pipelines.config import IndexConfig
@@ -176,3 +179,60 @@ def test_an_address_is_read_as_it_was_written(address: Address) -> None:
 def test_what_is_no_address_is_refused() -> None:
     with pytest.raises(AtlasError, match="no address"):
         Address.parse("range:1:x")
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """An empty bucket `corpus` of an object store on this machine, which AWS_ENDPOINT_URL leads to."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    for name, value in {
+        "AWS_ENDPOINT_URL": address,
+        "AWS_ACCESS_KEY_ID": "reader",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    made = boto3.resource("s3").Bucket("corpus")
+    made.create()
+    yield made
+    server.stop()
+
+
+@pytest.mark.parametrize("kind", ["folder", "tars", "parquet"])
+def test_an_object_store_gives_the_images_of_the_folder(
+    kind: str, bucket: Any, tiny_corpus: Path, folder: tuple[Plan, Catalogue], tmp_path: Path
+) -> None:
+    source = tiny_corpus if kind == "folder" else MAKERS[kind](tmp_path / "corpus", tiny_corpus)
+    for path in source.rglob("*.*"):
+        bucket.upload_file(str(path), f"sets/{kind}/{path.relative_to(source)}")
+    listed = list_corpus(f"s3://corpus/sets/{kind}")
+    originals = Originals(listed.root)
+    found = {hashlib.sha256(originals.read(address)).hexdigest() for address in listed.files["address"].to_pylist()}
+    assert found > set(folder[1].images["image_id"].to_pylist())
+    assert (len(listed.files), len(found)) == (42, 41), "one file is a copy, and one no usable picture"
+    assert sorted(filter(None, listed.files["label"].to_pylist())).count("stripes") == 21
+
+
+@pytest.mark.slow
+def test_a_scan_from_an_object_store_records_what_one_from_the_folder_does(
+    bucket: Any, tiny_corpus: Path, folder: tuple[Plan, Catalogue], tmp_path: Path
+) -> None:
+    for path in tiny_corpus.rglob("*.*"):
+        bucket.upload_file(str(path), f"tiny/{path.relative_to(tiny_corpus)}")
+    plan, found = scanned("s3://corpus/tiny", tmp_path / "atlas")
+    same = [name for name in found.images.column_names if name not in {"modified_ns", "shard"}]
+    assert found.images.select(same).equals(folder[1].images.select(same))
+    assert peaks_by_id(plan) == peaks_by_id(folder[0])
+
+
+def test_a_password_in_an_address_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="holds a password") as refused:
+        list_corpus("s3://me:hidden@corpus/tiny")
+    assert "hidden" not in str(refused.value)
+
+
+def test_a_missing_bucket_is_named(bucket: Any) -> None:
+    with pytest.raises(CorpusError, match="s3://nowhere/tiny"):
+        list_corpus("s3://nowhere/tiny")
