@@ -2,7 +2,6 @@
 
 import hashlib
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +9,9 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.catalogue import read_part
 from pipelines.scan import Scanner, ScanPlan
 from pipelines.storage import read_manifest
+from pipelines.tombstones import present_images
 from pipelines.vision.models import load_model
 from pipelines.vision.preprocessing import prepare
 from pipelines.vision.reduction import Peaks
@@ -53,7 +52,7 @@ def verify(atlas: Path, sample: int, seed: int, corpus: Path | None = None) -> V
     manifest = read_manifest(atlas)
     if manifest is None:
         raise NotFoundError(f"{atlas} holds no sealed atlas; run unitscope index first")
-    parts = list(_parts(manifest))
+    parts = list(manifest.parts())
     faults = [fault for part in parts if (fault := _part_fault(atlas, part)) is not None]
     if faults:
         return Verdict(len(parts), 0, 0, 0.0, faults)
@@ -62,9 +61,9 @@ def verify(atlas: Path, sample: int, seed: int, corpus: Path | None = None) -> V
         other = Fault("model", manifest.model.spec, f"weights {manifest.model.weights} are not those of the atlas")
         return Verdict(len(parts), 0, 0, 0.0, [other])
     root = corpus or Path(manifest.corpus.root)
-    images = read_part(atlas, manifest.images)
+    images = present_images(manifest, atlas)
     chosen = sorted(random.Random(seed).sample(range(images.num_rows), min(sample, images.num_rows)))
-    scanner = Scanner(_scan_plan(manifest, atlas, root))
+    scanner = Scanner(scan_plan(manifest, atlas, root))
     cell_count, largest_drift = 0, 0.0
     for number in chosen:
         row = images.slice(number, 1).to_pylist()[0]
@@ -88,17 +87,6 @@ def verify(atlas: Path, sample: int, seed: int, corpus: Path | None = None) -> V
     return Verdict(len(parts), len(chosen), cell_count, largest_drift, faults)
 
 
-def _parts(manifest: Manifest) -> Iterator[Part]:
-    hot = manifest.hot
-    yield from (manifest.images, manifest.skipped, hot.database, hot.images, manifest.patches.vectors)
-    if manifest.patches.index is not None:
-        yield manifest.patches.index
-    for layer in manifest.layers:
-        yield from (layer.units, *layer.ranked)
-    for receipt in manifest.shards:
-        yield from receipt.parts()
-
-
 def _part_fault(atlas: Path, part: Part) -> Fault | None:
     try:
         with (atlas / part.path).open("rb") as file:
@@ -108,7 +96,8 @@ def _part_fault(atlas: Path, part: Part) -> Fault | None:
     return None if digest == part.sha256 else Fault("part", part.path, "its bytes are not those that were sealed")
 
 
-def _scan_plan(manifest: Manifest, atlas: Path, corpus: Path) -> ScanPlan:
+def scan_plan(manifest: Manifest, atlas: Path, corpus: Path) -> ScanPlan:
+    """How the images of a sealed atlas were scanned."""
     return ScanPlan(
         corpus=corpus,
         atlas=atlas,

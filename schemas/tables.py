@@ -76,6 +76,15 @@ IMAGES = pa.schema(
 )
 """One row per image of a sealed version, in order of its number."""
 
+REMOVED = pa.schema(
+    [
+        _ID,
+        _PATH,
+        _column("removed", pa.string(), "when it was removed, ISO 8601 in UTC"),
+    ]
+)
+"""One row per image that was taken out by hand, in order of ids."""
+
 _NUMBERED = {
     "path": _column("path", pa.large_string(), "path of the file below the corpus root"),
     "image_id": _column("image_id", pa.large_string(), "SHA-256 of the image's bytes, hexadecimal"),

@@ -14,6 +14,7 @@ from schemas import tables
 from schemas.errors import AtlasError, NotFoundError, UsageError
 from schemas.manifest import Manifest
 from services.database import Database, Row
+from services.tombstones import read_removed, regrouped
 
 _LEAST_DIGITS = 6
 
@@ -29,6 +30,11 @@ class Catalogue:
         except (OSError, pa.ArrowInvalid) as error:
             raise AtlasError(f"part {path} of atlas {root} is missing or damaged: {error}") from None
         self.label_codes, self.group_codes = self.column("label"), self.column("duplicate_group")
+        self.present: NDArray[np.bool_] | None = None
+        """Which images answers may show; None where that is all."""
+        if manifest.removed is not None and manifest.removed.stale:
+            self.present = self._numbered(read_removed(root, manifest.removed))
+            self.group_codes = regrouped(self.group_codes, self.present)
 
     def column(self, name: str) -> NDArray[Any]:
         """A column of whole numbers of all images, on the disk."""
@@ -43,7 +49,7 @@ class Catalogue:
             names_or_none = [*self._label_names, None]
             found["label"] = [names_or_none[code] for code in found["label"]]
         if "duplicate_group" in found:
-            groups = found["duplicate_group"]
+            groups = self.group_codes[numbers].tolist()
             found["duplicate_group"] = [None if code < 0 else self._id(code) for code in groups]
         return found
 
@@ -60,10 +66,11 @@ class Catalogue:
         numbers = self._numbers_at(reference)
         if not numbers and len(reference) >= _LEAST_DIGITS:
             first = self._position(reference)
-            numbers = [n for n in (first, first + 1) if n < len(self._images) and self._id(n).startswith(reference)]
+            last = self._position(f"{reference}~")
+            numbers = [n for n in range(first, last) if self.is_present(n)][:2]
         if not numbers:
             raise NotFoundError(
-                f"image {reference!r} is not among the {len(self._images)} of this atlas; "
+                f"image {reference!r} is not among the {self.count} of this atlas; "
                 "give its id, the first digits of it, or its path below the corpus root"
             )
         if len(numbers) > 1:
@@ -80,31 +87,57 @@ class Catalogue:
     def by_id(self, image_id: str) -> Row | None:
         """The image whose bytes have this digest, if it is in the atlas."""
         number = self._position(image_id)
-        return self.rows([number])[0] if number < len(self._images) and self._id(number) == image_id else None
+        known = number < len(self._images) and self._id(number) == image_id and self.is_present(number)
+        return self.rows([number])[0] if known else None
 
     def listed(self, label: str | None, after: int | None, limit: int) -> list[Row]:
         """Images in order of their numbers, from behind number `after` on."""
         first = 0 if after is None else after + 1
-        if label is None:
+        chosen = self.present if label is None else self.labelled(label)
+        if chosen is None:
             return self.rows(range(first, min(first + limit, len(self._images))))
-        return self.rows(first + np.flatnonzero(self.labelled(label)[first:])[:limit])
+        return self.rows(first + np.flatnonzero(chosen[first:])[:limit])
+
+    @property
+    def count(self) -> int:
+        """Images that answers may show."""
+        return len(self._images) if self.present is None else int(self.present.sum())
+
+    def is_present(self, number: int) -> bool:
+        """Whether answers may show the image."""
+        return self.present is None or bool(self.present[number])
 
     def labels(self) -> list[Row]:
         """All labels with the number of their images."""
-        return self._database.rows("SELECT label, image_count FROM labels ORDER BY label", [])
+        rows = self._database.rows("SELECT label, image_count FROM labels ORDER BY label", [])
+        if self.present is not None:
+            counts = np.bincount(self.label_codes[self.present & (self.label_codes >= 0)], minlength=len(rows)).tolist()
+            rows = [{**row, "image_count": count} for row, count in zip(rows, counts, strict=True)]
+        return rows
 
     def labelled(self, label: str) -> NDArray[np.bool_]:
-        """Which images have the label."""
+        """Which images that answers may show have the label."""
         code = bisect_left(self._label_names, label)
         known = [label] == self._label_names[code : code + 1]
-        return self.label_codes == code if known else np.zeros(len(self._images), bool)
+        chosen = self.label_codes == code if known else np.zeros(len(self._images), bool)
+        return chosen if self.present is None else chosen & self.present
 
     @cached_property
     def _label_names(self) -> list[str]:
         return [row["label"] for row in self.labels()]
 
     def _numbers_at(self, path: str) -> list[int]:
-        return [row["image"] for row in self._database.rows("SELECT image FROM files WHERE path = ?", [path])]
+        rows = self._database.rows("SELECT image FROM files WHERE path = ?", [path])
+        return [row["image"] for row in rows if self.is_present(row["image"])]
+
+    def _numbered(self, removed: list[str]) -> NDArray[np.bool_]:
+        """All images but those with these ids, of which some may not be in this version."""
+        present = np.ones(len(self._images), bool)
+        for image_id in removed:
+            number = self._position(image_id)
+            if number < len(present) and self._id(number) == image_id:
+                present[number] = False
+        return present
 
     def _position(self, image_id: str) -> int:
         """How many ids come before this one."""

@@ -29,7 +29,7 @@ class Exemplars:
         self._atlas, self._unit, self._query, self._band = atlas, unit, query, band
         self._ranked = atlas.ranked(unit)
         self._groups = atlas.catalogue.group_codes
-        self._labelled = None if query.label is None else atlas.catalogue.labelled(query.label)
+        self._chosen = atlas.catalogue.present if query.label is None else atlas.catalogue.labelled(query.label)
 
     def following(self, after: int | None, count: int) -> tuple[Ranks, list[int]]:
         """The next `count` ranks, fewer if there are no more, and each one's key: where the next page goes on."""
@@ -64,7 +64,7 @@ class Exemplars:
         return list(map(PatchRow, *columns))
 
     def _candidates(self, after: int | None, count: int) -> tuple[Ranks, list[int]]:
-        """The next ranks with the label, near duplicates among them, and their keys."""
+        """The next ranks with the label, near duplicates among them, and their keys; in random order also removed."""
         if self._query.order == "random":
             found = self._atlas.shuffled(self._unit, self._band, self._query.label, self._query.seed, after, count)
             return np.array([row["rank"] for row in found], np.int64), [row["key"] for row in found]
@@ -75,37 +75,41 @@ class Exemplars:
         else:
             first = first if after is None else max(first, after + 1)
             ranks = np.arange(first, min(last + 1, first + count))
-        if self._labelled is not None:
-            ranks = self._with_label(self._labelled, first, last, count)
+        if self._chosen is not None:
+            ranks = self._among(self._chosen, first, last, count)
         return ranks, (ranks if self._query.order == "desc" else -ranks).tolist()
 
-    def _with_label(self, labelled: NDArray[np.bool_], first: int, last: int, count: int) -> Ranks:
+    def _among(self, chosen: NDArray[np.bool_], first: int, last: int, count: int) -> Ranks:
         found: list[Ranks] = [np.empty(0, np.int64)]
         for ranks, images in self._images(first, last):
-            found.append(ranks[labelled.take(images)])
+            found.append(ranks[chosen.take(images)])
             if sum(map(len, found)) >= count:
                 break
         return np.concatenate(found)[:count]
 
     def _leads(self, ranks: Ranks) -> NDArray[np.bool_]:
-        """Which of the ranks are the first that passes the filters of its duplicate group, or in no group."""
-        if self._query.expand_duplicates or not len(ranks):
+        """Which of the ranks pass, and are the first that does of its duplicate group, or in no group."""
+        if not len(ranks) or (self._query.expand_duplicates and self._chosen is None):
             return np.ones(len(ranks), bool)
-        groups = self._groups.take(self._ranked.at(["image"], ranks)[0])
+        own = self._ranked.at(["image"], ranks)[0]
+        chosen = np.ones(len(ranks), bool) if self._chosen is None else self._chosen.take(own)
+        if self._query.expand_duplicates:
+            return chosen
+        groups = self._groups.take(own)
         wanted = np.unique(groups[groups >= 0])
         first: dict[int, int] = {-1: -1}
         for among, images in self._images(*self._band) if len(wanted) else ():
             found = self._groups.take(images)
             passes = np.isin(found, wanted)
-            if self._labelled is not None:
-                passes &= self._labelled.take(images)
+            if self._chosen is not None:
+                passes &= self._chosen.take(images)
             members, places = np.unique(found[passes], return_index=True)
             first = dict(zip(members.tolist(), among[passes][places].tolist(), strict=True)) | first
             if len(first) > len(wanted):
                 break
-        return np.array(
-            [first[group] in (-1, rank) for group, rank in zip(groups.tolist(), ranks.tolist(), strict=True)]
-        )
+        return chosen & [
+            first.get(group) in (-1, rank) for group, rank in zip(groups.tolist(), ranks.tolist(), strict=True)
+        ]
 
     def _images(self, first: int, last: int) -> Iterator[tuple[Ranks, NDArray[Any]]]:
         """Ranks and their images, from the end at which the question's order begins; random order has none."""

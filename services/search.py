@@ -17,6 +17,8 @@ from services.atlas import Atlas
 
 _TUNED_FOR = 10
 """Images for which probes and short list were tuned."""
+_LEAST_PRESENT = 0.5
+"""Share of images that must be left for the index to be asked: a filtered search of its lists starves with few."""
 _BLOCK_NUMBERS = 1 << 20
 """Numbers that an exact scan converts at a time: they stay in the processor's cache."""
 
@@ -27,16 +29,19 @@ class PatchVectors:
     """The pooled embeddings of an atlas, searched by cosine similarity; safe from any number of threads.
 
     An answer is the ids of the best patch of each of the nearest images, `image · regions + region`, with their
-    scores, best first; ties by ascending image.
+    scores, best first; ties by ascending image. Images that are not `present` (None: all are) are never among them.
     """
 
-    def __init__(self, root: Path, patches: PatchIndex) -> None:
+    def __init__(self, root: Path, patches: PatchIndex, present: NDArray[np.bool_] | None = None) -> None:
         self.root = root
         self.patches = patches
+        self._present = present
+        self.exact = patches.exact or (present is not None and bool(present.mean() < _LEAST_PRESENT))
+        """Whether every search is: without an index, or where its lists hold too few images that may be answered."""
 
     def best(self, query: Vector, limit: int, exact: bool = False) -> tuple[Sequence[float], Sequence[int]]:
         """The nearest images by the index, or exactly if there is none or `exact` is asked for."""
-        return self._exact(query, limit) if exact or self.patches.exact else self._indexed(query, limit)
+        return self._exact(query, limit) if exact or self.exact else self._indexed(query, limit)
 
     @cached_property
     def stored(self) -> NDArray[np.float16]:
@@ -76,6 +81,9 @@ class PatchVectors:
         by_image = scores.reshape(-1, regions)
         region = by_image.argmax(axis=1)
         best = by_image.max(axis=1)
+        if self._present is not None:
+            best[~self._present] = -np.inf
+            limit = min(limit, int(self._present.sum()))
         order = np.argsort(-best, kind="stable")[:limit]
         return best[order].tolist(), (order * regions + region[order]).tolist()
 
@@ -99,10 +107,18 @@ class PatchVectors:
     def _asked(self, share: float) -> faiss.SearchParameters:
         """How this search probes, handed over with it: the index itself is never changed, so it needs no lock."""
         lists = faiss.extract_index_ivf(self._index).nlist
-        inner = faiss.SearchParametersIVF(nprobe=min(lists, round(self.patches.probes * share)))  # type: ignore[call-arg]
+        inner = faiss.SearchParametersIVF(nprobe=min(lists, round(self.patches.probes * share)), sel=self._selector)  # type: ignore[call-arg]
         if not isinstance(self._index, faiss.IndexPreTransform):
             return inner
         return faiss.SearchParametersPreTransform(index_params=inner)  # type: ignore[call-arg]
+
+    @cached_property
+    def _selector(self) -> faiss.IDSelector | None:
+        """Lets pass the patches of present images, one bit for each patch."""
+        if self._present is None:
+            return None
+        passes = np.repeat(self._present, len(self.patches.regions))
+        return faiss.IDSelectorBitmap(np.packbits(passes, bitorder="little"))  # type: ignore[call-arg, arg-type]
 
 
 class PatchSearch:
@@ -111,14 +127,14 @@ class PatchSearch:
     def __init__(self, atlas: Atlas) -> None:
         self.atlas = atlas
         self.patches = atlas.manifest.patches
-        self.vectors = PatchVectors(atlas.root, self.patches)
+        self.vectors = PatchVectors(atlas.root, self.patches, atlas.catalogue.present)
 
     def nearest(self, query: Vector, query_box: Box | None, limit: int = 9, exact: bool = False) -> NeighborPage:
         """The images with the most similar patch, each with its best one; ties by ascending image.
 
         Without `exact` a large atlas answers from its index, and says so with the recall measured when built.
         """
-        exact = exact or self.patches.exact
+        exact = exact or self.vectors.exact
         scores, ids = self.vectors.best(query, limit, exact)
         images = self.atlas.images([int(i) // len(self.patches.regions) for i in ids]) if len(ids) else {}
         rows = []
@@ -137,7 +153,7 @@ class PatchSearch:
             exact=exact,
             layer=self.patches.layer,
             index="exact scan" if exact else self.patches.factory,
-            vectors=self.patches.vectors.rows,
+            vectors=self.atlas.catalogue.count * len(self.patches.regions),
             recall_at_10=1.0 if exact else self.patches.recall_at_10,
         )
         return NeighborPage(query_box=query_box, rows=rows, search=info)

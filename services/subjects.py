@@ -34,8 +34,14 @@ class Subject:
 class Asked:
     """An opened atlas with its patch search and, loaded only when needed, its model."""
 
-    def __init__(self, root: str | Path, question_timeout_s: float | None = None, turn: Turn = nullcontext) -> None:
-        self.atlas = Atlas(root, question_timeout_s)
+    def __init__(
+        self,
+        root: str | Path,
+        question_timeout_s: float | None = None,
+        turn: Turn = nullcontext,
+        version: str | None = None,
+    ) -> None:
+        self.atlas = Atlas(root, question_timeout_s, version)
         self._turn = turn
 
     @cached_property

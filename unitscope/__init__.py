@@ -13,11 +13,14 @@ if TYPE_CHECKING:
 __all__ = ["open_atlas"]
 
 
-def open_atlas(path: str) -> "Notebook":
-    """An atlas whose answers are Arrow tables, with the same numbers as the command line and the API."""
+def open_atlas(path: str, version: str | None = None) -> "Notebook":
+    """An atlas whose answers are Arrow tables, with the same numbers as the command line and the API.
+
+    `version`: an earlier one, by its name or the beginning of it.
+    """
     from unitscope.notebook import Notebook
 
-    return Notebook(path)
+    return Notebook(path, version)
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from unitscope.command import app, tell
-from unitscope.options import AtlasArgument, FormatOption, JsonFlag
+from unitscope.options import AtlasArgument, FormatOption, JsonFlag, VersionOption
 
 
 @app.command()
@@ -22,6 +22,7 @@ def top(
     style: FormatOption = "table",
     crops: Annotated[Path | None, typer.Option(help="write each patch as a PNG into this folder")] = None,
     sheet: Annotated[Path | None, typer.Option(help="write a contact sheet to this picture file")] = None,
+    version: VersionOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """The patches that most excite a unit."""
@@ -33,12 +34,13 @@ def top(
     from services.units import patches
     from unitscope.output import show_rows
 
-    opened = Atlas(atlas)
+    opened = Atlas(atlas, version=version)
     asked = UnitId.parse(unit)
     page = patches(opened, asked, patch_query(k, quantile, label, order, seed, duplicates))
     show_rows(page.rows, PatchRow, "json" if as_json else style, page)
     if page.note:
         tell(f"{unit}: {page.note}")
+    _tell_stale(page.stale_images)
     if crops is not None:
         crops.mkdir(parents=True, exist_ok=True)
         for row in page.rows:
@@ -57,6 +59,7 @@ def explain(
     layer: Annotated[str | None, typer.Option(help="only units of this layer")] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="how many units")] = 20,
     style: FormatOption = "table",
+    version: VersionOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """The units that an image excites most unusually, by percentile over the corpus."""
@@ -64,9 +67,10 @@ def explain(
     from services.subjects import Asked
     from unitscope.output import show_rows
 
-    asked = Asked(atlas)
+    asked = Asked(atlas, version=version)
     page = asked.explain(asked.find(image), layer, k)
     show_rows(page.rows, ExplainRow, "json" if as_json else style, page)
+    _tell_stale(page.stale_images)
 
 
 @app.command()
@@ -78,6 +82,7 @@ def neighbors(
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="how many images")] = 9,
     exact: Annotated[bool, typer.Option("--exact", help="scan all vectors instead of asking the index")] = False,
     style: FormatOption = "table",
+    version: VersionOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """The nearest patches of the corpus, one per image."""
@@ -86,7 +91,7 @@ def neighbors(
     from services.subjects import Asked
     from unitscope.output import show_rows
 
-    asked = Asked(atlas)
+    asked = Asked(atlas, version=version)
     asked.layer_of_embedding(layer)
     page = asked.neighbors(asked.find(image), None if box is None else Box.parse(box), k, exact)
     show_rows(page.rows, NeighborRow, "json" if as_json else style, page)
@@ -100,6 +105,7 @@ def units(
     layer: Annotated[str, typer.Argument(help="a layer of the atlas")],
     sort: Annotated[str, typer.Option(help="a column; with a leading minus descending")] = "channel",
     style: FormatOption = "table",
+    version: VersionOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """One row per unit of a layer: status, maximum, mean, quantiles, active share, top label."""
@@ -108,6 +114,12 @@ def units(
     from services.units import unit_page
     from unitscope.output import show_rows
 
-    opened = Atlas(atlas)
+    opened = Atlas(atlas, version=version)
     page = unit_page(opened, layer, sort, limit=opened.layer(layer).spec.units)
     show_rows(page.rows, UnitRow, "json" if as_json else style, page)
+    _tell_stale(page.stale_images)
+
+
+def _tell_stale(count: int) -> None:
+    if count:
+        tell(f"ranks, percentiles and statistics still count {count} removed images; unitscope compact renews them")

@@ -15,8 +15,8 @@ from services.units import labels, patches, unit_page
 class Notebook:
     """Questions to an opened atlas. Units are written `layer:channel`; images by id, path or picture file."""
 
-    def __init__(self, path: str) -> None:
-        self._asked = Asked(path)
+    def __init__(self, path: str, version: str | None = None) -> None:
+        self._asked = Asked(path, version=version)
         self.manifest = self._asked.atlas.manifest
 
     def layers(self) -> pa.Table:

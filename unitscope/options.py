@@ -11,6 +11,10 @@ LayersOption = Annotated[
     typer.Option("--layers", help="globs on module paths, by commas or repeated  [default: block outputs]"),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="print exactly one JSON document")]
+DryRunFlag = Annotated[bool, typer.Option("--dry-run", help="say what would be done, and do nothing")]
+VersionOption = Annotated[
+    str | None, typer.Option("--version", help="an earlier version, by its name or the beginning of it")
+]
 ProgressOption = Annotated[
     Literal["auto", "bar", "log", "json", "none"],
     typer.Option(help="a bar, a line every ten seconds, JSON lines, or nothing"),
