@@ -1,5 +1,6 @@
-"""The commands that keep an atlas up: remove, compact, versions, gc."""
+"""The commands that keep an atlas up: remove, compact, versions, gc, doctor."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -99,3 +100,19 @@ def gc(
     show_facts({**facts, "dry_run": dry_run} if as_json else facts, as_json)
     if not as_json:
         tell(f"{'would delete' if dry_run else 'deleted'} {len(found.files)} files, {found.size_bytes:,} bytes")
+
+
+@app.command()
+def doctor(
+    folder: Annotated[Path, typer.Option(help="where atlases are to be written")] = Path(),
+    as_json: JsonFlag = False,
+) -> None:
+    """Check the installation by using each thing once; every fault says what would mend it; exit 4 on faults."""
+    from pipelines.doctor import Check
+    from pipelines.doctor import doctor as run_doctor
+    from unitscope.output import show_rows
+
+    checks = run_doctor(folder)
+    show_rows(checks, Check, "json" if as_json else "table", {"checks": checks})
+    if not all(check.ok for check in checks):
+        raise typer.Exit(4)
