@@ -111,11 +111,16 @@ def images(image_count: int) -> pa.Table:
     heights = chance.choice(_HEIGHTS_PX, image_count)
     resized = 256 * heights // np.minimum(heights, 500)
     widths = 256 * 500 // np.minimum(heights, 500)
+    paths = [f"{label[number]}/{number:07d}.jpg" for number in scanned]
+    none = pa.array([[]] * image_count, pa.list_(pa.string()))
     columns = {
         "image": np.arange(image_count),
         "image_id": ids[scanned],
-        "path": [f"{label[number]}/{number:07d}.jpg" for number in scanned],
-        "other_paths": pa.array([[]] * image_count, pa.list_(pa.string())),
+        "path": paths,
+        "other_paths": none,
+        "address": [f"file:{path}" for path in paths],
+        "other_addresses": none,
+        "metadata": pa.nulls(image_count, pa.string()),
         "label": label[scanned],
         "size_bytes": chance.integers(50_000, 150_000, image_count),
         "modified_ns": np.zeros(image_count, np.int64),
@@ -141,20 +146,23 @@ def write_atlas(atlas: Path, image_count: int) -> None:
     say = Console(highlight=False).print
     with cluster.connected(None):
         workers = cluster.resources(None, "cpu")
+        worker_count = workers.slots
         started = time.perf_counter()
         shards = range(-(-image_count // SHARD_IMAGES))
-        receipts = list(cluster.each(partial(ShardWriter, ShardPlan(atlas, image_count)), shards, workers))
+        receipts = [
+            done.result for done in cluster.each(partial(ShardWriter, ShardPlan(atlas, image_count)), shards, workers)
+        ]
         receipts.sort(key=lambda receipt: receipt.shard)
         say(f"peaks of {image_count:,} images: {time.perf_counter() - started:.0f} s")
         part = write_table(atlas, layout.images_of(_VERSION), images(image_count))
         ranking = RankPlan(atlas, _VERSION, part, tuple(receipts))
         started = time.perf_counter()
         blocks = [Block(layer.name, number) for layer in layers() for number in range(LAYER_UNITS // BLOCK_UNITS)]
-        ranked = list(cluster.each(partial(Ranker, ranking), blocks, workers))
+        ranked = [done.result for done in cluster.each(partial(Ranker, ranking), blocks, workers)]
         seconds = time.perf_counter() - started
     cells = image_count * LAYER_UNITS * len(layers())
-    rate = cells / seconds / workers.worker_count / 1e6
-    say(f"ranking by {workers.worker_count} workers: {seconds:.0f} s, {rate:.1f} M cells/s per core")
+    rate = cells / seconds / worker_count / 1e6
+    say(f"ranking by {worker_count} workers: {seconds:.0f} s, {rate:.1f} M cells/s per core")
     _seal(atlas, image_count, ranking, ranked)
     size_bytes = sum(file.stat().st_size for file in atlas.rglob("*") if file.is_file())
     say(f"{size_bytes / 1e9:.2f} GB, {size_bytes / cells:.2f} bytes per cell")

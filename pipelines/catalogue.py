@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.corpus import CorpusFile, Listing
+from pipelines.corpus import Listing
 from pipelines.duplicates import duplicate_names
 from schemas import tables
 from schemas.errors import CorpusError
 from schemas.manifest import Part, Receipt
 
-_FILE_KEY = ["path", "size_bytes", "modified_ns"]
+_KEY = list(tables.FILE_KEY)
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,16 @@ class Catalogue:
     file_count: int
 
 
-def pending_files(listing: Listing, receipts: Iterable[Receipt], atlas: Path) -> list[CorpusFile]:
+def pending_files(listing: Listing, receipts: Iterable[Receipt], atlas: Path) -> pa.Table:
     """The listed files that no finished shard has read, or found unusable, in their present state."""
-    done: set[tuple[str, int, int]] = set()
+    done = [_key_schema().empty_table()]
     for receipt in receipts:
         skipped = read_part(atlas, receipt.skipped)
         final = skipped.filter(pc.invert(pc.starts_with(skipped["reason"], tables.UNREADABLE)))
-        for table in (read_part(atlas, receipt.files, _FILE_KEY), final.select(_FILE_KEY)):
-            done.update(zip(*(column.to_pylist() for column in table.columns), strict=True))
-    return [file for file in listing.files if (file.path, file.size_bytes, file.modified_ns) not in done]
+        done += [read_part(atlas, receipt.files, _KEY), final.select(_KEY)]
+    listed = _numbered(listing)
+    left = listed.join(pa.concat_tables(done), keys=_KEY, join_type="left anti")
+    return listing.files.take(left["listed"].sort())
 
 
 def known_ids(receipts: Iterable[Receipt], atlas: Path) -> frozenset[str]:
@@ -52,17 +53,10 @@ def catalogue(
 ) -> Catalogue:
     """Join the listed files with what shards found in them; independent of how the corpus was cut into shards.
 
-    An image's path and label are those of its first file in order of paths; images whose ids were `removed` are
-    left out. Raises CorpusError if nothing is left.
+    An image's path, label and metadata are those of its first file in order of paths, as the listing has them now;
+    images whose ids were `removed` are left out. Raises CorpusError if nothing is left.
     """
-    listed = pa.table(
-        {
-            "path": [file.path for file in listing.files],
-            "size_bytes": [file.size_bytes for file in listing.files],
-            "modified_ns": [file.modified_ns for file in listing.files],
-        },
-        schema=pa.schema([tables.FILES.field(name) for name in _FILE_KEY]),
-    )
+    listed = _numbered(listing)
     files = _listed_rows(listed, [read_part(atlas, receipt.files) for receipt in receipts])
     refused = _listed_rows(listed, [read_part(atlas, receipt.skipped) for receipt in receipts])
     skipped = refused.filter(pc.invert(pc.is_in(refused["path"], value_set=files["path"].combine_chunks())))
@@ -79,6 +73,9 @@ def catalogue(
         )
         for receipt in receipts
     )
+    described = listing.files.select(["label", "metadata", "address"]).take(files["listed"])
+    for name in described.column_names:
+        files = files.append_column(name, described[name])
     images = _one_per_content(files, scanned)
     return Catalogue(images, skipped.select(tables.SKIPPED.names).cast(tables.SKIPPED), files.num_rows)
 
@@ -89,12 +86,21 @@ def read_part(atlas: Path, part: Part, columns: list[str] | None = None) -> pa.T
 
 
 def _listed_rows(listed: pa.Table, parts: list[pa.Table]) -> pa.Table:
-    """Rows about files as they are listed now, one per path, in order of paths."""
-    rows = pa.concat_tables(parts).join(listed, keys=_FILE_KEY, join_type="inner").sort_by("path")
-    paths = rows["path"].to_numpy()
-    first = np.ones(len(paths), dtype=bool)
-    first[1:] = paths[1:] != paths[:-1]
+    """Rows about files as they are listed now, one per path, in order of paths; `listed` is the place there."""
+    rows = pa.concat_tables(parts).join(listed, keys=_KEY, join_type="inner").sort_by("listed")
+    places = rows["listed"].to_numpy()
+    first = np.ones(len(places), dtype=bool)
+    first[1:] = places[1:] != places[:-1]
     return rows.filter(pa.array(first))
+
+
+def _key_schema() -> pa.Schema:
+    return pa.schema([tables.LISTED.field(name) for name in _KEY])
+
+
+def _numbered(listing: Listing) -> pa.Table:
+    """The files' keys with their places in the listing."""
+    return listing.files.select(_KEY).append_column("listed", pa.array(np.arange(len(listing.files))))
 
 
 def _one_per_content(files: pa.Table, scanned: pa.Table) -> pa.Table:
@@ -103,21 +109,26 @@ def _one_per_content(files: pa.Table, scanned: pa.Table) -> pa.Table:
     order = np.argsort(ids, kind="stable")
     starts = np.flatnonzero(np.concatenate([[True], ids[order][1:] != ids[order][:-1]]))
     first = files.take(order[starts])
-    paths = files["path"].take(order).to_pylist()
-    ends = [*starts[1:], len(paths)]
-    others = [paths[start + 1 : end] for start, end in zip(starts, ends, strict=True)]
+    ends = [*starts[1:], len(ids)]
+
+    def others(name: str) -> pa.Array:
+        values = files[name].take(order).to_pylist()
+        return pa.array(
+            [values[start + 1 : end] for start, end in zip(starts, ends, strict=True)], pa.list_(pa.string())
+        )
 
     scanned = scanned.sort_by([("image_id", "ascending"), ("shard", "ascending")])
     position = pc.index_in(first["image_id"], value_set=scanned["image_id"])
     found = scanned.take(position)
     columns = {
         "image": pa.array(np.arange(len(starts), dtype=np.int32)),
-        "other_paths": pa.array(others, pa.list_(pa.string())),
+        "other_paths": others("path"),
+        "other_addresses": others("address"),
         "duplicate_group": duplicate_names(
             first["image_id"], found["gradient_hash"].to_pylist(), found["tint"].to_pylist()
         ),
         "shard_row": found["row"],
-        **{name: first[name] for name in ("image_id", "path", "label", "size_bytes", "modified_ns")},
+        **{name: first[name] for name in first.column_names if name in tables.IMAGES.names},
     }
     columns |= {name: found[name] for name in tables.IMAGES.names if name not in columns}
     return pa.table({name: columns[name] for name in tables.IMAGES.names}).cast(tables.IMAGES)

@@ -2,33 +2,52 @@
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
-from ray.util import ActorPool
+from ray.exceptions import RayError, RayTaskError
 
 from schemas.errors import UnitscopeError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_RESTARTS = 10
-"""How often a worker process that died is started anew; its unfinished item runs again."""
+_RETRIES = 20
+"""How often an item runs again whose worker or node died."""
+_LOOK_EVERY_S = 2.0
+"""How often a run looks for nodes that joined."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What one worker holds, how many workers fit into the cluster, and how many threads of each decode."""
+    """What one worker holds, how many may run at once (None: as many as fit), and how many threads of each decode."""
 
     cpus: float
     gpus: float
-    worker_count: int
+    worker_count: int | None
     decoder_count: int = 0
+
+    @property
+    def slots(self) -> int:
+        """How many workers the cluster has room for now."""
+        if self.worker_count is not None:
+            return self.worker_count
+        total = _total()
+        return max(1, int(total.get("GPU", 0) / self.gpus if self.gpus else total.get("CPU", 1) / self.cpus))
+
+
+@dataclass(frozen=True)
+class Done(Generic[Result]):
+    """What a task returned, and the node it ran on."""
+
+    result: Result
+    node: str
 
 
 @contextmanager
@@ -59,57 +78,69 @@ def connected(address: str | None) -> Iterator[None]:
 
 def resources(worker_count: int | None, device: str) -> Resources:
     """One worker per GPU where there are GPUs (unless `device` is cpu), otherwise one per core."""
-    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    total = _total()
     gpus = 0 if device == "cpu" else int(total.get("GPU", 0))
     cores = max(1, int(total.get("CPU", 1)))
-    count = worker_count or gpus or cores
     if gpus:
-        return Resources(0, min(1.0, gpus / count), count, decoder_count=max(1, cores // count))
-    return Resources(cpus=min(1.0, cores / count), gpus=0, worker_count=count)
+        share = 1.0 if worker_count is None else min(1.0, gpus / worker_count)
+        return Resources(0, share, worker_count, decoder_count=max(1, cores // (worker_count or gpus)))
+    return Resources(1.0 if worker_count is None else min(1.0, cores / worker_count), 0, worker_count)
 
 
 def each(
     make_task: Callable[[], Callable[[Item], Result]], items: Iterable[Item], each_worker: Resources
-) -> Iterator[Result]:
-    """Run a task on every item and yield results as they come.
+) -> Iterator[Done[Result]]:
+    """Run a task on every item, on all nodes of the cluster, and yield what is done as it comes.
 
-    Each worker calls `make_task` once and the task once per item. A worker that dies is restarted and its item
-    run again, so a task must leave nothing behind that a second run does not replace. An exception in a task
-    stops the run.
+    A worker process calls `make_task` once and the task for each item. Nodes that join are used; items whose worker
+    or node died run again elsewhere, so a task must leave nothing behind that a second run does not replace. An
+    exception in a task stops the run.
     """
-    items = list(items)
-    count = min(each_worker.worker_count, len(items))
-    if not count:
-        return
-    worker = ray.remote(
-        num_cpus=each_worker.cpus, num_gpus=each_worker.gpus, max_restarts=_RESTARTS, max_task_retries=_RESTARTS
-    )(_Worker)
-    workers = [worker.remote() for _ in range(count)]
+    work = ray.remote(
+        num_cpus=each_worker.cpus,
+        num_gpus=each_worker.gpus,
+        max_calls=0,  # by default Ray ends a process after each task that held a GPU, and the model with it
+        max_retries=_RETRIES,
+        scheduling_strategy="SPREAD",
+    )(_work)
     made = [ray.put(make_task)]
+    remaining, running = iter(items), list[Any]()
     try:
-        pool = ActorPool(workers)
-        yield from pool.map_unordered(lambda actor, item: actor.run.remote(made, item), items)
+        while True:
+            running += [work.remote(made, item) for item in islice(remaining, max(0, each_worker.slots - len(running)))]
+            if not running:
+                return
+            finished, running = ray.wait(running, timeout=_LOOK_EVERY_S)
+            for one in finished:
+                yield Done(*ray.get(one))
     except RayTaskError as error:
         raise _cause(error) from error
-    except RayActorError as error:
+    except RayError as error:
         raise UnitscopeError(
-            f"workers died more than {_RESTARTS} times: {str(error).splitlines()[0]}; finished shards are kept, "
-            "run again to resume; with little memory, use fewer --workers or a smaller --batch-size"
+            f"workers or nodes died {_RETRIES} times over one item: {str(error).splitlines()[0]}; finished shards "
+            "are kept, run again to resume; with little memory, use fewer --workers or a smaller --batch-size"
         ) from error
     finally:
-        for actor in workers:
-            ray.kill(actor)  # type: ignore[arg-type]
+        for one in running:
+            ray.cancel(one, force=True)
 
 
-class _Worker:
-    """Makes its task at the first item: a restarted worker has no constructor arguments that could be lost."""
+def _total() -> dict[str, float]:
+    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return total
 
-    task: Callable[[Any], Any] | None = None
 
-    def run(self, made: list[Any], item: Any) -> Any:
-        if self.task is None:
-            self.task = ray.get(made[0])()
-        return self.task(item)
+_tasks: dict[str, Callable[[Any], Any]] = {}
+"""In a worker process: the task it made last, with its model."""
+
+
+def _work(made: list[Any], item: Any) -> tuple[Any, str]:
+    """Run in a worker process: the task's result for an item, and the node's name."""
+    key = made[0].hex()
+    if key not in _tasks:
+        _tasks.clear()
+        _tasks[key] = ray.get(made[0])()
+    return _tasks[key](item), f"{socket.gethostname()}-{ray.get_runtime_context().get_node_id()[:6]}"
 
 
 def _cause(error: RayTaskError) -> Exception:

@@ -20,10 +20,12 @@ class IndexConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    corpus: str = Field(description="folder tree of pictures; a sub-folder is a label")
+    corpus: str = Field(description="folder of pictures, tar shards, Parquet files, or a list; local or s3://")
     atlas: str = Field(description="directory to write")
     model: str = Field(DEFAULT_SPEC, description="SCHEME:NAME, for example torchvision:resnet18")
     weights: str = Field("default", description="default, random:SEED or a state-dict file")
+    latents: tuple[str, ...] = Field((), description="dictionaries on layers: LAYER=file:PATH.py:FACTORY")
+    trust_code: bool = Field(False, description="run the files that model and latents name; by flag only")
     layers: tuple[str, ...] = Field((), description="globs on module paths; default: block outputs")
     embed: str | None = Field(None, description="layer whose embeddings find nearest patches; default: the last")
     batch_size: int = Field(32, ge=1, le=4096, description="images in one forward; part of the atlas's identity")
@@ -54,7 +56,7 @@ def load_config(kind: type[Config], section: str, flags: Mapping[str, Any], file
     for key in kind.model_fields:
         value = os.environ.get(f"UNITSCOPE_{key.upper()}")
         if value is not None:
-            merged[key] = value.split() if key == "layers" else value
+            merged[key] = value.split() if key in ("layers", "latents") else value
     merged |= {key: value for key, value in flags.items() if value is not None}
     for key in merged:
         if key not in kind.model_fields:
@@ -77,4 +79,6 @@ def _read_section(path: Path, section: str) -> dict[str, Any]:
     values = content.get(section, {})
     if not isinstance(values, dict):
         raise UsageError(f"config file {str(path)!r}: [{section}] is not a table")
+    if "trust_code" in values:
+        raise UsageError(f"config file {str(path)!r}: a file cannot trust code; give --trust-code on the command line")
     return values

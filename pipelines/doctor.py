@@ -110,7 +110,7 @@ def _ray() -> str:
 
     with cluster.connected(None):
         workers = cluster.resources(1, "cpu")
-        if list(cluster.each(_make_double, [21], workers)) != [42]:
+        if [done.result for done in cluster.each(_make_double, [21], workers)] != [42]:
             raise _FaultError("a worker gave a wrong answer")
     return f"ray {version('ray')}, one worker started and answered"
 

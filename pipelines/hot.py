@@ -1,5 +1,6 @@
 """What answers look up: first ranks and names in a DuckDB file, images by number in a memory-mapped Arrow file."""
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,4 +64,28 @@ def _rows(images: pa.Table) -> pa.RecordBatch:
     columns["label"] = pc.index_in(label, value_set=names).fill_null(-1)
     columns["duplicate_group"] = pc.index_in(images["duplicate_group"], value_set=images["image_id"].combine_chunks())
     columns["duplicate_group"] = columns["duplicate_group"].combine_chunks().fill_null(-1)
-    return pa.record_batch([columns[field.name].cast(field.type) for field in tables.HOT_IMAGES], tables.HOT_IMAGES)
+    rows = pa.record_batch([columns[field.name].cast(field.type) for field in tables.HOT_IMAGES], tables.HOT_IMAGES)
+    for name, values in metadata_columns(columns["metadata"].to_pylist()).items():
+        rows = rows.append_column(f"{tables.METADATA_PREFIX}{name}", values)
+    return rows
+
+
+def metadata_columns(documents: Sequence[str | None]) -> dict[str, pa.Array]:
+    """A column for each name in the JSON objects: truth values, whole numbers, numbers, or else text."""
+    columns: dict[str, list[object]] = {}
+    for row, document in enumerate(documents):
+        for name, value in json.loads(document).items() if document else ():
+            columns.setdefault(name, [None] * len(documents))[row] = value
+    return {name: _typed(values) for name, values in sorted(columns.items())}
+
+
+def _typed(values: list[object]) -> pa.Array:
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {bool}:
+        return pa.array(values, pa.bool_())
+    if kinds == {int} and all(value is None or abs(value) < 2**63 for value in values):  # type: ignore[arg-type]
+        return pa.array(values, pa.int64())
+    if kinds <= {int, float}:
+        return pa.array([None if value is None else float(value) for value in values], pa.float64())  # type: ignore[arg-type]
+    texts = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
+    return pa.array(texts, pa.large_string())

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -66,19 +67,25 @@ def index(config: IndexConfig, report: Report) -> Manifest:
             found = catalogue(plan.listing, receipts, atlas, removed)
             if plan.previous is not None and _holds(plan.previous, found, atlas):
                 return plan.previous
-            return commit(plan, found, receipts, workers, report)
+            manifest = commit(plan, found, receipts, workers, report)
+        remove_unfinished(atlas)
+        return manifest
 
 
 def _scan(plan: Plan, workers: cluster.Resources, report: Report) -> list[Receipt]:
-    shards = plan.shards(workers.worker_count)
-    done = 0
-    report(Progress("scan", done, len(plan.pending), "files"))
+    shards = plan.shards(workers.slots)
+    nodes = Counter[str]()
+    skipped = rows = 0
+    report(Progress("scan", 0, len(plan.pending), "files"))
     receipts = []
     scan = replace(plan.scan, decoder_count=workers.decoder_count)
-    for receipt in cluster.each(partial(Scanner, scan), shards, workers):
+    for done in cluster.each(partial(Scanner, scan), shards, workers):
+        receipt = done.result
         receipts.append(receipt)
-        done += receipt.files.rows + receipt.skipped.rows
-        report(Progress("scan", done, len(plan.pending), "files"))
+        nodes[done.node] += receipt.files.rows + receipt.skipped.rows
+        skipped += receipt.skipped.rows
+        rows += sum(part.rows for part in receipt.peaks.values())
+        report(Progress("scan", nodes.total(), len(plan.pending), "files", dict(nodes), skipped, rows))
     return receipts
 
 
@@ -132,7 +139,7 @@ def _sealing(plan: Plan, found: Catalogue, receipts: list[Receipt]) -> dict[str,
         "unitscope_version": installed_version("unitscope"),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "corpus": CorpusEntry(
-            root=str(plan.listing.root),
+            root=plan.listing.root,
             image_count=found.images.num_rows,
             file_count=found.file_count,
             skipped_count=found.skipped.num_rows,
@@ -153,11 +160,13 @@ def _rank(plan: Plan, ranking: RankPlan, workers: cluster.Resources, report: Rep
         Block(layer.name, number) for layer in plan.scan.layers for number in range(-(-layer.units // BLOCK_UNITS))
     ]
     report(Progress("rank", 0, len(blocks), "blocks of units"))
+    nodes = Counter[str]()
     done = []
     cpu_only = replace(workers, cpus=1.0, gpus=0.0) if workers.gpus else workers
-    for ranked in cluster.each(partial(Ranker, ranking), blocks, cpu_only):
-        done.append(ranked)
-        report(Progress("rank", len(done), len(blocks), "blocks of units"))
+    for one in cluster.each(partial(Ranker, ranking), blocks, cpu_only):
+        done.append(one.result)
+        nodes[one.node] += 1
+        report(Progress("rank", nodes.total(), len(blocks), "blocks of units", dict(nodes)))
     entries = []
     for layer in plan.scan.layers:
         own = sorted(
@@ -188,7 +197,7 @@ def _version_name(key: str, found: Catalogue) -> str:
     """Digest of what a version holds, so that the same corpus and model give the same version."""
     digest = hashlib.sha256(key.encode())
     for table, names in (
-        (found.images, ["image_id", "path", "other_paths", "label", "modified_ns"]),
+        (found.images, ["image_id", "path", "other_paths", "address", "label", "metadata", "modified_ns"]),
         (found.skipped, tables.SKIPPED.names),
     ):
         digest.update(json.dumps(table.select(names).to_pydict()).encode())

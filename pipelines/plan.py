@@ -2,14 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
+import pyarrow as pa
+
 from pipelines.catalogue import known_ids, pending_files
 from pipelines.config import IndexConfig
-from pipelines.corpus import CorpusFile, Listing
+from pipelines.corpus import Listing
 from pipelines.patch_index import build_memory
 from pipelines.scan import ScanPlan
 from pipelines.shards import Shard
@@ -17,8 +19,9 @@ from pipelines.storage import read_manifest, read_measured, read_receipts
 from pipelines.vision.embedding import cell_regions
 from pipelines.vision.models import choose_layers, load_model
 from pipelines.vision.receptive_fields import measure_layers
+from schemas import tables
 from schemas.errors import UsageError, listing
-from schemas.manifest import Manifest, Receipt, atlas_key
+from schemas.manifest import Manifest, ModelEntry, Receipt, atlas_key
 
 _SHARD_FILES, _SHARDS_PER_WORKER = 1024, 4
 """Most files in a shard, and least shards for a worker where the corpus is small: even work, progress to see."""
@@ -35,6 +38,12 @@ class Progress:
     done: int
     total: int
     unit: str
+    nodes: Mapping[str, int] = field(default_factory=dict)
+    """How much of it this run has done on each node of the cluster."""
+    skipped: int = 0
+    """Of the files that are done: those that are no usable picture."""
+    rows: int = 0
+    """Peaks written so far."""
 
 
 Report = Callable[[Progress], None]
@@ -47,7 +56,8 @@ class Plan:
     config: IndexConfig
     scan: ScanPlan
     listing: Listing
-    pending: list[CorpusFile]
+    pending: pa.Table
+    """Those rows of the listing that no finished shard has read in their present state."""
     finished: list[Receipt]
     previous: Manifest | None
 
@@ -90,11 +100,11 @@ def make_plan(config: IndexConfig, corpus: Listing, report: Report) -> Plan:
     report(Progress("plan", 0, 1, "model"))
     atlas = Path(config.atlas).absolute()
     previous = read_manifest(atlas)
-    model = load_model(config.model, config.weights)
+    model = load_model(config.model, config.weights, config.latents, config.trust_code)
     names = choose_layers(model, config.layers)
     key = atlas_key(model.entry, model.preprocessing, names, config.precision, config.batch_size)
     if previous is not None and previous.atlas_key != key:
-        _refuse_other_atlas(previous, config, names, model.entry.weights_digest)
+        _refuse_other_atlas(previous, config, names, model.entry)
     layers = read_measured(atlas, key) or measure_layers(model.module, names, model.input_shape)
     embed = config.embed or (previous.patches.layer if previous else names[-1])
     if embed not in names:
@@ -117,30 +127,32 @@ def make_plan(config: IndexConfig, corpus: Listing, report: Report) -> Plan:
         device=config.device,
         most_pixels=config.most_pixels,
         known_ids=known_ids(finished, atlas),
+        trust_code=config.trust_code,
     )
     return Plan(config, scan, corpus, pending_files(corpus, finished, atlas), finished, previous)
 
 
-def cut_shards(files: list[CorpusFile], size: int) -> list[Shard]:
+def cut_shards(files: pa.Table, size: int) -> list[Shard]:
     """Cut files into shards named by their content, so that a shard that runs again replaces itself."""
     shards = []
     for start in range(0, len(files), size):
-        part = tuple(files[start : start + size])
-        listed = json.dumps([(file.path, file.size_bytes, file.modified_ns) for file in part])
+        part = files.take(pa.array(range(start, min(start + size, len(files)))))  # a slice would carry all to workers
+        listed = json.dumps([part[name].to_pylist() for name in tables.FILE_KEY])
         shards.append(Shard(hashlib.sha256(listed.encode()).hexdigest()[:16], part))
     return shards
 
 
-def _refuse_other_atlas(previous: Manifest, config: IndexConfig, names: list[str], weights_digest: str) -> NoReturn:
+def _refuse_other_atlas(previous: Manifest, config: IndexConfig, names: list[str], model: ModelEntry) -> NoReturn:
     """One directory holds one atlas: say what differs instead of replacing it."""
     was = [entry.spec.name for entry in previous.layers]
     differences = [
         text
         for differs, text in (
             (
-                previous.model.weights_digest != weights_digest,
+                previous.model.weights_digest != model.weights_digest,
                 f"weights of {previous.model.spec} ({previous.model.weights})",
             ),
+            (previous.model.code_digests != model.code_digests, f"other code of {previous.model.spec}"),
             (was != names, f"layers {listing(was)}"),
             (previous.precision != config.precision, f"precision {previous.precision}"),
             (previous.batch_size != config.batch_size, f"batch size {previous.batch_size}"),

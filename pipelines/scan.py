@@ -15,16 +15,17 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from pipelines.corpus import CorpusFile
+from pipelines.corpus import CorpusFile, corpus_files
+from pipelines.originals import Originals
 from pipelines.shards import Embeddings, LayerPeaks, ReadFile, ScannedImage, ScannedShard, Shard, write_shard
 from pipelines.vision.device import choose_device, settle_process
 from pipelines.vision.embedding import cell_regions, pool, region_boxes
 from pipelines.vision.fusing import find_fusions
-from pipelines.vision.models import load_model
+from pipelines.vision.models import reload_model
 from pipelines.vision.preprocessing import Pixels, Prepared, normalise, prepare
 from pipelines.vision.receptive_fields import dead_leaves
 from pipelines.vision.recording import record
-from pipelines.vision.reduction import Peaks, peaks
+from pipelines.vision.reduction import Peaks, channels_first, peaks
 from pipelines.vision.sketches import packed, sketch
 from schemas import tables
 from schemas.errors import PictureError
@@ -32,6 +33,8 @@ from schemas.manifest import ModelEntry, Preprocessing, Receipt
 from schemas.units import LayerSpec
 
 _PREFETCHED_BATCHES = 2
+_STORE_READERS = 16
+"""Threads that read from an object store, where every read waits some hundredths of a second."""
 
 Result = TypeVar("Result")
 Read = tuple[ReadFile, Prepared | None]
@@ -42,7 +45,7 @@ Read = tuple[ReadFile, Prepared | None]
 class ScanPlan:
     """What every shard of a run has in common."""
 
-    corpus: Path
+    corpus: str
     atlas: Path
     atlas_key: str
     model: ModelEntry
@@ -58,6 +61,8 @@ class ScanPlan:
     decoder_count: int = 0
     """Threads that decode ahead of the forward; 0: files are read ahead, but decoded between forwards, which is 4 %
     faster on a single core."""
+    trust_code: bool = False
+    """Whether a model of the owner's own code may be built."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +80,10 @@ class Scanner:
 
     def __init__(self, plan: ScanPlan) -> None:
         self.plan = plan
+        self.originals = Originals(plan.corpus)
         self.device = choose_device(plan.device)
         settle_process()
-        self.model = load_model(plan.model.spec, plan.model.weights)
+        self.model = reload_model(plan.model, plan.trust_code)
         self.model.module.to(self.device)
         self.layers = {layer.name: layer for layer in plan.layers}
         self.embed_layer = self.layers[plan.embed_layer]
@@ -91,8 +97,9 @@ class Scanner:
         files: list[ReadFile] = []
         images: list[ScannedImage] = []
         found: list[Forwarded] = []
-        with ThreadPoolExecutor(max(1, self.plan.decoder_count), thread_name_prefix="read") as threads:
-            new = _new_images(self._reads(threads, shard.files), files)
+        readers = max(1, self.plan.decoder_count, _STORE_READERS if self.originals.place.remote else 0)
+        with ThreadPoolExecutor(readers, thread_name_prefix="read") as threads:
+            new = _new_images(self._reads(threads, corpus_files(shard.files)), files)
             while batch := list(islice(new, self.plan.batch_size)):
                 forwarded = self.forward([prepared.pixels for _, prepared in batch])
                 found.append(forwarded)
@@ -133,7 +140,7 @@ class Scanner:
         def keep(layer: str, output: Tensor) -> Peaks:
             if layer == self.plan.embed_layer:
                 embedded.append(pool(output, self.embed_layer, self.regions))
-            return peaks(output, layer)
+            return peaks(channels_first(output, self.layers[layer]), layer)
 
         def fetched(values: Tensor) -> Tensor:
             return values[:count].to("cpu", non_blocking=True)
@@ -161,10 +168,10 @@ class Scanner:
 
     def _loaded(self, file: CorpusFile) -> tuple[ReadFile, bytes]:
         try:
-            data = (self.plan.corpus / file.path).read_bytes()
+            data = self.originals.read(file.address)
         except OSError as error:
-            return ReadFile(file, reason=f"{tables.UNREADABLE}: {error.strerror}"), b""
-        return ReadFile(file, hashlib.sha256(data).hexdigest()), data
+            return ReadFile(file, 0, reason=f"{tables.UNREADABLE}: {error.strerror or error}"), b""
+        return ReadFile(file, len(data), hashlib.sha256(data).hexdigest()), data
 
     def _decoded(self, loaded: tuple[ReadFile, bytes]) -> Read:
         read, data = loaded
@@ -173,7 +180,7 @@ class Scanner:
         try:
             return read, prepare(data, self.plan.preprocessing, self.plan.most_pixels)
         except PictureError as error:
-            return ReadFile(read.file, reason=str(error)), None
+            return ReadFile(read.file, read.size_bytes, reason=str(error)), None
 
     def _embeddings(self, found: list[Forwarded]) -> Embeddings:
         empty = np.empty((0, len(self.regions), self.embed_layer.units), np.float16)

@@ -21,14 +21,16 @@ class Shard:
     """The files that one worker scans as one unit of work and one commit."""
 
     name: str
-    files: tuple[CorpusFile, ...]
+    files: pa.Table
+    """With the schema `tables.LISTED`."""
 
 
 @dataclass(frozen=True)
 class ReadFile:
-    """A file's address with the id of its image, or the reason why it is none."""
+    """A file with the size and id of its picture, or the reason why it is none."""
 
     file: CorpusFile
+    size_bytes: int
     image_id: str = ""
     reason: str = ""
 
@@ -119,17 +121,16 @@ def peaks_table(peaks: LayerPeaks) -> pa.Table:
     return pa.table([pa.array(column) for column in columns], schema=tables.PEAKS)
 
 
-def _address(file: CorpusFile) -> dict[str, object]:
-    return {"path": file.path, "size_bytes": file.size_bytes, "modified_ns": file.modified_ns}
+def _key(read: ReadFile) -> dict[str, object]:
+    return {**{name: getattr(read.file, name) for name in tables.FILE_KEY}, "size_bytes": read.size_bytes}
 
 
 def _files_table(read: Sequence[ReadFile]) -> pa.Table:
-    rows = [{**_address(one.file), "label": one.file.label, "image_id": one.image_id} for one in read]
-    return pa.Table.from_pylist(rows, tables.FILES)
+    return pa.Table.from_pylist([{**_key(one), "image_id": one.image_id} for one in read], tables.FILES)
 
 
 def _skipped_table(refused: Sequence[ReadFile]) -> pa.Table:
-    return pa.Table.from_pylist([{**_address(one.file), "reason": one.reason} for one in refused], tables.SKIPPED)
+    return pa.Table.from_pylist([{**_key(one), "reason": one.reason} for one in refused], tables.SKIPPED)
 
 
 def _images_table(images: Sequence[ScannedImage]) -> pa.Table:

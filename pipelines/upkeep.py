@@ -87,12 +87,12 @@ def compact(atlas: Path, workers: int | None, report: Report) -> Manifest:
         if not manifest.stale_count:
             return manifest
         remove_unfinished(atlas)
-        root = Path(manifest.corpus.root)
+        nothing = tables.LISTED.empty_table()
         plan = Plan(
             config=IndexConfig.model_validate(manifest.config),
-            scan=scan_plan(manifest, atlas.absolute(), root),
-            listing=Listing(root, [], manifest.corpus.ignored_count),
-            pending=[],
+            scan=scan_plan(manifest, atlas.absolute(), manifest.corpus.root),
+            listing=Listing(manifest.corpus.root, nothing, manifest.corpus.ignored_count),
+            pending=nothing,
             finished=manifest.shards,
             previous=manifest,
         )

@@ -11,7 +11,7 @@ from schemas.errors import AtlasError, FormatError
 from schemas.geometry import Box, Size
 from schemas.units import LayerSpec
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 BLOCK_UNITS = 16
 """Units in one ranked file, and in one row group of the peaks that it is ranked from."""
 _MEND = "delete manifest.json and run the index command again: finished shards are kept"
@@ -44,6 +44,15 @@ class ModelEntry(Entry):
     spec: str
     weights: str
     weights_digest: str
+    latents: tuple[str, ...] = ()
+    """Dictionaries hung on layers, `LAYER=file:PATH.py:FACTORY`."""
+    code_digests: tuple[str, ...] = ()
+    """SHA-256 of every file of the owner's code that the model was built with."""
+
+    @property
+    def runs_code(self) -> bool:
+        """Whether building the model runs a file of its owner's."""
+        return self.spec.startswith("file:") or bool(self.latents)
 
 
 class Part(Entry):
@@ -234,4 +243,6 @@ def atlas_key(
         "precision": precision,
         "batch_size": batch_size,
     }
+    if model.code_digests:
+        content["code"] = list(model.code_digests)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -27,10 +27,13 @@ def _column(name: str, kind: pa.DataType, about: str, nullable: bool = False) ->
 
 
 _ID = _column("image_id", pa.string(), "SHA-256 of the image's bytes, hexadecimal")
-_PATH = _column("path", pa.string(), "path of the file below the corpus root")
-_SIZE = _column("size_bytes", pa.int64(), "size of the file in bytes")
-_MODIFIED = _column("modified_ns", pa.int64(), "modification time of the file in nanoseconds since 1970")
-_LABEL = _column("label", pa.string(), "sub-folder of the file, null at the corpus root", nullable=True)
+_PATH = _column("path", pa.string(), "name of the picture below the corpus root: file, file/member or file/row")
+_ADDRESS = _column("address", pa.string(), "where the picture's bytes are, as schemas.addresses writes it")
+_FILE_BYTES = _column("file_bytes", pa.int64(), "size of the file that is the picture or holds it, in bytes")
+_SIZE = _column("size_bytes", pa.int64(), "size of the picture in bytes, 0 where it could not be read")
+_MODIFIED = _column("modified_ns", pa.int64(), "modification time of that file in nanoseconds since 1970")
+_LABEL = _column("label", pa.string(), "label that the corpus gives, or folder; null if none", nullable=True)
+_METADATA = _column("metadata", pa.string(), "what else the corpus says of the picture, a JSON object", nullable=True)
 _GEOMETRY = [
     _column("format", pa.string(), "file format by content, for example JPEG"),
     _column("mode", pa.string(), "pixel mode before conversion, for example CMYK"),
@@ -42,7 +45,13 @@ _GEOMETRY = [
     _column("crop_col", pa.int32(), "first column of the crop in the resized picture"),
 ]
 
-FILES = pa.schema([_PATH, _LABEL, _SIZE, _MODIFIED, _ID])
+LISTED = pa.schema([_PATH, _LABEL, _METADATA, _ADDRESS, _FILE_BYTES, _MODIFIED])
+"""One row per picture of a corpus, before any is read."""
+
+FILE_KEY = ("path", "file_bytes", "modified_ns")
+"""What tells a picture in its present state: one that has been read in this state is not read again."""
+
+FILES = pa.schema([_PATH, _FILE_BYTES, _MODIFIED, _SIZE, _ID])
 """One row per readable file of a shard."""
 
 SCANNED = pa.schema(
@@ -56,7 +65,7 @@ SCANNED = pa.schema(
 )
 """One row per image whose forward ran in a shard."""
 
-SKIPPED = pa.schema([_PATH, _SIZE, _MODIFIED, _column("reason", pa.string(), "why it is no usable image")])
+SKIPPED = pa.schema([_PATH, _FILE_BYTES, _MODIFIED, _SIZE, _column("reason", pa.string(), "why it is no usable image")])
 """One row per file that is no usable image."""
 
 IMAGES = pa.schema(
@@ -65,7 +74,10 @@ IMAGES = pa.schema(
         _ID,
         _PATH,
         _column("other_paths", pa.list_(pa.string()), "further files with the same bytes"),
+        _ADDRESS,
+        _column("other_addresses", pa.list_(pa.string()), "where those are"),
         _LABEL,
+        _METADATA,
         _SIZE,
         _MODIFIED,
         *_GEOMETRY,
@@ -86,13 +98,19 @@ REMOVED = pa.schema(
 """One row per image that was taken out by hand, in order of ids."""
 
 _NUMBERED = {
-    "path": _column("path", pa.large_string(), "path of the file below the corpus root"),
+    "path": _column("path", pa.large_string(), "name of the picture below the corpus root"),
+    "address": _column("address", pa.large_string(), "where the picture's bytes are"),
+    "metadata": _column("metadata", pa.large_string(), "what else the corpus says, a JSON object", nullable=True),
     "image_id": _column("image_id", pa.large_string(), "SHA-256 of the image's bytes, hexadecimal"),
     "label": _column("label", pa.int32(), "position among all labels in ascending order, −1 if none"),
     "duplicate_group": _column("duplicate_group", pa.int32(), "number of the image that names the group, −1 if none"),
 }
 HOT_IMAGES = pa.schema([_NUMBERED.get(field.name, field) for field in IMAGES])
-"""The same rows as answers read them, in a memory-mapped Arrow file: row n is image n."""
+"""The same rows as answers read them, in a memory-mapped Arrow file: row n is image n. Behind these columns stands one
+for each name in the metadata."""
+
+METADATA_PREFIX = "metadata."
+"""What those columns' names begin with."""
 
 _UNIT = _column("unit", pa.int32(), "channel of the layer")
 _PEAK = [

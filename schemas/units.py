@@ -29,8 +29,9 @@ class UnitId(NamedTuple):
 class LayerSpec(BaseModel):
     """A recorded layer.
 
-    `kind`: `map` is (image, channel, row, col), `vector` (image, channel), `tokens` (image, token, channel)
-    whose first `prefix_tokens` are class and register tokens and whose others fill the grid in row order.
+    `kind`: `map` is (image, channel, row, col), or with `channels_last` (image, row, col, channel); `vector`
+    (image, channel); `tokens` (image, token, channel) whose first `prefix_tokens` are class and register tokens
+    and whose others fill the grid in row order.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -40,6 +41,7 @@ class LayerSpec(BaseModel):
     units: int
     grid: Size
     prefix_tokens: int = 0
+    channels_last: bool = False
     receptive_field: ReceptiveField
 
     def location(self, index: int) -> Location:

@@ -58,6 +58,8 @@ def make_templates(static: dict[str, StaticFile]) -> Environment:
     templates.globals |= {
         "static": lambda name: f"/static/{name}?v={static[name].digest}",
         "package_version": package_version(),
+        "home": "/",
+        "docs": "/docs",
     }
     return templates
 

@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipelines.originals import Originals
 from schemas import tables
-from schemas.errors import AtlasError, NotFoundError, listing
+from schemas.errors import NotFoundError, listing
 from schemas.geometry import Location, Placement, Size
 from schemas.manifest import BLOCK_UNITS, LayerEntry
 from schemas.units import UnitId
@@ -20,11 +20,10 @@ from schemas.web import AtlasRow, ImageRow, LayerRow, SkippedRow
 from services.boxes import LayerBoxes
 from services.catalogue import Catalogue
 from services.database import Database, Row
+from services.filters import Filter
+from services.parts import Parts
 from services.peaks import ScannedPeaks
 from services.ranks import RankedPart, RankedUnit
-
-_KEPT_PARTS = 256
-"""Ranked parts whose footers are kept, of up to 0.3 MB each."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +50,13 @@ class Atlas:
         self.name = self.root.resolve().name
         self.version = self.manifest.version
         self._database = Database(self.root, self.manifest.hot.database.path, question_timeout_s)
+        self._parts = Parts(self.root)
         self.catalogue = Catalogue(self.root, self.manifest, self._database)
-        self._peaks = ScannedPeaks(self.root, self.manifest)
+        self._peaks = ScannedPeaks(self._parts, self.manifest)
         self._positions = {entry.spec.name: position for position, entry in enumerate(self.manifest.layers)}
         self._units: dict[str, pa.Table] = {}
         self._statistics: dict[str, Statistics] = {}
         self._boxes: dict[str, LayerBoxes] = {}
-        self._ranked_parts = lru_cache(_KEPT_PARTS)(self._ranked_part)
 
     def close(self) -> None:
         """End what runs beside the questions."""
@@ -114,7 +113,7 @@ class Atlas:
         """The units table of a layer, in order of channels."""
         entry = self.layer(layer)
         if layer not in self._units:
-            self._units[layer] = self._read_part(entry.units.path)
+            self._units[layer] = self._parts.read(entry.units.path)
         return self._units[layer]
 
     def statistics(self, layer: str) -> Statistics:
@@ -135,22 +134,10 @@ class Atlas:
 
     def ranked(self, unit: UnitId) -> RankedUnit:
         """The unit's images in rank order, for one question."""
-        position = self._positions[self.layer(unit.layer).spec.name]
-        part = self._ranked_parts(unit.layer, unit.channel // BLOCK_UNITS)
-        return RankedUnit(self._database, part, position, unit.channel)
-
-    def shuffled(
-        self, unit: UnitId, ranks: tuple[int, int], label: str | None, seed: int, after: int | None, limit: int
-    ) -> list[Row]:
-        """Some ranks of a unit in an order that depends on the seed alone, from behind `key` after on."""
-        file = str(self.root / self.layer(unit.layer).ranked[unit.channel // BLOCK_UNITS].path)
-        return self._database.rows(
-            "SELECT * FROM (SELECT hash(image::VARCHAR || ?) AS key, rank FROM read_parquet(?) "
-            "WHERE unit = ? AND rank BETWEEN ? AND ? "
-            "AND (? IS NULL OR image IN (SELECT image FROM images WHERE label = ?))) "
-            "WHERE ? IS NULL OR key > ? ORDER BY key LIMIT ?",
-            [str(seed), file, unit.channel, *ranks, label, label, after, after, limit],
-        )
+        block = unit.channel // BLOCK_UNITS
+        counts = self.statistics(unit.layer).count[block * BLOCK_UNITS : (block + 1) * BLOCK_UNITS].tolist()
+        part = RankedPart(self._parts, self.layer(unit.layer).ranked[block].path, counts)
+        return RankedUnit(self._database, part, self._positions[unit.layer], unit.channel)
 
     def first_images(self, layer: str, units: Sequence[int]) -> dict[int, Row]:
         """For each of some units of a layer the first image, where one is left."""
@@ -186,18 +173,23 @@ class Atlas:
         """The image of this file below the corpus root; raises NotFoundError."""
         return self.catalogue.at_path(path)
 
-    def image_list(self, label: str | None, after: int | None, limit: int) -> list[Row]:
-        """Images in order of their numbers, from behind number `after` on."""
-        return self.catalogue.listed(label, after, limit)
+    def image_list(self, passing: Filter, after: int | None, limit: int) -> list[Row]:
+        """Images that pass in order of their numbers, from behind number `after` on."""
+        return self.catalogue.listed(passing, after, limit)
 
     def image_by_id(self, image_id: str) -> Row | None:
         """The image whose bytes have this digest, if it is in the atlas."""
         return self.catalogue.by_id(image_id)
 
     @cached_property
+    def originals(self) -> Originals:
+        """The pictures of the corpus, by their addresses."""
+        return Originals(self.manifest.corpus.root)
+
+    @cached_property
     def skipped(self) -> list[SkippedRow]:
         """The files of the corpus that are no usable image."""
-        rows = self._read_part(self.manifest.skipped.path).to_pylist()
+        rows = self._parts.read(self.manifest.skipped.path).to_pylist()
         return [SkippedRow(path=row["path"], size_bytes=row["size_bytes"], reason=row["reason"]) for row in rows]
 
     def image_row(self, image: Row) -> ImageRow:
@@ -228,16 +220,6 @@ class Atlas:
         last = int(self.statistics(unit.layer).count[unit.channel]) - 1
         left = (images[present.take(images)] for _, images in ranked.images(0, last))
         return next((int(images[0]) for images in left if len(images)), None)
-
-    def _ranked_part(self, layer: str, block: int) -> RankedPart:
-        units = slice(block * BLOCK_UNITS, (block + 1) * BLOCK_UNITS)
-        return RankedPart(self.root, self.layer(layer).ranked[block].path, self.statistics(layer).count[units].tolist())
-
-    def _read_part(self, path: str) -> pa.Table:
-        try:
-            return pq.read_table(self.root / path, partitioning=None)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise AtlasError(f"part {path} of atlas {self.name} is missing or damaged: {error}") from None
 
 
 def _arrays(units: pa.Table) -> Statistics:

@@ -11,9 +11,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from schemas import tables
-from schemas.errors import AtlasError, NotFoundError, UsageError
+from schemas.errors import AtlasError, NotFoundError, UsageError, listing
 from schemas.manifest import Manifest
 from services.database import Database, Row
+from services.filters import Condition, Filter, all_hold
 from services.tombstones import read_removed, regrouped
 
 _LEAST_DIGITS = 6
@@ -90,10 +91,10 @@ class Catalogue:
         known = number < len(self._images) and self._id(number) == image_id and self.is_present(number)
         return self.rows([number])[0] if known else None
 
-    def listed(self, label: str | None, after: int | None, limit: int) -> list[Row]:
-        """Images in order of their numbers, from behind number `after` on."""
+    def listed(self, passing: Filter, after: int | None, limit: int) -> list[Row]:
+        """Images that pass in order of their numbers, from behind number `after` on."""
         first = 0 if after is None else after + 1
-        chosen = self.present if label is None else self.labelled(label)
+        chosen = self.chosen(passing)
         if chosen is None:
             return self.rows(range(first, min(first + limit, len(self._images))))
         return self.rows(first + np.flatnonzero(chosen[first:])[:limit])
@@ -107,6 +108,28 @@ class Catalogue:
         """Whether answers may show the image."""
         return self.present is None or bool(self.present[number])
 
+    def chosen(self, passing: Filter) -> NDArray[np.bool_] | None:
+        """Which images that answers may show pass, None if all images do.
+
+        Raises UsageError for a metadata column that there is not.
+        """
+        present = [] if self.present is None else [self.present]
+        labelled = [] if passing.label is None else [self.labelled(passing.label)]
+        return all_hold([*present, *labelled, *map(self._where, passing.where)])
+
+    @cached_property
+    def metadata_names(self) -> list[str]:
+        """The metadata columns that conditions may name."""
+        prefix = tables.METADATA_PREFIX
+        return [name.removeprefix(prefix) for name in self._images.schema.names if name.startswith(prefix)]
+
+    def _where(self, text: str) -> NDArray[np.bool_]:
+        condition = Condition.parse(text)
+        if condition.column not in self.metadata_names:
+            known = f"there are {listing(self.metadata_names, most=40)}" if self.metadata_names else "it has none"
+            raise UsageError(f"this atlas has no metadata column {condition.column!r}; {known}")
+        return condition.holds(self._images[f"{tables.METADATA_PREFIX}{condition.column}"])
+
     def labels(self) -> list[Row]:
         """All labels with the number of their images."""
         rows = self._database.rows("SELECT label, image_count FROM labels ORDER BY label", [])
@@ -116,11 +139,10 @@ class Catalogue:
         return rows
 
     def labelled(self, label: str) -> NDArray[np.bool_]:
-        """Which images that answers may show have the label."""
+        """Which images have the label."""
         code = bisect_left(self._label_names, label)
         known = [label] == self._label_names[code : code + 1]
-        chosen = self.label_codes == code if known else np.zeros(len(self._images), bool)
-        return chosen if self.present is None else chosen & self.present
+        return self.label_codes == code if known else np.zeros(len(self._images), bool)
 
     @cached_property
     def _label_names(self) -> list[str]:

@@ -2,13 +2,12 @@
 
 import hashlib
 import io
-from pathlib import Path
 from typing import Literal
 
 from PIL import Image
 
 from pipelines.vision.pictures import open_picture, upright
-from schemas.errors import NotFoundError, UsageError
+from schemas.errors import CorpusError, NotFoundError, UsageError
 from schemas.geometry import Box, Size
 from services.atlas import Atlas
 from services.database import Row
@@ -24,10 +23,10 @@ _SAVE = {
 
 def read_image(atlas: Atlas, image: Row) -> bytes:
     """The bytes of an image's file; raises NotFoundError if it is gone or no longer the one that was indexed."""
-    for path in (image["path"], *image["other_paths"]):
+    for address in (image["address"], *image["other_addresses"]):
         try:
-            data: bytes = (Path(atlas.manifest.corpus.root) / path).read_bytes()
-        except OSError:
+            data = atlas.originals.read(address)
+        except (OSError, CorpusError):
             continue
         if hashlib.sha256(data).hexdigest() == image["image_id"]:
             return data

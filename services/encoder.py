@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from schemas import tables
-from schemas.errors import ModelError
+from schemas.errors import UsageError
 from schemas.geometry import Box, Placement
 from schemas.units import LayerSpec, UnitId
 from schemas.web import ActivationMap
@@ -47,9 +47,9 @@ class Encoded:
 class Encoder:
     """Runs the atlas's model on single pictures, one at a time, each within a `turn`."""
 
-    def __init__(self, atlas: Atlas, turn: Turn = nullcontext) -> None:
+    def __init__(self, atlas: Atlas, turn: Turn = nullcontext, trust_code: bool = False) -> None:
         self.atlas = atlas
-        self._turn = turn
+        self._turn, self._trust_code = turn, trust_code
         self._lock = threading.Lock()
 
     def read(self, data: bytes) -> Encoded:
@@ -61,11 +61,11 @@ class Encoder:
 
     def cells(self, picture: Encoded) -> Cells:
         """By layer the peaks of every unit on the picture, in order of channels."""
-        from pipelines.vision.reduction import peaks
+        from pipelines.vision.reduction import channels_first, peaks
 
         cells = {}
         for name, output in self._forward(picture).items():
-            found = peaks(output, name)
+            found = peaks(channels_first(output, self._spec(name)), name)
             places = [self._spec(name).location(index) for index in found.location[0].tolist()]
             columns = [
                 pa.array(np.arange(len(places), dtype=np.int32)),
@@ -106,16 +106,15 @@ class Encoder:
 
     @cached_property
     def _model(self) -> "VisionModel":
-        from pipelines.vision.models import load_model
+        from pipelines.vision.models import reload_model
 
-        wanted = self.atlas.manifest.model
-        model = load_model(wanted.spec, wanted.weights)
-        if model.entry.weights_digest != wanted.weights_digest:
-            raise ModelError(
-                f"weights {wanted.weights!r} of {wanted.spec} are no longer those of the atlas "
-                f"({wanted.weights_digest[:12]}…); restore them, or index into a new directory"
+        entry = self.atlas.manifest.model
+        if entry.runs_code and not self._trust_code:
+            raise UsageError(
+                "the atlas's model is its owner's own code, which is not run here; open the atlas with --trust-code "
+                "(trust_code=True in Python) if you trust it"
             )
-        return model
+        return reload_model(entry, self._trust_code)
 
     def _spec(self, layer: str) -> LayerSpec:
         return self.atlas.layer(layer).spec

@@ -1,7 +1,7 @@
 """A unit's exemplars: which ranks a question chooses, and the rows that answer it."""
 
 from collections.abc import Iterator
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from schemas.units import UnitId
 from schemas.web import PatchQuery, PatchRow
 from services.atlas import Atlas
 from services.boxes import Boxes, to_image
+from services.filters import Filter
 
 Ranks = NDArray[np.int64]
 
@@ -29,7 +30,7 @@ class Exemplars:
         self._atlas, self._unit, self._query, self._band = atlas, unit, query, band
         self._ranked = atlas.ranked(unit)
         self._groups = atlas.catalogue.group_codes
-        self._chosen = atlas.catalogue.present if query.label is None else atlas.catalogue.labelled(query.label)
+        self._chosen = atlas.catalogue.chosen(Filter(query.label, query.where))
 
     def following(self, after: int | None, count: int) -> tuple[Ranks, list[int]]:
         """The next `count` ranks, fewer if there are no more, and each one's key: where the next page goes on."""
@@ -64,10 +65,11 @@ class Exemplars:
         return list(map(PatchRow, *columns))
 
     def _candidates(self, after: int | None, count: int) -> tuple[Ranks, list[int]]:
-        """The next ranks with the label, near duplicates among them, and their keys; in random order also removed."""
+        """The next ranks that pass the filters, near duplicates among them, and their keys."""
         if self._query.order == "random":
-            found = self._atlas.shuffled(self._unit, self._band, self._query.label, self._query.seed, after, count)
-            return np.array([row["rank"] for row in found], np.int64), [row["key"] for row in found]
+            ranks, keys = self._shuffled
+            start = 0 if after is None else int(np.searchsorted(keys, np.uint64(after), side="right"))
+            return ranks[start : start + count], keys[start : start + count].tolist()
         first, last = self._band
         if self._query.order == "asc":
             last = last if after is None else min(last, -after - 1)
@@ -76,10 +78,24 @@ class Exemplars:
             first = first if after is None else max(first, after + 1)
             ranks = np.arange(first, min(last + 1, first + count))
         if self._chosen is not None:
-            ranks = self._among(self._chosen, first, last, count)
+            ranks = self._passing(self._chosen, first, last, count)
         return ranks, (ranks if self._query.order == "desc" else -ranks).tolist()
 
-    def _among(self, chosen: NDArray[np.bool_], first: int, last: int, count: int) -> Ranks:
+    @cached_property
+    def _shuffled(self) -> tuple[Ranks, NDArray[np.uint64]]:
+        """All ranks of the band that pass, in an order that depends on image and seed alone, with its keys."""
+        pieces = list(self._images(*self._band))
+        ranks = np.concatenate([np.empty(0, np.int64), *(ranks for ranks, _ in pieces)])
+        images = np.concatenate([np.empty(0, np.int64), *(images for _, images in pieces)])
+        if self._chosen is not None:
+            passing = self._chosen.take(images)
+            ranks, images = ranks[passing], images[passing]
+        seed = _mixed(np.array([self._query.seed % 2**64], np.uint64))
+        keys = _mixed(images.astype(np.uint64) ^ seed)
+        order = np.argsort(keys)
+        return ranks[order], keys[order]
+
+    def _passing(self, chosen: NDArray[np.bool_], first: int, last: int, count: int) -> Ranks:
         found: list[Ranks] = [np.empty(0, np.int64)]
         for ranks, images in self._images(first, last):
             found.append(ranks[chosen.take(images)])
@@ -88,14 +104,10 @@ class Exemplars:
         return np.concatenate(found)[:count]
 
     def _leads(self, ranks: Ranks) -> NDArray[np.bool_]:
-        """Which of the ranks pass, and are the first that does of its duplicate group, or in no group."""
-        if not len(ranks) or (self._query.expand_duplicates and self._chosen is None):
+        """Which of the ranks are the first that passes the filters of its duplicate group, or in no group."""
+        if self._query.expand_duplicates or not len(ranks):
             return np.ones(len(ranks), bool)
-        own = self._ranked.at(["image"], ranks)[0]
-        chosen = np.ones(len(ranks), bool) if self._chosen is None else self._chosen.take(own)
-        if self._query.expand_duplicates:
-            return chosen
-        groups = self._groups.take(own)
+        groups = self._groups.take(self._ranked.at(["image"], ranks)[0])
         wanted = np.unique(groups[groups >= 0])
         first: dict[int, int] = {-1: -1}
         for among, images in self._images(*self._band) if len(wanted) else ():
@@ -107,13 +119,20 @@ class Exemplars:
             first = dict(zip(members.tolist(), among[passes][places].tolist(), strict=True)) | first
             if len(first) > len(wanted):
                 break
-        return chosen & [
-            first.get(group) in (-1, rank) for group, rank in zip(groups.tolist(), ranks.tolist(), strict=True)
-        ]
+        return np.array(
+            [first[group] in (-1, rank) for group, rank in zip(groups.tolist(), ranks.tolist(), strict=True)]
+        )
 
     def _images(self, first: int, last: int) -> Iterator[tuple[Ranks, NDArray[Any]]]:
         """Ranks and their images, from the end at which the question's order begins; random order has none."""
         return self._ranked.images(first, last, upwards=self._query.order == "asc")
+
+
+def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Other numbers for other numbers, in no visible order (the finaliser of SplitMix64, Steele et al. 2014)."""
+    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ (numbers >> np.uint64(31))
 
 
 def _as_boxes(boxes: Boxes) -> list[Box]:

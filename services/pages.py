@@ -21,7 +21,7 @@ _EXPLAINED = 12
 _NEIGHBORS = 9
 _LABELS = 8
 _TILE_PX = 128
-_PATCH_PX = 360
+PATCH_PX = 360
 _NEIGHBOR_PX = 240
 _WHOLE_PX = 960
 
@@ -53,6 +53,7 @@ class UnitAddress:
     quantile: str | None = None
     label: str | None = None
     cursor: str | None = None
+    count: int = PATCHES
 
 
 def links_of(atlas: Atlas) -> Links:
@@ -96,7 +97,7 @@ def layer_view(atlas: Atlas, layer: str, sort: str, status: str | None, cursor: 
     return LayerView(
         atlas=atlas.summary(),
         links=links,
-        layer=_layer_row(atlas, layer),
+        layer=layer_row(atlas, layer),
         tiles=tiles,
         sorts=[
             Choice(text, links.layer(layer, sort=name, status=status), name == sort) for name, text in _SORTS.items()
@@ -116,9 +117,9 @@ def layer_view(atlas: Atlas, layer: str, sort: str, status: str | None, cursor: 
 def unit_view(atlas: Atlas, unit: UnitId, asked: UnitAddress) -> UnitView:
     """A unit's patches, distribution and labels."""
     statistics = atlas.unit(unit)
-    query = patch_query(PATCHES, asked.quantile, asked.label, asked.order, cursor=asked.cursor)
+    query = patch_query(asked.count, asked.quantile, asked.label, asked.order, cursor=asked.cursor)
     page = units.patches(atlas, unit, query)
-    links, layer = links_of(atlas), _layer_row(atlas, unit.layer)
+    links, layer = links_of(atlas), layer_row(atlas, unit.layer)
     histogram = units.histogram(atlas, unit)
     labels = units.labels(atlas, unit, limit=_LABELS)
     own: dict[str, Value] = {
@@ -156,7 +157,7 @@ def unit_view(atlas: Atlas, unit: UnitId, asked: UnitAddress) -> UnitView:
         following=page.next and here(cursor=page.next),
         rows_api=links.api("layers", unit.layer, "units", unit.channel, "patches"),
         effective=spec.receptive_field.covers_input,
-        command=_top_command(atlas, unit, own),
+        command=_top_command(atlas, unit, asked.count, own),
     )
 
 
@@ -208,7 +209,7 @@ def _others(rows: list[NeighborRow], image_id: str | None) -> list[NeighborRow]:
     return [row for row in rows if row.image_id != image_id][:_NEIGHBORS]
 
 
-def _patch(links: Links, unit: UnitId, row: PatchRow, box: Box, look: str, size: int = _PATCH_PX) -> Patch:
+def _patch(links: Links, unit: UnitId, row: PatchRow, box: Box, look: str, size: int = PATCH_PX) -> Patch:
     picture = links.peak(row.image_id, str(unit), size, _LOOKS[look])
     return Patch(row, picture, links.image(row.image_id, spot=box_text(box)))
 
@@ -219,13 +220,14 @@ def _strip(atlas: Atlas, unit: UnitId, rows: list[PatchRow]) -> Strip:
     return Strip(unit, links.unit(*unit), patches)
 
 
-def _layer_row(atlas: Atlas, layer: str) -> LayerRow:
+def layer_row(atlas: Atlas, layer: str) -> LayerRow:
+    """One layer as answers show it."""
     name = atlas.layer(layer).spec.name
     return next(row for row in atlas.layers() if row.name == name)
 
 
-def _top_command(atlas: Atlas, unit: UnitId, query: dict[str, Value]) -> str:
-    words = ["unitscope", "top", atlas.name, str(unit), "-k", str(PATCHES)]
+def _top_command(atlas: Atlas, unit: UnitId, count: int, query: dict[str, Value]) -> str:
+    words = ["unitscope", "top", atlas.name, str(unit), "-k", str(count)]
     for name, value in query.items():
         words += [f"--{name}", str(value)] if value else []
     return shlex.join(words)

@@ -18,6 +18,10 @@ Cursor = Annotated[str | None, Query(max_length=500, description="`next` of the 
 Channel = Annotated[int, Path(description="channel of the layer, from 0")]
 LayerName = Annotated[str, Path(description="module path, for example `layer4.1.conv2`")]
 ImageName = Annotated[str, Path(description="image id, or at least six of its first digits")]
+Where = Annotated[
+    list[str] | None,
+    Query(description="condition on metadata, repeatable: `column=value`, with numbers also `>=`, `<=`, `>`, `<`"),
+]
 BoxText = Annotated[
     str | None, Query(description="`top,left,bottom,right` in pixels of the upright original picture, half-open")
 ]

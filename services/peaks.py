@@ -1,26 +1,24 @@
 """What a scan wrote about single images: the peak of every unit, shard by shard."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from itertools import groupby
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from schemas.errors import AtlasError
 from schemas.geometry import Location
 from schemas.manifest import BLOCK_UNITS, LayerEntry, Manifest
 from services.database import Row
+from services.parts import Parts
 
 
 class ScannedPeaks:
     """Reads the peaks parts: units × images of a shard, sorted by unit, so that a cell's position is known."""
 
-    def __init__(self, root: Path, manifest: Manifest) -> None:
-        self._root = root
+    def __init__(self, parts: Parts, manifest: Manifest) -> None:
+        self._parts = parts
         self._receipts = {receipt.shard: receipt for receipt in manifest.shards}
 
     def activations(self, entry: LayerEntry, image: Row) -> NDArray[np.float32]:
@@ -43,11 +41,5 @@ class ScannedPeaks:
                     found[channel] = Location(table["row"][position].as_py(), table["col"][position].as_py())
         return found
 
-    @contextmanager
-    def _open(self, entry: LayerEntry, image: Row) -> Iterator[pq.ParquetFile]:
-        path = self._receipts[image["shard"]].peaks[entry.spec.name].path
-        try:
-            with pa.memory_map(str(self._root / path)) as source, pq.ParquetFile(source) as file:
-                yield file
-        except (OSError, pa.ArrowInvalid) as error:
-            raise AtlasError(f"part {path} of atlas {self._root.name} is missing or damaged: {error}") from None
+    def _open(self, entry: LayerEntry, image: Row) -> AbstractContextManager[pq.ParquetFile]:
+        return self._parts.open(self._receipts[image["shard"]].peaks[entry.spec.name].path)

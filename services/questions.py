@@ -1,5 +1,7 @@
 """Questions as people type them, in options and in URLs, to checked queries."""
 
+from collections.abc import Sequence
+
 from pydantic import ValidationError
 
 from schemas.errors import UsageError
@@ -14,6 +16,7 @@ def patch_query(
     seed: int = 0,
     duplicates: str = "collapse",
     cursor: str | None = None,
+    where: Sequence[str] = (),
 ) -> PatchQuery:
     """A query for a unit's patches; raises UsageError that names the valid values."""
     if duplicates not in ("collapse", "expand"):
@@ -23,6 +26,7 @@ def patch_query(
             limit=limit,
             quantile=None if quantile is None else quantile_band(quantile),
             label=label,
+            where=tuple(where),
             order=order,
             seed=seed,
             expand_duplicates=duplicates == "expand",

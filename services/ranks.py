@@ -1,20 +1,15 @@
 """The ranked rows of a unit, row group by row group: the first from the hot database, all others from its part."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from schemas import tables
-from schemas.errors import AtlasError
 from schemas.manifest import BLOCK_UNITS
 from services.database import Database
+from services.parts import Parts
 
 Array = NDArray[Any]
 
@@ -23,40 +18,23 @@ _ACTIVATION = tables.RANKED.get_field_index("activation")
 
 
 class RankedPart:
-    """The ranked part of a block of units, which have `image_counts` ranked images each.
+    """The ranked part of a block of units, which have `image_counts` ranked images each."""
 
-    Its footer is kept: it takes longer to read than the rows that a question needs. Raises AtlasError where the part
-    is missing or damaged.
-    """
-
-    def __init__(self, root: Path, path: str, image_counts: Sequence[int]) -> None:
-        self._root, self._path = root, path
+    def __init__(self, parts: Parts, path: str, image_counts: Sequence[int]) -> None:
+        self._parts, self._path = parts, path
         self.ends = [tables.group_ends(count) for count in image_counts]
         self._first_groups = np.cumsum([0, *(len(ends) - 1 for ends in self.ends)]).tolist()
 
     def columns(self, unit: int, place: int, names: Sequence[str]) -> dict[str, Array]:
         """Columns of one of a unit's row groups; units are counted within the block."""
-        with self._open(self._footer) as file:
+        with self._parts.open(self._path) as file:
             read = file.read_row_group(self._first_groups[unit] + place, list(names), use_threads=False)
             return {name: read[name].to_numpy() for name in names}
 
     def maxima(self, unit: int) -> NDArray[np.float32]:
         """The highest activation of each of a unit's row groups."""
-        groups = map(self._footer.row_group, range(*self._first_groups[unit : unit + 2]))
+        groups = map(self._parts.footer(self._path).row_group, range(*self._first_groups[unit : unit + 2]))
         return np.array([group.column(_ACTIVATION).statistics.max for group in groups], np.float32)
-
-    @cached_property
-    def _footer(self) -> pq.FileMetaData:
-        with self._open() as file:
-            return file.metadata
-
-    @contextmanager
-    def _open(self, footer: pq.FileMetaData | None = None) -> Iterator[pq.ParquetFile]:
-        try:
-            with pa.memory_map(str(self._root / self._path)) as source:
-                yield pq.ParquetFile(source, metadata=footer)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise AtlasError(f"part {self._path} of atlas {self._root.name} is missing or damaged: {error}") from None
 
 
 class RankedUnit:
@@ -112,7 +90,8 @@ class RankedUnit:
     def _columns(self, place: int, names: Sequence[str]) -> list[Array]:
         missing = [name for name in names if (place, name) not in self._read]
         if missing:
-            found = self._part.columns(self._unit, place, missing) if place else self._first_ranks()
+            hot = not place and len(missing) > 1  # a single column comes sooner from the part
+            found = self._first_ranks() if hot else self._part.columns(self._unit, place, missing)
             self._read |= {(place, name): values for name, values in found.items()}
         return [self._read[place, name] for name in names]
 

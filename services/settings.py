@@ -13,6 +13,7 @@ class Settings(BaseModel):
     atlases: tuple[Path, ...] = ()
     key_file: Path | None = Field(None, description="lines `name scope[,scope] sha256hex`; none: no keys")
     anonymous_read: bool = Field(False, description="without a key: only reading")
+    trust_code: bool = Field(False, description="build models from the files of code that atlases name")
     upload_bytes: int = Field(20_000_000, ge=1, description="longest request body")
     upload_pixels: int = Field(50_000_000, ge=1)
     uploads_kept: int = Field(64, ge=1, description="more push the oldest out")

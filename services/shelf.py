@@ -31,9 +31,13 @@ class Shelf:
     """
 
     def __init__(
-        self, roots: tuple[Path, ...], question_timeout_s: float | None = None, turn: Turn = nullcontext
+        self,
+        roots: tuple[Path, ...],
+        question_timeout_s: float | None = None,
+        turn: Turn = nullcontext,
+        trust_code: bool = False,
     ) -> None:
-        self._question_timeout_s, self._turn = question_timeout_s, turn
+        self._question_timeout_s, self._turn, self._trust_code = question_timeout_s, turn, trust_code
         self._places: dict[str, _Place] = {}
         for root in roots:
             seal = _seal(root)
@@ -70,7 +74,7 @@ class Shelf:
             place.asked.atlas.close()
 
     def _open(self, root: Path) -> Asked:
-        return Asked(root, self._question_timeout_s, self._turn)
+        return Asked(root, self._question_timeout_s, self._turn, self._trust_code)
 
 
 def _seal(root: Path) -> _Seal | None:

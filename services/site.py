@@ -45,7 +45,8 @@ class Site:
 
         What is in memory by then stays: the collector need not look through it again, which takes 0.1 s.
         """
-        self._shelf = Shelf(self.settings.atlases, self.settings.question_timeout_s, self.turns.turn)
+        settings = self.settings
+        self._shelf = Shelf(settings.atlases, settings.question_timeout_s, self.turns.turn, settings.trust_code)
         gc.collect()
         gc.freeze()
 

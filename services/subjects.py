@@ -17,6 +17,7 @@ from services.atlas import Atlas
 from services.crops import read_image
 from services.database import Row
 from services.encoder import Encoded, Encoder, Turn
+from services.filters import EVERY_IMAGE, Filter
 from services.images import ComputedPeaks, PicturePeaks, StoredPeaks, explain
 from services.search import PatchSearch, checked_box
 from services.striking import striking_units
@@ -39,10 +40,11 @@ class Asked:
         root: str | Path,
         question_timeout_s: float | None = None,
         turn: Turn = nullcontext,
+        trust_code: bool = False,
         version: str | None = None,
     ) -> None:
         self.atlas = Atlas(root, question_timeout_s, version)
-        self._turn = turn
+        self._turn, self._trust_code = turn, trust_code
 
     @cached_property
     def search(self) -> PatchSearch:
@@ -56,7 +58,7 @@ class Asked:
 
     @cached_property
     def encoder(self) -> Encoder:
-        return Encoder(self.atlas, self._turn)
+        return Encoder(self.atlas, self._turn, self._trust_code)
 
     def find(self, reference: str) -> Subject:
         """An image of the corpus by id, beginning of the id or path; or else a picture file."""
@@ -82,13 +84,20 @@ class Asked:
             peaks = ComputedPeaks(self.encoder.cells(self._picture(subject)))
         return explain(self.atlas, peaks, self.placement(subject), layer, limit)
 
-    def neighbors(self, subject: Subject, box: Box | None = None, limit: int = 9, exact: bool = False) -> NeighborPage:
+    def neighbors(
+        self,
+        subject: Subject,
+        box: Box | None = None,
+        limit: int = 9,
+        exact: bool = False,
+        passing: Filter = EVERY_IMAGE,
+    ) -> NeighborPage:
         """The images with the patch most similar to a box of the picture (None: all that the network sees)."""
         placement = self.placement(subject)
         seen = None if box is None else checked_box(box, placement)
         stored = None if subject.image is None else self.search.stored(subject.image, box)
         vector, query_box = stored or (self.encoder.embed(self._picture(subject), seen), box or placement.seen)
-        return self.search.nearest(vector, query_box, limit, exact)
+        return self.search.nearest(vector, query_box, limit, exact, passing)
 
     def activation_map(self, subject: Subject, unit: UnitId) -> ActivationMap:
         """A unit's activation at every location of its grid."""

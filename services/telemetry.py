@@ -1,7 +1,12 @@
 """Figures of a running server for Prometheus; names end in units, routes are labelled by their template."""
 
+import time
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from schemas.web import NeighborPage
 
 _SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -26,6 +31,13 @@ class Telemetry:
         self.response_bytes = Counter(
             "unitscope_response_bytes_total", "Bytes of answers' bodies", ["route"], registry=self.registry
         )
+        self.search_seconds = Histogram(
+            "unitscope_search_seconds",
+            "Time to find the nearest patches of one picture or vector, by whether the search was exact",
+            ["exact"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
         self.forwards = Gauge("unitscope_forwards_present_count", "Forwards that run or wait", registry=self.registry)
         self.uploads = Gauge("unitscope_uploads_bytes", "Memory held by uploads", registry=self.registry)
         self.atlases = Gauge("unitscope_atlases_count", "Atlases that are served", registry=self.registry)
@@ -35,6 +47,13 @@ class Telemetry:
         self.request_seconds.labels(method, route).observe(seconds)
         self.responses.labels(method, route, str(status)).inc()
         self.response_bytes.labels(route).inc(size_bytes)
+
+    def timed(self, search: Callable[[], NeighborPage]) -> NeighborPage:
+        """What a search finds; its time is counted."""
+        started = time.perf_counter()
+        page = search()
+        self.search_seconds.labels("yes" if page.search.exact else "no").observe(time.perf_counter() - started)
+        return page
 
     def text(self) -> bytes:
         """All figures in Prometheus' text format."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,14 +50,19 @@ def seen(data: bytes, look: Look) -> torch.Tensor:
     else:
         upright = ImageOps.exif_transpose(picture).convert("RGB")
         pixels = torch.from_numpy(np.array(upright)).permute(2, 0, 1)
+    if len(look.mean) == 1:
+        pixels = transform.rgb_to_grayscale(pixels)
     pixels = transform.resize(pixels, [look.resize], interpolation=look.interpolation, antialias=True)
     pixels = transform.center_crop(pixels, [look.crop])
     mean, std = torch.tensor(look.mean)[:, None, None], torch.tensor(look.std)[:, None, None]
     return (pixels.float() - mean) / std
 
 
-def measure(model: nn.Module, layers: list[str], corpus: Path, look: Look) -> Truth:
-    """Plain eager forward, contiguous, nothing folded, batches of 20; then an argmax image by image."""
+def measure(model: nn.Module, layers: list[str], corpus: Path, look: Look, last: Sequence[str] = ()) -> Truth:
+    """Plain eager forward, contiguous, nothing folded, batches of 20; then an argmax image by image.
+
+    `last` names the layers whose maps are (image, row, col, channel); `conv@1` is the second call of `conv`.
+    """
     files = sorted(path for path in corpus.rglob("*") if path.suffix == ".jpg")
     by_id = {}
     for path in files:
@@ -69,20 +75,26 @@ def measure(model: nn.Module, layers: list[str], corpus: Path, look: Look) -> Tr
         except (RuntimeError, OSError):
             continue
     ids = sorted(readable)
-    outputs: dict[str, np.ndarray] = {}
+    calls: dict[str, list[np.ndarray]] = {}
     modules = dict(model.named_modules())
-    for layer in layers:
-        modules[layer].register_forward_hook(
-            lambda _m, _i, output, layer=layer: outputs.__setitem__(layer, output.detach().clone().numpy())
+    for path in {layer.partition("@")[0] for layer in layers}:
+        modules[path].register_forward_hook(
+            lambda _m, _i, output, path=path: calls.setdefault(path, []).append(
+                (output[0] if isinstance(output, tuple) else output).detach().clone().numpy()
+            )
         )
     activation: dict[str, list] = {layer: [] for layer in layers}
     place: dict[str, list] = {layer: [] for layer in layers}
     model.eval()
     with torch.no_grad():
         for start in range(0, len(ids), 20):
+            calls.clear()
             model(torch.stack([readable[image_id] for image_id in ids[start : start + 20]]))
             for layer in layers:
-                output = outputs[layer]
+                path, _, call = layer.partition("@")
+                output = calls[path][int(call or 0)]
+                if layer in last:
+                    output = output.transpose(0, 3, 1, 2)
                 if output.ndim == 3:
                     output = output.transpose(0, 2, 1)
                 flat = output.reshape(*output.shape[:2], -1)

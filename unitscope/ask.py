@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from unitscope.command import app, tell
-from unitscope.options import AtlasArgument, FormatOption, JsonFlag, VersionOption
+from unitscope.command import app, tell, tell_stale
+from unitscope.options import AtlasArgument, FormatOption, JsonFlag, TrustFlag, VersionOption, WhereOption
 
 
 @app.command()
@@ -15,6 +15,7 @@ def top(
     unit: Annotated[str, typer.Argument(metavar="LAYER:UNIT", help="for example _blocks.15:130")],
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="how many patches")] = 9,
     label: Annotated[str | None, typer.Option(help="only images of this label")] = None,
+    where: WhereOption = None,
     quantile: Annotated[str | None, typer.Option(metavar="A..B", help="percentile band, for example 0.4..0.6")] = None,
     order: Annotated[str, typer.Option(help="desc, asc or random")] = "desc",
     seed: Annotated[int, typer.Option(help="of the random order")] = 0,
@@ -36,11 +37,11 @@ def top(
 
     opened = Atlas(atlas, version=version)
     asked = UnitId.parse(unit)
-    page = patches(opened, asked, patch_query(k, quantile, label, order, seed, duplicates))
+    page = patches(opened, asked, patch_query(k, quantile, label, order, seed, duplicates, where=where or ()))
     show_rows(page.rows, PatchRow, "json" if as_json else style, page)
     if page.note:
         tell(f"{unit}: {page.note}")
-    _tell_stale(page.stale_images)
+    tell_stale(page.stale_images)
     if crops is not None:
         crops.mkdir(parents=True, exist_ok=True)
         for row in page.rows:
@@ -58,6 +59,7 @@ def explain(
     image: Annotated[str, typer.Argument(help="id, path in the corpus, or a picture file")],
     layer: Annotated[str | None, typer.Option(help="only units of this layer")] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="how many units")] = 20,
+    trust_code: TrustFlag = False,
     style: FormatOption = "table",
     version: VersionOption = None,
     as_json: JsonFlag = False,
@@ -67,10 +69,10 @@ def explain(
     from services.subjects import Asked
     from unitscope.output import show_rows
 
-    asked = Asked(atlas, version=version)
+    asked = Asked(atlas, trust_code=trust_code, version=version)
     page = asked.explain(asked.find(image), layer, k)
     show_rows(page.rows, ExplainRow, "json" if as_json else style, page)
-    _tell_stale(page.stale_images)
+    tell_stale(page.stale_images)
 
 
 @app.command()
@@ -81,6 +83,9 @@ def neighbors(
     layer: Annotated[str | None, typer.Option(help="must be the embedded layer")] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="how many images")] = 9,
     exact: Annotated[bool, typer.Option("--exact", help="scan all vectors instead of asking the index")] = False,
+    label: Annotated[str | None, typer.Option(help="only images of this label")] = None,
+    where: WhereOption = None,
+    trust_code: TrustFlag = False,
     style: FormatOption = "table",
     version: VersionOption = None,
     as_json: JsonFlag = False,
@@ -88,15 +93,19 @@ def neighbors(
     """The nearest patches of the corpus, one per image."""
     from schemas.geometry import Box
     from schemas.web import NeighborRow
+    from services.filters import Filter
     from services.subjects import Asked
     from unitscope.output import show_rows
 
-    asked = Asked(atlas, version=version)
+    asked = Asked(atlas, trust_code=trust_code, version=version)
     asked.layer_of_embedding(layer)
-    page = asked.neighbors(asked.find(image), None if box is None else Box.parse(box), k, exact)
+    passing = Filter(label, tuple(where or ()))
+    page = asked.neighbors(asked.find(image), None if box is None else Box.parse(box), k, exact, passing)
     show_rows(page.rows, NeighborRow, "json" if as_json else style, page)
     if not page.search.exact:
         tell(f"approximate: recall@10 {page.search.recall_at_10:.3f}, measured at build time; --exact scans all")
+    elif label or where:
+        tell(page.search.index)
 
 
 @app.command()
@@ -117,9 +126,4 @@ def units(
     opened = Atlas(atlas, version=version)
     page = unit_page(opened, layer, sort, limit=opened.layer(layer).spec.units)
     show_rows(page.rows, UnitRow, "json" if as_json else style, page)
-    _tell_stale(page.stale_images)
-
-
-def _tell_stale(count: int) -> None:
-    if count:
-        tell(f"ranks, percentiles and statistics still count {count} removed images; unitscope compact renews them")
+    tell_stale(page.stale_images)

@@ -13,8 +13,10 @@ from unitscope.command import app, tell
 from unitscope.options import (
     AtlasArgument,
     JsonFlag,
+    LatentsOption,
     LayersOption,
     ProgressOption,
+    TrustFlag,
     split_globs,
 )
 
@@ -22,7 +24,7 @@ from unitscope.options import (
 def main() -> NoReturn:
     """Run the command line; exits 0 done, 1 failed, 2 usage, 3 too many skipped, 4 faults found, 5 not found,
     6 busy or other format, 130 or 143 on signals."""
-    from unitscope import ask, demo, upkeep  # noqa: F401  (each adds its commands)
+    from unitscope import ask, demo, exports, upkeep  # noqa: F401  (each adds its commands)
 
     signal.signal(signal.SIGTERM, _stop)
     try:
@@ -46,9 +48,13 @@ def main() -> NoReturn:
 
 @app.command()
 def layers(
-    model: Annotated[str, typer.Argument(help="SCHEME:NAME, for example efficientnet-lite:0 or torchvision:resnet18")],
+    model: Annotated[
+        str, typer.Argument(help="SCHEME:NAME, for example torchvision:resnet18 or timm:vit_tiny_patch16_224")
+    ],
     weights: Annotated[str, typer.Option(help="default, random:SEED or a state-dict file")] = "default",
     layer_globs: LayersOption = None,
+    latents: LatentsOption = None,
+    trust_code: TrustFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Table of layers: name, kind, units, grid, stride, receptive field."""
@@ -57,7 +63,7 @@ def layers(
     from schemas.web import LayerRow
     from unitscope.output import show_rows
 
-    loaded = load_model(model, weights)
+    loaded = load_model(model, weights, tuple(latents or ()), trust_code)
     specs = measure_layers(loaded.module, choose_layers(loaded, split_globs(layer_globs)), loaded.input_shape)
     rows = [
         LayerRow(
@@ -76,11 +82,13 @@ def layers(
 
 @app.command()
 def index(
-    corpus: Annotated[str, typer.Argument(help="folder tree of pictures; a sub-folder is a label")],
+    corpus: Annotated[str, typer.Argument(help="folder of pictures, tar shards, Parquet files, or a list; or s3://…")],
     atlas: Annotated[str, typer.Option(help="directory to write")],
     model: Annotated[str | None, typer.Option(help="SCHEME:NAME  [default: efficientnet-lite:0]")] = None,
     weights: Annotated[str | None, typer.Option(help="default, random:SEED or a state-dict file")] = None,
     layer_globs: LayersOption = None,
+    latents: LatentsOption = None,
+    trust_code: TrustFlag = False,
     embed: Annotated[str | None, typer.Option(help="layer for nearest patches  [default: the last]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="images in one forward  [default: 32]")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32 (exact) or bf16 (rounded, for GPUs)")] = None,
@@ -91,24 +99,30 @@ def index(
     max_errors: Annotated[int | None, typer.Option(help="exit with 3 if more files are skipped")] = None,
     limit: Annotated[int | None, typer.Option(help="only the first so many files")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with an [index] table")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="figures for Prometheus at this port  [default: none]")
+    ] = None,
+    metrics_host: Annotated[str, typer.Option(help="address the figures are given at")] = "127.0.0.1",
     plan: Annotated[bool, typer.Option("--plan", help="print rows and bytes to expect; do no work")] = False,
     progress: ProgressOption = "auto",
     as_json: JsonFlag = False,
 ) -> None:
     """Index a corpus: every unit's peak on every picture. Run it again to resume or to add pictures."""
     flags: dict[str, Any] = dict(locals())
-    for other in ("layer_globs", "config", "plan", "progress", "as_json"):
+    for other in ("layer_globs", "config", "metrics_port", "metrics_host", "plan", "progress", "as_json"):
         del flags[other]
     from pipelines.config import IndexConfig, load_config
     from pipelines.corpus import list_corpus
     from pipelines.index import index as run_index
     from pipelines.plan import make_plan
+    from unitscope.figures import published
     from unitscope.output import show_facts
     from unitscope.progress import shown
 
     flags["layers"] = split_globs(layer_globs) or None
+    flags["trust_code"] = trust_code or None
     settings = load_config(IndexConfig, "index", flags, config)
-    with shown(progress) as report:
+    with shown(progress) as shown_report, published(shown_report, metrics_host, metrics_port) as report:
         if plan:
             corpus_files = list_corpus(settings.corpus, settings.limit)
             show_facts(make_plan(settings, corpus_files, report).forecast(), as_json)
@@ -139,11 +153,12 @@ def serve(
     port: Annotated[int, typer.Option(help="port to listen on; 0 takes a free one")] = 8000,
     key_file: Annotated[Path | None, typer.Option(help="lines of: name scope[,scope] sha256-of-the-key")] = None,
     anonymous_read: Annotated[bool, typer.Option("--anonymous-read", help="let anyone read")] = False,
+    trust_code: TrustFlag = False,
 ) -> None:
     """Serve atlases as an API and as pages. Listens on this machine only, unless keys say who may ask."""
     from unitscope.serving import serve_atlases
 
-    serve_atlases(atlases, host, port, key_file, anonymous_read)
+    serve_atlases(atlases, host, port, key_file, anonymous_read, trust_code)
 
 
 @app.command()
@@ -151,14 +166,15 @@ def verify(
     atlas: AtlasArgument,
     sample: Annotated[int, typer.Option(help="images whose forward is run again")] = 8,
     seed: Annotated[int, typer.Option(help="of the random choice")] = 0,
-    corpus: Annotated[Path | None, typer.Option(help="where the pictures are now")] = None,
+    corpus: Annotated[str | None, typer.Option(help="folder or s3://… below which the pictures are now")] = None,
+    trust_code: TrustFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Check every part against its digest and a random sample of rows against a new forward; exit 4 on faults."""
     from pipelines.verify import verify as run_verify
     from unitscope.output import show_verdict
 
-    verdict = run_verify(atlas, sample, seed, corpus)
+    verdict = run_verify(atlas, sample, seed, corpus, trust_code)
     show_verdict(verdict, as_json)
     if verdict.faults:
         raise typer.Exit(4)

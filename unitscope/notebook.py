@@ -7,6 +7,7 @@ import pyarrow as pa
 from schemas.geometry import Box
 from schemas.units import UnitId
 from schemas.web import ExplainRow, LabelRow, LayerRow, NeighborRow, PatchQuery, PatchRow, UnitRow
+from services.filters import Filter
 from services.formats import as_table
 from services.subjects import Asked
 from services.units import labels, patches, unit_page
@@ -15,8 +16,8 @@ from services.units import labels, patches, unit_page
 class Notebook:
     """Questions to an opened atlas. Units are written `layer:channel`; images by id, path or picture file."""
 
-    def __init__(self, path: str, version: str | None = None) -> None:
-        self._asked = Asked(path, version=version)
+    def __init__(self, path: str, trust_code: bool = False, version: str | None = None) -> None:
+        self._asked = Asked(path, trust_code=trust_code, version=version)
         self.manifest = self._asked.atlas.manifest
 
     def layers(self) -> pa.Table:
@@ -42,11 +43,19 @@ class Notebook:
         return as_table(self._asked.explain(self._asked.find(image), layer, k).rows, ExplainRow)
 
     def neighbors(
-        self, image: str, box: tuple[int, int, int, int] | None = None, k: int = 9, exact: bool = False
+        self,
+        image: str,
+        box: tuple[int, int, int, int] | None = None,
+        k: int = 9,
+        exact: bool = False,
+        **passing: Any,
     ) -> pa.Table:
-        """The images with the patch most similar to a box (top, left, bottom, right) of an image."""
-        wanted = None if box is None else Box(*box)
-        return as_table(self._asked.neighbors(self._asked.find(image), wanted, k, exact).rows, NeighborRow)
+        """The images with the patch most similar to a box (top, left, bottom, right) of an image.
+
+        `label` and `where`, a tuple of conditions, choose among the images as in `top`.
+        """
+        wanted, subject = None if box is None else Box(*box), self._asked.find(image)
+        return as_table(self._asked.neighbors(subject, wanted, k, exact, Filter(**passing)).rows, NeighborRow)
 
     def __repr__(self) -> str:
         summary = self._asked.atlas.summary()

@@ -39,7 +39,9 @@ def packaged_photographs() -> list[tuple[str, Path]]:
 def photographs_in(folders: Sequence[Path]) -> list[tuple[str, Path]]:
     """(label, file) of each picture below the folders; the label is the sub-folder or else the folder's name."""
     return [
-        (file.label or folder.name, folder / file.path) for folder in folders for file in list_corpus(str(folder)).files
+        (file["label"] or folder.name, folder / file["path"])
+        for folder in folders
+        for file in list_corpus(str(folder)).files.select(["label", "path"]).to_pylist()
     ]
 
 

@@ -41,6 +41,7 @@ def _bar() -> "Iterator[Callable[[Progress], None]]":
         MofNCompleteColumn(),
         TextColumn("{task.fields[unit]}"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[nodes]}"),
     )
     with Bars(*columns, console=Console(stderr=True)) as bars:
         tasks = {}
@@ -48,8 +49,10 @@ def _bar() -> "Iterator[Callable[[Progress], None]]":
         def tell(progress: "Progress") -> None:
             name = _STAGES[progress.stage]
             if name not in tasks:
-                tasks[name] = bars.add_task(name, unit=progress.unit)
-            bars.update(tasks[name], completed=progress.done, total=progress.total)
+                tasks[name] = bars.add_task(name, unit=progress.unit, nodes="")
+            elapsed_s = bars.tasks[tasks[name]].elapsed or 0.0
+            nodes = _by_node(progress, elapsed_s)
+            bars.update(tasks[name], completed=progress.done, total=progress.total, nodes=nodes)
 
         yield tell
 
@@ -83,4 +86,12 @@ class _Lines:
         text = f"{_STAGES[progress.stage]}: {progress.done} of {progress.total} {progress.unit}"
         if rate and left_s:
             text += f", {rate:.1f} per second, {left_s:.0f} s left"
-        return text
+        return f"{text} {_by_node(progress, time.monotonic() - self.started)}".rstrip()
+
+
+def _by_node(progress: "Progress", elapsed_s: float) -> str:
+    """Each node's rate, where there are several."""
+    if len(progress.nodes) < 2:
+        return ""
+    rates = (f"{node} {done / max(elapsed_s, 1e-9):.1f}/s" for node, done in sorted(progress.nodes.items()))
+    return f"({', '.join(rates)})"

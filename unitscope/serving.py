@@ -10,7 +10,12 @@ from schemas.errors import UsageError
 
 
 def serve_atlases(
-    atlases: Sequence[Path], host: str, port: int, key_file: Path | None = None, anonymous_read: bool = False
+    atlases: Sequence[Path],
+    host: str,
+    port: int,
+    key_file: Path | None = None,
+    anonymous_read: bool = False,
+    trust_code: bool = False,
 ) -> None:
     """Serve until interrupted. Raises UsageError for an open address without keys and for a port in use."""
     import uvicorn
@@ -22,7 +27,8 @@ def serve_atlases(
             f"refusing to listen on {host} without keys: anyone there could read the atlases; "
             "give --key-file, or --anonymous-read if that is meant"
         )
-    app = create_app(Settings(atlases=tuple(atlases), key_file=key_file, anonymous_read=anonymous_read))
+    settings = Settings(atlases=tuple(atlases), key_file=key_file, anonymous_read=anonymous_read, trust_code=trust_code)
+    app = create_app(settings)
     listener = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     sys.stderr.write(f"serving on http://{shown}:{listener.getsockname()[1]}/  (Ctrl-C stops)\n")

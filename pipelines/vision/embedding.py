@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipelines.vision.reduction import channels_first
 from schemas.geometry import Box, Size
 from schemas.units import LayerSpec
 
@@ -72,7 +73,7 @@ def as_map(output: Float[Tensor, "image ..."], layer: LayerSpec) -> Float[Tensor
         return output[:, :, None, None]
     if layer.kind == "tokens":
         return output[:, layer.prefix_tokens :].transpose(1, 2).reshape(len(output), -1, *layer.grid)
-    return output
+    return channels_first(output, layer)
 
 
 def _windows(cells: int, scale: int) -> list[tuple[int, int]]:

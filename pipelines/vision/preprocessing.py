@@ -1,6 +1,9 @@
 """From a file's bytes to the network's input, with the placement that leads back to the picture."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,11 +14,20 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transform
 
 from pipelines.vision.pictures import MOST_PIXELS, open_picture, orientation, upright
-from schemas.errors import PictureError
+from schemas.errors import ModelError, PictureError, listing
 from schemas.geometry import Location, Placement, Size
 from schemas.manifest import Preprocessing
 
 Pixels = UInt8[Tensor, "channel row col"]
+
+_DATA_CONFIG: dict[str, Any] = {
+    "input_size": (3, 224, 224),
+    "crop_pct": 0.875,
+    "crop_mode": "center",
+    "interpolation": "bilinear",
+    "mean": (0.485, 0.456, 0.406),
+    "std": (0.229, 0.224, 0.225),
+}
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,41 @@ def prepare(data: bytes, preprocessing: Preprocessing, most_pixels: int = MOST_P
         placement,
         picture.format or "",
         picture.mode,
+    )
+
+
+def from_data_config(config: Mapping[str, Any], model: str) -> Preprocessing:
+    """The preprocessing that a data config in timm's words asks for, mean and deviation of values from 0 to 1.
+
+    `input_size` (channel, row, col), `crop_pct`, `interpolation`, `mean`, `std`; what is left out is as for
+    ImageNet. Raises ModelError for what cannot be done to a picture here.
+    """
+    unknown = [key for key in config if key not in _DATA_CONFIG]
+    if unknown:
+        near = get_close_matches(str(unknown[0]), _DATA_CONFIG, n=1) or list(_DATA_CONFIG)
+        raise ModelError(f"{model}: unknown key {unknown[0]!r} in its data config; did you mean {listing(near)}?")
+    wanted = {**_DATA_CONFIG, **config}
+    channels, height, width = wanted["input_size"]
+    if channels not in (1, 3):
+        raise ModelError(f"{model} takes {channels} channels; pictures have 3, or 1 as grey values")
+    if wanted["crop_mode"] != "center" or wanted["interpolation"] not in ("bicubic", "bilinear"):
+        raise ModelError(
+            f"{model} wants crop mode {wanted['crop_mode']!r} and {wanted['interpolation']!r} interpolation; there are "
+            "'center', and 'bicubic' and 'bilinear'"
+        )
+    mean, std = (
+        tuple(255 * float(value) for value in (values if isinstance(values, Sequence) else (values,)))
+        for values in (wanted["mean"], wanted["std"])
+    )
+    if {len(mean), len(std)} - {1, channels} or not all(std):
+        raise ModelError(f"{model}: mean and std are one number, none of std 0, for each of the {channels} channels")
+    return Preprocessing(
+        # an input that is not square is cut from a picture that fills it in both directions
+        resize_px=int(max(height, width) / wanted["crop_pct"]),
+        input=Size(height, width),
+        interpolation=wanted["interpolation"],
+        mean=mean * (channels // len(mean)),
+        std=std * (channels // len(std)),
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from pipelines.vision.axes import is_channels_last, token_grid
 from pipelines.vision.embedding import as_map
 from pipelines.vision.intervals import Intervals
 from pipelines.vision.reaches import CLIPPED, Reach, hull
@@ -29,8 +30,6 @@ pairs of unit and photograph over the blocks of EfficientNet-Lite0, and each of 
 
 COVERAGE = 9
 """How many discs lie over a pixel of a synthetic picture, on average."""
-
-MOST_PREFIX_TOKENS = 16
 
 Shape = tuple[int, int, int]
 
@@ -100,7 +99,12 @@ def _theoretical(model: nn.Module, names: Sequence[str], input_shape: Shape) -> 
         reach, grids = recorded[name]
         if reach is None or bool(reach[CLIPPED].isneginf().all()):
             raise ModelError(f"layer {name!r} does not depend on the input; choose another layer")
-        layers.append(_layer(name, hull(reach, [0]), grids, Size(*input_shape[1:])))
+        if reach.dim() < 3 or reach.shape[1] != 1:
+            raise ModelError(
+                f"layer {name!r} puts out shape {tuple(reach.shape[1:])} for one image, so its first axis is not the "
+                "image (windows, or all tokens in one list); record the block around it"
+            )
+        layers.append(_layer(name, reach, grids, Size(*input_shape[1:])))
     return layers
 
 
@@ -108,10 +112,15 @@ def _layer(name: str, reach: Reach, conv_grids: Sequence[tuple[int, int]], size:
     """A layer with its theoretical field, from the reach of its output for one image."""
     shape = tuple(reach.shape[2:])
     if len(shape) == 3:
+        last = is_channels_last(reach, conv_grids)
+        reach = reach.movedim(4, 2) if last else reach
         field = _field(hull(reach, [1])[:, 0, 0], size)
-        return LayerSpec(name=name, kind="map", units=shape[0], grid=Size(*shape[1:]), receptive_field=field)
+        rows_cols = Size(*reach.shape[3:])
+        return LayerSpec(
+            name=name, kind="map", units=reach.shape[2], grid=rows_cols, channels_last=last, receptive_field=field
+        )
     if len(shape) == 2:
-        grid = _token_grid(shape[0], conv_grids)
+        grid = token_grid(shape[0], conv_grids)
         prefix = shape[0] - grid.height * grid.width
         field = _field(hull(reach, [2])[:, 0, prefix:, 0].reshape(-1, *grid), size)
         return LayerSpec(
@@ -121,12 +130,6 @@ def _layer(name: str, reach: Reach, conv_grids: Sequence[tuple[int, int]], size:
         field = _whole_field(size, ((0, size.height),), ((0, size.width),))
         return LayerSpec(name=name, kind="vector", units=shape[0], grid=Size(1, 1), receptive_field=field)
     raise ModelError(f"layer {name!r} puts out {len(shape) + 1} axes; maps have 4, tokens 3, vectors 2")
-
-
-def _token_grid(tokens: int, conv_grids: Sequence[tuple[int, int]]) -> Size:
-    """The last convolution's grid that the tokens fill, but for a few class and register tokens."""
-    fitting = [grid for grid in conv_grids if 0 <= tokens - grid[0] * grid[1] <= MOST_PREFIX_TOKENS]
-    return Size(*fitting[-1]) if fitting else Size(1, tokens)
 
 
 def _field(bounds: Float[Tensor, "plane row col"], size: Size) -> ReceptiveField:

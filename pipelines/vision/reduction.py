@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from schemas.errors import ModelError
+from schemas.units import LayerSpec
 
 
 class Peaks(NamedTuple):
@@ -15,6 +16,11 @@ class Peaks(NamedTuple):
 
     activation: Float[Tensor, "image unit"]
     location: Int64[Tensor, "image unit"]
+
+
+def channels_first(output: Float[Tensor, "image ..."], layer: LayerSpec) -> Float[Tensor, "image ..."]:
+    """A layer's output with a map's axes as (image, channel, row, col); tokens and vectors as they are."""
+    return output.permute(0, 3, 1, 2) if layer.channels_last else output
 
 
 def peaks(output: Float[Tensor, "image ..."], layer: str = "layer") -> Peaks:

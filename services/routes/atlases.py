@@ -74,15 +74,27 @@ def public_manifest(manifest: Manifest) -> Manifest:
         update={
             "corpus": manifest.corpus.model_copy(update={"root": _last_name(manifest.corpus.root)}),
             "model": manifest.model.model_copy(
-                update={"spec": _last_name(manifest.model.spec), "weights": _last_name(manifest.model.weights)}
+                update={
+                    "spec": _last_name(manifest.model.spec),
+                    "weights": _last_name(manifest.model.weights),
+                    "latents": tuple(map(_without_folder, manifest.model.latents)),
+                }
             ),
-            "config": {name: _last_name(value) for name, value in manifest.config.items()},
+            "config": {
+                name: [_without_folder(one) for one in value] if name == "latents" else _last_name(value)
+                for name, value in manifest.config.items()
+            },
         }
     )
 
 
 def _last_name(value: Any) -> Any:
     return value.replace("\\", "/").rstrip("/").rpartition("/")[2] if isinstance(value, str) else value
+
+
+def _without_folder(latents: str) -> str:
+    layer, _, spec = latents.partition("=")
+    return f"{layer}={_last_name(spec)}"
 
 
 def _layer_row(reply: Reply, layer: str) -> LayerRow:

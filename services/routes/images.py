@@ -1,7 +1,7 @@
 """Images of the corpus: what they are, what they excite, and what resembles them."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -13,7 +13,8 @@ from schemas.web import ActivationMap, ExplainPage, ExplainRow, ImagePage, Image
 from services import cursors
 from services.atlas import Atlas
 from services.documentation import ROWS
-from services.parameters import BoxText, Cursor, ImageName, K, Limit, box_of, row_count
+from services.filters import Filter
+from services.parameters import BoxText, Cursor, ImageName, K, Limit, Where, box_of, row_count
 from services.replies import Computing, Reading, Reply
 from services.routes import API
 from services.subjects import Subject
@@ -25,11 +26,23 @@ EmbeddedLayer = Annotated[str | None, Query(description="the layer whose embeddi
 Exact = Annotated[bool, Query(description="scan all vectors instead of asking the index")]
 
 
+@dataclass(frozen=True)
+class Nearest:
+    """What is asked about a picture's nearest patches."""
+
+    layer: str | None
+    box: Box | None
+    limit: int
+    exact: bool
+    passing: Filter
+
+
 @routes.get("", response_model=ImagePage, responses=ROWS)
 def list_images(
     reply: Reading,
     path: Annotated[str | None, Query(description="the image with this path below the corpus root")] = None,
     label: str | None = None,
+    where: Where = None,
     limit: Limit = None,
     cursor: Cursor = None,
 ) -> Response:
@@ -39,7 +52,7 @@ def list_images(
         atlas = reply.asked.atlas
         if path is not None:
             return ImagePage(rows=[atlas.image_row(atlas.image_by_path(path))], next=None)
-        return image_page(atlas, label, limit or 100, cursor)
+        return image_page(atlas, Filter(label, tuple(where or ())), limit or 100, cursor)
 
     return reply.rows(ImageRow, page)
 
@@ -73,6 +86,8 @@ def list_image_neighbors(
     k: K = None,
     limit: Limit = None,
     exact: Exact = False,
+    label: str | None = None,
+    where: Where = None,
 ) -> Response:
     """The images with the patch most similar to a box of this one; a box of one's own runs the model."""
     wanted = box_of(box)
@@ -84,13 +99,14 @@ def list_image_neighbors(
         return found
 
     asking = reply if wanted is None else replace(reply, scope="compute")
-    return neighboring(asking, subject, layer, wanted, row_count(limit, k, 9), exact)
+    asked = Nearest(layer, wanted, row_count(limit, k, 9), exact, Filter(label, tuple(where or ())))
+    return neighboring(asking, subject, asked)
 
 
-def image_page(atlas: Atlas, label: str | None, limit: int, cursor: str | None) -> ImagePage:
-    """A page of the corpus, in order of image ids."""
-    question = f"{atlas.version} images {label}"
-    rows = atlas.image_list(label, cursors.decode(cursor, question), limit + 1)
+def image_page(atlas: Atlas, passing: Filter, limit: int, cursor: str | None) -> ImagePage:
+    """A page of the images that pass, in order of their ids."""
+    question = f"{atlas.version} images {passing}"
+    rows = atlas.image_list(passing, cursors.decode(cursor, question), limit + 1)
     following = cursors.encode(rows[limit - 1]["image"], question) if len(rows) > limit else None
     return ImagePage(rows=[atlas.image_row(row) for row in rows[:limit]], next=following)
 
@@ -110,14 +126,15 @@ def mapped(reply: Reply, subject: Callable[[], Subject], unit: UnitId) -> Respon
     return reply.document(make)
 
 
-def neighboring(
-    reply: Reply, subject: Callable[[], Subject], layer: str | None, box: Box | None, limit: int, exact: bool
-) -> Response:
+def neighboring(reply: Reply, subject: Callable[[], Subject], asked: Nearest) -> Response:
     """The reply with the nearest patches of a picture."""
 
     def make() -> NeighborPage:
-        reply.asked.layer_of_embedding(layer)
-        return reply.asked.neighbors(subject(), box, limit, exact)
+        reply.asked.layer_of_embedding(asked.layer)
+        found = subject()
+        return reply.site.telemetry.timed(
+            lambda: reply.asked.neighbors(found, asked.box, asked.limit, asked.exact, asked.passing)
+        )
 
     return reply.rows(NeighborRow, make)
 

@@ -10,7 +10,7 @@ from schemas.units import UnitId
 from schemas.web import Histogram, LabelPage, LabelRow, Order, PatchPage, PatchRow, UnitPage, UnitRow, UnitStatus
 from services import units
 from services.documentation import ROWS
-from services.parameters import Channel, Cursor, K, LayerName, Limit, row_count
+from services.parameters import Channel, Cursor, K, LayerName, Limit, Where, row_count
 from services.questions import patch_query
 from services.replies import Reading
 from services.routes import API
@@ -48,6 +48,7 @@ def list_patches(
     limit: Limit = None,
     quantile: Annotated[str | None, Query(description="band `a..b` of percentiles, 0 <= a <= b <= 1")] = None,
     label: str | None = None,
+    where: Where = None,
     order: Order = "desc",
     seed: Annotated[int, Query(description="of the random order")] = 0,
     per_image: Annotated[int, Query(description="1: an image has one peak per unit")] = 1,
@@ -57,7 +58,7 @@ def list_patches(
     """The patches that most excite a unit: one per image, in a total order."""
     if per_image != 1:
         raise UsageError(f"per_image is {per_image}; only 1 is possible: an atlas keeps one peak per unit and image")
-    query = patch_query(row_count(limit, k, 9), quantile, label, order, seed, duplicates, cursor)
+    query = patch_query(row_count(limit, k, 9), quantile, label, order, seed, duplicates, cursor, where or ())
     return reply.rows(PatchRow, lambda: units.patches(reply.asked.atlas, UnitId(layer, channel), query))
 
 

@@ -1,6 +1,7 @@
 """Pictures from outside, and questions in batches."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,12 @@ from schemas.units import UnitId
 from schemas.web import ActivationMap, ExplainPage, NeighborBatch, NeighborPage, NeighborQuery, Upload
 from services import caching
 from services.documentation import PICTURE, ROWS
-from services.parameters import BoxText, K, Limit, box_of, row_count
+from services.filters import Filter
+from services.parameters import BoxText, K, Limit, Where, box_of, row_count
 from services.pictures import PictureName, Width, upload_picture
 from services.replies import Computing, Reply
 from services.routes import API
-from services.routes.images import EmbeddedLayer, Exact, LayerQuery, explained, mapped, neighboring
+from services.routes.images import EmbeddedLayer, Exact, LayerQuery, Nearest, explained, mapped, neighboring
 from services.subjects import Subject
 from services.uploads import FORMATS, Kept
 
@@ -88,11 +90,13 @@ def list_upload_neighbors(
     k: K = None,
     limit: Limit = None,
     exact: Exact = False,
+    label: str | None = None,
+    where: Where = None,
 ) -> Response:
     """The images with the patch most similar to a box of an upload."""
     asking = replace(reply, private=True)
-    count = row_count(limit, k, 9)
-    return neighboring(asking, lambda: upload_subject(asking, upload), layer, box_of(box), count, exact)
+    asked = Nearest(layer, box_of(box), row_count(limit, k, 9), exact, Filter(label, tuple(where or ())))
+    return neighboring(asking, lambda: upload_subject(asking, upload), asked)
 
 
 @routes.get("/uploads/{upload}/picture.{kind}", responses=PICTURE)
@@ -163,7 +167,9 @@ def _batch(reply: Reply, query: NeighborQuery) -> NeighborBatch:
         if len(vector) != width or not np.isfinite(vector).all() or not np.any(vector):
             raise UsageError(f"vector {position} is not {width} finite numbers, one of them other than zero")
     vectors = [np.asarray(vector, np.float32) for vector in query.vectors]
-    pages = [reply.asked.search.nearest(vector, None, query.k, query.exact) for vector in vectors]
-    for upload in query.uploads:
-        pages.append(reply.asked.neighbors(upload_subject(reply, upload), None, query.k, query.exact))
-    return NeighborBatch(pages=pages)
+    subjects = [upload_subject(reply, upload) for upload in query.uploads]
+    searches = [
+        *(partial(reply.asked.search.nearest, vector, None, query.k, query.exact) for vector in vectors),
+        *(partial(reply.asked.neighbors, subject, None, query.k, query.exact) for subject in subjects),
+    ]
+    return NeighborBatch(pages=list(map(reply.site.telemetry.timed, searches)))

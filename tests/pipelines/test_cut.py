@@ -168,7 +168,7 @@ def test_a_file_that_could_not_be_read_is_tried_again(tiny_corpus: Path, tmp_pat
     assert (first.forward_count, first.skipped.rows) == (1, 1)
     aside.rename(late)
     after = planned(corpus, atlas, batch_size=2)
-    assert [file.path for file in after.pending] == ["b.jpg"]
+    assert after.pending["path"].to_pylist() == ["b.jpg"]
     second = Scanner(after.scan)(after.shards(1)[0])
     found = catalogue(after.listing, [first, second], atlas)
     assert (found.images.num_rows, found.skipped.num_rows) == (2, 0)

@@ -73,6 +73,6 @@ def test_workers_killed_five_times_are_replaced_without_a_trace(
 
 def is_worker(process: psutil.Process) -> bool:
     try:
-        return "_Worker" in " ".join(process.cmdline())
+        return "ray::_work" in " ".join(process.cmdline())
     except psutil.Error:
         return False

@@ -113,7 +113,7 @@ def test_another_format_version_is_refused(copied: tuple[Path, Path]) -> None:
     atlas, _ = copied
     content = json.loads((atlas / "manifest.json").read_text())
     (atlas / "manifest.json").write_text(json.dumps({**content, "format_version": 99}))
-    with pytest.raises(FormatError, match="format version 99, this unitscope reads 1"):
+    with pytest.raises(FormatError, match="format version 99, this unitscope reads 2"):
         Atlas(atlas)
 
 

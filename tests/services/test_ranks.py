@@ -14,6 +14,7 @@ from pipelines.storage import parquet_writer
 from schemas import tables
 from schemas.errors import AtlasError
 from services.database import Database
+from services.parts import Parts
 from services.ranks import RankedPart, RankedUnit
 
 COUNT = 170_000
@@ -50,7 +51,7 @@ def database(folder: Path) -> Iterator[Database]:
 
 @pytest.fixture
 def ranked(folder: Path, database: Database) -> RankedUnit:
-    return RankedUnit(database, RankedPart(folder, "block.parquet", [0, 0, 0, 0, 0, COUNT]), 2, 5)
+    return RankedUnit(database, RankedPart(Parts(folder), "block.parquet", [0, 0, 0, 0, 0, COUNT]), 2, 5)
 
 
 @pytest.mark.parametrize(
@@ -87,4 +88,4 @@ def test_all_activations_are_read_in_order(ranked: RankedUnit, plain: pa.Table) 
 
 def test_a_missing_part_is_named(folder: Path) -> None:
     with pytest.raises(AtlasError, match=r"ranked/x\.parquet"):
-        RankedPart(folder, "ranked/x.parquet", [1]).maxima(0)
+        RankedPart(Parts(folder), "ranked/x.parquet", [1]).maxima(0)

@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,10 @@ import torch
 from torchvision import models
 
 from pipelines.vision.models import choose_layers, load_model
-from schemas.errors import UsageError
+from pipelines.vision.preprocessing import from_data_config
+from schemas.errors import ModelError, UsageError
+from schemas.geometry import Size
+from schemas.manifest import Preprocessing
 
 
 def test_the_default_layers_are_block_outputs() -> None:
@@ -39,9 +43,58 @@ def test_state_dicts_are_read_and_other_pickles_refused(tmp_path: Path) -> None:
     assert loaded.entry.weights_digest == load_model("torchvision:resnet18", "random:5").entry.weights_digest
 
 
-def test_layers_with_channels_last_are_refused_instead_of_misread() -> None:
-    convnext = load_model("torchvision:convnext_tiny", "random:0")
-    with pytest.raises(UsageError, match="record the block around it"):
-        choose_layers(convnext, ["features.1.0.block.3"])
-    with pytest.raises(UsageError, match="not supported yet"):
-        load_model("torchvision:swin_t", "random:0")
+TIMM_BLOCKS = {
+    "test_resnet": "layer1.0",
+    "test_vit": "blocks.0",
+    "test_efficientnet": "blocks.0.0",
+    "test_convnext": "stages.0.blocks.0",
+    "swin_tiny_patch4_window7_224": "layers.0.blocks.0",
+    "regnetx_002": "s1.b1",
+}
+
+
+@pytest.mark.parametrize("name", TIMM_BLOCKS)
+def test_the_default_layers_of_timms_families_are_block_outputs(name: str) -> None:
+    assert choose_layers(load_model(f"timm:{name}", "random:0"))[0] == TIMM_BLOCKS[name]
+
+
+def test_a_timm_model_has_its_own_preprocessing() -> None:
+    found = load_model("timm:test_vit", "random:0").preprocessing
+    assert found == Preprocessing(
+        resize_px=168, input=Size(160, 160), interpolation="bicubic", mean=(127.5,) * 3, std=(127.5,) * 3
+    )
+
+
+def test_weights_of_timm_that_cannot_be_had_are_named() -> None:
+    with pytest.raises(ModelError, match="default weights of timm:resnet50_mlp cannot be had: No pretrained"):
+        load_model("timm:resnet50_mlp")
+
+
+def test_without_timm_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(UsageError, match=r"pip install 'unitscope\[timm\]'"):
+        load_model("timm:test_vit", "random:0")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"input_sise": (3, 8, 8)}, "did you mean input_size"),
+        ({"input_size": (4, 8, 8)}, "takes 4 channels"),
+        ({"crop_mode": "squash"}, "'squash'"),
+        ({"interpolation": "lanczos"}, "'lanczos'"),
+        ({"input_size": (1, 8, 8)}, "for each of the 1 channels"),
+    ],
+)
+def test_a_data_config_that_cannot_be_met_is_refused(config: dict[str, object], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        from_data_config(config, "mine")
+
+
+def test_convolutions_and_linear_layers_stand_in_for_blocks() -> None:
+    assert choose_layers(load_model("torchvision:alexnet", "random:0"))[-4:] == [
+        "features.10",
+        "classifier.1",
+        "classifier.4",
+        "classifier.6",
+    ]

@@ -41,14 +41,14 @@ def layer_output(model: nn.Module, layer: LayerSpec, images: Tensor) -> Tensor:
     path, call = split_call(layer.name)
     calls = 0
 
-    def stop(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+    def stop(_module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
         nonlocal calls
         calls += 1
         if calls > call:
-            found.append(as_map(output, layer))
+            found.append(as_map(output[0] if isinstance(output, tuple) else output, layer))
             raise _ReachedError
 
-    handle = model.get_submodule(path).register_forward_hook(stop)
+    handle = dict(model.named_modules())[path].register_forward_hook(stop)
     try:
         with torch.no_grad():
             model(images)

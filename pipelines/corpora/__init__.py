@@ -1,0 +1,1 @@
+"""How each kind of corpus is listed: tar shards, Parquet files, lists of paths."""

@@ -1,0 +1,238 @@
+"""One set of pictures as every kind of corpus gives one atlas; what is broken is named."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from moto.server import ThreadedMotoServer
+
+from pipelines.catalogue import Catalogue, catalogue, read_part
+from pipelines.config import IndexConfig
+from pipelines.corpus import list_corpus
+from pipelines.index import index
+from pipelines.originals import Originals
+from pipelines.plan import Plan, cut_shards, make_plan
+from pipelines.scan import Scanner
+from pipelines.storage import read_receipts
+from schemas.addresses import Address, Cell, Range
+from schemas.errors import AtlasError, CorpusError
+from tests.corpora import pictures_of, write_list, write_parquet, write_tars
+from tests.pictures import write_corpus
+from tests.tables import contents, difference
+
+LAYER = "_blocks.0"
+
+
+def planned(corpus: Path | str, atlas: Path) -> Plan:
+    config = IndexConfig(corpus=str(corpus), atlas=str(atlas), layers=(LAYER,), batch_size=8)
+    return make_plan(config, list_corpus(str(corpus)), lambda _: None)
+
+
+def scanned(corpus: Path | str, atlas: Path) -> tuple[Plan, Catalogue]:
+    """Scan what is pending as one shard; the images of the version that this would seal."""
+    plan = planned(corpus, atlas)
+    for shard in cut_shards(plan.pending, 1000):
+        Scanner(plan.scan)(shard)
+    return plan, catalogue(plan.listing, read_receipts(atlas, plan.scan.atlas_key), atlas)
+
+
+def peaks_by_id(plan: Plan) -> dict[str, list[object]]:
+    """Everything that was recorded, by image."""
+    atlas, found = plan.scan.atlas, {}
+    for receipt in read_receipts(atlas, plan.scan.atlas_key):
+        peaks = read_part(atlas, receipt.peaks[LAYER]).sort_by([("image", "ascending"), ("unit", "ascending")])
+        units = plan.cells_per_image
+        for row, image_id in enumerate(read_part(atlas, receipt.scanned)["image_id"].to_pylist()):
+            found[image_id] = peaks.slice(row * units, units).drop_columns(["image"]).to_pylist()
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Catalogue]:
+    return scanned(tiny_corpus, tmp_path_factory.mktemp("kinds") / "folder")
+
+
+MAKERS: dict[str, Callable[[Path, Path], Path]] = {
+    "tars": lambda target, source: write_tars(target, pictures_of(source)),
+    "parquet": lambda target, source: write_parquet(target, pictures_of(source)),
+    "list": lambda target, source: write_list(target.with_suffix(".csv"), source, absolute=True),
+}
+BY_KIND = {"path", "other_paths", "address", "other_addresses", "metadata", "modified_ns", "shard", "shard_row"}
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_every_kind_of_corpus_gives_the_images_and_peaks_of_the_folder(
+    kind: str, tiny_corpus: Path, folder: tuple[Plan, Catalogue], tmp_path: Path
+) -> None:
+    plan, found = scanned(MAKERS[kind](tmp_path / "corpus", tiny_corpus), tmp_path / "atlas")
+    same = [name for name in found.images.column_names if name not in BY_KIND]
+    assert found.images.select(same).equals(folder[1].images.select(same))
+    assert found.skipped.select(["reason", "size_bytes"]).equals(folder[1].skipped.select(["reason", "size_bytes"]))
+    assert peaks_by_id(plan) == peaks_by_id(folder[0])
+    assert len(planned(plan.config.corpus, plan.scan.atlas).pending) == 0, "what was read is not read again"
+    originals = Originals(plan.listing.root)
+    for row in found.images.select(["image_id", "address", "metadata"]).to_pylist():
+        assert hashlib.sha256(originals.read(row["address"])).hexdigest() == row["image_id"]
+        assert 2000 <= json.loads(row["metadata"])["year"] < 2043
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", MAKERS)
+def test_every_kind_of_corpus_gives_the_atlas_of_the_folder(
+    kind: str, tmp_path: Path, ray_session: None, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """500 pictures, down to the ranked tables."""
+    source = write_corpus(tmp_path / "source", 500)
+    for name, corpus in {"folder": source, kind: MAKERS[kind](tmp_path / "corpus", source)}.items():
+        config = IndexConfig(corpus=str(corpus), atlas=str(tmp_path / name), layers=(LAYER,), batch_size=8, workers=1)
+        index(config, lambda _: None)
+    assert difference(*(contents(tmp_path / name, paths=False) for name in ("folder", kind))) == []
+
+
+def test_added_shards_cost_their_own_forwards_only(tiny_corpus: Path, tmp_path: Path) -> None:
+    pictures, corpus = pictures_of(tiny_corpus), tmp_path / "corpus"
+    write_tars(corpus, pictures[:10], tar_count=1)
+    scanned(corpus, tmp_path / "atlas")
+    shutil.move(write_tars(tmp_path / "more", pictures[6:12], 1) / "shard-000.tar", corpus / "shard-001.tar")
+    plan, found = scanned(corpus, tmp_path / "atlas")
+    assert set(plan.pending["path"].to_pylist()) == {f"shard-001.tar/{number:04d}.jpg" for number in range(6)}
+    receipts = read_receipts(tmp_path / "atlas", plan.scan.atlas_key)
+    assert sorted(receipt.forward_count for receipt in receipts) == [2, 10]
+    assert found.file_count == 16
+
+
+def test_an_edited_list_changes_labels_without_a_forward(tiny_corpus: Path, tmp_path: Path) -> None:
+    source = tmp_path / "some.csv"
+    for label in ("day", "night"):
+        paths = sorted((tiny_corpus / "blobs").glob("*.jpg"))[:3]
+        source.write_text("path,label\n" + "".join(f"{path},{label}\n" for path in paths))
+        plan, found = scanned(source, tmp_path / "atlas")
+    assert len(plan.pending) == 0
+    assert found.images["label"].to_pylist() == ["night"] * 3
+
+
+def test_a_broken_tar_is_named(tiny_corpus: Path, tmp_path: Path) -> None:
+    corpus = write_tars(tmp_path / "corpus", pictures_of(tiny_corpus)[:6])
+    broken = corpus / "shard-001.tar"
+    broken.write_bytes(broken.read_bytes()[:4000])
+    with pytest.raises(CorpusError, match=r"tar 'shard-001\.tar' is broken"):
+        list_corpus(str(corpus))
+
+
+def test_a_broken_parquet_file_is_named(tiny_corpus: Path, tmp_path: Path) -> None:
+    corpus = write_parquet(tmp_path / "corpus", pictures_of(tiny_corpus)[:6])
+    broken = corpus / "data" / "train-00001.parquet"
+    broken.write_bytes(broken.read_bytes()[:-40])
+    with pytest.raises(CorpusError, match=r"'data/train-00001\.parquet' is broken"):
+        list_corpus(str(corpus))
+
+
+def test_a_parquet_file_without_image_bytes_is_named_with_its_columns(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"year": [1], "text": ["a"]}), tmp_path / "a.parquet")
+    with pytest.raises(CorpusError, match=r"no column of image bytes, only year, text"):
+        list_corpus(str(tmp_path))
+
+
+def test_a_missing_entry_of_a_list_is_listed_and_cannot_be_read(tiny_corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(f"{tiny_corpus}/blobs/001.jpg\n\ngone.jpg\n")
+    listed = list_corpus(str(tmp_path / "list.txt"))
+    assert listed.files["path"].to_pylist() == [f"{tiny_corpus}/blobs/001.jpg", "gone.jpg"]
+    with pytest.raises(FileNotFoundError):
+        Originals(listed.root).read(listed.files["address"][1].as_py())
+
+
+def test_web_addresses_in_a_list_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.jsonl").write_text('{"path": "https://host/a.jpg"}\n')
+    with pytest.raises(CorpusError, match=r"entry 1 of list 'list\.jsonl' .* download it first"):
+        list_corpus(str(tmp_path / "list.jsonl"))
+
+
+def test_metadata_keeps_types_and_leaves_out_what_is_no_scalar(tmp_path: Path) -> None:
+    lines = ['{"path": "a.jpg", "label": 3, "year": 2012, "share": 0.5, "day": true, "name": "x", "tags": [1]}']
+    (tmp_path / "list.jsonl").write_text("\n".join(lines))
+    row = list_corpus(str(tmp_path / "list.jsonl")).files.to_pylist()[0]
+    assert (row["label"], row["metadata"]) == ("3", '{"year":2012,"share":0.5,"day":true,"name":"x"}')
+
+
+def test_a_folder_of_tars_and_parquet_files_is_refused_and_a_glob_chooses(tiny_corpus: Path, tmp_path: Path) -> None:
+    pictures = pictures_of(tiny_corpus)[:4]
+    write_tars(tmp_path / "mixed", pictures)
+    write_parquet(tmp_path / "mixed", pictures)
+    with pytest.raises(CorpusError, match="several kinds"):
+        list_corpus(str(tmp_path / "mixed"))
+    chosen = list_corpus(str(tmp_path / "mixed" / "*-000.tar"))
+    assert chosen.files["path"].to_pylist() == ["shard-000.tar/0000.jpg", "shard-000.tar/0001.jpg"]
+
+
+@pytest.mark.parametrize("address", [Address("a:b/c.jpg"), Address("x:+.tar", Range(512, 9)), Address("p", Cell(2, 1))])
+def test_an_address_is_read_as_it_was_written(address: Address) -> None:
+    assert Address.parse(str(address)) == address
+
+
+def test_what_is_no_address_is_refused() -> None:
+    with pytest.raises(AtlasError, match="no address"):
+        Address.parse("range:1:x")
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """An empty bucket `corpus` of an object store on this machine, which AWS_ENDPOINT_URL leads to."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    for name, value in {
+        "AWS_ENDPOINT_URL": address,
+        "AWS_ACCESS_KEY_ID": "reader",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    made = boto3.resource("s3").Bucket("corpus")
+    made.create()
+    yield made
+    server.stop()
+
+
+@pytest.mark.parametrize("kind", ["folder", "tars", "parquet"])
+def test_an_object_store_gives_the_images_of_the_folder(
+    kind: str, bucket: Any, tiny_corpus: Path, folder: tuple[Plan, Catalogue], tmp_path: Path
+) -> None:
+    source = tiny_corpus if kind == "folder" else MAKERS[kind](tmp_path / "corpus", tiny_corpus)
+    for path in source.rglob("*.*"):
+        bucket.upload_file(str(path), f"sets/{kind}/{path.relative_to(source)}")
+    listed = list_corpus(f"s3://corpus/sets/{kind}")
+    originals = Originals(listed.root)
+    found = {hashlib.sha256(originals.read(address)).hexdigest() for address in listed.files["address"].to_pylist()}
+    assert found > set(folder[1].images["image_id"].to_pylist())
+    assert (len(listed.files), len(found)) == (42, 41), "one file is a copy, and one no usable picture"
+    assert sorted(filter(None, listed.files["label"].to_pylist())).count("stripes") == 21
+
+
+@pytest.mark.slow
+def test_a_scan_from_an_object_store_records_what_one_from_the_folder_does(
+    bucket: Any, tiny_corpus: Path, folder: tuple[Plan, Catalogue], tmp_path: Path
+) -> None:
+    for path in tiny_corpus.rglob("*.*"):
+        bucket.upload_file(str(path), f"tiny/{path.relative_to(tiny_corpus)}")
+    plan, found = scanned("s3://corpus/tiny", tmp_path / "atlas")
+    same = [name for name in found.images.column_names if name not in {"modified_ns", "shard"}]
+    assert found.images.select(same).equals(folder[1].images.select(same))
+    assert peaks_by_id(plan) == peaks_by_id(folder[0])
+
+
+def test_a_password_in_an_address_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="holds a password") as refused:
+        list_corpus("s3://me:hidden@corpus/tiny")
+    assert "hidden" not in str(refused.value)
+
+
+def test_a_missing_bucket_is_named(bucket: Any) -> None:
+    with pytest.raises(CorpusError, match="s3://nowhere/tiny"):
+        list_corpus("s3://nowhere/tiny")

@@ -1,0 +1,121 @@
+"""Conditions on metadata: one filter for patches in every order, neighbours and images."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipelines.config import IndexConfig
+from pipelines.hot import metadata_columns
+from pipelines.index import index
+from schemas.errors import UsageError
+from schemas.geometry import Box
+from schemas.units import UnitId
+from schemas.web import PatchQuery
+from services.filters import Condition, Filter
+from services.subjects import Asked
+from services.units import patches
+from tests.corpora import pictures_of, write_tars
+
+UNIT = UnitId("_blocks.0", 3)
+
+
+@pytest.fixture(scope="module")
+def dated(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Asked:
+    """An atlas of 42 pictures from the years 2000 to 2041."""
+    folder = tmp_path_factory.mktemp("dated")
+    corpus = write_tars(folder / "corpus", pictures_of(tiny_corpus))
+    atlas = folder / "atlas"
+    config = IndexConfig(corpus=str(corpus), atlas=str(atlas), layers=(UNIT.layer,), batch_size=8, workers=1)
+    index(config, lambda _: None)
+    return Asked(atlas)
+
+
+def years(asked: Asked, ids: list[str]) -> list[int]:
+    names = [Path(asked.atlas.find_image(image_id)["path"]) for image_id in ids]
+    return [2000 + 21 * (name.parent.name == "shard-001.tar") + int(name.stem) for name in names]
+
+
+@pytest.mark.parametrize("order", ["desc", "asc", "random"])
+def test_patches_pass_the_same_filter_in_every_order(dated: Asked, order: str) -> None:
+    everything = {"limit": 100, "expand_duplicates": True, "order": order}
+    plain = patches(dated.atlas, UNIT, PatchQuery(**everything)).rows
+    found = patches(dated.atlas, UNIT, PatchQuery(where=("year>=2010", "year<2030"), **everything)).rows
+    wanted = [row.rank for row, year in zip(plain, years(dated, [row.image_id for row in plain]), strict=True)
+              if 2010 <= year < 2030]  # fmt: skip
+    assert len(wanted) >= 18
+    assert [row.rank for row in found] == wanted
+
+
+def test_a_random_order_goes_on_where_its_page_ended(dated: Asked) -> None:
+    whole = patches(dated.atlas, UNIT, PatchQuery(limit=12, order="random", seed=5, where=("year>2005",)))
+    first = patches(dated.atlas, UNIT, PatchQuery(limit=5, order="random", seed=5, where=("year>2005",)))
+    second = patches(
+        dated.atlas, UNIT, PatchQuery(limit=7, order="random", seed=5, where=("year>2005",), cursor=first.next)
+    )
+    assert [row.rank for row in [*first.rows, *second.rows]] == [row.rank for row in whole.rows]
+    other = patches(dated.atlas, UNIT, PatchQuery(limit=12, order="random", seed=6, where=("year>2005",)))
+    assert other.rows != whole.rows
+
+
+def test_neighbours_that_pass_are_the_nearest_of_those_and_the_answer_says_how_they_were_found(dated: Asked) -> None:
+    subject = dated.find(dated.atlas.catalogue.rows([0])[0]["image_id"])
+    plain = dated.neighbors(subject, limit=42)
+    found = dated.neighbors(subject, limit=5, passing=Filter(where=("year<2012",)))
+    old = [row for row, year in zip(plain.rows, years(dated, [r.image_id for r in plain.rows]), strict=True)
+           if year < 2012]  # fmt: skip
+    assert [(row.image_id, row.box) for row in found.rows] == [(row.image_id, row.box) for row in old[:5]]
+    assert found.search.exact
+    assert found.search.index == f"exact scan of the {len(old)} images that pass"
+    assert isinstance(found.rows[0].box, Box)
+
+
+def test_images_are_listed_by_label_and_metadata(dated: Asked) -> None:
+    rows = dated.atlas.image_list(Filter("stripes", ("year>=2000",)), None, 100)
+    assert {row["label"] for row in rows} == {"stripes"}
+    assert len(rows) == 20
+
+
+def test_an_unknown_column_is_refused_with_those_there_are(dated: Asked) -> None:
+    with pytest.raises(UsageError, match=r"no metadata column 'yaer'; there are year"):
+        patches(dated.atlas, UNIT, PatchQuery(where=("yaer=2010",)))
+
+
+@pytest.mark.parametrize(
+    ("condition", "values", "holds"),
+    [
+        ("n=2", pa.array([1, 2, None]), [False, True, False]),
+        ("n >= 1.5", pa.array([1, 2, None]), [False, True, False]),
+        ("n<-1e3", pa.array([-2000.0, 0.5, None]), [True, False, False]),
+        ("n=9007199254740993", pa.array([9007199254740993, 9007199254740992]), [True, False]),
+        ("n=a=b", pa.array(["a=b", "a", None], pa.large_string()), [True, False, False]),
+        ("n=true", pa.array([True, False, None]), [True, False, False]),
+    ],
+)
+def test_a_condition_holds_where_the_value_compares(condition: str, values: pa.Array, holds: list[bool]) -> None:
+    assert np.array_equal(Condition.parse(condition).holds(values), holds)
+
+
+@pytest.mark.parametrize(
+    ("condition", "values", "said"),
+    [
+        ("n=many", pa.array([1]), "holds numbers"),
+        ("n>=a", pa.array(["a"]), "only = compares"),
+        ("n=yes", pa.array([True]), "true or false"),
+        ("year", pa.array([1]), "is no condition"),
+        ("=3", pa.array([1]), "is no condition"),
+    ],
+)
+def test_a_condition_of_another_kind_than_its_column_is_refused(condition: str, values: pa.Array, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        Condition.parse(condition).holds(values)
+
+
+def test_metadata_columns_have_the_narrowest_type_that_holds_all_values() -> None:
+    documents = ['{"a":1,"b":1,"c":true,"d":"x"}', None, '{"a":2,"b":0.5,"d":7}']
+    found = metadata_columns(documents)
+    assert {name: str(column.type) for name, column in found.items()} == {
+        "a": "int64", "b": "double", "c": "bool", "d": "large_string",
+    }  # fmt: skip
+    assert found["d"].to_pylist() == ["x", None, "7"]

@@ -1,0 +1,117 @@
+"""The client of a running server: the tables and the errors of an atlas opened here."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+import unitscope
+from schemas.errors import AccessError, BusyError, NotFoundError, PictureError, UnitscopeError, UsageError
+from services.app import Settings, create_app
+from tests.services.conftest import key_file  # noqa: F401
+from unitscope.client import Client
+from unitscope.notebook import Notebook
+
+
+@pytest.fixture(scope="module")
+def address(tiny_atlas: Path) -> Iterator[str]:
+    """A server over the tiny atlas, on a port of its own."""
+    yield from running(Settings(atlases=(tiny_atlas,)))
+
+
+def running(settings: Settings) -> Iterator[str]:
+    server = uvicorn.Server(uvicorn.Config(create_app(settings), port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def client(address: str) -> Client:
+    return unitscope.Client(address)
+
+
+@pytest.fixture(scope="module")
+def notebook(tiny_atlas: Path) -> Notebook:
+    return unitscope.open_atlas(str(tiny_atlas))
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        lambda atlas: atlas.layers(),
+        lambda atlas: atlas.units("_blocks.5", "-maximum"),
+        lambda atlas: atlas.top("_blocks.5:3"),
+        lambda atlas: atlas.top(
+            "_blocks.5:3", 20, quantile=(0.1, 0.9), label="blobs", order="asc", expand_duplicates=True
+        ),
+        lambda atlas: atlas.labels("_blocks.5:3"),
+        lambda atlas: atlas.explain("blobs/001.jpg", layer="_blocks.0", k=5),
+        lambda atlas: atlas.neighbors("blobs/001.jpg", k=3, exact=True),
+        lambda atlas: atlas.neighbors("stripes/000.jpg", box=(10, 10, 80, 90)),
+    ],
+)  # fmt: skip
+def test_the_client_gives_the_tables_of_the_opened_atlas(question: Any, client: Client, notebook: Notebook) -> None:
+    assert question(client).equals(question(notebook))
+    assert question(client).num_rows > 0
+
+
+def test_long_tables_come_page_by_page(client: Client, notebook: Notebook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unitscope.client._MOST_ROWS", 100)
+    assert client.units("_blocks.15").equals(notebook.units("_blocks.15"))
+
+
+def test_a_picture_file_is_sent_to_the_server(client: Client, notebook: Notebook, tiny_corpus: Path) -> None:
+    file = str(tiny_corpus / "blobs" / "001.jpg")
+    assert client.neighbors(file).equals(notebook.neighbors(file))
+    with pytest.raises(PictureError):
+        client.explain(str(tiny_corpus / "notes.txt"))
+
+
+@pytest.mark.parametrize(
+    ("question", "kind"),
+    [
+        (lambda atlas: atlas.top("_blocks.5:999"), NotFoundError),
+        (lambda atlas: atlas.top("nowhere:1"), NotFoundError),
+        (lambda atlas: atlas.units("_blocks.5", "beauty"), UsageError),
+        (lambda atlas: atlas.explain("feedfacefeed"), NotFoundError),
+        (lambda atlas: atlas.neighbors("blobs/001.jpg", box=(0, 0, 900, 900)), UsageError),
+    ],
+)
+def test_refusals_are_the_errors_of_the_opened_atlas(
+    question: Any, kind: type[UnitscopeError], client: Client, notebook: Notebook
+) -> None:
+    with pytest.raises(kind) as here:
+        question(notebook)
+    with pytest.raises(kind) as there:
+        question(client)
+    assert str(there.value) == str(here.value)
+
+
+def test_a_path_that_is_not_in_the_corpus_is_named(client: Client) -> None:
+    with pytest.raises(NotFoundError, match=r"no image of this atlas has the path 'no/such.jpg'"):
+        client.explain("no/such.jpg")
+
+
+def test_a_server_with_keys_wants_one(tiny_atlas: Path, key_file: Path) -> None:  # noqa: F811
+    for address in running(Settings(atlases=(tiny_atlas,), key_file=key_file)):
+        with pytest.raises(AccessError, match="needs a key"):
+            unitscope.Client(address)
+        assert unitscope.Client(address, "reader-key", "tiny").layers().num_rows == 3
+        with pytest.raises(NotFoundError, match="there are tiny"):
+            unitscope.Client(address, "reader-key", "other")
+
+
+def test_no_server_is_said_so() -> None:
+    with pytest.raises(BusyError, match="is unitscope serve running"):
+        unitscope.Client("http://127.0.0.1:9")
+    with pytest.raises(UsageError, match="give http"):
+        unitscope.Client("atlas/")

@@ -1,0 +1,158 @@
+"""A running server in a notebook: the questions of `Notebook` over HTTP, every answer an Arrow table."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote, urlencode
+from urllib.request import Request, urlopen
+
+import pyarrow as pa
+
+from schemas.errors import (
+    AccessError,
+    BusyError,
+    ModelError,
+    NotFoundError,
+    OverloadError,
+    PictureError,
+    ScopeError,
+    TooLargeError,
+    UnitscopeError,
+    UsageError,
+    listing,
+)
+from schemas.units import UnitId
+
+_API = "/api/v1"
+_ID = re.compile(r"[0-9a-f]{6,64}")
+"""An image id or its first digits; all else is a path in the corpus."""
+_TIMEOUT_S = 60.0
+_MOST_ROWS = 1000
+"""On one page of the server; longer tables are fetched page by page."""
+_ERRORS = {
+    kind.http_status: kind
+    for kind in (
+        *(UsageError, PictureError, TooLargeError, AccessError, ScopeError),
+        *(NotFoundError, ModelError, BusyError, OverloadError),
+    )
+}
+
+
+class Client:
+    """Questions to one atlas of a server, with the methods and the tables of `unitscope.open_atlas`.
+
+    `url` is the server's address; where it serves several atlases, `atlas` names one. A server that asks for keys
+    needs `key`. What the server refuses is raised as the error that `open_atlas` would raise, with its words.
+    """
+
+    def __init__(self, url: str, key: str | None = None, atlas: str | None = None) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise UsageError(f"server {url!r} is no address; give http:// or https://")
+        self._url, self._key = url.rstrip("/"), key
+        rows = self._json("atlases")["rows"]
+        names = [row["name"] for row in rows]
+        if atlas is None and len(names) != 1:
+            raise UsageError(f"{url} serves {len(names)} atlases; name one: {listing(names) or 'there are none'}")
+        if atlas is not None and atlas not in names:
+            raise NotFoundError(f"atlas {atlas!r} is not served at {url}; there are {listing(names) or 'none'}")
+        self._summary = next(row for row in rows if atlas in (None, row["name"]))
+        self._atlas = f"atlases/{quote(self._summary['name'])}"
+
+    def layers(self) -> pa.Table:
+        """One row per recorded layer."""
+        return self._table(f"{self._atlas}/layers")
+
+    def units(self, layer: str, sort: str = "channel") -> pa.Table:
+        """One row of statistics per unit of a layer."""
+        return self._whole_table(f"{self._atlas}/layers/{quote(layer, safe='@')}/units", sort=sort)
+
+    def top(self, unit: str, k: int = 9, **query: Any) -> pa.Table:
+        """The patches that most excite a unit; further filters as in `schemas.web.PatchQuery`."""
+        band = query.pop("quantile", None)
+        duplicates = "expand" if query.pop("expand_duplicates", False) else None
+        quantile = None if band is None else f"{band[0]!r}..{band[1]!r}"
+        path = f"{self._atlas}/{_of(unit)}/patches"
+        return self._table(path, k=k, quantile=quantile, duplicates=duplicates, **query)
+
+    def labels(self, unit: str) -> pa.Table:
+        """Labels among a unit's first ranks, with lift."""
+        return self._table(f"{self._atlas}/{_of(unit)}/labels")
+
+    def explain(self, image: str, layer: str | None = None, k: int = 20) -> pa.Table:
+        """The units that an image excites most unusually, by percentile."""
+        return self._table(f"{self._subject(image)}/units", layer=layer, k=k)
+
+    def neighbors(
+        self, image: str, box: tuple[int, int, int, int] | None = None, k: int = 9, exact: bool = False
+    ) -> pa.Table:
+        """The images with the patch most similar to a box (top, left, bottom, right) of an image."""
+        text = None if box is None else ",".join(map(str, box))
+        return self._table(f"{self._subject(image)}/neighbors", box=text, k=k, exact=exact or None)
+
+    def __repr__(self) -> str:
+        about = self._summary
+        held = f"{about['images']} images × {about['units']} units of {about['model']}"
+        return f"<atlas {about['name']} at {self._url}: {held}>"
+
+    def _subject(self, image: str) -> str:
+        """Where the server answers about an image of the corpus by id or path, or about a picture file sent to it."""
+        file = Path(image)
+        if file.is_file():
+            kept = json.loads(self._ask(f"{_API}/{self._atlas}/uploads", file.read_bytes())[0])
+            return f"{self._atlas}/uploads/{kept['id']}"
+        if not _ID.fullmatch(image):
+            image = self._json(f"{self._atlas}/images", path=image)["rows"][0]["image_id"]
+        return f"{self._atlas}/images/{image}"
+
+    def _json(self, path: str, /, **query: Any) -> Any:
+        return json.loads(self._ask(_address(path, query))[0])
+
+    def _table(self, path: str, /, **query: Any) -> pa.Table:
+        """One page of rows."""
+        content, _ = self._ask(_address(f"{path}.arrow", query))
+        return pa.ipc.open_stream(content).read_all()
+
+    def _whole_table(self, path: str, /, **query: Any) -> pa.Table:
+        """All rows, page by page."""
+        parts, address = [], _address(f"{path}.arrow", {**query, "limit": _MOST_ROWS})
+        while address:
+            content, link = self._ask(address)
+            parts.append(pa.ipc.open_stream(content).read_all())
+            address = link.partition("<")[2].partition(">")[0]
+        return pa.concat_tables(parts)
+
+    def _ask(self, address: str, body: bytes | None = None) -> tuple[bytes, str]:
+        """The body of an answer and its Link; raises the error that its problem details name."""
+        headers = {} if body is None else {"Content-Type": "application/octet-stream"}
+        if self._key is not None:
+            headers["Authorization"] = f"Bearer {self._key}"
+        request = Request(self._url + address, body, headers)
+        try:
+            with urlopen(request, timeout=_TIMEOUT_S) as answer:
+                return answer.read(), answer.headers.get("Link", "")
+        except HTTPError as refusal:
+            raise _error_of(refusal) from None
+        except (URLError, TimeoutError) as failure:
+            reason = getattr(failure, "reason", failure)
+            raise BusyError(f"no server answers at {self._url}: {reason}; is unitscope serve running?") from None
+
+
+def _of(unit: str) -> str:
+    layer, channel = UnitId.parse(unit)
+    return f"layers/{quote(layer, safe='@')}/units/{channel}"
+
+
+def _address(path: str, query: dict[str, Any]) -> str:
+    given = {name: value for name, value in query.items() if value is not None}
+    return f"{_API}/{path}?{urlencode(given)}" if given else f"{_API}/{path}"
+
+
+def _error_of(refusal: HTTPError) -> UnitscopeError:
+    """The error of the tree with the answer's status, in the server's words."""
+    try:
+        detail = str(json.loads(refusal.read())["detail"])
+    except (ValueError, KeyError, TypeError):
+        return UnitscopeError(f"{refusal.url} answered {refusal.code} {refusal.reason}: is it a unitscope server?")
+    return _ERRORS.get(refusal.code, UnitscopeError)(detail)
