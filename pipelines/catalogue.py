@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.corpus import Listing
-from pipelines.duplicates import duplicate_groups
+from pipelines.duplicates import duplicate_names
 from schemas import tables
 from schemas.errors import CorpusError
 from schemas.manifest import Part, Receipt
@@ -48,11 +48,13 @@ def known_ids(receipts: Iterable[Receipt], atlas: Path) -> frozenset[str]:
     )
 
 
-def catalogue(listing: Listing, receipts: list[Receipt], atlas: Path) -> Catalogue:
+def catalogue(
+    listing: Listing, receipts: list[Receipt], atlas: Path, removed: frozenset[str] = frozenset()
+) -> Catalogue:
     """Join the listed files with what shards found in them; independent of how the corpus was cut into shards.
 
-    An image's path, label and metadata are those of its first file in order of paths, as the listing has them now.
-    Raises CorpusError if nothing is left.
+    An image's path, label and metadata are those of its first file in order of paths, as the listing has them now;
+    images whose ids were `removed` are left out. Raises CorpusError if nothing is left.
     """
     listed = _numbered(listing)
     files = _listed_rows(listed, [read_part(atlas, receipt.files) for receipt in receipts])
@@ -61,6 +63,10 @@ def catalogue(listing: Listing, receipts: list[Receipt], atlas: Path) -> Catalog
     if files.num_rows == 0:
         reasons = "; ".join(f"{row['path']}: {row['reason']}" for row in skipped.slice(0, 3).to_pylist())
         raise CorpusError(f"none of {len(listing.files)} files is a readable picture ({reasons})")
+    if removed:
+        files = files.filter(pc.invert(pc.is_in(files["image_id"], value_set=pa.array(sorted(removed)))))
+        if files.num_rows == 0:
+            raise CorpusError("every picture of the corpus was removed from this atlas; bring some back with --restore")
     scanned = pa.concat_tables(
         read_part(atlas, receipt.scanned).append_column(
             "shard", pa.array([receipt.shard] * receipt.forward_count, pa.string())
@@ -114,14 +120,13 @@ def _one_per_content(files: pa.Table, scanned: pa.Table) -> pa.Table:
     scanned = scanned.sort_by([("image_id", "ascending"), ("shard", "ascending")])
     position = pc.index_in(first["image_id"], value_set=scanned["image_id"])
     found = scanned.take(position)
-    groups = duplicate_groups(found["gradient_hash"].to_pylist(), found["tint"].to_pylist())
-    alone = np.bincount(groups, minlength=len(groups))[groups] == 1
-    group_ids = first["image_id"].take(pa.array(groups)).to_pylist()
     columns = {
         "image": pa.array(np.arange(len(starts), dtype=np.int32)),
         "other_paths": others("path"),
         "other_addresses": others("address"),
-        "duplicate_group": pa.array([None if a else g for a, g in zip(alone, group_ids, strict=True)], pa.string()),
+        "duplicate_group": duplicate_names(
+            first["image_id"], found["gradient_hash"].to_pylist(), found["tint"].to_pylist()
+        ),
         "shard_row": found["row"],
         **{name: first[name] for name in first.column_names if name in tables.IMAGES.names},
     }

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 MOST_FLIPPED_BITS = 10
@@ -30,6 +31,14 @@ def duplicate_groups(hashes: list[bytes], tints: list[bytes]) -> NDArray[np.int6
             root_a, root_b = _root(parent, a), _root(parent, b)
             parent[max(root_a, root_b)] = min(root_a, root_b)
     return np.array([_root(parent, position) for position in range(count)], dtype=np.int64)
+
+
+def duplicate_names(image_ids: pa.ChunkedArray, hashes: list[bytes], tints: list[bytes]) -> pa.Array:
+    """The name of each picture's group, which is the id of its first; null where a picture has no near duplicate."""
+    groups = duplicate_groups(hashes, tints)
+    alone = np.bincount(groups, minlength=len(groups))[groups] == 1
+    names = image_ids.take(pa.array(groups)).to_pylist()
+    return pa.array([None if a else name for a, name in zip(alone, names, strict=True)], pa.string())
 
 
 def _candidates(bits: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +23,8 @@ from pipelines.patches import EmbeddedLayer, build_patches
 from pipelines.plan import Plan, Progress, Report, make_plan
 from pipelines.scan import Scanner
 from pipelines.storage import locked, read_measured, remove_unfinished, write_model, write_table
+from pipelines.tombstones import present, removed_images
+from pipelines.versions import kept_version, seal
 from pipelines.vision.embedding import region_boxes
 from schemas import layout, tables
 from schemas.errors import AtlasError
@@ -42,7 +45,8 @@ def index(config: IndexConfig, report: Report) -> Manifest:
     """Bring the atlas up to date with the corpus and return its sealed manifest.
 
     Finished shards of an earlier, killed run are kept; files that were added since the last version cost their
-    own forwards only; a run with nothing to do changes nothing.
+    own forwards only; a run with nothing to do changes nothing. Images that were removed by hand stay out: a run that
+    has anything to do leaves no tombstone, one with nothing to do keeps them.
     """
     atlas = Path(config.atlas).absolute()
     corpus = list_corpus(config.corpus, config.limit)
@@ -52,17 +56,18 @@ def index(config: IndexConfig, report: Report) -> Manifest:
         key = plan.scan.atlas_key
         if read_measured(atlas, key) is None:
             write_model(atlas, layout.measured(key), MeasuredLayers(atlas_key=key, layers=list(plan.scan.layers)))
+        removed = frozenset(removed_images(plan.previous, atlas)["image_id"].to_pylist())
         if not plan.pending and plan.previous is not None:
-            found = catalogue(plan.listing, plan.finished, atlas)
-            if plan.previous.version == _version_name(key, found):
+            found = catalogue(plan.listing, plan.finished, atlas, removed)
+            if _holds(plan.previous, found, atlas):
                 return plan.previous
         with cluster.connected(config.address):
             workers = cluster.resources(config.workers, config.device)
             receipts = plan.finished + _scan(plan, workers, report)
-            found = catalogue(plan.listing, receipts, atlas)
-            if plan.previous is not None and plan.previous.version == _version_name(key, found):
+            found = catalogue(plan.listing, receipts, atlas, removed)
+            if plan.previous is not None and _holds(plan.previous, found, atlas):
                 return plan.previous
-            manifest = _commit(plan, found, receipts, workers, report)
+            manifest = commit(plan, found, receipts, workers, report)
         remove_unfinished(atlas)
         return manifest
 
@@ -84,16 +89,22 @@ def _scan(plan: Plan, workers: cluster.Resources, report: Report) -> list[Receip
     return receipts
 
 
-def _commit(
+def commit(
     plan: Plan,
     found: Catalogue,
     receipts: list[Receipt],
     workers: cluster.Resources,
     report: Report,
 ) -> Manifest:
-    """Write everything the version needs beside what earlier ones use, and the manifest last."""
+    """Write everything the version needs beside what earlier ones use, and the manifest last.
+
+    A version that was sealed before and is still there becomes the present one again as it is.
+    """
     atlas = plan.scan.atlas
     version = _version_name(plan.scan.atlas_key, found)
+    kept = kept_version(atlas, version)
+    if kept is not None:
+        return seal(atlas, kept.model_copy(update=_sealing(plan, found, receipts)))
     images = write_table(atlas, layout.images_of(version), found.images)
     skipped = write_table(atlas, layout.skipped_of(version), found.skipped)
     used = [receipt for receipt in receipts if receipt.forward_count]
@@ -105,34 +116,43 @@ def _commit(
     report(Progress("embed", 1, 1, "index"))
     manifest = Manifest(
         format_version=FORMAT_VERSION,
-        unitscope_version=installed_version("unitscope"),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
         atlas_key=plan.scan.atlas_key,
         version=version,
         model=plan.scan.model,
         preprocessing=plan.scan.preprocessing,
         precision=plan.config.precision,
         batch_size=plan.config.batch_size,
-        corpus=CorpusEntry(
-            root=plan.listing.root,
-            image_count=images.rows,
-            file_count=found.file_count,
-            skipped_count=skipped.rows,
-            ignored_count=plan.listing.ignored_count,
-            label_count=len(pc.unique(found.images["label"].drop_null())),
-        ),
         layers=layers,
         images=images,
         skipped=skipped,
         hot=build_hot(atlas, version, images, layers),
         patches=patches,
-        shards=receipts,
-        forward_count=sum(receipt.forward_count for receipt in receipts)
-        - sum(receipt.forward_count for receipt in plan.finished),
-        config=plan.config.model_dump(mode="json"),
+        **_sealing(plan, found, receipts),
     )
-    write_model(atlas, layout.MANIFEST, manifest)
-    return manifest
+    return seal(atlas, manifest)
+
+
+def _sealing(plan: Plan, found: Catalogue, receipts: list[Receipt]) -> dict[str, Any]:
+    """What a manifest says about the run that seals it."""
+    removed = plan.previous.removed if plan.previous else None
+    return {
+        "unitscope_version": installed_version("unitscope"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "corpus": CorpusEntry(
+            root=plan.listing.root,
+            image_count=found.images.num_rows,
+            file_count=found.file_count,
+            skipped_count=found.skipped.num_rows,
+            ignored_count=plan.listing.ignored_count,
+            label_count=len(pc.unique(found.images["label"].drop_null())),
+        ),
+        "shards": receipts,
+        "forward_count": sum(receipt.forward_count for receipt in receipts)
+        - sum(receipt.forward_count for receipt in plan.finished),
+        "config": plan.config.model_dump(mode="json"),
+        "removed": removed
+        and removed.model_copy(update={"stale": 0, "built": _version_name(plan.scan.atlas_key, found)}),
+    }
 
 
 def _rank(plan: Plan, ranking: RankPlan, workers: cluster.Resources, report: Report) -> list[LayerEntry]:
@@ -163,6 +183,14 @@ def _layer_entry(layer: LayerSpec, ranking: RankPlan, rows: list[dict[str, objec
     table = pa.Table.from_pylist(rows, schema=tables.UNITS)
     units = write_table(ranking.atlas, layout.units(layer.name, ranking.version), table)
     return LayerEntry(spec=layer, units=units, ranked=ranked)
+
+
+def _holds(previous: Manifest, found: Catalogue, atlas: Path) -> bool:
+    """Whether a version shows the images and skipped files that were found, tombstones or not."""
+    shown = previous.version
+    if previous.stale_count:
+        shown = _version_name(previous.atlas_key, present(previous, atlas))
+    return shown == _version_name(previous.atlas_key, found)
 
 
 def _version_name(key: str, found: Catalogue) -> str:

@@ -69,7 +69,8 @@ def write_catalog(atlases: Sequence[Path], target: Path) -> Part:
     """Write views over the sealed version of each atlas, in a schema of its name; the first without a schema too.
 
     Each has `images`, `skipped`, `layers`, `units`, `ranked` and the macros `top_patches(layer, unit, k)`,
-    `unit_histogram(layer, unit)` and `unit_labels(layer, unit)`. Raises NotFoundError for what is no atlas.
+    `unit_histogram(layer, unit)` and `unit_labels(layer, unit)`. Raises NotFoundError for what is no atlas,
+    UsageError for one whose tables still hold removed images.
     """
     sealed = {root.resolve(): _sealed(root) for root in atlases}
     names = [root.name for root in sealed]
@@ -92,6 +93,10 @@ def _sealed(root: Path) -> Manifest:
     manifest = read_manifest(root)
     if manifest is None:
         raise NotFoundError(f"{root} is no atlas; write one with unitscope index")
+    if manifest.stale_count:
+        raise UsageError(
+            f"the tables of {root} still hold {manifest.stale_count} removed images; run unitscope compact"
+        )
     return manifest
 
 

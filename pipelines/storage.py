@@ -110,7 +110,7 @@ def read_receipts(root: Path, atlas_key: str) -> list[Receipt]:
             receipt = Receipt.model_validate_json(path.read_text())
         except ValidationError:
             continue
-        if receipt.atlas_key == atlas_key and all(_present(root, part) for part in receipt.parts()):
+        if receipt.atlas_key == atlas_key and all(is_present(root, part) for part in receipt.parts()):
             receipts.append(receipt)
     return receipts
 
@@ -139,7 +139,8 @@ def remove_unfinished(root: Path) -> int:
     return len(leftovers)
 
 
-def _present(root: Path, part: Part) -> bool:
+def is_present(root: Path, part: Part) -> bool:
+    """Whether a part is there in its full size."""
     path = root / part.path
     return path.is_file() and path.stat().st_size == part.size_bytes
 

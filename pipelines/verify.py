@@ -2,7 +2,6 @@
 
 import hashlib
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +9,9 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.catalogue import read_part
 from pipelines.scan import Scanner, ScanPlan
 from pipelines.storage import read_manifest
+from pipelines.tombstones import present_images
 from pipelines.vision.preprocessing import prepare
 from pipelines.vision.reduction import Peaks
 from schemas.errors import CorpusError, ModelError, NotFoundError, PictureError
@@ -52,16 +51,16 @@ def verify(atlas: Path, sample: int, seed: int, corpus: str | Path | None = None
     manifest = read_manifest(atlas)
     if manifest is None:
         raise NotFoundError(f"{atlas} holds no sealed atlas; run unitscope index first")
-    parts = list(_parts(manifest))
+    parts = list(manifest.parts())
     faults = [fault for part in parts if (fault := _part_fault(atlas, part)) is not None]
     if faults:
         return Verdict(len(parts), 0, 0, 0.0, faults)
     root = manifest.corpus.root if corpus is None else str(corpus)
     try:
-        scanner = Scanner(_scan_plan(manifest, atlas, root, trust_code))
+        scanner = Scanner(scan_plan(manifest, atlas, root, trust_code))
     except ModelError as error:
         return Verdict(len(parts), 0, 0, 0.0, [Fault("model", manifest.model.spec, str(error))])
-    images = read_part(atlas, manifest.images)
+    images = present_images(manifest, atlas)
     chosen = sorted(random.Random(seed).sample(range(images.num_rows), min(sample, images.num_rows)))
     cell_count, largest_drift = 0, 0.0
     for number in chosen:
@@ -86,17 +85,6 @@ def verify(atlas: Path, sample: int, seed: int, corpus: str | Path | None = None
     return Verdict(len(parts), len(chosen), cell_count, largest_drift, faults)
 
 
-def _parts(manifest: Manifest) -> Iterator[Part]:
-    hot = manifest.hot
-    yield from (manifest.images, manifest.skipped, hot.database, hot.images, manifest.patches.vectors)
-    if manifest.patches.index is not None:
-        yield manifest.patches.index
-    for layer in manifest.layers:
-        yield from (layer.units, *layer.ranked)
-    for receipt in manifest.shards:
-        yield from receipt.parts()
-
-
 def _part_fault(atlas: Path, part: Part) -> Fault | None:
     try:
         with (atlas / part.path).open("rb") as file:
@@ -106,7 +94,8 @@ def _part_fault(atlas: Path, part: Part) -> Fault | None:
     return None if digest == part.sha256 else Fault("part", part.path, "its bytes are not those that were sealed")
 
 
-def _scan_plan(manifest: Manifest, atlas: Path, corpus: str, trust_code: bool) -> ScanPlan:
+def scan_plan(manifest: Manifest, atlas: Path, corpus: str, trust_code: bool = False) -> ScanPlan:
+    """How the images of a sealed atlas were scanned."""
     return ScanPlan(
         corpus=corpus,
         atlas=atlas,

@@ -4,7 +4,11 @@ Parts of a shard are named by the shard; parts of a sealed version end in the ve
 readers have open is never written to.
 """
 
+import re
+
 MANIFEST = "manifest.json"
+VERSIONS = "versions"
+"""Folder of the manifests of earlier versions."""
 LOCK = "index.lock"
 SHARD_FOLDERS = ("files", "images", "skipped", "peaks", "embeddings", "receipts")
 
@@ -69,3 +73,31 @@ def hot(version: str) -> str:
 
 def hot_images(version: str) -> str:
     return f"hot-images-{version}.arrow"
+
+
+def version(name: str) -> str:
+    """The manifest of an earlier version; the present one's is MANIFEST."""
+    return f"{VERSIONS}/{name}.json"
+
+
+def removed(digest: str) -> str:
+    return f"removed/{digest}.parquet"
+
+
+_NAME = "[0-9a-f]{16}"
+_PART = re.compile(
+    rf"(files|removed)/{_NAME}[.]parquet"
+    rf"|receipts/{_NAME}[.]json"
+    rf"|(images|skipped)/(shard|version)-{_NAME}[.]parquet"
+    rf"|(peaks|embeddings)/[^/]+/{_NAME}[.]parquet"
+    rf"|ranked/[^/]+/[0-9]{{5}}-{_NAME}[.]parquet"
+    rf"|units/[^/]+-{_NAME}[.]parquet"
+    rf"|patches/[^/]+/(vectors-{_NAME}[.]npy|index-{_NAME}[.]faiss)"
+    rf"|hot-{_NAME}[.]duckdb"
+    rf"|hot-images-{_NAME}[.]arrow"
+)
+
+
+def is_part(path: str) -> bool:
+    """Whether a path is one of those above that a manifest names, or a receipt."""
+    return _PART.fullmatch(path) is not None

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -137,6 +138,16 @@ class Hot(Entry):
     images: Part
 
 
+class Removed(Entry):
+    """Images that were taken out by hand: no answer shows them, and no index run takes them in again."""
+
+    table: Part
+    stale: int
+    """How many of them this version's images, ranks, statistics and vectors still hold: its tombstones."""
+    built: str
+    """The version whose tables this one reads."""
+
+
 class CorpusEntry(Entry):
     root: str
     image_count: int
@@ -169,6 +180,29 @@ class Manifest(Entry):
     """How many forwards this version's run needed: new images only."""
     config: dict[str, Any]
     """The configuration of the run that sealed this version."""
+    removed: Removed | None = None
+
+    @property
+    def built(self) -> str:
+        """The version whose tables this one reads: another one as long as there are tombstones."""
+        return self.removed.built if self.removed else self.version
+
+    @property
+    def stale_count(self) -> int:
+        """Removed images that ranks, percentiles and statistics of this version still count."""
+        return self.removed.stale if self.removed else 0
+
+    def parts(self) -> Iterator[Part]:
+        """Every file that this version needs, receipts left out."""
+        yield from (self.images, self.skipped, self.hot.database, self.hot.images, self.patches.vectors)
+        if self.patches.index is not None:
+            yield self.patches.index
+        if self.removed is not None:
+            yield self.removed.table
+        for layer in self.layers:
+            yield from (layer.units, *layer.ranked)
+        for receipt in self.shards:
+            yield from receipt.parts()
 
     def layer(self, name: str) -> LayerEntry | None:
         return next((entry for entry in self.layers if entry.spec.name == name), None)

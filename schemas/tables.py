@@ -88,6 +88,15 @@ IMAGES = pa.schema(
 )
 """One row per image of a sealed version, in order of its number."""
 
+REMOVED = pa.schema(
+    [
+        _ID,
+        _PATH,
+        _column("removed", pa.string(), "when it was removed, ISO 8601 in UTC"),
+    ]
+)
+"""One row per image that was taken out by hand, in order of ids."""
+
 _NUMBERED = {
     "path": _column("path", pa.large_string(), "name of the picture below the corpus root"),
     "address": _column("address", pa.large_string(), "where the picture's bytes are"),

@@ -62,6 +62,8 @@ class PatchPage(Answer):
     status: UnitStatus
     note: str | None
     """Why there are no or unusual patches, if so."""
+    stale_images: int = 0
+    """Removed images, shown nowhere, that these figures still count until the atlas is compacted."""
     rows: list[PatchRow]
     next: str | None
 
@@ -123,6 +125,8 @@ class ExplainRow:
 
 
 class ExplainPage(Answer):
+    stale_images: int = 0
+    """Removed images, shown nowhere, that these figures still count until the atlas is compacted."""
     rows: list[ExplainRow]
 
 
@@ -148,6 +152,8 @@ class UnitRow:
 
 class UnitPage(Answer):
     layer: str
+    stale_images: int = 0
+    """Removed images, shown nowhere, that these figures still count until the atlas is compacted."""
     rows: list[UnitRow]
     next: str | None
 
@@ -164,6 +170,8 @@ class LabelPage(Answer):
     unit: str
     ranks: int
     """Over how many first ranks the labels are counted."""
+    stale_images: int = 0
+    """Removed images, shown nowhere, that these figures still count until the atlas is compacted."""
     rows: list[LabelRow]
 
 
@@ -178,6 +186,8 @@ class Histogram(Answer):
 
     unit: str
     image_count: int
+    stale_images: int = 0
+    """Removed images, shown nowhere, that these figures still count until the atlas is compacted."""
     zero_count: int
     nonfinite_count: int
     edges: list[float]
@@ -259,11 +269,30 @@ class AtlasRow:
     layers: int
     units: int
     created: str
+    stale_images: int = 0
+    """Removed images, shown nowhere, that ranks, percentiles and statistics count until the atlas is compacted."""
 
 
 class AtlasPage(Answer):
     rows: list[AtlasRow]
     next: str | None = None
+
+
+@dataclass
+class VersionRow:
+    """A sealed version of an atlas."""
+
+    version: str
+    present: bool
+    created: str
+    images: int
+    removed: int
+    """Images that were taken out by hand."""
+    stale_images: int
+    size_bytes: int
+    """Of all parts that it names, shared with other versions or not."""
+    own_bytes: int
+    """Of the parts that no other version names."""
 
 
 class Version(Answer):

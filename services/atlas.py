@@ -10,11 +10,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipelines.originals import Originals
-from schemas import layout, tables
+from schemas import tables
 from schemas.errors import NotFoundError, listing
 from schemas.geometry import Location, Placement, Size
-from schemas.manifest import BLOCK_UNITS, LayerEntry, Manifest, parse_manifest
+from schemas.manifest import BLOCK_UNITS, LayerEntry
 from schemas.units import UnitId
+from schemas.versions import read_version
 from schemas.web import AtlasRow, ImageRow, LayerRow, SkippedRow
 from services.boxes import LayerBoxes
 from services.catalogue import Catalogue
@@ -37,17 +38,15 @@ class Statistics:
 
 
 class Atlas:
-    """One sealed version of an atlas. Raises NotFoundError if there is none, AtlasError if parts are missing.
+    """One sealed version of an atlas, the present one unless another is named; it stays as it is while newer ones are
+    sealed, until `gc` deletes its parts. Raises NotFoundError if there is none, AtlasError if parts are missing.
 
     A database statement that takes longer than `question_timeout_s` raises BusyError (None: as long as it takes).
     """
 
-    def __init__(self, root: str | Path, question_timeout_s: float | None = None) -> None:
+    def __init__(self, root: str | Path, question_timeout_s: float | None = None, version: str | None = None) -> None:
         self.root = Path(root)
-        path = self.root / layout.MANIFEST
-        if not path.is_file():
-            raise NotFoundError(f"{root} is no atlas: it has no {layout.MANIFEST}; write one with unitscope index")
-        self.manifest: Manifest = parse_manifest(path.read_text(errors="replace"), str(root))
+        self.manifest = read_version(self.root, version)
         self.name = self.root.resolve().name
         self.version = self.manifest.version
         self._database = Database(self.root, self.manifest.hot.database.path, question_timeout_s)
@@ -76,6 +75,7 @@ class Atlas:
             layers=len(manifest.layers),
             units=sum(entry.spec.units for entry in manifest.layers),
             created=manifest.created,
+            stale_images=manifest.stale_count,
         )
 
     # layers and units
@@ -140,9 +140,10 @@ class Atlas:
         return RankedUnit(self._database, part, self._positions[unit.layer], unit.channel)
 
     def first_images(self, layer: str, units: Sequence[int]) -> dict[int, Row]:
-        """For each of some units of a layer the image of rank 0."""
-        first = [self.ranked(UnitId(layer, unit)).at(["image"], np.zeros(1, np.int64))[0][0] for unit in units]
-        return dict(zip(units, self.catalogue.rows(first), strict=True))
+        """For each of some units of a layer the first image, where one is left."""
+        first = {unit: self._first_image(UnitId(layer, unit)) for unit in units}
+        left = {unit: image for unit, image in first.items() if image is not None}
+        return dict(zip(left, self.catalogue.rows(list(left.values())), strict=True))
 
     def locations(self, layer: str, channels: Sequence[int], image: Row) -> dict[int, Location]:
         """Where some units of a layer peak on one image of the corpus."""
@@ -211,6 +212,14 @@ class Atlas:
             crop=Location(image["crop_row"], image["crop_col"]),
             input=self.manifest.preprocessing.input,
         )
+
+    def _first_image(self, unit: UnitId) -> int | None:
+        present, ranked = self.catalogue.present, self.ranked(unit)
+        if present is None:
+            return int(ranked.at(["image"], np.zeros(1, np.int64))[0][0])
+        last = int(self.statistics(unit.layer).count[unit.channel]) - 1
+        left = (images[present.take(images)] for _, images in ranked.images(0, last))
+        return next((int(images[0]) for images in left if len(images)), None)
 
 
 def _arrays(units: pa.Table) -> Statistics:

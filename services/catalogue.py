@@ -15,6 +15,7 @@ from schemas.errors import AtlasError, NotFoundError, UsageError, listing
 from schemas.manifest import Manifest
 from services.database import Database, Row
 from services.filters import Condition, Filter, all_hold
+from services.tombstones import read_removed, regrouped
 
 _LEAST_DIGITS = 6
 
@@ -30,6 +31,11 @@ class Catalogue:
         except (OSError, pa.ArrowInvalid) as error:
             raise AtlasError(f"part {path} of atlas {root} is missing or damaged: {error}") from None
         self.label_codes, self.group_codes = self.column("label"), self.column("duplicate_group")
+        self.present: NDArray[np.bool_] | None = None
+        """Which images answers may show; None where that is all."""
+        if manifest.removed is not None and manifest.removed.stale:
+            self.present = self._numbered(read_removed(root, manifest.removed))
+            self.group_codes = regrouped(self.group_codes, self.present)
 
     def column(self, name: str) -> NDArray[Any]:
         """A column of whole numbers of all images, on the disk."""
@@ -44,7 +50,7 @@ class Catalogue:
             names_or_none = [*self._label_names, None]
             found["label"] = [names_or_none[code] for code in found["label"]]
         if "duplicate_group" in found:
-            groups = found["duplicate_group"]
+            groups = self.group_codes[numbers].tolist()
             found["duplicate_group"] = [None if code < 0 else self._id(code) for code in groups]
         return found
 
@@ -61,10 +67,11 @@ class Catalogue:
         numbers = self._numbers_at(reference)
         if not numbers and len(reference) >= _LEAST_DIGITS:
             first = self._position(reference)
-            numbers = [n for n in (first, first + 1) if n < len(self._images) and self._id(n).startswith(reference)]
+            last = self._position(f"{reference}~")
+            numbers = [n for n in range(first, last) if self.is_present(n)][:2]
         if not numbers:
             raise NotFoundError(
-                f"image {reference!r} is not among the {len(self._images)} of this atlas; "
+                f"image {reference!r} is not among the {self.count} of this atlas; "
                 "give its id, the first digits of it, or its path below the corpus root"
             )
         if len(numbers) > 1:
@@ -81,7 +88,8 @@ class Catalogue:
     def by_id(self, image_id: str) -> Row | None:
         """The image whose bytes have this digest, if it is in the atlas."""
         number = self._position(image_id)
-        return self.rows([number])[0] if number < len(self._images) and self._id(number) == image_id else None
+        known = number < len(self._images) and self._id(number) == image_id and self.is_present(number)
+        return self.rows([number])[0] if known else None
 
     def listed(self, passing: Filter, after: int | None, limit: int) -> list[Row]:
         """Images that pass in order of their numbers, from behind number `after` on."""
@@ -91,10 +99,23 @@ class Catalogue:
             return self.rows(range(first, min(first + limit, len(self._images))))
         return self.rows(first + np.flatnonzero(chosen[first:])[:limit])
 
+    @property
+    def count(self) -> int:
+        """Images that answers may show."""
+        return len(self._images) if self.present is None else int(self.present.sum())
+
+    def is_present(self, number: int) -> bool:
+        """Whether answers may show the image."""
+        return self.present is None or bool(self.present[number])
+
     def chosen(self, passing: Filter) -> NDArray[np.bool_] | None:
-        """Which images pass, None if all do; raises UsageError for a metadata column that there is not."""
+        """Which images that answers may show pass, None if all images do.
+
+        Raises UsageError for a metadata column that there is not.
+        """
+        present = [] if self.present is None else [self.present]
         labelled = [] if passing.label is None else [self.labelled(passing.label)]
-        return all_hold([*labelled, *map(self._where, passing.where)])
+        return all_hold([*present, *labelled, *map(self._where, passing.where)])
 
     @cached_property
     def metadata_names(self) -> list[str]:
@@ -111,7 +132,11 @@ class Catalogue:
 
     def labels(self) -> list[Row]:
         """All labels with the number of their images."""
-        return self._database.rows("SELECT label, image_count FROM labels ORDER BY label", [])
+        rows = self._database.rows("SELECT label, image_count FROM labels ORDER BY label", [])
+        if self.present is not None:
+            counts = np.bincount(self.label_codes[self.present & (self.label_codes >= 0)], minlength=len(rows)).tolist()
+            rows = [{**row, "image_count": count} for row, count in zip(rows, counts, strict=True)]
+        return rows
 
     def labelled(self, label: str) -> NDArray[np.bool_]:
         """Which images have the label."""
@@ -124,7 +149,17 @@ class Catalogue:
         return [row["label"] for row in self.labels()]
 
     def _numbers_at(self, path: str) -> list[int]:
-        return [row["image"] for row in self._database.rows("SELECT image FROM files WHERE path = ?", [path])]
+        rows = self._database.rows("SELECT image FROM files WHERE path = ?", [path])
+        return [row["image"] for row in rows if self.is_present(row["image"])]
+
+    def _numbered(self, removed: list[str]) -> NDArray[np.bool_]:
+        """All images but those with these ids, of which some may not be in this version."""
+        present = np.ones(len(self._images), bool)
+        for image_id in removed:
+            number = self._position(image_id)
+            if number < len(present) and self._id(number) == image_id:
+                present[number] = False
+        return present
 
     def _position(self, image_id: str) -> int:
         """How many ids come before this one."""

@@ -110,10 +110,11 @@ def explain(
         found = peaks.locations(name, channels)
         locations |= {(name, channel): location for channel, location in zip(channels, found, strict=True)}
     return ExplainPage(
+        stale_images=atlas.manifest.stale_count,
         rows=[
             _explain_row(atlas, placement, row, locations[row.layer, row.channel], percentiles[row.layer, row.channel])
             for row in shown
-        ]
+        ],
     )
 
 

@@ -20,6 +20,8 @@ _TUNED_FOR = 10
 """Images for which probes and short list were tuned."""
 _LEAST_SHARE = 0.1
 """If fewer images pass a filter they are searched one by one, for the index would find too few of them."""
+_LEAST_PRESENT = 0.5
+"""Share of images that must be left for the index to be asked: a filtered search of its lists starves with few."""
 _BLOCK_NUMBERS = 1 << 20
 """Numbers that an exact scan converts at a time: they stay in the processor's cache."""
 
@@ -30,23 +32,26 @@ class PatchVectors:
     """The pooled embeddings of an atlas, searched by cosine similarity; safe from any number of threads.
 
     An answer is the ids of the best patch of each of the nearest images, `image · regions + region`, with their
-    scores, best first; ties by ascending image.
+    scores, best first; ties by ascending image. Images that are not `present` (None: all are) are never among them.
     """
 
-    def __init__(self, root: Path, patches: PatchIndex) -> None:
+    def __init__(self, root: Path, patches: PatchIndex, present: NDArray[np.bool_] | None = None) -> None:
         self.root = root
         self.patches = patches
+        self._present = present
+        self.exact = patches.exact or (present is not None and bool(present.mean() < _LEAST_PRESENT))
+        """Whether every search is: without an index, or where its lists hold too few images that may be answered."""
 
     def best(self, query: Vector, limit: int, exact: bool = False) -> tuple[Sequence[float], Sequence[int]]:
         """The nearest images by the index, or exactly if there is none or `exact` is asked for."""
-        return self._exact(query, limit) if exact or self.patches.exact else self._indexed(query, limit)
+        return self._exact(query, limit) if exact or self.exact else self._indexed(query, limit)
 
     def best_of(
         self, chosen: NDArray[np.bool_], query: Vector, limit: int, exact: bool = False
     ) -> tuple[Sequence[float], Sequence[int], bool]:
         """The nearest of the chosen images, and whether they were found exactly: always, where few are chosen."""
         share = float(chosen.mean())
-        if not (exact or self.patches.exact) and share >= _LEAST_SHARE:
+        if not (exact or self.exact) and share >= _LEAST_SHARE:
             found = self._indexed(query, min(len(chosen), int(2 * limit / share)))
             passing = [(score, patch) for score, patch in zip(*found, strict=True) if chosen[patch // self._regions]]
             if len(passing) >= limit:
@@ -98,6 +103,9 @@ class PatchVectors:
         by_image = scores.reshape(-1, regions)
         region = by_image.argmax(axis=1)
         best = by_image.max(axis=1)
+        if images is None and self._present is not None:
+            best[~self._present] = -np.inf
+            limit = min(limit, int(self._present.sum()))
         order = np.argsort(-best, kind="stable")[:limit]
         numbers = order if images is None else images[order]
         return best[order].tolist(), (numbers * regions + region[order]).tolist()
@@ -122,10 +130,18 @@ class PatchVectors:
     def _asked(self, share: float) -> faiss.SearchParameters:
         """How this search probes, handed over with it: the index itself is never changed, so it needs no lock."""
         lists = faiss.extract_index_ivf(self._index).nlist
-        inner = faiss.SearchParametersIVF(nprobe=min(lists, round(self.patches.probes * share)))  # type: ignore[call-arg]
+        inner = faiss.SearchParametersIVF(nprobe=min(lists, round(self.patches.probes * share)), sel=self._selector)  # type: ignore[call-arg]
         if not isinstance(self._index, faiss.IndexPreTransform):
             return inner
         return faiss.SearchParametersPreTransform(index_params=inner)  # type: ignore[call-arg]
+
+    @cached_property
+    def _selector(self) -> faiss.IDSelector | None:
+        """Lets pass the patches of present images, one bit for each patch."""
+        if self._present is None:
+            return None
+        passes = np.repeat(self._present, len(self.patches.regions))
+        return faiss.IDSelectorBitmap(np.packbits(passes, bitorder="little"))  # type: ignore[call-arg, arg-type]
 
 
 class PatchSearch:
@@ -134,7 +150,7 @@ class PatchSearch:
     def __init__(self, atlas: Atlas) -> None:
         self.atlas = atlas
         self.patches = atlas.manifest.patches
-        self.vectors = PatchVectors(atlas.root, self.patches)
+        self.vectors = PatchVectors(atlas.root, self.patches, atlas.catalogue.present)
 
     def nearest(
         self, query: Vector, query_box: Box | None, limit: int = 9, exact: bool = False, passing: Filter = EVERY_IMAGE
@@ -144,9 +160,9 @@ class PatchSearch:
         Without `exact` a large atlas answers from its index, unless few images pass; it says so with the recall
         measured when built.
         """
-        chosen = self.atlas.catalogue.chosen(passing)
+        chosen = None if passing == EVERY_IMAGE else self.atlas.catalogue.chosen(passing)
         if chosen is None:
-            exact = exact or self.patches.exact
+            exact = exact or self.vectors.exact
             scores, ids = self.vectors.best(query, limit, exact)
         else:
             scores, ids, exact = self.vectors.best_of(chosen, query, limit, exact)
@@ -168,7 +184,7 @@ class PatchSearch:
             exact=exact,
             layer=self.patches.layer,
             index=scanned if exact else self.patches.factory,
-            vectors=self.patches.vectors.rows,
+            vectors=self.atlas.catalogue.count * len(self.patches.regions),
             recall_at_10=1.0 if exact else self.patches.recall_at_10,
         )
         return NeighborPage(query_box=query_box, rows=rows, search=info)

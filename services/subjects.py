@@ -41,8 +41,9 @@ class Asked:
         question_timeout_s: float | None = None,
         turn: Turn = nullcontext,
         trust_code: bool = False,
+        version: str | None = None,
     ) -> None:
-        self.atlas = Atlas(root, question_timeout_s)
+        self.atlas = Atlas(root, question_timeout_s, version)
         self._turn, self._trust_code = turn, trust_code
 
     @cached_property

@@ -39,9 +39,9 @@ def patches(atlas: Atlas, unit: UnitId, query: PatchQuery) -> PatchPage:
     """
     statistics = atlas.unit(unit)
     status, count = statistics["status"], statistics["image_count"]
-    note = status_note(statistics)
+    note, stale = status_note(statistics), atlas.manifest.stale_count
     if status == "dead" or count == 0:
-        return PatchPage(unit=str(unit), status=status, note=note, rows=[], next=None)
+        return PatchPage(unit=str(unit), status=status, note=note, stale_images=stale, rows=[], next=None)
     question = f"{atlas.version} {unit} {query.model_dump_json(exclude={'limit', 'cursor'})}"
     after = cursors.decode(query.cursor, question)
     exemplars = Exemplars(atlas, unit, query, rank_range(query.quantile, count))
@@ -51,6 +51,7 @@ def patches(atlas: Atlas, unit: UnitId, query: PatchQuery) -> PatchPage:
         unit=str(unit),
         status=status,
         note=note,
+        stale_images=stale,
         rows=exemplars.rows(ranks[: query.limit], count),
         next=cursors.encode(keys[query.limit - 1], question) if more else None,
     )
@@ -83,6 +84,7 @@ def histogram(atlas: Atlas, unit: UnitId, bins: int = tables.HISTOGRAM_BINS) -> 
     return Histogram(
         unit=str(unit),
         image_count=statistics["image_count"],
+        stale_images=atlas.manifest.stale_count,
         zero_count=statistics["zero_count"],
         nonfinite_count=statistics["nonfinite_count"],
         edges=edges.tolist(),
@@ -97,6 +99,7 @@ def labels(atlas: Atlas, unit: UnitId, limit: int = 20) -> LabelPage:
     return LabelPage(
         unit=str(unit),
         ranks=min(tables.TOP_LABEL_RANKS, statistics["image_count"]),
+        stale_images=atlas.manifest.stale_count,
         rows=[LabelRow(**row) for row in statistics["top_labels"][:limit]],
     )
 
@@ -128,7 +131,8 @@ def unit_page(
         pa.array(order[start : start + limit], pa.int64())
     )
     following = cursors.encode(start + limit, question) if start + limit < len(order) else None
-    return UnitPage(layer=layer, rows=[unit_row(layer, row) for row in page.to_pylist()], next=following)
+    rows = [unit_row(layer, row) for row in page.to_pylist()]
+    return UnitPage(layer=layer, stale_images=atlas.manifest.stale_count, rows=rows, next=following)
 
 
 def _sort_values(units: pa.Table, column: str) -> list[Any]:

@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 __all__ = ["Client", "open_atlas"]
 
 
-def open_atlas(path: str, trust_code: bool = False) -> "Notebook":
+def open_atlas(path: str, trust_code: bool = False, version: str | None = None) -> "Notebook":
     """An atlas whose answers are Arrow tables, with the same numbers as the command line and the API.
 
     Only with `trust_code` is a model of the owner's own code built, for questions about pictures from outside.
+    `version`: an earlier one, by its name or the beginning of it.
     """
     from unitscope.notebook import Notebook
 
-    return Notebook(path, trust_code)
+    return Notebook(path, trust_code, version)
 
 
 def __getattr__(name: str) -> Any:

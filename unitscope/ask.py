@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from unitscope.command import app, tell
-from unitscope.options import AtlasArgument, FormatOption, JsonFlag, TrustFlag, WhereOption
+from unitscope.command import app, tell, tell_stale
+from unitscope.options import AtlasArgument, FormatOption, JsonFlag, TrustFlag, VersionOption, WhereOption
 
 
 @app.command()
@@ -23,6 +23,7 @@ def top(
     style: FormatOption = "table",
     crops: Annotated[Path | None, typer.Option(help="write each patch as a PNG into this folder")] = None,
     sheet: Annotated[Path | None, typer.Option(help="write a contact sheet to this picture file")] = None,
+    version: VersionOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """The patches that most excite a unit."""
@@ -34,12 +35,13 @@ def top(
     from services.units import patches
     from unitscope.output import show_rows
 
-    opened = Atlas(atlas)
+    opened = Atlas(atlas, version=version)
     asked = UnitId.parse(unit)
     page = patches(opened, asked, patch_query(k, quantile, label, order, seed, duplicates, where=where or ()))
     show_rows(page.rows, PatchRow, "json" if as_json else style, page)
     if page.note:
         tell(f"{unit}: {page.note}")
+    tell_stale(page.stale_images)
     if crops is not None:
         crops.mkdir(parents=True, exist_ok=True)
         for row in page.rows:
@@ -59,6 +61,7 @@ def explain(
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="how many units")] = 20,
     trust_code: TrustFlag = False,
     style: FormatOption = "table",
+    version: VersionOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """The units that an image excites most unusually, by percentile over the corpus."""
@@ -66,9 +69,10 @@ def explain(
     from services.subjects import Asked
     from unitscope.output import show_rows
 
-    asked = Asked(atlas, trust_code=trust_code)
+    asked = Asked(atlas, trust_code=trust_code, version=version)
     page = asked.explain(asked.find(image), layer, k)
     show_rows(page.rows, ExplainRow, "json" if as_json else style, page)
+    tell_stale(page.stale_images)
 
 
 @app.command()
@@ -83,6 +87,7 @@ def neighbors(
     where: WhereOption = None,
     trust_code: TrustFlag = False,
     style: FormatOption = "table",
+    version: VersionOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """The nearest patches of the corpus, one per image."""
@@ -92,7 +97,7 @@ def neighbors(
     from services.subjects import Asked
     from unitscope.output import show_rows
 
-    asked = Asked(atlas, trust_code=trust_code)
+    asked = Asked(atlas, trust_code=trust_code, version=version)
     asked.layer_of_embedding(layer)
     passing = Filter(label, tuple(where or ()))
     page = asked.neighbors(asked.find(image), None if box is None else Box.parse(box), k, exact, passing)
@@ -109,6 +114,7 @@ def units(
     layer: Annotated[str, typer.Argument(help="a layer of the atlas")],
     sort: Annotated[str, typer.Option(help="a column; with a leading minus descending")] = "channel",
     style: FormatOption = "table",
+    version: VersionOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """One row per unit of a layer: status, maximum, mean, quantiles, active share, top label."""
@@ -117,6 +123,7 @@ def units(
     from services.units import unit_page
     from unitscope.output import show_rows
 
-    opened = Atlas(atlas)
+    opened = Atlas(atlas, version=version)
     page = unit_page(opened, layer, sort, limit=opened.layer(layer).spec.units)
     show_rows(page.rows, UnitRow, "json" if as_json else style, page)
+    tell_stale(page.stale_images)

@@ -17,3 +17,9 @@ app = typer.Typer(
 def tell(text: str) -> None:
     """Say something to the person: on stderr, never among the data."""
     sys.stderr.write(text + "\n")
+
+
+def tell_stale(count: int) -> None:
+    """Say that figures count removed images, if there are any."""
+    if count:
+        tell(f"ranks, percentiles and statistics still count {count} removed images; unitscope compact renews them")

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from unitscope.command import app, tell
+from unitscope.command import app, tell, tell_stale
 from unitscope.options import AtlasArgument, JsonFlag
 
 
@@ -48,5 +48,6 @@ def export(
     chosen = chosen_units(opened, [word for option in units or () for word in option.split(",") if word])
     written = write_bundle(opened, chosen, out, k) if style == "html" else write_tables(opened, chosen, out, style, k)
     show_facts({"folder": str(out), "units": written.units, "exemplars": written.exemplars}, as_json)
+    tell_stale(opened.manifest.stale_count)
     if style == "html":
         tell(f"open {out / 'index.html'}")

@@ -16,8 +16,8 @@ from services.units import labels, patches, unit_page
 class Notebook:
     """Questions to an opened atlas. Units are written `layer:channel`; images by id, path or picture file."""
 
-    def __init__(self, path: str, trust_code: bool = False) -> None:
-        self._asked = Asked(path, trust_code=trust_code)
+    def __init__(self, path: str, trust_code: bool = False, version: str | None = None) -> None:
+        self._asked = Asked(path, trust_code=trust_code, version=version)
         self.manifest = self._asked.atlas.manifest
 
     def layers(self) -> pa.Table:

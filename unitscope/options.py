@@ -11,6 +11,10 @@ LayersOption = Annotated[
     typer.Option("--layers", help="globs on module paths, by commas or repeated  [default: block outputs]"),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="print exactly one JSON document")]
+DryRunFlag = Annotated[bool, typer.Option("--dry-run", help="say what would be done, and do nothing")]
+VersionOption = Annotated[
+    str | None, typer.Option("--version", help="an earlier version, by its name or the beginning of it")
+]
 LatentsOption = Annotated[
     list[str] | None,
     typer.Option(metavar="LAYER=file:PATH.py:FACTORY", help="a dictionary's latents as units of LAYER.latents"),

@@ -161,6 +161,25 @@ def test_as_many_images_as_are_asked_for(search: PatchVectors) -> None:
     assert len({patch // REGIONS for patch in ids}) == 300
 
 
+@pytest.mark.parametrize("share", [0.7, 0.3])
+def test_images_that_were_removed_are_never_found(search: PatchVectors, share: float) -> None:
+    """Nor do others get lost: with few left the search is exact."""
+    present = np.random.default_rng(9).random(IMAGES) < share
+    left = PatchVectors(search.root, search.patches, present)
+    assert left.exact == (share < 0.5)
+    missed = 0
+    for patch in range(0, (IMAGES - 1) * REGIONS, 53):
+        query = np.asarray(search.stored[patch], np.float32)
+        found = [patch // REGIONS for patch in left.best(query, 10)[1]]
+        whole = [patch // REGIONS for patch in search.best(query, IMAGES, exact=True)[1]]
+        assert present[found].all()
+        assert len(set(found)) == 10
+        true = [image for image in whole if present[image]][:10]
+        missed += len(set(true) - set(found))
+    asked = 10 * len(range(0, (IMAGES - 1) * REGIONS, 53))
+    assert missed / asked <= (0 if left.exact else 0.05)
+
+
 def test_eight_clients_get_the_answers_of_one(search: PatchVectors) -> None:
     queries = [np.asarray(search.stored[patch], np.float32) for patch in range(0, 2000, 10)]
     alone = [search.best(query, 9) for query in queries]

@@ -5,12 +5,19 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+from pipelines.storage import write_model, write_table
+from pipelines.upkeep import remove
 from pipelines.verify import verify
 from schemas.errors import AtlasError, FormatError
 from services.atlas import Atlas
 from tests.tables import manifest_of
+from unitscope.cli import app
 
 
 @pytest.fixture
@@ -41,6 +48,46 @@ def test_a_missing_part_is_found(copied: tuple[Path, Path]) -> None:
     atlas, corpus = copied
     (atlas / manifest_of(atlas).layers[0].units.path).unlink()
     assert [fault.kind for fault in verify(atlas, 2, 0, corpus).faults] == ["part"]
+
+
+def test_one_flipped_byte_in_any_part_is_found(copied: tuple[Path, Path]) -> None:
+    atlas, corpus = copied
+    remove(atlas, ["blobs/003.jpg"])
+    named = [part.path for part in manifest_of(atlas).parts()]
+    assert len({path.split("/")[0].split("-")[0] for path in named}) == 10, "of every kind that there is"
+    flipped = named[::3] if len(named) > 120 else named
+    for path in flipped:
+        data = bytearray((atlas / path).read_bytes())
+        data[len(data) // 2] ^= 1
+        (atlas / path).write_bytes(data)
+    assert {fault.where for fault in verify(atlas, 2, 0, corpus).faults} == set(flipped)
+
+
+def test_a_row_that_drifted_is_found_though_its_part_is_as_it_was_sealed(copied: tuple[Path, Path]) -> None:
+    """As other hardware, or another version of a library, would let it drift."""
+    atlas, corpus = copied
+    manifest = manifest_of(atlas)
+    receipt = manifest.shards[0]
+    table = pq.read_table(atlas / receipt.peaks["_blocks.5"].path, partitioning=None)
+    drifted = table["activation"].to_numpy().copy()
+    drifted[: receipt.forward_count] *= np.float32(1.001)
+    columns = [pa.array(drifted) if name == "activation" else table[name] for name in table.column_names]
+    part = write_table(atlas, receipt.peaks["_blocks.5"].path, pa.table(columns, schema=table.schema))
+    shards = [receipt.model_copy(update={"peaks": {**receipt.peaks, "_blocks.5": part}}), *manifest.shards[1:]]
+    write_model(atlas, "manifest.json", manifest.model_copy(update={"shards": shards}))
+    verdict = verify(atlas, 6, 0, corpus)
+    assert {fault.kind for fault in verdict.faults} == {"activation"}
+    assert all(fault.where.startswith("_blocks.5:0 on ") for fault in verdict.faults)
+    assert verdict.largest_drift == pytest.approx(1e-3, rel=0.5)
+
+
+def test_faults_are_named_with_exit_code_4(copied: tuple[Path, Path]) -> None:
+    atlas, corpus = copied
+    part = manifest_of(atlas).layers[1].units.path
+    (atlas / part).unlink()
+    done = CliRunner().invoke(app, ["verify", str(atlas), "--corpus", str(corpus), "--sample", "0"])
+    assert done.exit_code == 4
+    assert f"part  {part}: cannot be read: No such file or directory" in done.stdout
 
 
 def test_edited_and_missing_pictures_are_found(copied: tuple[Path, Path]) -> None:

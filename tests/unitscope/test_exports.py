@@ -18,6 +18,7 @@ from starlette.testclient import TestClient
 
 import unitscope
 from pipelines.sql_views import write_catalog
+from pipelines.upkeep import compact, remove
 from schemas.errors import NotFoundError, UsageError
 from schemas.units import UnitId
 from services.app import Settings, create_app
@@ -154,3 +155,25 @@ def test_the_bundle_shows_the_patches_and_figures_of_the_served_pages(bundle: Pa
     assert Image.open(own.resolve()).format == "JPEG"
     figures = [word for word in served.text.split() if word[0].isdigit() and "." in word]
     assert set(figures) <= set(elements.text.split())
+
+
+def test_removed_images_are_in_no_export_and_in_no_catalog(tiny_atlas: Path, tmp_path: Path) -> None:
+    """Views read the tables as they are, so a catalog waits until these hold no removed image."""
+    atlas = shutil.copytree(tiny_atlas, tmp_path / "atlas")
+    first, *others = unitscope.open_atlas(str(atlas)).top(UNITS[1], k=10)["image_id"].to_pylist()
+    remove(atlas, [first])
+    done = invoke("export", atlas, "--out", tmp_path / "out", "--units", UNITS[1])
+    assert pq.read_table(tmp_path / "out" / "exemplars.parquet")["image_id"].to_pylist() == others
+    assert "still count 1 removed images" in done.stderr
+    write_bundle(Atlas(atlas), [UnitId.parse(UNITS[1])], tmp_path / "pages")
+    pages = "".join(path.read_text() for path in (tmp_path / "pages").rglob("*.html"))
+    assert first not in pages
+    assert "statistics still count 1 removed image" in pages
+    with pytest.raises(UsageError, match="atlas still hold 1 removed images; run unitscope compact"):
+        write_catalog([atlas], tmp_path / "catalog.duckdb")
+    compact(atlas, 1, lambda _: None)
+    write_catalog([atlas], tmp_path / "catalog.duckdb")
+    layer, _, channel = UNITS[1].rpartition(":")
+    with duckdb.connect(tmp_path / "catalog.duckdb") as database:
+        top = f"SELECT image_id FROM top_patches('{layer}', {channel}, 9)"
+        assert [image_id for (image_id,) in database.execute(top).fetchall()] == others

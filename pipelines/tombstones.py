@@ -1,0 +1,102 @@
+"""Images that were taken out by hand: which they are, and what an atlas is without them."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.catalogue import Catalogue, read_part
+from pipelines.duplicates import duplicate_names
+from pipelines.storage import write_table
+from schemas import layout, tables
+from schemas.manifest import CorpusEntry, Manifest, Part
+
+
+def removed_images(manifest: Manifest | None, atlas: Path) -> pa.Table:
+    """The images that are out, in order of ids."""
+    removed = manifest.removed if manifest else None
+    return tables.REMOVED.empty_table() if removed is None else read_part(atlas, removed.table)
+
+
+def without(images: pa.Table, removed: pa.Table) -> pa.Table:
+    """Rows of images or files whose image is not among the removed."""
+    if removed.num_rows == 0:
+        return images
+    return images.filter(pc.invert(pc.is_in(images["image_id"], value_set=removed["image_id"].combine_chunks())))
+
+
+def present_images(manifest: Manifest, atlas: Path) -> pa.Table:
+    """The rows of the images table that are no tombstones, with the numbers that they have there."""
+    return without(read_part(atlas, manifest.images), removed_images(manifest, atlas))
+
+
+def present(manifest: Manifest, atlas: Path) -> Catalogue:
+    """What an index run over the remaining files would find: images numbered and grouped anew.
+
+    Reads the images table and what shards hold about theirs, some 400 bytes of memory an image; no picture.
+    """
+    images = present_images(manifest, atlas)
+    sketches = pa.concat_tables(
+        read_part(atlas, receipt.scanned, ["row", "gradient_hash", "tint"]).append_column(
+            "shard", pa.array([receipt.shard] * receipt.forward_count, pa.string())
+        )
+        for receipt in manifest.shards
+    )
+    where = images.select(["image", "shard", "shard_row"])
+    found = where.join(sketches, keys=["shard", "shard_row"], right_keys=["shard", "row"]).sort_by("image")
+    renewed = {
+        "image": pa.array(np.arange(images.num_rows, dtype=np.int32)),
+        "duplicate_group": duplicate_names(
+            images["image_id"], found["gradient_hash"].to_pylist(), found["tint"].to_pylist()
+        ),
+    }
+    columns = [renewed.get(name, images[name]) for name in tables.IMAGES.names]
+    return Catalogue(
+        pa.table(columns, names=tables.IMAGES.names).cast(tables.IMAGES),
+        read_part(atlas, manifest.skipped),
+        file_count(images),
+    )
+
+
+def file_count(images: pa.Table) -> int:
+    """How many files of the corpus the images have."""
+    return int(images.num_rows) + len(pc.list_flatten(images["other_paths"]))
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What of a manifest changes when other images are out."""
+
+    version: str
+    corpus: CorpusEntry
+    stale: int
+
+
+def outlined(manifest: Manifest, atlas: Path, removed: pa.Table) -> Outline:
+    """How a version that reads the same tables counts if these images are out.
+
+    Without tombstones it has the name of the version whose tables it reads.
+    """
+    images = read_part(atlas, manifest.images, ["image_id", "other_paths", "label"])
+    left = without(images, removed)
+    held = pc.is_in(removed["image_id"], value_set=images["image_id"].combine_chunks())
+    stale = removed.filter(held)["image_id"].to_pylist()
+    counts = {
+        "image_count": left.num_rows,
+        "file_count": file_count(left),
+        "label_count": len(pc.unique(left["label"].drop_null())),
+    }
+    version = _digest(manifest.built, *stale) if stale else manifest.built
+    return Outline(version, manifest.corpus.model_copy(update=counts), len(stale))
+
+
+def write_removed(atlas: Path, removed: pa.Table) -> Part:
+    """Write the table of removed images; the same images have the same path."""
+    return write_table(atlas, layout.removed(_digest(*removed["image_id"].to_pylist())), removed)
+
+
+def _digest(*names: str) -> str:
+    return hashlib.sha256(" ".join(names).encode()).hexdigest()[:16]
