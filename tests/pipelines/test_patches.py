@@ -180,6 +180,27 @@ def test_images_that_were_removed_are_never_found(search: PatchVectors, share: f
     assert missed / asked <= (0 if left.exact else 0.05)
 
 
+@pytest.mark.parametrize("share", [0.5, 0.05])
+def test_a_filter_chooses_among_the_images_that_are_left(search: PatchVectors, share: float) -> None:
+    random = np.random.default_rng(10)
+    present = random.random(IMAGES) < 0.7
+    chosen = present & (random.random(IMAGES) < share)
+    left = PatchVectors(search.root, search.patches, present)
+    patches, missed = range(0, (IMAGES - 1) * REGIONS, 53), 0
+    for patch in patches:
+        query = np.asarray(search.stored[patch], np.float32)
+        _, found, exact = left.best_of(chosen, query, 10)
+        whole = [patch // REGIONS for patch in search.best(query, IMAGES, exact=True)[1]]
+        true = [image for image in whole if chosen[image]][:10]
+        images = [patch // REGIONS for patch in found]
+        assert chosen[images].all()
+        assert len(set(images)) == 10
+        assert not exact or images == true
+        assert exact or share == 0.5
+        missed += len(set(true) - set(images))
+    assert missed / (10 * len(patches)) <= 0.05
+
+
 def test_eight_clients_get_the_answers_of_one(search: PatchVectors) -> None:
     queries = [np.asarray(search.stored[patch], np.float32) for patch in range(0, 2000, 10)]
     alone = [search.best(query, 9) for query in queries]
