@@ -20,6 +20,12 @@ Result = TypeVar("Result")
 
 _RETRIES = 20
 """How often an item runs again whose worker or node died."""
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_grpc_client_keepalive_time_ms": "10000",
+    "RAY_grpc_client_keepalive_timeout_ms": "10000",
+}
+"""Of Ray where nothing else is set. A node that hangs answers nothing: by default a request to it waits seven minutes."""
 _LOOK_EVERY_S = 2.0
 """How often a run looks for nodes that joined."""
 
@@ -56,7 +62,8 @@ def connected(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
         options["include_dashboard"] = False

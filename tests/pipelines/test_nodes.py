@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -31,17 +30,15 @@ class Nodes:
         token = folder / "token"
         token.write_text("0123456789abcdef" * 4)
         self.environment = {**os.environ, **SOON_DEAD, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
-        self._started: list[subprocess.Popen[bytes]] = []
+        self._started: list[subprocess.Popen[str]] = []
         self._start("--head", "--port", str(PORT), "--num-cpus", "0", "--include-dashboard=false")
-        while socket.socket().connect_ex(("127.0.0.1", PORT)):
-            time.sleep(0.1)
 
-    def add(self) -> subprocess.Popen[bytes]:
+    def add(self) -> subprocess.Popen[str]:
         """A node that joins, with an address of its own: runs attach to the head, which has their address."""
         own = f"127.0.0.{len(self._started) + 1}"
         return self._start("--address", f"127.0.0.1:{PORT}", "--num-cpus", "1", "--node-ip-address", own)
 
-    def signal(self, node: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    def signal(self, node: subprocess.Popen[str], number: signal.Signals) -> None:
         """Send a signal to all processes of a node."""
         for process in (psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)):
             with suppress(psutil.NoSuchProcess):
@@ -55,11 +52,16 @@ class Nodes:
                 self.signal(node, signal.SIGKILL)
             node.wait()
 
-    def _start(self, *options: str) -> subprocess.Popen[bytes]:
+    def _start(self, *options: str) -> subprocess.Popen[str]:
+        """Start one and wait for it: two that start at once may choose the same port."""
         command = [str(Path(sys.executable).with_name("ray")), "start", *options, "--block"]
-        silent = subprocess.DEVNULL
-        self._started.append(subprocess.Popen(command, env=self.environment, stdout=silent, stderr=silent))
-        return self._started[-1]
+        node = subprocess.Popen(
+            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        self._started.append(node)
+        assert node.stdout is not None
+        assert any("Ray runtime started" in line for line in node.stdout), "the node ended before it started"
+        return node
 
 
 @pytest.fixture
@@ -83,7 +85,7 @@ def test_a_run_survives_a_killed_and_a_paused_node_and_goes_on_with_one_that_joi
     nodes.signal(paused, signal.SIGSTOP)
     before = len(finished(atlas))
     nodes.add()
-    _, talk = run.communicate(timeout=120)
+    _, talk = run.communicate(timeout=240)
     assert run.returncode == 0, talk
     assert before < len(finished(atlas)), "nothing was left for the node that joined"
     workers = [json.loads(line)["nodes"] for line in talk.splitlines() if '"scan"' in line][-1]

@@ -38,7 +38,8 @@ def test_a_full_disk_says_what_would_do(tmp_path: Path, writer: str) -> None:
 def test_a_part_knows_its_rows_size_and_digest(tmp_path: Path) -> None:
     import hashlib
 
-    table = pa.table({"path": ["a"], "size_bytes": [1], "modified_ns": [2], "reason": ["r"]}, schema=tables.SKIPPED)
+    row = {"path": "a", "file_bytes": 1, "modified_ns": 2, "size_bytes": 1, "reason": "r"}
+    table = pa.Table.from_pylist([row], tables.SKIPPED)
     part = write_table(tmp_path, "skipped/x.parquet", table)
     data = (tmp_path / part.path).read_bytes()
     assert (part.rows, part.size_bytes, part.sha256) == (1, len(data), hashlib.sha256(data).hexdigest())
