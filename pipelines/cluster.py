@@ -25,7 +25,7 @@ _SETTINGS = {
     "RAY_grpc_client_keepalive_time_ms": "10000",
     "RAY_grpc_client_keepalive_timeout_ms": "10000",
 }
-"""Of Ray where nothing else is set. A node that hangs answers nothing: by default a request to it waits seven minutes."""
+"""Of Ray, unless set otherwise. To a node that hangs, a request would wait for seven minutes by default."""
 _LOOK_EVERY_S = 2.0
 """How often a run looks for nodes that joined."""
 
