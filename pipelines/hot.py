@@ -21,10 +21,10 @@ def build_hot(atlas: Path, version: str, images: Part, layers: Sequence[LayerEnt
 
     def write_database(file: Path) -> None:
         with duckdb.connect(os.fspath(file)) as database:
-            database.execute("CREATE TABLE images AS SELECT image, label FROM read_parquet(?) ORDER BY image", [source])
             database.execute(
-                "CREATE TABLE labels AS SELECT label, count(*) AS image_count FROM images "
-                "WHERE label IS NOT NULL GROUP BY label ORDER BY label"
+                "CREATE TABLE labels AS SELECT label, count(*) AS image_count FROM read_parquet(?) "
+                "WHERE label IS NOT NULL GROUP BY label ORDER BY label",
+                [source],
             )
             database.execute(
                 "CREATE TABLE files AS SELECT path, image FROM read_parquet($1) "

@@ -23,8 +23,6 @@ from schemas import tables
 from schemas.errors import NotFoundError, UsageError
 from schemas.manifest import Manifest, Removed
 
-LEAST_DIGITS = 6
-
 
 @dataclass(frozen=True)
 class NamedImage:
@@ -148,13 +146,13 @@ def _rows_of(images: pa.Table, references: Sequence[str], where: str) -> list[in
 
 def _row_beginning(ids: pa.ChunkedArray, reference: str, where: str) -> int:
     """The only row whose id begins so."""
-    begins = pc.starts_with(ids, reference).to_numpy() & (len(reference) >= LEAST_DIGITS)
+    begins = pc.starts_with(ids, reference).to_numpy() & (len(reference) >= tables.LEAST_ID_DIGITS)
     rows = np.flatnonzero(begins)
     if len(rows) > 1:
         raise UsageError(f"several images begin with {reference!r}; give more digits")
     if not len(rows):
         raise NotFoundError(
-            f"image {reference!r} is not {where}; give its id, at least {LEAST_DIGITS} first digits of it, or its "
-            "path below the corpus root"
+            f"image {reference!r} is not {where}; give its id, at least {tables.LEAST_ID_DIGITS} first digits of it, "
+            "or its path below the corpus root"
         )
     return int(rows[0])

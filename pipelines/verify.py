@@ -10,11 +10,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.scan import Scanner, ScanPlan
-from pipelines.storage import read_manifest
 from pipelines.tombstones import present_images
+from pipelines.versions import present_version
 from pipelines.vision.preprocessing import prepare
 from pipelines.vision.reduction import Peaks
-from schemas.errors import CorpusError, ModelError, NotFoundError, PictureError
+from schemas.errors import CorpusError, ModelError, PictureError
 from schemas.geometry import Location
 from schemas.manifest import LayerEntry, Manifest, Part
 
@@ -48,9 +48,7 @@ def verify(atlas: Path, sample: int, seed: int, corpus: str | Path | None = None
     Faults: a missing or changed part, a missing or edited picture, weights of another model, an activation
     that drifted, a peak at another location although no other value comes near it.
     """
-    manifest = read_manifest(atlas)
-    if manifest is None:
-        raise NotFoundError(f"{atlas} holds no sealed atlas; run unitscope index first")
+    manifest = present_version(atlas)
     parts = list(manifest.parts())
     faults = [fault for part in parts if (fault := _part_fault(atlas, part)) is not None]
     if faults:

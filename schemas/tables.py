@@ -26,6 +26,9 @@ def _column(name: str, kind: pa.DataType, about: str, nullable: bool = False) ->
     return pa.field(name, kind, nullable=nullable, metadata={"about": about})
 
 
+LEAST_ID_DIGITS = 6
+"""So many first digits of an image's id may stand for it, where no other image begins so."""
+
 _ID = _column("image_id", pa.string(), "SHA-256 of the image's bytes, hexadecimal")
 _PATH = _column("path", pa.string(), "name of the picture below the corpus root: file, file/member or file/row")
 _ADDRESS = _column("address", pa.string(), "where the picture's bytes are, as schemas.addresses writes it")

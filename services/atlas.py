@@ -51,7 +51,7 @@ class Atlas:
         self.version = self.manifest.version
         self._database = Database(self.root, self.manifest.hot.database.path, question_timeout_s)
         self._parts = Parts(self.root)
-        self.catalogue = Catalogue(self.root, self.manifest, self._database)
+        self.catalogue = Catalogue(self.root, self._parts, self.manifest, self._database)
         self._peaks = ScannedPeaks(self._parts, self.manifest)
         self._positions = {entry.spec.name: position for position, entry in enumerate(self.manifest.layers)}
         self._units: dict[str, pa.Table] = {}

@@ -15,15 +15,14 @@ from schemas.errors import AtlasError, NotFoundError, UsageError, listing
 from schemas.manifest import Manifest
 from services.database import Database, Row
 from services.filters import Condition, Filter, all_hold
-from services.tombstones import read_removed, regrouped
-
-_LEAST_DIGITS = 6
+from services.parts import Parts
+from services.tombstones import regrouped
 
 
 class Catalogue:
     """Rows of the images table. An image's number is the position of its id, so ids are found by bisection."""
 
-    def __init__(self, root: Path, manifest: Manifest, database: Database) -> None:
+    def __init__(self, root: Path, parts: Parts, manifest: Manifest, database: Database) -> None:
         self._database = database
         path = manifest.hot.images.path
         try:
@@ -34,7 +33,7 @@ class Catalogue:
         self.present: NDArray[np.bool_] | None = None
         """Which images answers may show; None where that is all."""
         if manifest.removed is not None and manifest.removed.stale:
-            self.present = self._numbered(read_removed(root, manifest.removed))
+            self.present = self._numbered(parts.read(manifest.removed.table.path)["image_id"].to_pylist())
             self.group_codes = regrouped(self.group_codes, self.present)
 
     def column(self, name: str) -> NDArray[Any]:
@@ -65,7 +64,7 @@ class Catalogue:
         Raises NotFoundError if there is none, UsageError if several begin so.
         """
         numbers = self._numbers_at(reference)
-        if not numbers and len(reference) >= _LEAST_DIGITS:
+        if not numbers and len(reference) >= tables.LEAST_ID_DIGITS:
             first = self._position(reference)
             last = self._position(f"{reference}~")
             numbers = [n for n in range(first, last) if self.is_present(n)][:2]

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -99,7 +99,7 @@ def finished(atlas: Path) -> list[Path]:
     return list((atlas / "receipts").glob("*.json"))
 
 
-def wait_for(true: object, run: subprocess.Popen[str]) -> None:
-    while not true():  # type: ignore[operator]
+def wait_for(true: Callable[[], bool], run: subprocess.Popen[str]) -> None:
+    while not true():
         assert run.poll() is None, run.communicate()[1]
         time.sleep(0.05)
