@@ -3,15 +3,19 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_FLAGS ?=
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 BENCH := OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks
 
-.PHONY: demo test lint bench bench-large clean
+.PHONY: demo test test-long lint bench bench-large clean
 
 demo: $(VENV)/ready          ## build an atlas of packaged photographs, look at it, serve it
 	$(BIN)/unitscope demo $(DEMO_FLAGS)
 
-test: lint                   ## everything that CI checks
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+test: lint                   ## linters, types, import contracts, and all tests but the longest
+	$(TESTS) -m "not long"
+
+test-long: $(VENV)/ready     ## every family of models, ten of each fault of a cluster; CI runs it too
+	$(TESTS) -m long
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

@@ -15,7 +15,9 @@ from services.atlas import Atlas
 from tests.conftest import TINY_LAYERS
 from tests.tables import contents, difference
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+OFTEN = pytest.mark.parametrize("times", [2, pytest.param(10, marks=pytest.mark.long)])
 
 
 def command(corpus: Path, atlas: Path) -> list[str]:
@@ -32,13 +34,16 @@ def reaches_scan(process: subprocess.Popen[str]) -> bool:
     return any('"scan"' in line for line in process.stderr)
 
 
-def test_driver_killed_five_times_resumes_to_the_same_rows(tiny_corpus: Path, tiny_atlas: Path, tmp_path: Path) -> None:
+@OFTEN
+def test_a_killed_driver_resumes_to_the_same_rows(
+    times: int, tiny_corpus: Path, tiny_atlas: Path, tmp_path: Path
+) -> None:
     atlas, chance = tmp_path / "atlas", random.Random(11)
     receipts = [0]
-    for _ in range(5):
+    for _ in range(times):
         process = subprocess.Popen(command(tiny_corpus, atlas), stderr=subprocess.PIPE, text=True)
         if reaches_scan(process):
-            time.sleep(chance.uniform(3, 9))
+            time.sleep(chance.uniform(1, 30 / times))
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert process.stderr is not None
@@ -52,22 +57,23 @@ def test_driver_killed_five_times_resumes_to_the_same_rows(tiny_corpus: Path, ti
     assert difference(contents(tiny_atlas), contents(atlas)) == []
 
 
-def test_workers_killed_five_times_are_replaced_without_a_trace(
-    tiny_corpus: Path, tiny_atlas: Path, tmp_path: Path
+@OFTEN
+def test_killed_workers_are_replaced_without_a_trace(
+    times: int, tiny_corpus: Path, tiny_atlas: Path, tmp_path: Path
 ) -> None:
     atlas, chance = tmp_path / "atlas", random.Random(12)
     process = subprocess.Popen(command(tiny_corpus, atlas), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert reaches_scan(process)
     killed = 0
-    while killed < 5 and process.poll() is None:
-        time.sleep(chance.uniform(0.5, 3))
+    while killed < times and process.poll() is None:
+        time.sleep(chance.uniform(0.2, 1.5))
         workers = [child for child in psutil.Process(process.pid).children(recursive=True) if is_worker(child)]
         if workers:
             chance.choice(workers).kill()
             killed += 1
     _, talk = process.communicate(timeout=300)
     assert process.returncode == 0, talk
-    assert killed == 5
+    assert killed == times
     assert difference(contents(tiny_atlas), contents(atlas)) == []
 
 
