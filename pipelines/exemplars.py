@@ -61,12 +61,20 @@ class Peaks(NamedTuple):
         return cls(np.empty((unit_count, image_count), np.float32), np.empty((unit_count, image_count), np.int32))
 
 
+def ranking_memory(image_count: int, unit_count: int) -> int:
+    """Bytes that a ranking worker holds for a layer of so many units.
+
+    For each image 8 × BLOCK_UNITS for the peaks of a block, about 80 while a unit is sorted and written, 24 for its
+    label and where its peaks are, and 2 for each block of the layer, for the footers of its parts.
+    """
+    return image_count * (8 * BLOCK_UNITS + 80 + 24 + 2 * -(-unit_count // BLOCK_UNITS))
+
+
 class Ranker:
     """Ranks blocks of units, one unit after the other.
 
-    Memory for each image, whatever the number of units and shards: 8 bytes × BLOCK_UNITS for the peaks of a block,
-    about 80 while a unit is sorted and written, 24 for its label and where its peaks are, 2 bytes × blocks of a layer
-    for the footers of the layer's parts; its id only where not all peaks of a unit are finite.
+    What it holds for each image, whatever the number of units and shards, says `ranking_memory`; an image's id besides
+    only where not all peaks of a unit are finite.
     """
 
     def __init__(self, plan: RankPlan) -> None:

@@ -12,11 +12,9 @@ import pyarrow as pa
 from pipelines.catalogue import known_ids, pending_files
 from pipelines.config import IndexConfig
 from pipelines.corpus import Listing
-from pipelines.patch_index import build_memory
 from pipelines.scan import ScanPlan
 from pipelines.shards import Shard
 from pipelines.storage import read_manifest, read_measured, read_receipts
-from pipelines.vision.embedding import cell_regions
 from pipelines.vision.models import choose_layers, load_model
 from pipelines.vision.receptive_fields import measure_layers
 from schemas import tables
@@ -25,9 +23,6 @@ from schemas.manifest import Manifest, ModelEntry, Receipt, atlas_key
 
 _SHARD_FILES, _SHARDS_PER_WORKER = 1024, 4
 """Most files in a shard, and least shards for a worker where the corpus is small: even work, progress to see."""
-_BYTES_PER_CELL, _BYTES_PER_UNIT, _BYTES_PER_FILE, _BYTES_FIXED = 9, 3_000, 500, 2_000_000
-"""Peaks and ranks of a cell; a unit's statistics and row groups; an image's rows; the empty hot database. Measured
-on atlases of 300 and 422 tiled photographs × 1,808 units, where the sum was 8 and 15 % above the bytes on disk."""
 
 
 @dataclass(frozen=True)
@@ -71,25 +66,6 @@ class Plan:
         batch = self.config.batch_size
         even = -(-len(self.pending) // (_SHARDS_PER_WORKER * worker_count))
         return cut_shards(self.pending, self.config.shard_size or min(_SHARD_FILES, max(1, -(-even // batch)) * batch))
-
-    def forecast(self) -> dict[str, int]:
-        """Rows and bytes of the finished atlas, the files still to be read, and memory to index its patches."""
-        files = len(self.listing.files)
-        rows = files * self.cells_per_image
-        embed = next(layer for layer in self.scan.layers if layer.name == self.scan.embed_layer)
-        regions = len(cell_regions(embed.grid))
-        vector_bytes = 2 * 2 * regions * embed.units
-        return {
-            "files": files,
-            "pending_files": len(self.pending),
-            "units": self.cells_per_image,
-            "rows": rows,
-            "size_bytes": _BYTES_FIXED
-            + rows * _BYTES_PER_CELL
-            + self.cells_per_image * _BYTES_PER_UNIT
-            + files * (_BYTES_PER_FILE + vector_bytes),
-            "patch_index_memory_bytes": build_memory(files * regions, embed.units),
-        }
 
 
 def make_plan(config: IndexConfig, corpus: Listing, report: Report) -> Plan:

@@ -159,11 +159,15 @@ class Scanner:
             torch.cuda.synchronize(self.device)
         return found
 
+    def read(self, file: CorpusFile) -> Read:
+        """A file of the corpus, and its picture if it is one whose forward may still have to run."""
+        return self._decoded(self._loaded(file))
+
     def _reads(self, threads: ThreadPoolExecutor, files: Sequence[CorpusFile]) -> Iterator[Read]:
         """The files in order, read and perhaps decoded ahead of the forward."""
         ahead = _PREFETCHED_BATCHES * self.plan.batch_size
         if self.plan.decoder_count:
-            return _prefetch(threads, lambda file: self._decoded(self._loaded(file)), files, ahead)
+            return _prefetch(threads, self.read, files, ahead)
         return map(self._decoded, _prefetch(threads, self._loaded, files, ahead))
 
     def _loaded(self, file: CorpusFile) -> tuple[ReadFile, bytes]:

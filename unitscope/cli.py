@@ -103,7 +103,9 @@ def index(
         int | None, typer.Option(help="figures for Prometheus at this port  [default: none]")
     ] = None,
     metrics_host: Annotated[str, typer.Option(help="address the figures are given at")] = "127.0.0.1",
-    plan: Annotated[bool, typer.Option("--plan", help="print rows and bytes to expect; do no work")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="print rows, bytes, memory and time to expect; do no work")
+    ] = False,
     progress: ProgressOption = "auto",
     as_json: JsonFlag = False,
 ) -> None:
@@ -113,6 +115,7 @@ def index(
         del flags[other]
     from pipelines.config import IndexConfig, load_config
     from pipelines.corpus import list_corpus
+    from pipelines.forecast import forecast
     from pipelines.index import index as run_index
     from pipelines.plan import make_plan
     from unitscope.figures import published
@@ -125,7 +128,7 @@ def index(
     with shown(progress) as shown_report, published(shown_report, metrics_host, metrics_port) as report:
         if plan:
             corpus_files = list_corpus(settings.corpus, settings.limit)
-            show_facts(make_plan(settings, corpus_files, report).forecast(), as_json)
+            show_facts(forecast(make_plan(settings, corpus_files, report)), as_json)
             return
         manifest = run_index(settings, report)
     found = manifest.corpus

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from schemas.geometry import Box, Size
@@ -32,7 +33,7 @@ def show_facts(facts: Mapping[str, Any], as_json: bool) -> None:
         return
     width = max(map(len, facts))
     for name, value in facts.items():
-        sys.stdout.write(f"{name:<{width}}  {value:,}\n" if isinstance(value, int) else f"{name:<{width}}  {value}\n")
+        sys.stdout.write(f"{name:<{width}}  {_fact(name, value)}\n")
 
 
 def show_verdict(verdict: "Verdict", as_json: bool) -> None:
@@ -48,6 +49,17 @@ def show_verdict(verdict: "Verdict", as_json: bool) -> None:
     if not as_json:
         for fault in verdict.faults:
             sys.stdout.write(f"{fault.kind}  {fault.where}: {fault.what}\n")
+
+
+def _fact(name: str, value: object) -> str:
+    """A value with what a person needs to judge it; its name says its unit."""
+    if not isinstance(value, int | float):
+        return str(value)
+    if name.endswith("_bytes"):
+        return f"{value:,}  ({value / 1e9:,.2f} GB)"
+    if name.endswith("_seconds"):
+        return f"{value:,}  ({timedelta(seconds=round(value))})"
+    return f"{value:,}"
 
 
 def _show_table(rows: Sequence[Any], kind: type) -> None:

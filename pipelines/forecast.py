@@ -1,0 +1,109 @@
+"""What an index run would write, hold in memory and take in time, said before any of it is done."""
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from pipelines import cluster
+from pipelines.corpus import CorpusFile, corpus_files
+from pipelines.exemplars import ranking_memory
+from pipelines.patch_index import build_memory
+from pipelines.plan import Plan
+from pipelines.scan import Scanner
+from pipelines.vision.device import choose_device
+from pipelines.vision.embedding import cell_regions
+from schemas.tables import FIRST_RANKS
+
+_BYTES_PER_CELL = 9.6
+"""A peak and its rank. These figures were measured on atlases of 40 to a million images and 416 to 1,808 units."""
+_BYTES_PER_FIRST_RANK = 7.7
+_BYTES_PER_UNIT = 2_450
+_BYTES_PER_PEAKS_PART = 7_900
+_BYTES_PER_FILE = 500
+"""Beside its path, label, metadata and address, which are stored up to three times and compressed twice."""
+_BYTES_FIXED = 1_300_000
+"""The hot database when it is empty, and the manifest."""
+_RANKED_PER_S = 5_000_000
+"""Peaks that one core ranks in a second."""
+
+
+def forecast(plan: Plan) -> dict[str, float]:
+    """Rows and bytes of the finished atlas, bytes of memory of each stage, and seconds that the pending work takes.
+
+    The pace is that of one batch of the pending files, read and run here twice with nothing written, and shared among
+    as many workers as this machine, or the cluster of the configured address, has room for. Near duplicates, copies
+    and unusable files cannot be known beforehand: rows and bytes are those of a corpus without any.
+    """
+    files, units = len(plan.listing.files), plan.cells_per_image
+    embed = next(layer for layer in plan.scan.layers if layer.name == plan.scan.embed_layer)
+    regions = len(cell_regions(embed.grid))
+    workers = plan.config.workers or _slots(plan.config.address, plan.config.device)
+    facts: dict[str, float] = {
+        "files": files,
+        "pending_files": len(plan.pending),
+        "units": units,
+        "rows": files * units,
+        "size_bytes": _size_bytes(plan, workers, 2 * 2 * regions * embed.units),
+        "rank_memory_bytes": ranking_memory(files, max(layer.units for layer in plan.scan.layers)),
+        "patch_index_memory_bytes": build_memory(files * regions, embed.units),
+        "workers": workers,
+    }
+    if len(plan.pending):
+        seconds = _seconds_per_file(Scanner(plan.scan), _spread(plan.pending, plan.config.batch_size))
+        facts["scan_memory_bytes"] = _peak_memory_bytes()
+        facts["scan_seconds"] = round(len(plan.pending) * seconds / workers, 1)
+        facts["rank_seconds"] = round(files * units / _RANKED_PER_S / workers, 1)
+    return facts
+
+
+def _slots(address: str | None, device: str) -> int:
+    """How many workers there is room for; Ray is not started for this machine alone."""
+    if address is not None:
+        with cluster.connected(address):
+            return cluster.resources(None, device).slots
+    chosen = choose_device(device)
+    return torch.cuda.device_count() if chosen.type == "cuda" else os.cpu_count() or 1
+
+
+def _size_bytes(plan: Plan, workers: int, vector_bytes: int) -> int:
+    """Bytes of all files of the atlas."""
+    files, units = len(plan.listing.files), plan.cells_per_image
+    shards = len(plan.finished) + len(plan.shards(workers))
+    described = plan.listing.files.select(["path", "label", "metadata", "address"]).nbytes
+    return int(
+        _BYTES_FIXED
+        + files * (units * _BYTES_PER_CELL + _BYTES_PER_FILE + vector_bytes)
+        + min(files, FIRST_RANKS) * units * _BYTES_PER_FIRST_RANK
+        + units * _BYTES_PER_UNIT
+        + shards * len(plan.scan.layers) * _BYTES_PER_PEAKS_PART
+        + 2 * described
+    )
+
+
+def _spread(pending: pa.Table, count: int) -> list[CorpusFile]:
+    """Files from all over the pending ones: those of one folder or shard may be larger than the rest."""
+    return corpus_files(pending.take(np.unique(np.linspace(0, len(pending) - 1, count).astype(int))))
+
+
+def _seconds_per_file(scanner: Scanner, files: Sequence[CorpusFile]) -> float:
+    """How long a file takes to be read, decoded and run with its batch; the first time is not counted."""
+    seconds = 0.0
+    for _ in range(2):
+        started = time.monotonic()
+        prepared = [seen.pixels for _, seen in map(scanner.read, files) if seen is not None]
+        if prepared:
+            scanner.forward(prepared)
+        seconds = time.monotonic() - started
+    return seconds / len(files)
+
+
+def _peak_memory_bytes() -> int:
+    """The most that this process, which did what a worker does, has held so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

@@ -1,0 +1,52 @@
+"""What a plan says beforehand against what a run then took."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.config import IndexConfig
+from pipelines.corpus import list_corpus
+from pipelines.forecast import forecast
+from pipelines.plan import make_plan
+from tests.conftest import TINY_LAYERS
+from tests.tables import manifest_of
+
+
+def test_a_plan_is_within_a_fifth_of_what_the_run_took(tiny_corpus: Path, tiny_atlas: Path) -> None:
+    config = IndexConfig(corpus=str(tiny_corpus), atlas=str(tiny_atlas), layers=TINY_LAYERS, batch_size=8, workers=1)
+    planned = forecast(make_plan(config, list_corpus(config.corpus), lambda _: None))
+    rows = sum(part.rows for layer in manifest_of(tiny_atlas).layers for part in layer.ranked)
+    size = sum(file.stat().st_size for file in tiny_atlas.rglob("*") if file.is_file())
+    assert planned["pending_files"] == 0
+    assert "scan_seconds" not in planned
+    assert planned["rows"] == pytest.approx(rows, rel=0.2)
+    assert planned["size_bytes"] == pytest.approx(size, rel=0.2)
+
+
+@pytest.mark.long
+def test_a_million_pictures_are_planned_in_a_minute_and_bounded_memory(tiny_corpus: Path, tmp_path: Path) -> None:
+    picture = next(tiny_corpus.rglob("*.jpg")).read_bytes()
+    part = pa.table({"image": pa.array([picture] * 10_000).dictionary_encode(), "label": ["one"] * 10_000})
+    (tmp_path / "corpus").mkdir()
+    with pq.ParquetWriter(tmp_path / "corpus" / "train.parquet", part.schema, store_schema=False) as writer:
+        for _ in range(100):
+            writer.write_table(part, row_group_size=1_000)
+    words = ["index", str(tmp_path / "corpus"), "--atlas", str(tmp_path / "atlas"), "--layers", TINY_LAYERS[0]]
+    code = (
+        "import json, resource, sys, time; from unitscope.cli import main; started = time.monotonic()\n"
+        "try: main()\n"
+        "finally: print(json.dumps([time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, *words, "--plan", "--json"], capture_output=True, text=True, check=True
+    )
+    planned, (seconds, peak_kib) = map(json.loads, run.stdout.splitlines())
+    assert planned["files"] == 1_000_000
+    assert seconds < 60
+    assert peak_kib < 2_000_000
+    assert not list((tmp_path / "atlas").rglob("*")), "a plan writes nothing"
