@@ -3,20 +3,25 @@
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from urllib.request import Request, urlopen
 
+import boto3
 import psutil
 import pytest
+from moto.server import ThreadedMotoServer
 
-from tests.deploy.files import compose, entrypoint, index_command
+from tests.deploy.files import ROOT, compose, entrypoint, index_command
 from tests.pictures import write_corpus
 
 KEY = "the key of a reader"
@@ -24,13 +29,13 @@ KEY = "the key of a reader"
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """What compose mounts: a corpus, an empty store of atlases, secrets."""
-    write_corpus(tmp_path / "corpus", 6)
+    """What compose mounts: an empty store of atlases, and secrets."""
     (tmp_path / "atlases").mkdir()
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "ray_token").write_text("0123456789abcdef" * 4)
     digest = subprocess.run(["sha256sum"], input=KEY, capture_output=True, text=True, check=True).stdout.split()[0]
-    (tmp_path / "secrets" / "api_keys").write_text(f"reader read {digest}\n")
+    (tmp_path / "secrets" / "api_keys").write_text(f"reader read {digest}\nmetrics admin {digest}\n")
+    (tmp_path / "secrets" / "metrics_key").write_text(KEY)
     return tmp_path
 
 
@@ -71,39 +76,128 @@ def listens(port: int) -> bool:
         return caller.connect_ex(("127.0.0.1", port)) == 0
 
 
-@pytest.mark.slow
-def test_the_deployed_commands_index_and_answer(place: Path) -> None:
-    ports = free_ports(["6379", "8000", "8080", "9108"])
-    services = compose()["services"]
-    ray = services["ray-head"]
-    environment = {**os.environ, **ray["environment"], "RAY_AUTH_TOKEN_PATH": f"{place}/secrets/ray_token"}
-    started: list[subprocess.Popen[bytes]] = []
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """An object store with the bucket `corpus` of six pictures; gives the environment of its users."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    environment = {
+        "AWS_ENDPOINT_URL": address,
+        "AWS_ACCESS_KEY_ID": "someone",
+        "AWS_SECRET_ACCESS_KEY": "something",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    client = boto3.client(
+        "s3",
+        endpoint_url=address,
+        aws_access_key_id="someone",
+        aws_secret_access_key="something",
+        region_name="us-east-1",
+    )
+    client.create_bucket(Bucket="corpus")
+    corpus = write_corpus(tmp_path / "pictures", 6)
+    for path in corpus.rglob("*.*"):
+        client.upload_file(str(path), "corpus", f"photos/{path.relative_to(corpus)}")
+    yield environment
+    server.stop()
 
-    def start(words: list[str]) -> None:
+
+class Processes:
+    """What containers would run: started one after the other, stopped together."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.environment = environment
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def start(self, words: list[str]) -> None:
         quiet = subprocess.DEVNULL
-        started.append(subprocess.Popen(adapted(words, place, ports), env=environment, stdout=quiet, stderr=quiet))
+        self._started.append(subprocess.Popen(words, env=self.environment, stdout=quiet, stderr=quiet))
 
-    try:
-        start([*ray["command"], "--num-cpus=1", "--include-dashboard=false"])
-        assert waited(lambda: listens(ports["6379"]), 60)
-        index = adapted(index_command(), place, ports)
-        index[index.index("auto")] = f"127.0.0.1:{ports['6379']}"
-        index += ["--layers", "_blocks.0", "--batch-size", "4", "--json"]
-        done = subprocess.run(index, env=environment, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["images"] == 6
-        api = [*entrypoint("api"), *services["api"]["command"]]
-        start(api)
-        server = f"http://127.0.0.1:{ports['8000']}"
-        assert waited(lambda: answers(f"{server}/readyz"), 60)
-        question = f"{server}/api/v1/atlases/atlas/layers/_blocks.0/units/3/patches?k=3"
-        with pytest.raises(urllib.error.HTTPError, match="401"):
-            urlopen(question, timeout=10)
-        with urlopen(Request(question, headers={"Authorization": f"Bearer {KEY}"}), timeout=10) as answer:
-            assert len(json.load(answer)["rows"]) == 3
-    finally:
-        children = [child for process in started for child in psutil.Process(process.pid).children(recursive=True)]
-        for process in started:
+    def stop(self) -> None:
+        children = [
+            child for process in self._started for child in psutil.Process(process.pid).children(recursive=True)
+        ]
+        for process in reversed(self._started):
             process.terminate()
             process.wait(timeout=60)
         psutil.wait_procs(children, timeout=20)
+
+
+@pytest.fixture
+def processes(place: Path, store: dict[str, str]) -> Iterator[Processes]:
+    ray = compose()["services"]["ray-head"]["environment"]
+    token = {"RAY_AUTH_TOKEN_PATH": f"{place}/secrets/ray_token"}
+    started = Processes({**os.environ, **store, **ray, **token})
+    yield started
+    started.stop()
+
+
+@pytest.mark.long
+def test_the_deployed_commands_index_from_an_object_store_answer_and_are_watched(
+    place: Path, processes: Processes
+) -> None:
+    ports = free_ports(["6379", "8000", "8080", "9108", "9090"])
+    services = compose()["services"]
+    processes.start([*adapted(services["ray-head"]["command"], place, ports), "--num-cpus=0"])
+    assert waited(lambda: listens(ports["6379"]), 60)
+    for number in (2, 3):
+        worker = [word.replace("ray-head", "127.0.0.1") for word in services["ray-worker"]["command"]]
+        own = ["--num-cpus=1", f"--node-ip-address=127.0.0.{number}"]
+        processes.start([*adapted(worker, place, ports), *own])
+        assert waited(partial(has_workers, processes, ports["6379"], number - 1), 90), "a worker did not join"
+    watched = shutil.which("prometheus")
+    if watched:
+        processes.start(prometheus(watched, place, ports))
+        assert waited(lambda: listens(ports["9090"]), 60)
+    index = adapted(index_command(), place, ports)
+    index[index.index("auto")] = f"127.0.0.1:{ports['6379']}"
+    index[index.index(f"{place}/corpus")] = "s3://corpus/photos"
+    index += ["--layers", "_blocks.0", "--batch-size", "4", "--shard-size", "1", "--json"]
+    done = subprocess.run(index, env=processes.environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["images"] == 6
+    processes.start(adapted([*entrypoint("api"), *services["api"]["command"]], place, ports))
+    server = f"http://127.0.0.1:{ports['8000']}"
+    assert waited(lambda: answers(f"{server}/readyz"), 60)
+    question = f"{server}/api/v1/atlases/atlas/layers/_blocks.0/units/3/patches?k=3"
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urlopen(question, timeout=10)
+    with urlopen(Request(question, headers={"Authorization": f"Bearer {KEY}"}), timeout=10) as answer:
+        rows = json.load(answer)["rows"]
+    assert len(rows) == 3
+    picture = f"{server}/api/v1/atlases/atlas/images/{rows[0]['image_id']}.jpg"
+    with urlopen(Request(picture, headers={"Authorization": f"Bearer {KEY}"}), timeout=10) as answer:
+        assert answer.headers["Content-Type"] == "image/jpeg"
+    if not watched:
+        pytest.skip("prometheus is not installed: all but its scraping was seen")
+    for said in ('up{job="unitscope-api"} == 1', "max_over_time(unitscope_index_files_total[10m]) > 0"):
+        assert waited(lambda said=said: bool(asked(ports, said)), 30), said  # type: ignore[misc]
+
+
+def has_workers(processes: Processes, port: int, count: int) -> bool:
+    """Whether so many nodes of one processor have joined."""
+    code = (
+        f"import ray; ray.init('127.0.0.1:{port}', log_to_driver=False); print(ray.cluster_resources().get('CPU', 0))"
+    )
+    words = [sys.executable, "-c", code]
+    found = subprocess.run(words, env=processes.environment, capture_output=True, text=True, check=False)
+    return float(found.stdout or 0) == count
+
+
+def prometheus(program: str, place: Path, ports: dict[str, int]) -> list[str]:
+    """How its container starts it, every second here, with the targets of this machine."""
+    text = (ROOT / "deploy/prometheus/prometheus.yml").read_text().replace("15s", "1s")
+    text = text.replace("/run/secrets", f"{place}/secrets")
+    text = re.sub(r'"[a-z-]+:(\d+)"', lambda found: f'"127.0.0.1:{ports[found[1]]}"', text)
+    (place / "prometheus.yml").write_text(text)
+    options = [f"--config.file={place}/prometheus.yml", f"--storage.tsdb.path={place}/watched"]
+    return [program, *options, f"--web.listen-address=127.0.0.1:{ports['9090']}"]
+
+
+def asked(ports: dict[str, int], question: str) -> list[object]:
+    """What Prometheus answers now."""
+    address = f"http://127.0.0.1:{ports['9090']}/api/v1/query?{urllib.parse.urlencode({'query': question})}"
+    with urlopen(address, timeout=5) as answer:
+        found: list[object] = json.load(answer)["data"]["result"]
+        return found
