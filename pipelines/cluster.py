@@ -77,6 +77,13 @@ def connected(address: str | None) -> Iterator[None]:
             f"no Ray cluster answers at {address!r}: {str(error).splitlines()[0]}; is it running (ray status), and "
             "is RAY_AUTH_MODE=token set here with the cluster's token in ~/.ray/auth_token?"
         ) from None
+    except Exception as error:  # Ray raises no narrower kind when its processes are not there within half a minute
+        if "timed out during startup" not in str(error):
+            raise
+        raise UnitscopeError(
+            "Ray did not start within half a minute: this machine is too busy, or short of memory; run again when it "
+            "has less to do"
+        ) from error
     try:
         yield
     finally:

@@ -228,6 +228,8 @@ class ImageRow:
     seen_box: Box
     """The part of the picture that the network sees, after resize and crop."""
     duplicate_group: str | None
+    metadata: dict[str, bool | int | float | str]
+    """What else the corpus says of it."""
 
 
 class ImagePage(Answer):

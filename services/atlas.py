@@ -1,5 +1,6 @@
 """An opened atlas, read-only: what it holds, by layer, unit and image."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -202,6 +203,7 @@ class Atlas:
             size=placement.image,
             seen_box=placement.seen,
             duplicate_group=image["duplicate_group"],
+            metadata=json.loads(image["metadata"] or "{}"),
         )
 
     def placement(self, image: Row) -> Placement:

@@ -37,13 +37,22 @@ def rows_as(rows: Sequence[Any], kind: type, file_format: TableFormat) -> bytes:
     table = as_table(rows, kind)
     sink = io.BytesIO()
     if file_format == "csv":
-        pa.csv.write_csv(table, sink)
+        pa.csv.write_csv(_without_lists(table), sink)
     elif file_format == "arrow":
         with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)
     else:
         pa.parquet.write_table(table, sink, compression="zstd")
     return sink.getvalue()
+
+
+def _without_lists(table: pa.Table) -> pa.Table:
+    """The same with lists as JSON, for a CSV has no other way to hold them."""
+    for place, field in enumerate(table.schema):
+        if pa.types.is_list(field.type):
+            texts = [json_bytes(one).decode() for one in table[field.name].to_pylist()]
+            table = table.set_column(place, field.name, pa.array(texts, pa.string()))
+    return table
 
 
 def as_table(rows: Sequence[Any], kind: type) -> pa.Table:
@@ -65,6 +74,8 @@ def _columns(name: str, annotation: Any, values: list[Any]) -> Iterator[tuple[pa
             yield pa.field(f"{name}_{side}", pa.int32()), [None if one is None else one[place] for one in values]
     elif annotation == list[str]:
         yield pa.field(name, pa.list_(pa.string())), values
+    elif get_origin(annotation) is dict:
+        yield pa.field(name, pa.string()), [json_bytes(one).decode() for one in values]
     else:
         types = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
         yield pa.field(name, types[kind]), values

@@ -1,10 +1,13 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 
 from pipelines.cluster import connected
 from pipelines.config import IndexConfig
@@ -34,3 +37,22 @@ def tiny_atlas(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory, ray_
     config = IndexConfig(corpus=str(tiny_corpus), atlas=str(atlas), layers=TINY_LAYERS, batch_size=8, workers=1)
     index(config, lambda _: None)
     return atlas
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """An empty bucket `corpus` of an object store on this machine, which AWS_ENDPOINT_URL leads to."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    for name, value in {
+        "AWS_ENDPOINT_URL": address,
+        "AWS_ACCESS_KEY_ID": "reader",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    made = boto3.resource("s3").Bucket("corpus")
+    made.create()
+    yield made
+    server.stop()

@@ -3,20 +3,17 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from moto.server import ThreadedMotoServer
 
 from pipelines.catalogue import Catalogue, catalogue, read_part
 from pipelines.config import IndexConfig
 from pipelines.corpus import list_corpus
-from pipelines.index import index
 from pipelines.originals import Originals
 from pipelines.plan import Plan, cut_shards, make_plan
 from pipelines.scan import Scanner
@@ -24,8 +21,6 @@ from pipelines.storage import read_receipts
 from schemas.addresses import Address, Cell, Range
 from schemas.errors import AtlasError, CorpusError
 from tests.corpora import pictures_of, write_list, write_parquet, write_tars
-from tests.pictures import write_corpus
-from tests.tables import contents, difference
 
 LAYER = "_blocks.0"
 
@@ -81,19 +76,6 @@ def test_every_kind_of_corpus_gives_the_images_and_peaks_of_the_folder(
     for row in found.images.select(["image_id", "address", "metadata"]).to_pylist():
         assert hashlib.sha256(originals.read(row["address"])).hexdigest() == row["image_id"]
         assert 2000 <= json.loads(row["metadata"])["year"] < 2043
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", MAKERS)
-def test_every_kind_of_corpus_gives_the_atlas_of_the_folder(
-    kind: str, tmp_path: Path, ray_session: None, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    """500 pictures, down to the ranked tables."""
-    source = write_corpus(tmp_path / "source", 500)
-    for name, corpus in {"folder": source, kind: MAKERS[kind](tmp_path / "corpus", source)}.items():
-        config = IndexConfig(corpus=str(corpus), atlas=str(tmp_path / name), layers=(LAYER,), batch_size=8, workers=1)
-        index(config, lambda _: None)
-    assert difference(*(contents(tmp_path / name, paths=False) for name in ("folder", kind))) == []
 
 
 def test_added_shards_cost_their_own_forwards_only(tiny_corpus: Path, tmp_path: Path) -> None:
@@ -181,25 +163,6 @@ def test_what_is_no_address_is_refused() -> None:
         Address.parse("range:1:x")
 
 
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """An empty bucket `corpus` of an object store on this machine, which AWS_ENDPOINT_URL leads to."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    address = "http://{}:{}".format(*server.get_host_and_port())
-    for name, value in {
-        "AWS_ENDPOINT_URL": address,
-        "AWS_ACCESS_KEY_ID": "reader",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    made = boto3.resource("s3").Bucket("corpus")
-    made.create()
-    yield made
-    server.stop()
-
-
 @pytest.mark.parametrize("kind", ["folder", "tars", "parquet"])
 def test_an_object_store_gives_the_images_of_the_folder(
     kind: str, bucket: Any, tiny_corpus: Path, folder: tuple[Plan, Catalogue], tmp_path: Path
@@ -213,18 +176,6 @@ def test_an_object_store_gives_the_images_of_the_folder(
     assert found > set(folder[1].images["image_id"].to_pylist())
     assert (len(listed.files), len(found)) == (42, 41), "one file is a copy, and one no usable picture"
     assert sorted(filter(None, listed.files["label"].to_pylist())).count("stripes") == 21
-
-
-@pytest.mark.slow
-def test_a_scan_from_an_object_store_records_what_one_from_the_folder_does(
-    bucket: Any, tiny_corpus: Path, folder: tuple[Plan, Catalogue], tmp_path: Path
-) -> None:
-    for path in tiny_corpus.rglob("*.*"):
-        bucket.upload_file(str(path), f"tiny/{path.relative_to(tiny_corpus)}")
-    plan, found = scanned("s3://corpus/tiny", tmp_path / "atlas")
-    same = [name for name in found.images.column_names if name not in {"modified_ns", "shard"}]
-    assert found.images.select(same).equals(folder[1].images.select(same))
-    assert peaks_by_id(plan) == peaks_by_id(folder[0])
 
 
 def test_a_password_in_an_address_is_refused_and_not_repeated(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from pipelines.index import index
 from schemas.errors import UsageError
 from schemas.geometry import Box
 from schemas.units import UnitId
-from schemas.web import PatchQuery
+from schemas.web import ImageRow, PatchQuery
 from services.filters import Condition, Filter
+from services.formats import rows_as
 from services.subjects import Asked
 from services.units import patches
 from tests.corpora import pictures_of, write_tars
@@ -75,6 +76,9 @@ def test_images_are_listed_by_label_and_metadata(dated: Asked) -> None:
     rows = dated.atlas.image_list(Filter("stripes", ("year>=2000",)), None, 100)
     assert {row["label"] for row in rows} == {"stripes"}
     assert len(rows) == 20
+    shown = [dated.atlas.image_row(row) for row in rows]
+    assert [row.metadata["year"] for row in shown] == years(dated, [row.image_id for row in shown])
+    assert b'""year""' in rows_as(shown, ImageRow, "csv")
 
 
 def test_an_unknown_column_is_refused_with_those_there_are(dated: Asked) -> None:
