@@ -1,9 +1,11 @@
 import os
+import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 import pytest
 
 from pipelines.cluster import connected
@@ -11,6 +13,16 @@ from pipelines.config import IndexConfig
 from pipelines.index import index
 from tests.pictures import write_corpus
 
+_CACHE = tempfile.TemporaryDirectory(prefix="unitscope-tests-")
+with socket.create_server(("127.0.0.1", 0)) as free:
+    STORE_PORT = free.getsockname()[1]
+os.environ |= {  # here, so that workers that Ray starts have it too
+    "UNITSCOPE_CACHE": _CACHE.name,
+    "AWS_ENDPOINT_URL": f"http://127.0.0.1:{STORE_PORT}",
+    "AWS_ACCESS_KEY_ID": "writer",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
 TINY_LAYERS = ("_blocks.0", "_blocks.5", "_blocks.15")
 
 
@@ -34,3 +46,17 @@ def tiny_atlas(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory, ray_
     config = IndexConfig(corpus=str(tiny_corpus), atlas=str(atlas), layers=TINY_LAYERS, batch_size=8, workers=1)
     index(config, lambda _: None)
     return atlas
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[Any]:
+    """An empty bucket `atlases` of an object store on this machine, which the environment leads to."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=STORE_PORT)
+    server.start()
+    made = boto3.resource("s3").Bucket("atlases")
+    made.create()
+    yield made
+    server.stop()
