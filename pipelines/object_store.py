@@ -193,11 +193,9 @@ class ObjectStore:
         return self._client.get_object(Bucket=self._bucket, Key=self._key(path))["Body"]
 
     def _check_lock(self) -> None:
-        if self._lock is not None and self._lock.lost:
-            raise StoreError(
-                f"another run has taken over {self.root}, because this one was not heard of for too long; "
-                "what it finished is kept, run again to resume once the other is done"
-            )
+        if self._lock is not None:
+            with self._told("keep the lock"):
+                self._lock.check()
 
     @contextmanager
     def _told(self, what: str) -> Iterator[None]:

@@ -117,8 +117,15 @@ def locked(root: Root) -> Iterator[None]:
 
 
 def remove_unfinished(root: Root) -> int:
-    """Delete what a killed run left behind half written; call only while holding the lock."""
-    return store_of(root).remove_unfinished()
+    """Delete what killed runs left behind: half written files, and parts of shards that have no receipt, for the
+    next run may cut shards elsewhere. Call only while holding the lock, and while no shard is scanned."""
+    store = store_of(root)
+    paths, manifest = list(sizes_in(store)), read_manifest(root)
+    finished = {shard for path in paths if (shard := layout.shard_of_receipt(path)) is not None}
+    finished |= {receipt.shard for receipt in manifest.shards} if manifest else set()
+    torn = [path for path in paths if (shard := layout.shard_of_part(path)) is not None and shard not in finished]
+    store.delete(torn)
+    return store.remove_unfinished() + len(torn)
 
 
 def sizes_in(store: Store) -> dict[str, int]:

@@ -4,7 +4,9 @@ import json
 import os
 import socket
 import threading
+import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -17,6 +19,8 @@ from schemas.errors import BusyError, StoreError
 LIFETIME_S = 60.0
 """A lock that was not written for so long belongs to a run that is dead, or cut off."""
 _BEAT_S = 15.0
+_FRESH_S = 30.0
+"""A beat that is younger tells well enough that the lock is still held."""
 _GONE = ("NoSuchKey", "404")
 _TAKEN = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409", *_GONE)
 
@@ -42,17 +46,17 @@ class WriterLock:
     """Put under the condition that there is none (If-None-Match), or that the dead one has not changed (If-Match), so
     that of several runs one succeeds. Times are the store's own: clocks of machines need not agree.
 
-    A run that was cut off for longer than LIFETIME_S may have lost its lock to another: it notices at its next beat,
-    is told by `lost`, and must put nothing more. Until then both may put parts of shards, which replace each other
-    whole; digests tell if such a part is not the one that a receipt names. A store that does not keep conditions is
-    refused. Raises BusyError, StoreError, and what botocore raises.
+    A run that was cut off or paused for longer than LIFETIME_S may have lost its lock to another: `check` tells, and
+    the run must put nothing more. Its workers may still put parts of shards, which replace each other whole; digests
+    tell if such a part is not the one that a receipt names. A store that does not keep conditions is refused. Raises
+    BusyError, StoreError, and what botocore raises.
     """
 
     def __init__(self, client: Any, bucket: str, key: str, address: str) -> None:
-        self.lost = False
         self._client, self._place, self._address = client, {"Bucket": bucket, "Key": key}, address
         self._id = uuid.uuid4().hex
-        self._tag = ""
+        self._tag, self._lost, self._beaten = "", False, 0.0
+        self._renewing = threading.Lock()
         self._done = threading.Event()
         self._beating = threading.Thread(target=self._beat, name="writer-lock", daemon=True)
 
@@ -67,7 +71,7 @@ class WriterLock:
                 tag = self._put(IfNoneMatch="*")
             if tag is None:
                 raise self._busy(holder)
-        self._tag = tag
+        self._tag, self._beaten = tag, time.monotonic()
         if self._put(IfNoneMatch="*", own=True) is not None:
             self._client.delete_object(**self._place)
             raise StoreError(
@@ -76,23 +80,34 @@ class WriterLock:
             )
         self._beating.start()
 
+    def check(self) -> None:
+        """Before something is put: raises StoreError if another run has taken over."""
+        if time.monotonic() - self._beaten > _FRESH_S:
+            self._renew()
+        if self._lost:
+            raise StoreError(
+                f"another run has taken over {self._address}, because this one was not heard of for too long; "
+                "what it finished is kept, run again to resume once the other is done"
+            )
+
     def release(self) -> None:
         """Let others write."""
         self._done.set()
         self._beating.join()
-        if not self.lost:
+        if not self._lost:
             self._client.delete_object(**self._place)
 
     def _beat(self) -> None:
         while not self._done.wait(_BEAT_S):
-            try:
-                tag = self._put(IfMatch=self._tag)
-            except (BotoCoreError, ClientError):
-                continue  # the run's own requests tell what is wrong; the next beat may get through
-            if tag is None:
-                self.lost = True
-                return
-            self._tag = tag
+            with suppress(BotoCoreError, ClientError):  # the run's own requests tell what is wrong; the next may pass
+                self._renew()
+
+    def _renew(self) -> None:
+        with self._renewing:
+            tag = self._put(IfMatch=self._tag)
+            self._lost = tag is None
+            if tag is not None:
+                self._tag, self._beaten = tag, time.monotonic()
 
     def _put(self, own: bool = False, **condition: str) -> str | None:
         """Write the lock object; its new tag, or None if the condition does not hold.

@@ -81,7 +81,8 @@ def remote(tiny_corpus: Path, bucket: Any, ray_session: None) -> str:
     scan = Scanner(plan.scan)
     scan(plan.shards(1)[0])
     torn = plan.shards(1)[1]
-    write_atomically(address, layout.files(torn.name), lambda file: file.write_bytes(b"of a killed run"), 1)
+    for path in (layout.files(torn.name), layout.scanned("0" * 16), layout.peaks("_blocks.0", "0" * 16)):
+        write_atomically(address, path, lambda file: file.write_bytes(b"of a killed run"), 1)
     bucket.Object(f"tiny/{layout.peaks('_blocks.0', torn.name)}").initiate_multipart_upload()
     owner = {"id": "killed", "host": "here", "process": 2**22 + 1, "scope": writer_lock._process_scope()}
     bucket.put_object(Key=f"tiny/{layout.LOCK}", Body=json.dumps(owner).encode())
@@ -250,13 +251,15 @@ def test_a_lock_is_taken_from_the_dead_only(bucket: Any, monkeypatch: pytest.Mon
 
 def test_a_run_that_lost_its_lock_puts_nothing_more(bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_lock, "_BEAT_S", 0.05)
+    monkeypatch.setattr(writer_lock, "_FRESH_S", 0.0)
     address, key = "s3://atlases/lost", f"lost/{layout.LOCK}"
     with locked(address):
         first = bucket.Object(key).e_tag
         wait_until(lambda: bucket.Object(key).e_tag != first)
         bucket.put_object(Key=key, Body=b'{"id": "other", "host": "elsewhere", "process": 1}')
         with pytest.raises(StoreError, match="another run has taken over s3://atlases/lost"):
-            wait_until(lambda: write_atomically(address, "x.json", lambda file: file.write_text("x"), 1) is None)
+            write_atomically(address, "x.json", lambda file: file.write_text("x"), 1)
+        assert keys(bucket, "lost") == {layout.LOCK}
     assert json.loads(bucket.Object(key).get()["Body"].read())["id"] == "other", "the other's lock is left alone"
 
 
