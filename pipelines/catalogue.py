@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +10,7 @@ import pyarrow.parquet as pq
 
 from pipelines.corpus import Listing
 from pipelines.duplicates import duplicate_names
+from pipelines.stores import Root, store_of
 from schemas import tables
 from schemas.errors import CorpusError
 from schemas.manifest import Part, Receipt
@@ -27,9 +27,10 @@ class Catalogue:
     file_count: int
 
 
-def pending_files(listing: Listing, receipts: Iterable[Receipt], atlas: Path) -> pa.Table:
+def pending_files(listing: Listing, receipts: Iterable[Receipt], atlas: Root) -> pa.Table:
     """The listed files that no finished shard has read, or found unusable, in their present state."""
-    done = [_key_schema().empty_table()]
+    done, receipts = [_key_schema().empty_table()], list(receipts)
+    store_of(atlas).fetch(part for receipt in receipts for part in (receipt.skipped, receipt.files))
     for receipt in receipts:
         skipped = read_part(atlas, receipt.skipped)
         final = skipped.filter(pc.invert(pc.starts_with(skipped["reason"], tables.UNREADABLE)))
@@ -39,7 +40,7 @@ def pending_files(listing: Listing, receipts: Iterable[Receipt], atlas: Path) ->
     return listing.files.take(left["listed"].sort())
 
 
-def known_ids(receipts: Iterable[Receipt], atlas: Path) -> frozenset[str]:
+def known_ids(receipts: Iterable[Receipt], atlas: Root) -> frozenset[str]:
     """Ids of all images whose forward has run."""
     return frozenset(
         image_id
@@ -49,7 +50,7 @@ def known_ids(receipts: Iterable[Receipt], atlas: Path) -> frozenset[str]:
 
 
 def catalogue(
-    listing: Listing, receipts: list[Receipt], atlas: Path, removed: frozenset[str] = frozenset()
+    listing: Listing, receipts: list[Receipt], atlas: Root, removed: frozenset[str] = frozenset()
 ) -> Catalogue:
     """Join the listed files with what shards found in them; independent of how the corpus was cut into shards.
 
@@ -57,6 +58,7 @@ def catalogue(
     images whose ids were `removed` are left out. Raises CorpusError if nothing is left.
     """
     listed = _numbered(listing)
+    store_of(atlas).fetch(part for receipt in receipts for part in (receipt.files, receipt.skipped, receipt.scanned))
     files = _listed_rows(listed, [read_part(atlas, receipt.files) for receipt in receipts])
     refused = _listed_rows(listed, [read_part(atlas, receipt.skipped) for receipt in receipts])
     skipped = refused.filter(pc.invert(pc.is_in(refused["path"], value_set=files["path"].combine_chunks())))
@@ -80,9 +82,10 @@ def catalogue(
     return Catalogue(images, skipped.select(tables.SKIPPED.names).cast(tables.SKIPPED), files.num_rows)
 
 
-def read_part(atlas: Path, part: Part, columns: list[str] | None = None) -> pa.Table:
+def read_part(atlas: Root, part: Part, columns: list[str] | None = None) -> pa.Table:
     """A Parquet part of the atlas."""
-    return pq.read_table(atlas / part.path, columns=columns, partitioning=None)
+    with store_of(atlas).hold(part) as file:
+        return pq.read_table(file, columns=columns, partitioning=None)
 
 
 def _listed_rows(listed: pa.Table, parts: list[pa.Table]) -> pa.Table:

@@ -21,7 +21,7 @@ class IndexConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     corpus: str = Field(description="folder of pictures, tar shards, Parquet files, or a list; local or s3://")
-    atlas: str = Field(description="directory to write")
+    atlas: str = Field(description="directory or s3:// address to write")
     model: str = Field(DEFAULT_SPEC, description="SCHEME:NAME, for example torchvision:resnet18")
     weights: str = Field("default", description="default, random:SEED or a state-dict file")
     latents: tuple[str, ...] = Field((), description="dictionaries on layers: LAYER=file:PATH.py:FACTORY")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipelines.catalogue import read_part
 from pipelines.storage import parquet_writer, write_atomically
+from pipelines.stores import Root, store_of
 from pipelines.vision.memory import keep_freed_memory
 from schemas import layout, tables
 from schemas.manifest import BLOCK_UNITS, Part, Receipt
@@ -26,7 +27,7 @@ _NONFINITE_NAMED = 100
 class RankPlan:
     """What all blocks of a version have in common."""
 
-    atlas: Path
+    atlas: Root
     version: str
     images: Part
     receipts: tuple[Receipt, ...]
@@ -118,9 +119,10 @@ class Ranker:
         """The peaks of a block's units on all images."""
         if self.footers_of != block.layer:
             self.footers, self.footers_of = {}, block.layer
+            store_of(self.plan.atlas).fetch(receipt.peaks[block.layer] for receipt, _ in self.sources)
         peaks, first = Peaks.empty(0, 0), 0
         for receipt, rows in self.sources:
-            table = self._read(receipt.peaks[block.layer].path, block.number)
+            table = self._read(receipt.peaks[block.layer], block.number)
             shape = table.num_rows // receipt.forward_count, receipt.forward_count
             activation, row, col = (table[name].to_numpy().reshape(shape) for name in ("activation", "row", "col"))
             place = row.astype(np.int32) << 16 | col
@@ -132,11 +134,14 @@ class Ranker:
             first += len(rows)
         return peaks
 
-    def _read(self, path: str, group: int) -> pa.Table:
+    def _read(self, part: Part, group: int) -> pa.Table:
         """A row group of a peaks part, whose footer is read once for all blocks of a layer."""
         columns = ["activation", "row", "col"]
-        with pq.ParquetFile(self.plan.atlas / path, metadata=self.footers.get(path), memory_map=True) as file:
-            self.footers[path] = file.metadata
+        with (
+            store_of(self.plan.atlas).hold(part) as path,
+            pq.ParquetFile(path, metadata=self.footers.get(part.path), memory_map=True) as file,
+        ):
+            self.footers[part.path] = file.metadata
             return file.read_row_group(group, columns=columns, use_threads=False)
 
     def _statistics(self, unit: int, ranked: pa.Table, strange: NDArray[np.integer[Any]]) -> dict[str, Any]:

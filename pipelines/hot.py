@@ -11,16 +11,18 @@ import pyarrow.compute as pc
 
 from pipelines.catalogue import read_part
 from pipelines.storage import write_atomically
+from pipelines.stores import Root, store_of
 from schemas import layout, tables
 from schemas.manifest import Hot, LayerEntry, Part
 
 
-def build_hot(atlas: Path, version: str, images: Part, layers: Sequence[LayerEntry]) -> Hot:
+def build_hot(atlas: Root, version: str, images: Part, layers: Sequence[LayerEntry]) -> Hot:
     """Write what a version's answers look up; rebuildable from images and ranked tables at any time."""
-    source = str(atlas / images.path)
+    store = store_of(atlas)
 
     def write_database(file: Path) -> None:
-        with duckdb.connect(os.fspath(file)) as database:
+        with duckdb.connect(os.fspath(file)) as database, store.hold(images) as listed:
+            source = str(listed)
             database.execute(
                 "CREATE TABLE labels AS SELECT label, count(*) AS image_count FROM read_parquet(?) "
                 "WHERE label IS NOT NULL GROUP BY label ORDER BY label",
@@ -37,12 +39,14 @@ def build_hot(atlas: Path, version: str, images: Part, layers: Sequence[LayerEnt
                 "activation FLOAT, row SMALLINT, col SMALLINT)"
             )
             for position, entry in enumerate(layers):
+                store.fetch(entry.ranked)
                 for part in entry.ranked:
-                    database.execute(
-                        "INSERT INTO first_ranks SELECT ?, unit, rank, image, activation, row, col "
-                        "FROM read_parquet(?) WHERE rank < ? ORDER BY unit, rank",
-                        [position, str(atlas / part.path), tables.FIRST_RANKS],
-                    )
+                    with store.hold(part) as ranked:
+                        database.execute(
+                            "INSERT INTO first_ranks SELECT ?, unit, rank, image, activation, row, col "
+                            "FROM read_parquet(?) WHERE rank < ? ORDER BY unit, rank",
+                            [position, str(ranked), tables.FIRST_RANKS],
+                        )
             database.execute("CHECKPOINT")
 
     def write_rows(file: Path) -> None:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version as installed_version
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -23,6 +22,7 @@ from pipelines.patches import EmbeddedLayer, build_patches
 from pipelines.plan import Plan, Progress, Report, make_plan
 from pipelines.scan import Scanner
 from pipelines.storage import locked, read_measured, remove_unfinished, write_model, write_table
+from pipelines.stores import Root, absolute
 from pipelines.tombstones import present, removed_images
 from pipelines.versions import kept_version, seal
 from pipelines.vision.embedding import region_boxes
@@ -48,7 +48,7 @@ def index(config: IndexConfig, report: Report) -> Manifest:
     own forwards only; a run with nothing to do changes nothing. Images that were removed by hand stay out: a run that
     has anything to do leaves no tombstone, one with nothing to do keeps them.
     """
-    atlas = Path(config.atlas).absolute()
+    atlas = absolute(config.atlas)
     corpus = list_corpus(config.corpus, config.limit)
     with locked(atlas):
         remove_unfinished(atlas)
@@ -185,7 +185,7 @@ def _layer_entry(layer: LayerSpec, ranking: RankPlan, rows: list[dict[str, objec
     return LayerEntry(spec=layer, units=units, ranked=ranked)
 
 
-def _holds(previous: Manifest, found: Catalogue, atlas: Path) -> bool:
+def _holds(previous: Manifest, found: Catalogue, atlas: Root) -> bool:
     """Whether a version shows the images and skipped files that were found, tombstones or not."""
     shown = previous.version
     if previous.stale_count:

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import faiss
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from pipelines.catalogue import read_part
 from pipelines.patch_index import MEMORY_BYTES, IndexPlan, build_index, choose_index
 from pipelines.storage import write_atomically
+from pipelines.stores import Root, store_of
 from pipelines.vectors import VectorFile
 from schemas import layout
 from schemas.geometry import Box
@@ -35,7 +35,7 @@ class EmbeddedLayer:
 
 
 def build_patches(
-    atlas: Path, version: str, embedded: EmbeddedLayer, receipts: list[Receipt], images: Part
+    atlas: Root, version: str, embedded: EmbeddedLayer, receipts: list[Receipt], images: Part
 ) -> PatchIndex:
     """Write the vectors in order of image × region, and the index that fits their number.
 
@@ -53,10 +53,10 @@ def build_patches(
     return exact if plan is None else add_index(atlas, version, exact, plan)
 
 
-def add_index(atlas: Path, version: str, exact: PatchIndex, plan: IndexPlan) -> PatchIndex:
+def add_index(atlas: Root, version: str, exact: PatchIndex, plan: IndexPlan) -> PatchIndex:
     """Build the planned index over vectors that are written, and tell how to ask it."""
-    vectors = VectorFile(atlas / exact.vectors.path, plan.count, plan.width, len(exact.regions))
-    index, tuning = build_index(vectors, plan)
+    with store_of(atlas).hold(exact.vectors) as file:
+        index, tuning = build_index(VectorFile(file, plan.count, plan.width, len(exact.regions)), plan)
     path = layout.index(exact.layer, version)
     return exact.model_copy(
         update={
@@ -71,7 +71,7 @@ def add_index(atlas: Path, version: str, exact: PatchIndex, plan: IndexPlan) -> 
 
 
 def _image_vectors(
-    atlas: Path, receipts: list[Receipt], images: Part, shape: tuple[int, int, int]
+    atlas: Root, receipts: list[Receipt], images: Part, shape: tuple[int, int, int]
 ) -> Iterator[tuple[int, NDArray[np.float16]]]:
     """Every image's number and vectors, region × number, in the order of shards."""
     _, width, regions = shape
@@ -80,15 +80,17 @@ def _image_vectors(
     rows = table["shard_row"].to_numpy()
     order = np.argsort(shards, kind="stable")
     ends = np.searchsorted(shards[order], np.arange(len(receipts) + 1))
+    store = store_of(atlas)
+    store.fetch(receipt.embeddings for receipt in receipts)
     for receipt, first, last in zip(receipts, ends, ends[1:], strict=False):
         image_of_row = np.full(receipt.forward_count, -1)
         image_of_row[rows[order[first:last]]] = order[first:last]
-        stored = pq.ParquetFile(atlas / receipt.embeddings.path, buffer_size=_BUFFER_BYTES)
-        start = 0
-        for batch in stored.iter_batches(_BATCH_IMAGES * regions, columns=["vector"]):
-            vectors = batch["vector"].flatten().to_numpy().reshape(-1, regions, width)
-            for image, own in zip(image_of_row[start:].tolist(), vectors, strict=False):
-                if image >= 0:
-                    yield image, own
-            start += len(vectors)
+        with store.hold(receipt.embeddings) as file, pq.ParquetFile(file, buffer_size=_BUFFER_BYTES) as stored:
+            start = 0
+            for batch in stored.iter_batches(_BATCH_IMAGES * regions, columns=["vector"]):
+                vectors = batch["vector"].flatten().to_numpy().reshape(-1, regions, width)
+                for image, own in zip(image_of_row[start:].tolist(), vectors, strict=False):
+                    if image >= 0:
+                        yield image, own
+                start += len(vectors)
     pa.default_memory_pool().release_unused()

@@ -15,6 +15,7 @@ from pipelines.corpus import Listing
 from pipelines.scan import ScanPlan
 from pipelines.shards import Shard
 from pipelines.storage import read_manifest, read_measured, read_receipts
+from pipelines.stores import absolute
 from pipelines.vision.models import choose_layers, load_model
 from pipelines.vision.receptive_fields import measure_layers
 from schemas import tables
@@ -74,7 +75,7 @@ def make_plan(config: IndexConfig, corpus: Listing, report: Report) -> Plan:
     Raises UsageError if the atlas was made with another model, preprocessing, layers, precision or batch size.
     """
     report(Progress("plan", 0, 1, "model"))
-    atlas = Path(config.atlas).absolute()
+    atlas = absolute(config.atlas)
     previous = read_manifest(atlas)
     model = load_model(config.model, config.weights, config.latents, config.trust_code)
     names = choose_layers(model, config.layers)

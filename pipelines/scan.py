@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -18,6 +17,7 @@ from torch import Tensor
 from pipelines.corpus import CorpusFile, corpus_files
 from pipelines.originals import Originals
 from pipelines.shards import Embeddings, LayerPeaks, ReadFile, ScannedImage, ScannedShard, Shard, write_shard
+from pipelines.stores import Root
 from pipelines.vision.device import choose_device, settle_process
 from pipelines.vision.embedding import cell_regions, pool, region_boxes
 from pipelines.vision.fusing import find_fusions
@@ -46,7 +46,7 @@ class ScanPlan:
     """What every shard of a run has in common."""
 
     corpus: str
-    atlas: Path
+    atlas: Root
     atlas_key: str
     model: ModelEntry
     preprocessing: Preprocessing

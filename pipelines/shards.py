@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from pipelines.corpus import CorpusFile
 from pipelines.storage import write_model, write_table
+from pipelines.stores import Root
 from schemas import layout, tables
 from schemas.geometry import Box, Placement
 from schemas.manifest import BLOCK_UNITS, Receipt
@@ -76,7 +76,7 @@ class ScannedShard:
     embeddings: Embeddings
 
 
-def write_shard(atlas: Path, atlas_key: str, shard: ScannedShard, forward: str, seconds: float) -> Receipt:
+def write_shard(atlas: Root, atlas_key: str, shard: ScannedShard, forward: str, seconds: float) -> Receipt:
     """Write all tables and, last, the receipt."""
     name, embeddings = shard.name, shard.embeddings
     rows_per_block = BLOCK_UNITS * max(1, len(shard.images))

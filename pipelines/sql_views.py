@@ -11,7 +11,9 @@ from pathlib import Path
 
 import duckdb
 
+from pipelines.places import is_remote
 from pipelines.storage import read_manifest, write_atomically
+from pipelines.stores import Root
 from schemas import tables
 from schemas.errors import NotFoundError, UsageError
 from schemas.geometry import Box, Location
@@ -65,14 +67,14 @@ FROM (SELECT unnest(s.top_labels) AS found FROM read_parquet({units_part}) AS s 
 """
 
 
-def write_catalog(atlases: Sequence[Path], target: Path) -> Part:
+def write_catalog(atlases: Sequence[Root], target: Path) -> Part:
     """Write views over the sealed version of each atlas, in a schema of its name; the first without a schema too.
 
     Each has `images`, `skipped`, `layers`, `units`, `ranked` and the macros `top_patches(layer, unit, k)`,
     `unit_histogram(layer, unit)` and `unit_labels(layer, unit)`. Raises NotFoundError for what is no atlas,
-    UsageError for one whose tables still hold removed images.
+    UsageError for one whose tables still hold removed images, and for one in an object store.
     """
-    sealed = {root.resolve(): _sealed(root) for root in atlases}
+    sealed = {root.resolve(): _sealed(root) for root in map(_folder, atlases)}
     names = [root.name for root in sealed]
     for name in names:
         if name.lower() in _TAKEN or sum(name.lower() == other.lower() for other in names) > 1:
@@ -87,6 +89,15 @@ def write_catalog(atlases: Sequence[Path], target: Path) -> Part:
                         database.execute(statement)
 
     return write_atomically(target.absolute().parent, target.name, write, rows=len(sealed))
+
+
+def _folder(root: Root) -> Path:
+    if is_remote(str(root)):
+        raise UsageError(
+            f"{root} is in an object store, which the views of a catalog cannot read: DuckDB would need an extension "
+            "that is downloaded; copy the atlas into a folder, or export its tables with unitscope export"
+        )
+    return Path(root)
 
 
 def _sealed(root: Path) -> Manifest:

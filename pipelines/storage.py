@@ -1,20 +1,17 @@
 """Atomic writes into an atlas, and which shards are done: the only place that writes."""
 
-import errno
-import fcntl
 import hashlib
-import os
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ValidationError
 
+from pipelines.stores import Root, Store, is_full, store_of
 from schemas import layout
-from schemas.errors import BusyError, StorageError
+from schemas.errors import StorageError
 from schemas.manifest import Manifest, MeasuredLayers, Part, Receipt, parse_manifest
 from schemas.units import LayerSpec
 
@@ -22,31 +19,26 @@ _SPLIT, _DELTA = "BYTE_STREAM_SPLIT", "DELTA_BINARY_PACKED"
 _ENCODINGS = {"activation": _SPLIT, "unit": _DELTA, "rank": _DELTA, "row": _SPLIT, "col": _SPLIT}
 
 
-def write_atomically(root: Path, path: str, write: Callable[[Path], None], rows: int) -> Part:
-    """Let `write` fill a temporary file beside `path`, then rename it into place; raises StorageError."""
-    target = root / path
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+def write_atomically(root: Root, path: str, write: Callable[[Path], None], rows: int) -> Part:
+    """Let `write` fill a temporary file of this machine, then give it its place in one step; raises StorageError."""
+    store = store_of(root)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        with temporary.open("rb+") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            os.fsync(file.fileno())
-        size_bytes = temporary.stat().st_size
-        temporary.replace(target)
+        with store.writing(path) as temporary:
+            write(temporary)
+            with temporary.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            part = Part(path=path, rows=rows, size_bytes=temporary.stat().st_size, sha256=digest)
+            store.put(temporary, part)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(error):
             raise StorageError(
-                f"no space left for {path} in {root}; finished shards are kept: free space, then run again"
+                f"no space left for {path} in {store.scratch}; finished shards are kept: free space, then run again"
             ) from error
-        raise StorageError(f"cannot write {path} in {root}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    return Part(path=path, rows=rows, size_bytes=size_bytes, sha256=digest)
+        raise StorageError(f"cannot write {path} in {store.scratch}: {error.strerror or error}") from error
+    return part
 
 
-def write_table(root: Path, path: str, table: pa.Table, row_group_size: int | None = None) -> Part:
+def write_table(root: Root, path: str, table: pa.Table, row_group_size: int | None = None) -> Part:
     """Write a Parquet part in the encodings that measured smallest for its columns."""
 
     def write(file: Path) -> None:
@@ -79,70 +71,71 @@ def parquet_writer(
     )
 
 
-def write_model(root: Path, path: str, model: BaseModel) -> Part:
+def write_model(root: Root, path: str, model: BaseModel) -> Part:
     """Write a JSON document atomically."""
     return write_atomically(root, path, lambda file: _write_text(file, model.model_dump_json(indent=1)), rows=1)
 
 
-def read_manifest(root: Path) -> Manifest | None:
+def read_manifest(root: Root) -> Manifest | None:
     """The seal of the atlas, or None if none was sealed yet; raises FormatError or AtlasError."""
-    path = root / layout.MANIFEST
-    return parse_manifest(path.read_text(errors="replace"), str(root)) if path.exists() else None
+    text = store_of(root).read(layout.MANIFEST)
+    return None if text is None else parse_manifest(text.decode(errors="replace"), str(root))
 
 
-def read_measured(root: Path, atlas_key: str) -> list[LayerSpec] | None:
+def read_measured(root: Root, atlas_key: str) -> list[LayerSpec] | None:
     """Layers that an earlier run measured for this atlas key."""
-    path = root / layout.measured(atlas_key)
-    if not path.exists():
+    text = store_of(root).read(layout.measured(atlas_key))
+    if text is None:
         return None
     try:
-        measured = MeasuredLayers.model_validate_json(path.read_text())
+        measured = MeasuredLayers.model_validate_json(text)
     except ValidationError:
         return None
     return measured.layers if measured.atlas_key == atlas_key else None
 
 
-def read_receipts(root: Path, atlas_key: str) -> list[Receipt]:
+def read_receipts(root: Root, atlas_key: str) -> list[Receipt]:
     """Receipts of all finished shards of this atlas key, in order of their names; damaged ones do not count."""
-    receipts = []
-    for path in sorted((root / "receipts").glob("*.json")):
+    store, receipts = store_of(root), []
+    sizes = sizes_in(store)
+    names = sorted(path for path in sizes if path.startswith("receipts/") and path.endswith(".json"))
+    for text in store.read_all(names):
         try:
-            receipt = Receipt.model_validate_json(path.read_text())
+            receipt = Receipt.model_validate_json(text)
         except ValidationError:
             continue
-        if receipt.atlas_key == atlas_key and all(is_present(root, part) for part in receipt.parts()):
+        if receipt.atlas_key == atlas_key and all(is_present(sizes, part) for part in receipt.parts()):
             receipts.append(receipt)
     return receipts
 
 
 @contextmanager
-def locked(root: Path) -> Iterator[None]:
+def locked(root: Root) -> Iterator[None]:
     """Hold the atlas for one writer; the lock goes with the process. Raises BusyError, StorageError."""
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        file = (root / layout.LOCK).open("w")
-    except OSError as error:
-        raise StorageError(f"cannot write into {root}: {error.strerror}") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise BusyError(f"another index run is writing {root}; wait for it or stop it") from None
+    with store_of(root).locked():
         yield
 
 
-def remove_unfinished(root: Path) -> int:
-    """Delete temporary files that a killed run left behind; call only while holding the lock."""
-    leftovers = list(root.rglob(".*.tmp"))
-    for path in leftovers:
-        path.unlink(missing_ok=True)
-    return len(leftovers)
+def remove_unfinished(root: Root) -> int:
+    """Delete what killed runs left behind: half written files, and parts of shards that have no receipt, for the
+    next run may cut shards elsewhere. Call only while holding the lock, and while no shard is scanned."""
+    store = store_of(root)
+    paths, manifest = list(sizes_in(store)), read_manifest(root)
+    finished = {shard for path in paths if (shard := layout.shard_of_receipt(path)) is not None}
+    finished |= {receipt.shard for receipt in manifest.shards} if manifest else set()
+    torn = [path for path in paths if (shard := layout.shard_of_part(path)) is not None and shard not in finished]
+    store.delete(torn)
+    return store.remove_unfinished() + len(torn)
 
 
-def is_present(root: Path, part: Part) -> bool:
+def sizes_in(store: Store) -> dict[str, int]:
+    """The bytes of every file of an atlas: one listing, whatever the number of parts to look for."""
+    return {file.path: file.size_bytes for file in store.walk()}
+
+
+def is_present(sizes: Mapping[str, int], part: Part) -> bool:
     """Whether a part is there in its full size."""
-    path = root / part.path
-    return path.is_file() and path.stat().st_size == part.size_bytes
+    return sizes.get(part.path) == part.size_bytes
 
 
 def _write_text(file: Path, text: str) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,11 +10,12 @@ import pyarrow.compute as pc
 from pipelines.catalogue import Catalogue, read_part
 from pipelines.duplicates import duplicate_names
 from pipelines.storage import write_table
+from pipelines.stores import Root, store_of
 from schemas import layout, tables
 from schemas.manifest import CorpusEntry, Manifest, Part
 
 
-def removed_images(manifest: Manifest | None, atlas: Path) -> pa.Table:
+def removed_images(manifest: Manifest | None, atlas: Root) -> pa.Table:
     """The images that are out, in order of ids."""
     removed = manifest.removed if manifest else None
     return tables.REMOVED.empty_table() if removed is None else read_part(atlas, removed.table)
@@ -28,17 +28,18 @@ def without(images: pa.Table, removed: pa.Table) -> pa.Table:
     return images.filter(pc.invert(pc.is_in(images["image_id"], value_set=removed["image_id"].combine_chunks())))
 
 
-def present_images(manifest: Manifest, atlas: Path) -> pa.Table:
+def present_images(manifest: Manifest, atlas: Root) -> pa.Table:
     """The rows of the images table that are no tombstones, with the numbers that they have there."""
     return without(read_part(atlas, manifest.images), removed_images(manifest, atlas))
 
 
-def present(manifest: Manifest, atlas: Path) -> Catalogue:
+def present(manifest: Manifest, atlas: Root) -> Catalogue:
     """What an index run over the remaining files would find: images numbered and grouped anew.
 
     Reads the images table and what shards hold about theirs, some 400 bytes of memory an image; no picture.
     """
     images = present_images(manifest, atlas)
+    store_of(atlas).fetch(receipt.scanned for receipt in manifest.shards)
     sketches = pa.concat_tables(
         read_part(atlas, receipt.scanned, ["row", "gradient_hash", "tint"]).append_column(
             "shard", pa.array([receipt.shard] * receipt.forward_count, pa.string())
@@ -75,7 +76,7 @@ class Outline:
     stale: int
 
 
-def outlined(manifest: Manifest, atlas: Path, removed: pa.Table) -> Outline:
+def outlined(manifest: Manifest, atlas: Root, removed: pa.Table) -> Outline:
     """How a version that reads the same tables counts if these images are out.
 
     Without tombstones it has the name of the version whose tables it reads.
@@ -93,7 +94,7 @@ def outlined(manifest: Manifest, atlas: Path, removed: pa.Table) -> Outline:
     return Outline(version, manifest.corpus.model_copy(update=counts), len(stale))
 
 
-def write_removed(atlas: Path, removed: pa.Table) -> Part:
+def write_removed(atlas: Root, removed: pa.Table) -> Part:
     """Write the table of removed images; the same images have the same path."""
     return write_table(atlas, layout.removed(_digest(*removed["image_id"].to_pylist())), removed)
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +15,7 @@ from pipelines.corpus import Listing
 from pipelines.index import commit
 from pipelines.plan import Plan, Report
 from pipelines.storage import locked, remove_unfinished
+from pipelines.stores import Root, absolute
 from pipelines.tombstones import outlined, present, present_images, removed_images, write_removed
 from pipelines.verify import scan_plan
 from pipelines.versions import present_version, seal
@@ -44,7 +44,7 @@ class Removal:
     """Restored images that are not in this version's tables: they come back with the next index run."""
 
 
-def remove(atlas: Path, references: Sequence[str], dry_run: bool = False) -> Removal:
+def remove(atlas: Root, references: Sequence[str], dry_run: bool = False) -> Removal:
     """Take images out of every answer at once, by id, beginning of an id or path; all of an image's copies go.
 
     Seals a version that reads the same tables with tombstones, and never touches the corpus. Later index runs leave
@@ -63,7 +63,7 @@ def remove(atlas: Path, references: Sequence[str], dry_run: bool = False) -> Rem
         return _sealed(manifest, atlas, removed, chosen, dry_run)
 
 
-def restore(atlas: Path, references: Sequence[str], dry_run: bool = False) -> Removal:
+def restore(atlas: Root, references: Sequence[str], dry_run: bool = False) -> Removal:
     """Bring removed images back, at the cost of `remove`; those that are no tombstones come with the next index run."""
     with locked(atlas):
         manifest = present_version(atlas)
@@ -74,7 +74,7 @@ def restore(atlas: Path, references: Sequence[str], dry_run: bool = False) -> Re
         return _sealed(manifest, atlas, removed.filter(pa.array(stays)), removed.take(pa.array(rows)), dry_run)
 
 
-def compact(atlas: Path, workers: int | None, report: Report) -> Manifest:
+def compact(atlas: Root, workers: int | None, report: Report) -> Manifest:
     """Seal a version whose tables hold no removed image: the rows of a fresh index of the others, without a forward.
 
     Rebuilds ranks, statistics, the hot database, vectors and patch index: what an index run costs after its scan. What
@@ -88,7 +88,7 @@ def compact(atlas: Path, workers: int | None, report: Report) -> Manifest:
         nothing = tables.LISTED.empty_table()
         plan = Plan(
             config=IndexConfig.model_validate(manifest.config),
-            scan=scan_plan(manifest, atlas.absolute(), manifest.corpus.root),
+            scan=scan_plan(manifest, absolute(atlas), manifest.corpus.root),
             listing=Listing(manifest.corpus.root, nothing, manifest.corpus.ignored_count),
             pending=nothing,
             finished=manifest.shards,
@@ -99,7 +99,7 @@ def compact(atlas: Path, workers: int | None, report: Report) -> Manifest:
             return commit(plan, found, manifest.shards, cluster.resources(workers, "cpu"), report)
 
 
-def _sealed(manifest: Manifest, atlas: Path, removed: pa.Table, chosen: pa.Table, dry_run: bool) -> Removal:
+def _sealed(manifest: Manifest, atlas: Root, removed: pa.Table, chosen: pa.Table, dry_run: bool) -> Removal:
     """Seal the same tables with these images out, of which some were chosen just now."""
     outline = outlined(manifest, atlas, removed)
     held = read_part(atlas, manifest.images, ["image_id"])["image_id"].combine_chunks()

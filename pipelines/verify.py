@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.scan import Scanner, ScanPlan
+from pipelines.stores import Root, store_of
 from pipelines.tombstones import present_images
 from pipelines.versions import present_version
 from pipelines.vision.preprocessing import prepare
@@ -42,7 +43,7 @@ class Verdict:
     faults: list[Fault]
 
 
-def verify(atlas: Path, sample: int, seed: int, corpus: str | Path | None = None, trust_code: bool = False) -> Verdict:
+def verify(atlas: Root, sample: int, seed: int, corpus: str | Path | None = None, trust_code: bool = False) -> Verdict:
     """Digest every part, then re-run `sample` random images and compare every one of their peaks.
 
     Faults: a missing or changed part, a missing or edited picture, weights of another model, an activation
@@ -83,16 +84,15 @@ def verify(atlas: Path, sample: int, seed: int, corpus: str | Path | None = None
     return Verdict(len(parts), len(chosen), cell_count, largest_drift, faults)
 
 
-def _part_fault(atlas: Path, part: Part) -> Fault | None:
+def _part_fault(atlas: Root, part: Part) -> Fault | None:
     try:
-        with (atlas / part.path).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = store_of(atlas).digest(part.path)
     except OSError as error:
         return Fault("part", part.path, f"cannot be read: {error.strerror}")
     return None if digest == part.sha256 else Fault("part", part.path, "its bytes are not those that were sealed")
 
 
-def scan_plan(manifest: Manifest, atlas: Path, corpus: str, trust_code: bool = False) -> ScanPlan:
+def scan_plan(manifest: Manifest, atlas: Root, corpus: str, trust_code: bool = False) -> ScanPlan:
     """How the images of a sealed atlas were scanned."""
     return ScanPlan(
         corpus=corpus,
@@ -112,12 +112,12 @@ def scan_plan(manifest: Manifest, atlas: Path, corpus: str, trust_code: bool = F
 
 
 def _compare(
-    atlas: Path, manifest: Manifest, entry: LayerEntry, image: dict[str, object], found: Peaks
+    atlas: Root, manifest: Manifest, entry: LayerEntry, image: dict[str, object], found: Peaks
 ) -> tuple[float, list[Fault]]:
     """Largest relative drift of a layer's stored peaks on one image, and the faults among them."""
     receipt = next(receipt for receipt in manifest.shards if receipt.shard == image["shard"])
-    path = atlas / receipt.peaks[entry.spec.name].path
-    stored = pq.read_table(path, filters=pc.field("image") == image["shard_row"], partitioning=None)
+    with store_of(atlas).hold(receipt.peaks[entry.spec.name]) as path:
+        stored = pq.read_table(path, filters=pc.field("image") == image["shard_row"], partitioning=None)
     was = stored["activation"].to_numpy().astype(np.float64)
     now = found.activation[0].numpy().astype(np.float64)
     finite = np.isfinite(was) & np.isfinite(now)

@@ -1,11 +1,11 @@
 """The sealed versions of an atlas: sealing one, listing them, and deleting what no kept one needs."""
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
 
-from pipelines.storage import is_present, locked, read_manifest, remove_unfinished, write_model
+from pipelines.storage import is_present, locked, read_manifest, remove_unfinished, sizes_in, write_model
+from pipelines.stores import Root, Store, store_of
 from schemas import layout
 from schemas.errors import NotFoundError
 from schemas.manifest import Manifest, parse_manifest
@@ -22,7 +22,7 @@ class Collected:
     size_bytes: int
 
 
-def seal(atlas: Path, manifest: Manifest) -> Manifest:
+def seal(atlas: Root, manifest: Manifest) -> Manifest:
     """Make this the present version; the one before stays readable under its name. Call while holding the lock."""
     previous = read_manifest(atlas)
     if previous is not None and previous.version != manifest.version:
@@ -31,7 +31,7 @@ def seal(atlas: Path, manifest: Manifest) -> Manifest:
     return manifest
 
 
-def present_version(atlas: Path) -> Manifest:
+def present_version(atlas: Root) -> Manifest:
     """The manifest of the present version; raises NotFoundError if none was sealed yet."""
     manifest = read_manifest(atlas)
     if manifest is None:
@@ -39,17 +39,20 @@ def present_version(atlas: Path) -> Manifest:
     return manifest
 
 
-def sealed_versions(atlas: Path) -> list[Manifest]:
+def sealed_versions(atlas: Root) -> list[Manifest]:
     """All versions, the present one first, then from the newest to the oldest."""
-    present = present_version(atlas)
+    present, store = present_version(atlas), store_of(atlas)
+    files = [file for file in store.walk(layout.VERSIONS) if PurePosixPath(file.path).match(layout.version("*"))]
     earlier = [
-        parse_manifest(path.read_text(errors="replace"), str(path)) for path in (atlas / layout.VERSIONS).glob("*.json")
+        (manifest.created, file.modified_ns, manifest)
+        for file in files
+        if (manifest := _version_at(store, file.path)) is not None and manifest.version != present.version
     ]
-    earlier.sort(key=lambda manifest: (manifest.created, _superseded_ns(atlas, manifest)), reverse=True)
-    return [present, *(manifest for manifest in earlier if manifest.version != present.version)]
+    earlier.sort(key=lambda one: one[:2], reverse=True)
+    return [present, *(manifest for *_, manifest in earlier)]
 
 
-def version_rows(atlas: Path) -> list[VersionRow]:
+def version_rows(atlas: Root) -> list[VersionRow]:
     """All versions, the present one first, each with its size and with what deleting it alone would free."""
     versions = sealed_versions(atlas)
     sizes = [{part.path: part.size_bytes for part in manifest.parts()} for manifest in versions]
@@ -69,16 +72,17 @@ def version_rows(atlas: Path) -> list[VersionRow]:
     ]
 
 
-def kept_version(atlas: Path, version: str) -> Manifest | None:
+def kept_version(atlas: Root, version: str) -> Manifest | None:
     """An earlier version of this name with all its parts, if there is one."""
-    path = atlas / layout.version(version)
-    if not path.is_file():
+    store = store_of(atlas)
+    manifest = _version_at(store, layout.version(version))
+    if manifest is None:
         return None
-    manifest = parse_manifest(path.read_text(errors="replace"), str(path))
-    return manifest if all(is_present(atlas, part) for part in manifest.parts()) else None
+    sizes = sizes_in(store)
+    return manifest if all(is_present(sizes, part) for part in manifest.parts()) else None
 
 
-def collect(atlas: Path, keep: int, dry_run: bool = False) -> Collected:
+def collect(atlas: Root, keep: int, dry_run: bool = False) -> Collected:
     """Delete all versions but the newest `keep`, and every part and receipt that none of these names.
 
     Shards that a killed run has finished but not sealed go too: their forwards would run again. Files that no index
@@ -87,32 +91,29 @@ def collect(atlas: Path, keep: int, dry_run: bool = False) -> Collected:
     parts at its next question. Costs a walk over the files of the atlas.
     """
     with locked(atlas):
-        versions = sealed_versions(atlas)
+        versions, store = sealed_versions(atlas), store_of(atlas)
         kept, dropped = versions[:keep], versions[keep:]
         needed = {part.path for manifest in kept for part in manifest.parts()}
         needed |= {layout.receipt(receipt.shard) for manifest in kept for receipt in manifest.shards}
-        unnamed = sorted(path for path in _parts(atlas) if path not in needed)
-        unnamed.sort(key=lambda path: not path.startswith("receipts/"))
-        files = [*(layout.version(manifest.version) for manifest in dropped), *unnamed]
+        sizes = sizes_in(store)
+        unnamed = sorted(path for path in sizes if layout.is_part(path) and path not in needed)
+        manifests = [layout.version(manifest.version) for manifest in dropped]
+        receipts = [path for path in unnamed if path.startswith("receipts/")]
+        parts = [path for path in unnamed if not path.startswith("receipts/")]
+        files = [*manifests, *receipts, *parts]
         found = Collected(
             [manifest.version for manifest in kept],
             [manifest.version for manifest in dropped],
             files,
-            sum((atlas / path).stat().st_size for path in files),
+            sum(sizes[path] for path in files),
         )
         if not dry_run:
             remove_unfinished(atlas)
-            for path in files:
-                (atlas / path).unlink()
+            for paths in (manifests, receipts, parts):
+                store.delete(paths)
         return found
 
 
-def _parts(atlas: Path) -> Iterator[str]:
-    for path in atlas.rglob("*"):
-        name = path.relative_to(atlas).as_posix()
-        if layout.is_part(name) and path.is_file() and not path.is_symlink():
-            yield name
-
-
-def _superseded_ns(atlas: Path, manifest: Manifest) -> int:
-    return (atlas / layout.version(manifest.version)).stat().st_mtime_ns
+def _version_at(store: Store, path: str) -> Manifest | None:
+    text = store.read(path)
+    return None if text is None else parse_manifest(text.decode(errors="replace"), f"{store.root}/{path}")

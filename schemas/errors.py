@@ -14,6 +14,7 @@ UnitscopeError               exit code   HTTP status
 ├── BusyError                 6           503   another run holds it, or the question takes too long
 │   └── OverloadError         6           429   too many such requests at once
 └── StorageError              1           507   writing failed: disk full, no permission
+    └── StoreError            1           503   the object store refuses or does not answer
 
 A message says what, which, and what would do.
 """
@@ -121,6 +122,13 @@ class StorageError(UnitscopeError):
 
     http_status = 507
     title = "Cannot write"
+
+
+class StoreError(StorageError):
+    """The object store refuses, for example for want of credentials, or does not answer."""
+
+    http_status = 503
+    title = "Object store unavailable"
 
 
 def listing(names: Iterable[object], most: int = 12) -> str:

@@ -98,6 +98,24 @@ _PART = re.compile(
 )
 
 
+_SHARD_PART = re.compile(
+    rf"(files|(peaks|embeddings)/[^/]+)/(?P<name>{_NAME})[.]parquet|(images|skipped)/shard-(?P<other>{_NAME})[.]parquet"
+)
+_RECEIPT = re.compile(rf"receipts/({_NAME})[.]json")
+
+
+def shard_of_part(path: str) -> str | None:
+    """The shard that a path is a part of, if it is one."""
+    found = _SHARD_PART.fullmatch(path)
+    return found and (found["name"] or found["other"])
+
+
+def shard_of_receipt(path: str) -> str | None:
+    """The shard that a path is the receipt of, if it is one."""
+    found = _RECEIPT.fullmatch(path)
+    return found and found[1]
+
+
 def is_part(path: str) -> bool:
     """Whether a path is one of those above that a manifest names, or a receipt."""
     return _PART.fullmatch(path) is not None

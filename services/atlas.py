@@ -4,13 +4,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipelines.originals import Originals
+from pipelines.stores import Root, Store, store_of
 from schemas import tables
 from schemas.errors import NotFoundError, listing
 from schemas.geometry import Location, Placement, Size
@@ -45,14 +45,15 @@ class Atlas:
     A database statement that takes longer than `question_timeout_s` raises BusyError (None: as long as it takes).
     """
 
-    def __init__(self, root: str | Path, question_timeout_s: float | None = None, version: str | None = None) -> None:
-        self.root = Path(root)
-        self.manifest = read_version(self.root, version)
-        self.name = self.root.resolve().name
+    def __init__(self, root: Root | Store, question_timeout_s: float | None = None, version: str | None = None) -> None:
+        self.store = store_of(root)
+        self.root = self.store.root
+        self.manifest = read_version(self.store, version)
+        self.name = self.store.name
         self.version = self.manifest.version
-        self._database = Database(self.root, self.manifest.hot.database.path, question_timeout_s)
-        self._parts = Parts(self.root)
-        self.catalogue = Catalogue(self.root, self._parts, self.manifest, self._database)
+        self._database = Database(self.store, self.manifest.hot.database, question_timeout_s)
+        self._parts = Parts(self.store)
+        self.catalogue = Catalogue(self._parts, self.manifest, self._database)
         self._peaks = ScannedPeaks(self._parts, self.manifest)
         self._positions = {entry.spec.name: position for position, entry in enumerate(self.manifest.layers)}
         self._units: dict[str, pa.Table] = {}
@@ -114,7 +115,7 @@ class Atlas:
         """The units table of a layer, in order of channels."""
         entry = self.layer(layer)
         if layer not in self._units:
-            self._units[layer] = self._parts.read(entry.units.path)
+            self._units[layer] = self._parts.read(entry.units)
         return self._units[layer]
 
     def statistics(self, layer: str) -> Statistics:
@@ -137,7 +138,7 @@ class Atlas:
         """The unit's images in rank order, for one question."""
         block = unit.channel // BLOCK_UNITS
         counts = self.statistics(unit.layer).count[block * BLOCK_UNITS : (block + 1) * BLOCK_UNITS].tolist()
-        part = RankedPart(self._parts, self.layer(unit.layer).ranked[block].path, counts)
+        part = RankedPart(self._parts, self.layer(unit.layer).ranked[block], counts)
         return RankedUnit(self._database, part, self._positions[unit.layer], unit.channel)
 
     def first_images(self, layer: str, units: Sequence[int]) -> dict[int, Row]:
@@ -190,7 +191,7 @@ class Atlas:
     @cached_property
     def skipped(self) -> list[SkippedRow]:
         """The files of the corpus that are no usable image."""
-        rows = self._parts.read(self.manifest.skipped.path).to_pylist()
+        rows = self._parts.read(self.manifest.skipped).to_pylist()
         return [SkippedRow(path=row["path"], size_bytes=row["size_bytes"], reason=row["reason"]) for row in rows]
 
     def image_row(self, image: Row) -> ImageRow:

@@ -67,7 +67,7 @@ class Bundle:
 
     def write_index(self, layers: Sequence[str]) -> None:
         """Provenance, and the layers that are here."""
-        view = atlas_view(Asked(self._atlas.root, version=self._atlas.version), uploads=False)
+        view = atlas_view(Asked(self._atlas.store, version=self._atlas.version), uploads=False)
         shown = [layer for layer in view.layers if layer.name in layers]
         links = self._links("")
         self._render("atlas.html", replace(view, links=links, layers=shown, striking=[]), links, "index.html")

@@ -3,7 +3,6 @@
 from bisect import bisect_left
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from schemas import tables
-from schemas.errors import AtlasError, NotFoundError, UsageError, listing
+from schemas.errors import NotFoundError, UsageError, listing
 from schemas.manifest import Manifest
 from services.database import Database, Row
 from services.filters import Condition, Filter, all_hold
@@ -22,18 +21,15 @@ from services.tombstones import regrouped
 class Catalogue:
     """Rows of the images table. An image's number is the position of its id, so ids are found by bisection."""
 
-    def __init__(self, root: Path, parts: Parts, manifest: Manifest, database: Database) -> None:
+    def __init__(self, parts: Parts, manifest: Manifest, database: Database) -> None:
         self._database = database
-        path = manifest.hot.images.path
-        try:
-            self._images = pa.ipc.open_file(pa.memory_map(str(root / path))).get_batch(0)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise AtlasError(f"part {path} of atlas {root} is missing or damaged: {error}") from None
+        self._held = parts.hold(manifest.hot.images)
+        self._images = parts.rows(self._held, manifest.hot.images)
         self.label_codes, self.group_codes = self.column("label"), self.column("duplicate_group")
         self.present: NDArray[np.bool_] | None = None
         """Which images answers may show; None where that is all."""
         if manifest.removed is not None and manifest.removed.stale:
-            self.present = self._numbered(parts.read(manifest.removed.table.path)["image_id"].to_pylist())
+            self.present = self._numbered(parts.read(manifest.removed.table)["image_id"].to_pylist())
             self.group_codes = regrouped(self.group_codes, self.present)
 
     def column(self, name: str) -> NDArray[Any]:

@@ -9,7 +9,9 @@ from typing import Any
 import duckdb
 import numpy as np
 
+from pipelines.stores import Store
 from schemas.errors import AtlasError, BusyError
+from schemas.manifest import Part
 from services.deadlines import Deadlines
 
 Row = dict[str, Any]
@@ -21,19 +23,19 @@ class Database:
     A statement that takes longer than `timeout_s` raises BusyError (None: as long as it takes).
     """
 
-    def __init__(self, root: Path, hot: str, timeout_s: float | None = None) -> None:
-        self._name = root.resolve().name
+    def __init__(self, store: Store, hot: Part, timeout_s: float | None = None) -> None:
+        self._name, self._held = store.name, store.hold(hot)
         self._deadlines = None if timeout_s is None else Deadlines(timeout_s)
         self._threads = threading.local()
         self._connection = duckdb.connect(":memory:")
         try:
-            self._connection.execute(f"ATTACH '{_quoted(root / hot)}' AS hot (READ_ONLY)")
+            self._connection.execute(f"ATTACH '{_quoted(self._held.path)}' AS hot (READ_ONLY)")
         except duckdb.Error as error:
-            raise AtlasError(f"part {hot} of atlas {root} is missing or damaged: {error}") from None
+            raise AtlasError(f"part {hot.path} of atlas {store.root} is missing or damaged: {error}") from None
         self._connection.execute("SET GLOBAL threads = 1")  # questions are short, and many come at once
         self._connection.execute("SET GLOBAL parquet_metadata_cache = true")
         self._connection.execute("SET GLOBAL validate_external_file_cache = 'NO_VALIDATION'")  # parts never change
-        self._connection.execute(f"SET GLOBAL allowed_directories = ['{_quoted(root.resolve())}/']")
+        self._connection.execute(f"SET GLOBAL allowed_directories = ['{_quoted(self._held.path.resolve().parent)}/']")
         self._connection.execute("SET GLOBAL enable_external_access = false")
         self._connection.execute("SET GLOBAL lock_configuration = true")
 

@@ -1,49 +1,59 @@
-"""The Parquet parts of an atlas, opened for reading single row groups and columns."""
+"""The parts of an atlas, opened for reading single row groups and columns."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.cache import Held
+from pipelines.stores import Store
 from schemas.errors import AtlasError
+from schemas.manifest import Part
 
 _KEPT_FOOTERS = 512
 """Of up to 0.3 MB each: to read a footer takes longer than to read the rows that a question needs."""
 
 
 class Parts:
-    """Opens parts by their path; the footers of those opened last are kept, for a part never changes.
+    """Opens Parquet parts; the footers of those opened last are kept, for a part never changes.
 
     Raises AtlasError where a part is missing or damaged.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, store: Store) -> None:
+        self._store = store
         self.footer = lru_cache(_KEPT_FOOTERS)(self._read_footer)
 
     @contextmanager
-    def open(self, path: str) -> Iterator[pq.ParquetFile]:
+    def open(self, part: Part) -> Iterator[pq.ParquetFile]:
         """The part, memory-mapped."""
-        footer = self.footer(path)
-        with self._told(path), pa.memory_map(str(self._root / path)) as source:
+        footer = self.footer(part)
+        with self._told(part), self._store.hold(part) as file, pa.memory_map(str(file)) as source:
             yield pq.ParquetFile(source, metadata=footer)
 
-    def read(self, path: str) -> pa.Table:
+    def read(self, part: Part) -> pa.Table:
         """The whole part."""
-        with self._told(path):
-            return pq.read_table(self._root / path, partitioning=None)
+        with self._told(part), self._store.hold(part) as file:
+            return pq.read_table(file, partitioning=None)
 
-    def _read_footer(self, path: str) -> pq.FileMetaData:
-        with self._told(path):
-            return pq.read_metadata(self._root / path)
+    def hold(self, part: Part) -> Held:
+        """The file of a part of any kind, for as long as it is held."""
+        return self._store.hold(part)
+
+    def rows(self, held: Held, part: Part) -> pa.RecordBatch:
+        """The rows of an Arrow part, memory-mapped; they are gone when it is let go."""
+        with self._told(part):
+            return pa.ipc.open_file(pa.memory_map(str(held.path))).get_batch(0)
+
+    def _read_footer(self, part: Part) -> pq.FileMetaData:
+        with self._told(part), self._store.hold(part) as file:
+            return pq.read_metadata(file)
 
     @contextmanager
-    def _told(self, path: str) -> Iterator[None]:
+    def _told(self, part: Part) -> Iterator[None]:
         try:
             yield
         except (OSError, pa.ArrowInvalid) as error:
-            name = self._root.resolve().name
-            raise AtlasError(f"part {path} of atlas {name} is missing or damaged: {error}") from None
+            raise AtlasError(f"part {part.path} of atlas {self._store.name} is missing or damaged: {error}") from None

@@ -42,4 +42,4 @@ class ScannedPeaks:
         return found
 
     def _open(self, entry: LayerEntry, image: Row) -> AbstractContextManager[pq.ParquetFile]:
-        return self._parts.open(self._receipts[image["shard"]].peaks[entry.spec.name].path)
+        return self._parts.open(self._receipts[image["shard"]].peaks[entry.spec.name])

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas import tables
-from schemas.manifest import BLOCK_UNITS
+from schemas.manifest import BLOCK_UNITS, Part
 from services.database import Database
 from services.parts import Parts
 
@@ -20,20 +20,20 @@ _ACTIVATION = tables.RANKED.get_field_index("activation")
 class RankedPart:
     """The ranked part of a block of units, which have `image_counts` ranked images each."""
 
-    def __init__(self, parts: Parts, path: str, image_counts: Sequence[int]) -> None:
-        self._parts, self._path = parts, path
+    def __init__(self, parts: Parts, part: Part, image_counts: Sequence[int]) -> None:
+        self._parts, self._part = parts, part
         self.ends = [tables.group_ends(count) for count in image_counts]
         self._first_groups = np.cumsum([0, *(len(ends) - 1 for ends in self.ends)]).tolist()
 
     def columns(self, unit: int, place: int, names: Sequence[str]) -> dict[str, Array]:
         """Columns of one of a unit's row groups; units are counted within the block."""
-        with self._parts.open(self._path) as file:
+        with self._parts.open(self._part) as file:
             read = file.read_row_group(self._first_groups[unit] + place, list(names), use_threads=False)
             return {name: read[name].to_numpy() for name in names}
 
     def maxima(self, unit: int) -> NDArray[np.float32]:
         """The highest activation of each of a unit's row groups."""
-        groups = map(self._parts.footer(self._path).row_group, range(*self._first_groups[unit : unit + 2]))
+        groups = map(self._parts.footer(self._part).row_group, range(*self._first_groups[unit : unit + 2]))
         return np.array([group.column(_ACTIVATION).statistics.max for group in groups], np.float32)
 
 

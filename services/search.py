@@ -9,9 +9,11 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.cache import Held
+from pipelines.stores import Root, Store, store_of
 from schemas.errors import AtlasError, UsageError
 from schemas.geometry import Box, Placement
-from schemas.manifest import PatchIndex
+from schemas.manifest import Part, PatchIndex
 from schemas.web import NeighborPage, NeighborRow, SearchInfo
 from services.atlas import Atlas
 from services.filters import EVERY_IMAGE, Filter
@@ -35,8 +37,9 @@ class PatchVectors:
     scores, best first; ties by ascending image. Images that are not `present` (None: all are) are never among them.
     """
 
-    def __init__(self, root: Path, patches: PatchIndex, present: NDArray[np.bool_] | None = None) -> None:
+    def __init__(self, root: Root | Store, patches: PatchIndex, present: NDArray[np.bool_] | None = None) -> None:
         self.root = root
+        self._held: list[Held] = []
         self.patches = patches
         self._present = present
         self.exact = patches.exact or (present is not None and bool(present.mean() < _LEAST_PRESENT))
@@ -62,11 +65,16 @@ class PatchVectors:
     def _regions(self) -> int:
         return len(self.patches.regions)
 
+    def _file(self, part: Part) -> Path:
+        """A part's file, held from now on."""
+        self._held.append(store_of(self.root).hold(part))
+        return self._held[-1].path
+
     @cached_property
     def stored(self) -> NDArray[np.float16]:
         """All stored vectors, memory-mapped, in order of image × region."""
         try:
-            vectors: NDArray[np.float16] = np.load(self.root / self.patches.vectors.path, mmap_mode="r")
+            vectors: NDArray[np.float16] = np.load(self._file(self.patches.vectors), mmap_mode="r")
         except (OSError, ValueError) as error:
             raise AtlasError(f"part {self.patches.vectors.path} is missing or damaged: {error}") from None
         return vectors
@@ -77,7 +85,7 @@ class PatchVectors:
             raise AtlasError("this atlas has no patch index; ask for exact search")
         flags = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
         try:
-            index = faiss.read_index(str(self.root / self.patches.index.path), flags)
+            index = faiss.read_index(str(self._file(self.patches.index)), flags)
         except RuntimeError as error:
             raise AtlasError(f"part {self.patches.index.path} is missing or damaged: {error}") from None
         inverted = faiss.extract_index_ivf(index)
@@ -150,7 +158,7 @@ class PatchSearch:
     def __init__(self, atlas: Atlas) -> None:
         self.atlas = atlas
         self.patches = atlas.manifest.patches
-        self.vectors = PatchVectors(atlas.root, self.patches, atlas.catalogue.present)
+        self.vectors = PatchVectors(atlas.store, self.patches, atlas.catalogue.present)
 
     def nearest(
         self, query: Vector, query_box: Box | None, limit: int = 9, exact: bool = False, passing: Filter = EVERY_IMAGE

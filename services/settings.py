@@ -10,7 +10,11 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    atlases: tuple[Path, ...] = ()
+    atlases: tuple[str | Path, ...] = ()
+    cache: Path | None = Field(
+        None, description="folder for parts of atlases in object stores; none: as UNITSCOPE_CACHE"
+    )
+    cache_gb: float | None = Field(None, gt=0, description="most that it holds; none: as UNITSCOPE_CACHE_GB")
     key_file: Path | None = Field(None, description="lines `name scope[,scope] sha256hex`; none: no keys")
     anonymous_read: bool = Field(False, description="without a key: only reading")
     trust_code: bool = Field(False, description="build models from the files of code that atlases name")

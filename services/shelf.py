@@ -2,9 +2,11 @@
 
 import logging
 import threading
+import time
+from collections.abc import Hashable, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 
+from pipelines.stores import Root, Store, store_of
 from schemas import layout
 from schemas.errors import NotFoundError, UnitscopeError, UsageError, listing
 from services.encoder import Turn
@@ -12,19 +14,23 @@ from services.subjects import Asked
 
 _log = logging.getLogger("unitscope")
 
-_Seal = tuple[int, int, int]
-
 
 class _Place:
-    """One atlas directory, what is open of it, and the manifest that was last tried."""
+    """One atlas, what is open of it, the manifest that was last tried, and when it was last looked for."""
 
-    def __init__(self, root: Path, asked: Asked, seal: _Seal | None) -> None:
-        self.root, self.asked, self.seal = root, asked, seal
-        self.opening = threading.Lock()
+    def __init__(self, store: Store, asked: Asked, seal: Hashable) -> None:
+        self.store, self.asked, self.seal = store, asked, seal
+        self.looking = threading.Lock()
+        self.looked = time.monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        return time.monotonic() - self.looked >= self.store.look_every_s
 
 
 class Shelf:
-    """Opens all atlases at once, and one anew when its manifest on disk is another.
+    """Opens all atlases at once, and one anew when its manifest is another: at the next request, or for an object
+    store, where looking takes as long as a question, at the first one that is a second later.
 
     A version that cannot be opened is logged and the one before stays; requests under way keep the version
     that they started with.
@@ -32,7 +38,7 @@ class Shelf:
 
     def __init__(
         self,
-        roots: tuple[Path, ...],
+        roots: Sequence[Root | Store],
         question_timeout_s: float | None = None,
         turn: Turn = nullcontext,
         trust_code: bool = False,
@@ -40,8 +46,9 @@ class Shelf:
         self._question_timeout_s, self._turn, self._trust_code = question_timeout_s, turn, trust_code
         self._places: dict[str, _Place] = {}
         for root in roots:
-            seal = _seal(root)
-            place = _Place(root, self._open(root), seal)
+            store = store_of(root)
+            seal = store.stamp(layout.MANIFEST)
+            place = _Place(store, self._open(store), seal)
             name = place.asked.atlas.name
             if name in self._places:
                 raise UsageError(f"two atlases are called {name!r}; they are addressed by their directory's name")
@@ -57,15 +64,12 @@ class Shelf:
         if place is None:
             known = f"there are {listing(self.names, most=40)}" if self._places else "there are none"
             raise NotFoundError(f"atlas {name!r} is not served here; {known}")
-        seal = _seal(place.root)
-        if seal not in (place.seal, None) and place.opening.acquire(blocking=False):
+        if place.is_due and place.looking.acquire(blocking=False):
             try:
-                place.asked = self._open(place.root)
-            except UnitscopeError as error:
-                _log.error("the new version of atlas %s cannot be opened, the one before stays: %s", name, error)
+                self._look(name, place)
             finally:
-                place.seal = seal
-                place.opening.release()
+                place.looked = time.monotonic()
+                place.looking.release()
         return place.asked
 
     def close(self) -> None:
@@ -73,14 +77,19 @@ class Shelf:
         for place in self._places.values():
             place.asked.atlas.close()
 
-    def _open(self, root: Path) -> Asked:
-        return Asked(root, self._question_timeout_s, self._turn, self._trust_code)
+    def _look(self, name: str, place: _Place) -> None:
+        try:
+            seal = place.store.stamp(layout.MANIFEST)
+        except UnitscopeError as error:
+            _log.error("atlas %s cannot be looked at, the version that is open stays: %s", name, error)
+            return
+        if seal in (place.seal, None):
+            return
+        try:
+            place.asked = self._open(place.store)
+        except UnitscopeError as error:
+            _log.error("the new version of atlas %s cannot be opened, the one before stays: %s", name, error)
+        place.seal = seal
 
-
-def _seal(root: Path) -> _Seal | None:
-    """What tells two manifests apart without reading them; None while there is none."""
-    try:
-        stat = (root / layout.MANIFEST).stat()
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_ino, stat.st_size
+    def _open(self, store: Store) -> Asked:
+        return Asked(store, self._question_timeout_s, self._turn, self._trust_code)

@@ -7,6 +7,8 @@ from threading import BoundedSemaphore
 from jinja2 import Environment
 from starlette.requests import Request
 
+from pipelines.cache import Cache
+from pipelines.stores import store_of
 from services.access import Keys
 from services.assets import StaticFile
 from services.settings import Settings
@@ -46,7 +48,9 @@ class Site:
         What is in memory by then stays: the collector need not look through it again, which takes 0.1 s.
         """
         settings = self.settings
-        self._shelf = Shelf(settings.atlases, settings.question_timeout_s, self.turns.turn, settings.trust_code)
+        cache = Cache.chosen(settings.cache, settings.cache_gb)
+        stores = tuple(store_of(root, cache) for root in settings.atlases)
+        self._shelf = Shelf(stores, settings.question_timeout_s, self.turns.turn, settings.trust_code)
         gc.collect()
         gc.freeze()
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from pipelines.stores import Root, Store
 from schemas.errors import UsageError
 from schemas.geometry import Box, Placement
 from schemas.units import UnitId
@@ -37,7 +38,7 @@ class Asked:
 
     def __init__(
         self,
-        root: str | Path,
+        root: Root | Store,
         question_timeout_s: float | None = None,
         turn: Turn = nullcontext,
         trust_code: bool = False,

@@ -1,4 +1,6 @@
 import os
+import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,16 @@ from pipelines.config import IndexConfig
 from pipelines.index import index
 from tests.pictures import write_corpus
 
+_CACHE = tempfile.TemporaryDirectory(prefix="unitscope-tests-")
+with socket.create_server(("127.0.0.1", 0)) as free:
+    STORE_PORT = free.getsockname()[1]
+os.environ |= {  # here, so that workers that Ray starts have it too
+    "UNITSCOPE_CACHE": _CACHE.name,
+    "AWS_ENDPOINT_URL": f"http://127.0.0.1:{STORE_PORT}",
+    "AWS_ACCESS_KEY_ID": "writer",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
 TINY_LAYERS = ("_blocks.0", "_blocks.5", "_blocks.15")
 
 
@@ -39,20 +51,28 @@ def tiny_atlas(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory, ray_
     return atlas
 
 
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """An empty bucket `corpus` of an object store on this machine, which AWS_ENDPOINT_URL leads to."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[Any]:
+    """An object store on this machine, which the environment leads to."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=STORE_PORT)
     server.start()
-    address = "http://{}:{}".format(*server.get_host_and_port())
-    for name, value in {
-        "AWS_ENDPOINT_URL": address,
-        "AWS_ACCESS_KEY_ID": "reader",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    made = boto3.resource("s3").Bucket("corpus")
+    yield boto3.resource("s3")
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def bucket(object_store: Any) -> Any:
+    """Its bucket `atlases`, empty at first."""
+    made = object_store.Bucket("atlases")
+    made.create()
+    return made
+
+
+@pytest.fixture
+def pictures_bucket(object_store: Any) -> Iterator[Any]:
+    """Its bucket `corpus`, empty for each test."""
+    made = object_store.Bucket("corpus")
     made.create()
     yield made
-    server.stop()
+    made.objects.delete()
+    made.delete()

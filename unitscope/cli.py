@@ -83,7 +83,7 @@ def layers(
 @app.command()
 def index(
     corpus: Annotated[str, typer.Argument(help="folder of pictures, tar shards, Parquet files, or a list; or s3://…")],
-    atlas: Annotated[str, typer.Option(help="directory to write")],
+    atlas: Annotated[str, typer.Option(help="directory to write, or s3://…")],
     model: Annotated[str | None, typer.Option(help="SCHEME:NAME  [default: efficientnet-lite:0]")] = None,
     weights: Annotated[str | None, typer.Option(help="default, random:SEED or a state-dict file")] = None,
     layer_globs: LayersOption = None,
@@ -151,17 +151,32 @@ def index(
 
 @app.command()
 def serve(
-    atlases: Annotated[list[Path], typer.Argument(help="atlas directories")],
+    atlases: Annotated[list[str], typer.Argument(help="atlas directories, or s3://…")],
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="port to listen on; 0 takes a free one")] = 8000,
     key_file: Annotated[Path | None, typer.Option(help="lines of: name scope[,scope] sha256-of-the-key")] = None,
     anonymous_read: Annotated[bool, typer.Option("--anonymous-read", help="let anyone read")] = False,
     trust_code: TrustFlag = False,
+    cache: Annotated[
+        Path | None, typer.Option(envvar="UNITSCOPE_CACHE", help="folder for parts of atlases at s3://")
+    ] = None,
+    cache_gb: Annotated[
+        float | None, typer.Option(envvar="UNITSCOPE_CACHE_GB", help="most that it holds  [default: 10]")
+    ] = None,
 ) -> None:
     """Serve atlases as an API and as pages. Listens on this machine only, unless keys say who may ask."""
+    from services.settings import Settings
     from unitscope.serving import serve_atlases
 
-    serve_atlases(atlases, host, port, key_file, anonymous_read, trust_code)
+    settings = Settings(
+        atlases=tuple(atlases),
+        key_file=key_file,
+        anonymous_read=anonymous_read,
+        trust_code=trust_code,
+        cache=cache,
+        cache_gb=cache_gb,
+    )
+    serve_atlases(settings, host, port)
 
 
 @app.command()

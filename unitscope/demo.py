@@ -24,6 +24,7 @@ def demo(
     from pipelines.index import index
     from schemas.web import PatchQuery
     from services.atlas import Atlas
+    from services.settings import Settings
     from services.sheet import units_sheet
     from services.striking import striking_units
     from services.units import patches
@@ -52,4 +53,4 @@ def demo(
     if manifest.corpus.skipped_count:
         tell(f"{manifest.corpus.skipped_count} files are no usable picture")
     if not no_serve:
-        serve_atlases([atlas], host, port)
+        serve_atlases(Settings(atlases=(atlas,)), host, port)

@@ -11,7 +11,7 @@ from unitscope.options import AtlasArgument, JsonFlag
 
 @app.command()
 def catalog(
-    atlases: Annotated[list[Path], typer.Argument(metavar="ATLAS...", help="atlas directories")],
+    atlases: Annotated[list[str], typer.Argument(metavar="ATLAS...", help="atlas directories")],
     out: Annotated[Path, typer.Option(help="DuckDB file to write or replace")] = Path("catalog.duckdb"),
     as_json: JsonFlag = False,
 ) -> None:

@@ -1,11 +1,10 @@
 """Options that several commands share."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-AtlasArgument = Annotated[Path, typer.Argument(help="atlas directory")]
+AtlasArgument = Annotated[str, typer.Argument(help="atlas directory, or s3://…")]
 LayersOption = Annotated[
     list[str] | None,
     typer.Option("--layers", help="globs on module paths, by commas or repeated  [default: block outputs]"),

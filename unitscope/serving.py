@@ -3,31 +3,25 @@
 import ipaddress
 import socket
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from schemas.errors import UsageError
 
+if TYPE_CHECKING:
+    from services.settings import Settings
 
-def serve_atlases(
-    atlases: Sequence[Path],
-    host: str,
-    port: int,
-    key_file: Path | None = None,
-    anonymous_read: bool = False,
-    trust_code: bool = False,
-) -> None:
+
+def serve_atlases(settings: "Settings", host: str, port: int) -> None:
     """Serve until interrupted. Raises UsageError for an open address without keys and for a port in use."""
     import uvicorn
 
-    from services.app import Settings, create_app
+    from services.app import create_app
 
-    if not is_loopback(host) and key_file is None and not anonymous_read:
+    if not is_loopback(host) and settings.key_file is None and not settings.anonymous_read:
         raise UsageError(
             f"refusing to listen on {host} without keys: anyone there could read the atlases; "
             "give --key-file, or --anonymous-read if that is meant"
         )
-    settings = Settings(atlases=tuple(atlases), key_file=key_file, anonymous_read=anonymous_read, trust_code=trust_code)
     app = create_app(settings)
     listener = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host

@@ -165,11 +165,11 @@ def test_what_is_no_address_is_refused() -> None:
 
 @pytest.mark.parametrize("kind", ["folder", "tars", "parquet"])
 def test_an_object_store_gives_the_images_of_the_folder(
-    kind: str, bucket: Any, tiny_corpus: Path, folder: tuple[Plan, Catalogue], tmp_path: Path
+    kind: str, pictures_bucket: Any, tiny_corpus: Path, folder: tuple[Plan, Catalogue], tmp_path: Path
 ) -> None:
     source = tiny_corpus if kind == "folder" else MAKERS[kind](tmp_path / "corpus", tiny_corpus)
     for path in source.rglob("*.*"):
-        bucket.upload_file(str(path), f"sets/{kind}/{path.relative_to(source)}")
+        pictures_bucket.upload_file(str(path), f"sets/{kind}/{path.relative_to(source)}")
     listed = list_corpus(f"s3://corpus/sets/{kind}")
     originals = Originals(listed.root)
     found = {hashlib.sha256(originals.read(address)).hexdigest() for address in listed.files["address"].to_pylist()}
@@ -184,6 +184,6 @@ def test_a_password_in_an_address_is_refused_and_not_repeated(tmp_path: Path) ->
     assert "hidden" not in str(refused.value)
 
 
-def test_a_missing_bucket_is_named(bucket: Any) -> None:
+def test_a_missing_bucket_is_named(pictures_bucket: Any) -> None:
     with pytest.raises(CorpusError, match="s3://nowhere/tiny"):
         list_corpus("s3://nowhere/tiny")

@@ -42,11 +42,13 @@ def without_kind(row: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.long
-def test_every_kind_of_corpus_gives_the_atlas_answers_and_patches_of_the_folder(bucket: Any, tmp_path: Path) -> None:
+def test_every_kind_of_corpus_gives_the_atlas_answers_and_patches_of_the_folder(
+    pictures_bucket: Any, tmp_path: Path
+) -> None:
     folder = write_corpus(tmp_path / "folder", 500)
     pictures = pictures_of(folder)
     for path in folder.rglob("*.*"):
-        bucket.upload_file(str(path), f"folder/{path.relative_to(folder)}")
+        pictures_bucket.upload_file(str(path), f"folder/{path.relative_to(folder)}")
     corpora = {
         "folder": folder,
         "tars": write_tars(tmp_path / "tars", pictures, 3),

@@ -11,13 +11,20 @@ import pytest
 
 from pipelines.exemplars import Numbering, rank_peaks
 from pipelines.storage import parquet_writer
+from pipelines.stores import FolderStore
 from schemas import tables
 from schemas.errors import AtlasError
+from schemas.manifest import Part
 from services.database import Database
 from services.parts import Parts
 from services.ranks import RankedPart, RankedUnit
 
 COUNT = 170_000
+
+
+def named(path: str) -> Part:
+    """A part that is asked for by its path alone."""
+    return Part(path=path, rows=COUNT, size_bytes=0, sha256="")
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +51,16 @@ def folder(plain: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def database(folder: Path) -> Iterator[Database]:
-    opened = Database(folder, "hot.duckdb")
+    opened = Database(FolderStore(folder), named("hot.duckdb"))
     yield opened
     opened.close()
 
 
 @pytest.fixture
 def ranked(folder: Path, database: Database) -> RankedUnit:
-    return RankedUnit(database, RankedPart(Parts(folder), "block.parquet", [0, 0, 0, 0, 0, COUNT]), 2, 5)
+    return RankedUnit(
+        database, RankedPart(Parts(FolderStore(folder)), named("block.parquet"), [0, 0, 0, 0, 0, COUNT]), 2, 5
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,4 +97,4 @@ def test_all_activations_are_read_in_order(ranked: RankedUnit, plain: pa.Table) 
 
 def test_a_missing_part_is_named(folder: Path) -> None:
     with pytest.raises(AtlasError, match=r"ranked/x\.parquet"):
-        RankedPart(Parts(folder), "ranked/x.parquet", [1]).maxima(0)
+        RankedPart(Parts(FolderStore(folder)), named("ranked/x.parquet"), [1]).maxima(0)
