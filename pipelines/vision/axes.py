@@ -1,39 +1,73 @@
-"""Which axes of an output are rows and columns, told from what its elements see, else from the convolutions' grids."""
+"""Which axes of an output are rows and columns, or tokens: told from where its elements lie."""
 
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from pipelines.vision.reaches import Reach, thin
+from pipelines.vision.homes import is_placed
+from pipelines.vision.reaches import Reach, hull, thin
 from schemas.geometry import Size
 
 MOST_PREFIX_TOKENS = 16
 
 Grid = tuple[int, int]
 
+_VERTICAL, _HORIZONTAL = [0, 1, 4, 5], [2, 3, 6, 7]
 
-def is_channels_last(reach: Reach, conv_grids: Sequence[Grid]) -> bool:
-    """Whether a map with this reach is (image, row, col, channel).
 
-    Sure where what elements see moves down along one axis and to the right along the next; where all see the same,
-    the axes whose lengths a convolution had, or divided evenly, are rows and columns.
+def sure_rows_and_cols(places: Reach) -> Grid | None:
+    """The two axes of a tensor (image, …, …, …) along which places move down only, and to the right only."""
+    for row, col in ((2, 3), (1, 2)):
+        if _moves(places, row, _VERTICAL, _HORIZONTAL) and _moves(places, col, _HORIZONTAL, _VERTICAL):
+            return row, col
+    return None
+
+
+def rows_and_cols(home: Reach, conv_grids: Sequence[Grid]) -> Grid | None:
+    """(2, 3) if an output is (image, channel, row, col), (1, 2) if its channels are last, None if it is no map.
+
+    Attention's (image, head, token, channel) is none: down and to the right lie along one axis. Where all elements
+    lie at the same place, axes whose lengths a convolution had, or divided evenly, are rows and columns.
     """
-    planes = thin(reach)
-    vertical, horizontal = planes[[0, 1, 4, 5]], planes[[2, 3, 6, 7]]
-    if _varies(vertical, 2) and _varies(horizontal, 3):
-        return False
-    if _varies(vertical, 1) and _varies(horizontal, 2):
-        return True
-    rows, cols, last = reach.shape[2:]
-    return not _divides((cols, last), conv_grids) and _divides((rows, cols), conv_grids)
+    sure = sure_rows_and_cols(home)
+    if sure or is_placed(home):
+        return sure
+    lengths = tuple(home.shape[1:])
+    return next((axes for axes in ((2, 3), (1, 2)) if _divides((lengths[axes[0]], lengths[axes[1]]), conv_grids)), None)
 
 
-def token_grid(tokens: int, conv_grids: Sequence[Grid]) -> Size:
-    """The grid that tokens fill in row order.
+def token_axis(places: Reach) -> int | None:
+    """The axis of a tensor (image, …, …) along which places move; None if all lie at the same place."""
+    return next((axis for axis in (1, 2) if _varies(places, axis)), None)
 
-    It is the last convolution's that they fill but for a few class and register tokens; else one that divides a
-    convolution's grid evenly, as merging patches does; else a row.
+
+def token_grid(home: Reach, conv_grids: Sequence[Grid]) -> Size:
+    """The grid that the tokens of (image, token, channel) fill in row order, but for class and register tokens.
+
+    Tokens that lie in rows and columns say so themselves; those that lie otherwise are a row. Where all lie at the
+    same place, it is the last convolution's grid that they fill but for a few, or one that divides it evenly.
     """
+    if not is_placed(home):
+        return _likely_grid(home.shape[2], conv_grids)
+    bounds = hull(home, [2])[:, 0, :, 0]
+    first = int(bounds[0].isfinite().int().argmax())
+    return _rows_of(bounds[:, first:]) or Size(1, home.shape[2])
+
+
+def _rows_of(bounds: Float[Tensor, "plane token"]) -> Size | None:
+    """The grid of tokens by their bounds, if they are in row order."""
+    down, right = bounds[_VERTICAL], bounds[_HORIZONTAL]
+    width = int((down == down[:, :1]).all(0).sum())
+    if down.shape[1] % width:
+        return None
+    down, right = (one.reshape(len(one), -1, width) for one in (down, right))
+    even = torch.equal(down, down[:, :, :1].expand_as(down)) and torch.equal(right, right[:, :1].expand_as(right))
+    return Size(*down.shape[1:]) if even else None
+
+
+def _likely_grid(tokens: int, conv_grids: Sequence[Grid]) -> Size:
     fitting = [grid for grid in conv_grids if 0 <= tokens - grid[0] * grid[1] <= MOST_PREFIX_TOKENS]
     if fitting:
         return Size(*fitting[-1])
@@ -46,10 +80,14 @@ def token_grid(tokens: int, conv_grids: Sequence[Grid]) -> Size:
     return Size(*merged[0]) if merged else Size(1, tokens)
 
 
-def _varies(planes: Reach, axis: int) -> bool:
-    """Whether elements along an axis (of the tensor, without its images) see different places."""
-    first = planes.narrow(axis + 1, 0, 1)
-    return not torch.equal(first.expand_as(planes), planes)
+def _moves(places: Reach, axis: int, along: list[int], across: list[int]) -> bool:
+    """Whether places move along an axis in one direction only; an axis of length 1 is either."""
+    return places.shape[axis + 1] == 1 or (_varies(places, axis, along) and not _varies(places, axis, across))
+
+
+def _varies(places: Reach, axis: int, planes: Sequence[int] = (*_VERTICAL, *_HORIZONTAL)) -> bool:
+    bounds = thin(places)[list(planes)]
+    return not torch.equal(bounds.narrow(axis + 1, 0, 1).expand_as(bounds), bounds)
 
 
 def _divides(lengths: Grid, conv_grids: Sequence[Grid]) -> bool:

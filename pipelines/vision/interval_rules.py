@@ -284,7 +284,7 @@ RULES = _table(
              "split_with_sizes unbind rot90"),
     (_padded, "constant_pad_nd"),
     (_mirrored, "reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d"),
-    (_along, "_softmax _log_softmax cumsum sort topk"),
+    (_along, "_softmax _safe_softmax _log_softmax cumsum sort topk"),
     (_layer_norm, "native_layer_norm _fused_rms_norm"),
     (_group_norm, "native_group_norm"),
     (_batch_norm, "native_batch_norm cudnn_batch_norm miopen_batch_norm _native_batch_norm_legit "

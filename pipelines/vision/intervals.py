@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from pipelines.vision.interval_rules import Call, everything, is_tensor, rule_for
+from pipelines.vision.interval_rules import Call, Rule, everything, is_tensor, rule_for
 from pipelines.vision.reaches import PLANES, Reach, hull, nothing, picture, spread, union
 
 log = logging.getLogger(__name__)
@@ -21,8 +21,8 @@ class Intervals(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, image: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.grids: list[tuple[int, int]] = []
-        self._reaches: MutableMapping[Tensor, tuple[Reach, int | None]] = _by_identity()
-        self._held: MutableMapping[UntypedStorage, Reach] = _by_identity()
+        self._reaches: MutableMapping[Tensor, tuple[Reach, int | None]] = by_identity()
+        self._held: MutableMapping[UntypedStorage, Reach] = by_identity()
         self._leaked: list[Reach] = []
         self._unknown: set[Any] = set()
         self._keep(image, picture(image.shape), image._version)
@@ -64,10 +64,13 @@ class Intervals(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._note(call, outputs)
         return outcome
 
+    def _rule(self, function: Any) -> Rule | None:
+        return rule_for(function)
+
     def _found(self, call: Call) -> list[Reach]:
         if not call.unread:
             return [nothing(call.shape)]
-        rule = rule_for(call.function)
+        rule = self._rule(call.function)
         if rule is None and call.function not in self._unknown:
             self._unknown.add(call.function)
             log.warning("no receptive-field rule for %s: every output counts as seeing all inputs", call.function)
@@ -84,7 +87,7 @@ class Intervals(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._keep(output, union([own, *rest], output.shape) if rest else own, _version_after(call, output))
 
 
-def _by_identity() -> Any:
+def by_identity() -> Any:
     """A mapping from live tensors or storages; entries go when their keys do."""
     return WeakIdKeyDictionary()
 

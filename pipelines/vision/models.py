@@ -25,7 +25,7 @@ class VisionModel:
     entry: ModelEntry
     module: nn.Module
     preprocessing: Preprocessing
-    block_globs: tuple[str, ...]
+    blocks: tuple[str, ...]
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -57,7 +57,7 @@ def load_model(
         latents=tuple(f"{layer}={coder.spec}" for layer, coder in coders.items()),
         code_digests=tuple(digest for digest in digests if digest is not None),
     )
-    return VisionModel(entry, module, built.preprocessing, built.block_globs)
+    return VisionModel(entry, module, built.preprocessing, built.blocks)
 
 
 def reload_model(entry: ModelEntry, trust_code: bool = False) -> VisionModel:
@@ -74,8 +74,9 @@ def reload_model(entry: ModelEntry, trust_code: bool = False) -> VisionModel:
 
 
 def choose_layers(model: VisionModel, globs: Sequence[str] = ()) -> list[str]:
-    """Names of the layers that match the globs, and all latents, in the order of the forward; default: block outputs.
+    """Names of the layers that match the globs, and all latents, in the order of the forward.
 
+    The default is the outputs of blocks or, in a network without any, of convolutions and linear layers.
     A glob matches a module path component by component (`layer*.1`), `**` any number of components. A module
     called several times gives `name@0`, `name@1`. Raises UsageError for a glob that matches nothing.
     """
@@ -85,9 +86,11 @@ def choose_layers(model: VisionModel, globs: Sequence[str] = ()) -> list[str]:
     named = [(path, f"{path}@{call}" if per_path[path] > 1 else path) for path, call in calls]
     latents = {f"{request.partition('=')[0]}{SUFFIX}" for request in model.entry.latents}
     chosen = {name for path, name in named if path in latents}
-    if not globs and not model.block_globs:
-        chosen |= {name for path, name in named if isinstance(kinds[path], nn.Conv2d | nn.Linear)}
-    for glob in globs or model.block_globs:
+    if not globs:
+        blocks = {name for path, name in named if path in model.blocks}
+        plain = [(path, name) for path, name in named if f"{SUFFIX}." not in path]
+        chosen |= blocks or {name for path, name in plain if isinstance(kinds[path], nn.Conv2d | nn.Linear)}
+    for glob in globs:
         hits = {name for path, name in named if matches(path, glob) or name == glob}
         if not hits:
             raise UsageError(f"no layer matches {glob!r}; the model has {listing(name for _, name in named)}")

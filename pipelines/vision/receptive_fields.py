@@ -9,13 +9,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from pipelines.vision.axes import is_channels_last, token_grid
 from pipelines.vision.embedding import as_map
-from pipelines.vision.intervals import Intervals
-from pipelines.vision.reaches import CLIPPED, Reach, hull
 from pipelines.vision.recording import record
-from schemas.errors import ModelError
-from schemas.geometry import Location, ReceptiveField, Size, Span
+from pipelines.vision.theoretical import like_input, theoretical_layers
+from schemas.geometry import Location, ReceptiveField, Size
 from schemas.units import LayerSpec
 
 ENERGY_SHARE = 0.9
@@ -43,13 +40,14 @@ def measure_layers(
 ) -> list[LayerSpec]:
     """Grid, units and receptive field of each named layer, for inputs of (channel, row, col).
 
-    A layer is a module path, with `@1` for the second call of a module. A module whose output has 4 axes is a
-    map, 3 tokens, 2 a vector. With `picture_count` 0 the effective field is left as large as the theoretical one.
-    The model's mode and gradients are left as they were. Raises ModelError for a layer that is not there, is not
-    called, or does not depend on the input.
+    A layer is a module path, with `@1` for the second call of a module. Its output for an image is a map (channel,
+    row, col, or channels last), tokens (token, channel) or a vector. With `picture_count` 0 the effective field is
+    left as large as the theoretical one. The model's mode and gradients are left as they were. Raises ModelError for
+    a layer that is not there, is not called, does not depend on the input, or puts out something else, as the heads
+    of attention.
     """
     with _settled(model):
-        layers = _theoretical(model, names, input_shape)
+        layers = theoretical_layers(model, names, input_shape)
         effective = effective_sizes(model, layers, input_shape, seed, picture_count)
     return [_with_effective(layer, effective[layer.name]) for layer in layers]
 
@@ -72,112 +70,6 @@ def _settled(model: nn.Module) -> Iterator[None]:
             module.training = training
         for parameter, requires_grad in gradients:
             parameter.requires_grad_(requires_grad)
-
-
-def _like_input(model: nn.Module, pictures: Tensor) -> Tensor:
-    """The pictures on the model's device and in its precision."""
-    parameter = next((one for one in model.parameters() if one.is_floating_point()), pictures)
-    return pictures.to(parameter.device, parameter.dtype)
-
-
-# --- the theoretical field ---------------------------------------------------------------------------------------
-
-
-def _theoretical(model: nn.Module, names: Sequence[str], input_shape: Shape) -> list[LayerSpec]:
-    image = _like_input(model, torch.zeros(1, *input_shape))
-    intervals = Intervals(image)
-
-    def keep(_name: str, output: Tensor) -> tuple[Reach | None, list[tuple[int, int]]]:
-        return intervals.reach_of(output), list(intervals.grids)
-
-    with torch.no_grad(), record(model, names, keep) as recorded, intervals:
-        model(image)
-    layers = []
-    for name in names:
-        if name not in recorded:
-            raise ModelError(f"layer {name!r} was not called in a forward; choose another layer or call")
-        reach, grids = recorded[name]
-        if reach is None or bool(reach[CLIPPED].isneginf().all()):
-            raise ModelError(f"layer {name!r} does not depend on the input; choose another layer")
-        if reach.dim() < 3 or reach.shape[1] != 1:
-            raise ModelError(
-                f"layer {name!r} puts out shape {tuple(reach.shape[1:])} for one image, so its first axis is not the "
-                "image (windows, or all tokens in one list); record the block around it"
-            )
-        layers.append(_layer(name, reach, grids, Size(*input_shape[1:])))
-    return layers
-
-
-def _layer(name: str, reach: Reach, conv_grids: Sequence[tuple[int, int]], size: Size) -> LayerSpec:
-    """A layer with its theoretical field, from the reach of its output for one image."""
-    shape = tuple(reach.shape[2:])
-    if len(shape) == 3:
-        last = is_channels_last(reach, conv_grids)
-        reach = reach.movedim(4, 2) if last else reach
-        field = _field(hull(reach, [1])[:, 0, 0], size)
-        rows_cols = Size(*reach.shape[3:])
-        return LayerSpec(
-            name=name, kind="map", units=reach.shape[2], grid=rows_cols, channels_last=last, receptive_field=field
-        )
-    if len(shape) == 2:
-        grid = token_grid(shape[0], conv_grids)
-        prefix = shape[0] - grid.height * grid.width
-        field = _field(hull(reach, [2])[:, 0, prefix:, 0].reshape(-1, *grid), size)
-        return LayerSpec(
-            name=name, kind="tokens", units=shape[1], grid=grid, prefix_tokens=prefix, receptive_field=field
-        )
-    if len(shape) == 1:
-        field = _whole_field(size, ((0, size.height),), ((0, size.width),))
-        return LayerSpec(name=name, kind="vector", units=shape[0], grid=Size(1, 1), receptive_field=field)
-    raise ModelError(f"layer {name!r} puts out {len(shape) + 1} axes; maps have 4, tokens 3, vectors 2")
-
-
-def _field(bounds: Float[Tensor, "plane row col"], size: Size) -> ReceptiveField:
-    """Boxes from the hull of each row and of each column; `whole` where no location has its own box."""
-    by_row, by_col = bounds.amax(2), bounds.amax(1)
-    rows, cols = _spans(by_row[0:2], size.height), _spans(by_col[2:4], size.width)
-    vertical, horizontal = _steps(by_row[4:6], by_row[8]), _steps(by_col[6:8], by_col[9])
-    one_place = len(rows) == len(cols) == 1 and (rows[0], cols[0]) == ((0, size.height), (0, size.width))
-    if one_place or (not (vertical and horizontal) and len(set(rows)) == len(set(cols)) == 1):
-        return _whole_field(size, rows, cols)
-    start, extent, stride = zip(vertical, horizontal, strict=True) if vertical and horizontal else (None,) * 3
-    return ReceptiveField(
-        input=size,
-        kind="local",
-        start=start and Location(*start),
-        size=extent and Size(*extent),
-        stride=stride and Size(*stride),
-        rows=rows,
-        cols=cols,
-        effective=Size(*extent) if extent else size,
-    )
-
-
-def _whole_field(size: Size, rows: tuple[Span, ...], cols: tuple[Span, ...]) -> ReceptiveField:
-    return ReceptiveField(
-        input=size, kind="whole", size=None, stride=None, start=None, rows=rows, cols=cols, effective=size
-    )
-
-
-def _spans(bounds: Float[Tensor, "bound place"], length: int) -> tuple[Span, ...]:
-    """The pixels of each place; a place that sees only padding gets the nearest pixel."""
-    firsts = bounds[0].neg().nan_to_num(posinf=0).clamp(0, length - 1).long()
-    ends = torch.maximum(bounds[1].nan_to_num(neginf=0).long(), firsts + 1)
-    return tuple(zip(firsts.tolist(), ends.tolist(), strict=True))
-
-
-def _steps(bounds: Float[Tensor, "bound place"], jumps: Float[Tensor, " place"]) -> tuple[int, int, int] | None:
-    """Start, size and stride if every place has the same size and one stride further than the last."""
-    starts, size, jump = -bounds[0], (bounds[0] + bounds[1])[0], jumps[0]
-    even = starts[0] + jump * torch.arange(len(starts))
-    if not (bounds.isfinite().all() and jump >= 1 and jump.frac() == 0):
-        return None
-    if not (torch.equal(starts, even) and torch.equal(bounds[1], even + size)):
-        return None
-    return int(starts[0]), int(size), int(jump)
-
-
-# --- the effective field -----------------------------------------------------------------------------------------
 
 
 def effective_sizes(
@@ -243,7 +135,7 @@ def _gradients(
     units: Mapping[str, Int64[Tensor, " image"]],
 ) -> Iterator[tuple[LayerSpec, list[Location], Float[Tensor, "image row col"]]]:
     """Of each map or tokens layer one unit's peak in each picture, and its squared gradient at every pixel."""
-    leaf = _like_input(model, pictures).contiguous(memory_format=torch.channels_last).requires_grad_()
+    leaf = like_input(model, pictures).contiguous(memory_format=torch.channels_last).requires_grad_()
     # clones, because an in-place module behind a layer would change what is differentiated
     with (
         torch.enable_grad(),

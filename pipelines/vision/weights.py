@@ -50,11 +50,11 @@ def read_state(path: Path) -> dict[str, Any]:
     """A state dict from `.safetensors`, or from any file that torch reads without running code."""
     if not path.is_file():
         raise UsageError(f"weights file {str(path)!r} does not exist; use default, random:SEED or a file")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
     try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ModelError(f"weights file {str(path)!r} holds no plain state dict: {str(error)[:200]}") from error

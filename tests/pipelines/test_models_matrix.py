@@ -1,12 +1,16 @@
-"""Kinds of networks, end to end: recorded as NumPy's argmax says, asked in every way, in boxes that hold."""
+"""Every family of networks, end to end: recorded as NumPy's argmax says, asked in every way, in boxes that hold."""
 
+import math
 import runpy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import timm
 import torch
+from timm.data import resolve_model_data_config
 from torch import nn
 from torchvision import models
 from torchvision.transforms.v2 import InterpolationMode
@@ -15,9 +19,11 @@ from pipelines.config import IndexConfig
 from pipelines.index import index
 from pipelines.vision.models import load_model
 from schemas.errors import UsageError
+from schemas.geometry import Location, Size
 from schemas.units import UnitId
 from schemas.web import PatchQuery
 from services.atlas import Atlas
+from services.crops import cut, picture, read_image
 from services.subjects import Asked
 from services.units import patches
 from tests import oracle
@@ -25,49 +31,77 @@ from tests.networks import write_networks
 from tests.pictures import blobs, stripes
 from tests.vision.test_receptive_fields import assert_boxes_hold_for_nan
 
-SMALL_LOOK = oracle.Look(64, 64, InterpolationMode.BILINEAR, (127.5,) * 3, (63.75,) * 3)
-GREY_LOOK = oracle.Look(28, 28, InterpolationMode.BILINEAR, (127.5,), (127.5,))
 CHECKED_UNITS = 12
+PICTURES = 9
+BATCH_SIZE = 4  # the last batch has one picture
 
 
 @dataclass(frozen=True)
 class Case:
-    """A network, the layers to record (`last`: those with channels last), and how the oracle sees pictures."""
+    """A network and the layers to record; `last` are those whose maps have their channels last."""
 
     spec: str
     layers: tuple[str, ...]
-    look: oracle.Look = oracle.TORCHVISION_LOOK
     last: tuple[str, ...] = ()
+    tight: bool = True
+    """Whether boxes are exact; those of shifted windows are hulls."""
 
     def __str__(self) -> str:
         return self.spec
 
 
-def swin_look() -> oracle.Look:
-    return oracle.TORCHVISION_LOOK._replace(resize=232, interpolation=InterpolationMode.BICUBIC)
+def windowed(spec: str, *layers: str) -> Case:
+    return Case(spec, layers, layers, tight=False)
 
 
 OWN = (
-    Case("file:mlp", ("1", "2", "3"), GREY_LOOK),
-    Case("file:swin", ("patch_embed", "layers.0.blocks.1", "layers.1.blocks.1"), SMALL_LOOK,
-         ("patch_embed", "layers.0.blocks.1", "layers.1.blocks.1")),
-)  # fmt: skip
+    Case("file:mlp", ("1", "2", "3")),
+    Case("file:twice", ("stem", "conv@0", "conv@1", "head")),
+    Case("file:vit", ("patch_embed", "blocks.0.attn", "blocks.0.mlp.fc1", "blocks.1")),
+    windowed("file:swin", "patch_embed", "layers.0.blocks.1", "layers.1.blocks.1"),
+    Case("timm:test_resnet", ("layer1.0", "layer4.0", "fc")),
+)
 
 FAMILIES = (
-    Case("file:twice", ("stem", "conv@0", "conv@1", "head"), SMALL_LOOK),
-    Case("file:vit", ("patch_embed", "blocks.0.attn", "blocks.0.mlp.fc1", "blocks.1"), SMALL_LOOK),
-    Case("torchvision:convnext_tiny", ("features.1.0", "features.1.0.block.3", "features.7.2"),
-         oracle.TORCHVISION_LOOK._replace(resize=236), ("features.1.0.block.3",)),
-    Case("torchvision:swin_t", ("features.1.0", "features.1.0.mlp.0", "features.3.1", "features.7.1"), swin_look(),
-         ("features.1.0", "features.1.0.mlp.0", "features.3.1", "features.7.1")),
-)  # fmt: skip
+    Case("torchvision:alexnet", ("features.0", "features.10", "classifier.6")),
+    Case("torchvision:vgg11", ("features.0", "features.18")),
+    Case("torchvision:resnet18", ("layer1.0", "layer4.1.conv2", "layer4.1", "fc")),
+    Case("torchvision:densenet121", ("features.denseblock1", "features.denseblock4")),
+    Case("torchvision:googlenet", ("inception3a", "inception5b")),
+    Case("torchvision:inception_v3", ("Conv2d_1a_3x3", "Mixed_5b", "Mixed_7c")),
+    Case("torchvision:mobilenet_v2", ("features.1", "features.18")),
+    Case("torchvision:mobilenet_v3_small", ("features.1", "features.12")),
+    Case("torchvision:regnet_x_400mf", ("trunk_output.block1.block1-0", "trunk_output.block4.block4-0")),
+    Case("torchvision:regnet_y_400mf", ("trunk_output.block1.block1-0", "trunk_output.block4.block4-0")),
+    Case("torchvision:efficientnet_b0", ("features.0", "features.1.0", "features.7.0")),
+    Case(
+        "torchvision:convnext_tiny", ("features.1.0", "features.1.0.block.3", "features.7.2"), ("features.1.0.block.3",)
+    ),
+    windowed("torchvision:swin_t", "features.1.0", "features.1.0.mlp.0", "features.3.1", "features.7.1"),
+    Case(
+        "torchvision:vit_b_32",
+        (
+            "conv_proj",
+            "encoder.layers.encoder_layer_0.self_attention",
+            "encoder.layers.encoder_layer_0.mlp.0",
+            "encoder.layers.encoder_layer_1",
+            "heads.head",
+        ),
+    ),
+    Case("timm:test_efficientnet", ("blocks.0.0", "blocks.4.0")),
+    Case("timm:test_convnext", ("stages.0.blocks.0", "stages.3.blocks.0")),
+    Case("timm:vit_tiny_patch16_224", ("patch_embed", "blocks.0.attn", "blocks.0.mlp.fc1", "blocks.11")),
+    Case("timm:vit_wee_patch16_reg1_gap_256", ("patch_embed", "blocks.0.attn", "blocks.0.mlp.fc1", "blocks.1")),
+    Case("file:registers", ("patch_embed", "norm_pre", "blocks.0.attn", "blocks.0.mlp.fc1", "blocks.11")),
+    windowed("timm:swin_tiny_patch4_window7_224", "patch_embed", "layers.0.blocks.1", "layers.3.blocks.1"),
+)
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six pictures of several shapes."""
+    """A few pictures of several shapes."""
     folder = tmp_path_factory.mktemp("few")
-    for number in range(6):
+    for number in range(PICTURES):
         make = blobs if number % 2 else stripes
         make(number, *((96, 128) if number == 2 else (96, 96))).save(folder / f"{number}.jpg", quality=92)
     return folder
@@ -79,13 +113,31 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_networks(tmp_path_factory.mktemp("code"))
 
 
-def plain_network(spec: str, networks: Path) -> nn.Module:
-    """The same network without the product."""
+def plain_network(spec: str, networks: Path) -> tuple[nn.Module, oracle.Look]:
+    """The same network without the product, and how its authors say that it looks at pictures."""
     scheme, _, name = spec.partition(":")
     torch.manual_seed(3)
-    if scheme == "file":
-        return runpy.run_path(str(networks))[name]()[0]
-    return models.get_model(name)
+    if scheme == "torchvision":
+        ported = name in ("googlenet", "inception_v3")
+        options = {"aux_logits": True, "init_weights": True, "transform_input": True} if ported else {}
+        preset = models.get_model_weights(name)["DEFAULT"].transforms()
+        mean, std = (tuple(255 * value for value in values) for values in (preset.mean, preset.std))
+        look = oracle.Look(preset.resize_size[0], preset.crop_size[0], preset.interpolation, mean, std)
+        return models.get_model(name, **options), look
+    if scheme == "timm":
+        module = timm.create_model(name)
+        config = resolve_model_data_config(module)
+    else:
+        module, config = runpy.run_path(str(networks))[name]()
+    channels, _, crop = config["input_size"]
+    mean, std = ([config[key]] * channels if channels == 1 else config[key] for key in ("mean", "std"))
+    return module, oracle.Look(
+        math.floor(crop / config["crop_pct"]),
+        crop,
+        InterpolationMode(config.get("interpolation", "bilinear")),
+        tuple(255 * value for value in mean),
+        tuple(255 * value for value in std),
+    )
 
 
 def indexed(case: Case, networks: Path, corpus: Path, atlas: Path, **options: Any) -> Atlas:
@@ -97,7 +149,7 @@ def indexed(case: Case, networks: Path, corpus: Path, atlas: Path, **options: An
         weights="random:3",
         layers=case.layers,
         trust_code=case.spec.startswith("file:"),
-        batch_size=3,
+        batch_size=BATCH_SIZE,
         workers=1,
         **options,
     )
@@ -105,10 +157,7 @@ def indexed(case: Case, networks: Path, corpus: Path, atlas: Path, **options: An
     return Atlas(atlas)
 
 
-def assert_answers_hold(case: Case, networks: Path, corpus: Path, atlas: Path) -> None:
-    """Top, explain, neighbors and boxes of a fresh atlas against the oracle and the network itself."""
-    opened = indexed(case, networks, corpus, atlas)
-    truth = oracle.measure(plain_network(case.spec, networks), list(case.layers), corpus, case.look, case.last)
+def assert_top_holds(case: Case, opened: Atlas, truth: oracle.Truth) -> None:
     found = []
     for entry in opened.manifest.layers:
         spec = entry.spec
@@ -118,36 +167,54 @@ def assert_answers_hold(case: Case, networks: Path, corpus: Path, atlas: Path) -
             page = patches(opened, UnitId(spec.name, unit), PatchQuery(limit=4))
             rows = [{"image_id": row.image_id, "activation": row.activation, "row": row.row, "col": row.col}
                     for row in page.rows]  # fmt: skip
-            assert all(min(row.box.size) >= 1 for row in page.rows)
             found += oracle.disagreements(truth, spec.name, unit, rows, spec.grid.width, spec.prefix_tokens)
+            for row in page.rows:
+                whole = picture(read_image(opened, opened.find_image(row.image_id)))
+                assert cut(whole, row.box).size == (row.box.size.width, row.box.size.height)
     assert found == []
-    asked = Asked(atlas)
-    assert len(asked.explain(asked.find("0.jpg")).rows) == min(20, sum(e.spec.units for e in opened.manifest.layers))
-    assert len(asked.neighbors(asked.find("1.jpg"), exact=True).rows) == 6
-    opened.close()
 
 
-def assert_fields_hold(case: Case, networks: Path, atlas: Path) -> None:
+def assert_explanation_holds(asked: Asked, truth: oracle.Truth) -> None:
+    """Activations and percentiles of a picture's units are NumPy's, up to rounding."""
+    subject = asked.find("0.jpg")
+    assert subject.image is not None
+    rows, own = asked.explain(subject).rows, truth.ids.index(subject.image["image_id"])
+    assert len(rows) == min(20, sum(values.shape[1] for values in truth.activation.values()))
+    for row in rows:
+        values = truth.activation[row.layer][:, row.channel]
+        rounding = 1e-4 * float(np.abs(values).max())
+        assert row.activation == pytest.approx(values[own], abs=rounding)
+        counts = [int((values <= row.activation + sign * rounding).sum()) for sign in (-1, 1)]
+        assert counts[0] <= round(row.percentile * PICTURES) <= counts[1]
+
+
+def assert_fields_hold(case: Case, networks: Path, opened: Atlas) -> None:
     model = load_model(case.spec.replace("file:", f"file:{networks}:"), "random:3", trust_code=True)
-    opened = Atlas(atlas)
-    for entry in opened.manifest.layers:
-        if entry.spec.kind != "vector":
-            assert_boxes_hold_for_nan(model.module, entry.spec, model.input_shape, tight=False)
-    opened.close()
+    layers = [entry.spec for entry in opened.manifest.layers if entry.spec.kind != "vector"]
+    assert_boxes_hold_for_nan(model.module, layers, model.input_shape, case.tight)
 
 
-@pytest.mark.parametrize("case", [*OWN, *(pytest.param(case, marks=pytest.mark.slow) for case in FAMILIES)], ids=str)
+@pytest.mark.parametrize("case", [*OWN, *(pytest.param(case, marks=pytest.mark.long) for case in FAMILIES)], ids=str)
 def test_networks_answer_as_the_oracle(
     case: Case, networks: Path, corpus: Path, tmp_path: Path, ray_session: None
 ) -> None:
-    assert_answers_hold(case, networks, corpus, tmp_path / "a")
-    assert_fields_hold(case, networks, tmp_path / "a")
+    opened = indexed(case, networks, corpus, tmp_path / "a")
+    module, look = plain_network(case.spec, networks)
+    truth = oracle.measure(module, list(case.layers), corpus, look, case.last)
+    assert_top_holds(case, opened, truth)
+    asked = Asked(tmp_path / "a")
+    assert_explanation_holds(asked, truth)
+    nearest = asked.neighbors(asked.find("1.jpg"), exact=True).rows
+    assert len(nearest) == PICTURES
+    assert next(row for row in nearest if row.path == "1.jpg").score >= nearest[0].score - 1e-3
+    assert_fields_hold(case, networks, opened)
+    opened.close()
 
 
 def test_latents_are_indexed_and_their_code_is_not_run_unless_trusted(
     networks: Path, corpus: Path, tmp_path: Path, ray_session: None
 ) -> None:
-    case = Case("file:twice", ("stem", "conv@0", "conv@1"), SMALL_LOOK)
+    case = Case("file:twice", ("stem", "conv@0", "conv@1"))
     opened = indexed(case, networks, corpus, tmp_path / "a", latents=(f"stem=file:{networks}:of_stem",))
     assert [entry.spec.name for entry in opened.manifest.layers] == ["stem.latents", "stem", "conv@0", "conv@1"]
     outside = tmp_path / "outside.png"
@@ -158,3 +225,29 @@ def test_latents_are_indexed_and_their_code_is_not_run_unless_trusted(
     with pytest.raises(UsageError, match="--trust-code"):
         closed.explain(closed.find(str(outside)))
     assert len(trusted.explain(trusted.find(str(outside)), "stem.latents").rows) == 20
+
+
+@pytest.mark.long
+def test_a_convolution_before_an_inplace_relu_shows_negative_values(
+    networks: Path, corpus: Path, tmp_path: Path, ray_session: None
+) -> None:
+    opened = indexed(Case("torchvision:alexnet", ("features.10",)), networks, corpus, tmp_path / "a")
+    asked, unit = Asked(tmp_path / "a"), UnitId("features.10", 0)
+    values = asked.activation_map(asked.find("0.jpg"), unit).values
+    assert np.min(values) < 0
+    lowest = [
+        patches(opened, UnitId("features.10", channel), PatchQuery(limit=1, order="asc")).rows[0].activation
+        for channel in range(256)
+    ]
+    assert min(lowest) < 0
+
+
+@pytest.mark.long
+def test_patch_tokens_lie_on_their_sixteen_pixel_cells(
+    networks: Path, corpus: Path, tmp_path: Path, ray_session: None
+) -> None:
+    case = Case("timm:vit_tiny_patch16_224", ("norm_pre", "blocks.0"))
+    before, block = (entry.spec for entry in indexed(case, networks, corpus, tmp_path / "a").manifest.layers)
+    assert before.grid == block.grid == (14, 14) and before.prefix_tokens == block.prefix_tokens == 1
+    assert before.receptive_field.size == before.receptive_field.stride == Size(16, 16)
+    assert before.receptive_field.box_at(Location(3, 13)) == (48, 208, 64, 224)

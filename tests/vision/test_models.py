@@ -3,13 +3,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from torchvision import models
+from safetensors.torch import save_file
 
 from pipelines.vision.models import choose_layers, load_model
 from pipelines.vision.preprocessing import from_data_config
 from schemas.errors import ModelError, UsageError
 from schemas.geometry import Size
 from schemas.manifest import Preprocessing
+from tests.networks import write_networks
 
 
 def test_the_default_layers_are_block_outputs() -> None:
@@ -34,28 +35,52 @@ def test_the_same_seed_gives_the_same_weights_and_another_gives_others() -> None
     assert first.entry.weights_digest == again.entry.weights_digest != other.entry.weights_digest
 
 
-def test_state_dicts_are_read_and_other_pickles_refused(tmp_path: Path) -> None:
-    torch.manual_seed(5)
-    state = models.resnet18(weights=None).state_dict()
-    torch.save(state, tmp_path / "resnet.pt")
-    loaded = load_model("torchvision:resnet18", str(tmp_path / "resnet.pt"))
-    assert torch.equal(loaded.module.fc.weight, state["fc.weight"])
-    assert loaded.entry.weights_digest == load_model("torchvision:resnet18", "random:5").entry.weights_digest
+@pytest.mark.parametrize("spec", ["efficientnet-lite:0", "torchvision:resnet18", "timm:test_resnet", "file:mlp"])
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_state_dicts_of_a_file_are_the_weights(spec: str, suffix: str, tmp_path: Path) -> None:
+    spec = spec.replace("file:", f"file:{write_networks(tmp_path)}:")
+    drawn = load_model(spec, "random:5", trust_code=True)
+    state, path = drawn.module.state_dict(), tmp_path / f"weights.{suffix}"
+    if suffix == "pt":
+        torch.save(state, path)
+    else:
+        save_file({name: values.contiguous() for name, values in state.items()}, path)
+    loaded = load_model(spec, str(path), trust_code=True)
+    assert loaded.entry.weights_digest == drawn.entry.weights_digest
+    assert loaded.entry.weights_digest != load_model(spec, "random:6", trust_code=True).entry.weights_digest
 
 
-TIMM_BLOCKS = {
-    "test_resnet": "layer1.0",
-    "test_vit": "blocks.0",
-    "test_efficientnet": "blocks.0.0",
-    "test_convnext": "stages.0.blocks.0",
-    "swin_tiny_patch4_window7_224": "layers.0.blocks.0",
-    "regnetx_002": "s1.b1",
-}
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_weights_that_do_not_fit_or_run_code_are_refused(suffix: str, tmp_path: Path) -> None:
+    torch.save(Path("any object but tensors"), tmp_path / "code.pt")
+    with pytest.raises(ModelError, match="no plain state dict"):
+        load_model("timm:test_resnet", str(tmp_path / "code.pt"))
+    (tmp_path / f"broken.{suffix}").write_bytes(b"no weights")
+    with pytest.raises(ModelError, match=r"broken.*holds no plain state dict"):
+        load_model("timm:test_resnet", str(tmp_path / f"broken.{suffix}"))
+    save_file({"other.weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(ModelError, match=r"(?s)other\.safetensors' do not fit the model: .*Missing"):
+        load_model("timm:test_resnet", str(tmp_path / "other.safetensors"))
+    with pytest.raises(UsageError, match="does not exist"):
+        load_model("timm:test_resnet", str(tmp_path / f"absent.{suffix}"))
 
 
-@pytest.mark.parametrize("name", TIMM_BLOCKS)
-def test_the_default_layers_of_timms_families_are_block_outputs(name: str) -> None:
-    assert choose_layers(load_model(f"timm:{name}", "random:0"))[0] == TIMM_BLOCKS[name]
+def test_the_default_layers_of_an_own_network_are_its_blocks_or_else_what_has_weights(tmp_path: Path) -> None:
+    networks = write_networks(tmp_path)
+    blocks = {
+        "vit": ["blocks.0", "blocks.1"],
+        "swin": ["layers.0.blocks.0", "layers.0.blocks.1", "layers.1.blocks.0", "layers.1.blocks.1"],
+        "twice": ["stem", "conv@0", "conv@1", "head"],
+        "mlp": ["1", "3"],
+    }
+    for name, layers in blocks.items():
+        assert choose_layers(load_model(f"file:{networks}:{name}", "random:0", trust_code=True)) == layers
+
+
+def test_layers_inside_of_latents_are_none_of_the_networks(tmp_path: Path) -> None:
+    networks = write_networks(tmp_path)
+    model = load_model(f"file:{networks}:twice", "random:0", [f"stem=file:{networks}:of_stem"], True)
+    assert sorted(choose_layers(model)) == ["conv@0", "conv@1", "head", "stem", "stem.latents"]
 
 
 def test_a_timm_model_has_its_own_preprocessing() -> None:
