@@ -100,6 +100,21 @@ def test_an_edited_list_changes_labels_without_a_forward(tiny_corpus: Path, tmp_
     assert found.images["label"].to_pylist() == ["night"] * 3
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list.csv", "path,label\na.jpg,one\n\nb.jpg,two\n"),
+        ("list.jsonl", '{"path":"a.jpg","label":"one"}\n\n{"path":"b.jpg","label":"two"}\n'),
+        ("list.txt", "a.jpg\n\n  \nb.jpg\n"),
+    ],
+)
+def test_a_blank_line_shifts_no_entry(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    files = list_corpus(str(tmp_path / name)).files
+    assert files["path"].to_pylist() == ["a.jpg", "b.jpg"]
+    assert files["label"].to_pylist() == ([None, None] if name.endswith("txt") else ["one", "two"])
+
+
 def test_a_broken_tar_is_named(tiny_corpus: Path, tmp_path: Path) -> None:
     corpus = write_tars(tmp_path / "corpus", pictures_of(tiny_corpus)[:6])
     broken = corpus / "shard-001.tar"
