@@ -28,7 +28,7 @@ class Homes(Intervals):  # type: ignore[no-untyped-call]
     def reach_of(self, tensor: Tensor) -> Reach | None:
         """A tensor's home, None if it has none; what is written over a value does not move it."""
         filled = self._filled.get(tensor.untyped_storage())
-        return self._reaches.get(tensor, (None, None))[0] if filled is None else _seen_as(filled, tensor)
+        return self._reaches.get(tensor, (None, None))[0] if filled is None else _seen_as(filled, tensor).clone()
 
     def _rule(self, function: Any) -> Rule:
         name = function._schema.name.removeprefix("aten::")

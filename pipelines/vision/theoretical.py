@@ -12,11 +12,13 @@ from pipelines.vision.homes import Homes
 from pipelines.vision.intervals import Intervals
 from pipelines.vision.reaches import CLIPPED, Reach, hull
 from pipelines.vision.recording import record, split_call
-from schemas.errors import ModelError, listing
+from schemas.errors import ModelError
 from schemas.geometry import Location, ReceptiveField, Size, Span
 from schemas.units import LayerSpec
 
 Shape = tuple[int, int, int]
+
+_MOST_ADVISED = 2
 
 
 class Output(NamedTuple):
@@ -44,16 +46,17 @@ def like_input(model: nn.Module, pictures: Tensor) -> Tensor:
 
 
 def _advice(model: nn.Module, name: str, input_shape: Shape) -> str:
-    """The layers around one that can be recorded in its place."""
-    around, path = [], split_call(name)[0]
-    while path := path.rpartition(".")[0]:
+    """The nearest layers around one that can be recorded in its place."""
+    around: list[str] = []
+    path = split_call(name)[0]
+    while len(around) < _MOST_ADVISED and (path := path.rpartition(".")[0]):
         try:
             found = _measured(model, [path], input_shape)[path]
         except ModelError:
             continue
         if isinstance(found, LayerSpec):
             around.append(path)
-    return f"record {listing(around)} around it" if around else "choose another layer"
+    return f"record {' or '.join(around)} around it" if around else "choose another layer"
 
 
 def _measured(model: nn.Module, names: Sequence[str], input_shape: Shape) -> dict[str, LayerSpec | str]:

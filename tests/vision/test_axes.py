@@ -32,7 +32,9 @@ def layer_of(model: VisionModel, name: str) -> LayerSpec:
 @pytest.mark.parametrize("block", [0, 1])
 def test_the_heads_of_attention_are_refused_and_the_layers_around_them_named(block: int, networks: Path) -> None:
     model, layer = own(networks, "vit"), f"blocks.{block}.attn"
-    with pytest.raises(ModelError, match=rf"{layer}\.k_norm.*shape \(2, 21, 16\).*record {layer}, blocks\.{block}, bl"):
+    with pytest.raises(
+        ModelError, match=rf"{layer}\.k_norm.*shape \(2, 21, 16\).*record {layer} or blocks\.{block} around"
+    ):
         layer_of(model, f"{layer}.k_norm")
     assert layer_of(model, layer).kind == layer_of(model, f"blocks.{block}").kind == "tokens"
 
@@ -104,3 +106,15 @@ def test_tokens_of_windows_lie_on_the_grid_of_the_picture(networks: Path) -> Non
 def test_one_value_of_each_channel_is_a_map_of_one_place() -> None:
     layer = mixed(lambda values: values.mean((2, 3), keepdim=True))
     assert (layer.kind, layer.units, layer.grid, layer.channels_last) == ("map", 6, Size(1, 1), False)
+
+
+def test_a_convolution_makes_a_map_of_a_vector() -> None:
+    decoder = nn.Sequential(
+        nn.Conv2d(3, 2, 3),
+        nn.Flatten(),
+        nn.Linear(2 * 36, 4 * 9),
+        nn.Unflatten(1, (4, 3, 3)),
+        nn.ConvTranspose2d(4, 5, 2),
+    )
+    layer = measure_layers(decoder, ["4"], (3, 8, 8), picture_count=0)[0]
+    assert (layer.kind, layer.units, layer.grid, layer.channels_last) == ("map", 5, Size(4, 4), False)

@@ -127,7 +127,7 @@ def test_shifted_windows_have_their_true_boxes(layer: str, networks: Path) -> No
 def test_windows_put_side_by_side_as_images_are_refused(networks: Path) -> None:
     model = load_model(f"file:{networks}:swin", "random:0", trust_code=True)
     with pytest.raises(
-        ModelError, match=r"first axis is not the image .* record layers\.0\.blocks\.0, layers\.0\.blocks, layers\.0"
+        ModelError, match=r"first axis is not the image .* record layers\.0\.blocks\.0 or layers\.0\.blocks around"
     ):
         measure_layers(model.module, ["layers.0.blocks.0.attn"], model.input_shape)
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
+from itertools import combinations
 from random import Random
 
 import numpy as np
@@ -68,14 +69,35 @@ def nan_maps(model: nn.Module, layers: Sequence[LayerSpec], images: Tensor) -> d
     return found
 
 
-def nan_probes(box: Box, size: Size) -> Iterator[tuple[Box, bool]]:
-    """What to fill with NaN, and whether it is the outside that is filled: then the location must stay a number."""
-    top, left, bottom, right = box
-    yield box, True
-    for row in (top, bottom - 1):
-        yield Box(row, 0, row + 1, size.width), False
-    for col in (left, right - 1):
-        yield Box(0, col, size.height, col + 1), False
+Probe = tuple[frozenset[Box], bool]
+"""Boxes, and whether all around them is filled with NaN, or they are."""
+
+
+def nan_probes(boxes: dict[Location, Box], size: Size) -> Iterator[tuple[Probe, set[Location]]]:
+    """What to fill with NaN, and locations that must stay numbers if it is the outside, else must turn NaN.
+
+    The edges of boxes that lie apart are filled in one picture, otherwise each row and column of the input alone.
+    """
+    for location, box in boxes.items():
+        yield (frozenset([box]), True), {location}
+    apart = all(not _meet(one, other) for one, other in combinations(boxes.values(), 2))
+    for side in range(4):
+        edges = {location: _edge(box, side, box if apart else Box(0, 0, *size)) for location, box in boxes.items()}
+        if apart:
+            yield (frozenset(edges.values()), False), set(edges)
+        else:
+            yield from (((frozenset([edge]), False), {location}) for location, edge in edges.items())
+
+
+def _edge(box: Box, side: int, within: Box) -> Box:
+    """The first or last row (sides 0 and 2) or column (1 and 3) of a box, as long as `within`."""
+    top, left, bottom, right = within
+    place = box[side] - (side > 1)
+    return Box(place, left, place + 1, right) if side % 2 == 0 else Box(top, place, bottom, place + 1)
+
+
+def _meet(one: Box, other: Box) -> bool:
+    return one.top < other.bottom and other.top < one.bottom and one.left < other.right and other.left < one.right
 
 
 def assert_boxes_hold_for_nan(
@@ -86,30 +108,31 @@ def assert_boxes_hold_for_nan(
     Checked at the corners and the centre of each layer's grid; unless `tight`, a box may be too wide. Layers, named
     in the order of the forward, share the probes of equal boxes, and each probe runs to the last layer that it is for.
     """
-    expected: dict[tuple[Box, bool], dict[int, set[Location]]] = {}
+    expected: dict[Probe, dict[int, set[Location]]] = {}
     for number, layer in enumerate(layers):
         last = Location(layer.grid.height - 1, layer.grid.width - 1)
         corners = [Location(row, col) for row in (0, last.row) for col in (0, last.col)]
-        for location in {*corners, Location(layer.grid.height // 2, layer.grid.width // 2)}:
-            for probe in nan_probes(layer.receptive_field.box_at(location), Size(*input_shape[1:])):
-                if tight or probe[1]:
-                    expected.setdefault(probe, {}).setdefault(number, set()).add(location)
+        checked = [*corners, Location(layer.grid.height // 2, layer.grid.width // 2)]
+        boxes = {location: layer.receptive_field.box_at(location) for location in checked}
+        for probe, locations in nan_probes(boxes, Size(*input_shape[1:])):
+            if tight or probe[1]:
+                expected.setdefault(probe, {}).setdefault(number, set()).update(locations)
     probes = sorted(expected, key=lambda probe: max(expected[probe]))
     for first in range(0, len(probes), 4):
         batch = probes[first : first + 4]
         images = torch.randn(len(batch), *input_shape)
-        for image, ((top, left, bottom, right), outside) in zip(images, batch, strict=True):
+        for image, (filled, outside) in zip(images, batch, strict=True):
             inside = torch.zeros(input_shape[1:], dtype=torch.bool)
-            inside[top:bottom, left:right] = True
+            for top, left, bottom, right in filled:
+                inside[top:bottom, left:right] = True
             image[:, inside != outside] = torch.nan
-        maps = nan_maps(
-            model, [layers[number] for number in sorted(set().union(*(expected[one] for one in batch)))], images
-        )
-        for image_number, (box, outside) in enumerate(batch):
-            for number, locations in expected[box, outside].items():
+        looked_at = sorted({number for probe in batch for number in expected[probe]})
+        maps = nan_maps(model, [layers[number] for number in looked_at], images)
+        for place, probe in enumerate(batch):
+            for number, locations in expected[probe].items():
                 for location in locations:
-                    reached = bool(maps[layers[number].name][image_number][location])
-                    assert reached != outside, f"{layers[number].name} {location}: {box}, {outside=}"
+                    reached = bool(maps[layers[number].name][place][location])
+                    assert reached != probe[1], f"{layers[number].name} {location}: {probe}"
 
 
 def gradient_support(model: nn.Module, layer: LayerSpec, input_shape: Shape, location: Location) -> Box | None:
