@@ -7,7 +7,7 @@ import re
 import shutil
 import uuid
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +87,15 @@ class Cache:
             while (held := self._held(part.sha256)) is None:
                 self._take_in(part, fetch)
             return held
+
+    def check_room(self, parts: Iterable[Part]) -> None:
+        """Raise StorageError if some parts do not fit together: each would push others out before they are read."""
+        wanted_bytes = sum(part.size_bytes for part in parts)
+        if wanted_bytes > self.limit_bytes:
+            raise StorageError(
+                f"{wanted_bytes / _GB:.3g} GB are read again and again, more than the cache {self.folder} may hold; "
+                f"set UNITSCOPE_CACHE_GB to {wanted_bytes / _GB + 1:.0f} or more everywhere, and run again to resume"
+            )
 
     @contextmanager
     def writing(self) -> Iterator[Path]:

@@ -39,7 +39,6 @@ def build_hot(atlas: Root, version: str, images: Part, layers: Sequence[LayerEnt
                 "activation FLOAT, row SMALLINT, col SMALLINT)"
             )
             for position, entry in enumerate(layers):
-                store.fetch(entry.ranked)
                 for part in entry.ranked:
                     with store.hold(part) as ranked:
                         database.execute(

@@ -13,7 +13,13 @@ import boto3
 from boto3.exceptions import Boto3Error
 from botocore import UNSIGNED
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+)
 
 from pipelines.cache import Cache, Held
 from pipelines.places import File
@@ -62,8 +68,11 @@ class ObjectStore:
             max_pool_connections=_CONNECTIONS,
             **options,
         )
-        with self._told("be reached"):
-            self._client = boto3.session.Session().client("s3", config=config)
+        try:
+            with self._told("be reached"):
+                self._client = boto3.session.Session().client("s3", config=config)
+        except ValueError as error:
+            raise UsageError(f"AWS_ENDPOINT_URL leads nowhere: {error}") from None
         self._lock: WriterLock | None = None
 
     @property
@@ -94,10 +103,9 @@ class ObjectStore:
             return [data for data in threads.map(self.read, paths) if data is not None]
 
     def fetch(self, parts: Iterable[Part]) -> None:
-        """Each takes some hundredths of a second, whatever its size; what does not fit together comes when held."""
+        """Each takes some hundredths of a second, whatever its size."""
         wanted = list(parts)
-        if sum(part.size_bytes for part in wanted) > self.cache.limit_bytes:
-            return
+        self.cache.check_room(wanted)
 
         def take(part: Part) -> None:
             with self.hold(part):
@@ -209,6 +217,8 @@ class ObjectStore:
                 f"no credentials for {self.root}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, "
                 "or read a public atlas at s3://anonymous@bucket/…"
             ) from None
+        except ParamValidationError as error:
+            raise UsageError(f"{self.root} is no address of an object store: {error}") from None
         except (BotoCoreError, Boto3Error) as error:
             raise StoreError(
                 f"{self.root} does not answer: {error}; finished shards are kept, run again to resume; is "

@@ -81,7 +81,6 @@ def _image_vectors(
     order = np.argsort(shards, kind="stable")
     ends = np.searchsorted(shards[order], np.arange(len(receipts) + 1))
     store = store_of(atlas)
-    store.fetch(receipt.embeddings for receipt in receipts)
     for receipt, first, last in zip(receipts, ends, ends[1:], strict=False):
         image_of_row = np.full(receipt.forward_count, -1)
         image_of_row[rows[order[first:last]]] = order[first:last]

@@ -58,7 +58,10 @@ class Store(Protocol):
         """The bytes of several documents in their order; those that are gone are left out."""
 
     def fetch(self, parts: Iterable[Part]) -> None:
-        """See to it that parts that will be held soon are on this machine, several at a time."""
+        """Bring parts that will be held again and again to this machine, several at a time.
+
+        Raises StorageError if there is no room for all of them together.
+        """
 
     def stamp(self, path: str) -> Hashable | None:
         """What tells a document's present state from another, None if there is none."""

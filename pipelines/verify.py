@@ -2,7 +2,9 @@
 
 import hashlib
 import random
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,9 @@ from schemas.manifest import LayerEntry, Manifest, Part
 
 TOLERANCE = 1e-4
 """Drift that other hardware may cause, relative to an activation or the layer's mean on the image."""
+
+_DIGESTED_AT_ONCE = 8
+"""Parts, each of which takes some hundredths of a second to be asked for in an object store."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,8 @@ def verify(atlas: Root, sample: int, seed: int, corpus: str | Path | None = None
     """
     manifest = present_version(atlas)
     parts = list(manifest.parts())
-    faults = [fault for part in parts if (fault := _part_fault(atlas, part)) is not None]
+    with ThreadPoolExecutor(_DIGESTED_AT_ONCE, thread_name_prefix="digest") as threads:
+        faults = [fault for fault in threads.map(partial(_part_fault, atlas), parts) if fault is not None]
     if faults:
         return Verdict(len(parts), 0, 0, 0.0, faults)
     root = manifest.corpus.root if corpus is None else str(corpus)

@@ -91,9 +91,8 @@ class WriterLock:
             )
 
     def release(self) -> None:
-        """Let others write."""
+        """Let others write; a beat that is under way fails on its condition."""
         self._done.set()
-        self._beating.join()
         if not self._lost:
             self._client.delete_object(**self._place)
 

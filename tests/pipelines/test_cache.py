@@ -69,6 +69,12 @@ def test_what_is_in_use_is_never_deleted_and_the_bound_is_kept(cache: Cache) -> 
     assert all(one.path.exists() for one in held)
 
 
+def test_parts_that_do_not_fit_together_are_refused_before_they_are_fetched(cache: Cache) -> None:
+    cache.check_room([part(number) for number in range(10)])
+    with pytest.raises(StorageError, match="UNITSCOPE_CACHE_GB to 1 or more everywhere, and run again to resume"):
+        cache.check_room([part(number) for number in range(11)])
+
+
 def test_what_is_not_held_any_more_lets_go_by_itself(cache: Cache) -> None:
     held = [cache.hold(part(number), fetch(number)) for number in range(10)]
     held.clear()
