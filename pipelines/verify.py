@@ -14,6 +14,7 @@ from pipelines.tombstones import present_images
 from pipelines.versions import present_version
 from pipelines.vision.preprocessing import prepare
 from pipelines.vision.reduction import Peaks
+from pipelines.visuals import faulty_visuals
 from schemas.errors import CorpusError, ModelError, PictureError
 from schemas.geometry import Location
 from schemas.manifest import LayerEntry, Manifest, Part
@@ -43,7 +44,7 @@ class Verdict:
 
 
 def verify(atlas: Path, sample: int, seed: int, corpus: str | Path | None = None, trust_code: bool = False) -> Verdict:
-    """Digest every part, then re-run `sample` random images and compare every one of their peaks.
+    """Digest every part and stored picture of a unit, re-run `sample` random images and compare all of their peaks.
 
     Faults: a missing or changed part, a missing or edited picture, weights of another model, an activation
     that drifted, a peak at another location although no other value comes near it.
@@ -51,6 +52,7 @@ def verify(atlas: Path, sample: int, seed: int, corpus: str | Path | None = None
     manifest = present_version(atlas)
     parts = list(manifest.parts())
     faults = [fault for part in parts if (fault := _part_fault(atlas, part)) is not None]
+    faults += [Fault("picture of a unit", path, what) for path, what in faulty_visuals(atlas).items()]
     if faults:
         return Verdict(len(parts), 0, 0, 0.0, faults)
     root = manifest.corpus.root if corpus is None else str(corpus)

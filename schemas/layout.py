@@ -84,6 +84,24 @@ def removed(digest: str) -> str:
     return f"removed/{digest}.parquet"
 
 
+VISUALS = "visuals"
+"""Folder of the pictures made of units: they are of the model, so no version names them, and `gc` leaves them."""
+
+
+def visuals(layer: str, channel: int) -> str:
+    """Folder of the pictures of one unit."""
+    return f"{VISUALS}/{layer}/{channel}"
+
+
+def visual_picture(layer: str, channel: int, name: str) -> str:
+    return f"{visuals(layer, channel)}/{name}.png"
+
+
+def visual(layer: str, channel: int, name: str) -> str:
+    """What is known about a picture; its presence means the picture is complete."""
+    return f"{visuals(layer, channel)}/{name}.json"
+
+
 _NAME = "[0-9a-f]{16}"
 _PART = re.compile(
     rf"(files|removed)/{_NAME}[.]parquet"

@@ -80,6 +80,15 @@ class Reply:
         """A picture of the corpus."""
         return self._send(kind, media_type, make)
 
+    def stored(self, sha256: str, media_type: str, content: bytes) -> Response:
+        """A file that is kept under this address for good, whatever the atlas's version; its ETag is its digest."""
+        etag = f'"{sha256[:32]}"'
+        visibility = "public" if self.site.keys.allows_anyone(self.scope) else "private"
+        headers = {"Vary": "Authorization", "ETag": etag, "Cache-Control": f"{visibility}, {caching.FOR_GOOD}"}
+        if caching.is_known(self.request, etag):
+            return Response(status_code=304, headers=headers)
+        return Response(content, headers=headers, media_type=media_type)
+
     def page(self, template: str, make: Callable[[], Mapping[str, object]]) -> Response:
         """A page for people; its ETag also depends on how pages look."""
         html = self.site.templates.get_template(template)

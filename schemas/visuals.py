@@ -1,0 +1,105 @@
+"""Stored pictures of what a unit looks for: inputs optimised for it, and projections of its activations to pixels."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from schemas.geometry import Box, Location
+from schemas.manifest import Entry, Part
+from schemas.units import UnitId
+from schemas.web import Answer
+
+VisualKind = Literal["optimised", "projection"]
+
+
+class VisualKey(Entry):
+    """All that decides a picture; its digest is the picture's name, so that nothing stored is made twice.
+
+    It holds the atlas key but no version: a picture is of the model, not of the corpus.
+    """
+
+    atlas_key: str
+    kind: VisualKind
+    layer: str
+    channel: int
+    method: str
+    """Name of the recipe, or of the way to project."""
+    settings: dict[str, Any]
+    """Every figure of that method: other figures give another picture."""
+    objective: str = ""
+    """Of an optimised picture: what was made large."""
+    start: str = ""
+    """Of an optimised picture: `noise`, `grey`, or the id of an image of the corpus."""
+    seed: int | None = None
+    number: int = 0
+    """Place in a batch of pictures that were made to differ."""
+    count: int = 1
+    """Size of that batch."""
+    image_id: str | None = None
+    location: Location | None = None
+    """Of a projection: from where on the layer's grid."""
+
+    @property
+    def unit(self) -> UnitId:
+        return UnitId(self.layer, self.channel)
+
+    @property
+    def id(self) -> str:
+        """The picture's name: 32 hexadecimal digits."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:32]
+
+
+class Visual(Entry):
+    """One stored picture. Written after its picture, so a picture that has this document is complete."""
+
+    key: VisualKey
+    picture: Part
+    activation: float | None
+    """Of the unit on the stored 8-bit picture, run through the plain forward; None for a projection and where it is
+    not finite."""
+    location: Location | None
+    """Where that activation, or the projected one, lies on the layer's grid."""
+    box: Box | None = None
+    """Of an optimised picture the input pixels that the location can see; of a projection its patch in the original
+    picture."""
+    notes: tuple[str, ...] = ()
+    """What was done otherwise than the method says, and why."""
+    libraries: dict[str, str]
+    """Versions that made it."""
+    seconds: float
+
+
+@dataclass
+class VisualRow:
+    """A stored picture of a unit, judged against the corpus of the opened version."""
+
+    id: str
+    kind: VisualKind
+    method: str
+    objective: str
+    start: str
+    seed: int | None
+    number: int
+    count: int
+    activation: float | None
+    """Of the unit on the stored 8-bit picture."""
+    corpus_maximum: float | None
+    percentile: float | None
+    """Share of the atlas's images whose peak for this unit is at most this activation."""
+    image_id: str | None
+    row: int | None
+    col: int | None
+    box: Box | None
+    note: str
+    path: str
+    """Of the picture, inside the atlas."""
+    url: str
+    """Of the picture, at a server of this atlas."""
+
+
+class VisualPage(Answer):
+    unit: str
+    stale_images: int = 0
+    """Removed images, shown nowhere, that percentiles still count until the atlas is compacted."""
+    rows: list[VisualRow]
+    next: str | None = None
