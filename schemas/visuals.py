@@ -10,6 +10,7 @@ from schemas.units import UnitId
 from schemas.web import Answer
 
 VisualKind = Literal["optimised", "projection"]
+ProjectionMethod = Literal["deconvnet", "guided", "gradient"]
 
 
 class VisualKey(Entry):
@@ -55,8 +56,8 @@ class Visual(Entry):
     key: VisualKey
     picture: Part
     activation: float | None
-    """Of the unit on the stored 8-bit picture, run through the plain forward; None for a projection and where it is
-    not finite."""
+    """Of an optimised picture, the unit's on the stored 8-bit pixels, run through the plain forward; of a projection,
+    the one that was projected. None where it is not finite."""
     location: Location | None
     """Where that activation, or the projected one, lies on the layer's grid."""
     box: Box | None = None
@@ -82,7 +83,7 @@ class VisualRow:
     number: int
     count: int
     activation: float | None
-    """Of the unit on the stored 8-bit picture."""
+    """Of the unit on the stored 8-bit picture, or the one that was projected."""
     corpus_maximum: float | None
     percentile: float | None
     """Share of the atlas's images whose peak for this unit is at most this activation."""

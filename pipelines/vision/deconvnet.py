@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from pipelines.vision.recording import record
 from pipelines.vision.reduction import channels_first
-from pipelines.vision.reversal import Method, Reversal, notes
+from pipelines.vision.reversal import Reversal, notes
 from schemas.errors import ModelError
 from schemas.geometry import Location
 from schemas.units import LayerSpec
+from schemas.visuals import ProjectionMethod
 
-METHODS: dict[Method, str] = {
+METHODS: dict[ProjectionMethod, str] = {
     "deconvnet": "Zeiler & Fergus 2014, section 2.1: switches, rectified signals, transposed filters",
     "guided": "Springenberg et al. 2014, section 3.4: the same, and only where the forward passed too",
     "gradient": "the gradient of the activation times the input",
@@ -41,7 +42,7 @@ def project(
     channel: int,
     images: Float[Tensor, "image channel row col"],
     locations: Sequence[Location],
-    method: Method = "deconvnet",
+    method: ProjectionMethod = "deconvnet",
 ) -> Projections:
     """Project a unit's activation at one location of each image back to the image's pixels.
 

@@ -7,13 +7,13 @@ the transposed filters, for max-pooling the switches, and for batch norm with fi
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-Method = Literal["deconvnet", "guided", "gradient"]
+from schemas.visuals import ProjectionMethod
 
 RELU, MAX_POOLING, BATCH_NORM = "ReLU", "max-pooling", "batch norm"
 
@@ -48,7 +48,7 @@ class Reversal(TorchFunctionMode):
     `passed` counts the operations that a signal will pass and that are not linear, by name.
     """
 
-    def __init__(self, method: Method) -> None:
+    def __init__(self, method: ProjectionMethod) -> None:
         super().__init__()
         self.method = method
         self.passed: Counter[str] = Counter()
@@ -93,13 +93,18 @@ class _Rectified(torch.autograd.Function):
         return rectified, None, None
 
 
-def notes(method: Method, passed: Mapping[str, int]) -> tuple[str, ...]:
+def notes(method: ProjectionMethod, passed: Mapping[str, int]) -> tuple[str, ...]:
     """What was done otherwise than the papers say, because the network before the layer is another."""
     said = []
     if not passed.get(RELU) and method != "gradient":
         said.append("there is no ReLU before this layer, so nothing was rectified: this is the plain gradient")
     if not passed.get(MAX_POOLING) and method != "gradient":
         said.append("there is no max-pooling before this layer, so there are no switches: strides were transposed")
+        if method == "deconvnet":
+            # Springenberg et al. 2014, section 3.4
+            said.append(
+                "without switches a deconvnet shows the unit's weights, not the picture: guided shows the picture"
+            )
     others = [name for name in passed if name not in (RELU, MAX_POOLING, BATCH_NORM)]
     if others and method != "gradient":
         said.append(f"the derivative was used at what has no rule: {', '.join(sorted(others))}")

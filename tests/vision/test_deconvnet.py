@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from pipelines.vision.deconvnet import METHODS, project
 from pipelines.vision.receptive_fields import measure_layers
-from pipelines.vision.reversal import Method
 from schemas.geometry import Location
 from schemas.units import LayerSpec
+from schemas.visuals import ProjectionMethod
 
 
 def _layer(model: nn.Module, name: str, shape: tuple[int, int, int]) -> LayerSpec:
@@ -94,7 +94,7 @@ def test_deconvnet_equals_max_unpooling_and_transposed_convolutions(
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_nothing_remains_outside_the_receptive_field(method: Method) -> None:
+def test_nothing_remains_outside_the_receptive_field(method: ProjectionMethod) -> None:
     """Exactly zero outside, something inside, at a corner as in the middle."""
     model = _frozen(torchvision.models.alexnet(weights=None))
     layer = _layer(model, "features.6", (3, 224, 224))
@@ -109,7 +109,7 @@ def test_nothing_remains_outside_the_receptive_field(method: Method) -> None:
 
 
 @pytest.mark.parametrize("method", ["deconvnet", "guided"])
-def test_a_linear_network_projects_by_its_transposed_matrix(method: Method) -> None:
+def test_a_linear_network_projects_by_its_transposed_matrix(method: ProjectionMethod) -> None:
     """Column by column: the answer to each pixel alone, less the answer to no pixels."""
     model = nn.Sequential(
         nn.Conv2d(2, 4, 3, stride=2, padding=1), nn.BatchNorm2d(4), nn.AvgPool2d(2, 1), nn.Conv2d(4, 3, 2, groups=1)
@@ -166,7 +166,7 @@ _WAYS: dict[str, Callable[[Tensor], Tensor | None]] = {
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("way", _WAYS)
-def test_a_relu_is_found_however_it_is_written(way: str, method: Method) -> None:
+def test_a_relu_is_found_however_it_is_written(way: str, method: ProjectionMethod) -> None:
     image, place = torch.randn(1, 3, 10, 10, generator=torch.Generator().manual_seed(1)), [Location(2, 3)]
     plain, other = _frozen(_Rectified(nn.ReLU())), _frozen(_Rectified(_WAYS[way]))
     layer = _layer(plain, "second", (3, 10, 10))
