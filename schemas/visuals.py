@@ -104,3 +104,27 @@ class VisualPage(Answer):
     """Removed images, shown nowhere, that percentiles still count until the atlas is compacted."""
     rows: list[VisualRow]
     next: str | None = None
+
+
+@dataclass
+class FilterRow:
+    """One unit's weights as a picture: grey is zero, white the scale, black its negative."""
+
+    channel: int
+    unit: str
+    minimum: float
+    maximum: float
+    scale: float
+    input_channels: int
+    height: int
+    width: int
+    url: str
+    """Of the picture, at a server of this atlas."""
+    unit_url: str | None
+    """Of the unit; None where the layer is not recorded in this atlas."""
+
+
+class FilterPage(Answer):
+    layer: str
+    rows: list[FilterRow]
+    next: str | None = None

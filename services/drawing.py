@@ -20,13 +20,17 @@ _LIGHT_PAGE = "body{margin:0;background:#fff}svg{display:block;margin:0 auto;max
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture in the middle of a square of `side` points; `about` says in words what it is."""
+    """A picture in the middle of a square of `side` points; `about` says in words what it is.
+
+    A `crisp` one shows its pixels as squares.
+    """
 
     picture: Image.Image
     left: int
     top: int
     side: int
     about: str
+    crisp: bool = False
 
     @property
     def place(self) -> tuple[float, float, float, float]:
@@ -107,8 +111,9 @@ def svg(drawing: Drawing) -> bytes:
         left, top, width, height = tile.place
         data = base64.b64encode(_png(tile.picture)).decode()
         parts.append(f'<rect x="{tile.left}" y="{tile.top}" width="{tile.side}" height="{tile.side}" fill="{MAT}"/>')
+        look = ' image-rendering="pixelated"' if tile.crisp else ""
         parts.append(
-            f'<image x="{left:.2f}" y="{top:.2f}" width="{width:.2f}" height="{height:.2f}" '
+            f'<image x="{left:.2f}" y="{top:.2f}" width="{width:.2f}" height="{height:.2f}"{look} '
             f'href="data:image/png;base64,{data}"><title>{html.escape(tile.about)}</title></image>'
         )
     for words in drawing.words:
@@ -134,6 +139,8 @@ def _form(path: Path) -> Callable[[Drawing], bytes]:
 
 
 def _filter(tile: Tile) -> Image.Resampling:
+    if tile.crisp:
+        return Image.Resampling.NEAREST
     enlarged = PIXELS * tile.side > max(tile.picture.size)
     return Image.Resampling.BICUBIC if enlarged else Image.Resampling.LANCZOS
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pipelines.vision.deconvnet import Projections
+    from pipelines.vision.filters import Filters
     from pipelines.vision.models import VisionModel
     from pipelines.vision.preprocessing import Prepared
 
@@ -119,6 +120,13 @@ class Encoder:
         images = normalise(pixels, self.atlas.manifest.preprocessing)
         with self._turn(), self._lock:
             return project(self._model.module, self._spec(unit.layer), unit.channel, images, locations, method)
+
+    def filters(self, layer: str) -> "Filters":
+        """A layer's weights; `first` is the first layer with weights. Raises UsageError for one without filters."""
+        from pipelines.vision.filters import read_filters
+
+        with self._lock:
+            return read_filters(self._model.module, self._model.input_shape, layer)
 
     @cached_property
     def _model(self) -> "VisionModel":

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from pipelines.vision.globs import matches
+from pipelines.visuals import list_visuals
 from schemas.errors import NotFoundError, UsageError, listing
 from schemas.units import LayerSpec, UnitId
 from schemas.visuals import ProjectionMethod
@@ -49,12 +50,21 @@ class Strip:
     panels: tuple[Panel, ...]
 
 
-def unit_panel(asked: Asked, unit: UnitId, method: ProjectionMethod, k: int = 9) -> Panel:
+@dataclass(frozen=True)
+class Look:
+    """What is shown beside a unit's patches: projections, and a stored optimised input of this recipe and seed."""
+
+    method: ProjectionMethod
+    recipe: str | None = None
+    seed: int = 0
+
+
+def unit_panel(asked: Asked, unit: UnitId, look: Look, k: int = 9) -> Panel:
     """A unit with its first patches and their projections; raises NotFoundError if it has none."""
     page = patches(asked.atlas, unit, PatchQuery(limit=k))
     if not page.rows:
         raise NotFoundError(f"unit {unit} has no patches to show: {page.note}")
-    made = project_rows(asked, unit, page.rows, method)
+    made = project_rows(asked, unit, page.rows, look.method)
     cut = [patch_picture(asked.atlas, unit, row, PIXELS * _BLOCK // _columns(k)) for row in page.rows]
     words = [_words(row) for row in page.rows]
     labels = dict.fromkeys(row.label for row in page.rows if row.label)
@@ -64,7 +74,11 @@ def unit_panel(asked: Asked, unit: UnitId, method: ProjectionMethod, k: int = 9)
         caption=" · ".join([peaks, *([", ".join(labels)] if labels else [])]),
         blocks=(
             Block("patches", tuple(zip(cut, words, strict=True))),
-            Block(method, tuple((picture_of(asked, visual), text) for visual, text in zip(made, words, strict=True))),
+            Block(
+                f"{look.method} projections",
+                tuple((picture_of(asked, visual), text) for visual, text in zip(made, words, strict=True)),
+            ),
+            *_optimised(asked, unit, look),
         ),
     )
 
@@ -83,10 +97,10 @@ def chosen_layers(atlas: Atlas, globs: Sequence[str], count: int) -> list[str]:
     return [name for name in names if any(_is_meant(name, glob) for glob in globs)]
 
 
-def layer_strip(asked: Asked, layer: str, count: int, method: ProjectionMethod) -> Strip:
+def layer_strip(asked: Asked, layer: str, count: int, look: Look) -> Strip:
     """A layer with its most striking units."""
     units = striking_in(asked.atlas, layer, count)
-    return Strip(asked.atlas.layer(layer).spec, tuple(unit_panel(asked, unit, method) for unit in units))
+    return Strip(asked.atlas.layer(layer).spec, tuple(unit_panel(asked, unit, look) for unit in units))
 
 
 def lay_out(atlas: Atlas, strips: Sequence[Strip]) -> Drawing:
@@ -121,6 +135,22 @@ def lay_out(atlas: Atlas, strips: Sequence[Strip]) -> Drawing:
         tiles=tuple(tiles),
         words=tuple(words),
     )
+
+
+def _optimised(asked: Asked, unit: UnitId, look: Look) -> Iterator[Block]:
+    """The stored input that was optimised alone for the unit, cut to what the unit sees; nothing if there is none."""
+    for visual in list_visuals(asked.atlas.root, unit):
+        key = visual.key
+        if (key.kind, key.method, key.objective) != ("optimised", look.recipe, "unit") or key.count != 1:
+            continue
+        if key.seed != look.seed or visual.activation is None:
+            continue
+        shown = picture_of(asked, visual)
+        box = visual.box
+        if box is not None:
+            shown = shown.crop((box.left, box.top, box.right, box.bottom))
+        yield Block(f"input optimised by {key.method}", ((shown, f"activation {visual.activation:.4g}"),))
+        return
 
 
 def _is_meant(name: str, glob: str) -> bool:

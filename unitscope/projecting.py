@@ -38,7 +38,7 @@ def project(
     from schemas.units import UnitId
     from schemas.visuals import VisualRow
     from services.drawing import check_ending, write_drawing
-    from services.hierarchy import Strip, lay_out, unit_panel
+    from services.hierarchy import Look, Strip, lay_out, unit_panel
     from services.projections import checked_method, projections
     from services.subjects import Asked
     from unitscope.output import show_rows
@@ -56,7 +56,7 @@ def project(
             (out / f"{rank:04d}-{row.image_id}.png").write_bytes((atlas / row.path).read_bytes())
         tell(f"{len(page.rows)} projections written to {out}")
     if sheet is not None:
-        panel = unit_panel(asked, wanted, checked_method(method), k)
+        panel = unit_panel(asked, wanted, Look(checked_method(method)), k)
         write_drawing(lay_out(asked.atlas, [Strip(asked.atlas.layer(wanted.layer).spec, (panel,))]), sheet)
         tell(f"patches and projections written to {sheet}")
 
@@ -69,24 +69,95 @@ def sheet(
     units_per_layer: Annotated[int, typer.Option(min=1, max=12, help="the most striking units of each layer")] = 3,
     layer_count: Annotated[int, typer.Option(min=1, help="without --layers: so many from first to last")] = 6,
     method: Annotated[str, typer.Option(help="of the projections: deconvnet, guided or gradient")] = "guided",
+    recipe: Annotated[str, typer.Option(help="of the stored optimised inputs to show")] = "olah2017",
+    seed: Annotated[int, typer.Option(min=0, help="of the optimised inputs")] = 0,
     trust_code: TrustFlag = False,
     version: VersionOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """One figure of what layers look for, first to last: units with nine patches and their projections."""
+    """One figure of what layers look for, first to last: units with nine patches, projections, optimised input."""
     from services.drawing import check_ending, write_drawing
-    from services.hierarchy import chosen_layers, lay_out, layer_strip
+    from services.hierarchy import Look, chosen_layers, lay_out, layer_strip
     from services.projections import checked_method
     from services.subjects import Asked
     from unitscope.output import show_facts
 
     check_ending(out)
-    asked, way = Asked(atlas, trust_code=trust_code, version=version), checked_method(method)
+    asked, look = Asked(atlas, trust_code=trust_code, version=version), Look(checked_method(method), recipe, seed)
     strips = []
     for layer in chosen_layers(asked.atlas, split_globs(layer_globs), layer_count):
-        strips.append(layer_strip(asked, layer, units_per_layer, way))
+        strips.append(layer_strip(asked, layer, units_per_layer, look))
         tell(f"{layer}: {', '.join(str(panel.unit) for panel in strips[-1].panels) or 'no live unit'}")
     drawing = lay_out(asked.atlas, strips)
     write_drawing(drawing, out)
     units = sum(len(strip.panels) for strip in strips)
     show_facts({"sheet": str(out), "layers": len(strips), "units": units, "method": method}, as_json)
+
+
+@app.command()
+def filters(
+    atlas: AtlasArgument,
+    layer: Annotated[
+        str, typer.Option(help="a convolution of the model; first: the first layer with weights")
+    ] = "first",
+    out: Annotated[Path | None, typer.Option(help="write all filters to this .png, .svg or .html")] = None,
+    style: FormatOption = "table",
+    trust_code: TrustFlag = False,
+    version: VersionOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """The weights of the first layer as pictures, one for each unit."""
+    from schemas.visuals import FilterRow
+    from services.drawing import check_ending, write_drawing
+    from services.subjects import Asked
+    from services.weights import filter_page, filter_sheet
+    from unitscope.output import show_rows
+
+    if out is not None:
+        check_ending(out)
+    asked = Asked(atlas, trust_code=trust_code, version=version)
+    page = filter_page(asked, layer)
+    show_rows(page.rows, FilterRow, "json" if as_json else style, page)
+    if out is not None:
+        write_drawing(filter_sheet(asked, page.layer), out)
+        tell(f"{len(page.rows)} filters written to {out}")
+
+
+@app.command()
+def eigen(
+    atlas: AtlasArgument,
+    unit: UnitArgument,
+    k: Annotated[int, typer.Option("-k", min=2, max=1000, help="how many patches")] = 64,
+    components: Annotated[int, typer.Option(min=1, max=64, help="how many components at most")] = 9,
+    size: Annotated[
+        int | None,
+        typer.Option(min=1, help="side in input pixels  [default: the effective field, at most half the input]"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="write mean and components to this .png, .svg or .html")] = None,
+    version: VersionOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Mean and principal components of a unit's patches, aligned at their peaks."""
+    from schemas.geometry import Size
+    from schemas.units import UnitId
+    from services.drawing import check_ending, write_drawing
+    from services.eigen import eigen_patches, eigen_sheet
+    from services.subjects import Asked
+    from unitscope.output import show_facts
+
+    if out is not None:
+        check_ending(out)
+    asked = Asked(atlas, version=version)
+    found = eigen_patches(asked, UnitId.parse(unit), k, components, None if size is None else Size(size, size))
+    shares = found.shares.tolist()
+    facts = {
+        "unit": unit,
+        "size_px": list(found.size) if as_json else f"{found.size.height} × {found.size.width}",
+        "patches": found.used,
+        "left_out": found.left_out,
+        "shares_of_variance": shares if as_json else ", ".join(f"{share:.3f}" for share in shares),
+    }
+    show_facts(facts, as_json)
+    if out is not None:
+        write_drawing(eigen_sheet(asked, found), out)
+        tell(f"mean and components written to {out}")

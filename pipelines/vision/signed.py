@@ -9,7 +9,7 @@ from PIL import Image
 
 from schemas.errors import UsageError
 
-GREY, SWING = 128, 127
+GREY, SWING, PAPER = 128, 127, 255
 SHOWN_SHARE = 0.995
 """Of a projection's values, those that the scale holds: a few pixels are so large that the others would be grey."""
 
