@@ -12,6 +12,7 @@ from schemas.units import UnitId
 from schemas.web import Answer
 
 VisualKind = Literal["optimised", "projection"]
+ProjectionMethod = Literal["deconvnet", "guided", "gradient"]
 
 
 class VisualKey(Entry):
@@ -57,8 +58,9 @@ class Visual(Entry):
     key: VisualKey
     picture: Part
     activation: float | None
-    """Of the unit on the stored 8-bit picture, run through the plain forward: its peak, or its lowest value where the
-    objective is negative; None for a projection and where it is not finite."""
+    """Of an optimised picture, the unit's on the stored 8-bit pixels, run through the plain forward: its peak, or its
+    lowest value where the objective is negative; of a projection, the one that was projected. None where it is not
+    finite."""
     location: Location | None
     """Where that activation, or the projected one, lies on the layer's grid."""
     box: Box | None = None
@@ -84,7 +86,7 @@ class VisualRow:
     number: int
     count: int
     activation: float | None
-    """Of the unit on the stored 8-bit picture."""
+    """Of the unit on the stored 8-bit picture, or the one that was projected."""
     corpus_maximum: float | None
     percentile: float | None
     """Share of the atlas's images whose peak for this unit is at most this activation; None where low was the aim."""
@@ -125,4 +127,28 @@ class VisualPage(Answer):
     stale_images: int = 0
     """Removed images, shown nowhere, that percentiles still count until the atlas is compacted."""
     rows: list[VisualRow]
+    next: str | None = None
+
+
+@dataclass
+class FilterRow:
+    """One unit's weights as a picture: grey is zero, white the scale, black its negative."""
+
+    channel: int
+    unit: str
+    minimum: float
+    maximum: float
+    scale: float
+    input_channels: int
+    height: int
+    width: int
+    url: str
+    """Of the picture, at a server of this atlas."""
+    unit_url: str | None
+    """Of the unit; None where the layer is not recorded in this atlas."""
+
+
+class FilterPage(Answer):
+    layer: str
+    rows: list[FilterRow]
     next: str | None = None

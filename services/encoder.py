@@ -3,7 +3,7 @@
 import hashlib
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,8 +14,9 @@ import pyarrow as pa
 
 from schemas import tables
 from schemas.errors import UsageError
-from schemas.geometry import Box, Placement
+from schemas.geometry import Box, Location, Placement
 from schemas.units import LayerSpec, UnitId
+from schemas.visuals import ProjectionMethod
 from schemas.web import ActivationMap
 from services.atlas import Atlas
 from services.images import Cells
@@ -24,6 +25,8 @@ from services.search import Vector
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pipelines.vision.deconvnet import Projections
+    from pipelines.vision.filters import Filters
     from pipelines.vision.models import VisionModel
     from pipelines.vision.preprocessing import Prepared
 
@@ -103,6 +106,27 @@ class Encoder:
             row=row,
             col=col,
         )
+
+    def project(
+        self, pictures: Sequence[Encoded], unit: UnitId, locations: Sequence[Location], method: ProjectionMethod
+    ) -> "Projections":
+        """The unit's activation at one location of each picture, projected back to the pixels; always in float32."""
+        import torch
+
+        from pipelines.vision.deconvnet import project
+        from pipelines.vision.preprocessing import normalise
+
+        pixels = torch.stack([picture.prepared.pixels for picture in pictures])
+        images = normalise(pixels, self.atlas.manifest.preprocessing)
+        with self._turn(), self._lock:
+            return project(self._model.module, self._spec(unit.layer), unit.channel, images, locations, method)
+
+    def filters(self, layer: str) -> "Filters":
+        """A layer's weights; `first` is the first layer with weights. Raises UsageError for one without filters."""
+        from pipelines.vision.filters import read_filters
+
+        with self._lock:
+            return read_filters(self._model.module, self._model.input_shape, layer)
 
     @cached_property
     def _model(self) -> "VisionModel":

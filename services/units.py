@@ -194,9 +194,13 @@ def peak_box(atlas: Atlas, unit: UnitId, image: Row) -> Box:
 
 def box_to_show(spec: LayerSpec, placement: Placement, location: Location) -> Box:
     """The same for any location of a picture."""
+    return placement.to_image(input_box_to_show(spec, location))
+
+
+def input_box_to_show(spec: LayerSpec, location: Location) -> Box:
+    """The same in pixels of the network's input."""
     field = spec.receptive_field
-    effective = _effective_says_more(spec, location)
-    return placement.to_image(field.effective_box_at(location) if effective else field.box_at(location))
+    return field.effective_box_at(location) if _effective_says_more(spec, location) else field.box_at(location)
 
 
 def _effective_says_more(spec: LayerSpec, location: Location) -> bool:

@@ -107,6 +107,10 @@ class Client:
         """The PNG of a stored picture by its id."""
         return self._ask(f"{_API}/{self._atlas}/{_of(unit)}/visualisations/{quote(name)}.png")[0]
 
+    def filters(self, layer: str = "first") -> pa.Table:
+        """One row for each filter of a layer of the model; `first` is the first layer with weights."""
+        return self._table(f"{self._atlas}/layers/{quote(layer, safe='@')}/filters")
+
     def explain(self, image: str, layer: str | None = None, k: int = 20) -> pa.Table:
         """The units that an image excites most unusually, by percentile."""
         return self._table(f"{self._subject(image)}/units", layer=layer, k=k)

@@ -4,16 +4,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from schemas.geometry import Box
+from schemas.geometry import Box, Size
 from schemas.units import UnitId
-from schemas.visuals import OptimiseQuery, VisualRow
+from schemas.visuals import FilterRow, OptimiseQuery, VisualRow
 from schemas.web import ExplainRow, LabelRow, LayerRow, NeighborRow, PatchQuery, PatchRow, UnitRow
+from services.eigen import EigenPatches, eigen_patches
 from services.filters import Filter
 from services.formats import as_table
 from services.optimising import optimise
+from services.projections import projections
 from services.subjects import Asked
 from services.units import labels, patches, unit_page
 from services.visualisations import visual_picture, visualisations
+from services.weights import filter_page
 
 
 class Notebook:
@@ -75,6 +78,18 @@ class Notebook:
     def visualisation(self, unit: str, name: str) -> bytes:
         """The PNG of a stored picture by its id."""
         return visual_picture(self._asked.atlas, UnitId.parse(unit), name)[1]
+
+    def project(self, unit: str, method: str = "deconvnet", k: int = 9) -> pa.Table:
+        """The projections of a unit's first patches, by `deconvnet`, `guided` or `gradient`; made once, then kept."""
+        return as_table(projections(self._asked, UnitId.parse(unit), method, k).rows, VisualRow)
+
+    def filters(self, layer: str = "first") -> pa.Table:
+        """One row for each filter of a layer of the model; `first` is the first layer with weights."""
+        return as_table(filter_page(self._asked, layer).rows, FilterRow)
+
+    def eigen(self, unit: str, k: int = 64, count: int = 9, size: tuple[int, int] | None = None) -> EigenPatches:
+        """Mean and principal components of a unit's patches, aligned at their peaks; `size` in input pixels."""
+        return eigen_patches(self._asked, UnitId.parse(unit), k, count, None if size is None else Size(*size))
 
     def __repr__(self) -> str:
         summary = self._asked.atlas.summary()

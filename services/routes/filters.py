@@ -1,0 +1,37 @@
+"""Filters: a layer's weights as pictures."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path
+from starlette.responses import Response
+
+from schemas.visuals import FilterPage, FilterRow
+from services.crops import encoded
+from services.documentation import PICTURE, ROWS
+from services.parameters import Channel
+from services.replies import Reading
+from services.routes import API
+from services.weights import filter_of, filter_page
+
+routes = APIRouter(prefix=f"{API}/atlases/{{atlas}}/layers/{{layer}}/filters", tags=["units"])
+
+WeightsName = Annotated[
+    str, Path(description="module path of a convolution, recorded or not; `first` is the first layer with weights")
+]
+
+
+@routes.get("", response_model=FilterPage, responses=ROWS)
+def list_filters(reply: Reading, layer: WeightsName) -> Response:
+    """The weights of a layer as pictures, one for each unit, with their scale."""
+    return reply.rows(FilterRow, lambda: filter_page(reply.asked, layer))
+
+
+@routes.get("/{channel}.{kind}", responses=PICTURE)
+def read_filter(
+    reply: Reading,
+    layer: WeightsName,
+    channel: Channel,
+    kind: Annotated[Literal["png"], Path(description="the exact pixels, one for each weight")],
+) -> Response:
+    """The picture of one filter: grey is zero, white the largest magnitude."""
+    return reply.picture(kind, "image/png", lambda: encoded(filter_of(reply.asked, layer, channel), kind))

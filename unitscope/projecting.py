@@ -1,0 +1,164 @@
+"""The commands that look into a network: project, filters, eigen, sheet."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unitscope.command import app, tell
+from unitscope.options import (
+    AtlasArgument,
+    FormatOption,
+    JsonFlag,
+    LayersOption,
+    TrustFlag,
+    VersionOption,
+    split_globs,
+)
+
+UnitArgument = Annotated[str, typer.Argument(metavar="LAYER:UNIT", help="for example _blocks.15:130")]
+
+
+@app.command()
+def project(
+    atlas: AtlasArgument,
+    unit: UnitArgument,
+    method: Annotated[str, typer.Option(help="deconvnet, guided or gradient")] = "deconvnet",
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="how many patches")] = 9,
+    out: Annotated[Path | None, typer.Option(help="write each projection as a PNG into this folder")] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="write patches and projections side by side to this .png, .svg or .html")
+    ] = None,
+    style: FormatOption = "table",
+    trust_code: TrustFlag = False,
+    version: VersionOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """A unit's patches projected back to their pixels; made once, then kept in the atlas."""
+    from schemas.units import UnitId
+    from schemas.visuals import VisualRow
+    from services.drawing import check_ending, write_drawing
+    from services.hierarchy import Look, Strip, lay_out, unit_panel
+    from services.projections import checked_method, projections
+    from services.subjects import Asked
+    from services.visualisations import visual_picture
+    from unitscope.output import show_rows
+
+    if sheet is not None:
+        check_ending(sheet)
+    asked, wanted = Asked(atlas, trust_code=trust_code, version=version), UnitId.parse(unit)
+    page = projections(asked, wanted, method, k)
+    show_rows(page.rows, VisualRow, "json" if as_json else style, page)
+    for note in dict.fromkeys(note for row in page.rows for note in row.note.split("; ")[1:]):
+        tell(f"{unit}: {note}")
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        for rank, row in enumerate(page.rows):
+            (out / f"{rank:04d}-{row.image_id}.png").write_bytes(visual_picture(asked.atlas, wanted, row.id)[1])
+        tell(f"{len(page.rows)} projections written to {out}")
+    if sheet is not None:
+        panel = unit_panel(asked, wanted, Look(checked_method(method)), k)
+        write_drawing(lay_out(asked.atlas, [Strip(asked.atlas.layer(wanted.layer).spec, (panel,))]), sheet)
+        tell(f"patches and projections written to {sheet}")
+
+
+@app.command()
+def sheet(
+    atlas: AtlasArgument,
+    out: Annotated[Path, typer.Option(help="file to write: .png, .svg or .html")],
+    layer_globs: LayersOption = None,
+    units_per_layer: Annotated[int, typer.Option(min=1, max=12, help="the most striking units of each layer")] = 3,
+    layer_count: Annotated[int, typer.Option(min=1, help="without --layers: so many from first to last")] = 6,
+    method: Annotated[str, typer.Option(help="of the projections: deconvnet, guided or gradient")] = "guided",
+    recipe: Annotated[str, typer.Option(help="of the stored optimised inputs to show")] = "olah2017",
+    seed: Annotated[int, typer.Option(min=0, help="of the optimised inputs")] = 0,
+    trust_code: TrustFlag = False,
+    version: VersionOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """One figure of what layers look for, first to last: units with nine patches, projections, optimised input."""
+    from services.drawing import check_ending, write_drawing
+    from services.hierarchy import Look, chosen_layers, lay_out, layer_strip
+    from services.projections import checked_method
+    from services.subjects import Asked
+    from unitscope.output import show_facts
+
+    check_ending(out)
+    asked, look = Asked(atlas, trust_code=trust_code, version=version), Look(checked_method(method), recipe, seed)
+    strips = []
+    for layer in chosen_layers(asked.atlas, split_globs(layer_globs), layer_count):
+        strips.append(layer_strip(asked, layer, units_per_layer, look))
+        tell(f"{layer}: {', '.join(str(panel.unit) for panel in strips[-1].panels) or 'no live unit'}")
+    drawing = lay_out(asked.atlas, strips)
+    write_drawing(drawing, out)
+    units = sum(len(strip.panels) for strip in strips)
+    show_facts({"sheet": str(out), "layers": len(strips), "units": units, "method": method}, as_json)
+
+
+@app.command()
+def filters(
+    atlas: AtlasArgument,
+    layer: Annotated[
+        str, typer.Option(help="a convolution of the model; first: the first layer with weights")
+    ] = "first",
+    out: Annotated[Path | None, typer.Option(help="write all filters to this .png, .svg or .html")] = None,
+    style: FormatOption = "table",
+    trust_code: TrustFlag = False,
+    version: VersionOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """The weights of the first layer as pictures, one for each unit."""
+    from schemas.visuals import FilterRow
+    from services.drawing import check_ending, write_drawing
+    from services.subjects import Asked
+    from services.weights import filter_page, filter_sheet
+    from unitscope.output import show_rows
+
+    if out is not None:
+        check_ending(out)
+    asked = Asked(atlas, trust_code=trust_code, version=version)
+    page = filter_page(asked, layer)
+    show_rows(page.rows, FilterRow, "json" if as_json else style, page)
+    if out is not None:
+        write_drawing(filter_sheet(asked, page.layer), out)
+        tell(f"{len(page.rows)} filters written to {out}")
+
+
+@app.command()
+def eigen(
+    atlas: AtlasArgument,
+    unit: UnitArgument,
+    k: Annotated[int, typer.Option("-k", min=2, max=1000, help="how many patches")] = 64,
+    components: Annotated[int, typer.Option(min=1, max=64, help="how many components at most")] = 9,
+    size: Annotated[
+        int | None,
+        typer.Option(min=1, help="side in input pixels  [default: the effective field, at most half the input]"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="write mean and components to this .png, .svg or .html")] = None,
+    version: VersionOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Mean and principal components of a unit's patches, aligned at their peaks."""
+    from schemas.geometry import Size
+    from schemas.units import UnitId
+    from services.drawing import check_ending, write_drawing
+    from services.eigen import eigen_patches, eigen_sheet
+    from services.subjects import Asked
+    from unitscope.output import show_facts
+
+    if out is not None:
+        check_ending(out)
+    asked = Asked(atlas, version=version)
+    found = eigen_patches(asked, UnitId.parse(unit), k, components, None if size is None else Size(size, size))
+    shares = found.shares.tolist()
+    facts = {
+        "unit": unit,
+        "size_px": list(found.size) if as_json else f"{found.size.height} × {found.size.width}",
+        "patches": found.used,
+        "left_out": found.left_out,
+        "shares_of_variance": shares if as_json else ", ".join(f"{share:.3f}" for share in shares),
+    }
+    show_facts(facts, as_json)
+    if out is not None:
+        write_drawing(eigen_sheet(asked, found), out)
+        tell(f"mean and components written to {out}")
