@@ -23,7 +23,7 @@ from services.documentation import describe
 from services.envelope import Envelope
 from services.jobs import Jobs
 from services.problems import problem_of
-from services.routes import atlases, filters, images, jobs, pages, pictures, server, units, uploads
+from services.routes import atlases, filters, images, job_pages, jobs, pages, pictures, server, units, uploads
 from services.settings import Settings
 from services.site import Site
 from services.telemetry import Telemetry
@@ -64,7 +64,8 @@ def create_app(settings: Settings) -> FastAPI:
     for group in (pictures, atlases, filters, units, images, uploads, jobs):
         app.include_router(group.routes, responses=_ERRORS)
     app.include_router(server.routes, responses=_ERRORS)
-    app.include_router(pages.routes, include_in_schema=False)
+    for group in (pages, job_pages):
+        app.include_router(group.routes, include_in_schema=False)
     app.add_middleware(
         Envelope, telemetry=site.telemetry, body_limit_bytes=settings.upload_bytes + _FORM_OVERHEAD_BYTES
     )

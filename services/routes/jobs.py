@@ -12,7 +12,7 @@ from schemas.jobs import Job, JobPage, JobQuery
 from services import caching
 from services.formats import MEDIA_TYPES, json_bytes
 from services.jobs import Jobs, has_ended
-from services.replies import ComputingAnywhere
+from services.replies import ComputingAnywhere, Reply
 from services.routes import API
 
 routes = APIRouter(prefix=f"{API}/jobs", tags=["jobs"])
@@ -29,9 +29,7 @@ def create_job(reply: ComputingAnywhere, query: JobQuery) -> Response:
 
     Refused where the server cannot write into the atlas; there `unitscope optimise` would do it.
     """
-    asked = reply.site.shelf.newest(query.atlas)
-    check_writable(asked.atlas.root)
-    job = reply.site.jobs.add(query, asked)
+    job = take_job(reply, query)
     return _answer(job, 202, {"Location": f"{API}/jobs/{job.id}"})
 
 
@@ -65,6 +63,13 @@ def cancel_job(reply: ComputingAnywhere, job: str) -> Response:
 def stop_job(reply: ComputingAnywhere, job: str) -> Response:
     """The same for those who cannot send DELETE."""
     return _answer(reply.site.jobs.cancel(job))
+
+
+def take_job(reply: Reply, query: JobQuery) -> Job:
+    """A job that was asked for; raises what is wrong with it, and ReadOnlyError where results could not be stored."""
+    asked = reply.site.shelf.newest(query.atlas)
+    check_writable(asked.atlas.root)
+    return reply.site.jobs.add(query, asked)
 
 
 async def _events(jobs: Jobs, name: str) -> AsyncIterator[bytes]:
