@@ -211,12 +211,30 @@ def test_networks_answer_as_the_oracle(
     opened.close()
 
 
+def with_latents(networks: Path) -> tuple[nn.Module, oracle.Look]:
+    """The network that calls a module twice, whose `stem.latents` puts out what the dictionary makes of its stem."""
+    module, look = plain_network("file:twice", networks)
+    torch.manual_seed(3)
+    coder = runpy.run_path(str(networks))["of_stem"]()
+    stem = module.get_submodule("stem")
+    stem.latents = nn.Identity()
+
+    def run(_module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
+        stem.latents(coder(output.movedim(1, 3))[0].movedim(3, 1))
+
+    stem.register_forward_hook(run)
+    return module, look
+
+
 def test_latents_are_indexed_and_their_code_is_not_run_unless_trusted(
     networks: Path, corpus: Path, tmp_path: Path, ray_session: None
 ) -> None:
     case = Case("file:twice", ("stem", "conv@0", "conv@1"))
     opened = indexed(case, networks, corpus, tmp_path / "a", latents=(f"stem=file:{networks}:of_stem",))
-    assert [entry.spec.name for entry in opened.manifest.layers] == ["stem.latents", "stem", "conv@0", "conv@1"]
+    names = [entry.spec.name for entry in opened.manifest.layers]
+    assert names == ["stem.latents", "stem", "conv@0", "conv@1"]
+    module, look = with_latents(networks)
+    assert_top_holds(case, opened, oracle.measure(module, names, corpus, look))
     outside = tmp_path / "outside.png"
     blobs(77).save(outside)
     closed, trusted = Asked(tmp_path / "a"), Asked(tmp_path / "a", trust_code=True)
