@@ -33,9 +33,8 @@ def show_jobs(reply: ComputingAnywhere) -> Response:
 def show_job(reply: ComputingAnywhere, job: JobName) -> Response:
     """How far a job is, and what it has made."""
     found = reply.site.jobs.find(job)
-    return reply.fresh_page(
-        "job.html", {"job": found, "running": not has_ended(found), "unit": _unit_page(reply, found)}
-    )
+    view = {"job": found, "running": not has_ended(found), "unit": _unit_page(found)}
+    return replace(reply, private=True).page("job.html", lambda: view)
 
 
 @routes.post("/jobs/{job}/cancel")
