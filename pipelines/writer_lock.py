@@ -1,6 +1,7 @@
 """One writer at a time in an object store: a lock object that only one run can put, and that does not outlive it."""
 
 import json
+import math
 import os
 import socket
 import threading
@@ -139,13 +140,11 @@ class WriterLock:
             if error.response["Error"]["Code"] in _GONE:
                 return None
             raise
+        text = found["Body"].read()
+        if not text:  # the lock file of a folder, copied here with the rest: no run holds it
+            return _Holder({"host": "nowhere", "process": 0}, found["ETag"], math.inf)
         now = parsedate_to_datetime(found["ResponseMetadata"]["HTTPHeaders"]["date"])
-        try:
-            owner = json.loads(found["Body"].read())
-            owner["process"] = int(owner["process"])
-        except (ValueError, TypeError, KeyError):
-            owner = {"host": "an unknown host", "process": 0}
-        return _Holder(owner, found["ETag"], (now - found["LastModified"]).total_seconds())
+        return _Holder(json.loads(text), found["ETag"], (now - found["LastModified"]).total_seconds())
 
     def _busy(self, holder: _Holder | None) -> BusyError:
         who = "which has just begun"

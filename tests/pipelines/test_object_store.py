@@ -242,7 +242,11 @@ def test_a_lock_is_taken_from_the_dead_only(bucket: Any, monkeypatch: pytest.Mon
     bucket.put_object(Key=key, Body=json.dumps(elsewhere).encode())
     with pytest.raises(BusyError, match="process 1 on elsewhere, heard of"), locked(address):
         pass
-    monkeypatch.setattr(writer_lock, "LIFETIME_S", -5.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(writer_lock, "LIFETIME_S", -5.0)
+        with locked(address):
+            assert json.loads(bucket.Object(key).get()["Body"].read())["id"] != "other"
+    bucket.put_object(Key=key, Body=b"")  # a folder's lock file, copied
     with locked(address):
         assert json.loads(bucket.Object(key).get()["Body"].read())["id"] != "other"
 
