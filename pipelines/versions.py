@@ -82,9 +82,9 @@ def collect(atlas: Path, keep: int, dry_run: bool = False) -> Collected:
     """Delete all versions but the newest `keep`, and every part and receipt that none of these names.
 
     Shards that a killed run has finished but not sealed go too: their forwards would run again. Files that no index
-    run writes are left alone. Manifests go first, then receipts, then parts, so that a killed run leaves no version
-    without its parts; run again, it deletes the rest. A reader that still has a deleted version open meets missing
-    parts at its next question. Costs a walk over the files of the atlas.
+    run writes are left alone, but for what was derived from a version that goes. Manifests go first, then receipts,
+    then parts, so that a killed run leaves no version without its parts; run again, it deletes the rest. A reader that
+    still has a deleted version open meets missing parts at its next question. Costs a walk over the files of the atlas.
     """
     with locked(atlas):
         versions = sealed_versions(atlas)
@@ -93,7 +93,9 @@ def collect(atlas: Path, keep: int, dry_run: bool = False) -> Collected:
         needed |= {layout.receipt(receipt.shard) for manifest in kept for receipt in manifest.shards}
         unnamed = sorted(path for path in _parts(atlas) if path not in needed)
         unnamed.sort(key=lambda path: not path.startswith("receipts/"))
-        files = [*(layout.version(manifest.version) for manifest in dropped), *unnamed]
+        stay = {manifest.version for manifest in kept}
+        derived = sorted(path for path in _files(atlas) if layout.version_of(path) not in (None, *stay))
+        files = [*(layout.version(manifest.version) for manifest in dropped), *unnamed, *derived]
         found = Collected(
             [manifest.version for manifest in kept],
             [manifest.version for manifest in dropped],
@@ -108,10 +110,13 @@ def collect(atlas: Path, keep: int, dry_run: bool = False) -> Collected:
 
 
 def _parts(atlas: Path) -> Iterator[str]:
+    return filter(layout.is_part, _files(atlas))
+
+
+def _files(atlas: Path) -> Iterator[str]:
     for path in atlas.rglob("*"):
-        name = path.relative_to(atlas).as_posix()
-        if layout.is_part(name) and path.is_file() and not path.is_symlink():
-            yield name
+        if path.is_file() and not path.is_symlink():
+            yield path.relative_to(atlas).as_posix()
 
 
 def _superseded_ns(atlas: Path, manifest: Manifest) -> int:
