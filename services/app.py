@@ -22,7 +22,7 @@ from services.caching import package_version
 from services.documentation import describe
 from services.envelope import Envelope
 from services.problems import problem_of
-from services.routes import atlases, images, pages, pictures, server, units, uploads
+from services.routes import atlases, images, kin, pages, pictures, server, units, uploads
 from services.settings import Settings
 from services.site import Site
 from services.telemetry import Telemetry
@@ -60,7 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     for kind in (UnitscopeError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _handle)
-    for group in (pictures, atlases, units, images, uploads):
+    for group in (pictures, atlases, units, kin, images, uploads):
         app.include_router(group.routes, responses=_ERRORS)
     app.include_router(server.routes, responses=_ERRORS)
     app.include_router(pages.routes, include_in_schema=False)
