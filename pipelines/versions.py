@@ -86,9 +86,9 @@ def collect(atlas: Root, keep: int, dry_run: bool = False) -> Collected:
     """Delete all versions but the newest `keep`, and every part and receipt that none of these names.
 
     Shards that a killed run has finished but not sealed go too: their forwards would run again. Files that no index
-    run writes are left alone. Manifests go first, then receipts, then parts, so that a killed run leaves no version
-    without its parts; run again, it deletes the rest. A reader that still has a deleted version open meets missing
-    parts at its next question. Costs a walk over the files of the atlas.
+    run writes are left alone, but for what was derived from a version that goes. Manifests go first, then receipts,
+    then parts, so that a killed run leaves no version without its parts; run again, it deletes the rest. A reader that
+    still has a deleted version open meets missing parts at its next question. Costs a walk over the files of the atlas.
     """
     with locked(atlas):
         versions, store = sealed_versions(atlas), store_of(atlas)
@@ -100,7 +100,9 @@ def collect(atlas: Root, keep: int, dry_run: bool = False) -> Collected:
         manifests = [layout.version(manifest.version) for manifest in dropped]
         receipts = [path for path in unnamed if path.startswith("receipts/")]
         parts = [path for path in unnamed if not path.startswith("receipts/")]
-        files = [*manifests, *receipts, *parts]
+        stay = {manifest.version for manifest in kept}
+        derived = sorted(path for path in sizes if layout.version_of(path) not in (None, *stay))
+        files = [*manifests, *receipts, *parts, *derived]
         found = Collected(
             [manifest.version for manifest in kept],
             [manifest.version for manifest in dropped],

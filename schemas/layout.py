@@ -4,12 +4,15 @@ Parts of a shard are named by the shard; parts of a sealed version end in the ve
 readers have open is never written to.
 """
 
+import hashlib
 import re
 
 MANIFEST = "manifest.json"
 VERSIONS = "versions"
 """Folder of the manifests of earlier versions."""
 LOCK = "index.lock"
+COMPARISONS = "comparisons"
+"""Folder of the comparisons with other atlases."""
 SHARD_FOLDERS = ("files", "images", "skipped", "peaks", "embeddings", "receipts")
 
 
@@ -102,7 +105,24 @@ def visual(layer: str, channel: int, name: str) -> str:
     return f"{visuals(layer, channel)}/{name}.json"
 
 
+def kin(version: str, layer: str, other_version: str, other_layer: str) -> str:
+    """Likeness of a layer's units of a version with those of another layer or atlas; named by no manifest."""
+    return f"kin/{version}-{_digest(layer, other_version, other_layer)}.parquet"
+
+
+def comparison(version: str, *names: str) -> str:
+    """A version compared with what the names tell; named by no manifest."""
+    return f"{COMPARISONS}/{version}-{_digest(*names)}.json"
+
+
+def version_of(path: str) -> str | None:
+    """The version that a file was derived from which no manifest names; None for all other files."""
+    found = _DERIVED.fullmatch(path)
+    return found["version"] if found else None
+
+
 _NAME = "[0-9a-f]{16}"
+_DERIVED = re.compile(rf"(kin|comparisons)/(?P<version>{_NAME})-{_NAME}[.](parquet|json)")
 _PART = re.compile(
     rf"(files|removed)/{_NAME}[.]parquet"
     rf"|receipts/{_NAME}[.]json"
@@ -137,3 +157,7 @@ def shard_of_receipt(path: str) -> str | None:
 def is_part(path: str) -> bool:
     """Whether a path is one of those above that a manifest names, or a receipt."""
     return _PART.fullmatch(path) is not None
+
+
+def _digest(*names: str) -> str:
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]

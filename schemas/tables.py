@@ -22,6 +22,12 @@ TOP_LABEL_RANKS = 100
 """How many first ranks a unit's top labels are counted over."""
 
 
+def exemplar_count(image_count: int) -> int:
+    """How many first images of a unit are compared with another's: 64, of small corpora a tenth, but nine if there
+    are."""
+    return min(image_count, max(9, min(64, image_count // 10)))
+
+
 def _column(name: str, kind: pa.DataType, about: str, nullable: bool = False) -> pa.Field:
     return pa.field(name, kind, nullable=nullable, metadata={"about": about})
 
@@ -170,6 +176,17 @@ UNITS = pa.schema(
     ]
 )
 """One row per unit of a layer."""
+
+
+KIN = pa.schema(
+    [
+        _UNIT,
+        _column("correlation", pa.list_(pa.float32()), "rank correlation with each unit of the other layer"),
+        _column("jaccard", pa.list_(pa.float32()), "exemplars shared with each of them, over those of both"),
+    ]
+)
+"""One row per unit of a layer; NaN where it cannot be told. The table's metadata say over how many images, and how
+many first ones are exemplars."""
 
 
 def embeddings(width: int) -> pa.Schema:

@@ -164,6 +164,10 @@ class LabelRow:
     count: int
     share: float
     lift: float
+    """The share over the label's share of the corpus."""
+    lift_low: float
+    lift_high: float
+    """Both ends of its 95 % interval (Wilson 1927)."""
 
 
 class LabelPage(Answer):

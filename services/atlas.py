@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,7 @@ from services.database import Database, Row
 from services.filters import Filter
 from services.parts import Parts
 from services.peaks import ScannedPeaks
-from services.ranks import RankedPart, RankedUnit
+from services.ranks import RankedPart, RankedUnit, first_ranks
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,11 @@ class Atlas:
         counts = self.statistics(unit.layer).count[block * BLOCK_UNITS : (block + 1) * BLOCK_UNITS].tolist()
         part = RankedPart(self._parts, self.layer(unit.layer).ranked[block], counts)
         return RankedUnit(self._database, part, self._positions[unit.layer], unit.channel)
+
+    def first_ranks(self, layer: str, count: int) -> dict[str, NDArray[Any]]:
+        """Unit, image and activation of the first `count` ranks of every unit of a layer."""
+        self.layer(layer)
+        return first_ranks(self._database, self._positions[layer], count)
 
     def first_images(self, layer: str, units: Sequence[int]) -> dict[int, Row]:
         """For each of some units of a layer the first image, where one is left."""

@@ -128,6 +128,13 @@ class Encoder:
         with self._lock:
             return read_filters(self._model.module, self._model.input_shape, layer)
 
+    def incoming_weights(self, layer: str) -> Vector:
+        """The weights that each unit of a layer reads its inputs with, unit × weight; raises UsageError if none."""
+        from pipelines.vision.incoming import incoming_weights
+
+        with self._lock:
+            return incoming_weights(self._model.module, self._spec(layer))
+
     @cached_property
     def _model(self) -> "VisionModel":
         from pipelines.vision.models import reload_model

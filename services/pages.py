@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from schemas.geometry import Box, Location
 from schemas.units import UnitId
 from schemas.web import LayerRow, NeighborRow, PatchRow, Upload
-from services import units
+from services import selectivity, units
 from services.atlas import Atlas
 from services.charts import histogram_chart
 from services.links import Links, Value, box_text
@@ -121,7 +121,7 @@ def unit_view(atlas: Atlas, unit: UnitId, asked: UnitAddress) -> UnitView:
     page = units.patches(atlas, unit, query)
     links, layer = links_of(atlas), layer_row(atlas, unit.layer)
     histogram = units.histogram(atlas, unit)
-    labels = units.labels(atlas, unit, limit=_LABELS)
+    labels = selectivity.labels(atlas, unit, limit=_LABELS)
     own: dict[str, Value] = {
         "order": _unless(asked.order, "desc"),
         "quantile": asked.quantile,

@@ -14,7 +14,16 @@ from services.parts import Parts
 Array = NDArray[Any]
 
 _FIRST_RANKS = "SELECT rank, image, activation, row, col FROM first_ranks WHERE layer = $1 AND unit = $2 ORDER BY rank"
+_FIRST_OF_ALL = "SELECT unit, image, activation FROM first_ranks WHERE layer = $1 AND rank < $2 ORDER BY unit, rank"
 _ACTIVATION = tables.RANKED.get_field_index("activation")
+
+
+def first_ranks(database: Database, layer: int, count: int) -> dict[str, Array]:
+    """Unit, image and activation of every unit's first `count` ranks, at most FIRST_RANKS, unit by unit in rank order.
+
+    `layer` is the layer's position in the manifest.
+    """
+    return database.prepared(_FIRST_OF_ALL, [layer, count])
 
 
 class RankedPart:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from schemas.errors import NotFoundError
+from schemas.kin import BandPage
 from schemas.units import UnitId
 from schemas.web import PatchPage, PatchRow
 from services.atlas import Atlas
@@ -16,7 +17,7 @@ _TILE, _GAP, _MARGIN, _CAPTION, _HEAD = 224, 14, 32, 50, 84
 _PAPER, _INK, _QUIET, _MAT = "#ffffff", "#1a1c1f", "#6b7078", "#eceef1"
 
 
-def unit_sheet(atlas: Atlas, page: PatchPage) -> Image.Image:
+def unit_sheet(atlas: Atlas, page: PatchPage | BandPage) -> Image.Image:
     """One unit: its patches in a square grid under its name; raises NotFoundError if it has none."""
     if not page.rows:
         raise NotFoundError(f"unit {page.unit} has no patches to show: {page.note or 'nothing passes the filter'}")

@@ -11,8 +11,6 @@ from schemas.geometry import Box, Location, Placement
 from schemas.units import LayerSpec, UnitId
 from schemas.web import (
     Histogram,
-    LabelPage,
-    LabelRow,
     PatchPage,
     PatchQuery,
     PatchRow,
@@ -90,17 +88,6 @@ def histogram(atlas: Atlas, unit: UnitId, bins: int = tables.HISTOGRAM_BINS) -> 
         edges=edges.tolist(),
         counts=counts.tolist(),
         quantiles=[QuantileRow(share=share, activation=knots[share]) for share in _QUANTILES if share in knots],
-    )
-
-
-def labels(atlas: Atlas, unit: UnitId, limit: int = 20) -> LabelPage:
-    """Labels among a unit's first ranks, with lift: their share there over their share of the corpus."""
-    statistics = atlas.unit(unit)
-    return LabelPage(
-        unit=str(unit),
-        ranks=min(tables.TOP_LABEL_RANKS, statistics["image_count"]),
-        stale_images=atlas.manifest.stale_count,
-        rows=[LabelRow(**row) for row in statistics["top_labels"][:limit]],
     )
 
 

@@ -17,39 +17,55 @@ def top(
     label: Annotated[str | None, typer.Option(help="only images of this label")] = None,
     where: WhereOption = None,
     quantile: Annotated[str | None, typer.Option(metavar="A..B", help="percentile band, for example 0.4..0.6")] = None,
-    order: Annotated[str, typer.Option(help="desc, asc or random")] = "desc",
+    bands: Annotated[
+        int | None, typer.Option(help="k patches from each of so many equal bands of the whole distribution")
+    ] = None,
+    per_image: Annotated[int, typer.Option(help="peaks of each image; more than its stored one run the model")] = 1,
+    order: Annotated[str | None, typer.Option(help="desc, asc or random  [default: desc, within bands random]")] = None,
     seed: Annotated[int, typer.Option(help="of the random order")] = 0,
     duplicates: Annotated[str, typer.Option(help="near duplicates: collapse or expand")] = "collapse",
     style: FormatOption = "table",
     crops: Annotated[Path | None, typer.Option(help="write each patch as a PNG into this folder")] = None,
     sheet: Annotated[Path | None, typer.Option(help="write a contact sheet to this picture file")] = None,
+    trust_code: TrustFlag = False,
     version: VersionOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """The patches that most excite a unit."""
+    from schemas.kin import BandPage, BandRow
     from schemas.units import UnitId
-    from schemas.web import PatchRow
-    from services.atlas import Atlas
+    from schemas.web import PatchPage, PatchRow
+    from services.bands import bands as banded
+    from services.maxima import several_patches
     from services.questions import patch_query
     from services.sheet import patch_picture, unit_sheet
-    from services.units import patches
+    from services.subjects import Asked
     from unitscope.output import show_rows
 
-    opened = Atlas(atlas, version=version)
+    opened = Asked(atlas, trust_code=trust_code, version=version)
     asked = UnitId.parse(unit)
-    page = patches(opened, asked, patch_query(k, quantile, label, order, seed, duplicates, where=where or ()))
-    show_rows(page.rows, PatchRow, "json" if as_json else style, page)
+    order = order or ("desc" if bands is None else "random")
+    query = patch_query(k, quantile, label, order, seed, duplicates, where=where or ())
+    if bands is not None and per_image != 1:
+        raise typer.BadParameter("--bands shows one peak of each image: leave out --per-image")
+    page: PatchPage | BandPage
+    if bands is None:
+        page = several_patches(opened, asked, query, per_image)
+    else:
+        page = banded(opened.atlas, asked, bands, query)
+    show_rows(page.rows, PatchRow if bands is None else BandRow, "json" if as_json else style, page)
     if page.note:
         tell(f"{unit}: {page.note}")
     tell_stale(page.stale_images)
     if crops is not None:
         crops.mkdir(parents=True, exist_ok=True)
         for row in page.rows:
-            patch_picture(opened, asked, row).save(crops / f"{row.rank:04d}-{row.image_id[:12]}.png")
+            place = f"-{row.row}-{row.col}" if per_image > 1 else ""
+            patch_picture(opened.atlas, asked, row).save(crops / f"{row.rank:04d}-{row.image_id[:12]}{place}.png")
         tell(f"{len(page.rows)} patches written to {crops}")
     if sheet is not None:
         sheet.parent.mkdir(parents=True, exist_ok=True)
-        unit_sheet(opened, page).save(sheet)
+        unit_sheet(opened.atlas, page).save(sheet)
         tell(f"contact sheet written to {sheet}")
 
 
@@ -111,19 +127,31 @@ def neighbors(
 @app.command()
 def units(
     atlas: AtlasArgument,
-    layer: Annotated[str, typer.Argument(help="a layer of the atlas")],
+    layer: Annotated[str | None, typer.Argument(help="a layer of the atlas; with --label none means all")] = None,
     sort: Annotated[str, typer.Option(help="a column; with a leading minus descending")] = "channel",
+    label: Annotated[str | None, typer.Option(help="those whose first images have this label most, with lift")] = None,
     style: FormatOption = "table",
     version: VersionOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """One row per unit of a layer: status, maximum, mean, quantiles, active share, top label."""
+    from schemas.errors import UsageError
+    from schemas.kin import SelectiveRow
     from schemas.web import UnitRow
     from services.atlas import Atlas
+    from services.selectivity import selective_units
     from services.units import unit_page
     from unitscope.output import show_rows
 
     opened = Atlas(atlas, version=version)
+    if label is not None:
+        count = sum(one.spec.units for one in opened.manifest.layers)
+        found = selective_units(opened, label, layer, limit=count)
+        show_rows(found.rows, SelectiveRow, "json" if as_json else style, found)
+        tell_stale(found.stale_images)
+        return
+    if layer is None:
+        raise UsageError("units of which layer? name one, or ask for all layers by --label")
     page = unit_page(opened, layer, sort, limit=opened.layer(layer).spec.units)
     show_rows(page.rows, UnitRow, "json" if as_json else style, page)
     tell_stale(page.stale_images)

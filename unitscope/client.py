@@ -25,7 +25,9 @@ from schemas.errors import (
     UsageError,
     listing,
 )
+from schemas.kin import Likeness
 from schemas.units import UnitId
+from schemas.web import Order
 
 _API = "/api/v1"
 _ID = re.compile(r"[0-9a-f]{6,64}")
@@ -72,17 +74,54 @@ class Client:
         """One row of statistics per unit of a layer."""
         return self._whole_table(f"{self._atlas}/layers/{quote(layer, safe='@')}/units", sort=sort)
 
-    def top(self, unit: str, k: int = 9, **query: Any) -> pa.Table:
-        """The patches that most excite a unit; further filters as in `schemas.web.PatchQuery`."""
+    def top(self, unit: str, k: int = 9, per_image: int = 1, **query: Any) -> pa.Table:
+        """The patches that most excite a unit; further filters as in `schemas.web.PatchQuery`.
+
+        More than one peak `per_image` are local maxima of its map, which the model computes again.
+        """
         band = query.pop("quantile", None)
         duplicates = "expand" if query.pop("expand_duplicates", False) else None
         quantile = None if band is None else f"{band[0]!r}..{band[1]!r}"
         path = f"{self._atlas}/{_of(unit)}/patches"
-        return self._table(path, k=k, quantile=quantile, duplicates=duplicates, **query)
+        several = None if per_image == 1 else per_image
+        return self._table(path, k=k, quantile=quantile, duplicates=duplicates, per_image=several, **query)
 
-    def labels(self, unit: str) -> pa.Table:
-        """Labels among a unit's first ranks, with lift."""
-        return self._table(f"{self._atlas}/{_of(unit)}/labels")
+    def labels(self, unit: str, ranks: int | None = None) -> pa.Table:
+        """Labels among a unit's first ranks, as stored or counted over so many, with lift and its interval."""
+        return self._table(f"{self._atlas}/{_of(unit)}/labels", ranks=ranks)
+
+    def selectivity(self, unit: str) -> pa.Table:
+        """Labels by the chance, over all ranks, that their images excite the unit more than others do."""
+        return self._table(f"{self._atlas}/{_of(unit)}/selectivity")
+
+    def selective(self, label: str, layer: str | None = None, k: int = 100) -> pa.Table:
+        """The units whose first ranks hold a label most above its share of the corpus."""
+        return self._table(f"{self._atlas}/selective", label=label, layer=layer, limit=k)
+
+    def bands(self, unit: str, bands: int = 10, k: int = 3, order: Order = "random", **query: Any) -> pa.Table:
+        """Some patches from each of equal bands of the unit's distribution, the highest first."""
+        duplicates = "expand" if query.pop("expand_duplicates", False) else None
+        path = f"{self._atlas}/{_of(unit)}/bands"
+        return self._table(path, bands=bands, k=k, order=order, duplicates=duplicates, **query)
+
+    def facets(self, unit: str) -> pa.Table:
+        """The unit's first exemplars in groups that look alike where it peaks."""
+        return self._table(f"{self._atlas}/{_of(unit)}/facets")
+
+    def similar(self, unit: str, by: Likeness = "coactivation", among: str | None = None, k: int = 9) -> pa.Table:
+        """The units of a layer, its own unless another is named, that are most like a unit.
+
+        By `coactivation` where that was computed for the layers, by `exemplars` or `weights` at once.
+        """
+        return self._table(f"{self._atlas}/{_of(unit)}/similar", by=by, among=among, k=k)
+
+    def comparisons(self) -> pa.Table:
+        """The stored comparisons with other atlases."""
+        return self._table(f"{self._atlas}/comparisons")
+
+    def comparison(self, identifier: str, layer: str | None = None) -> pa.Table:
+        """A stored comparison, unit by unit, of one layer or all."""
+        return self._whole_table(f"{self._atlas}/comparisons/{quote(identifier)}", layer=layer)
 
     def optimise(self, unit: str, recipe: str = "olah2017", **how: Any) -> pa.Table:
         """Pictures optimised for a unit by a job of the server, once it has ended; `how` as in `OptimiseQuery`.
@@ -179,7 +218,7 @@ def _of(unit: str) -> str:
 
 def _address(path: str, query: dict[str, Any]) -> str:
     given = {name: value for name, value in query.items() if value is not None}
-    return f"{_API}/{path}?{urlencode(given)}" if given else f"{_API}/{path}"
+    return f"{_API}/{path}?{urlencode(given, doseq=True)}" if given else f"{_API}/{path}"
 
 
 def _error_of(refusal: HTTPError) -> UnitscopeError:

@@ -5,16 +5,31 @@ from typing import Any
 import pyarrow as pa
 
 from schemas.geometry import Box, Size
+from schemas.kin import (
+    BandRow,
+    ComparisonRow,
+    FacetRow,
+    Likeness,
+    MatchRow,
+    SelectiveRow,
+    SelectivityRow,
+    SimilarRow,
+)
 from schemas.units import UnitId
 from schemas.visuals import FilterRow, OptimiseQuery, VisualRow
-from schemas.web import ExplainRow, LabelRow, LayerRow, NeighborRow, PatchQuery, PatchRow, UnitRow
+from schemas.web import ExplainRow, LabelRow, LayerRow, NeighborRow, Order, PatchQuery, PatchRow, UnitRow
+from services import comparisons, selectivity
+from services.bands import bands as cut_bands
 from services.eigen import EigenPatches, eigen_patches
+from services.facets import facets
 from services.filters import Filter
 from services.formats import as_table
+from services.maxima import several_patches
 from services.optimising import optimise
 from services.projections import projections
+from services.similar import similar
 from services.subjects import Asked
-from services.units import labels, patches, unit_page
+from services.units import unit_page
 from services.visualisations import visual_picture, visualisations
 from services.weights import filter_page
 
@@ -35,14 +50,66 @@ class Notebook:
         count = self._asked.atlas.layer(layer).spec.units
         return as_table(unit_page(self._asked.atlas, layer, sort, limit=count).rows, UnitRow)
 
-    def top(self, unit: str, k: int = 9, **query: Any) -> pa.Table:
-        """The patches that most excite a unit; further filters as in `schemas.web.PatchQuery`."""
-        page = patches(self._asked.atlas, UnitId.parse(unit), PatchQuery(limit=k, **query))
+    def top(self, unit: str, k: int = 9, per_image: int = 1, **query: Any) -> pa.Table:
+        """The patches that most excite a unit; further filters as in `schemas.web.PatchQuery`.
+
+        More than one peak `per_image` are local maxima of its map, which the model computes again.
+        """
+        page = several_patches(self._asked, UnitId.parse(unit), PatchQuery(limit=k, **query), per_image)
         return as_table(page.rows, PatchRow)
 
-    def labels(self, unit: str) -> pa.Table:
-        """Labels among a unit's first ranks, with lift."""
-        return as_table(labels(self._asked.atlas, UnitId.parse(unit)).rows, LabelRow)
+    def labels(self, unit: str, ranks: int | None = None) -> pa.Table:
+        """Labels among a unit's first ranks, as stored or counted over so many, with lift and its interval."""
+        return as_table(selectivity.labels(self._asked.atlas, UnitId.parse(unit), ranks=ranks).rows, LabelRow)
+
+    def selectivity(self, unit: str) -> pa.Table:
+        """Labels by the chance, over all ranks, that their images excite the unit more than others do."""
+        return as_table(selectivity.selectivity(self._asked.atlas, UnitId.parse(unit)).rows, SelectivityRow)
+
+    def selective(self, label: str, layer: str | None = None, k: int = 100) -> pa.Table:
+        """The units whose first ranks hold a label most above its share of the corpus."""
+        return as_table(selectivity.selective_units(self._asked.atlas, label, layer, k).rows, SelectiveRow)
+
+    def bands(self, unit: str, bands: int = 10, k: int = 3, order: Order = "random", **query: Any) -> pa.Table:
+        """Some patches from each of equal bands of the unit's distribution, the highest first."""
+        asked = PatchQuery(limit=k, order=order, **query)
+        return as_table(cut_bands(self._asked.atlas, UnitId.parse(unit), bands, asked).rows, BandRow)
+
+    def facets(self, unit: str) -> pa.Table:
+        """The unit's first exemplars in groups that look alike where it peaks."""
+        return as_table(facets(self._asked, UnitId.parse(unit)).rows, FacetRow)
+
+    def similar(self, unit: str, by: Likeness = "coactivation", among: str | None = None, k: int = 9) -> pa.Table:
+        """The units of a layer, its own unless another is named, that are most like a unit.
+
+        By `coactivation` once `correlate` has computed it for the layers, by `exemplars` or `weights` at once.
+        """
+        return as_table(similar(self._asked, UnitId.parse(unit), by, among, k).rows, SimilarRow)
+
+    def correlate(self, layer: str, among: str | None = None, workers: int | None = None) -> None:
+        """Compute and store the co-activation of two layers' units, or of one layer's; once for each version."""
+        from pipelines.kin import LayerPair, Sealed, find_kin
+
+        sealed = Sealed(self._asked.atlas.root, self.manifest)
+        find_kin(sealed, sealed, [LayerPair(layer, among or layer)], workers, lambda _: None)
+
+    def compare(
+        self, other: str, layer: str | None = None, layer_b: str | None = None, workers: int | None = None
+    ) -> pa.Table:
+        """Unit by unit the best match in another atlas of the same pictures; computed once and stored in this one."""
+        from pipelines.comparison import compare
+
+        found = compare(self._asked.atlas.root, other, lambda _: None, (layer, layer_b), workers)
+        return as_table(found.rows, MatchRow)
+
+    def comparisons(self) -> pa.Table:
+        """The stored comparisons with other atlases."""
+        return as_table(comparisons.comparisons(self._asked.atlas).rows, ComparisonRow)
+
+    def comparison(self, identifier: str, layer: str | None = None) -> pa.Table:
+        """A stored comparison, unit by unit, of one layer or all."""
+        found = comparisons.comparison(self._asked.atlas, identifier, layer, limit=None)
+        return as_table(found.rows, MatchRow)
 
     def explain(self, image: str, layer: str | None = None, k: int = 20) -> pa.Table:
         """The units that an image excites most unusually, by percentile."""

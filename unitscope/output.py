@@ -3,8 +3,10 @@
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from schemas.errors import StorageError, UsageError, listing
 from schemas.geometry import Box, Size
 from unitscope.options import TableStyle
 
@@ -22,6 +24,21 @@ def show_rows(rows: Sequence[Any], kind: type, style: TableStyle, document: Any)
         sys.stdout.write(json_bytes(document).decode() + "\n")
     else:
         sys.stdout.buffer.write(rows_as(rows, kind, style))
+
+
+def write_rows(out: Path, rows: Sequence[Any], kind: type, document: Any) -> None:
+    """The same as a file, in the format of its suffix; raises UsageError and StorageError."""
+    from services.formats import FORMATS, json_bytes, rows_as
+
+    style = next((one for one in FORMATS if out.suffix == f".{one}"), None)
+    if style is None:
+        raise UsageError(f"{out} has no known suffix; there are {listing(f'.{one}' for one in FORMATS)}")
+    content = json_bytes(document) + b"\n" if style == "json" else rows_as(rows, kind, style)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(content)
+    except OSError as error:
+        raise StorageError(f"cannot write {out}: {error.strerror}") from None
 
 
 def show_facts(facts: Mapping[str, Any], as_json: bool) -> None:

@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
-from schemas.errors import UsageError
 from schemas.units import UnitId
 from schemas.visuals import VisualPage, VisualRow
-from schemas.web import Histogram, LabelPage, LabelRow, Order, PatchPage, PatchRow, UnitPage, UnitRow, UnitStatus
+from schemas.web import Histogram, Order, PatchPage, PatchRow, UnitPage, UnitRow, UnitStatus
 from services import units
 from services.documentation import PICTURE, ROWS
+from services.maxima import MOST_PEAKS, several_patches
 from services.parameters import Channel, Cursor, K, LayerName, Limit, Where, row_count
 from services.questions import patch_query
 from services.replies import Reading
@@ -54,15 +54,19 @@ def list_patches(
     where: Where = None,
     order: Order = "desc",
     seed: Annotated[int, Query(description="of the random order")] = 0,
-    per_image: Annotated[int, Query(description="1: an image has one peak per unit")] = 1,
+    per_image: Annotated[
+        int, Query(ge=1, le=MOST_PEAKS, description="peaks of each image; more than its stored one run the model")
+    ] = 1,
     duplicates: Annotated[str, Query(description="collapse near duplicates, or expand them")] = "collapse",
     cursor: Cursor = None,
 ) -> Response:
-    """The patches that most excite a unit: one per image, in a total order."""
-    if per_image != 1:
-        raise UsageError(f"per_image is {per_image}; only 1 is possible: an atlas keeps one peak per unit and image")
+    """The patches that most excite a unit: one per image, in a total order, unless several peaks are asked for."""
     query = patch_query(row_count(limit, k, 9), quantile, label, order, seed, duplicates, cursor, where or ())
-    return reply.rows(PatchRow, lambda: units.patches(reply.asked.atlas, UnitId(layer, channel), query))
+    asking = reply
+    if per_image > 1:
+        reply.demand("compute")
+        asking = replace(reply, scope="compute")
+    return asking.rows(PatchRow, lambda: several_patches(asking.asked, UnitId(layer, channel), query, per_image))
 
 
 @routes.get("/{channel}/histogram", response_model=Histogram)
@@ -71,12 +75,6 @@ def read_histogram(
 ) -> Response:
     """The distribution of a unit's peaks: one peak per image, in equal bins, and exact quantiles."""
     return reply.document(lambda: units.histogram(reply.asked.atlas, UnitId(layer, channel), bins))
-
-
-@routes.get("/{channel}/labels", response_model=LabelPage, responses=ROWS)
-def list_labels(reply: Reading, layer: LayerName, channel: Channel, limit: Limit = None) -> Response:
-    """The labels among a unit's first ranks, with lift: their share there over their share of the corpus."""
-    return reply.rows(LabelRow, lambda: units.labels(reply.asked.atlas, UnitId(layer, channel), limit or 20))
 
 
 @routes.get("/{channel}/visualisations", response_model=VisualPage, responses=ROWS)

@@ -53,10 +53,17 @@ def notebook(tiny_atlas: Path) -> Notebook:
         lambda atlas: atlas.top(
             "_blocks.5:3", 20, quantile=(0.1, 0.9), label="blobs", order="asc", expand_duplicates=True
         ),
+        lambda atlas: atlas.top("_blocks.5:3", 2, per_image=3),
         lambda atlas: atlas.labels("_blocks.5:3"),
         lambda atlas: atlas.optimise("_blocks.0:3", steps=2, seed=9),
         lambda atlas: atlas.visualisations("_blocks.0:3"),
         lambda atlas: atlas.filters(),
+        lambda atlas: atlas.labels("_blocks.5:3", ranks=7),
+        lambda atlas: atlas.selectivity("_blocks.5:3"),
+        lambda atlas: atlas.selective("blobs", "_blocks.5"),
+        lambda atlas: atlas.bands("_blocks.5:3", 4, 2),
+        lambda atlas: atlas.facets("_blocks.5:3"),
+        lambda atlas: atlas.similar("_blocks.5:3", by="exemplars", among="_blocks.15"),
         lambda atlas: atlas.explain("blobs/001.jpg", layer="_blocks.0", k=5),
         lambda atlas: atlas.neighbors("blobs/001.jpg", k=3, exact=True),
         lambda atlas: atlas.neighbors("stripes/000.jpg", box=(10, 10, 80, 90)),

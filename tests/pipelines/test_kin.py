@@ -1,0 +1,217 @@
+"""Co-activation and comparisons beside their plain formulas, and on channels whose kin is known."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from pipelines import kin as kin_job
+from pipelines.comparison import compare
+from pipelines.kin import LayerPair, Sealed, find_kin, shared_sides
+from pipelines.plan import Progress
+from pipelines.profiles import centred_ranks, correlations, exemplars_among, read_profiles, shared_exemplars
+from pipelines.stores import store_of
+from pipelines.upkeep import remove
+from pipelines.versions import collect
+from schemas.errors import NotFoundError, UsageError
+from schemas.kin import MatchRow
+from schemas.versions import read_version
+from services.atlas import Atlas
+from tests import kin
+from tests.kin import PLAIN, TWIN, ZEROED
+
+CONV = LayerPair("conv", "conv")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Path:
+    """The pictures with an atlas of the planted network and one of the permuted one."""
+    folder = tmp_path_factory.mktemp("kin")
+    network = kin.write_network(folder)
+    pictures = kin.write_pictures(folder / "pictures")
+    for name in ("planted", "permuted"):
+        kin.write_atlas(pictures, folder / name, f"file:{network}:{name}")
+    return folder
+
+
+def sealed(root: Path) -> Sealed:
+    return Sealed(root, read_version(store_of(root)))
+
+
+def silent(_: Progress) -> None: ...
+
+
+def plain_peaks(root: Path, layer: str) -> NDArray[np.float32]:
+    """Peaks, unit × image, as questions read them."""
+    entry = read_version(store_of(root)).layer(layer)
+    assert entry is not None
+    peaks = np.full((entry.spec.units, read_version(store_of(root)).images.rows), np.nan, np.float32)
+    for part in entry.ranked:
+        rows = pq.read_table(root / part.path, partitioning=None)
+        peaks[rows["unit"].to_numpy(), rows["image"].to_numpy()] = rows["activation"].to_numpy()
+    return peaks
+
+
+def plain_ranks(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Mean ranks from below, by counting."""
+    return np.array([(values < value).sum() + ((values == value).sum() + 1) / 2 for value in values])
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=40))
+def test_ranks_are_those_of_counting_and_sum_to_zero(values: list[int]) -> None:
+    descending = np.sort(np.array(values, np.float32))[::-1]
+    found = centred_ranks(descending)
+    assert found.sum() == 0
+    assert (found / 2 + (len(values) + 1) / 2).tolist() == plain_ranks(descending).tolist()
+
+
+def test_no_unit_has_more_exemplars_than_stand_above_the_next_image() -> None:
+    descending = np.array([9, 7, 7, 5, 0, 0, 0, 0], np.float32)
+    assert [exemplars_among(descending, most) for most in range(9)] == [0, 1, 1, 3, 4, 4, 4, 4, 8]
+
+
+def test_correlations_and_shared_exemplars_are_those_of_the_plain_formula(folder: Path) -> None:
+    atlas = sealed(folder / "planted")
+    side, other = shared_sides(atlas, atlas)
+    profiles = read_profiles(side, atlas.layer("conv"), range(3))
+    heads = read_profiles(other, atlas.layer("head"), range(1))
+    ranks = [np.array([plain_ranks(unit) for unit in plain_peaks(atlas.root, layer)]) for layer in ("conv", "head")]
+    found = correlations(profiles, heads)
+    live = [unit for unit in range(kin.UNITS) if unit != ZEROED]
+    plain = np.corrcoef(ranks[0][live], ranks[1])[: len(live), len(live) :]
+    np.testing.assert_allclose(found[live], plain, atol=1e-6)
+    assert np.isnan(found[ZEROED]).all()
+    shared = shared_exemplars(profiles, heads)
+    tops = [[set(unit.argsort()[::-1][:12].tolist()) for unit in side] for side in ranks]
+    assert shared[7, 3] == pytest.approx(len(tops[0][7] & tops[1][3]) / len(tops[0][7] | tops[1][3]))
+
+
+def test_tiles_of_units_on_ray_change_nothing_and_nothing_stored_is_computed_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (whole,) = find_kin(sealed(folder / "planted"), sealed(folder / "planted"), [CONV], 1, silent)
+    shutil.copytree(folder / "planted", tmp_path / "cut", ignore=shutil.ignore_patterns("kin"))
+    monkeypatch.setattr(kin_job, "_TILE_BLOCKS", 1)
+    monkeypatch.setattr(kin_job, "_PRODUCTS_HERE", 0)
+    told: list[Progress] = []
+    cut = sealed(tmp_path / "cut")
+    (tiled,) = find_kin(cut, cut, [CONV], 1, told.append)
+    assert told[-1].total == 3
+    assert repr(pq.read_table(folder / "planted" / whole).to_pydict()) == repr(
+        pq.read_table(tmp_path / "cut" / tiled).to_pydict()
+    )
+    told.clear()
+    find_kin(cut, cut, [CONV], 1, told.append)
+    assert told == []
+
+
+def test_the_twin_of_a_unit_correlates_to_one_and_a_dead_unit_with_none(folder: Path) -> None:
+    (table,) = find_kin(sealed(folder / "planted"), sealed(folder / "planted"), [CONV], 1, silent)
+    found = np.array(pq.read_table(folder / "planted" / table)["correlation"].to_pylist())
+    assert found[PLAIN, TWIN] == found[TWIN, PLAIN] == 1.0
+    assert (np.diag(found)[: kin.UNITS] == 1.0).sum() == kin.UNITS - 1
+    assert np.isnan(found[ZEROED]).all()
+
+
+def test_two_identical_checkpoints_compare_at_one_however_they_were_indexed(folder: Path, tmp_path: Path) -> None:
+    again = kin.write_atlas(
+        folder / "pictures", tmp_path / "again", f"file:{folder / 'small_network.py'}:planted", shard_size=50
+    )
+    found = compare(folder / "planted", again, silent)
+    assert found.shared_images == 120
+    for row in found.rows:
+        if (row.layer, row.channel) == ("conv", ZEROED):
+            assert row.match is row.correlation is row.same_correlation is None
+        else:
+            assert row.correlation == row.overlap == row.same_correlation == row.same_overlap == 1.0
+            assert row.match == (PLAIN if (row.layer, row.channel) == ("conv", TWIN) else row.channel)
+    assert [(layer.units, layer.compared, layer.same_overlap) for layer in found.layers] == [(40, 39, 1), (6, 6, 1)]
+
+
+def test_the_order_of_a_permuted_copy_is_recovered_completely(folder: Path) -> None:
+    found = compare(folder / "permuted", folder / "planted", silent, ("conv", None))
+    rows = {kin.ORDER[row.channel]: row for row in found.rows}
+    for unit in set(range(kin.UNITS)) - {PLAIN, TWIN, ZEROED}:
+        assert (rows[unit].match, rows[unit].correlation, rows[unit].overlap) == (unit, 1.0, 1.0)
+        assert rows[unit].mutual
+        assert rows[unit].margin is not None and rows[unit].margin > 0
+    for unit in (PLAIN, TWIN):
+        assert {rows[unit].match, rows[unit].runner_up} == {PLAIN, TWIN}
+        assert rows[unit].margin == 0
+    assert rows[ZEROED].match is None
+
+
+def test_matches_are_those_of_a_plain_search(folder: Path) -> None:
+    found = compare(folder / "planted", folder / "permuted", silent, ("conv", "head"))
+    ranks = [
+        np.array([plain_ranks(unit) for unit in plain_peaks(folder / name, layer)])
+        for name, layer in (("planted", "conv"), ("permuted", "head"))
+    ]
+    for row in found.rows:
+        if row.channel == ZEROED:
+            continue
+        plain = [float(np.corrcoef(ranks[0][row.channel], other)[0, 1]) for other in ranks[1]]
+        first, second = sorted(range(len(plain)), key=lambda unit: -plain[unit])[:2]
+        assert (row.match, row.runner_up) == (first, second)
+        assert row.correlation == pytest.approx(plain[first], abs=1e-6)
+        assert row.margin == pytest.approx(plain[first] - plain[second], abs=1e-6)
+        assert row.same_correlation is None
+    assert isinstance(found.rows[0], MatchRow)
+
+
+def test_a_comparison_is_made_once_and_goes_with_its_version(folder: Path, tmp_path: Path) -> None:
+    one, two = (Path(shutil.copytree(folder / name, tmp_path / name)) for name in ("planted", "permuted"))
+    shutil.rmtree(one / "kin", ignore_errors=True)
+    shutil.rmtree(one / "comparisons", ignore_errors=True)
+    told: list[Progress] = []
+    first = compare(one, two, told.append, ("conv", None), 1)
+    assert told
+    told.clear()
+    assert compare(one, two, told.append, ("conv", None), 1) == first
+    assert told == []
+    removed = Atlas(one).find_image("red/000.png")["image_id"]
+    remove(one, [removed])
+    second = compare(one, two, told.append, ("conv", None), 1)
+    assert (second.shared_images, first.shared_images) == (119, 120)
+    assert second.id != first.id
+    gone = collect(one, keep=1).files
+    assert any(first.id in path for path in gone)
+    assert not any(second.id in path for path in gone)
+    assert len(list((one / "kin").iterdir())) == 1
+
+
+def test_only_images_of_both_atlases_count(folder: Path, tmp_path: Path) -> None:
+    network = f"file:{folder / 'small_network.py'}:planted"
+    some = kin.write_atlas(folder / "pictures", tmp_path / "some", network, limit=50)
+    found = compare(some, folder / "planted", silent, ("head", None))
+    assert found.shared_images == found.a.images == 50
+    assert found.b.images == 120
+    assert {row.correlation for row in found.rows} == {1.0}
+    peaks, more = plain_peaks(some, "head"), plain_peaks(folder / "planted", "head")
+    assert more.shape[1] > peaks.shape[1]
+
+
+def test_atlases_without_a_shared_image_or_layer_are_refused(folder: Path, tmp_path: Path, tiny_atlas: Path) -> None:
+    with pytest.raises(UsageError, match="no layer has the same name"):
+        compare(folder / "planted", tiny_atlas, silent)
+    with pytest.raises(UsageError, match="no image in common"):
+        compare(folder / "planted", tiny_atlas, silent, ("conv", "_blocks.5"))
+    with pytest.raises(NotFoundError, match="it has conv, head"):
+        compare(folder / "planted", folder / "permuted", silent, ("cnv", None))
+    with pytest.raises(UsageError, match="give --layer too"):
+        compare(folder / "planted", folder / "permuted", silent, (None, "conv"))
+
+
+@pytest.mark.parametrize("images", [10, 1_000_000, 50_000_000])
+def test_tiles_fit_their_memory_and_cover_every_block(folder: Path, images: int) -> None:
+    entry = sealed(folder / "planted").layer("conv")
+    entry = entry.model_copy(update={"ranked": entry.ranked[:1] * 80})
+    tiles = kin_job._tiles(CONV, entry, images)
+    length = max(len(tile.blocks) for tile in tiles)
+    assert length == 1 or 4 * 16 * length * images <= kin_job.TILE_BYTES
+    assert [block for tile in tiles for block in tile.blocks] == list(range(80))
