@@ -5,13 +5,14 @@ import re
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from PIL import Image
 from pydantic import ValidationError
 
 from pipelines.storage import write_atomically, write_model
 from schemas import layout
-from schemas.errors import AtlasError, NotFoundError
+from schemas.errors import AtlasError, NotFoundError, ReadOnlyError
 from schemas.geometry import Box, Location
 from schemas.units import UnitId
 from schemas.visuals import Visual, VisualKey
@@ -30,6 +31,20 @@ class Made:
     box: Box | None = None
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+
+
+def check_writable(root: Path) -> None:
+    """Raises ReadOnlyError where this process cannot store pictures; leaves nothing behind."""
+    folder = root / layout.VISUALS
+    try:
+        folder.mkdir(exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ReadOnlyError(
+            f"this server cannot write into the atlas {root.name}: {error.strerror}; run the same on a machine that "
+            "can, for example with unitscope optimise, and the server shows its results"
+        ) from None
 
 
 def write_visual(root: Path, key: VisualKey, made: Made) -> Visual:

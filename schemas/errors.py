@@ -13,7 +13,9 @@ UnitscopeError               exit code   HTTP status
 │   └── FormatError           6           500   the atlas has another format version
 ├── BusyError                 6           503   another run holds it, or the question takes too long
 │   └── OverloadError         6           429   too many such requests at once
+├── CapacityError             1           507   there is not enough memory for what is asked
 └── StorageError              1           507   writing failed: disk full, no permission
+    └── ReadOnlyError         1           409   this process may not write into the atlas
 
 A message says what, which, and what would do.
 """
@@ -116,11 +118,25 @@ class OverloadError(BusyError):
     retry_after_s = 2
 
 
+class CapacityError(UnitscopeError):
+    """There is not enough memory for what is asked."""
+
+    http_status = 507
+    title = "Not enough memory"
+
+
 class StorageError(UnitscopeError):
     """Writing failed: disk full, no permission."""
 
     http_status = 507
     title = "Cannot write"
+
+
+class ReadOnlyError(StorageError):
+    """This process may not write into the atlas, so a job that stores its results there is refused."""
+
+    http_status = 409
+    title = "Atlas is read-only"
 
 
 def listing(names: Iterable[object], most: int = 12) -> str:

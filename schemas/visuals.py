@@ -4,6 +4,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pydantic import ConfigDict, Field
+
 from schemas.geometry import Box, Location
 from schemas.manifest import Entry, Part
 from schemas.units import UnitId
@@ -56,8 +58,9 @@ class Visual(Entry):
     key: VisualKey
     picture: Part
     activation: float | None
-    """Of an optimised picture, the unit's on the stored 8-bit pixels, run through the plain forward; of a projection,
-    the one that was projected. None where it is not finite."""
+    """Of an optimised picture, the unit's on the stored 8-bit pixels, run through the plain forward: its peak, or its
+    lowest value where the objective is negative; of a projection, the one that was projected. None where it is not
+    finite."""
     location: Location | None
     """Where that activation, or the projected one, lies on the layer's grid."""
     box: Box | None = None
@@ -86,7 +89,7 @@ class VisualRow:
     """Of the unit on the stored 8-bit picture, or the one that was projected."""
     corpus_maximum: float | None
     percentile: float | None
-    """Share of the atlas's images whose peak for this unit is at most this activation."""
+    """Share of the atlas's images whose peak for this unit is at most this activation; None where low was the aim."""
     image_id: str | None
     row: int | None
     col: int | None
@@ -96,6 +99,39 @@ class VisualRow:
     """Of the picture, inside the atlas."""
     url: str
     """Of the picture, at a server of this atlas."""
+
+
+class OptimiseQuery(Answer):
+    """Which units to optimise an input for, and how."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    units: tuple[str, ...] = Field(min_length=1, max_length=1000)
+    """Each `LAYER:UNIT`, or a layer (or a glob on layers) for all of its live units."""
+    top: int | None = Field(None, ge=1)
+    """Of a layer only so many: those whose maximum lies most standard deviations above their mean."""
+    recipe: str = "olah2017"
+    steps: int | None = Field(None, ge=1, le=100_000)
+    """Instead of the recipe's."""
+    objective: str = "unit"
+    """`unit`: in the centre of its map; `channel`: its mean over the map; `-unit`, `-channel`: as low as can be."""
+    start: str = "noise"
+    """`noise`, `grey`, or an image of the corpus by id or path."""
+    seed: int = Field(0, ge=0, lt=2**63)
+    count: int = Field(1, ge=1, le=16)
+    """Pictures of each unit, made to differ (Olah et al. 2017)."""
+
+
+class ProjectQuery(Answer):
+    """Which units' patches to project back to their pixels, and how."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    units: tuple[str, ...] = Field(min_length=1, max_length=1000)
+    """Each `LAYER:UNIT`."""
+    method: ProjectionMethod = "deconvnet"
+    k: int = Field(9, ge=1, le=1000)
+    """The first so many patches of each unit."""
 
 
 class VisualPage(Answer):

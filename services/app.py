@@ -21,8 +21,9 @@ from services.access import read_keys
 from services.caching import package_version
 from services.documentation import describe
 from services.envelope import Envelope
+from services.jobs import Jobs
 from services.problems import problem_of
-from services.routes import atlases, filters, images, pages, pictures, server, units, uploads
+from services.routes import atlases, filters, images, jobs, pages, pictures, server, units, uploads
 from services.settings import Settings
 from services.site import Site
 from services.telemetry import Telemetry
@@ -60,7 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     for kind in (UnitscopeError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _handle)
-    for group in (pictures, atlases, filters, units, images, uploads):
+    for group in (pictures, atlases, filters, units, images, uploads, jobs):
         app.include_router(group.routes, responses=_ERRORS)
     app.include_router(server.routes, responses=_ERRORS)
     app.include_router(pages.routes, include_in_schema=False)
@@ -81,6 +82,7 @@ def _build_site(settings: Settings) -> Site:
         telemetry=Telemetry(),
         turns=Turns(running=1, waiting=settings.forwards_waiting),
         uploads=Uploads(settings),
+        jobs=Jobs(settings),
         pictures=BoundedSemaphore(settings.pictures_at_once),
     )
 

@@ -144,6 +144,11 @@ async def _general(request: Request) -> Reply:
     return _reply(request, "read", "")
 
 
+async def _computing(request: Request) -> Reply:
+    return _reply(request, "compute", "")
+
+
 Reading = Annotated[Reply, Depends(reply_about("read"))]
 Computing = Annotated[Reply, Depends(reply_about("compute"))]
 General = Annotated[Reply, Depends(_general)]
+ComputingAnywhere = Annotated[Reply, Depends(_computing)]

@@ -21,4 +21,7 @@ class Settings(BaseModel):
     upload_lifetime_s: float = Field(3600, gt=0)
     question_timeout_s: float = Field(5, gt=0, description="of one statement to the database")
     forwards_waiting: int = Field(8, ge=0, description="one forward runs, so many wait, the next are refused")
+    jobs_running: int = Field(1, ge=1, description="each holds a model of its own, and a core")
+    jobs_waiting: int = Field(8, ge=0, description="more are refused")
+    jobs_kept: int = Field(64, ge=0, description="jobs that ended and are still told about")
     pictures_at_once: int = Field(4, ge=1, description="decoded at once; 150 MB each at the pixel limit")

@@ -9,6 +9,7 @@ from starlette.requests import Request
 
 from services.access import Keys
 from services.assets import StaticFile
+from services.jobs import Jobs
 from services.settings import Settings
 from services.shelf import Shelf
 from services.telemetry import Telemetry
@@ -28,6 +29,7 @@ class Site:
     telemetry: Telemetry
     turns: Turns
     uploads: Uploads
+    jobs: Jobs
     pictures: BoundedSemaphore
     _shelf: Shelf | None = field(default=None)
 
@@ -52,6 +54,7 @@ class Site:
 
     def close(self) -> None:
         """Let go of all atlases; no request may be under way."""
+        self.jobs.close()
         self.shelf.close()
         self._shelf = None
 

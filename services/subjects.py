@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from schemas.errors import UsageError
 from schemas.geometry import Box, Placement
@@ -22,6 +23,9 @@ from services.images import ComputedPeaks, PicturePeaks, StoredPeaks, explain
 from services.search import PatchSearch, checked_box
 from services.striking import striking_units
 from services.units import patches
+
+if TYPE_CHECKING:
+    from pipelines.vision.preprocessing import Pixels
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Asked:
         version: str | None = None,
     ) -> None:
         self.atlas = Atlas(root, question_timeout_s, version)
-        self._turn, self._trust_code = turn, trust_code
+        self._turn, self.trust_code = turn, trust_code
 
     @cached_property
     def search(self) -> PatchSearch:
@@ -58,7 +62,7 @@ class Asked:
 
     @cached_property
     def encoder(self) -> Encoder:
-        return Encoder(self.atlas, self._turn, self._trust_code)
+        return Encoder(self.atlas, self._turn, self.trust_code)
 
     def find(self, reference: str) -> Subject:
         """An image of the corpus by id, beginning of the id or path; or else a picture file."""
@@ -98,6 +102,10 @@ class Asked:
         stored = None if subject.image is None else self.search.stored(subject.image, box)
         vector, query_box = stored or (self.encoder.embed(self._picture(subject), seen), box or placement.seen)
         return self.search.nearest(vector, query_box, limit, exact, passing)
+
+    def pixels(self, subject: Subject) -> "Pixels":
+        """The picture as the network sees it, resized and cropped, in 8 bits."""
+        return self._picture(subject).prepared.pixels
 
     def activation_map(self, subject: Subject, unit: UnitId) -> ActivationMap:
         """A unit's activation at every location of its grid."""

@@ -34,7 +34,7 @@ def visual_row(atlas: Atlas, visual: Visual) -> VisualRow:
         count=key.count,
         activation=visual.activation,
         corpus_maximum=statistics["maximum"],
-        percentile=_percentile(atlas, key.unit, visual.activation),
+        percentile=None if key.objective.startswith("-") else _percentile(atlas, key.unit, visual.activation),
         image_id=key.image_id,
         row=visual.location.row if visual.location else None,
         col=visual.location.col if visual.location else None,

@@ -24,7 +24,7 @@ from unitscope.options import (
 def main() -> NoReturn:
     """Run the command line; exits 0 done, 1 failed, 2 usage, 3 too many skipped, 4 faults found, 5 not found,
     6 busy or other format, 130 or 143 on signals."""
-    from unitscope import ask, demo, exports, projecting, upkeep  # noqa: F401  (each adds its commands)
+    from unitscope import ask, demo, exports, optimising, projecting, upkeep  # noqa: F401  (each adds its commands)
 
     signal.signal(signal.SIGTERM, _stop)
     try:
@@ -40,7 +40,9 @@ def main() -> NoReturn:
         code = _failure_code(error)
     if code == 130:
         resume = shlex.join(["unitscope", *sys.argv[1:]])
-        kept = f"; finished shards are kept. Resume with: {resume}" if sys.argv[1:2] in (["index"], ["demo"]) else ""
+        whole = {"index": "finished shards", "demo": "finished shards", "optimise": "stored pictures"}
+        what = whole.get(next(iter(sys.argv[1:]), ""))
+        kept = f"; {what} are kept. Resume with: {resume}" if what else ""
         tell(f"interrupted{kept}")
     sys.stdout.flush()
     sys.exit(code or 0)

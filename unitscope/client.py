@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -9,6 +10,7 @@ from urllib.parse import quote, urlencode
 from urllib.request import Request, urlopen
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas.errors import (
     AccessError,
@@ -29,6 +31,8 @@ _API = "/api/v1"
 _ID = re.compile(r"[0-9a-f]{6,64}")
 """An image id or its first digits; all else is a path in the corpus."""
 _TIMEOUT_S = 60.0
+_LOOK_EVERY_S = 0.5
+"""At a job."""
 _MOST_ROWS = 1000
 """On one page of the server; longer tables are fetched page by page."""
 _ERRORS = {
@@ -84,6 +88,29 @@ class Client:
         """One row for each filter of a layer of the model; `first` is the first layer with weights."""
         return self._table(f"{self._atlas}/layers/{quote(layer, safe='@')}/filters")
 
+    def optimise(self, unit: str, recipe: str = "olah2017", **how: Any) -> pa.Table:
+        """Pictures optimised for a unit by a job of the server, once it has ended; `how` as in `OptimiseQuery`.
+
+        What the server has stored already comes at once. Needs the scope compute.
+        """
+        query = {"kind": "optimise", "atlas": self._summary["name"], "units": [unit], "recipe": recipe, **how}
+        job = json.loads(self._ask(f"{_API}/jobs", json.dumps(query).encode(), "application/json")[0])
+        while job["state"] in ("waiting", "running"):
+            time.sleep(_LOOK_EVERY_S)
+            job = self._json(f"jobs/{job['id']}")
+        if job["state"] != "done":
+            raise UnitscopeError(f"the server's job {job['id']} {job['state']}: {job['problem'] or 'by somebody'}")
+        rows = self.visualisations(unit)
+        return rows.filter(pc.is_in(rows["url"], pa.array(job["results"])))
+
+    def visualisations(self, unit: str) -> pa.Table:
+        """The stored pictures of a unit, each with the activation it reaches beside the corpus."""
+        return self._table(f"{self._atlas}/{_of(unit)}/visualisations")
+
+    def visualisation(self, unit: str, name: str) -> bytes:
+        """The PNG of a stored picture by its id."""
+        return self._ask(f"{_API}/{self._atlas}/{_of(unit)}/visualisations/{quote(name)}.png")[0]
+
     def explain(self, image: str, layer: str | None = None, k: int = 20) -> pa.Table:
         """The units that an image excites most unusually, by percentile."""
         return self._table(f"{self._subject(image)}/units", layer=layer, k=k)
@@ -127,9 +154,11 @@ class Client:
             address = link.partition("<")[2].partition(">")[0]
         return pa.concat_tables(parts)
 
-    def _ask(self, address: str, body: bytes | None = None) -> tuple[bytes, str]:
+    def _ask(
+        self, address: str, body: bytes | None = None, media_type: str = "application/octet-stream"
+    ) -> tuple[bytes, str]:
         """The body of an answer and its Link; raises the error that its problem details name."""
-        headers = {} if body is None else {"Content-Type": "application/octet-stream"}
+        headers = {} if body is None else {"Content-Type": media_type}
         if self._key is not None:
             headers["Authorization"] = f"Bearer {self._key}"
         request = Request(self._url + address, body, headers)

@@ -6,14 +6,16 @@ import pyarrow as pa
 
 from schemas.geometry import Box, Size
 from schemas.units import UnitId
-from schemas.visuals import FilterRow, VisualRow
+from schemas.visuals import FilterRow, OptimiseQuery, VisualRow
 from schemas.web import ExplainRow, LabelRow, LayerRow, NeighborRow, PatchQuery, PatchRow, UnitRow
 from services.eigen import EigenPatches, eigen_patches
 from services.filters import Filter
 from services.formats import as_table
+from services.optimising import optimise
 from services.projections import projections
 from services.subjects import Asked
 from services.units import labels, patches, unit_page
+from services.visualisations import visual_picture, visualisations
 from services.weights import filter_page
 
 
@@ -72,6 +74,22 @@ class Notebook:
     def eigen(self, unit: str, k: int = 64, count: int = 9, size: tuple[int, int] | None = None) -> EigenPatches:
         """Mean and principal components of a unit's patches, aligned at their peaks; `size` in input pixels."""
         return eigen_patches(self._asked, UnitId.parse(unit), k, count, None if size is None else Size(*size))
+
+    def optimise(self, unit: str, recipe: str = "olah2017", **how: Any) -> pa.Table:
+        """Pictures optimised for a unit (of a layer, for all live ones), made here unless they are stored.
+
+        `how` as in `schemas.visuals.OptimiseQuery`: steps, objective, start, seed, count, top.
+        """
+        query = OptimiseQuery(units=(unit,), recipe=recipe, **how)
+        return as_table(list(optimise(self._asked, query)), VisualRow)
+
+    def visualisations(self, unit: str) -> pa.Table:
+        """The stored pictures of a unit, each with the activation it reaches beside the corpus."""
+        return as_table(visualisations(self._asked.atlas, UnitId.parse(unit)).rows, VisualRow)
+
+    def visualisation(self, unit: str, name: str) -> bytes:
+        """The PNG of a stored picture by its id."""
+        return visual_picture(self._asked.atlas, UnitId.parse(unit), name)[1]
 
     def __repr__(self) -> str:
         summary = self._asked.atlas.summary()

@@ -12,7 +12,13 @@ if TYPE_CHECKING:
 Style = Literal["auto", "bar", "log", "json", "none"]
 _LINE_EVERY_S = 10.0
 
-_STAGES = {"plan": "measuring layers", "scan": "scanning", "rank": "ranking", "embed": "indexing patches"}
+_STAGES = {
+    "plan": "measuring layers",
+    "scan": "scanning",
+    "rank": "ranking",
+    "embed": "indexing patches",
+    "optimise": "optimising",
+}
 
 
 @contextmanager

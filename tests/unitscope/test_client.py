@@ -55,6 +55,8 @@ def notebook(tiny_atlas: Path) -> Notebook:
         ),
         lambda atlas: atlas.labels("_blocks.5:3"),
         lambda atlas: atlas.filters(),
+        lambda atlas: atlas.optimise("_blocks.0:3", steps=2, seed=9),
+        lambda atlas: atlas.visualisations("_blocks.0:3"),
         lambda atlas: atlas.explain("blobs/001.jpg", layer="_blocks.0", k=5),
         lambda atlas: atlas.neighbors("blobs/001.jpg", k=3, exact=True),
         lambda atlas: atlas.neighbors("stripes/000.jpg", box=(10, 10, 80, 90)),

@@ -1,0 +1,290 @@
+"""Inputs made for an objective, and what a unit truly answers to them (Erhan et al. 2009 and after)."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from pipelines.vision import objectives, regularisers, transforms
+from pipelines.vision.models import VisionModel
+from pipelines.vision.objectives import Objective
+from pipelines.vision.parameterisation import (
+    Fourier,
+    Parameterisation,
+    Pixels,
+    pixel_noise,
+    spectrum_noise,
+    spectrum_of,
+)
+from pipelines.vision.preprocessing import normalise
+from pipelines.vision.recipes import Recipe, Regularisation
+from pipelines.vision.recording import record
+from pipelines.vision.redirection import Redirected
+from pipelines.vision.reduction import channels_first, peaks
+from schemas.errors import CapacityError, UsageError
+from schemas.geometry import Location
+from schemas.units import LayerSpec
+
+EightBit = UInt8[Tensor, "image channel row col"]
+NOISE, GREY = "noise", "grey"
+
+Tell = Callable[[int, int], None]
+"""Told after each step: how many are done, of how many. What it raises stops the work."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where optimising begins: seeded noise, the parameterisation's zero, or a picture as the network sees it."""
+
+    name: str = NOISE
+    picture: UInt8[Tensor, "channel row col"] | None = None
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be made, besides for which objective: by which recipe, from which start and seed, how many."""
+
+    recipe: Recipe
+    start: Start = Start()
+    seed: int = 0
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Optimised:
+    """8-bit pictures in the size of the input, and a unit's peak on each, as the plain forward gives it."""
+
+    pictures: EightBit
+    activations: tuple[float, ...]
+    locations: tuple[Location, ...]
+    notes: tuple[str, ...]
+
+
+def optimise_unit(
+    model: VisionModel, layer: LayerSpec, channel: int, wish: Wish, objective: str = "unit", tell: Tell | None = None
+) -> Optimised:
+    """Pictures for a unit; `objective` is one of `objectives.OBJECTIVES`.
+
+    Activations are the unit's peaks on the pictures as they are stored, in float32: what is claimed is what is shown.
+    Where the objective is negative they are its lowest values. The same wish gives the same pixels on a CPU. Raises
+    UsageError, and CapacityError where memory is short.
+    """
+    wanted = objectives.of_unit(objective, layer, channel)
+    field = layer.receptive_field.size or layer.receptive_field.input
+    movement = wish.recipe.movement.within(min(field))
+    recipe = wish.recipe.model_copy(update={"movement": movement})
+    if wish.count > 1 and not recipe.diversity:
+        raise UsageError(f"recipe {recipe.name} has no diversity: make one picture at a time, with other seeds")
+    varied = objectives.diversity(layer) if wish.count > 1 else None
+    made = optimise(model, wanted, Wish(recipe, wish.start, wish.seed, wish.count), varied, tell)
+    activations, locations = measure(model, layer, channel, made.pictures, lowest=objective.startswith("-"))
+    return Optimised(made.pictures, activations, locations, made.notes)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    pictures: EightBit
+    notes: tuple[str, ...]
+
+
+def optimise(
+    model: VisionModel, objective: Objective, wish: Wish, varied: Objective | None = None, tell: Tell | None = None
+) -> Pictures:
+    """Pictures for any objective; `varied` keeps those of a batch apart, by the recipe's diversity."""
+    generator = torch.Generator().manual_seed(wish.seed)
+    with short_memory(wish.count, model), _one_thread(), torch.enable_grad():
+        canvas = _canvas(model, wish, generator)
+        climb = _Climb(model, objective, wish.recipe, varied, generator)
+        stalled = climb(canvas, tell)
+        pixels = (canvas.pictures().detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
+    notes = (f"the gradient was zero for all {wish.recipe.steps} steps: the start is shown",) if stalled else ()
+    return Pictures(pixels, notes)
+
+
+def measure(
+    model: VisionModel, layer: LayerSpec, channel: int, pictures: EightBit, lowest: bool = False
+) -> tuple[tuple[float, ...], tuple[Location, ...]]:
+    """A unit's peak (or lowest value) on each 8-bit picture and where it lies, by the plain forward, one at a time."""
+    activations, locations, sign = [], [], -1.0 if lowest else 1.0
+    with (
+        short_memory(1, model),
+        _one_thread(),
+        torch.inference_mode(),
+        record(model.module, [layer.name], lambda _, output: sign * output.float()) as outputs,
+    ):
+        for picture in pictures:
+            model.module(normalise(picture[None].to(_device(model)), model.preprocessing))
+            found = peaks(channels_first(outputs[layer.name], layer), layer.name)
+            activations.append(sign * float(found.activation[0, channel]))
+            locations.append(layer.location(int(found.location[0, channel])))
+    return tuple(activations), tuple(locations)
+
+
+@contextmanager
+def short_memory(count: int, model: VisionModel) -> Iterator[None]:
+    """Raises CapacityError instead of what torch raises when there is not enough memory."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        _, rows, cols = model.input_shape
+        raise CapacityError(
+            f"not enough memory to optimise {count} pictures of {rows} × {cols} pixels at once through "
+            f"{model.entry.spec}: make fewer at a time, or on a device with more memory"
+        ) from None
+
+
+class _Reached(Exception):  # noqa: N818  (no error: the rest of a forward is not needed)
+    """All layers of the objective are recorded."""
+
+
+class _Climb:
+    """Steps up an objective."""
+
+    def __init__(
+        self,
+        model: VisionModel,
+        objective: Objective,
+        recipe: Recipe,
+        varied: Objective | None,
+        generator: torch.Generator,
+    ) -> None:
+        self.model, self.objective, self.recipe, self.varied = model, objective, recipe, varied
+        self.generator = generator
+        self.layers = objective.layers | (varied.layers if varied else frozenset())
+
+    def __call__(self, canvas: Parameterisation, tell: Tell | None) -> bool:
+        """Take all steps; returns whether no step had a gradient."""
+        recipe, stalled = self.recipe, True
+        adam = torch.optim.Adam([canvas.values], lr=recipe.rate) if recipe.parameterisation == "fourier" else None
+        for step in range(recipe.steps):
+            with Redirected() if step < recipe.redirected_steps else nullcontext():
+                loss = -self._values(canvas.pictures()).sum()
+                (gradient,) = torch.autograd.grad(loss, canvas.values)
+            if not gradient.isfinite().all():
+                raise UsageError(f"the gradient of {self.objective.text} is not finite at step {step}")
+            stalled &= not gradient.any()
+            if adam:
+                canvas.values.grad = gradient
+                adam.step()
+            elif isinstance(canvas, Pixels):
+                self._step(canvas, -gradient, step)
+            if tell:
+                tell(step + 1, recipe.steps)
+        return stalled
+
+    def _values(self, pictures: Tensor) -> Float[Tensor, " image"]:
+        outputs = self._outputs(self._moved(self._input(pictures)))
+        values = self.objective.of(outputs)
+        if self.varied is not None:
+            values = values + self.recipe.diversity * values.detach().abs() * self.varied.of(outputs)
+        return values
+
+    def _input(self, pictures: Tensor) -> Tensor:
+        mean, std = (
+            torch.tensor(figures, device=pictures.device)[:, None, None]
+            for figures in (self.model.preprocessing.mean, self.model.preprocessing.std)
+        )
+        return ((pictures * 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+
+    def _moved(self, inputs: Tensor) -> Tensor:
+        movement = self.recipe.movement
+        if movement.is_none:
+            return inputs
+        return transforms.moved(inputs, transforms.draw(movement, len(inputs), self.generator))
+
+    def _outputs(self, inputs: Tensor) -> Mapping[str, Tensor]:
+        """The outputs of the objective's layers; what comes behind them is not computed."""
+        missing = set(self.layers)
+
+        def keep(layer: str, output: Tensor) -> Tensor:
+            missing.discard(layer)
+            kept[layer] = output.float().clone()  # an in-place module behind the layer would change what is kept
+            if not missing:
+                raise _Reached
+            return output
+
+        kept: dict[str, Tensor] = {}
+        with record(self.model.module, sorted(self.layers), keep), suppress(_Reached):
+            self.model.module(inputs)
+        return kept
+
+    def _step(self, canvas: Pixels, uphill: Tensor, step: int) -> None:
+        """Ascend, regularise, clip, in the order of Yosinski's toolbox; the last step leaves nothing but a clip."""
+        with torch.no_grad():
+            values = canvas.values.detach()
+            if step < self.recipe.steps - 1:
+                seen = (uphill != 0).sum((1, 2, 3), keepdim=True).clamp(min=1)
+                size = (uphill.square().sum((1, 2, 3), keepdim=True) / seen).sqrt()
+                values = values + self.recipe.rate * uphill / size.clamp(min=torch.finfo(size.dtype).tiny)
+                values = regularised(values, uphill, self.recipe.regularisation, step)
+            canvas.values.copy_(regularisers.clipped(values, canvas.mean))
+
+
+def regularised(values: Tensor, uphill: Tensor, figures: Regularisation, step: int) -> Tensor:
+    """What the regularisers of a recipe leave, in the order of Yosinski's toolbox."""
+    values = regularisers.decayed(values, figures.decay)
+    if figures.blur_every and figures.blur_px and step % figures.blur_every == 0:
+        values = regularisers.blurred(values, figures.blur_px)
+    if figures.small_value_percent:
+        values = regularisers.without_small_values(values, figures.small_value_percent)
+    if figures.small_norm_percent:
+        values = regularisers.without_small_norms(values, figures.small_norm_percent)
+    if figures.small_contribution_percent:
+        values = regularisers.without_small_contributions(values, uphill, figures.small_contribution_percent)
+    if figures.contrast is not None:
+        values = regularisers.of_norm(values, figures.contrast)
+    return values
+
+
+def _canvas(model: VisionModel, wish: Wish, generator: torch.Generator) -> Parameterisation:
+    """The variables of the start; noise is drawn on the CPU, so that it is the same for every device."""
+    shape, device = torch.Size([wish.count, *model.input_shape]), _device(model)
+    mean = torch.tensor(model.preprocessing.mean, device=device) / 255
+    if wish.recipe.parameterisation == "fourier":
+        return Fourier(_spectrum(wish.start, shape, generator).to(device), shape[3])
+    return Pixels(_pixels(wish.start, shape, mean.cpu(), generator).to(device), mean)
+
+
+def _pixels(start: Start, shape: torch.Size, mean: Tensor, generator: torch.Generator) -> Tensor:
+    if start.picture is not None:
+        return _given(start.picture, shape) - mean[:, None, None]
+    return pixel_noise(shape, generator) if _is_noise(start) else torch.zeros(shape)
+
+
+def _spectrum(start: Start, shape: torch.Size, generator: torch.Generator) -> Tensor:
+    if start.picture is not None:
+        return spectrum_of(_given(start.picture, shape))
+    noise = spectrum_noise(shape, generator)
+    return noise if _is_noise(start) else torch.zeros_like(noise)
+
+
+def _given(picture: Tensor, shape: torch.Size) -> Tensor:
+    if picture.shape != shape[1:]:
+        raise UsageError(f"the start has the shape {tuple(picture.shape)}; the network takes {tuple(shape[1:])}")
+    return (picture.float() / 255).expand(shape).contiguous()
+
+
+def _is_noise(start: Start) -> bool:
+    if start.name not in (NOISE, GREY):
+        raise UsageError(f"start {start.name!r} is unknown; there are {NOISE}, {GREY} and pictures of the corpus")
+    return start.name == NOISE
+
+
+def _device(model: VisionModel) -> torch.device:
+    return next((one.device for one in model.module.parameters()), torch.device("cpu"))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Kernels on one thread: with more, sums are rounded otherwise, and pixels with them."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)

@@ -1,0 +1,110 @@
+"""The commands that make pictures of units, and list them: optimise, visualisations."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unitscope.command import app, tell, tell_stale
+from unitscope.options import AtlasArgument, FormatOption, JsonFlag, ProgressOption, TrustFlag, VersionOption
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from schemas.visuals import Visual
+
+
+@app.command()
+def optimise(
+    atlas: AtlasArgument,
+    units: Annotated[list[str], typer.Argument(metavar="LAYER:UNIT...", help="units, layers, or globs on layers")],
+    top: Annotated[int | None, typer.Option(min=1, help="of a layer only the N units that stand out most")] = None,
+    recipe: Annotated[
+        str, typer.Option(help="olah2017, yosinski2015 (also -a, -b, -d), erhan2009 or none")
+    ] = "olah2017",
+    steps: Annotated[int | None, typer.Option(min=1, max=100_000, help="instead of the recipe's")] = None,
+    objective: Annotated[
+        str, typer.Option(help="unit (its centre), channel (its mean), -unit or -channel (as low as can be)")
+    ] = "unit",
+    start: Annotated[str, typer.Option(help="noise, grey, or an image of the corpus by id or path")] = "noise",
+    seed: Annotated[int, typer.Option(min=0, help="of noise and movements")] = 0,
+    count: Annotated[int, typer.Option(min=1, max=16, help="pictures of each unit, made to differ")] = 1,
+    out: Annotated[Path | None, typer.Option(help="also write to this PNG; several pictures to this folder")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    workers: Annotated[int | None, typer.Option(help="processes for several units  [default: as many as fit]")] = None,
+    address: Annotated[str | None, typer.Option(help="address of a running Ray cluster")] = None,
+    trust_code: TrustFlag = False,
+    style: FormatOption = "table",
+    version: VersionOption = None,
+    progress: ProgressOption = "auto",
+    as_json: JsonFlag = False,
+) -> None:
+    """Make inputs that excite units as much as can be, judged beside the corpus. What is stored is not made again."""
+    from pipelines.visualise import optimise_units
+    from schemas.visuals import OptimiseQuery, VisualRow
+    from services.optimising import chosen_units, optimise_plan
+    from services.subjects import Asked
+    from services.visualisations import visual_row
+    from unitscope.output import show_rows
+    from unitscope.progress import shown
+
+    asked = Asked(atlas, trust_code=trust_code, version=version)
+    query = OptimiseQuery(
+        units=tuple(units),
+        top=top,
+        recipe=recipe,
+        steps=steps,
+        objective=objective,
+        start=start,
+        seed=seed,
+        count=count,
+    )
+    plan, chosen = optimise_plan(asked, query, device), chosen_units(asked.atlas, query)
+    with shown(progress) as report:
+        made = list(optimise_units(plan, chosen, report, workers, address))
+    order = {unit: place for place, unit in enumerate(chosen)}
+    made.sort(key=lambda visual: (order[visual.key.unit], visual.key.number))
+    rows = [visual_row(asked.atlas, visual) for visual in made]
+    show_rows(rows, VisualRow, "json" if as_json else style, {"rows": rows})
+    for visual in made:
+        for note in visual.notes:
+            tell(f"{visual.key.unit}: {note}")
+    tell_stale(asked.atlas.manifest.stale_count)
+    if out is not None:
+        _write(asked.atlas.root, made, out)
+
+
+@app.command()
+def visualisations(
+    atlas: AtlasArgument,
+    unit: Annotated[str, typer.Argument(metavar="LAYER:UNIT", help="for example _blocks.15:130")],
+    style: FormatOption = "table",
+    version: VersionOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """The stored pictures of a unit, each with the activation it reaches beside the corpus."""
+    from schemas.units import UnitId
+    from schemas.visuals import VisualRow
+    from services.atlas import Atlas
+    from services.visualisations import visualisations as list_visualisations
+    from unitscope.output import show_rows
+
+    page = list_visualisations(Atlas(atlas, version=version), UnitId.parse(unit))
+    show_rows(page.rows, VisualRow, "json" if as_json else style, page)
+    tell_stale(page.stale_images)
+
+
+def _write(atlas: Path, made: "Sequence[Visual]", out: Path) -> None:
+    """Write one picture to a file, several into a folder by unit."""
+    from pipelines.visuals import read_picture
+    from schemas.errors import StorageError
+
+    several = len(made) != 1 or out.is_dir() or not out.suffix
+    try:
+        (out if several else out.parent).mkdir(parents=True, exist_ok=True)
+        for visual in made:
+            name = f"{visual.key.layer}-{visual.key.channel}-{visual.key.method}-{visual.key.id[:8]}.png"
+            (out / name if several else out).write_bytes(read_picture(atlas, visual))
+    except OSError as error:
+        raise StorageError(f"cannot write to {out}: {error.strerror}") from None
+    tell(f"{len(made)} pictures written to {out}")
