@@ -1,8 +1,10 @@
 """Jobs of a server: what may be asked for, and how far a job has come."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from schemas.visuals import OptimiseQuery
+from pydantic import Field
+
+from schemas.visuals import OptimiseQuery, ProjectQuery
 from schemas.web import Answer
 
 JobState = Literal["waiting", "running", "done", "failed", "cancelled"]
@@ -16,7 +18,15 @@ class OptimiseJob(OptimiseQuery):
     """As the server calls it."""
 
 
-JobQuery = OptimiseJob
+class ProjectJob(ProjectQuery):
+    """Project patches of units of an atlas back to their pixels."""
+
+    kind: Literal["project"]
+    atlas: str
+    """As the server calls it."""
+
+
+JobQuery = Annotated[OptimiseJob | ProjectJob, Field(discriminator="kind")]
 """Any job that can be asked for: a further kind is a further member here, and an entry in `services.kinds`."""
 
 

@@ -122,6 +122,18 @@ class OptimiseQuery(Answer):
     """Pictures of each unit, made to differ (Olah et al. 2017)."""
 
 
+class ProjectQuery(Answer):
+    """Which units' patches to project back to their pixels, and how."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    units: tuple[str, ...] = Field(min_length=1, max_length=1000)
+    """Each `LAYER:UNIT`."""
+    method: ProjectionMethod = "deconvnet"
+    k: int = Field(9, ge=1, le=1000)
+    """The first so many patches of each unit."""
+
+
 class VisualPage(Answer):
     unit: str
     stale_images: int = 0

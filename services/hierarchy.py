@@ -1,7 +1,7 @@
 """One figure from the first layer to the last: units with their patches and what was made of them."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -10,10 +10,11 @@ from pipelines.vision.globs import matches
 from pipelines.visuals import list_visuals
 from schemas.errors import NotFoundError, UsageError, listing
 from schemas.units import LayerSpec, UnitId
-from schemas.visuals import ProjectionMethod
+from schemas.visuals import OptimiseQuery, ProjectionMethod
 from schemas.web import PatchQuery, PatchRow
 from services.atlas import Atlas
 from services.drawing import INK, PIXELS, QUIET, Drawing, Tile, Words, shortened
+from services.optimising import optimise
 from services.projections import picture_of, project_rows
 from services.sheet import patch_picture
 from services.striking import spread_layers, striking_in
@@ -97,10 +98,26 @@ def chosen_layers(atlas: Atlas, globs: Sequence[str], count: int) -> list[str]:
     return [name for name in names if any(_is_meant(name, glob) for glob in globs)]
 
 
-def layer_strip(asked: Asked, layer: str, count: int, look: Look) -> Strip:
-    """A layer with its most striking units."""
-    units = striking_in(asked.atlas, layer, count)
+def layer_strip(asked: Asked, layer: str, units: Sequence[UnitId], look: Look) -> Strip:
+    """A layer with some of its units."""
     return Strip(asked.atlas.layer(layer).spec, tuple(unit_panel(asked, unit, look) for unit in units))
+
+
+def hierarchy(asked: Asked, layers: Sequence[str], count: int, look: Look, tell: Callable[[str], None]) -> Drawing:
+    """The most striking units of each layer; what is to be shown of them and not stored is made. `tell` hears what is
+    done."""
+    chosen = {layer: striking_in(asked.atlas, layer, count) for layer in layers}
+    units = tuple(str(unit) for found in chosen.values() for unit in found)
+    if look.recipe is not None and units:
+        query = OptimiseQuery(units=units, recipe=look.recipe, seed=look.seed)
+        for number, row in enumerate(optimise(asked, query)):
+            reached = "no finite activation" if row.activation is None else f"{row.activation:.4g}"
+            tell(f"{units[number]}: optimised to {reached}, corpus maximum {row.corpus_maximum:.4g}")
+    strips = []
+    for layer, found in chosen.items():
+        strips.append(layer_strip(asked, layer, found, look))
+        tell(f"{layer}: {', '.join(map(str, found)) or 'no live unit'}")
+    return lay_out(asked.atlas, strips)
 
 
 def lay_out(atlas: Atlas, strips: Sequence[Strip]) -> Drawing:

@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.jobs import JobQuery
+from schemas.jobs import OptimiseJob, ProjectJob
+from schemas.units import UnitId
 from services.optimising import chosen_units, optimise, optimise_plan
+from services.projections import project_units
 from services.subjects import Asked
 
 Tell = Callable[[int, int], None]
@@ -24,9 +26,14 @@ class Kind:
     """What `Tell` counts."""
 
 
-def _check_optimise(asked: Asked, query: JobQuery) -> None:
+def _check_optimise(asked: Asked, query: OptimiseJob) -> None:
     optimise_plan(asked, query)
     chosen_units(asked.atlas, query)
+
+
+def _check_project(asked: Asked, query: ProjectJob) -> None:
+    for unit in query.units:
+        asked.atlas.unit(UnitId.parse(unit))
 
 
 KINDS: Mapping[str, Kind] = {
@@ -34,5 +41,10 @@ KINDS: Mapping[str, Kind] = {
         check=_check_optimise,
         run=lambda asked, query, tell: (row.url for row in optimise(asked, query, tell)),
         unit="steps",
+    ),
+    "project": Kind(
+        check=_check_project,
+        run=lambda asked, query, tell: (row.url for row in project_units(asked, query, tell)),
+        unit="units",
     ),
 }

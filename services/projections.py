@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import get_args
 
 from PIL import Image
@@ -11,7 +11,7 @@ from pipelines.visuals import Made, find_visual, read_picture, write_visual
 from schemas.errors import NotFoundError, UsageError, listing
 from schemas.geometry import Location
 from schemas.units import UnitId
-from schemas.visuals import ProjectionMethod, Visual, VisualKey, VisualPage
+from schemas.visuals import ProjectionMethod, ProjectQuery, Visual, VisualKey, VisualPage, VisualRow
 from schemas.web import PatchQuery, PatchRow
 from services.crops import read_image
 from services.subjects import Asked
@@ -36,6 +36,20 @@ def projections(asked: Asked, unit: UnitId, method: str = "deconvnet", k: int = 
         stale_images=asked.atlas.manifest.stale_count,
         rows=[visual_row(asked.atlas, visual) for visual in made],
     )
+
+
+def project_units(asked: Asked, query: ProjectQuery, tell: Callable[[int, int], None]) -> Iterator[VisualRow]:
+    """The projections of several units, one unit after the other; `tell` hears how many units are done, of how many.
+
+    A unit without patches has none, and is passed over. What `tell` raises stops the work.
+    """
+    for number, text in enumerate(query.units):
+        tell(number, len(query.units))
+        unit = UnitId.parse(text)
+        rows = patches(asked.atlas, unit, PatchQuery(limit=query.k)).rows
+        for visual in project_rows(asked, unit, rows, query.method):
+            yield visual_row(asked.atlas, visual)
+    tell(len(query.units), len(query.units))
 
 
 def project_rows(asked: Asked, unit: UnitId, rows: Sequence[PatchRow], method: ProjectionMethod) -> list[Visual]:

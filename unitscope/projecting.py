@@ -70,7 +70,8 @@ def sheet(
     units_per_layer: Annotated[int, typer.Option(min=1, max=12, help="the most striking units of each layer")] = 3,
     layer_count: Annotated[int, typer.Option(min=1, help="without --layers: so many from first to last")] = 6,
     method: Annotated[str, typer.Option(help="of the projections: deconvnet, guided or gradient")] = "guided",
-    recipe: Annotated[str, typer.Option(help="of the stored optimised inputs to show")] = "olah2017",
+    optimised: Annotated[bool, typer.Option(help="with an input optimised for each unit")] = True,
+    recipe: Annotated[str, typer.Option(help="of the optimised inputs")] = "olah2017",
     seed: Annotated[int, typer.Option(min=0, help="of the optimised inputs")] = 0,
     trust_code: TrustFlag = False,
     version: VersionOption = None,
@@ -78,21 +79,19 @@ def sheet(
 ) -> None:
     """One figure of what layers look for, first to last: units with nine patches, projections, optimised input."""
     from services.drawing import check_ending, write_drawing
-    from services.hierarchy import Look, chosen_layers, lay_out, layer_strip
+    from services.hierarchy import Look, chosen_layers, hierarchy
     from services.projections import checked_method
     from services.subjects import Asked
     from unitscope.output import show_facts
 
     check_ending(out)
-    asked, look = Asked(atlas, trust_code=trust_code, version=version), Look(checked_method(method), recipe, seed)
-    strips = []
-    for layer in chosen_layers(asked.atlas, split_globs(layer_globs), layer_count):
-        strips.append(layer_strip(asked, layer, units_per_layer, look))
-        tell(f"{layer}: {', '.join(str(panel.unit) for panel in strips[-1].panels) or 'no live unit'}")
-    drawing = lay_out(asked.atlas, strips)
+    look = Look(checked_method(method), recipe if optimised else None, seed)
+    asked = Asked(atlas, trust_code=trust_code, version=version)
+    layers = chosen_layers(asked.atlas, split_globs(layer_globs), layer_count)
+    drawing = hierarchy(asked, layers, units_per_layer, look, tell)
     write_drawing(drawing, out)
-    units = sum(len(strip.panels) for strip in strips)
-    show_facts({"sheet": str(out), "layers": len(strips), "units": units, "method": method}, as_json)
+    facts = {"sheet": str(out), "layers": len(layers), "pictures": len(drawing.tiles), "method": method}
+    show_facts({**facts, "recipe": look.recipe or "none shown", "seed": seed}, as_json)
 
 
 @app.command()

@@ -97,6 +97,25 @@ def test_api_and_python_list_what_was_projected(own: Asked, own_atlas: Path) -> 
             assert client.get(row["url"]).content == (own_atlas / row["path"]).read_bytes()
 
 
+def test_a_job_projects_several_units(own_atlas: Path) -> None:
+    with TestClient(create_app(Settings(atlases=(own_atlas,)))) as client:
+        query = {
+            "kind": "project",
+            "atlas": "tiny",
+            "units": ["_blocks.15:7", "_blocks.0:2"],
+            "method": "guided",
+            "k": 2,
+        }
+        job = client.post("/api/v1/jobs", json=query).json()
+        while job["state"] in ("waiting", "running"):
+            job = client.get(f"/api/v1/jobs/{job['id']}").json()
+        assert (job["state"], job["done"], job["total"]) == ("done", 2, 2)
+        assert len(job["results"]) == 4
+        assert Image.open(io.BytesIO(client.get(job["results"][0]).content)).format == "PNG"
+        unknown = client.post("/api/v1/jobs", json={**query, "units": ["_blocks.0:99"]})
+        assert unknown.status_code == 404
+
+
 def test_filters_are_linked_and_served(client: TestClient, tiny_atlas: Path) -> None:
     rows = client.get("/api/v1/atlases/tiny/layers/first/filters").json()["rows"]
     assert rows == [

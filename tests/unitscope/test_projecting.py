@@ -60,13 +60,11 @@ def test_eigen_says_how_many_patches_it_rests_on(own_atlas: Path, tmp_path: Path
 
 
 def test_the_sheet_is_made_by_one_command(own_atlas: Path, tmp_path: Path) -> None:
-    out = tmp_path / "sheet.svg"
-    done = invoke(
-        "sheet", own_atlas, "--out", out, "--layers", "_blocks.0,_blocks.15", "--units-per-layer", 2, "--json"
-    )
-    facts = json.loads(done.stdout)
-    assert facts["layers"] == 2
-    assert facts["units"] == done.stderr.count(":") - 2
+    out, layers = tmp_path / "sheet.svg", "_blocks.0,_blocks.15"
+    words = ["sheet", own_atlas, "--out", out, "--layers", layers, "--units-per-layer", 1, "--json"]
+    assert json.loads(invoke(*words, "--no-optimised").stdout)["pictures"] == 2 * 18
+    facts = json.loads(invoke(*words, "--recipe", "none", "--seed", 5).stdout)
+    assert (facts["layers"], facts["pictures"]) == (2, 2 * 19)
     text = out.read_text()
-    assert text.count("<image ") == 18 * facts["units"]
+    assert text.count("<image ") == 2 * 19
     assert ">_blocks.0</text>" in text
