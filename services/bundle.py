@@ -7,17 +7,20 @@ from typing import Any
 from urllib.parse import quote
 
 from schemas.units import UnitId
+from schemas.visuals import VisualRow
 from schemas.web import PatchRow
 from services.assets import make_templates, read_static
 from services.atlas import Atlas
 from services.crops import encoded
 from services.exports import Written, new_folder
+from services.learned import Learned
 from services.links import Links, Value
 from services.pages import PATCH_PX, UnitAddress, atlas_view, layer_row, unit_view
 from services.sheet import patch_picture
 from services.subjects import Asked
 from services.units import unit_row
 from services.views import LayerView, Patch, Tile
+from services.visualisations import visual_picture
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ class Bundle:
             after=links.unit(*after) if after in self._units else None,
             following=None,
             rows_api="",
+            learned=self._learned(view.learned, unit),
         )
         self._render("unit.html", view, links, "units", unit.layer, f"{unit.channel}.html")
         on_layer = self._links("../")
@@ -103,6 +107,21 @@ class Bundle:
             on_layer.unit(*unit),
             on_layer.picture(unit, first) if first else None,
             first.path if first else "",
+        )
+
+    def _learned(self, learned: Learned, unit: UnitId) -> Learned:
+        """What was made of a unit, with its pictures as files."""
+
+        def kept(rows: list[VisualRow]) -> list[VisualRow]:
+            addresses = []
+            for row in rows:
+                path = ("visuals", unit.layer, f"{unit.channel}-{row.id}.png")
+                self._path(*path).write_bytes(visual_picture(self._atlas, unit, row.id)[1])
+                addresses.append("../../" + "/".join(map(quote, path)))
+            return [replace(row, url=address) for row, address in zip(rows, addresses, strict=True)]
+
+        return replace(
+            learned, optimised=kept(learned.optimised), projections=kept(learned.projections), asks=None, rows_api=""
         )
 
     def write_layer(self, layer: str, tiles: list[Tile]) -> None:

@@ -25,6 +25,7 @@ SAFE_HEADERS = {
 }
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}")
 _SUFFIX = re.compile(rf"\.({'|'.join(FORMATS)})$")
+_SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 
 
@@ -43,7 +44,10 @@ class Envelope:
         scope = _addressed(scope)
         answer = _Answer(send, scope["unitscope.request_id"], bodiless=method == "HEAD")
         try:
-            length = Headers(scope=scope).get("content-length", "0")
+            headers = Headers(scope=scope)
+            if method not in _SAFE_METHODS and headers.get("sec-fetch-site") == "cross-site":
+                raise HTTPException(403, "a page of another site asked for this; ask from this server's own pages")
+            length = headers.get("content-length", "0")
             if not length.isdecimal() or int(length) > self.body_limit_bytes:
                 raise TooLargeError(self._too_large())
             await self.app(scope, self._bounded(receive), answer)

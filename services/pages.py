@@ -10,6 +10,7 @@ from schemas.web import LayerRow, NeighborRow, PatchRow, Upload
 from services import selectivity, units
 from services.atlas import Atlas
 from services.charts import histogram_chart
+from services.learned import learned
 from services.links import Links, Value, box_text
 from services.questions import patch_query, quantile_band
 from services.subjects import Asked, Subject
@@ -114,8 +115,9 @@ def layer_view(atlas: Atlas, layer: str, sort: str, status: str | None, cursor: 
     )
 
 
-def unit_view(atlas: Atlas, unit: UnitId, asked: UnitAddress) -> UnitView:
-    """A unit's patches, distribution and labels."""
+def unit_view(atlas: Atlas, unit: UnitId, asked: UnitAddress, computes: bool = False) -> UnitView:
+    """A unit's patches, distribution and labels, and what was made of it; whether the reader `computes` decides what
+    the page offers to make."""
     statistics = atlas.unit(unit)
     query = patch_query(asked.count, asked.quantile, asked.label, asked.order, cursor=asked.cursor)
     page = units.patches(atlas, unit, query)
@@ -158,6 +160,7 @@ def unit_view(atlas: Atlas, unit: UnitId, asked: UnitAddress) -> UnitView:
         rows_api=links.api("layers", unit.layer, "units", unit.channel, "patches"),
         effective=spec.receptive_field.covers_input,
         command=_top_command(atlas, unit, asked.count, own),
+        learned=learned(atlas, unit, computes),
     )
 
 

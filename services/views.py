@@ -21,6 +21,7 @@ from schemas.web import (
     Upload,
 )
 from services.charts import Chart
+from services.learned import Learned
 from services.links import Links
 
 
@@ -124,6 +125,7 @@ class UnitView:
     rows_api: str
     effective: bool
     command: str
+    learned: Learned
 
 
 @dataclass(frozen=True)

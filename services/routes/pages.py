@@ -98,7 +98,11 @@ def show_unit(
 ) -> Response:
     """What a unit responds to."""
     address = UnitAddress(look, order, quantile or None, label or None, cursor)
-    return reply.page("unit.html", lambda: _named(unit_view(reply.asked.atlas, UnitId(layer, channel), address)))
+    computes = reply.site.keys.allows_anyone("compute")
+    growing = replace(reply, private=True)  # what is made of a unit is shown without a new version of the atlas
+    return growing.page(
+        "unit.html", lambda: _named(unit_view(reply.asked.atlas, UnitId(layer, channel), address, computes))
+    )
 
 
 @routes.get("/a/{atlas}/images/{image}")
