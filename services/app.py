@@ -25,6 +25,7 @@ from services.problems import problem_of
 from services.routes import atlases, images, pages, pictures, server, units, uploads
 from services.settings import Settings
 from services.site import Site
+from services.sprites import Sheets
 from services.telemetry import Telemetry
 from services.turns import Turns
 from services.uploads import Uploads
@@ -82,6 +83,7 @@ def _build_site(settings: Settings) -> Site:
         turns=Turns(running=1, waiting=settings.forwards_waiting),
         uploads=Uploads(settings),
         pictures=BoundedSemaphore(settings.pictures_at_once),
+        sheets=Sheets(),
     )
 
 

@@ -13,6 +13,7 @@ from services.access import Keys
 from services.assets import StaticFile
 from services.settings import Settings
 from services.shelf import Shelf
+from services.sprites import Sheets
 from services.telemetry import Telemetry
 from services.turns import Turns
 from services.uploads import Uploads
@@ -31,6 +32,7 @@ class Site:
     turns: Turns
     uploads: Uploads
     pictures: BoundedSemaphore
+    sheets: Sheets
     _shelf: Shelf | None = field(default=None)
 
     @property
