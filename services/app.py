@@ -26,6 +26,7 @@ from services.problems import problem_of
 from services.routes import atlases, filters, images, job_pages, jobs, kin, pages, pictures, server, units, uploads
 from services.settings import Settings
 from services.site import Site
+from services.sprites import Sheets
 from services.telemetry import Telemetry
 from services.turns import Turns
 from services.uploads import Uploads
@@ -85,6 +86,7 @@ def _build_site(settings: Settings) -> Site:
         uploads=Uploads(settings),
         jobs=Jobs(settings),
         pictures=BoundedSemaphore(settings.pictures_at_once),
+        sheets=Sheets(),
     )
 
 

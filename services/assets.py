@@ -60,6 +60,7 @@ def make_templates(static: dict[str, StaticFile]) -> Environment:
         "package_version": package_version(),
         "home": "/",
         "docs": "/docs",
+        "scripts": True,
     }
     return templates
 

@@ -147,11 +147,12 @@ class Atlas:
         self.layer(layer)
         return first_ranks(self._database, self._positions[layer], count)
 
-    def first_images(self, layer: str, units: Sequence[int]) -> dict[int, Row]:
-        """For each of some units of a layer the first image, where one is left."""
-        first = {unit: self._first_image(UnitId(layer, unit)) for unit in units}
-        left = {unit: image for unit, image in first.items() if image is not None}
-        return dict(zip(left, self.catalogue.rows(list(left.values())), strict=True))
+    def first_peaks(self, layer: str, units: Sequence[int]) -> dict[int, tuple[Row, Location]]:
+        """For each of some units of a layer the first image and where the unit peaks on it, where one is left."""
+        found = {unit: self._first_peak(UnitId(layer, unit)) for unit in units}
+        left = {unit: peak for unit, peak in found.items() if peak is not None}
+        images = self.catalogue.rows([image for image, _ in left.values()])
+        return {unit: (row, location) for (unit, (_, location)), row in zip(left.items(), images, strict=True)}
 
     def locations(self, layer: str, channels: Sequence[int], image: Row) -> dict[int, Location]:
         """Where some units of a layer peak on one image of the corpus."""
@@ -222,13 +223,17 @@ class Atlas:
             input=self.manifest.preprocessing.input,
         )
 
-    def _first_image(self, unit: UnitId) -> int | None:
+    def _first_peak(self, unit: UnitId) -> tuple[int, Location] | None:
         present, ranked = self.catalogue.present, self.ranked(unit)
-        if present is None:
-            return int(ranked.at(["image"], np.zeros(1, np.int64))[0][0])
-        last = int(self.statistics(unit.layer).count[unit.channel]) - 1
-        left = (images[present.take(images)] for _, images in ranked.images(0, last))
-        return next((int(images[0]) for images in left if len(images)), None)
+        rank: int | None = 0
+        if present is not None:
+            last = int(self.statistics(unit.layer).count[unit.channel]) - 1
+            left = (ranks[present.take(images)] for ranks, images in ranked.images(0, last))
+            rank = next((int(ranks[0]) for ranks in left if len(ranks)), None)
+        if rank is None:
+            return None
+        image, row, col = (int(column[0]) for column in ranked.at(["image", "row", "col"], np.array([rank])))
+        return image, Location(row, col)
 
 
 def _arrays(units: pa.Table) -> Statistics:

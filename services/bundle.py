@@ -15,11 +15,11 @@ from services.crops import encoded
 from services.exports import Written, new_folder
 from services.learned import Learned
 from services.links import Links, Value
-from services.pages import PATCH_PX, UnitAddress, atlas_view, layer_row, unit_view
+from services.pages import PATCH_PX, UnitAddress, atlas_view, layer_view, unit_view
 from services.sheet import patch_picture
 from services.subjects import Asked
 from services.units import unit_row
-from services.views import LayerView, Patch, Tile
+from services.views import Patch, Tile
 from services.visualisations import visual_picture
 
 
@@ -66,7 +66,8 @@ class Bundle:
     def write_static(self) -> None:
         """The style sheet and the mark."""
         for name, file in self._static.items():
-            self._path("static", name).write_bytes(file.content)
+            if not name.endswith(".js"):
+                self._path("static", name).write_bytes(file.content)
 
     def write_index(self, layers: Sequence[str]) -> None:
         """Provenance, and the layers that are here."""
@@ -98,6 +99,7 @@ class Bundle:
             following=None,
             rows_api="",
             learned=self._learned(view.learned, unit),
+            preview=None,
         )
         self._render("unit.html", view, links, "units", unit.layer, f"{unit.channel}.html")
         on_layer = self._links("../")
@@ -105,8 +107,7 @@ class Bundle:
         return Tile(
             unit_row(unit.layer, self._atlas.unit(unit)),
             on_layer.unit(*unit),
-            on_layer.picture(unit, first) if first else None,
-            first.path if first else "",
+            picture=on_layer.picture(unit, first) if first else None,
         )
 
     def _learned(self, learned: Learned, unit: UnitId) -> Learned:
@@ -127,14 +128,23 @@ class Bundle:
     def write_layer(self, layer: str, tiles: list[Tile]) -> None:
         """The units of a layer that are here."""
         links = self._links("../")
-        view = LayerView(self._atlas.summary(), links, layer_row(self._atlas, layer), tiles, [], [], None, "")
+        view = replace(
+            layer_view(self._atlas, layer, "channel", None, None),
+            links=links,
+            tiles=tiles,
+            preview=None,
+            sorts=[],
+            statuses=[],
+            following=None,
+            rows_api="",
+        )
         self._render("layer.html", view, links, "layers", f"{layer}.html")
 
     def _links(self, up: str) -> BundleLinks:
         return BundleLinks(self._atlas.name, self._atlas.version, up)
 
     def _render(self, template: str, view: Any, links: BundleLinks, *path: str) -> None:
-        around = {"home": links.home, "docs": "", "static": lambda name: f"{links.up}static/{name}"}
+        around = {"home": links.home, "docs": "", "scripts": False, "static": lambda name: f"{links.up}static/{name}"}
         html = self._templates.get_template(template).render({**vars(view), **around})
         self._path(*path).write_text(html, encoding="utf-8")
 

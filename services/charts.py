@@ -1,6 +1,7 @@
 """A histogram as geometry, for a template to draw."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from schemas.web import Histogram
@@ -32,6 +33,9 @@ class Chart:
     zero: float | None
     """Where activation zero lies, if within."""
     most: int
+    band: tuple[float, float]
+    """Where the ends of the chosen percentile band lie."""
+    counts: list[int]
     width: int = WIDTH
     height: int = HEIGHT
 
@@ -62,4 +66,17 @@ def histogram_chart(histogram: Histogram, band: tuple[float, float] | None = Non
             )
         )
     zero = WIDTH * -edges[0] / (edges[-1] - edges[0])
-    return Chart(bars, round(zero, 2) if 0 < zero < WIDTH else None, most)
+    ends = tuple(round(WIDTH * place_of(share, counts), 2) for share in (low, high))
+    return Chart(bars, round(zero, 2) if 0 < zero < WIDTH else None, most, (ends[0], ends[1]), counts)
+
+
+def place_of(share: float, counts: Sequence[int]) -> float:
+    """Where a share of the images lies along equal bins, from 0 to 1; within a bin evenly."""
+    total, below = sum(counts), 0
+    for position, count in enumerate(counts):
+        if share <= 0:
+            break
+        if count and below + count >= share * total:
+            return (position + (share * total - below) / count) / len(counts)
+        below += count
+    return float(share > 0)

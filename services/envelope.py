@@ -14,10 +14,11 @@ from services.formats import FORMATS
 from services.problems import problem_of
 from services.telemetry import Telemetry
 
+_POLICY = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors "
+FRAMED_POLICY = f"{_POLICY}*"
+"""Of a page that other sites may frame: one that has nothing to press but links."""
 SAFE_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-    ),
+    "Content-Security-Policy": f"{_POLICY}'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",

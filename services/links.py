@@ -57,6 +57,10 @@ class Links:
         """The picture of the patch where a unit peaks."""
         return self.api("patches", f"{image_id}.jpg", unit=unit, size=size, **(look or {}), v=self.version)
 
+    def sprites(self, layer: str, sheet: int) -> str:
+        """The picture of 256 units' tiles."""
+        return self.api("layers", layer, "sprites", "patch.webp", sheet=sheet, v=self.version)
+
     def patch(self, image_id: str, box: Box, size: int) -> str:
         """The picture of a box of an image."""
         return self.api("patches", f"{image_id}.jpg", box=box_text(box), size=size, v=self.version)

@@ -4,27 +4,25 @@ import shlex
 from collections import Counter
 from dataclasses import dataclass
 
-from schemas.geometry import Box, Location
+from schemas.geometry import Box
 from schemas.units import UnitId
-from schemas.web import LayerRow, NeighborRow, PatchRow, Upload
+from schemas.web import LayerRow, PatchRow, UnitRow
 from services import selectivity, units
 from services.atlas import Atlas
 from services.charts import histogram_chart
 from services.learned import learned
 from services.links import Links, Value, box_text
 from services.questions import patch_query, quantile_band
-from services.subjects import Asked, Subject
-from services.views import AtlasView, Choice, Excited, LayerView, Neighbor, Patch, PictureView, Strip, Tile, UnitView
+from services.sprites import SHEET_PX, TILE_PX, Sprite
+from services.subjects import Asked
+from services.views import AtlasView, Choice, LayerView, Patch, Strip, Tile, UnitView
 
-TILES = 60
+TILES = 2048
 PATCHES = 9
-_EXPLAINED = 12
-_NEIGHBORS = 9
 _LABELS = 8
 _TILE_PX = 128
 PATCH_PX = 360
-_NEIGHBOR_PX = 240
-_WHOLE_PX = 960
+_PREVIEW_PX = 600
 
 _SORTS = {
     "channel": "channel",
@@ -34,7 +32,14 @@ _SORTS = {
     "positive_share": "most selective",
     "status": "status",
 }
-_LOOKS: dict[str, dict[str, Value]] = {"patch": {}, "context": {"context": 1}, "whole": {"overlay": "box"}}
+_LOOKS: dict[str, dict[str, Value]] = {
+    "patch": {},
+    "context": {"context": 1},
+    "whole": {"overlay": "box"},
+    "activation": {"overlay": "map"},
+}
+_COMPUTED_LOOKS = ("activation",)
+"""Looks that run the model."""
 _BANDS = {
     None: "all",
     "0.9..0.99": "90 – 99 %",
@@ -85,21 +90,16 @@ def layer_view(atlas: Atlas, layer: str, sort: str, status: str | None, cursor: 
     page = units.unit_page(atlas, layer, sort, TILES, cursor, status)
     links = links_of(atlas)
     counts = Counter(atlas.units(layer)["status"].to_pylist())
-    with_patches = [row.channel for row in page.rows if row.status != "dead" and row.image_count]
-    first = atlas.first_images(layer, with_patches)
-    tiles = []
-    for row in page.rows:
-        image = first.get(row.channel)
-        unit = str(UnitId(layer, row.channel))
-        picture = None if image is None else links.peak(image["image_id"], unit, _TILE_PX)
-        path = "" if image is None else image["path"]
-        tiles.append(Tile(row, links.unit(layer, row.channel), picture, path))
+    tiles = [_tile(links, row) for row in page.rows]
     chosen = [status for status in units.STATUSES if counts[status]]
     return LayerView(
         atlas=atlas.summary(),
         links=links,
         layer=layer_row(atlas, layer),
         tiles=tiles,
+        sheet_px=(SHEET_PX, TILE_PX),
+        preview=next((tile.sheet for tile in tiles if tile.sheet), None),
+        command=shlex.join(["unitscope", "units", atlas.name, layer, "--sort", sort]),
         sorts=[
             Choice(text, links.layer(layer, sort=name, status=status), name == sort) for name, text in _SORTS.items()
         ],
@@ -116,8 +116,8 @@ def layer_view(atlas: Atlas, layer: str, sort: str, status: str | None, cursor: 
 
 
 def unit_view(atlas: Atlas, unit: UnitId, asked: UnitAddress, computes: bool = False) -> UnitView:
-    """A unit's patches, distribution and labels, and what was made of it; whether the reader `computes` decides what
-    the page offers to make."""
+    """A unit's patches, distribution and labels, and what was made of it; whether the reader `computes` decides which
+    looks run the model and what the page offers to make."""
     statistics = atlas.unit(unit)
     query = patch_query(asked.count, asked.quantile, asked.label, asked.order, cursor=asked.cursor)
     page = units.patches(atlas, unit, query)
@@ -144,12 +144,17 @@ def unit_view(atlas: Atlas, unit: UnitId, asked: UnitAddress, computes: bool = F
         page=page,
         patches=[_patch(links, unit, row, units.shown_box(spec, row), asked.look) for row in page.rows],
         looks=[
-            Choice(name, here(look=_unless(name, "patch"), cursor=asked.cursor), name == asked.look) for name in _LOOKS
+            Choice(name, here(look=_unless(name, "patch"), cursor=asked.cursor), name == asked.look)
+            for name in _LOOKS
+            if computes or name not in _COMPUTED_LOOKS
         ],
         orders=[Choice(text, here(order=_unless(name, "desc")), name == asked.order) for name, text in _ORDERS.items()],
         bands=[Choice(text, here(quantile=band), band == asked.quantile) for band, text in _BANDS.items()],
         label=asked.label,
         without_label=here(label=None),
+        band=quantile_band(asked.quantile) if asked.quantile else (0.0, 1.0),
+        band_count=_band_count(statistics["image_count"], asked.quantile),
+        kept={name: str(value) for name, value in {**own, **look}.items() if value is not None},
         label_links={row.label: here(label=row.label) for row in labels.rows},
         histogram=histogram,
         chart=histogram_chart(histogram, quantile_band(asked.quantile) if asked.quantile else None),
@@ -158,63 +163,25 @@ def unit_view(atlas: Atlas, unit: UnitId, asked: UnitAddress, computes: bool = F
         after=links.unit(unit.layer, unit.channel + 1) if unit.channel + 1 < spec.units else None,
         following=page.next and here(cursor=page.next),
         rows_api=links.api("layers", unit.layer, "units", unit.channel, "patches"),
+        rows_query=links.at("", **own),
+        preview=links.peak(page.rows[0].image_id, str(unit), _PREVIEW_PX) if page.rows else None,
+        embed=here(embed=1),
         effective=spec.receptive_field.covers_input,
         command=_top_command(atlas, unit, asked.count, own),
         learned=learned(atlas, unit, computes),
     )
 
 
-def picture_view(
-    asked: Asked, subject: Subject, upload: Upload | None, layer: str | None, spot: Box | None
-) -> PictureView:
-    """A picture, the units that it excites most unusually, and what resembles it."""
-    atlas = asked.atlas
-    links, placement = links_of(atlas), asked.placement(subject)
-    image = None if subject.image is None else atlas.image_row(subject.image)
-    parts = ("images", image.image_id) if image else ("uploads", upload.id if upload else "")
-    nearest = asked.neighbors(subject, limit=_NEIGHBORS + 1)
-
-    def here(**query: Value) -> str:
-        start = f"{links.uploads}/{upload.id}" if upload else links.image(parts[1])
-        return links.at(start, **query)
-
-    excited = []
-    for row in asked.explain(subject, layer, _EXPLAINED).rows:
-        box = units.box_to_show(atlas.layer(row.layer).spec, placement, Location(row.row, row.col))
-        excited.append(Excited(row, box, links.unit(row.layer, row.channel), here(layer=layer, spot=box_text(box))))
-    names = [entry.spec.name for entry in atlas.manifest.layers]
-    return PictureView(
-        atlas=atlas.summary(),
-        links=links,
-        title=image.path if image else "Your picture",
-        image=image,
-        upload=upload,
-        picture=links.whole(parts[1], _WHOLE_PX) if image else links.api(*parts, "picture.jpg", width=_WHOLE_PX),
-        size=placement.image,
-        seen=placement.seen,
-        spot=spot,
-        excited=excited,
-        neighbors=[
-            Neighbor(row, links.patch(row.image_id, row.box, _NEIGHBOR_PX), links.image(row.image_id))
-            for row in _others(nearest.rows, image.image_id if image else None)
-        ],
-        search=nearest.search,
-        layers=[
-            Choice("all layers", here(), layer is None),
-            *(Choice(name, here(layer=name), name == layer) for name in names),
-        ],
-        units_api=links.api(*parts, "units"),
-        neighbors_api=links.api(*parts, "neighbors"),
-    )
-
-
-def _others(rows: list[NeighborRow], image_id: str | None) -> list[NeighborRow]:
-    return [row for row in rows if row.image_id != image_id][:_NEIGHBORS]
-
-
 def _patch(links: Links, unit: UnitId, row: PatchRow, box: Box, look: str, size: int = PATCH_PX) -> Patch:
     picture = links.peak(row.image_id, str(unit), size, _LOOKS[look])
     return Patch(row, picture, links.image(row.image_id, spot=box_text(box)))
+
+
+def _tile(links: Links, row: UnitRow) -> Tile:
+    href, sprite = links.unit(row.layer, row.channel), Sprite.of(row.channel)
+    if row.status == "dead" or not row.image_count:
+        return Tile(row, href)
+    return Tile(row, href, links.sprites(row.layer, sprite.sheet), sprite)
 
 
 def _strip(atlas: Atlas, unit: UnitId, rows: list[PatchRow]) -> Strip:
@@ -227,6 +194,12 @@ def layer_row(atlas: Atlas, layer: str) -> LayerRow:
     """One layer as answers show it."""
     name = atlas.layer(layer).spec.name
     return next(row for row in atlas.layers() if row.name == name)
+
+
+def _band_count(image_count: int, quantile: str | None) -> int:
+    """How many images lie in a percentile band, near duplicates counted one by one."""
+    first, last = units.rank_range(quantile_band(quantile) if quantile else None, image_count)
+    return max(0, last - first + 1)
 
 
 def _top_command(atlas: Atlas, unit: UnitId, count: int, query: dict[str, Value]) -> str:

@@ -1,6 +1,6 @@
 """Parameters of addresses, their ranges, and what they are turned into."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any
 
@@ -8,7 +8,7 @@ from fastapi import Path, Query
 from starlette.requests import Request
 
 from schemas.errors import UsageError, listing
-from schemas.geometry import Box
+from schemas.geometry import Box, Location
 
 MOST_ROWS = 1000
 
@@ -26,6 +26,8 @@ BoxText = Annotated[
     str | None, Query(description="`top,left,bottom,right` in pixels of the upright original picture, half-open")
 ]
 
+Fields = Annotated[list[str] | None, Query(description="as one text, or as its numbers one by one, as forms send them")]
+
 
 def row_count(limit: int | None, k: int | None, default: int) -> int:
     """The number of rows by either name; raises UsageError if they contradict each other."""
@@ -37,6 +39,32 @@ def row_count(limit: int | None, k: int | None, default: int) -> int:
 def box_of(text: str | None) -> Box | None:
     """A box as it is written in an address; raises UsageError."""
     return None if text is None else Box.parse(text)
+
+
+def box_in(fields: Sequence[str] | None) -> Box | None:
+    """A box from one text or from four fields of a form; raises UsageError."""
+    return box_of(_joined(fields, ","))
+
+
+def cell_in(fields: Sequence[str] | None) -> Location | None:
+    """A cell `row,col` in the same way."""
+    text = _joined(fields, ",")
+    if text is None:
+        return None
+    try:
+        row, col = map(int, text.split(","))
+    except ValueError:
+        raise UsageError(f"cell {text!r} is not two whole numbers: row,col") from None
+    return Location(row, col)
+
+
+def band_in(fields: Sequence[str] | None) -> str | None:
+    """A percentile band `a..b` in the same way; not yet checked."""
+    return _joined(fields, "..")
+
+
+def _joined(fields: Sequence[str] | None, between: str) -> str | None:
+    return between.join(fields) if fields and any(fields) else None
 
 
 def check_names(request: Request) -> None:

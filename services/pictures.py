@@ -9,15 +9,18 @@ from starlette.responses import Response
 
 from schemas.geometry import Box
 from schemas.units import UnitId
+from services.cells import CellGrid, scaled, with_map
 from services.crops import PictureFormat, cut, encoded, fitted, picture, read_image
 from services.database import Row
 from services.replies import Reply
+from services.sprites import SheetFormat
+from services.subjects import Subject
 from services.units import peak_box
 from services.uploads import Kept
 
 PictureName = Annotated[PictureFormat, Path(description="jpg and webp are lossy, png holds the exact pixels")]
 Width = Annotated[int | None, Query(ge=16, le=4096, description="in pixels; without it the picture's own")]
-Overlay = Literal["none", "box"]
+Overlay = Literal["none", "box", "map"]
 
 MEDIA_TYPES: dict[PictureFormat, str] = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 _ACCENT = (255, 106, 0)
@@ -52,9 +55,19 @@ def patch_picture(
         whole = _whole(reply, row)
         if overlay == "box":
             return _with_box(whole, box, size)
+        if overlay == "map":
+            return _with_map(reply, row, UnitId.parse(str(place)), whole, size)
         return cut(whole, box, size, context)
 
     return _picture(reply, kind, make)
+
+
+def sprite_picture(reply: Reply, layer: str, sheet: int, kind: SheetFormat) -> Response:
+    """The reply with a sheet of tiles."""
+    site = reply.site
+    return reply.picture(
+        kind, MEDIA_TYPES[kind], lambda: site.sheets.read(reply.asked.atlas, layer, sheet, kind, site.pictures)
+    )
 
 
 def _picture(reply: Reply, kind: PictureFormat, make: Callable[[], Image.Image]) -> Response:
@@ -74,6 +87,19 @@ def _widened(whole: Image.Image, width: int | None) -> Image.Image:
     if width is None or width >= whole.width:
         return whole
     return fitted(whole, round(width * max(whole.size) / whole.width))
+
+
+def _with_map(reply: Reply, image: Row, unit: UnitId, whole: Image.Image, size: int | None) -> Image.Image:
+    """The whole picture, fitted into a square if wished, with the unit's map laid over it."""
+    atlas = reply.asked.atlas
+    found = reply.asked.activation_map(Subject(image, None), unit)
+    shown = whole if size is None else fitted(whole, size)
+    placement = atlas.placement(image)
+    down, across = shown.height / whole.height, shown.width / whole.width
+    grid = scaled(CellGrid.of(atlas.layer(unit.layer).spec, placement), down, across)
+    top, left, bottom, right = placement.seen
+    seen = Box(round(top * down), round(left * across), round(bottom * down), round(right * across))
+    return with_map(shown, found, grid, seen)
 
 
 def _with_box(whole: Image.Image, box: Box, size: int | None) -> Image.Image:

@@ -92,8 +92,9 @@ class Reply:
     def page(self, template: str, make: Callable[[], Mapping[str, object]]) -> Response:
         """A page for people; its ETag also depends on how pages look."""
         html = self.site.templates.get_template(template)
-        kind = f"html {self.site.pages_digest}"
-        return self._send(kind, "text/html; charset=utf-8", lambda: html.render(make()).encode())
+        origin = str(self.request.base_url).rstrip("/")
+        kind = f"html {self.site.pages_digest} {origin}"
+        return self._send(kind, "text/html; charset=utf-8", lambda: html.render({**make(), "origin": origin}).encode())
 
     def _send(
         self, kind: str, media_type: str, make: Callable[[], bytes], late: Mapping[str, str] | None = None

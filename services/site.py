@@ -14,6 +14,7 @@ from services.assets import StaticFile
 from services.jobs import Jobs
 from services.settings import Settings
 from services.shelf import Shelf
+from services.sprites import Sheets
 from services.telemetry import Telemetry
 from services.turns import Turns
 from services.uploads import Uploads
@@ -33,6 +34,7 @@ class Site:
     uploads: Uploads
     jobs: Jobs
     pictures: BoundedSemaphore
+    sheets: Sheets
     _shelf: Shelf | None = field(default=None)
 
     @property

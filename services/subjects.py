@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from pipelines.stores import Root, Store
 from schemas.errors import UsageError
-from schemas.geometry import Box, Placement
+from schemas.geometry import Box, Location, Placement
 from schemas.units import UnitId
 from schemas.web import ActivationMap, ExplainPage, NeighborPage, PatchQuery, PatchRow
 from services.atlas import Atlas
+from services.cells import CellPeaks, checked_cell
 from services.crops import read_image
 from services.database import Row
 from services.encoder import Encoded, Encoder, Turn
@@ -111,6 +112,12 @@ class Asked:
     def activation_map(self, subject: Subject, unit: UnitId) -> ActivationMap:
         """A unit's activation at every location of its grid."""
         return self.encoder.activation_map(self._picture(subject), unit)
+
+    def at_cell(self, subject: Subject, layer: str, cell: Location, limit: int = 20) -> ExplainPage:
+        """The units of a layer that are most unusually active at one cell of its grid, by percentile of peaks."""
+        checked_cell(self.atlas.layer(layer).spec, cell)
+        peaks = CellPeaks(self.encoder.at_cell(self._picture(subject), layer, cell), cell)
+        return explain(self.atlas, peaks, self.placement(subject), layer, limit)
 
     def layer_of_embedding(self, layer: str | None) -> str:
         """The layer whose embeddings are indexed; raises UsageError if another is asked for."""

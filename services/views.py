@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from schemas.geometry import Box, Size
+from schemas.geometry import Box, Location, Size
 from schemas.manifest import Manifest
 from schemas.units import UnitId
 from schemas.web import (
+    ActivationMap,
     AtlasRow,
     ExplainRow,
     Histogram,
@@ -20,9 +21,11 @@ from schemas.web import (
     UnitRow,
     Upload,
 )
+from services.cells import CellGrid
 from services.charts import Chart
 from services.learned import Learned
 from services.links import Links
+from services.sprites import Sprite
 
 
 @dataclass(frozen=True)
@@ -79,12 +82,13 @@ class SkippedView:
 
 @dataclass(frozen=True)
 class Tile:
-    """A unit with its first patch; `picture` is None where the unit has no patches."""
+    """A unit with its first patch: a sheet and the place there, or a `picture` of its own; neither without patches."""
 
     unit: UnitRow
     href: str
-    picture: str | None
-    path: str
+    sheet: str | None = None
+    sprite: Sprite | None = None
+    picture: str | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,10 @@ class LayerView:
     links: Links
     layer: LayerRow
     tiles: list[Tile]
+    sheet_px: tuple[int, int]
+    """Side of a sheet and of a tile on it."""
+    preview: str | None
+    command: str
     sorts: list[Choice]
     statuses: list[Choice]
     following: str | None
@@ -101,7 +109,8 @@ class LayerView:
 
 @dataclass(frozen=True)
 class UnitView:
-    """`effective`: patches show the effective field, as the theoretical one is the whole input."""
+    """`effective`: patches show the effective field, as the theoretical one is the whole input. `kept`: what the form
+    for the band passes on; `band_count`: images in it."""
 
     atlas: AtlasRow
     links: Links
@@ -115,6 +124,9 @@ class UnitView:
     bands: list[Choice]
     label: str | None
     without_label: str
+    band: tuple[float, float]
+    band_count: int
+    kept: dict[str, str]
     label_links: dict[str, str]
     histogram: Histogram
     chart: Chart | None
@@ -123,6 +135,9 @@ class UnitView:
     after: str | None
     following: str | None
     rows_api: str
+    rows_query: str
+    preview: str | None
+    embed: str
     effective: bool
     command: str
     learned: Learned
@@ -130,12 +145,13 @@ class UnitView:
 
 @dataclass(frozen=True)
 class Excited:
-    """A unit that the picture excites, and where in it."""
+    """A unit that the picture excites, and where in it; `spot` frames the place, `map` lays the unit's map over it."""
 
     row: ExplainRow
     box: Box
     href: str
     spot: str
+    map: str
 
 
 @dataclass(frozen=True)
@@ -146,8 +162,33 @@ class Neighbor:
 
 
 @dataclass(frozen=True)
+class Here:
+    """A cell of a layer's grid, and the units that are most unusually active there."""
+
+    layer: str
+    cell: Location
+    units: list[Excited]
+
+
+@dataclass(frozen=True)
+class Laid:
+    """A unit whose map lies over the picture, and the place of its highest activation."""
+
+    unit: UnitId
+    found: ActivationMap
+    href: str
+    picture: str
+    values: str
+    without: str
+
+
+@dataclass(frozen=True)
 class PictureView:
-    """An image of the corpus (`image`) or an upload (`upload`), maybe both."""
+    """An image of the corpus (`image`) or an upload (`upload`), maybe both.
+
+    `start` is the page's address without parameters, `kept` what its forms pass on; `grid` are the cells of
+    `grid_layer`. Without `computes` the reader may not run the model: there are no cells, maps or boxes to ask for.
+    """
 
     atlas: AtlasRow
     links: Links
@@ -155,12 +196,26 @@ class PictureView:
     image: ImageRow | None
     upload: Upload | None
     picture: str
+    preview: str | None
     size: Size
     seen: Box
     spot: Box | None
+    box: Box | None
+    computes: bool
+    start: str
+    kept: dict[str, str]
+    layer: str | None
+    grid: CellGrid
+    grid_layer: str
+    here: Here | None
+    laid: Laid | None
     excited: list[Excited]
     neighbors: list[Neighbor]
     search: SearchInfo
+    whole: str
     layers: list[Choice]
     units_api: str
+    cells_api: str | None
     neighbors_api: str
+    neighbors_query: str
+    command: str | None

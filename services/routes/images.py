@@ -7,14 +7,17 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from schemas.geometry import Box
+from schemas.geometry import Box, Location
 from schemas.units import UnitId
 from schemas.web import ActivationMap, ExplainPage, ExplainRow, ImagePage, ImageRow, NeighborPage, NeighborRow
 from services import cursors
 from services.atlas import Atlas
-from services.documentation import ROWS
+from services.cells import map_picture
+from services.crops import encoded
+from services.documentation import PICTURE, ROWS
 from services.filters import Filter
 from services.parameters import BoxText, Cursor, ImageName, K, Limit, Where, box_of, row_count
+from services.pictures import MEDIA_TYPES
 from services.replies import Computing, Reading, Reply
 from services.routes import API
 from services.subjects import Subject
@@ -77,6 +80,20 @@ def read_image_map(reply: Computing, image: ImageName, layer: str, unit: int) ->
     return mapped(reply, lambda: _subject(reply, image), UnitId(layer, unit))
 
 
+@routes.get("/{image}/map.png", responses=PICTURE)
+def read_image_map_picture(reply: Computing, image: ImageName, layer: str, unit: int) -> Response:
+    """The same as a picture to lay over the image: a pixel a cell and a border, clear where most active."""
+    return mapped_picture(reply, lambda: _subject(reply, image), UnitId(layer, unit))
+
+
+@routes.get("/{image}/cells", response_model=ExplainPage, responses=ROWS)
+def list_cell_units(
+    reply: Computing, image: ImageName, layer: str, row: int, col: int, k: K = None, limit: Limit = None
+) -> Response:
+    """The units of a layer that are most unusually active at one cell of its grid; runs the model."""
+    return at_cell(reply, lambda: _subject(reply, image), layer, Location(row, col), row_count(limit, k, 20))
+
+
 @routes.get("/{image}/neighbors", response_model=NeighborPage, responses=ROWS)
 def list_image_neighbors(
     reply: Reading,
@@ -124,6 +141,18 @@ def mapped(reply: Reply, subject: Callable[[], Subject], unit: UnitId) -> Respon
         return reply.asked.activation_map(subject(), unit)
 
     return reply.document(make)
+
+
+def mapped_picture(reply: Reply, subject: Callable[[], Subject], unit: UnitId) -> Response:
+    """The reply with a unit's map as a picture."""
+    return reply.picture(
+        "png", MEDIA_TYPES["png"], lambda: encoded(map_picture(reply.asked.activation_map(subject(), unit)), "png")
+    )
+
+
+def at_cell(reply: Reply, subject: Callable[[], Subject], layer: str, cell: Location, limit: int) -> Response:
+    """The reply with the units at a cell."""
+    return reply.rows(ExplainRow, lambda: reply.asked.at_cell(subject(), layer, cell, limit))
 
 
 def neighboring(reply: Reply, subject: Callable[[], Subject], asked: Nearest) -> Response:

@@ -1,18 +1,23 @@
 """Pages for people: they work without scripts, and every one is a plain address."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
+from schemas.errors import UsageError
+from schemas.geometry import Location
 from schemas.units import UnitId
 from schemas.web import Order, UnitStatus
 from services.documentation import describe, operations
-from services.pages import UnitAddress, atlas_view, layer_view, links_of, picture_view, unit_view
-from services.parameters import BoxText, Channel, Cursor, ImageName, LayerName, box_of
-from services.replies import Computing, General, Reading
+from services.envelope import FRAMED_POLICY
+from services.pages import UnitAddress, atlas_view, layer_view, links_of, unit_view
+from services.parameters import BoxText, Channel, Cursor, Fields, ImageName, LayerName, band_in, box_in, box_of, cell_in
+from services.picture_page import PictureAddress, PicturePage
+from services.replies import Computing, General, Reading, Reply
 from services.routes.atlases import skipped_page
 from services.routes.uploads import find_upload, keep_upload, read_body, upload_row, upload_subject
 from services.subjects import Subject
@@ -90,31 +95,52 @@ def show_unit(
     reply: Reading,
     layer: LayerName,
     channel: Channel,
-    look: Literal["patch", "context", "whole"] = "patch",
+    look: Literal["patch", "context", "whole", "activation"] = "patch",
     order: Order = "desc",
-    quantile: str | None = None,
+    quantile: Fields = None,
     label: str | None = None,
     cursor: Cursor = None,
+    embed: bool = False,
 ) -> Response:
-    """What a unit responds to."""
-    address = UnitAddress(look, order, quantile or None, label or None, cursor)
-    computes = reply.site.keys.allows_anyone("compute")
+    """What a unit responds to; `embed` only its patches, for other sites to frame if anyone may read here."""
+    address = UnitAddress(look, order, band_in(quantile), label or None, cursor)
+    keys = reply.site.keys
+    if embed and keys.allows_anyone("read"):
+        reply = replace(reply, headers={"Content-Security-Policy": FRAMED_POLICY})
+    view = partial(unit_view, reply.asked.atlas, UnitId(layer, channel), address, keys.allows_anyone("compute"))
+    if embed:
+        return reply.page("embed.html", lambda: _named(view()))
     growing = replace(reply, private=True)  # what is made of a unit is shown without a new version of the atlas
-    return growing.page(
-        "unit.html", lambda: _named(unit_view(reply.asked.atlas, UnitId(layer, channel), address, computes))
+    return growing.page("unit.html", lambda: _named(view()))
+
+
+def picture_address(
+    layer: str | None = None, spot: BoxText = None, box: Fields = None, unit: str | None = None, cell: Fields = None
+) -> PictureAddress:
+    """What the address of a picture's page asks for; raises UsageError."""
+    return PictureAddress(
+        layer=layer or None,
+        spot=box_of(spot or None),
+        box=box_in(box),
+        unit=UnitId.parse(unit) if unit else None,
+        cell=cell_in(cell),
     )
 
 
+PictureQuery = Annotated[PictureAddress, Depends(picture_address)]
+
+
 @routes.get("/a/{atlas}/images/{image}")
-def show_image(reply: Reading, image: ImageName, layer: str | None = None, spot: BoxText = None) -> Response:
+def show_image(reply: Reading, image: ImageName, address: PictureQuery) -> Response:
     """An image of the corpus: what it excites and what resembles it."""
-    box = box_of(spot)
+    asking = _asking(reply, address)
+    return asking.page("picture.html", lambda: _named(_image_page(asking, image, address).view()))
 
-    def view() -> Any:
-        subject = Subject(reply.asked.atlas.find_image(image), None)
-        return picture_view(reply.asked, subject, None, layer, box)
 
-    return reply.page("picture.html", lambda: _named(view()))
+@routes.get("/a/{atlas}/images/{image}/here")
+def show_image_cell(reply: Computing, image: ImageName, address: PictureQuery) -> Response:
+    """The part of an image's page about one cell, which follows the pointer."""
+    return reply.page("here.html", lambda: {"here": _image_page(reply, image, address).here(_cell(address))})
 
 
 @routes.post("/a/{atlas}/uploads")
@@ -126,16 +152,41 @@ async def take_upload(reply: Computing, request: Request) -> Response:
 
 
 @routes.get("/a/{atlas}/uploads/{upload}")
-def show_upload(reply: Computing, upload: str, layer: str | None = None, spot: BoxText = None) -> Response:
+def show_upload(reply: Computing, upload: str, address: PictureQuery) -> Response:
     """An upload: what it excites and what resembles it."""
-    asking, box = replace(reply, private=True), box_of(spot)
+    asking = replace(reply, private=True)
+    return asking.page("picture.html", lambda: _named(_upload_page(asking, upload, address).view()))
 
-    def view() -> Any:
-        subject = upload_subject(asking, upload)
-        row = upload_row(asking, find_upload(asking, upload))
-        return picture_view(asking.asked, subject, row, layer, box)
 
-    return asking.page("picture.html", lambda: _named(view()))
+@routes.get("/a/{atlas}/uploads/{upload}/here")
+def show_upload_cell(reply: Computing, upload: str, address: PictureQuery) -> Response:
+    """The part of an upload's page about one cell, which follows the pointer."""
+    asking = replace(reply, private=True)
+    return asking.page("here.html", lambda: {"here": _upload_page(asking, upload, address).here(_cell(address))})
+
+
+def _asking(reply: Reply, address: PictureAddress) -> Reply:
+    """The reply, with the scope that the address needs."""
+    if not address.runs_model:
+        return reply
+    reply.demand("compute")
+    return replace(reply, scope="compute")
+
+
+def _image_page(reply: Reply, image: str, address: PictureAddress) -> PicturePage:
+    subject = Subject(reply.asked.atlas.find_image(image), None)
+    return PicturePage(reply.asked, subject, None, address, reply.site.keys.allows_anyone("compute"))
+
+
+def _upload_page(reply: Reply, upload: str, address: PictureAddress) -> PicturePage:
+    row = upload_row(reply, find_upload(reply, upload))
+    return PicturePage(reply.asked, upload_subject(reply, upload), row, address, computes=True)
+
+
+def _cell(address: PictureAddress) -> Location:
+    if address.cell is None:
+        raise UsageError("give cell=row,col")
+    return address.cell
 
 
 def _named(view: Any) -> dict[str, Any]:

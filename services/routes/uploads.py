@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from pipelines.vision.pictures import open_picture
 from schemas.errors import TooLargeError, UsageError
+from schemas.geometry import Location
 from schemas.units import UnitId
 from schemas.web import ActivationMap, ExplainPage, NeighborBatch, NeighborPage, NeighborQuery, Upload
 from services import caching
@@ -22,7 +23,17 @@ from services.parameters import BoxText, K, Limit, Where, box_of, row_count
 from services.pictures import PictureName, Width, upload_picture
 from services.replies import Computing, Reply
 from services.routes import API
-from services.routes.images import EmbeddedLayer, Exact, LayerQuery, Nearest, explained, mapped, neighboring
+from services.routes.images import (
+    EmbeddedLayer,
+    Exact,
+    LayerQuery,
+    Nearest,
+    at_cell,
+    explained,
+    mapped,
+    mapped_picture,
+    neighboring,
+)
 from services.subjects import Subject
 from services.uploads import FORMATS, Kept
 
@@ -79,6 +90,23 @@ def read_upload_map(reply: Computing, upload: str, layer: str, unit: int) -> Res
     """A unit's activation at every location of its grid on an upload."""
     asking = replace(reply, private=True)
     return mapped(asking, lambda: upload_subject(asking, upload), UnitId(layer, unit))
+
+
+@routes.get("/uploads/{upload}/map.png", responses=PICTURE)
+def read_upload_map_picture(reply: Computing, upload: str, layer: str, unit: int) -> Response:
+    """The same as a picture to lay over the upload: a pixel a cell and a border, clear where most active."""
+    asking = replace(reply, private=True)
+    return mapped_picture(asking, lambda: upload_subject(asking, upload), UnitId(layer, unit))
+
+
+@routes.get("/uploads/{upload}/cells", response_model=ExplainPage, responses=ROWS)
+def list_upload_cell_units(
+    reply: Computing, upload: str, layer: str, row: int, col: int, k: K = None, limit: Limit = None
+) -> Response:
+    """The units of a layer that are most unusually active at one cell of its grid."""
+    asking = replace(reply, private=True)
+    subject = partial(upload_subject, asking, upload)
+    return at_cell(asking, subject, layer, Location(row, col), row_count(limit, k, 20))
 
 
 @routes.get("/uploads/{upload}/neighbors", response_model=NeighborPage, responses=ROWS)

@@ -81,7 +81,7 @@ def test_a_removed_image_is_in_no_answer(atlas: Path) -> None:
     alike = after.neighbors(after.find(rows(atlas)[0].path), limit=40, passing=labelled)
     assert [row.image_id for row in alike.rows] == [row.image_id for row in left.rows if row.label == first.label]
     assert left.search.vectors < near.search.vectors
-    assert after.atlas.first_images(UNIT.layer, [UNIT.channel])[UNIT.channel]["image_id"] == rows(atlas)[0].image_id
+    assert after.atlas.first_peaks(UNIT.layer, [UNIT.channel])[UNIT.channel][0]["image_id"] == rows(atlas)[0].image_id
 
 
 def test_answers_say_how_many_removed_images_their_figures_count(atlas: Path) -> None:

@@ -1,4 +1,4 @@
-"""Pages: the API's numbers, whole links, no scripts, something for every reader."""
+"""Pages: the API's numbers, whole links, no script inside them, something for every reader."""
 
 import re
 from html.parser import HTMLParser
@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from schemas.web import PatchPage
 from services.assets import count, figure, percent
 from services.subjects import Asked
-from tests.services.conftest import UNIT
+from tests.services.conftest import UNIT, bearer
 from tests.services.test_images import picture_bytes
 
 PAGE = "/a/tiny/layers/_blocks.5/units/3"
@@ -37,6 +37,12 @@ class Elements(HTMLParser):
         return {value for _, attrs in self.found for name, value in attrs.items() if name in names and value}
 
 
+def is_labelled(elements: Elements, own: str | None, html: str) -> bool:
+    """Whether a label names the input with this id, or holds it."""
+    named = any(name == "label" and other.get("for") == own for name, other in elements.found)
+    return named or re.search(rf'<label>[^<]*<input id="{own}"', html) is not None
+
+
 def image_page(client: TestClient) -> str:
     return f"/a/tiny/images/{client.get(f'{UNIT}/patches?k=1').json()['rows'][0]['image_id']}"
 
@@ -47,6 +53,8 @@ def all_pages(client: TestClient) -> list[str]:
         f"{PAGE}?look=whole&order=asc&quantile=0.1..0.9&label=blobs",
         f"{image_page(client)}?layer=_blocks.5&spot=10,10,50,50",
         "/a/tiny/layers/_blocks.5?sort=-mean&status=live",
+        f"{image_page(client)}?layer=_blocks.5&cell=3,4&unit=_blocks.5:3&box=10,10,50,50",
+        f"{PAGE}?look=activation&quantile=0.5&quantile=0.9",
     ]  # fmt: skip
 
 
@@ -90,6 +98,7 @@ def test_every_link_and_picture_of_every_page_is_there(client: TestClient) -> No
         for address in elements.values("href", "src"):
             if address.startswith("#"):
                 continue
+            address = address.partition("#")[0]
             assert address.startswith("/"), f"{page} leads outside: {address}"
             seen.add(address)
     assert len(seen) > 100
@@ -97,13 +106,15 @@ def test_every_link_and_picture_of_every_page_is_there(client: TestClient) -> No
         assert client.get(address).status_code == 200, address
 
 
-@pytest.mark.parametrize("number", range(10))
-def test_pages_need_no_script_and_describe_their_pictures(client: TestClient, number: int) -> None:
+@pytest.mark.parametrize("number", range(12))
+def test_pages_hold_no_script_or_style_and_describe_their_pictures(client: TestClient, number: int) -> None:
     answer = client.get(all_pages(client)[number])
     assert answer.status_code == 200
     elements = Elements(answer.text)
     tags = [tag for tag, _ in elements.found]
-    assert "script" not in tags
+    scripts = [attrs for tag, attrs in elements.found if tag == "script"]
+    assert [attrs["type"] for attrs in scripts] == ["module"]
+    assert (scripts[0]["src"] or "").startswith("/static/pages.js?v=")
     assert "style" not in tags
     assert tags.count("h1") == 1
     assert not elements.values("style", "onclick", "onload")
@@ -111,7 +122,7 @@ def test_pages_need_no_script_and_describe_their_pictures(client: TestClient, nu
         if tag == "img":
             assert "alt" in attrs
         if tag == "input":
-            assert any(name == "label" and other.get("for") == attrs["id"] for name, other in elements.found)
+            assert attrs.get("type") == "hidden" or is_labelled(elements, attrs.get("id"), answer.text)
     policy = answer.headers["content-security-policy"]
     assert "default-src 'self'" in policy
     assert "unsafe" not in policy
@@ -125,14 +136,8 @@ def test_pictures_of_pages_are_kept_for_good(client: TestClient) -> None:
 
 
 def test_the_layer_page_leads_to_all_units(client: TestClient) -> None:
-    address: str | None = "/a/tiny/layers/_blocks.5"
-    units: set[str] = set()
-    while address:
-        html = client.get(address).text
-        units |= set(re.findall(r"/a/tiny/layers/_blocks\.5/units/(\d+)", html))
-        following = re.search(r'class="next" href="([^"]+)"', html)
-        address = following and following[1].replace("&amp;", "&")
-    assert units == {str(channel) for channel in range(80)}
+    html = client.get("/a/tiny/layers/_blocks.5").text
+    assert set(re.findall(r"/a/tiny/layers/_blocks\.5/units/(\d+)", html)) == {str(channel) for channel in range(80)}
 
 
 @pytest.mark.parametrize(
@@ -182,6 +187,61 @@ def test_names_from_the_corpus_are_escaped(client: TestClient) -> None:
     assert "<script>" not in answer.text
 
 
+def test_an_image_page_shows_the_units_at_a_cell_and_the_patches_nearest_to_a_box(client: TestClient) -> None:
+    page = image_page(client)
+    api = page.replace("/a/tiny", "/api/v1/atlases/tiny")
+    typed = Elements(client.get(f"{page}?layer=_blocks.5&cell=3&cell=4&box=10&box=10&box=50&box=50").text).text
+    linked = Elements(client.get(f"{page}?layer=_blocks.5&cell=3,4&box=10,10,50,50").text).text
+    assert typed == linked
+    for row in client.get(f"{api}/cells?layer=_blocks.5&row=3&col=4&k=8").json()["rows"]:
+        assert figure(row["activation"], 3) in linked
+        assert percent(row["percentile"]) in linked
+    found = client.get(f"{api}/neighbors?k=10&box=10,10,50,50").json()
+    assert found["query_box"] == [10, 10, 50, 50]
+    own = page.rpartition("/")[2]
+    for row in [row for row in found["rows"] if row["image_id"] != own][:9]:
+        assert f"{row['score']:.3f}" in linked
+    wrong = client.get(f"{page}?layer=_blocks.5&cell=14,0", headers={"Accept": "text/html"})
+    assert wrong.status_code == 400
+    assert "rows 0 to 13, columns 0 to 13" in wrong.text
+
+
+def test_readers_who_may_not_compute_are_offered_no_forward(served: Any, key_file: Path) -> None:
+    client = served(key_file=key_file, anonymous_read=True)
+    page = image_page(client)
+    html = client.get(page).text
+    assert "data-computes" not in html
+    assert "unit=" not in "".join(value for value in Elements(html).values("href") if "/images/" in value)
+    assert client.get(f"{page}?box=10,10,50,50").status_code == 401
+    assert "look=activation" not in client.get(PAGE).text
+
+
+def test_only_the_embedded_view_of_a_unit_may_be_framed(client: TestClient, served: Any, key_file: Path) -> None:
+    framed = client.get(f"{PAGE}?embed=1")
+    assert framed.headers["content-security-policy"].endswith("frame-ancestors *")
+    elements = Elements(framed.text)
+    assert len([tag for tag, _ in elements.found if tag == "img"]) == 9
+    assert not {"form", "button", "input", "script"} & {tag for tag, _ in elements.found}
+    assert client.get(PAGE).headers["content-security-policy"].endswith("frame-ancestors 'none'")
+    closed = served(key_file=key_file).get(f"{PAGE}?embed=1", headers=bearer("reader"))
+    assert closed.headers["content-security-policy"].endswith("frame-ancestors 'none'")
+
+
+def test_shared_links_have_a_preview_at_a_whole_address(client: TestClient) -> None:
+    for page in (PAGE, image_page(client), "/a/tiny/layers/_blocks.5"):
+        found = [attrs for tag, attrs in Elements(client.get(page).text).found if attrs.get("property") == "og:image"]
+        picture = found[0]["content"] or ""
+        assert picture.startswith("http://testserver/")
+        assert client.get(picture).headers["content-type"].startswith("image/")
+
+
+def test_a_band_counts_the_images_whose_percentile_lies_in_it(client: TestClient) -> None:
+    rows = client.get(f"{UNIT}/patches?k=40&duplicates=expand").json()["rows"]
+    inside = [row for row in rows if 0.25 - 1e-9 <= row["percentile"] <= 0.75 + 1e-9]
+    text = Elements(client.get(f"{PAGE}?quantile=0.25..0.75").text).text
+    assert f"{len(inside)} images in the band" in text
+
+
 def test_a_dead_unit_shows_a_sentence_and_no_pictures(served: Any, client: TestClient, asked: Asked) -> None:
     """A unit whose stored statistics say that it is dead."""
     site: Any = client.app.state.site  # type: ignore[attr-defined]
@@ -198,6 +258,7 @@ def test_a_dead_unit_shows_a_sentence_and_no_pictures(served: Any, client: TestC
         atlas._units["_blocks.0"] = kept
     assert "never active" in unit
     assert "/patches/" not in "".join(Elements(unit).values("src"))
+    assert "og:image" not in unit
     assert layer.count('class="blank"') == 1
     assert answer["rows"] == []
     assert answer["note"].startswith("never active")

@@ -1,6 +1,7 @@
 """Pictures: the pixels of the original, at the place that the numbers name."""
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from services.sprites import SHEET_PX, TILE_PX, Sprite
 from tests.services.conftest import UNIT
 
 API = "/api/v1/atlases/tiny"
@@ -98,3 +100,33 @@ def test_a_wrong_picture_address_says_what_would_be_right(
     answer = client.get(f"{API}/{address.format(id=image)}")
     assert answer.status_code == status
     assert said in answer.json()["detail"]
+
+
+def test_a_tile_of_a_sheet_equals_the_single_patch_pixel_for_pixel(client: TestClient) -> None:
+    sheet = Image.open(io.BytesIO(client.get(f"{API}/layers/_blocks.15/sprites/patch.png?sheet=1").content))
+    assert sheet.size == (SHEET_PX, 4 * TILE_PX)  # units 256 to 319
+    for channel in (256, 257, 300, 319):
+        row = client.get(f"{API}/layers/_blocks.15/units/{channel}/patches?k=1").json()["rows"][0]
+        single = Image.open(
+            io.BytesIO(
+                client.get(f"{API}/patches/{row['image_id']}.png?unit=_blocks.15:{channel}&size={TILE_PX}").content
+            )
+        )
+        sprite = Sprite.of(channel)
+        left = sprite.left + (TILE_PX - single.width) // 2
+        top = sprite.top + (TILE_PX - single.height) // 2
+        tile = sheet.crop((left, top, left + single.width, top + single.height))
+        assert np.array_equal(np.asarray(tile)[..., :3], np.asarray(single.convert("RGB")))
+        assert (np.asarray(tile)[..., 3] == 255).all()
+    beyond = client.get(f"{API}/layers/_blocks.15/sprites/patch.webp?sheet=2")
+    assert beyond.status_code == 404
+    assert "sheets 0 to 1" in beyond.json()["detail"]
+
+
+def test_a_layer_takes_a_sheet_for_every_256_units(client: TestClient) -> None:
+    sheets = set(re.findall(r'<image href="([^"]+)"', client.get("/a/tiny/layers/_blocks.15").text))
+    assert len(sheets) == 2
+    for address in sheets:
+        answer = client.get(address.replace("&amp;", "&"))
+        assert answer.headers["cache-control"].endswith("immutable")
+        assert len(answer.content) < 3 * 2**20 / 8
