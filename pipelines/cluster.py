@@ -26,6 +26,8 @@ _SETTINGS = {
     "RAY_grpc_client_keepalive_timeout_ms": "10000",
 }
 """Of Ray, unless set otherwise. To a node that hangs, a request would wait for seven minutes by default."""
+_START_TRIES = 3
+"""Ray gives its processes half a minute to start, which cannot be set; a busy machine takes longer now and then."""
 _LOOK_EVERY_S = 2.0
 """How often a run looks for nodes that joined."""
 
@@ -70,20 +72,23 @@ def connected(address: str | None) -> Iterator[None]:
     else:
         packages = Path(__file__).parent.parent
         options["runtime_env"] = {"py_modules": [str(packages / name) for name in ("schemas", "pipelines")]}
-    try:
-        ray.init(address=address or "local", **options)
-    except ConnectionError as error:
-        raise UnitscopeError(
-            f"no Ray cluster answers at {address!r}: {str(error).splitlines()[0]}; is it running (ray status), and "
-            "is RAY_AUTH_MODE=token set here with the cluster's token in ~/.ray/auth_token?"
-        ) from None
-    except Exception as error:  # Ray raises no narrower kind when its processes are not there within half a minute
-        if "timed out during startup" not in str(error):
-            raise
-        raise UnitscopeError(
-            "Ray did not start within half a minute: this machine is too busy, or short of memory; run again when it "
-            "has less to do"
-        ) from error
+    for left in reversed(range(_START_TRIES)):
+        try:
+            ray.init(address=address or "local", **options)
+            break
+        except ConnectionError as error:
+            raise UnitscopeError(
+                f"no Ray cluster answers at {address!r}: {str(error).splitlines()[0]}; is it running (ray status), and "
+                "is RAY_AUTH_MODE=token set here with the cluster's token in ~/.ray/auth_token?"
+            ) from None
+        except Exception as error:  # Ray raises no narrower kind where its processes are late
+            if "timed out during startup" not in str(error):
+                raise
+            if not left:
+                raise UnitscopeError(
+                    f"Ray did not start in {_START_TRIES} tries of half a minute: this machine is too busy or short of "
+                    "memory; run again when it has less to do"
+                ) from error
     try:
         yield
     finally:

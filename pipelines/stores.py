@@ -79,7 +79,7 @@ class Store(Protocol):
         """Give a written file its place in one step; raises OSError."""
 
     def delete(self, paths: Sequence[str]) -> None:
-        """Delete files, all of them if not killed."""
+        """Delete files, all of them if not killed; those that are gone already are no error."""
 
     def locked(self) -> AbstractContextManager[None]:
         """Be the only writer until the block ends; raises BusyError at once if there is one."""
@@ -177,7 +177,7 @@ class FolderStore:
 
     def delete(self, paths: Sequence[str]) -> None:
         for path in paths:
-            (self.root / path).unlink()
+            (self.root / path).unlink(missing_ok=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

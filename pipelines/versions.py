@@ -111,7 +111,7 @@ def collect(atlas: Root, keep: int, dry_run: bool = False) -> Collected:
         )
         if not dry_run:
             remove_unfinished(atlas)
-            for paths in (manifests, receipts, parts):
+            for paths in (manifests, receipts, parts, derived):
                 store.delete(paths)
         return found
 
