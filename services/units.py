@@ -93,15 +93,42 @@ def histogram(atlas: Atlas, unit: UnitId, bins: int = tables.HISTOGRAM_BINS) -> 
     )
 
 
-def labels(atlas: Atlas, unit: UnitId, limit: int = 20) -> LabelPage:
-    """Labels among a unit's first ranks, with lift: their share there over their share of the corpus."""
+def labels(atlas: Atlas, unit: UnitId, limit: int = 20, quantile: tuple[float, float] | None = None) -> LabelPage:
+    """Labels among a unit's first ranks, or in a percentile band, with lift: their share there over their share of the
+    corpus."""
     statistics = atlas.unit(unit)
+    if quantile is not None:
+        return _band_labels(atlas, unit, limit, rank_range(quantile, statistics["image_count"]))
     return LabelPage(
         unit=str(unit),
         ranks=min(tables.TOP_LABEL_RANKS, statistics["image_count"]),
         stale_images=atlas.manifest.stale_count,
         rows=[LabelRow(**row) for row in statistics["top_labels"][:limit]],
     )
+
+
+def _band_labels(atlas: Atlas, unit: UnitId, limit: int, band: tuple[int, int]) -> LabelPage:
+    """The labels of all images at these ranks, near duplicates counted one by one."""
+    catalogue = atlas.catalogue
+    pieces = [images for _, images in atlas.ranked(unit).images(*band)] if band[0] <= band[1] else []
+    images = np.concatenate([np.empty(0, np.int64), *pieces])
+    if catalogue.present is not None:
+        images = images[catalogue.present[images]]
+    known = catalogue.labels()
+    codes = catalogue.label_codes[images]
+    counts = np.bincount(codes[codes >= 0], minlength=len(known)).tolist()
+    rows = [
+        LabelRow(
+            label=label["label"],
+            count=count,
+            share=count / len(images),
+            lift=count / len(images) / (label["image_count"] / catalogue.count),
+        )
+        for label, count in zip(known, counts, strict=True)
+        if count
+    ]
+    rows.sort(key=lambda row: (-row.count, -row.lift, row.label))
+    return LabelPage(unit=str(unit), ranks=len(images), rows=rows[:limit])
 
 
 def unit_page(

@@ -11,7 +11,7 @@ from schemas.web import Histogram, LabelPage, LabelRow, Order, PatchPage, PatchR
 from services import units
 from services.documentation import ROWS
 from services.parameters import Channel, Cursor, K, LayerName, Limit, Where, row_count
-from services.questions import patch_query
+from services.questions import patch_query, quantile_band
 from services.replies import Reading
 from services.routes import API
 
@@ -71,6 +71,13 @@ def read_histogram(
 
 
 @routes.get("/{channel}/labels", response_model=LabelPage, responses=ROWS)
-def list_labels(reply: Reading, layer: LayerName, channel: Channel, limit: Limit = None) -> Response:
+def list_labels(
+    reply: Reading,
+    layer: LayerName,
+    channel: Channel,
+    limit: Limit = None,
+    quantile: Annotated[str | None, Query(description="band `a..b` of percentiles instead of the first ranks")] = None,
+) -> Response:
     """The labels among a unit's first ranks, with lift: their share there over their share of the corpus."""
-    return reply.rows(LabelRow, lambda: units.labels(reply.asked.atlas, UnitId(layer, channel), limit or 20))
+    band = quantile_band(quantile) if quantile else None
+    return reply.rows(LabelRow, lambda: units.labels(reply.asked.atlas, UnitId(layer, channel), limit or 20, band))
