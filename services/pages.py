@@ -123,7 +123,8 @@ def unit_view(atlas: Atlas, unit: UnitId, asked: UnitAddress, computes: bool = F
     page = units.patches(atlas, unit, query)
     links, layer = links_of(atlas), layer_row(atlas, unit.layer)
     histogram = units.histogram(atlas, unit)
-    labels = selectivity.labels(atlas, unit, limit=_LABELS)
+    band = quantile_band(asked.quantile) if asked.quantile else None
+    labels = selectivity.labels(atlas, unit, _LABELS, quantile=band)
     own: dict[str, Value] = {
         "order": _unless(asked.order, "desc"),
         "quantile": asked.quantile,
@@ -152,12 +153,12 @@ def unit_view(atlas: Atlas, unit: UnitId, asked: UnitAddress, computes: bool = F
         bands=[Choice(text, here(quantile=band), band == asked.quantile) for band, text in _BANDS.items()],
         label=asked.label,
         without_label=here(label=None),
-        band=quantile_band(asked.quantile) if asked.quantile else (0.0, 1.0),
-        band_count=_band_count(statistics["image_count"], asked.quantile),
+        band=band or (0.0, 1.0),
+        band_count=_band_count(statistics["image_count"], band),
         kept={name: str(value) for name, value in {**own, **look}.items() if value is not None},
         label_links={row.label: here(label=row.label) for row in labels.rows},
         histogram=histogram,
-        chart=histogram_chart(histogram, quantile_band(asked.quantile) if asked.quantile else None),
+        chart=histogram_chart(histogram, band),
         labels=labels,
         before=links.unit(unit.layer, unit.channel - 1) if unit.channel > 0 else None,
         after=links.unit(unit.layer, unit.channel + 1) if unit.channel + 1 < spec.units else None,
@@ -196,9 +197,9 @@ def layer_row(atlas: Atlas, layer: str) -> LayerRow:
     return next(row for row in atlas.layers() if row.name == name)
 
 
-def _band_count(image_count: int, quantile: str | None) -> int:
+def _band_count(image_count: int, band: tuple[float, float] | None) -> int:
     """How many images lie in a percentile band, near duplicates counted one by one."""
-    first, last = units.rank_range(quantile_band(quantile) if quantile else None, image_count)
+    first, last = units.rank_range(band, image_count)
     return max(0, last - first + 1)
 
 

@@ -13,16 +13,31 @@ from schemas.web import LabelPage, LabelRow
 from services import intervals
 from services.atlas import Atlas
 from services.database import Row
+from services.units import rank_range
 
 
-def labels(atlas: Atlas, unit: UnitId, limit: int = 20, ranks: int | None = None) -> LabelPage:
+def labels(
+    atlas: Atlas,
+    unit: UnitId,
+    limit: int = 20,
+    ranks: int | None = None,
+    quantile: tuple[float, float] | None = None,
+) -> LabelPage:
     """Labels among a unit's first ranks, with lift: their share there over their share of the corpus.
 
-    Without `ranks` those that are stored; with it they are counted now, and no removed image counts.
+    Without `ranks` those that are stored; with it they are counted now, and no removed image counts. With `quantile`
+    they are counted over all images of that percentile band, near duplicates one by one.
     """
     statistics = atlas.unit(unit)
+    if ranks is not None and quantile is not None:
+        raise UsageError("labels are counted over first ranks or over a percentile band: give ranks or quantile")
+    if ranks is not None and ranks < 1:
+        raise UsageError(f"ranks is {ranks}; labels are counted over at least the first rank")
     if ranks is not None:
-        return _counted_labels(atlas, unit, limit, ranks)
+        return _counted_labels(atlas, unit, limit, _labelled_ranks(atlas, unit)[0][:ranks])
+    if quantile is not None:
+        first, last = rank_range(quantile, statistics["image_count"])
+        return _counted_labels(atlas, unit, limit, _label_codes(atlas, _ranked_images(atlas, unit, first, last)))
     total = min(tables.TOP_LABEL_RANKS, statistics["image_count"])
     return LabelPage(
         unit=str(unit),
@@ -97,13 +112,10 @@ def _selective_row(layer: str, row: Row, label: str, base: float) -> SelectiveRo
     )
 
 
-def _counted_labels(atlas: Atlas, unit: UnitId, limit: int, ranks: int) -> LabelPage:
-    if ranks < 1:
-        raise UsageError(f"ranks is {ranks}; labels are counted over at least the first rank")
-    codes, _ = _labelled_ranks(atlas, unit)
-    names, total = _label_names(atlas), min(ranks, len(codes))
+def _counted_labels(atlas: Atlas, unit: UnitId, limit: int, codes: NDArray[np.int64]) -> LabelPage:
+    names, total = _label_names(atlas), len(codes)
     shares = np.array([row["image_count"] for row in atlas.catalogue.labels()]) / atlas.catalogue.count
-    counts = np.bincount(codes[:total], minlength=len(names) + 1)[:-1]
+    counts = np.bincount(codes, minlength=len(names) + 1)[:-1]
     rows = [
         LabelRow(
             label=names[code],
@@ -127,16 +139,25 @@ def _lift_ends(count: int, total: int, base: float) -> dict[str, float]:
 def _labelled_ranks(atlas: Atlas, unit: UnitId) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Label numbers (the last one for none) and activations of a unit's images, in rank order."""
     count = atlas.unit(unit)["image_count"]
-    ranked = atlas.ranked(unit)
-    images = np.concatenate([np.empty(0, np.int64), *(images for _, images in ranked.images(0, count - 1))])
-    activations = ranked.activations() if count else np.empty(0, np.float32)
-    codes = atlas.catalogue.label_codes.take(images.astype(np.int64)).astype(np.int64)
-    codes[codes < 0] = len(_label_names(atlas))
+    images = _ranked_images(atlas, unit, 0, count - 1)
+    activations = atlas.ranked(unit).activations() if count else np.empty(0, np.float32)
     present = atlas.catalogue.present
-    if present is None:
-        return codes, activations
-    left = present.take(images.astype(np.int64))
-    return codes[left], activations[left]
+    return _label_codes(atlas, images), activations if present is None else activations[present.take(images)]
+
+
+def _ranked_images(atlas: Atlas, unit: UnitId, first: int, last: int) -> NDArray[np.int64]:
+    """The numbers of a unit's images from one rank to another, both included, in rank order."""
+    pieces = [images for _, images in atlas.ranked(unit).images(first, last)] if first <= last else []
+    return np.concatenate([np.empty(0, np.int64), *pieces]).astype(np.int64)
+
+
+def _label_codes(atlas: Atlas, images: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Label numbers (the last one for none) of those of some images that are not removed."""
+    present = atlas.catalogue.present
+    left = images if present is None else images[present.take(images)]
+    codes = atlas.catalogue.label_codes.take(left).astype(np.int64)
+    codes[codes < 0] = len(_label_names(atlas))
+    return codes
 
 
 def _ranks_from_below(descending: NDArray[np.float32]) -> NDArray[np.float64]:

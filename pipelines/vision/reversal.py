@@ -100,7 +100,7 @@ def notes(method: ProjectionMethod, passed: Mapping[str, int]) -> tuple[str, ...
         said.append("there is no ReLU before this layer, so nothing was rectified: this is the plain gradient")
     if not passed.get(MAX_POOLING) and method != "gradient":
         said.append("there is no max-pooling before this layer, so there are no switches: strides were transposed")
-        if method == "deconvnet":
+        if method == "deconvnet" and passed.get(RELU):
             # Springenberg et al. 2014, section 3.4
             said.append(
                 "without switches a deconvnet shows the unit's weights, not the picture: guided shows the picture"

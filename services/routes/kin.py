@@ -30,7 +30,7 @@ from services.bands import MOST_BANDS, bands
 from services.documentation import ROWS
 from services.facets import facets
 from services.parameters import MOST_ROWS, Channel, Cursor, K, LayerName, Limit, Where, row_count
-from services.questions import patch_query
+from services.questions import patch_query, quantile_band
 from services.replies import Reading
 from services.routes import API
 from services.similar import similar
@@ -48,12 +48,13 @@ def list_labels(
     ranks: Annotated[
         int | None, Query(ge=1, description="counted now over so many first ranks; else as stored")
     ] = None,
+    quantile: Annotated[str | None, Query(description="band `a..b` of percentiles instead of the first ranks")] = None,
     limit: Limit = None,
 ) -> Response:
     """The labels among a unit's first ranks, with lift, their share there over their share of the corpus, and its
     95 % interval."""
-    unit = UnitId(layer, channel)
-    return reply.rows(LabelRow, lambda: selectivity.labels(reply.asked.atlas, unit, limit or 20, ranks))
+    unit, band = UnitId(layer, channel), quantile_band(quantile) if quantile else None
+    return reply.rows(LabelRow, lambda: selectivity.labels(reply.asked.atlas, unit, limit or 20, ranks, band))
 
 
 @routes.get(f"{_UNIT}/selectivity", response_model=SelectivityPage, responses=ROWS)
