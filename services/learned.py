@@ -30,9 +30,14 @@ def learned(atlas: Atlas, unit: UnitId, computes: bool) -> Learned:
     links, rows = Links(atlas.name, atlas.version), visualisations(atlas, unit).rows
     return Learned(
         optimised=[row for row in rows if row.kind == "optimised"][:_SHOWN],
-        projections=[row for row in rows if row.kind == "projection"][:_SHOWN],
+        projections=sorted((row for row in rows if row.kind == "projection"), key=_place)[:_SHOWN],
         asks=f"{links.unit(*unit)}/optimised" if computes else None,
         optimise_command=shlex.join(["unitscope", "optimise", atlas.name, str(unit)]),
         project_command=shlex.join(["unitscope", "project", atlas.name, str(unit)]),
         rows_api=links.api("layers", unit.layer, "units", unit.channel, "visualisations"),
     )
+
+
+def _place(row: VisualRow) -> tuple[str, float]:
+    """By method, the highest activation first, as its patches stand above."""
+    return row.method, -(row.activation or 0.0)

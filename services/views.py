@@ -49,7 +49,10 @@ class Patch:
 
 @dataclass(frozen=True)
 class HomeView:
+    """`computes`: whether anyone may have things made here."""
+
     atlases: list[AtlasRow]
+    computes: bool
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,9 @@ _SKIPPED_ROWS = 100
 def show_home(reply: General) -> Response:
     """The atlases, or what to do when there are none."""
     shelf = reply.site.shelf
+    computes = reply.site.keys.allows_anyone("compute")
     return reply.page(
-        "home.html", lambda: _named(HomeView([shelf.newest(name).atlas.summary() for name in shelf.names]))
+        "home.html", lambda: _named(HomeView([shelf.newest(name).atlas.summary() for name in shelf.names], computes))
     )
 
 
