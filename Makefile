@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_FLAGS ?=
+LONG ?= tests
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 BENCH := OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks
 
@@ -14,8 +15,8 @@ demo: $(VENV)/ready          ## build an atlas of packaged photographs, look at 
 test: lint                   ## linters, types, import contracts, and all tests but the longest
 	$(TESTS) -m "not long"
 
-test-long: $(VENV)/ready     ## every family of models, ten of each fault of a cluster; CI runs it too
-	$(TESTS) -m long
+test-long: $(VENV)/ready     ## every family of models, ten of each fault of a cluster
+	$(TESTS) -m long $(LONG)
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
@@ -30,6 +31,9 @@ bench: $(VENV)/bench-ready    ## minutes: tables of ratios, and benchmarks/resul
 	$(BENCH).million 10000
 	$(BENCH).million 100000
 	$(BENCH).questions --images 10000,100000
+	$(BENCH).project
+	$(BIN)/unitscope demo --no-serve --dir build/bench/demo
+	$(BENCH).optimise --atlas build/bench/demo/atlas --units 1
 
 bench-large: $(VENV)/bench-ready  ## the million: about half an hour and 15 GB of disk
 	$(BENCH).patches --vectors 1000000
