@@ -94,7 +94,7 @@ def _show_table(rows: Sequence[Any], kind: type) -> None:
             cells["image_id"] = cells["image_id"][:12]
         table.add_row(*cells.values())
     terminal = sys.stdout.isatty()
-    Console(width=None if terminal else 400, highlight=False, soft_wrap=not terminal).print(table)
+    Console(width=None if terminal else 4_000, highlight=False, soft_wrap=not terminal).print(table)
 
 
 def _cell(value: Any) -> str:
