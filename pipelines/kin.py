@@ -21,7 +21,7 @@ from pipelines.storage import write_table
 from pipelines.stores import Root, absolute, store_of
 from pipelines.tombstones import removed_images
 from schemas import layout, tables
-from schemas.errors import NotFoundError, UsageError, listing
+from schemas.errors import UsageError
 from schemas.manifest import BLOCK_UNITS, LayerEntry, Manifest
 
 TILE_BYTES = 512 << 20
@@ -40,11 +40,7 @@ class Sealed:
 
     def layer(self, name: str) -> LayerEntry:
         """A recorded layer; raises NotFoundError that names those there are."""
-        entry = self.manifest.layer(name)
-        if entry is None:
-            known = listing((entry.spec.name for entry in self.manifest.layers), most=40)
-            raise NotFoundError(f"layer {name!r} is not in atlas {self.root}; it has {known}")
-        return entry
+        return self.manifest.recorded(name, f"atlas {self.root}")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from schemas.errors import AtlasError, FormatError
+from schemas.errors import AtlasError, FormatError, NotFoundError, listing
 from schemas.geometry import Box, Size
 from schemas.units import LayerSpec
 
@@ -206,6 +206,14 @@ class Manifest(Entry):
 
     def layer(self, name: str) -> LayerEntry | None:
         return next((entry for entry in self.layers if entry.spec.name == name), None)
+
+    def recorded(self, name: str, where: str = "this atlas") -> LayerEntry:
+        """A recorded layer; raises NotFoundError that names those there are."""
+        entry = self.layer(name)
+        if entry is None:
+            known = listing((entry.spec.name for entry in self.layers), most=40)
+            raise NotFoundError(f"layer {name!r} is not in {where}; it has {known}")
+        return entry
 
 
 def parse_manifest(text: str, atlas: str) -> Manifest:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipelines.originals import Originals
 from pipelines.stores import Root, Store, store_of
 from schemas import tables
-from schemas.errors import NotFoundError, listing
+from schemas.errors import NotFoundError
 from schemas.geometry import Location, Placement, Size
 from schemas.manifest import BLOCK_UNITS, LayerEntry
 from schemas.units import UnitId
@@ -85,11 +85,7 @@ class Atlas:
 
     def layer(self, name: str) -> LayerEntry:
         """A recorded layer; raises NotFoundError that names those there are."""
-        entry = self.manifest.layer(name)
-        if entry is None:
-            known = listing((entry.spec.name for entry in self.manifest.layers), most=40)
-            raise NotFoundError(f"layer {name!r} is not in this atlas; it has {known}")
-        return entry
+        return self.manifest.recorded(name)
 
     def layers(self) -> list[LayerRow]:
         """All recorded layers in the order of the forward."""
