@@ -1,9 +1,11 @@
 """An opened atlas, read-only: what it holds, by layer, unit and image."""
 
 import json
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,9 @@ from services.filters import Filter
 from services.parts import Parts
 from services.peaks import ScannedPeaks
 from services.ranks import RankedPart, RankedUnit, first_ranks
+
+_KEPT_BLOCKS = 4096
+"""Of units, whose places in their ranked part are kept."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +65,13 @@ class Atlas:
         self._units: dict[str, pa.Table] = {}
         self._statistics: dict[str, Statistics] = {}
         self._boxes: dict[str, LayerBoxes] = {}
+        self._ranked_part = lru_cache(_KEPT_BLOCKS)(self._find_ranked_part)
+        self.readers = ThreadPoolExecutor(os.cpu_count(), "reader")
+        """For questions that read many parts: decoding them leaves the interpreter to others."""
 
     def close(self) -> None:
         """End what runs beside the questions."""
+        self.readers.shutdown()
         self._database.close()
 
     def summary(self) -> AtlasRow:
@@ -133,9 +142,7 @@ class Atlas:
 
     def ranked(self, unit: UnitId) -> RankedUnit:
         """The unit's images in rank order, for one question."""
-        block = unit.channel // BLOCK_UNITS
-        counts = self.statistics(unit.layer).count[block * BLOCK_UNITS : (block + 1) * BLOCK_UNITS].tolist()
-        part = RankedPart(self._parts, self.layer(unit.layer).ranked[block], counts)
+        part = self._ranked_part(unit.layer, unit.channel // BLOCK_UNITS)
         return RankedUnit(self._database, part, self._positions[unit.layer], unit.channel)
 
     def first_ranks(self, layer: str, count: int) -> dict[str, NDArray[Any]]:
@@ -218,6 +225,10 @@ class Atlas:
             crop=Location(image["crop_row"], image["crop_col"]),
             input=self.manifest.preprocessing.input,
         )
+
+    def _find_ranked_part(self, layer: str, block: int) -> RankedPart:
+        counts = self.statistics(layer).count[block * BLOCK_UNITS : (block + 1) * BLOCK_UNITS].tolist()
+        return RankedPart(self._parts, self.layer(layer).ranked[block], counts)
 
     def _first_peak(self, unit: UnitId) -> tuple[int, Location] | None:
         present, ranked = self.catalogue.present, self.ranked(unit)

@@ -1,6 +1,7 @@
 """What an image excites: its units by percentile."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -97,12 +98,12 @@ def explain(
     non-finite activations are left out.
     """
     names = [entry.spec.name for entry in ([atlas.layer(layer)] if layer else atlas.manifest.layers)]
-    bounds = [_bounds(atlas, name, peaks.activations(name)) for name in names]
+    bounds = list(atlas.readers.map(lambda name: _bounds(atlas, name, peaks.activations(name)), names))
     enough = np.sort(np.concatenate([one.at_least for one in bounds]))[-limit:].min(initial=1)
     near = [candidate for one in bounds for candidate in one.candidates(enough)]
-    percentiles = {(row.layer, row.channel): _percentile(atlas, row) for row in near}
+    percentiles = dict(zip(near, atlas.readers.map(partial(_percentile, atlas), near), strict=True))
     order = {name: position for position, name in enumerate(names)}
-    near.sort(key=lambda row: (-percentiles[row.layer, row.channel], -row.deviation, order[row.layer], row.channel))
+    near.sort(key=lambda row: (-percentiles[row], -row.deviation, order[row.layer], row.channel))
     shown = near[:limit]
     locations: dict[tuple[str, int], Location] = {}
     for name in {row.layer for row in shown}:
@@ -112,8 +113,7 @@ def explain(
     return ExplainPage(
         stale_images=atlas.manifest.stale_count,
         rows=[
-            _explain_row(atlas, placement, row, locations[row.layer, row.channel], percentiles[row.layer, row.channel])
-            for row in shown
+            _explain_row(atlas, placement, row, locations[row.layer, row.channel], percentiles[row]) for row in shown
         ],
     )
 
