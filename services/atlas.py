@@ -1,9 +1,7 @@
 """An opened atlas, read-only: what it holds, by layer, unit and image."""
 
 import json
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -66,8 +64,7 @@ class Atlas:
         self._statistics: dict[str, Statistics] = {}
         self._boxes: dict[str, LayerBoxes] = {}
         self._ranked_part = lru_cache(_KEPT_BLOCKS)(self._find_ranked_part)
-        self.readers = ThreadPoolExecutor(os.cpu_count(), "reader")
-        """For questions that read many parts: decoding them leaves the interpreter to others."""
+        self.readers = self._parts.readers
 
     def close(self) -> None:
         """End what runs beside the questions."""
