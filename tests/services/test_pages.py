@@ -55,6 +55,8 @@ def all_pages(client: TestClient) -> list[str]:
         "/a/tiny/layers/_blocks.5?sort=-mean&status=live",
         f"{image_page(client)}?layer=_blocks.5&cell=3,4&unit=_blocks.5:3&box=10,10,50,50",
         f"{PAGE}?look=activation&quantile=0.5&quantile=0.9",
+        "/a/tiny/layers/_blocks.0?kind=optimised", "/a/tiny/layers/_blocks.0?kind=filter",
+        "/a/tiny/filters",
     ]  # fmt: skip
 
 
@@ -106,7 +108,7 @@ def test_every_link_and_picture_of_every_page_is_there(client: TestClient) -> No
         assert client.get(address).status_code == 200, address
 
 
-@pytest.mark.parametrize("number", range(12))
+@pytest.mark.parametrize("number", range(15))
 def test_pages_hold_no_script_or_style_and_describe_their_pictures(client: TestClient, number: int) -> None:
     answer = client.get(all_pages(client)[number])
     assert answer.status_code == 200
@@ -250,12 +252,14 @@ def test_a_dead_unit_shows_a_sentence_and_no_pictures(served: Any, client: TestC
     rows = kept.to_pylist()
     rows[4] |= {"status": "dead", "maximum": 0.0, "minimum": 0.0}
     atlas._units["_blocks.0"] = type(kept).from_pylist(rows, schema=kept.schema)
+    atlas._statistics.pop("_blocks.0", None)
     try:
         unit = client.get("/a/tiny/layers/_blocks.0/units/4").text
         layer = client.get("/a/tiny/layers/_blocks.0").text
         answer = client.get("/api/v1/atlases/tiny/layers/_blocks.0/units/4/patches").json()
     finally:
         atlas._units["_blocks.0"] = kept
+        del atlas._statistics["_blocks.0"]
     assert "never active" in unit
     assert "/patches/" not in "".join(Elements(unit).values("src"))
     assert "og:image" not in unit
