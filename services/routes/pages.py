@@ -14,6 +14,7 @@ from schemas.units import UnitId
 from schemas.web import Order, UnitStatus
 from services.documentation import describe, operations
 from services.envelope import FRAMED_POLICY
+from services.finding import find_view, place_named
 from services.layer_page import LayerAddress, layer_view
 from services.pages import UnitAddress, atlas_view, links_of, unit_view
 from services.parameters import BoxText, Channel, Cursor, Fields, ImageName, LayerName, band_in, box_in, box_of, cell_in
@@ -70,20 +71,12 @@ def show_skipped(reply: Reading, cursor: Cursor = None) -> Response:
 
 @routes.get("/a/{atlas}/find")
 def find(reply: Reading, q: Annotated[str, Query(max_length=500)] = "") -> Response:
-    """Leads from `layer:unit`, a layer, an image id or a path to its page."""
-    atlas, wanted = reply.asked.atlas, q.strip()
-    links = links_of(atlas)
-    layer, _, channel = wanted.rpartition(":")
-    if not wanted:
-        target = links.home
-    elif atlas.manifest.layer(wanted) is not None:
-        target = links.layer(wanted)
-    elif atlas.manifest.layer(layer) is not None and channel.isdecimal():
-        atlas.unit(UnitId(layer, int(channel)))
-        target = links.unit(layer, int(channel))
-    else:
-        target = links.image(atlas.find_image(wanted)["image_id"])
-    return RedirectResponse(target, 303, headers={"Cache-Control": "no-store"})
+    """Leads from `layer:unit`, a layer, an image id or a path to its page; shows what any other text may mean."""
+    atlas, text = reply.asked.atlas, q.strip()
+    target = place_named(atlas, text)
+    if target is not None:
+        return RedirectResponse(target, 303, headers={"Cache-Control": "no-store"})
+    return reply.page("find.html", lambda: _named(find_view(atlas, text)))
 
 
 @routes.get("/a/{atlas}/filters")
