@@ -3,12 +3,14 @@
 import hashlib
 import re
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 
 from PIL import Image
 from pydantic import ValidationError
 
+from pipelines.places import File
 from pipelines.storage import write_atomically, write_model
 from pipelines.stores import Root, Store, store_of
 from schemas import layout
@@ -82,6 +84,23 @@ def list_visuals(root: Root, unit: UnitId) -> list[Visual]:
     store = store_of(root)
     found = [_read(store, path) for path in _documents(store, layout.visuals(*unit))]
     return sorted((visual for visual in found if visual is not None), key=_order)
+
+
+def layer_documents(root: Root | Store, layer: str) -> list[File]:
+    """The documents of all stored pictures of a layer's units, in order of their paths."""
+    files = store_of(root).walk(layout.visuals_of(layer))
+    return sorted(file for file in files if file.path.endswith(".json"))
+
+
+def layer_visuals(root: Root | Store, layer: str, documents: Sequence[File]) -> list[Visual]:
+    """What the documents of a layer say, without those that are gone; raises AtlasError where one is damaged."""
+    try:
+        return [Visual.model_validate_json(data) for data in store_of(root).read_all([file.path for file in documents])]
+    except ValidationError as error:
+        reason = str(error).splitlines()[0]
+        raise AtlasError(
+            f"a document below {layout.visuals_of(layer)} is damaged: {reason}; unitscope verify names it"
+        ) from None
 
 
 def read_picture(root: Root, visual: Visual) -> bytes:

@@ -96,6 +96,11 @@ def visuals(layer: str, channel: int) -> str:
     return f"{VISUALS}/{layer}/{channel}"
 
 
+def visuals_of(layer: str) -> str:
+    """Folder of the pictures of all units of a layer."""
+    return f"{VISUALS}/{layer}"
+
+
 def visual_picture(layer: str, channel: int, name: str) -> str:
     return f"{visuals(layer, channel)}/{name}.png"
 

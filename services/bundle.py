@@ -13,9 +13,10 @@ from services.assets import make_templates, read_static
 from services.atlas import Atlas
 from services.crops import encoded
 from services.exports import Written, new_folder
+from services.layer_page import LayerAddress, layer_view
 from services.learned import Learned
 from services.links import Links, Value
-from services.pages import PATCH_PX, UnitAddress, atlas_view, layer_view, unit_view
+from services.pages import PATCH_PX, UnitAddress, atlas_view, unit_view
 from services.sheet import patch_picture
 from services.subjects import Asked
 from services.units import unit_row
@@ -41,6 +42,9 @@ class BundleLinks(Links):
     def find(self) -> str:
         return ""
 
+    def filters(self, layer: str | None = None) -> str:
+        return ""
+
     def api(self, *parts: Value, **query: Value) -> str:
         return ""
 
@@ -60,6 +64,7 @@ class Bundle:
 
     def __init__(self, atlas: Atlas, units: Sequence[UnitId], folder: Path) -> None:
         self._atlas, self._units, self._folder = atlas, set(units), folder
+        self._asked = Asked(atlas.store, version=atlas.version)
         self._static = read_static()
         self._templates = make_templates(self._static)
 
@@ -71,7 +76,7 @@ class Bundle:
 
     def write_index(self, layers: Sequence[str]) -> None:
         """Provenance, and the layers that are here."""
-        view = atlas_view(Asked(self._atlas.store, version=self._atlas.version), uploads=False)
+        view = atlas_view(self._asked, uploads=False)
         shown = [layer for layer in view.layers if layer.name in layers]
         links = self._links("")
         self._render("atlas.html", replace(view, links=links, layers=shown, striking=[]), links, "index.html")
@@ -108,6 +113,7 @@ class Bundle:
             unit_row(unit.layer, self._atlas.unit(unit)),
             on_layer.unit(*unit),
             picture=on_layer.picture(unit, first) if first else None,
+            without="" if first else "never active",
         )
 
     def _learned(self, learned: Learned, unit: UnitId) -> Learned:
@@ -129,10 +135,12 @@ class Bundle:
         """The units of a layer that are here."""
         links = self._links("../")
         view = replace(
-            layer_view(self._atlas, layer, "channel", None, None),
+            layer_view(self._asked, layer, LayerAddress()),
             links=links,
             tiles=tiles,
             preview=None,
+            kinds=[],
+            filters=None,
             sorts=[],
             statuses=[],
             following=None,

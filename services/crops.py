@@ -48,10 +48,15 @@ def cut(whole: Image.Image, box: Box, side_px: int | None = None, context: float
     size = Size(whole.height, whole.width)
     if not box.inside(size):
         raise UsageError(f"box {','.join(map(str, box))} is not within the picture of {size.height} × {size.width}")
-    rows, cols = round(box.size.height * context), round(box.size.width * context)
-    wide = Box(box.top - rows, box.left - cols, box.bottom + rows, box.right + cols).clipped(size)
+    wide = widened(box, size, context)
     patch = whole.crop((wide.left, wide.top, wide.right, wide.bottom))
     return patch if side_px is None else fitted(patch, side_px)
+
+
+def widened(box: Box, size: Size, context: float) -> Box:
+    """A box with `context` of its sides added on each, as far as the picture reaches."""
+    rows, cols = round(box.size.height * context), round(box.size.width * context)
+    return Box(box.top - rows, box.left - cols, box.bottom + rows, box.right + cols).clipped(size)
 
 
 def fitted(patch: Image.Image, side_px: int) -> Image.Image:

@@ -9,6 +9,11 @@ from schemas.geometry import Box
 Value = str | int | float | None
 
 
+def dated(version: str, state: str) -> str:
+    """An atlas's version, with the state of what is stored beside it where an answer shows that too."""
+    return f"{version}.{state}" if state else version
+
+
 @dataclass(frozen=True)
 class Links:
     """Addresses within one atlas; those of pictures carry its version, so that they may be kept for good."""
@@ -31,6 +36,10 @@ class Links:
     @property
     def find(self) -> str:
         return f"{self.home}/find"
+
+    def filters(self, layer: str | None = None) -> str:
+        """The weights of a layer as pictures, of the first one with weights unless another is named."""
+        return _address(self.home, ["filters"], {"layer": layer})
 
     def api(self, *parts: Value, **query: Value) -> str:
         """An answer of the API about this atlas."""
@@ -57,9 +66,10 @@ class Links:
         """The picture of the patch where a unit peaks."""
         return self.api("patches", f"{image_id}.jpg", unit=unit, size=size, **(look or {}), v=self.version)
 
-    def sprites(self, layer: str, sheet: int) -> str:
-        """The picture of 256 units' tiles."""
-        return self.api("layers", layer, "sprites", "patch.webp", sheet=sheet, v=self.version)
+    def sprites(self, layer: str, sheet: int, kind: str = "patch", state: str = "") -> str:
+        """The picture of 256 units' tiles of a kind, in the state of what is stored."""
+        version = dated(self.version, state)
+        return self.api("layers", layer, "sprites", f"{kind}.webp", sheet=sheet, v=version)
 
     def patch(self, image_id: str, box: Box, size: int) -> str:
         """The picture of a box of an image."""

@@ -21,12 +21,14 @@ from services.crops import read_image
 from services.database import Row
 from services.encoder import Encoded, Encoder, Turn
 from services.filters import EVERY_IMAGE, Filter
+from services.gallery import Gallery
 from services.images import ComputedPeaks, PicturePeaks, StoredPeaks, explain
 from services.search import PatchSearch, checked_box
 from services.striking import striking_units
 from services.units import patches
 
 if TYPE_CHECKING:
+    from pipelines.vision.filters import Filters
     from pipelines.vision.preprocessing import Pixels
 
 
@@ -65,6 +67,15 @@ class Asked:
     @cached_property
     def encoder(self) -> Encoder:
         return Encoder(self.atlas, self._turn, self.trust_code)
+
+    @cached_property
+    def gallery(self) -> Gallery:
+        return Gallery(self.atlas.store)
+
+    @cached_property
+    def first_filters(self) -> "Filters":
+        """The filters of the model's first layer with weights, which takes a forward to find."""
+        return self.encoder.filters("first")
 
     def find(self, reference: str) -> Subject:
         """An image of the corpus by id, beginning of the id or path; or else a picture file."""
