@@ -41,6 +41,10 @@ class BundleLinks(Links):
     def find(self) -> str:
         return ""
 
+    @property
+    def compare(self) -> str:
+        return ""
+
     def api(self, *parts: Value, **query: Value) -> str:
         return ""
 

@@ -2,6 +2,7 @@
 
 import shlex
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from schemas.geometry import Box
@@ -79,7 +80,7 @@ def atlas_view(asked: Asked, uploads: bool) -> AtlasView:
         links=links,
         manifest=atlas.manifest,
         layers=atlas.layers(),
-        striking=[_strip(atlas, unit, rows) for unit, rows in asked.striking],
+        striking=[unit_strip(atlas, unit, rows) for unit, rows in asked.striking],
         uploads=uploads,
         command=shlex.join(words),
     )
@@ -185,7 +186,8 @@ def _tile(links: Links, row: UnitRow) -> Tile:
     return Tile(row, href, links.sprites(row.layer, sprite.sheet), sprite)
 
 
-def _strip(atlas: Atlas, unit: UnitId, rows: list[PatchRow]) -> Strip:
+def unit_strip(atlas: Atlas, unit: UnitId, rows: Sequence[PatchRow]) -> Strip:
+    """Patches of a unit in a line, small."""
     links, spec = links_of(atlas), atlas.layer(unit.layer).spec
     patches = [_patch(links, unit, row, units.shown_box(spec, row), "patch", _TILE_PX) for row in rows]
     return Strip(unit, links.unit(*unit), patches)
