@@ -35,16 +35,17 @@ class Made:
     seconds: float = 0.0
 
 
-def check_writable(root: Root) -> None:
-    """Raises ReadOnlyError where this process cannot store pictures; leaves nothing behind."""
+def check_writable(root: Root, command: str) -> None:
+    """Raises ReadOnlyError, which names the command that would do, where this process cannot store pictures or
+    tables; leaves nothing behind."""
     store, path = store_of(root), f"{layout.VISUALS}/try-{uuid.uuid4().hex}"
     try:
         write_atomically(root, path, lambda file: file.touch(), rows=0)
         store.delete([path])
     except StorageError as error:
         raise ReadOnlyError(
-            f"this server cannot write into the atlas {store.name}; run the same on a machine that can, for example "
-            "with unitscope optimise, and the server shows its results"
+            f"this server cannot write into the atlas {store.name}; run the same on a machine that can, "
+            f"with {command}, and the server shows its results"
         ) from error
 
 

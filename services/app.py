@@ -23,7 +23,20 @@ from services.documentation import describe
 from services.envelope import Envelope
 from services.jobs import Jobs
 from services.problems import problem_of
-from services.routes import atlases, filters, images, job_pages, jobs, kin, pages, pictures, server, units, uploads
+from services.routes import (
+    atlases,
+    compare,
+    filters,
+    images,
+    job_pages,
+    jobs,
+    kin,
+    pages,
+    pictures,
+    server,
+    units,
+    uploads,
+)
 from services.settings import Settings
 from services.site import Site
 from services.sprites import Sheets
@@ -65,7 +78,7 @@ def create_app(settings: Settings) -> FastAPI:
     for group in (pictures, atlases, filters, units, images, uploads, jobs, kin):
         app.include_router(group.routes, responses=_ERRORS)
     app.include_router(server.routes, responses=_ERRORS)
-    for group in (pages, job_pages):
+    for group in (pages, job_pages, compare):
         app.include_router(group.routes, include_in_schema=False)
     app.add_middleware(
         Envelope, telemetry=site.telemetry, body_limit_bytes=settings.upload_bytes + _FORM_OVERHEAD_BYTES

@@ -45,6 +45,10 @@ class BundleLinks(Links):
     def filters(self, layer: str | None = None) -> str:
         return ""
 
+    @property
+    def compare(self) -> str:
+        return ""
+
     def api(self, *parts: Value, **query: Value) -> str:
         return ""
 

@@ -41,6 +41,11 @@ class Links:
         """The weights of a layer as pictures, of the first one with weights unless another is named."""
         return _address(self.home, ["filters"], {"layer": layer})
 
+    @property
+    def compare(self) -> str:
+        """Where another atlas is chosen to compare this one with."""
+        return _address("/compare", [], {"a": self.atlas})
+
     def api(self, *parts: Value, **query: Value) -> str:
         """An answer of the API about this atlas."""
         return _address("/api/v1/atlases", [self.atlas, *parts], query)
@@ -50,6 +55,10 @@ class Links:
 
     def unit(self, layer: str, channel: int, query: Mapping[str, Value] | None = None) -> str:
         return _address(self.home, ["layers", layer, "units", channel], query or {})
+
+    def comparison(self, identifier: str, **query: Value) -> str:
+        """The page of a stored comparison with another atlas."""
+        return _address(self.home, ["comparisons", identifier], query)
 
     def image(self, image_id: str, **query: Value) -> str:
         return _address(self.home, ["images", image_id[:16]], query)

@@ -89,17 +89,21 @@ class Notebook:
     def correlate(self, layer: str, among: str | None = None, workers: int | None = None) -> None:
         """Compute and store the co-activation of two layers' units, or of one layer's; once for each version."""
         from pipelines.kin import LayerPair, Sealed, find_kin
+        from pipelines.kin_runs import Crew
 
         sealed = Sealed(self._asked.atlas.root, self.manifest)
-        find_kin(sealed, sealed, [LayerPair(layer, among or layer)], workers, lambda _: None)
+        find_kin(sealed, sealed, [LayerPair(layer, among or layer)], Crew(lambda _: None, workers))
 
     def compare(
         self, other: str, layer: str | None = None, layer_b: str | None = None, workers: int | None = None
     ) -> pa.Table:
         """Unit by unit the best match in another atlas of the same pictures; computed once and stored in this one."""
         from pipelines.comparison import compare
+        from pipelines.kin import Sealed
+        from pipelines.kin_runs import Crew
 
-        found = compare(self._asked.atlas.root, other, lambda _: None, (layer, layer_b), workers)
+        own, crew = Sealed(self._asked.atlas.root, self.manifest), Crew(lambda _: None, workers)
+        found = compare(own, Sealed.present(other), crew, (layer, layer_b))
         return as_table(found.rows, MatchRow)
 
     def comparisons(self) -> pa.Table:
