@@ -23,7 +23,20 @@ from services.documentation import describe
 from services.envelope import Envelope
 from services.jobs import Jobs
 from services.problems import problem_of
-from services.routes import atlases, filters, images, job_pages, jobs, kin, pages, pictures, server, units, uploads
+from services.routes import (
+    atlases,
+    filters,
+    images,
+    job_pages,
+    jobs,
+    kin,
+    live,
+    pages,
+    pictures,
+    server,
+    units,
+    uploads,
+)
 from services.settings import Settings
 from services.site import Site
 from services.sprites import Sheets
@@ -65,6 +78,7 @@ def create_app(settings: Settings) -> FastAPI:
     for group in (pictures, atlases, filters, units, images, uploads, jobs, kin):
         app.include_router(group.routes, responses=_ERRORS)
     app.include_router(server.routes, responses=_ERRORS)
+    app.include_router(live.routes)
     for group in (pages, job_pages):
         app.include_router(group.routes, include_in_schema=False)
     app.add_middleware(
@@ -86,6 +100,7 @@ def _build_site(settings: Settings) -> Site:
         uploads=Uploads(settings),
         jobs=Jobs(settings),
         pictures=BoundedSemaphore(settings.pictures_at_once),
+        live=BoundedSemaphore(settings.live_at_once),
         sheets=Sheets(),
     )
 
