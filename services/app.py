@@ -31,6 +31,7 @@ from services.routes import (
     jobs,
     kin,
     live,
+    live_pages,
     pages,
     pictures,
     server,
@@ -79,7 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(group.routes, responses=_ERRORS)
     app.include_router(server.routes, responses=_ERRORS)
     app.include_router(live.routes)
-    for group in (pages, job_pages):
+    for group in (pages, job_pages, live_pages):
         app.include_router(group.routes, include_in_schema=False)
     app.add_middleware(
         Envelope, telemetry=site.telemetry, body_limit_bytes=settings.upload_bytes + _FORM_OVERHEAD_BYTES

@@ -41,6 +41,9 @@ class BundleLinks(Links):
     def find(self) -> str:
         return ""
 
+    def live(self, *parts: str, **query: Value) -> str:
+        return ""
+
     def api(self, *parts: Value, **query: Value) -> str:
         return ""
 

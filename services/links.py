@@ -32,6 +32,10 @@ class Links:
     def find(self) -> str:
         return f"{self.home}/find"
 
+    def live(self, *parts: str, **query: Value) -> str:
+        """The live page, or a part of it."""
+        return _address(self.home, ["live", *parts], query)
+
     def api(self, *parts: Value, **query: Value) -> str:
         """An answer of the API about this atlas."""
         return _address("/api/v1/atlases", [self.atlas, *parts], query)

@@ -29,7 +29,7 @@ MOST_CELLS = 2**19
 TOP = 8
 _NONE, _SWING = 128, 127
 _FAST = 1
-"""Compression of a projection's PNG: six times as fast as the usual, a tenth larger."""
+"""Least compression of a projection's PNG, which is shown for a moment and not kept."""
 
 Levels = NDArray[np.uint8]
 
@@ -94,9 +94,10 @@ def answer(asked: Asked, ask: LiveAsk, frame: Frame, stages: Stages) -> Answered
             place = _place(asked, frame, start, look)
             projection, parts["projection"] = _projected(asked, frame.picture, start, place, ask.method)
     with stages.of("maps"):
-        levels = levels_of(asked.atlas, unit.layer, look.maps)
         if ask.signals:
             levels = _signals(asked, frame.picture, projection, unit.layer)
+        else:
+            levels = levels_of(asked.atlas, unit.layer, look.maps)
         shown = shrunk(levels)
         parts |= {"maps": shown.tobytes(), "map": levels[unit.channel].tobytes()}
     with stages.of("explain"):
