@@ -106,12 +106,13 @@ export class Input {
     const { video } = this;
     await video.play().catch(() => null);
     const turn = (this.turn = {});
+    const soon = video.requestVideoFrameCallback?.bind(video) ?? requestAnimationFrame;
     const next = () => {
       if (this.turn !== turn) return;
-      video.requestVideoFrameCallback(next);
+      soon(next);
       if (!this.frozen) this.offer();
     };
-    video.requestVideoFrameCallback(next);
+    soon(next);
   }
 
   stop() {
