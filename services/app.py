@@ -31,6 +31,8 @@ from services.routes import (
     job_pages,
     jobs,
     kin,
+    live,
+    live_pages,
     pages,
     pictures,
     server,
@@ -78,7 +80,8 @@ def create_app(settings: Settings) -> FastAPI:
     for group in (pictures, atlases, filters, units, images, uploads, jobs, kin):
         app.include_router(group.routes, responses=_ERRORS)
     app.include_router(server.routes, responses=_ERRORS)
-    for group in (pages, job_pages, compare):
+    app.include_router(live.routes)
+    for group in (pages, job_pages, compare, live_pages):
         app.include_router(group.routes, include_in_schema=False)
     app.add_middleware(
         Envelope, telemetry=site.telemetry, body_limit_bytes=settings.upload_bytes + _FORM_OVERHEAD_BYTES
@@ -99,6 +102,7 @@ def _build_site(settings: Settings) -> Site:
         uploads=Uploads(settings),
         jobs=Jobs(settings),
         pictures=BoundedSemaphore(settings.pictures_at_once),
+        live=BoundedSemaphore(settings.live_at_once),
         sheets=Sheets(),
     )
 

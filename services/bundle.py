@@ -49,6 +49,9 @@ class BundleLinks(Links):
     def compare(self) -> str:
         return ""
 
+    def live(self, *parts: str, **query: Value) -> str:
+        return ""
+
     def api(self, *parts: Value, **query: Value) -> str:
         return ""
 

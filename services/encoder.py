@@ -4,14 +4,15 @@ import hashlib
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from schemas import tables
 from schemas.errors import UsageError
@@ -26,6 +27,7 @@ from services.search import Vector
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
 
     from pipelines.vision.deconvnet import Projections
     from pipelines.vision.filters import Filters
@@ -51,6 +53,14 @@ class Encoded:
         return self.prepared.placement
 
 
+class Look(NamedTuple):
+    """What one layer makes of a picture: unit × row × col on its grid, and the peak of every unit as of `cells`."""
+
+    layer: str
+    maps: NDArray[np.float32]
+    peaks: pa.Table
+
+
 class Encoder:
     """Runs the atlas's model on single pictures, one at a time, each within a `turn`."""
 
@@ -70,21 +80,19 @@ class Encoder:
 
     def cells(self, picture: Encoded) -> Cells:
         """By layer the peaks of every unit on the picture, in order of channels."""
-        from pipelines.vision.reduction import channels_first, peaks
+        return {name: _peaks(output, self._spec(name)) for name, output in self._forward(picture).items()}
 
-        cells = {}
-        for name, output in self._forward(picture).items():
-            found = peaks(channels_first(output, self._spec(name)), name)
-            places = [self._spec(name).location(index) for index in found.location[0].tolist()]
-            columns = [
-                pa.array(np.arange(len(places), dtype=np.int32)),
-                pa.array(found.activation[0].numpy()),
-                pa.array([place.row for place in places], pa.int16()),
-                pa.array([place.col for place in places], pa.int16()),
-            ]
-            names = ["unit", "activation", "row", "col"]
-            cells[name] = pa.table(columns, schema=pa.schema([tables.PEAKS.field(column) for column in names]))
-        return cells
+    def look(self, picture: Encoded, layer: str) -> Look:
+        """One layer on a picture; the forward ends there, and nothing is kept."""
+        from pipelines.vision.embedding import as_map
+        from pipelines.vision.preprocessing import normalise
+        from pipelines.vision.recording import output_of
+
+        spec = self._spec(layer)
+        with self._inference() as module:
+            images = normalise(picture.prepared.pixels[None], self.atlas.manifest.preprocessing)
+            output = output_of(module, layer, images).float()
+        return Look(layer, as_map(output, spec)[0].numpy(), _peaks(output, spec))
 
     def embed(self, picture: Encoded, box: Box | None) -> Vector:
         """The pooled unit-length vector of a box of input pixels (None: the whole view), rounded as stored ones are."""
@@ -126,6 +134,18 @@ class Encoder:
         images = normalise(pixels, self.atlas.manifest.preprocessing)
         with self._turn(), self._lock:
             return project(self._model.module, self._spec(unit.layer), unit.channel, images, locations, method)
+
+    def signals(
+        self, picture: Encoded, unit: UnitId, location: Location, method: ProjectionMethod, layer: str
+    ) -> NDArray[np.float32]:
+        """What of that projection's signal reaches a layer before the unit's, unit × row × col; raises UsageError."""
+        from pipelines.vision.deconvnet import signals
+        from pipelines.vision.preprocessing import normalise
+
+        images = normalise(picture.prepared.pixels[None], self.atlas.manifest.preprocessing)
+        start, at = (self._spec(unit.layer), unit.channel), self._spec(layer)
+        with self._turn(), self._lock:
+            return signals(self._model.module, start, images, location, method, at).numpy()
 
     def filters(self, layer: str) -> "Filters":
         """A layer's weights; `first` is the first layer with weights. Raises UsageError for one without filters."""
@@ -180,19 +200,38 @@ class Encoder:
 
     def _forward(self, picture: Encoded) -> "dict[str, Tensor]":
         """Every recorded layer's output, float32 on the CPU."""
-        import torch
-
         from pipelines.vision.preprocessing import normalise
         from pipelines.vision.recording import record
 
         names = [entry.spec.name for entry in self.atlas.manifest.layers]
-        half = self.atlas.manifest.precision == "bf16"
         with (
-            self._turn(),
-            self._lock,
-            torch.inference_mode(),
-            torch.autocast("cpu", torch.bfloat16, enabled=half),
-            record(self._model.module, names, lambda _, output: output.float().clone()) as recorded,
+            self._inference() as module,
+            record(module, names, lambda _, output: output.float().clone()) as recorded,
         ):
-            self._model.module(normalise(picture.prepared.pixels[None], self.atlas.manifest.preprocessing))
+            module(normalise(picture.prepared.pixels[None], self.atlas.manifest.preprocessing))
             return dict(recorded)
+
+    @contextmanager
+    def _inference(self) -> "Iterator[Module]":
+        """The model for a forward as at index time, alone and within a turn."""
+        import torch
+
+        half = self.atlas.manifest.precision == "bf16"
+        with self._turn(), self._lock, torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+            yield self._model.module
+
+
+def _peaks(output: "Tensor", spec: LayerSpec) -> pa.Table:
+    """The peaks of a layer's units on one picture, in order of channels."""
+    from pipelines.vision.reduction import channels_first, peaks
+
+    found = peaks(channels_first(output, spec), spec.name)
+    places = [spec.location(index) for index in found.location[0].tolist()]
+    columns = [
+        pa.array(np.arange(len(places), dtype=np.int32)),
+        pa.array(found.activation[0].numpy()),
+        pa.array([place.row for place in places], pa.int16()),
+        pa.array([place.col for place in places], pa.int16()),
+    ]
+    names = ["unit", "activation", "row", "col"]
+    return pa.table(columns, schema=pa.schema([tables.PEAKS.field(column) for column in names]))

@@ -46,6 +46,10 @@ class Links:
         """Where another atlas is chosen to compare this one with."""
         return _address("/compare", [], {"a": self.atlas})
 
+    def live(self, *parts: str, **query: Value) -> str:
+        """The live page, or a part of it."""
+        return _address(self.home, ["live", *parts], query)
+
     def api(self, *parts: Value, **query: Value) -> str:
         """An answer of the API about this atlas."""
         return _address("/api/v1/atlases", [self.atlas, *parts], query)

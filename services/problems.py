@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
 from schemas.errors import (
@@ -38,8 +38,18 @@ _UNEXPECTED = "the server failed; its log has the reason under this request id"
 _ABSOLUTE_PATH = re.compile(r"(?<![\w/.:-])(?:[A-Za-z]:)?(?:[\\/][^\s'\",;\\/]+)+[\\/]")
 
 
-def problem_of(request: Request, error: Exception) -> Response:
+def problem_of(request: HTTPConnection, error: Exception) -> Response:
     """The answer to a request that failed; what is the server's own fault is logged."""
+    problem, headers = described(request, error)
+    headers |= {"Cache-Control": "no-store"}
+    if _wants_page(request):
+        html = request.app.state.site.templates.get_template("problem.html").render(problem=problem)
+        return Response(html, problem.status, headers, "text/html; charset=utf-8")
+    return Response(json_bytes(problem), problem.status, headers, MEDIA_TYPE)
+
+
+def described(request: HTTPConnection, error: Exception) -> tuple[Problem, dict[str, str]]:
+    """What went wrong, and the headers that tell programs what would do; the server's own fault is logged."""
     status, title, detail, headers = _read(request, error)
     problem = Problem(
         title=title,
@@ -48,11 +58,7 @@ def problem_of(request: Request, error: Exception) -> Response:
         instance=request.scope.get("unitscope.path", request.scope["path"]),
         request_id=request.scope.get("unitscope.request_id", ""),
     )
-    headers |= {"Cache-Control": "no-store"}
-    if _wants_page(request):
-        html = request.app.state.site.templates.get_template("problem.html").render(problem=problem)
-        return Response(html, status, headers, "text/html; charset=utf-8")
-    return Response(json_bytes(problem), status, headers, MEDIA_TYPE)
+    return problem, headers
 
 
 def without_paths(text: str) -> str:
@@ -60,11 +66,11 @@ def without_paths(text: str) -> str:
     return _ABSOLUTE_PATH.sub("", text)
 
 
-def _read(request: Request, error: Exception) -> tuple[int, str, str, dict[str, str]]:
+def _read(request: HTTPConnection, error: Exception) -> tuple[int, str, str, dict[str, str]]:
     if isinstance(error, UnitscopeError):
         return _read_own(request, error)
     if isinstance(error, RequestValidationError):
-        return 400, "Bad request", _faults(error.errors()), {}
+        return 400, "Bad request", faults(error.errors()), {}
     if isinstance(error, HTTPException):
         title = HTTPStatus(error.status_code).phrase
         return error.status_code, title, _routing_detail(request, error), dict(error.headers or {})
@@ -72,7 +78,7 @@ def _read(request: Request, error: Exception) -> tuple[int, str, str, dict[str, 
     return 500, HTTPStatus(500).phrase, _UNEXPECTED, {}
 
 
-def _read_own(request: Request, error: UnitscopeError) -> tuple[int, str, str, dict[str, str]]:
+def _read_own(request: HTTPConnection, error: UnitscopeError) -> tuple[int, str, str, dict[str, str]]:
     headers = {}
     if isinstance(error, ScopeError):
         headers["WWW-Authenticate"] = 'Bearer realm="unitscope", error="insufficient_scope"'
@@ -88,16 +94,16 @@ def _read_own(request: Request, error: UnitscopeError) -> tuple[int, str, str, d
     return error.http_status, error.title, detail, headers
 
 
-def _routing_detail(request: Request, error: HTTPException) -> str:
+def _routing_detail(request: HTTPConnection, error: HTTPException) -> str:
     if error.status_code == 404:
         return "there is nothing at this address; /docs lists what there is"
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
-        return f"{request.method} is not possible here; possible is {allowed}"
+        return f"{request.scope['method']} is not possible here; possible is {allowed}"
     return without_paths(str(error.detail))
 
 
-def _faults(errors: Sequence[Any]) -> str:
+def faults(errors: Sequence[Any]) -> str:
     """What is wrong with which parameter, and what would be right."""
     return "; ".join(_fault(error) for error in errors)
 
@@ -110,7 +116,7 @@ def _fault(error: dict[str, Any]) -> str:
     return f"{place}: {message.removeprefix('value error, ').replace('input ', '', 1)}{shown}"
 
 
-def _wants_page(request: Request) -> bool:
+def _wants_page(request: HTTPConnection) -> bool:
     """Browsers on pages get a page; programs, and all of the API, problem details."""
     path = str(request.scope["path"])
     return not path.startswith("/api/") and "text/html" in request.headers.get("accept", "")

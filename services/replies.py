@@ -96,7 +96,8 @@ class Reply:
         html = self.site.templates.get_template(template)
         origin = str(self.request.base_url).rstrip("/")
         kind = f"html {self.site.pages_digest} {origin}"
-        return self._send(kind, "text/html; charset=utf-8", lambda: html.render({**make(), "origin": origin}).encode())
+        around = {"origin": origin, "computes": self.site.keys.allows_anyone("compute")}
+        return self._send(kind, "text/html; charset=utf-8", lambda: html.render({**around, **make()}).encode())
 
     def _send(
         self, kind: str, media_type: str, make: Callable[[], bytes], late: Mapping[str, str] | None = None

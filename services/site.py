@@ -34,6 +34,7 @@ class Site:
     uploads: Uploads
     jobs: Jobs
     pictures: BoundedSemaphore
+    live: BoundedSemaphore
     sheets: Sheets
     _shelf: Shelf | None = field(default=None)
 

@@ -38,6 +38,12 @@ class Telemetry:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self.live_seconds = Histogram(
+            "unitscope_live_frame_seconds",
+            "Time to answer one live frame, its wait for a turn included",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
         self.forwards = Gauge("unitscope_forwards_present_count", "Forwards that run or wait", registry=self.registry)
         self.uploads = Gauge("unitscope_uploads_bytes", "Memory held by uploads", registry=self.registry)
         self.atlases = Gauge("unitscope_atlases_count", "Atlases that are served", registry=self.registry)

@@ -34,7 +34,7 @@ def visual_row(atlas: Atlas, visual: Visual) -> VisualRow:
         count=key.count,
         activation=visual.activation,
         corpus_maximum=statistics["maximum"],
-        percentile=None if key.objective.startswith("-") else _percentile(atlas, key.unit, visual.activation),
+        percentile=None if key.objective.startswith("-") else percentile(atlas, key.unit, visual.activation),
         image_id=key.image_id,
         row=visual.location.row if visual.location else None,
         col=visual.location.col if visual.location else None,
@@ -52,8 +52,8 @@ def visual_picture(atlas: Atlas, unit: UnitId, name: str) -> tuple[Visual, bytes
     return visual, read_picture(atlas.root, visual)
 
 
-def _percentile(atlas: Atlas, unit: UnitId, activation: float | None) -> float | None:
-    """Share of the unit's ranked images whose peak is at most this activation."""
+def percentile(atlas: Atlas, unit: UnitId, activation: float | None) -> float | None:
+    """Share of the unit's ranked images whose peak is at most this activation; None where there are none."""
     count = atlas.unit(unit)["image_count"]
     if activation is None or not count:
         return None

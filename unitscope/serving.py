@@ -10,6 +10,9 @@ from schemas.errors import UsageError
 if TYPE_CHECKING:
     from services.settings import Settings
 
+_MESSAGES_WAITING = 2
+"""Of each WebSocket: what is asked and its picture, up to the limit of uploads."""
+
 
 def serve_atlases(settings: "Settings", host: str, port: int) -> None:
     """Serve until interrupted. Raises UsageError for an open address without keys and for a port in use."""
@@ -27,7 +30,16 @@ def serve_atlases(settings: "Settings", host: str, port: int) -> None:
     shown = f"[{host}]" if ":" in host else host
     sys.stderr.write(f"serving on http://{shown}:{listener.getsockname()[1]}/  (Ctrl-C stops)\n")
     sys.stderr.flush()
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False, proxy_headers=False))
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        server_header=False,
+        proxy_headers=False,
+        ws_max_size=settings.upload_bytes,
+        ws_max_queue=_MESSAGES_WAITING,
+        ws_per_message_deflate=False,  # deflating frames and maps would take longer than to send them
+    )
+    server = uvicorn.Server(config)
     server.run(sockets=[listener])
 
 

@@ -7,10 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipelines.vision.recording import record
+from pipelines.vision.embedding import as_map
+from pipelines.vision.recording import output_of, record
 from pipelines.vision.reduction import channels_first
 from pipelines.vision.reversal import Reversal, notes
-from schemas.errors import ModelError
+from schemas.errors import UsageError
 from schemas.geometry import Location
 from schemas.units import LayerSpec
 from schemas.visuals import ProjectionMethod
@@ -51,12 +52,8 @@ def project(
     """
     leaf = images.detach().clone().requires_grad_()
     reversal = Reversal(method)
-    output = _output(model, layer.name, leaf, reversal)
-    values = torch.stack(
-        [_at(channels_first(output, layer)[number], layer, channel, place) for number, place in enumerate(locations)]
-    )
-    start = torch.ones_like(values) if method == "gradient" else values.detach()
-    (signal,) = torch.autograd.grad(values, leaf, start)
+    values = _values(model, layer, channel, leaf, locations, reversal)
+    (signal,) = torch.autograd.grad(values, leaf, _start(values, method))
     pixels = signal * leaf.detach() if method == "gradient" else signal
     return Projections(
         pixels=pixels.float().cpu().contiguous(),
@@ -66,24 +63,50 @@ def project(
     )
 
 
-class _Reached(Exception):  # noqa: N818  (no error: it ends the forward)
-    """The layer's output, thrown out of the forward: what comes after it is not computed."""
+def signals(
+    model: nn.Module,
+    unit: tuple[LayerSpec, int],
+    image: Float[Tensor, "1 channel height width"],
+    location: Location,
+    method: ProjectionMethod,
+    at: LayerSpec,
+) -> Float[Tensor, "unit row col"]:
+    """What reaches the units of the layer `at`, on its grid, of the signal that starts at one activation of `unit`.
 
-    def __init__(self, output: Tensor) -> None:
-        self.output = output
+    The same signal as of `project`, on its way. Raises UsageError where none reaches `at`, as it comes later.
+    """
+    reached: list[Tensor] = []
 
-
-def _output(model: nn.Module, layer: str, leaf: Tensor, reversal: Reversal) -> Tensor:
     def keep(_name: str, output: Tensor) -> None:
-        raise _Reached(output)
+        if output.requires_grad:  # of a hook, as a module in place behind the layer would change what a tensor's is
+            output.register_hook(reached.append)  # type: ignore[no-untyped-call]
 
-    try:
-        # a copy, because a first module in place would change the leaf
-        with torch.enable_grad(), record(model, [layer], keep), reversal:
-            model(leaf.clone())
-    except _Reached as reached:
-        return reached.output
-    raise ModelError(f"layer {layer!r} was not called in a forward; choose another layer or call")
+    leaf = image.detach().clone().requires_grad_()
+    with record(model, [at.name], keep):
+        values = _values(model, *unit, leaf, [location], Reversal(method))
+    torch.autograd.grad(values, leaf, _start(values, method))
+    if not reached:
+        raise UsageError(f"no signal of {unit[0].name} reaches {at.name}: choose a layer before it")
+    return as_map(reached[0].float(), at)[0].cpu()
+
+
+def _values(
+    model: nn.Module,
+    layer: LayerSpec,
+    channel: int,
+    leaf: Tensor,
+    locations: Sequence[Location],
+    reversal: Reversal,
+) -> Float[Tensor, " image"]:
+    """One activation for each image, with the way back to the leaf."""
+    # a copy, because a first module in place would change the leaf
+    with torch.enable_grad(), reversal:
+        output = channels_first(output_of(model, layer.name, leaf.clone()), layer)
+    return torch.stack([_at(output[number], layer, channel, place) for number, place in enumerate(locations)])
+
+
+def _start(values: Float[Tensor, " image"], method: ProjectionMethod) -> Float[Tensor, " image"]:
+    return torch.ones_like(values) if method == "gradient" else values.detach()
 
 
 def _at(output: Float[Tensor, "..."], layer: LayerSpec, channel: int, place: Location) -> Float[Tensor, ""]:

@@ -67,3 +67,24 @@ def record(model: nn.Module, layers: Sequence[str], keep: Callable[[str, Tensor]
     finally:
         for handle in handles:
             handle.remove()
+
+
+class _Reached(Exception):  # noqa: N818  (no error: it ends the forward)
+    """The layer's output, thrown out of the forward: what comes after it is not computed."""
+
+    def __init__(self, output: Tensor) -> None:
+        self.output = output
+
+
+def output_of(model: nn.Module, layer: str, images: Tensor) -> Tensor:
+    """One layer's output; the forward ends there. Raises ModelError for a layer that is not called in it."""
+
+    def keep(_name: str, output: Tensor) -> None:
+        raise _Reached(output)
+
+    try:
+        with record(model, [layer], keep):
+            model(images)
+    except _Reached as reached:
+        return reached.output
+    raise ModelError(f"layer {layer!r} was not called in a forward; choose another layer or call")

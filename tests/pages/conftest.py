@@ -50,7 +50,9 @@ def opened(browser: Browser, origin: str) -> Iterator[Callable[..., Page]]:
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(15000)
-        page.on("request", lambda asked: asked.url.startswith(f"{origin}/") or faults.append(asked.url))
+        page.on(
+            "request", lambda asked: asked.url.startswith((f"{origin}/", f"blob:{origin}/")) or faults.append(asked.url)
+        )
         page.on("console", lambda message: message.type != "error" or faults.append(message.text))
         page.on("response", lambda answer: answer.status < 400 or faults.append(f"{answer.status} {answer.url}"))
         page.on("pageerror", lambda error: faults.append(str(error)))
