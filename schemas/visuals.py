@@ -143,6 +143,31 @@ class VisualPage(Answer):
 
 
 @dataclass
+class EigenRow:
+    """Mean (component 0) or a principal component of a unit's patches, as a picture."""
+
+    component: int
+    share: float | None
+    """Of the variance of the patches; None for the mean."""
+    scale: float | None
+    """Of the component of unit length, what is white; grey is zero, black the negative. None for the mean."""
+    url: str
+    """Of the picture, at a server of this atlas."""
+
+
+class EigenPage(Answer):
+    unit: str
+    height: int
+    width: int
+    """Of the patches, in pixels of the network's input."""
+    patches: int
+    """That lie within their pictures, with the peak in the middle."""
+    left_out: int
+    rows: list[EigenRow]
+    next: str | None = None
+
+
+@dataclass
 class FilterRow:
     """One unit's weights as a picture: grey is zero, white the scale, black its negative."""
 

@@ -32,18 +32,13 @@ _KINDS: dict[SpriteKind, str] = {
 _ABOUT: dict[SpriteKind, str] = {
     "patch": "Each tile is the patch of the corpus that excites the unit most; below it the unit and its highest peak.",
     "optimised": "Each tile is the stored input, made for the unit, that excites it most, cut to what the unit sees; "
-    "below it the unit and its highest peak in the corpus.",
+    "below it the unit and its highest peak in the corpus. Units without one stand last.",
     "projection": "Each tile is a patch of the unit projected to its pixels, the one of the highest activation: grey "
-    "is nothing, each in its own scale; below it the unit and its highest peak.",
+    "is nothing, each in its own scale; below it the unit and its highest peak. Units without one stand last.",
     "filter": "Each tile is the unit's weights: grey is zero, each in its own scale; below it the unit and its highest "
     "peak.",
 }
-_WITHOUT: dict[SpriteKind, str] = {
-    "patch": "no picture",
-    "optimised": "none made",
-    "projection": "none made",
-    "filter": "none",
-}
+_NONE_MADE = "none made"
 
 
 @dataclass(frozen=True)
@@ -122,7 +117,7 @@ def _no_tiles(asked: Asked, layer: str, kind: SpriteKind) -> NoTiles | None:
 
 
 def _tiles(asked: Asked, layer: str, kind: SpriteKind, rows: list[UnitRow]) -> list[Tile]:
-    """The tiles of some units; a dead unit's picture would show nothing that it responds to."""
+    """The tiles of some units, in their order but for those of which nothing was made: they stand last."""
     links, shown = links_of(asked.atlas), channels_with(asked, layer, kind)
     state = state_of(asked, layer, kind)
     sheets: dict[int, str] = {}
@@ -130,10 +125,10 @@ def _tiles(asked: Asked, layer: str, kind: SpriteKind, rows: list[UnitRow]) -> l
     for row in rows:
         href, sprite = links.unit(layer, row.channel), Sprite.of(row.channel)
         if row.channel not in shown:
-            without = _WITHOUT[kind] if row.image_count and row.status != "dead" else "never active"
+            without = _NONE_MADE if row.image_count and row.status != "dead" else "never active"
             tiles.append(Tile(row, href, without=without))
             continue
         if sprite.sheet not in sheets:
             sheets[sprite.sheet] = links.sprites(layer, sprite.sheet, kind, state)
         tiles.append(Tile(row, href, sheets[sprite.sheet], sprite))
-    return tiles
+    return sorted(tiles, key=lambda tile: tile.sprite is None and tile.without == _NONE_MADE)

@@ -23,6 +23,7 @@ from services.encoder import Encoded, Encoder, Turn
 from services.filters import EVERY_IMAGE, Filter
 from services.gallery import Gallery
 from services.images import ComputedPeaks, PicturePeaks, StoredPeaks, explain
+from services.latest import Latest
 from services.search import PatchSearch, checked_box
 from services.striking import striking_units
 from services.units import patches
@@ -30,6 +31,11 @@ from services.units import patches
 if TYPE_CHECKING:
     from pipelines.vision.filters import Filters
     from pipelines.vision.preprocessing import Pixels
+    from services.eigen import EigenPatches
+
+
+_EIGEN_KEPT = 4
+"""3 MB each for nine components of 112 pixels."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,11 @@ class Asked:
     @cached_property
     def encoder(self) -> Encoder:
         return Encoder(self.atlas, self._turn, self.trust_code)
+
+    @cached_property
+    def eigen(self) -> "Latest[EigenPatches]":
+        """Eigen-patches by unit and query: they take a second, and each of their pictures is a question."""
+        return Latest(_EIGEN_KEPT)
 
     @cached_property
     def gallery(self) -> Gallery:

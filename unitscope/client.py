@@ -128,15 +128,18 @@ class Client:
 
         What the server has stored already comes at once. Needs the scope compute.
         """
-        query = {"kind": "optimise", "atlas": self._summary["name"], "units": [unit], "recipe": recipe, **how}
-        job = json.loads(self._ask(f"{_API}/jobs", json.dumps(query).encode(), "application/json")[0])
-        while job["state"] in ("waiting", "running"):
-            time.sleep(_LOOK_EVERY_S)
-            job = self._json(f"jobs/{job['id']}")
-        if job["state"] != "done":
-            raise UnitscopeError(f"the server's job {job['id']} {job['state']}: {job['problem'] or 'by somebody'}")
+        made = self._job("optimise", units=[unit], recipe=recipe, **how)
         rows = self.visualisations(unit)
-        return rows.filter(pc.is_in(rows["url"], pa.array(job["results"])))
+        return rows.filter(pc.is_in(rows["url"], pa.array(made)))
+
+    def project(self, unit: str, method: str = "deconvnet", k: int = 9) -> pa.Table:
+        """The projections of a unit's first patches by a job of the server, once it has ended; made once, then kept.
+
+        Needs the scope compute.
+        """
+        made = self._job("project", units=[unit], method=method, k=k)
+        rows = self.visualisations(unit)
+        return rows.take(pc.index_in(pa.array(made), rows["url"]))
 
     def visualisations(self, unit: str) -> pa.Table:
         """The stored pictures of a unit, each with the activation it reaches beside the corpus."""
@@ -145,6 +148,17 @@ class Client:
     def visualisation(self, unit: str, name: str) -> bytes:
         """The PNG of a stored picture by its id."""
         return self._ask(f"{_API}/{self._atlas}/{_of(unit)}/visualisations/{quote(name)}.png")[0]
+
+    def picture(self, url: str) -> bytes:
+        """The picture of a row of visualisations, filters or eigen-patches."""
+        return self._ask(url)[0]
+
+    def eigen(self, unit: str, k: int = 64, count: int = 9, size: int | None = None) -> pa.Table:
+        """One row for the mean (component 0) and each principal component of a unit's patches, aligned at their peaks.
+
+        `size` is the side in input pixels.
+        """
+        return self._table(f"{self._atlas}/{_of(unit)}/eigen", k=k, components=count, size=size)
 
     def filters(self, layer: str = "first") -> pa.Table:
         """One row for each filter of a layer of the model; `first` is the first layer with weights."""
@@ -175,6 +189,18 @@ class Client:
         if not _ID.fullmatch(image):
             image = self._json(f"{self._atlas}/images", path=image)["rows"][0]["image_id"]
         return f"{self._atlas}/images/{image}"
+
+    def _job(self, kind: str, **query: Any) -> list[str]:
+        """Addresses of what a job of the server has stored, once it has ended; raises UnitscopeError if it failed."""
+        asked = {"kind": kind, "atlas": self._summary["name"], **query}
+        job = json.loads(self._ask(f"{_API}/jobs", json.dumps(asked).encode(), "application/json")[0])
+        while job["state"] in ("waiting", "running"):
+            time.sleep(_LOOK_EVERY_S)
+            job = self._json(f"jobs/{job['id']}")
+        if job["state"] != "done":
+            raise UnitscopeError(f"the server's job {job['id']} {job['state']}: {job['problem'] or 'by somebody'}")
+        results: list[str] = job["results"]
+        return results
 
     def _json(self, path: str, /, **query: Any) -> Any:
         return json.loads(self._ask(_address(path, query))[0])

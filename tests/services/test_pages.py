@@ -56,7 +56,7 @@ def all_pages(client: TestClient) -> list[str]:
         f"{image_page(client)}?layer=_blocks.5&cell=3,4&unit=_blocks.5:3&box=10,10,50,50",
         f"{PAGE}?look=activation&quantile=0.5&quantile=0.9",
         "/a/tiny/layers/_blocks.0?kind=optimised", "/a/tiny/layers/_blocks.0?kind=filter",
-        "/a/tiny/filters", "/a/tiny/find?q=blobs", "/a/tiny/find?q=nothing",
+        "/a/tiny/filters", "/a/tiny/find?q=blobs", "/a/tiny/find?q=nothing", f"{PAGE}/eigen",
     ]  # fmt: skip
 
 
@@ -108,7 +108,7 @@ def test_every_link_and_picture_of_every_page_is_there(client: TestClient) -> No
         assert client.get(address).status_code == 200, address
 
 
-@pytest.mark.parametrize("number", range(17))
+@pytest.mark.parametrize("number", range(18))
 def test_pages_hold_no_script_or_style_and_describe_their_pictures(client: TestClient, number: int) -> None:
     answer = client.get(all_pages(client)[number])
     assert answer.status_code == 200

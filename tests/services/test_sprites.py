@@ -132,6 +132,7 @@ def test_a_sheet_of_any_pictures_has_a_bounded_size_and_is_close_to_its_pixels()
 def test_a_layers_page_shows_each_kind_and_says_which_units_have_none(client: TestClient) -> None:
     page = client.get(f"{PAGE}?kind=optimised&sort=-maximum").text
     assert page.count('class="blank">none made') == 318
+    assert max(page.index(f'/units/{channel}"') for channel in (7, 300)) < page.index("none made")
     assert len(set(re.findall(r'<image href="([^"]+)"', page))) == 2
     assert "optimised&amp;sort=-mean" in page
     address = re.findall(r'<image href="([^"]+)"', page)[0].replace("&amp;", "&")

@@ -57,6 +57,7 @@ def notebook(tiny_atlas: Path) -> Notebook:
         lambda atlas: atlas.labels("_blocks.5:3"),
         lambda atlas: atlas.optimise("_blocks.0:3", steps=2, seed=9),
         lambda atlas: atlas.visualisations("_blocks.0:3"),
+        lambda atlas: atlas.project("_blocks.0:3", "guided", 2),
         lambda atlas: atlas.filters(),
         lambda atlas: atlas.labels("_blocks.5:3", ranks=7),
         lambda atlas: atlas.selectivity("_blocks.5:3"),
@@ -72,6 +73,12 @@ def notebook(tiny_atlas: Path) -> Notebook:
 def test_the_client_gives_the_tables_of_the_opened_atlas(question: Any, client: Client, notebook: Notebook) -> None:
     assert question(client).equals(question(notebook))
     assert question(client).num_rows > 0
+
+
+def test_eigen_patches_come_as_shares_and_pictures(client: Client, notebook: Notebook) -> None:
+    rows, found = client.eigen("_blocks.5:3", 30, 3, 20), notebook.eigen("_blocks.5:3", 30, 3, (20, 20))
+    assert rows["share"].to_pylist()[1:] == pytest.approx(found.shares.tolist())
+    assert client.picture(rows["url"][0].as_py()).startswith(b"\x89PNG")
 
 
 def test_long_tables_come_page_by_page(client: Client, notebook: Notebook, monkeypatch: pytest.MonkeyPatch) -> None:
