@@ -23,7 +23,20 @@ from services.documentation import describe
 from services.envelope import Envelope
 from services.jobs import Jobs
 from services.problems import problem_of
-from services.routes import atlases, filters, images, job_pages, jobs, kin, pages, pictures, server, units, uploads
+from services.routes import (
+    atlases,
+    filters,
+    images,
+    job_pages,
+    jobs,
+    kin,
+    pages,
+    pictures,
+    server,
+    units,
+    uploads,
+    visuals,
+)
 from services.settings import Settings
 from services.site import Site
 from services.sprites import Sheets
@@ -62,7 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     for kind in (UnitscopeError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _handle)
-    for group in (pictures, atlases, filters, units, images, uploads, jobs, kin):
+    for group in (pictures, atlases, filters, units, visuals, images, uploads, jobs, kin):
         app.include_router(group.routes, responses=_ERRORS)
     app.include_router(server.routes, responses=_ERRORS)
     for group in (pages, job_pages):
