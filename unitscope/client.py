@@ -153,16 +153,27 @@ class Client:
         """One row for each filter of a layer of the model; `first` is the first layer with weights."""
         return self._table(f"{self._atlas}/layers/{quote(layer, safe='@')}/filters")
 
-    def explain(self, image: str, layer: str | None = None, k: int = 20) -> pa.Table:
-        """The units that an image excites most unusually, by percentile."""
-        return self._table(f"{self._subject(image)}/units", layer=layer, k=k)
+    def explain(self, image: str, layer: str | None = None, k: int = 20, **passing: Any) -> pa.Table:
+        """The units that an image excites most unusually, by percentile.
+
+        `label` and `where`, a tuple of conditions, choose among which images, as in `top`.
+        """
+        return self._table(f"{self._subject(image)}/units", layer=layer, k=k, **passing)
 
     def neighbors(
-        self, image: str, box: tuple[int, int, int, int] | None = None, k: int = 9, exact: bool = False
+        self,
+        image: str,
+        box: tuple[int, int, int, int] | None = None,
+        k: int = 9,
+        exact: bool = False,
+        **passing: Any,
     ) -> pa.Table:
-        """The images with the patch most similar to a box (top, left, bottom, right) of an image."""
+        """The images with the patch most similar to a box (top, left, bottom, right) of an image.
+
+        `label` and `where`, a tuple of conditions, choose among the images as in `top`.
+        """
         text = None if box is None else ",".join(map(str, box))
-        return self._table(f"{self._subject(image)}/neighbors", box=text, k=k, exact=exact or None)
+        return self._table(f"{self._subject(image)}/neighbors", box=text, k=k, exact=exact or None, **passing)
 
     def __repr__(self) -> str:
         about = self._summary

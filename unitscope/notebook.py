@@ -112,9 +112,12 @@ class Notebook:
         found = comparisons.comparison(self._asked.atlas, identifier, layer, limit=None)
         return as_table(found.rows, MatchRow)
 
-    def explain(self, image: str, layer: str | None = None, k: int = 20) -> pa.Table:
-        """The units that an image excites most unusually, by percentile."""
-        return as_table(self._asked.explain(self._asked.find(image), layer, k).rows, ExplainRow)
+    def explain(self, image: str, layer: str | None = None, k: int = 20, **passing: Any) -> pa.Table:
+        """The units that an image excites most unusually, by percentile.
+
+        `label` and `where`, a tuple of conditions, choose among which images, as in `top`.
+        """
+        return as_table(self._asked.explain(self._asked.find(image), layer, k, Filter(**passing)).rows, ExplainRow)
 
     def neighbors(
         self,

@@ -69,6 +69,8 @@ def notebook(tiny_atlas: Path) -> Notebook:
         lambda atlas: atlas.facets("_blocks.5:3"),
         lambda atlas: atlas.similar("_blocks.5:3", by="exemplars", among="_blocks.15"),
         lambda atlas: atlas.explain("blobs/001.jpg", layer="_blocks.0", k=5),
+        lambda atlas: atlas.explain("blobs/001.jpg", k=5, label="stripes"),
+        lambda atlas: atlas.neighbors("blobs/001.jpg", k=3, label="stripes"),
         lambda atlas: atlas.neighbors("blobs/001.jpg", k=3, exact=True),
         lambda atlas: atlas.neighbors("stripes/000.jpg", box=(10, 10, 80, 90)),
     ],
