@@ -7,6 +7,8 @@ readers have open is never written to.
 import hashlib
 import re
 
+from schemas.units import Target
+
 MANIFEST = "manifest.json"
 VERSIONS = "versions"
 """Folder of the manifests of earlier versions."""
@@ -91,23 +93,24 @@ VISUALS = "visuals"
 """Folder of the pictures made of units: they are of the model, so no version names them, and `gc` leaves them."""
 
 
-def visuals(layer: str, channel: int) -> str:
-    """Folder of the pictures of one unit."""
-    return f"{VISUALS}/{layer}/{channel}"
+def visuals(target: Target) -> str:
+    """Folder of the pictures of one unit or direction."""
+    layer, name = target
+    return f"{VISUALS}/{layer}/{name}"
 
 
 def visuals_of(layer: str) -> str:
-    """Folder of the pictures of all units of a layer."""
+    """Folder of the pictures of all units and directions of a layer."""
     return f"{VISUALS}/{layer}"
 
 
-def visual_picture(layer: str, channel: int, name: str) -> str:
-    return f"{visuals(layer, channel)}/{name}.png"
+def visual_picture(target: Target, name: str) -> str:
+    return f"{visuals(target)}/{name}.png"
 
 
-def visual(layer: str, channel: int, name: str) -> str:
+def visual(target: Target, name: str) -> str:
     """What is known about a picture; its presence means the picture is complete."""
-    return f"{visuals(layer, channel)}/{name}.json"
+    return f"{visuals(target)}/{name}.json"
 
 
 def kin(version: str, layer: str, other_version: str, other_layer: str) -> str:

@@ -219,14 +219,17 @@ class Manifest(Entry):
 def parse_manifest(text: str, atlas: str) -> Manifest:
     """Read a manifest; raises FormatError for another format version and AtlasError for a damaged one."""
     try:
-        found = json.loads(text).get("format_version")
+        content = json.loads(text)
+        found, writer = content.get("format_version"), content.get("unitscope_version")
     except (ValueError, AttributeError):
         raise AtlasError(f"manifest of atlas {atlas} is damaged: not a JSON object; {_MEND}") from None
     if found != FORMAT_VERSION:
-        raise FormatError(
-            f"atlas {atlas} has format version {found}, this unitscope reads {FORMAT_VERSION}; "
-            "use the unitscope that wrote it, or index again into a new directory"
-        )
+        own = f"the unitscope that wrote it ({writer or 'it does not say which'})"
+        if isinstance(found, int) and found > FORMAT_VERSION:
+            advice = f"it is newer: use {own} or a later one"
+        else:
+            advice = f"no migration leads from there: use {own}, or index again into a new directory"
+        raise FormatError(f"atlas {atlas} has format version {found}, this unitscope reads {FORMAT_VERSION}; {advice}")
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as error:

@@ -105,6 +105,10 @@ class NeighborQuery(Answer):
     uploads: list[str] = Field(default=[], max_length=100)
     k: int = Field(9, ge=1, le=1000)
     exact: bool = False
+    label: str | None = None
+    """Only images of this label."""
+    where: tuple[str, ...] = ()
+    """Only images of this metadata: conditions `column=value`, or with numbers `>=`, `<=`, `>`, `<`."""
 
 
 class NeighborBatch(Answer):
@@ -127,6 +131,8 @@ class ExplainRow:
 class ExplainPage(Answer):
     stale_images: int = 0
     """Removed images, shown nowhere, that these figures still count until the atlas is compacted."""
+    among: int | None = None
+    """Images that pass the filter: percentiles are shares of them. None without a filter."""
     rows: list[ExplainRow]
 
 

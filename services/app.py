@@ -38,6 +38,7 @@ from services.routes import (
     server,
     units,
     uploads,
+    visuals,
 )
 from services.settings import Settings
 from services.site import Site
@@ -77,7 +78,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     for kind in (UnitscopeError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _handle)
-    for group in (pictures, atlases, filters, units, images, uploads, jobs, kin):
+    for group in (pictures, atlases, filters, units, visuals, images, uploads, jobs, kin):
         app.include_router(group.routes, responses=_ERRORS)
     app.include_router(server.routes, responses=_ERRORS)
     app.include_router(live.routes)

@@ -162,6 +162,10 @@ class Atlas:
         """The peaks of all units of a layer on one image of the corpus, in order of channels."""
         return self._peaks.activations(self.layer(layer), image)
 
+    def scanned_activations(self, layer: str, channels: Sequence[int], shard: str) -> NDArray[np.float32]:
+        """The peaks of some units of a layer on every image of a shard, unit × row of the shard."""
+        return self._peaks.of_units(self.layer(layer), channels, shard)
+
     def boxes(self, layer: str) -> LayerBoxes:
         """The boxes of all locations of a layer."""
         if layer not in self._boxes:

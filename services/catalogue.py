@@ -129,6 +129,13 @@ class Catalogue:
         labelled = [] if passing.label is None else [self.labelled(passing.label)]
         return all_hold([*present, *labelled, *map(self._where, passing.where)])
 
+    def shards(self, chosen: NDArray[np.bool_]) -> dict[str, NDArray[np.int64]]:
+        """The rows of the chosen images in the shards that scanned them."""
+        found = self._images.select(["shard", "shard_row"]).filter(pa.array(chosen))
+        names, rows = found["shard"].dictionary_encode(), found["shard_row"].to_numpy().astype(np.int64)
+        codes = names.indices.to_numpy()
+        return {name: rows[codes == code] for code, name in enumerate(names.dictionary.to_pylist())}
+
     @cached_property
     def metadata_names(self) -> list[str]:
         """The metadata columns that conditions may name."""

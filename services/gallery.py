@@ -68,7 +68,7 @@ def _shown(visuals: list[Visual], kind: VisualKind) -> Shown:
     chosen: dict[int, Visual] = {}
     for visual in visuals:
         key = visual.key
-        if key.kind != kind or visual.activation is None or key.objective.startswith("-"):
+        if key.channel is None or key.kind != kind or visual.activation is None or key.objective.startswith("-"):
             continue
         known = chosen.get(key.channel)
         if known is None or _rank(visual) > _rank(known):

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from schemas.jobs import CompareJob, OptimiseJob, ProjectJob, SimilarJob
-from schemas.units import UnitId
+from services.chosen import chosen_units
 from services.comparing import check_compare, check_similar, compute_compare, compute_similar
-from services.optimising import chosen_units, optimise, optimise_plan
+from services.optimising import optimise, optimise_plan
 from services.projections import project_units
 from services.subjects import Asked
 
@@ -32,12 +32,10 @@ class Kind:
 
 def _check_optimise(asked: Asked, query: OptimiseJob) -> None:
     optimise_plan(asked, query)
-    chosen_units(asked.atlas, query)
 
 
 def _check_project(asked: Asked, query: ProjectJob) -> None:
-    for unit in query.units:
-        asked.atlas.unit(UnitId.parse(unit))
+    chosen_units(asked.atlas, query.units, query.top)
 
 
 def _check_similar(asked: Asked, query: SimilarJob) -> None:

@@ -104,13 +104,15 @@ class Asked:
         """How the picture becomes the network's input."""
         return self.atlas.placement(subject.image) if subject.image else self._picture(subject).placement
 
-    def explain(self, subject: Subject, layer: str | None = None, limit: int = 20) -> ExplainPage:
-        """The units that the picture excites most unusually, by percentile."""
+    def explain(
+        self, subject: Subject, layer: str | None = None, limit: int = 20, passing: Filter = EVERY_IMAGE
+    ) -> ExplainPage:
+        """The units that the picture excites most unusually, by percentile among the images that pass."""
         if subject.image is not None:
             peaks: PicturePeaks = StoredPeaks(self.atlas, subject.image)
         else:
             peaks = ComputedPeaks(self.encoder.cells(self._picture(subject)))
-        return explain(self.atlas, peaks, self.placement(subject), layer, limit)
+        return explain(self.atlas, peaks, self.placement(subject), layer, limit, passing)
 
     def neighbors(
         self,

@@ -40,7 +40,8 @@ def main() -> NoReturn:
         code = _failure_code(error)
     if code == 130:
         resume = shlex.join(["unitscope", *sys.argv[1:]])
-        whole = {"index": "finished shards", "demo": "finished shards", "optimise": "stored pictures"}
+        shards, stored = "finished shards", "stored pictures"
+        whole = {"index": shards, "demo": shards, "optimise": stored, "project": stored}
         what = whole.get(next(iter(sys.argv[1:]), ""))
         kept = f"; {what} are kept. Resume with: {resume}" if what else ""
         tell(f"interrupted{kept}")

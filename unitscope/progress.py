@@ -18,6 +18,7 @@ _STAGES = {
     "rank": "ranking",
     "embed": "indexing patches",
     "optimise": "optimising",
+    "project": "projecting",
     "correlate": "comparing units",
 }
 

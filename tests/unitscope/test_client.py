@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import uvicorn
 
@@ -56,6 +57,9 @@ def notebook(tiny_atlas: Path) -> Notebook:
         lambda atlas: atlas.top("_blocks.5:3", 2, per_image=3),
         lambda atlas: atlas.labels("_blocks.5:3"),
         lambda atlas: atlas.optimise("_blocks.0:3", steps=2, seed=9),
+        lambda atlas: atlas.optimise("282", steps=1, objective="class"),
+        lambda atlas: atlas.optimise("_blocks.0", steps=1, objective="direction", direction=np.linspace(-1, 1, 16)),
+        lambda atlas: atlas.project("_blocks.0:3", "guided", 2),
         lambda atlas: atlas.visualisations("_blocks.0:3"),
         lambda atlas: atlas.project("_blocks.0:3", "guided", 2),
         lambda atlas: atlas.filters(),
@@ -66,6 +70,8 @@ def notebook(tiny_atlas: Path) -> Notebook:
         lambda atlas: atlas.facets("_blocks.5:3"),
         lambda atlas: atlas.similar("_blocks.5:3", by="exemplars", among="_blocks.15"),
         lambda atlas: atlas.explain("blobs/001.jpg", layer="_blocks.0", k=5),
+        lambda atlas: atlas.explain("blobs/001.jpg", k=5, label="stripes"),
+        lambda atlas: atlas.neighbors("blobs/001.jpg", k=3, label="stripes"),
         lambda atlas: atlas.neighbors("blobs/001.jpg", k=3, exact=True),
         lambda atlas: atlas.neighbors("stripes/000.jpg", box=(10, 10, 80, 90)),
     ],
