@@ -34,6 +34,7 @@ from services.routes import (
     pages,
     pictures,
     server,
+    unit_parts,
     units,
     uploads,
 )
@@ -78,7 +79,7 @@ def create_app(settings: Settings) -> FastAPI:
     for group in (pictures, atlases, filters, units, images, uploads, jobs, kin):
         app.include_router(group.routes, responses=_ERRORS)
     app.include_router(server.routes, responses=_ERRORS)
-    for group in (pages, job_pages, compare):
+    for group in (pages, job_pages, compare, unit_parts):
         app.include_router(group.routes, include_in_schema=False)
     app.add_middleware(
         Envelope, telemetry=site.telemetry, body_limit_bytes=settings.upload_bytes + _FORM_OVERHEAD_BYTES

@@ -115,6 +115,21 @@ class Client:
         """
         return self._table(f"{self._atlas}/{_of(unit)}/similar", by=by, among=among, k=k)
 
+    def correlate(self, layer: str, among: str | None = None) -> None:
+        """Have the co-activation of two layers' units, or of one layer's, computed and stored; once for each version.
+
+        Returns when the server's job has ended. Needs the scope compute.
+        """
+        self._job("similar", unit=f"{layer}:0", among=among)
+
+    def compare(self, other: str, layer: str | None = None, layer_b: str | None = None) -> pa.Table:
+        """Unit by unit the best match in another atlas that the server serves; computed once and stored in this one.
+
+        Returns when the server's job has ended. Needs the scope compute.
+        """
+        (address,) = self._job("compare", other=other, layer=layer, layer_b=layer_b)
+        return self.comparison(address.rpartition("/")[2])
+
     def comparisons(self) -> pa.Table:
         """The stored comparisons with other atlases."""
         return self._table(f"{self._atlas}/comparisons")
@@ -128,15 +143,9 @@ class Client:
 
         What the server has stored already comes at once. Needs the scope compute.
         """
-        query = {"kind": "optimise", "atlas": self._summary["name"], "units": [unit], "recipe": recipe, **how}
-        job = json.loads(self._ask(f"{_API}/jobs", json.dumps(query).encode(), "application/json")[0])
-        while job["state"] in ("waiting", "running"):
-            time.sleep(_LOOK_EVERY_S)
-            job = self._json(f"jobs/{job['id']}")
-        if job["state"] != "done":
-            raise UnitscopeError(f"the server's job {job['id']} {job['state']}: {job['problem'] or 'by somebody'}")
+        made = self._job("optimise", units=[unit], recipe=recipe, **how)
         rows = self.visualisations(unit)
-        return rows.filter(pc.is_in(rows["url"], pa.array(job["results"])))
+        return rows.filter(pc.is_in(rows["url"], pa.array(made)))
 
     def visualisations(self, unit: str) -> pa.Table:
         """The stored pictures of a unit, each with the activation it reaches beside the corpus."""
@@ -175,6 +184,18 @@ class Client:
         if not _ID.fullmatch(image):
             image = self._json(f"{self._atlas}/images", path=image)["rows"][0]["image_id"]
         return f"{self._atlas}/images/{image}"
+
+    def _job(self, kind: str, **query: Any) -> list[str]:
+        """Addresses of what a job of the server has stored, once it has ended; raises UnitscopeError if it failed."""
+        asked = {"kind": kind, "atlas": self._summary["name"], **query}
+        job = json.loads(self._ask(f"{_API}/jobs", json.dumps(asked).encode(), "application/json")[0])
+        while job["state"] in ("waiting", "running"):
+            time.sleep(_LOOK_EVERY_S)
+            job = self._json(f"jobs/{job['id']}")
+        if job["state"] != "done":
+            raise UnitscopeError(f"the server's job {job['id']} {job['state']}: {job['problem'] or 'by somebody'}")
+        results: list[str] = job["results"]
+        return results
 
     def _json(self, path: str, /, **query: Any) -> Any:
         return json.loads(self._ask(_address(path, query))[0])
