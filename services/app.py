@@ -36,6 +36,7 @@ from services.routes import (
     pages,
     pictures,
     server,
+    unit_parts,
     units,
     uploads,
     visuals,
@@ -82,7 +83,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(group.routes, responses=_ERRORS)
     app.include_router(server.routes, responses=_ERRORS)
     app.include_router(live.routes)
-    for group in (pages, job_pages, compare, live_pages):
+    for group in (pages, job_pages, compare, live_pages, unit_parts):
         app.include_router(group.routes, include_in_schema=False)
     app.add_middleware(
         Envelope, telemetry=site.telemetry, body_limit_bytes=settings.upload_bytes + _FORM_OVERHEAD_BYTES

@@ -77,7 +77,7 @@ class Atlas:
         return AtlasRow(
             name=self.name,
             version=manifest.version,
-            model=manifest.model.spec,
+            model=self.model_name,
             images=manifest.corpus.image_count,
             skipped=manifest.corpus.skipped_count,
             labels=manifest.corpus.label_count,
@@ -86,6 +86,14 @@ class Atlas:
             created=manifest.created,
             stale_images=manifest.stale_count,
         )
+
+    @property
+    def model_name(self) -> str:
+        """The model's spec; of a file of code only its last name, for no answer tells where things lie."""
+        spec = self.manifest.model.spec
+        if not spec.startswith("file:"):
+            return spec
+        return "file:" + spec.removeprefix("file:").replace("\\", "/").rpartition("/")[2]
 
     # layers and units
 

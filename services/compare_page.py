@@ -48,8 +48,8 @@ class Stored:
 class ChoiceView:
     """The atlases to choose from and, for two that are chosen, what there is to do.
 
-    `refusal`: why they cannot be compared. `job`: one that compares them now. `asks`: whether the reader may have them
-    compared here.
+    `is_pair`: it is known which layers. `refusal`: why they cannot be compared. `job`: one that compares them now.
+    `asks`: whether the reader may have them compared here.
     """
 
     atlases: list[AtlasRow]
@@ -111,23 +111,25 @@ def choice_view(shelf: Shelf, jobs: Jobs, a: str | None, query: CompareQuery | N
     Raises NotFoundError for an atlas that is not served, or a layer that is not there.
     """
     names = shelf.names
-    first = a or (names[0] if names else "")
-    others = [name for name in names if name != first]
-    other = query.other if query else (others[0] if others else first)
-    is_pair = query is not None and not (first == other and query.layer is None)
+    first = a or next(iter(names), "")
+    other = query.other if query else next((name for name in names if name != first), first)
+    layers_a, layers_b = (_layers(shelf, first), _layers(shelf, other)) if query else ([], [])
+    layer, layer_b = (query.layer, query.layer_b) if query else (None, None)
+    all_of_one_name = first != other and not set(layers_a).isdisjoint(layers_b)
+    is_pair = query is not None and (layer is not None or all_of_one_name)
     return ChoiceView(
         atlases=[shelf.newest(name).atlas.summary() for name in names],
         a=first,
         b=other,
-        layer=query.layer if query else None,
-        layer_b=query.layer_b if query else None,
-        layers_a=_layers(shelf, first) if query else [],
-        layers_b=_layers(shelf, other) if query else [],
+        layer=layer,
+        layer_b=layer_b,
+        layers_a=layers_a,
+        layers_b=layers_b,
         is_pair=is_pair,
         refusal=_refusal(shelf.newest(first), query, shelf.newest(other)) if is_pair and query else None,
         job=_running(jobs, first, query) if asks and query else None,
         asks=asks,
-        command=_command(first, other, query.layer if query else None, query.layer_b if query else None),
+        command=_command(first, other, layer, layer_b),
         stored=[one for name in names for one in _stored(shelf.newest(name))],
     )
 

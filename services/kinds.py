@@ -52,7 +52,7 @@ def _units(query: OptimiseJob | ProjectJob) -> str:
 
 def _sides(query: CompareJob) -> str:
     layers = " with ".join(dict.fromkeys(filter(None, (query.layer, query.layer_b))))
-    return f"{query.atlas} with {query.other}{f', {layers}' if layers else ''}"
+    return f"{query.atlas} with {query.other}{f' ({layers})' if layers else ''}"
 
 
 KINDS: Mapping[str, Kind] = {

@@ -60,6 +60,10 @@ class Links:
     def unit(self, layer: str, channel: int, query: Mapping[str, Value] | None = None) -> str:
         return _address(self.home, ["layers", layer, "units", channel], query or {})
 
+    def part(self, layer: str, channel: int, name: str) -> str:
+        """A part of a unit's page, by itself."""
+        return f"{self.unit(layer, channel)}/{name}"
+
     def comparison(self, identifier: str, **query: Value) -> str:
         """The page of a stored comparison with another atlas."""
         return _address(self.home, ["comparisons", identifier], query)

@@ -63,7 +63,7 @@ def atlas_view(asked: Asked, uploads: bool) -> AtlasView:
     atlas = asked.atlas
     links, config = links_of(atlas), atlas.manifest.config
     words = ["unitscope", "index", _last_name(config["corpus"]), "--atlas", atlas.name]
-    words += ["--model", atlas.manifest.model.spec, "--batch-size", str(atlas.manifest.batch_size)]
+    words += ["--model", atlas.model_name, "--batch-size", str(atlas.manifest.batch_size)]
     words += [word for glob in config["layers"] for word in ("--layers", glob)]
     return AtlasView(
         atlas=atlas.summary(),

@@ -51,6 +51,11 @@ def similar(
     return SimilarPage(unit=str(unit), by=by, layer=other, note=note, rows=rows)
 
 
+def is_computed(atlas: Atlas, layer: str, other: str) -> bool:
+    """Whether the co-activation of two layers' units, or of one's, is stored for this version."""
+    return atlas.store.stamp(layout.kin(atlas.version, layer, atlas.version, other)) is not None
+
+
 def _by_coactivation(asked: Asked, unit: UnitId, other: str) -> tuple[Likenesses, str]:
     atlas = asked.atlas
     path = layout.kin(atlas.version, unit.layer, atlas.version, other)

@@ -116,6 +116,21 @@ class Client:
         """
         return self._table(f"{self._atlas}/{_of(unit)}/similar", by=by, among=among, k=k)
 
+    def correlate(self, layer: str, among: str | None = None) -> None:
+        """Have the co-activation of two layers' units, or of one layer's, computed and stored; once for each version.
+
+        Returns when the server's job has ended. Needs the scope compute.
+        """
+        self._job("similar", unit=f"{layer}:0", among=among)
+
+    def compare(self, other: str, layer: str | None = None, layer_b: str | None = None) -> pa.Table:
+        """Unit by unit the best match in another atlas that the server serves; computed once and stored in this one.
+
+        Returns when the server's job has ended. Needs the scope compute.
+        """
+        (address,) = self._job("compare", other=other, layer=layer, layer_b=layer_b)
+        return self.comparison(address.rpartition("/")[2])
+
     def comparisons(self) -> pa.Table:
         """The stored comparisons with other atlases."""
         return self._table(f"{self._atlas}/comparisons")
@@ -132,14 +147,11 @@ class Client:
         What the server has stored already comes at once. Needs the scope compute.
         """
         vector = None if direction is None else list(map(float, direction))
-        query = {"kind": "optimise", "atlas": self._summary["name"], "units": [unit], "recipe": recipe}
-        return self._made({**query, "direction": vector, **how})
+        return self._made("optimise", units=[unit], recipe=recipe, direction=vector, **how)
 
     def project(self, unit: str, method: str = "deconvnet", k: int = 9) -> pa.Table:
         """The projections of a unit's first patches, made by a job of the server unless they are stored already."""
-        return self._made(
-            {"kind": "project", "atlas": self._summary["name"], "units": [unit], "method": method, "k": k}
-        )
+        return self._made("project", units=[unit], method=method, k=k)
 
     def visualisations(self, unit: str) -> pa.Table:
         """The stored pictures of a unit or direction, each with the activation it reaches beside the corpus."""
@@ -201,18 +213,19 @@ class Client:
             image = self._json(f"{self._atlas}/images", path=image)["rows"][0]["image_id"]
         return f"{self._atlas}/images/{image}"
 
-    def _made(self, query: dict[str, Any]) -> pa.Table:
+    def _made(self, kind: str, units: list[str], **query: Any) -> pa.Table:
         """The rows of the pictures that a job made, in its order, once it has ended."""
-        made = self._job(query)
+        made = self._job(kind, units=units, **query)
         if not made:
-            raise NotFoundError(f"nothing was made: none of {listing(query['units'])} has patches")
+            raise NotFoundError(f"nothing was made: none of {listing(units)} has patches")
         lists = dict.fromkeys(address.removeprefix(f"{_API}/").rpartition("/")[0] for address in made)
         rows = pa.concat_tables(map(self._table, lists))
         return rows.take(pc.index_in(pa.array(made, pa.string()), rows["url"].combine_chunks()))
 
-    def _job(self, query: dict[str, Any]) -> list[str]:
+    def _job(self, kind: str, **query: Any) -> list[str]:
         """Addresses of what a job of the server has stored, once it has ended; raises UnitscopeError if it failed."""
-        job = json.loads(self._ask(f"{_API}/jobs", json.dumps(query).encode(), "application/json")[0])
+        asked = {"kind": kind, "atlas": self._summary["name"], **query}
+        job = json.loads(self._ask(f"{_API}/jobs", json.dumps(asked).encode(), "application/json")[0])
         while job["state"] in ("waiting", "running"):
             time.sleep(_LOOK_EVERY_S)
             job = self._json(f"jobs/{job['id']}")

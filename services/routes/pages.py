@@ -13,7 +13,6 @@ from schemas.geometry import Location
 from schemas.units import UnitId
 from schemas.web import Order, UnitStatus
 from services.documentation import describe, operations
-from services.eigen_page import EigenView, eigen_view
 from services.envelope import FRAMED_POLICY
 from services.finding import find_view, place_named
 from services.layer_page import LayerAddress, layer_view
@@ -123,17 +122,6 @@ def show_unit(
         return reply.page("embed.html", lambda: _named(view()))
     growing = replace(reply, private=True)  # what is made of a unit is shown without a new version of the atlas
     return growing.page("unit.html", lambda: _named(view()))
-
-
-@routes.get("/a/{atlas}/layers/{layer}/units/{channel}/eigen")
-def show_eigen_patches(reply: Reading, layer: LayerName, channel: Channel) -> Response:
-    """A part of a unit's page, which reads pictures: mean and principal components of its patches."""
-
-    def view() -> EigenView:
-        with reply.site.pictures:
-            return eigen_view(reply.asked, UnitId(layer, channel))
-
-    return reply.page("eigen.html", lambda: _named(view()))
 
 
 def picture_address(

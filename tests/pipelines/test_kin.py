@@ -1,6 +1,12 @@
 """Co-activation and comparisons beside their plain formulas, and on channels whose kin is known."""
 
+import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +33,7 @@ from schemas.versions import read_version
 from services.atlas import Atlas
 from tests import kin
 from tests.kin import PLAIN, TWIN, ZEROED
+from tests.nodes import Loopback, Nodes
 
 CONV = LayerPair("conv", "conv")
 
@@ -223,3 +230,43 @@ def test_tiles_fit_their_memory_and_cover_every_block(folder: Path, images: int)
     length = max(len(tile.blocks) for tile in tiles)
     assert length == 1 or 4 * 16 * length * images <= kin_job.TILE_BYTES
     assert [block for tile in tiles for block in tile.blocks] == list(range(80))
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[Nodes]:
+    """A running cluster with one worker."""
+    started = Nodes(tmp_path, Loopback())
+    started.add()
+    yield started
+    started.stop()
+
+
+def tables_in(atlas: Path) -> dict[str, int]:
+    """When the table of each pair of layers was written."""
+    return {path.name: path.stat().st_mtime_ns for path in (atlas / "kin").glob("*.parquet")}
+
+
+@pytest.mark.long
+def test_a_killed_run_on_a_cluster_keeps_the_pairs_of_layers_it_had_finished(
+    nodes: Nodes, tiny_atlas: Path, tmp_path: Path
+) -> None:
+    derived = shutil.ignore_patterns("kin", "comparisons", "visuals")
+    one, two, undisturbed = (
+        Path(shutil.copytree(tiny_atlas, tmp_path / name, ignore=derived)) for name in ("one", "two", "undisturbed")
+    )
+    words = ["compare", str(one), str(two), "--address", nodes.address, "--json", "--progress", "none"]
+    command = [sys.executable, "-m", "unitscope", *words]
+    run = subprocess.Popen(command, env=nodes.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not tables_in(one):
+        assert run.poll() is None, run.communicate()[1]
+        time.sleep(0.001)
+    run.send_signal(signal.SIGSTOP)  # the run itself writes the tables: no more come
+    before = tables_in(one)
+    run.send_signal(signal.SIGKILL)
+    run.communicate()
+    assert 1 <= len(before) < 3
+    again = subprocess.run(command, env=nodes.environment, capture_output=True, check=True)
+    after = tables_in(one)
+    assert len(after) == 3
+    assert {name: after[name] for name in before} == before
+    assert json.loads(again.stdout)["rows"] == compare(undisturbed, two).model_dump(mode="json")["rows"]

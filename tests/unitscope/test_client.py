@@ -1,5 +1,6 @@
 """The client of a running server: the tables and the errors of an atlas opened here."""
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -131,6 +132,26 @@ def test_a_server_with_keys_wants_one(tiny_atlas: Path, key_file: Path) -> None:
         assert unitscope.Client(address, "reader-key", "tiny").layers().num_rows == 3
         with pytest.raises(NotFoundError, match="there are tiny"):
             unitscope.Client(address, "reader-key", "other")
+
+
+def test_the_server_compares_units_and_the_tables_are_those_of_the_opened_atlas(
+    kin_folder: Path, tmp_path: Path
+) -> None:
+    for name in ("planted", "permuted", "alien"):
+        shutil.copytree(kin_folder / name, tmp_path / name)
+    opened = unitscope.open_atlas(str(tmp_path / "planted"))
+    for address in running(Settings(atlases=tuple(tmp_path / name for name in ("planted", "permuted", "alien")))):
+        client = unitscope.Client(address, atlas="planted")
+        with pytest.raises(NotFoundError, match="not computed"):
+            client.similar("conv:3")
+        client.correlate("conv")
+        assert client.similar("conv:3").equals(opened.similar("conv:3"))
+        assert client.compare("permuted", "conv", "head").equals(
+            opened.compare(str(tmp_path / "permuted"), "conv", "head")
+        )
+        assert client.comparisons().equals(opened.comparisons())
+        with pytest.raises(UsageError, match="no image in common"):
+            client.compare("alien")
 
 
 def test_no_server_is_said_so() -> None:
