@@ -235,3 +235,21 @@ def test_nothing_of_a_frame_is_kept(served: Any, tiny_atlas: Path) -> None:
     assert site.uploads.total_bytes() == 0
     assert not site.shelf.newest("tiny").encoder._kept
     assert "unitscope_live_frame_seconds_count 3" in client.get("/metrics").text
+
+
+def test_pages_lead_those_who_may_compute_to_live(client: TestClient, served: Any, key_file: Path) -> None:
+    reading = served(key_file=key_file, anonymous_read=True)
+    image = image_of(client, "blobs/003.jpg")["image_id"]
+    for page in ("", "/layers/_blocks.5", "/layers/_blocks.5/units/3", f"/images/{image}"):
+        assert "/a/tiny/live" in client.get(f"/a/tiny{page}").text, page
+        assert "/a/tiny/live" not in reading.get(f"/a/tiny{page}").text, page
+    assert reading.get("/a/tiny/live").status_code == 401
+
+
+@pytest.mark.parametrize(("query", "unit"), [("unit=_blocks.0:7", "_blocks.0:7"), ("layer=_blocks.15", "_blocks.15:0")])
+def test_the_page_begins_with_what_its_address_asks_for(client: TestClient, query: str, unit: str) -> None:
+    assert f'data-unit="{unit}"' in client.get(f"/a/tiny/live?{query}").text
+    assert 'data-unit="_blocks.' in client.get("/a/tiny/live").text
+    image = image_of(client, "blobs/003.jpg")["image_id"]
+    assert f'data-image="{image}" data-name="blobs/003.jpg"' in client.get(f"/a/tiny/live?image={image[:12]}").text
+    assert client.get("/a/tiny/live?unit=_blocks.5:80").status_code == 404
