@@ -19,7 +19,6 @@ from services.links import Links, Value
 from services.pages import PATCH_PX, UnitAddress, atlas_view, unit_view
 from services.sheet import patch_picture
 from services.subjects import Asked
-from services.units import unit_row
 from services.views import Patch, Tile
 from services.visualisations import visual_picture
 
@@ -116,8 +115,11 @@ class Bundle:
         self._render("unit.html", view, links, "units", unit.layer, f"{unit.channel}.html")
         on_layer = self._links("../")
         first = view.page.rows[0] if view.page.rows else None
+        statistics = self._atlas.unit(unit)
         return Tile(
-            unit_row(unit.layer, self._atlas.unit(unit)),
+            unit.channel,
+            statistics["status"],
+            statistics["maximum"],
             on_layer.unit(*unit),
             picture=on_layer.picture(unit, first) if first else None,
             without="" if first else "never active",

@@ -29,6 +29,10 @@ class EigenQuery:
     size_px: int | None = None
 
 
+_ON_PAGE = EigenQuery(components=8)
+"""With the mean a line of nine, as of patches."""
+
+
 @dataclass(frozen=True)
 class EigenView:
     """`page` is None where there are none, which `note` says."""
@@ -82,7 +86,7 @@ def eigen_view(asked: Asked, unit: UnitId) -> EigenView:
     atlas = asked.atlas
     links, page, note = links_of(atlas), None, None
     try:
-        page = eigen_page(asked, unit, EigenQuery())
+        page = eigen_page(asked, unit, _ON_PAGE)
     except UnitscopeError as error:
         if error.http_status >= 500 or unit.channel not in range(atlas.layer(unit.layer).spec.units):
             raise

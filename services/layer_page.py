@@ -4,7 +4,6 @@ import shlex
 from collections import Counter
 from dataclasses import dataclass
 
-from schemas.web import UnitRow
 from services import units
 from services.links import Value
 from services.pages import layer_row, links_of
@@ -54,11 +53,11 @@ class LayerAddress:
 def layer_view(asked: Asked, layer: str, address: LayerAddress) -> LayerView:
     """A layer as tiles, one per unit."""
     atlas, kind, sort, status = asked.atlas, address.kind, address.sort, address.status
-    page = units.unit_page(atlas, layer, sort, TILES, address.cursor, status)
+    channels, following = units.channel_page(atlas, layer, sort, TILES, address.cursor, status)
     links = links_of(atlas)
     counts = Counter(atlas.units(layer)["status"].to_pylist())
     missing = _no_tiles(asked, layer, kind)
-    tiles = _tiles(asked, layer, kind, page.rows) if missing is None else []
+    tiles = _tiles(asked, layer, kind, channels) if missing is None else []
 
     def here(**changed: Value) -> str:
         own: dict[str, Value] = {"kind": None if kind == "patch" else kind, "sort": sort, "status": status}
@@ -89,7 +88,7 @@ def layer_view(asked: Asked, layer: str, address: LayerAddress) -> LayerView:
                 if counts[name]
             ),
         ],
-        following=page.next and here(cursor=page.next),
+        following=following and here(cursor=following),
         rows_api=links.api("layers", layer, "units"),
     )
 
@@ -116,19 +115,21 @@ def _no_tiles(asked: Asked, layer: str, kind: SpriteKind) -> NoTiles | None:
     return NoTiles(f"{what} This command makes them:", shlex.join(["unitscope", *words]))
 
 
-def _tiles(asked: Asked, layer: str, kind: SpriteKind, rows: list[UnitRow]) -> list[Tile]:
+def _tiles(asked: Asked, layer: str, kind: SpriteKind, channels: list[int]) -> list[Tile]:
     """The tiles of some units, in their order but for those of which nothing was made: they stand last."""
     links, shown = links_of(asked.atlas), channels_with(asked, layer, kind)
-    state = state_of(asked, layer, kind)
+    state, table = state_of(asked, layer, kind), asked.atlas.units(layer).take(channels)
+    statuses, maxima = table["status"].to_pylist(), table["maximum"].to_pylist()
     sheets: dict[int, str] = {}
-    tiles = []
-    for row in rows:
-        href, sprite = links.unit(layer, row.channel), Sprite.of(row.channel)
-        if row.channel not in shown:
-            without = _NONE_MADE if row.image_count and row.status != "dead" else "never active"
-            tiles.append(Tile(row, href, without=without))
+    tiles, ranked = [], asked.atlas.statistics(layer).ranked
+    for channel, status, maximum, href in zip(channels, statuses, maxima, links.units(layer, channels), strict=True):
+        if channel not in shown:
+            tiles.append(
+                Tile(channel, status, maximum, href, without=_NONE_MADE if ranked[channel] else "never active")
+            )
             continue
+        sprite = Sprite.of(channel)
         if sprite.sheet not in sheets:
             sheets[sprite.sheet] = links.sprites(layer, sprite.sheet, kind, state)
-        tiles.append(Tile(row, href, sheets[sprite.sheet], sprite))
-    return sorted(tiles, key=lambda tile: tile.sprite is None and tile.without == _NONE_MADE)
+        tiles.append(Tile(channel, status, maximum, href, sheets[sprite.sheet], sprite))
+    return sorted(tiles, key=lambda tile: tile.without == _NONE_MADE)

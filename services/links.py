@@ -1,6 +1,6 @@
 """Addresses of pages, answers and pictures, as the pages of one atlas link them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
@@ -67,6 +67,11 @@ class Links:
     def comparison(self, identifier: str, **query: Value) -> str:
         """The page of a stored comparison with another atlas."""
         return _address(self.home, ["comparisons", identifier], query)
+
+    def units(self, layer: str, channels: Sequence[int]) -> list[str]:
+        """The pages of many units of one layer."""
+        start = _address(self.home, ["layers", layer, "units"], {})
+        return [f"{start}/{channel}" for channel in channels]
 
     def image(self, image_id: str, **query: Value) -> str:
         return _address(self.home, ["images", image_id[:16]], query)

@@ -20,7 +20,7 @@ SHEET_TILES = COLUMNS * COLUMNS
 SHEET_PX = COLUMNS * TILE_PX
 MOST_BYTES = 288 * 1024
 """Of a sheet as WebP: eight of them, with the page of 2,048 tiles, stay below 3 MiB."""
-_QUALITIES = (90, 85, 75, 60, 40, 20, 0)
+_QUALITIES = (90, 85, 75, 60, 40, 20, 10, 0)
 _KEPT_BYTES = 64_000_000
 _GONE = (128, 128, 128, 255)
 

@@ -100,6 +100,16 @@ def unit_page(
     status: str | None = None,
 ) -> UnitPage:
     """One row per unit of a layer; `sort` is a column, descending with a leading minus; ties by channel."""
+    part, following = channel_page(atlas, layer, sort, limit, cursor, status)
+    page = atlas.units(layer).drop_columns(["histogram", "nonfinite_images"]).take(pa.array(part, pa.int64()))
+    rows = [unit_row(layer, row) for row in page.to_pylist()]
+    return UnitPage(layer=layer, stale_images=atlas.manifest.stale_count, rows=rows, next=following)
+
+
+def channel_page(
+    atlas: Atlas, layer: str, sort: str, limit: int, cursor: str | None, status: str | None
+) -> tuple[list[int], str | None]:
+    """The channels alone of such a page, and the cursor to the next."""
     column, descending = sort.removeprefix("-"), sort.startswith("-")
     if column not in SORTS:
         raise UsageError(f"units cannot be sorted by {column!r}; there are {listing(SORTS)}, also with a leading -")
@@ -114,12 +124,8 @@ def unit_page(
     order = known + [channel for channel in chosen if values[channel] is None]
     question = f"{atlas.version} {layer} {sort} {status}"
     start = cursors.decode(cursor, question) or 0
-    page = table.drop_columns(["histogram", "nonfinite_images"]).take(
-        pa.array(order[start : start + limit], pa.int64())
-    )
     following = cursors.encode(start + limit, question) if start + limit < len(order) else None
-    rows = [unit_row(layer, row) for row in page.to_pylist()]
-    return UnitPage(layer=layer, stale_images=atlas.manifest.stale_count, rows=rows, next=following)
+    return order[start : start + limit], following
 
 
 def _sort_values(units: pa.Table, column: str) -> list[Any]:

@@ -19,6 +19,7 @@ from schemas.web import (
     SearchInfo,
     SkippedPage,
     UnitRow,
+    UnitStatus,
     Upload,
 )
 from services.cells import CellGrid
@@ -87,7 +88,9 @@ class SkippedView:
 class Tile:
     """A unit with its picture: a sheet and the place there, or a `picture` of its own; or why it has none."""
 
-    unit: UnitRow
+    channel: int
+    status: UnitStatus
+    maximum: float | None
     href: str
     sheet: str | None = None
     sprite: Sprite | None = None

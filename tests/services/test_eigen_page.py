@@ -51,7 +51,7 @@ def test_the_part_of_the_unit_page_shows_them_and_the_page_leads_there(client: T
     page = "/a/tiny/layers/_blocks.5/units/3"
     assert f'href="{page}/eigen"' in client.get(page).text
     part = client.get(f"{page}/eigen").text
-    rows = client.get(f"{UNIT}/eigen").json()["rows"]
+    rows = client.get(f"{UNIT}/eigen?components=8").json()["rows"]
     for row in rows[1:]:
         assert percent(row["share"]) in part
     assert part.count('<img class="crisp"') == len(rows)
