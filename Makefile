@@ -34,6 +34,7 @@ bench: $(VENV)/bench-ready    ## minutes: tables of ratios, and benchmarks/resul
 	$(BENCH).project
 	$(BIN)/unitscope demo --no-serve --dir build/bench/demo
 	$(BENCH).optimise --atlas build/bench/demo/atlas --units 1
+	$(BENCH).live --atlas build/bench/demo/atlas
 
 bench-large: $(VENV)/bench-ready  ## the million: about half an hour and 15 GB of disk
 	$(BENCH).patches --vectors 1000000

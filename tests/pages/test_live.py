@@ -94,6 +94,14 @@ def filming(browser: Browser) -> Iterator[Browser]:
     filming.close()
 
 
+@pytest.fixture(scope="module")
+def refusing(browser: Browser) -> Iterator[Browser]:
+    """A browser with a made-up camera that nobody may use."""
+    refusing = browser.browser_type.launch(executable_path=CHROMIUM, args=FAKE_CAMERA[:2])
+    yield refusing
+    refusing.close()
+
+
 def begun(page: Page) -> Page:
     """The page once its first frame is answered."""
     expect(page.locator("#live-rate")).not_to_be_empty()
@@ -145,7 +153,7 @@ def test_the_page_begins_with_the_picture_that_excites_the_unit_most(opened: Ope
     assert float(mark.get_attribute("x1") or 0) == 640
 
 
-@pytest.mark.parametrize("way", ["chosen", "dropped"])
+@pytest.mark.parametrize("way", ["chosen", pytest.param("dropped", marks=pytest.mark.long)])
 def test_a_file_has_the_figures_of_its_upload(opened: Opened, origin: str, way: str) -> None:
     data = picture_bytes(height=150, width=120)
     kept = httpx.post(f"{origin}/api/v1/atlases/tiny/uploads", content=data).json()["id"]
@@ -210,6 +218,7 @@ def test_every_key_acts_as_in_the_toolbox(opened: Opened) -> None:
     expect(page.get_by_role("dialog")).to_contain_text("hold the unit that is projected")
 
 
+@pytest.mark.long
 def test_the_layers_lie_above_the_first_line_of_units(opened: Opened) -> None:
     page = begun(opened(LIVE))
     for key in ("ArrowUp", "ArrowRight", "ArrowDown", "ArrowRight"):
@@ -285,6 +294,7 @@ def test_a_camera_is_looked_at_until_it_is_frozen(filming: Browser, origin: str)
     page.close()
 
 
+@pytest.mark.long
 def test_a_film_plays_and_stands_still_where_less_motion_is_wanted(opened: Opened) -> None:
     page = begun(opened(LIVE))
     film = {"name": "short.webm", "mimeType": "video/webm", "buffer": bytes(page.evaluate(FILM))}
@@ -298,21 +308,20 @@ def test_a_film_plays_and_stands_still_where_less_motion_is_wanted(opened: Opene
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"), [("NotAllowedError", "was refused"), ("NotFoundError", "There is no camera")]
+    ("kind", "words"),
+    [("refusing", "was refused"), pytest.param("browser", "There is no camera", marks=pytest.mark.long)],
 )
 def test_without_a_camera_the_page_says_why_and_what_would_do(
-    browser: Browser, page: Page, origin: str, fault: str, words: str
+    request: pytest.FixtureRequest, origin: str, kind: str, words: str
 ) -> None:
-    refusing = browser.browser_type.launch(
-        executable_path=CHROMIUM, args=["--no-sandbox", *FAKE_CAMERA[1:2] * (fault == "NotAllowedError")]
-    )
-    page = refusing.new_page()
+    chosen: Browser = request.getfixturevalue(kind)
+    page = chosen.new_page()
     begun(page.goto(f"{origin}{LIVE}") and page)
     page.keyboard.press("c")
     expect(page.locator("#live-state")).to_contain_text(words)
     page.keyboard.press("ArrowRight")
     assert said(page, "unit") == "_blocks.5:4"
-    refusing.close()
+    page.close()
 
 
 def test_only_the_live_page_may_use_the_camera(origin: str) -> None:
