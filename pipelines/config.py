@@ -37,8 +37,19 @@ class IndexConfig(BaseModel):
         None, ge=1, le=1_000_000, description="files that a worker scans and commits at once; default: at most 1024"
     )
     most_pixels: int = Field(100_000_000, ge=1, description="larger pictures are skipped before decoding")
+    keep: str | None = Field(
+        None,
+        pattern="^(all|top:[1-9][0-9]*)$",
+        description="ranks that are stored of each unit: all, or top:K; default: as the atlas has it, else all",
+    )
     max_errors: int | None = Field(None, ge=0, description="exit code 3 if more files are skipped; default: no limit")
     limit: int | None = Field(None, ge=1, description="index only the first so many files")
+
+    def ranks_kept(self, before: int | None) -> int | None:
+        """The first ranks of each unit to store, None for all; `before`: those of the atlas as it is."""
+        if self.keep is None:
+            return before
+        return None if self.keep == "all" else int(self.keep.removeprefix("top:"))
 
 
 Config = TypeVar("Config", bound=BaseModel)

@@ -65,7 +65,10 @@ class Part(Entry):
 
 
 class Receipt(Entry):
-    """What one finished shard wrote. Written last, so a shard with a receipt is complete."""
+    """What one finished shard wrote. Written last, so a shard with a receipt is complete.
+
+    The manifest of a bounded atlas names no peaks: they are deleted once ranks and statistics are made of them.
+    """
 
     shard: str
     atlas_key: str
@@ -81,6 +84,10 @@ class Receipt(Entry):
 
     def parts(self) -> list[Part]:
         return [self.files, self.scanned, self.skipped, *self.peaks.values(), self.embeddings]
+
+    def without_peaks(self) -> "Receipt":
+        """What is left of it in a bounded atlas."""
+        return self.model_copy(update={"peaks": {}})
 
 
 class MeasuredLayers(Entry):
@@ -181,6 +188,13 @@ class Manifest(Entry):
     config: dict[str, Any]
     """The configuration of the run that sealed this version."""
     removed: Removed | None = None
+    keep: int | None = None
+    """A bounded atlas holds so many first ranks of each unit, and no peaks; None: all."""
+
+    @property
+    def kept(self) -> int | None:
+        """How many first ranks of each unit there are, None if all are, as in a bounded atlas of few images."""
+        return self.keep if self.keep is not None and self.keep < self.images.rows else None
 
     @property
     def built(self) -> str:
