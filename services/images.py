@@ -111,6 +111,7 @@ def explain(
         locations |= {(name, channel): location for channel, location in zip(channels, found, strict=True)}
     return ExplainPage(
         stale_images=atlas.manifest.stale_count,
+        kept=atlas.manifest.kept,
         rows=[
             _explain_row(atlas, placement, row, locations[row.layer, row.channel], percentiles[row.layer, row.channel])
             for row in shown

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from unitscope.command import app, tell, tell_stale
+from unitscope.command import app, tell, tell_kept, tell_stale
 from unitscope.options import AtlasArgument, FormatOption, JsonFlag, TrustFlag, VersionOption, WhereOption
 
 
@@ -89,6 +89,7 @@ def explain(
     page = asked.explain(asked.find(image), layer, k)
     show_rows(page.rows, ExplainRow, "json" if as_json else style, page)
     tell_stale(page.stale_images)
+    tell_kept(page.kept)
 
 
 @app.command()

@@ -70,8 +70,13 @@ def read_image(reply: Reading, image: ImageName) -> Response:
 def list_image_units(
     reply: Reading, image: ImageName, layer: LayerQuery = None, k: K = None, limit: Limit = None
 ) -> Response:
-    """The units that an image excites most unusually, by percentile over the corpus."""
-    return explained(reply, lambda: _subject(reply, image), layer, row_count(limit, k, 20))
+    """The units that an image excites most unusually, by percentile over the corpus; of a bounded atlas this runs the
+    model."""
+    asking = reply
+    if not reply.asked.stores_peaks:
+        reply.demand("compute")
+        asking = replace(reply, scope="compute")
+    return explained(asking, lambda: _subject(reply, image), layer, row_count(limit, k, 20))
 
 
 @routes.get("/{image}/map", response_model=ActivationMap)
