@@ -13,11 +13,12 @@ import torch
 from pipelines import cluster
 from pipelines.corpus import CorpusFile, corpus_files
 from pipelines.exemplars import ranking_memory
-from pipelines.patch_index import build_memory
+from pipelines.patch_index import build_memory, choose_index
 from pipelines.plan import Plan
 from pipelines.scan import Scanner
 from pipelines.vision.device import choose_device
 from pipelines.vision.embedding import cell_regions
+from schemas.manifest import EXACT
 from schemas.tables import FIRST_RANKS
 
 _BYTES_PER_PEAK = 4.8
@@ -34,7 +35,7 @@ _RANKED_PER_S = 5_000_000
 """Peaks that one core ranks in a second."""
 
 
-def forecast(plan: Plan) -> dict[str, float]:
+def forecast(plan: Plan) -> dict[str, float | str]:
     """Rows and bytes of the finished atlas, bytes of memory of each stage, and seconds that the pending work takes.
 
     A bounded atlas needs its temporary bytes beside until it is sealed: the peaks of all images. The pace is that of
@@ -49,7 +50,8 @@ def forecast(plan: Plan) -> dict[str, float]:
     kept = files if plan.keep is None else min(files, plan.keep)
     peaks_bytes = _peaks_bytes(plan, workers)
     bounded = plan.keep is not None
-    facts: dict[str, float] = {
+    index = choose_index(files * regions, embed.units, plan.config.patch_memory_bytes)
+    facts: dict[str, float | str] = {
         "files": files,
         "pending_files": len(plan.pending),
         "units": units,
@@ -57,7 +59,9 @@ def forecast(plan: Plan) -> dict[str, float]:
         "size_bytes": _size_bytes(plan, kept, 2 * 2 * regions * embed.units) + peaks_bytes * (not bounded),
         "temporary_bytes": peaks_bytes * (bounded and not plan.lacks_peaks),
         "rank_memory_bytes": ranking_memory(files, max(layer.units for layer in plan.scan.layers)),
-        "patch_index_memory_bytes": build_memory(files * regions, embed.units),
+        "patch_index": index.factory if index else EXACT,
+        "patch_index_bytes": index.served_bytes if index else 0,
+        "patch_index_memory_bytes": build_memory(index),
         "workers": workers,
     }
     if len(plan.pending):

@@ -145,7 +145,7 @@ def commit(
     layers = _rank(plan, RankPlan(atlas, version, images, tuple(used), plan.keep), workers, report)
     report(Progress("embed", 0, 1, "index"))
     embed = next(layer for layer in plan.scan.layers if layer.name == plan.scan.embed_layer)
-    embedded = EmbeddedLayer(embed.name, embed.units, region_boxes(embed))
+    embedded = EmbeddedLayer(embed.name, embed.units, region_boxes(embed), plan.config.patch_memory_bytes)
     patches = build_patches(atlas, version, embedded, used, images)
     report(Progress("embed", 1, 1, "index"))
     manifest = Manifest(

@@ -12,10 +12,12 @@ import pyarrow as pa
 from pipelines.catalogue import known_ids, pending_files
 from pipelines.config import IndexConfig
 from pipelines.corpus import Listing
+from pipelines.patch_index import choose_index
 from pipelines.scan import ScanPlan
 from pipelines.shards import Shard
 from pipelines.storage import read_manifest, read_measured, read_receipts
 from pipelines.stores import absolute
+from pipelines.vision.embedding import cell_regions
 from pipelines.vision.models import choose_layers, load_model
 from pipelines.vision.receptive_fields import measure_layers
 from schemas import tables
@@ -86,7 +88,8 @@ class Plan:
 def make_plan(config: IndexConfig, corpus: Listing, report: Report) -> Plan:
     """Load the model, measure its layers and find out what is pending; writes nothing.
 
-    Raises UsageError if the atlas was made with another model, preprocessing, layers, precision or batch size.
+    Raises UsageError if the atlas was made with another model, preprocessing, layers, precision or batch size,
+    CapacityError if no index of so many patches fits the memory it may take.
     """
     report(Progress("plan", 0, 1, "model"))
     atlas = absolute(config.atlas)
@@ -120,6 +123,8 @@ def make_plan(config: IndexConfig, corpus: Listing, report: Report) -> Plan:
         known_ids=known_ids(finished, atlas),
         trust_code=config.trust_code,
     )
+    embedded = next(layer for layer in layers if layer.name == embed)
+    choose_index(len(corpus.files) * len(cell_regions(embedded.grid)), embedded.units, config.patch_memory_bytes)
     keep = config.ranks_kept(previous.keep if previous else None)
     return Plan(config, scan, corpus, pending_files(corpus, finished, atlas), finished, previous, keep)
 

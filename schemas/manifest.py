@@ -14,6 +14,8 @@ from schemas.units import LayerSpec
 FORMAT_VERSION = 2
 BLOCK_UNITS = 16
 """Units in one ranked file, and in one row group of the peaks that it is ranked from."""
+EXACT = "Flat"
+"""FAISS's name for no index: vectors are searched one by one."""
 _MEND = "delete manifest.json and run the index command again: finished shards are kept"
 
 
@@ -130,7 +132,7 @@ class PatchIndex(Entry):
             regions=regions,
             vectors=vectors,
             index=None,
-            factory="Flat",
+            factory=EXACT,
             exact=True,
             recall_at_10=1.0,
             probes=0,

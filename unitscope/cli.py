@@ -93,6 +93,9 @@ def index(
     trust_code: TrustFlag = False,
     embed: Annotated[str | None, typer.Option(help="layer for nearest patches  [default: the last]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="images in one forward  [default: 32]")] = None,
+    patch_memory_gb: Annotated[
+        float | None, typer.Option(help="GB that the nearest-patch index may take when served  [default: 3]")
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="fp32 (exact) or bf16 (rounded, for GPUs)")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda")] = None,
     workers: Annotated[int | None, typer.Option(help="scanning processes  [default: one per GPU or core]")] = None,

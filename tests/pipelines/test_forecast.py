@@ -30,7 +30,7 @@ def test_a_plan_is_within_a_fifth_of_what_the_run_took(tiny_corpus: Path, tiny_a
 
 
 def test_a_bounded_plan_tells_what_stays_and_what_is_needed_until_then(tiny_corpus: Path, tmp_path: Path) -> None:
-    def planned(keep: str) -> dict[str, float]:
+    def planned(keep: str) -> dict[str, float | str]:
         settings = {"layers": TINY_LAYERS, "batch_size": 8, "workers": 1, "keep": keep}
         config = IndexConfig(corpus=str(tiny_corpus), atlas=str(tmp_path / "atlas"), **settings)
         plan = make_plan(config, list_corpus(config.corpus), lambda _: None)
@@ -39,7 +39,7 @@ def test_a_bounded_plan_tells_what_stays_and_what_is_needed_until_then(tiny_corp
     whole, kept = planned("all"), planned("top:10")
     units, files = whole["units"], whole["files"]
     assert (whole["rows"], kept["rows"]) == (files * units, 10 * units)
-    assert whole["temporary_bytes"] == 0
+    assert (whole["temporary_bytes"], kept["patch_index"], kept["patch_index_bytes"]) == (0, "Flat", 0)
     assert kept["size_bytes"] < whole["size_bytes"] < kept["size_bytes"] + kept["temporary_bytes"] + 14 * files * units
 
 
