@@ -134,8 +134,15 @@ def find_kin(a: Sealed, b: Sealed, pairs: Sequence[LayerPair], run: Run) -> list
     """Compare all units of each pair of layers; paths in the first atlas of `tables.KIN`, in order of the pairs.
 
     Pairs whose table is stored are not computed again, so a killed run loses only the pairs it had not finished.
-    Raises UsageError if the atlases have no image in common, NotFoundError for a layer that is not there.
+    Raises UsageError if the atlases have no image in common or one keeps first ranks alone, NotFoundError for a layer
+    that is not there.
     """
+    for side in (a, b):
+        if side.manifest.kept is not None:
+            raise UsageError(
+                f"rank correlations take the ranks of all images, but atlas {side.root} keeps the first "
+                f"{side.manifest.kept} of each unit; index with --keep all, or ask for similar units by exemplars"
+            )
     layers_a, layers_b = {pair.a: a.layer(pair.a) for pair in pairs}, {pair.b: b.layer(pair.b) for pair in pairs}
     paths = [kin_path(a, b, pair) for pair in pairs]
     missing = [pair for pair, path in zip(pairs, paths, strict=True) if store_of(a.root).stamp(path) is None]

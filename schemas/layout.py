@@ -15,6 +15,8 @@ VERSIONS = "versions"
 LOCK = "index.lock"
 COMPARISONS = "comparisons"
 """Folder of the comparisons with other atlases."""
+PEAKS = "peaks"
+"""Folder of what scans found, which a bounded atlas has no more of once it is sealed."""
 SHARD_FOLDERS = ("files", "images", "skipped", "peaks", "embeddings", "receipts")
 
 
@@ -41,7 +43,7 @@ def skipped(shard: str) -> str:
 
 
 def peaks(layer: str, shard: str) -> str:
-    return f"peaks/{layer}/{shard}.parquet"
+    return f"{PEAKS}/{layer}/{shard}.parquet"
 
 
 def embeddings(layer: str, shard: str) -> str:

@@ -64,6 +64,8 @@ class PatchPage(Answer):
     """Why there are no or unusual patches, if so."""
     stale_images: int = 0
     """Removed images, shown nowhere, that these figures still count until the atlas is compacted."""
+    kept: int | None = None
+    """First ranks of each unit that the atlas keeps, null if all: no row lies beyond them."""
     rows: list[PatchRow]
     next: str | None
 
@@ -133,6 +135,8 @@ class ExplainPage(Answer):
     """Removed images, shown nowhere, that these figures still count until the atlas is compacted."""
     among: int | None = None
     """Images that pass the filter: percentiles are shares of them. None without a filter."""
+    kept: int | None = None
+    """First ranks of each unit that the atlas keeps, null if all: a percentile below theirs is a lower bound."""
     rows: list[ExplainRow]
 
 
@@ -283,6 +287,8 @@ class AtlasRow:
     created: str
     stale_images: int = 0
     """Removed images, shown nowhere, that ranks, percentiles and statistics count until the atlas is compacted."""
+    kept: int | None = None
+    """First ranks of each unit that the atlas keeps, null if all."""
 
 
 class AtlasPage(Answer):

@@ -23,6 +23,7 @@ from services.boxes import LayerBoxes
 from services.catalogue import Catalogue
 from services.database import Database, Row
 from services.filters import Filter
+from services.kept import Beyond, BoundedUnit, missing_peak, stored_location
 from services.parts import Parts
 from services.peaks import ScannedPeaks
 from services.ranks import RankedPart, RankedUnit, first_ranks
@@ -85,6 +86,7 @@ class Atlas:
             units=sum(entry.spec.units for entry in manifest.layers),
             created=manifest.created,
             stale_images=manifest.stale_count,
+            kept=manifest.kept,
         )
 
     @property
@@ -146,9 +148,14 @@ class Atlas:
     # peaks
 
     def ranked(self, unit: UnitId) -> RankedUnit:
-        """The unit's images in rank order, for one question."""
+        """The unit's images in rank order, for one question; of a bounded atlas the first of them."""
+        known, kept = self.statistics(unit.layer), self.manifest.kept
         part = self._ranked_part(unit.layer, unit.channel // BLOCK_UNITS)
-        return RankedUnit(self._database, part, self._positions[unit.layer], unit.channel)
+        key = self._database, part, self._positions[unit.layer], unit.channel
+        count = int(known.count[unit.channel])
+        if kept is None or kept >= count:
+            return RankedUnit(*key)
+        return BoundedUnit(*key, Beyond(kept, count, known.knots[unit.channel]))
 
     def first_ranks(self, layer: str, count: int) -> dict[str, NDArray[Any]]:
         """Unit, image and activation of the first `count` ranks of every unit of a layer."""
@@ -163,8 +170,11 @@ class Atlas:
         return {unit: (row, location) for (unit, (_, location)), row in zip(left.items(), images, strict=True)}
 
     def locations(self, layer: str, channels: Sequence[int], image: Row) -> dict[int, Location]:
-        """Where some units of a layer peak on one image of the corpus."""
-        return self._peaks.locations(self.layer(layer), channels, image)
+        """Where some units of a layer peak on one image of the corpus; raises NotFoundError where a bounded atlas
+        does not keep it."""
+        if self.manifest.keep is None:
+            return self._peaks.locations(self.layer(layer), channels, image)
+        return {channel: self._kept_location(UnitId(layer, channel), image) for channel in channels}
 
     def activations(self, layer: str, image: Row) -> NDArray[np.float32]:
         """The peaks of all units of a layer on one image of the corpus, in order of channels."""
@@ -236,8 +246,16 @@ class Atlas:
         )
 
     def _find_ranked_part(self, layer: str, block: int) -> RankedPart:
-        counts = self.statistics(layer).count[block * BLOCK_UNITS : (block + 1) * BLOCK_UNITS].tolist()
-        return RankedPart(self._parts, self.layer(layer).ranked[block], counts)
+        counts = self.statistics(layer).count[block * BLOCK_UNITS : (block + 1) * BLOCK_UNITS]
+        stored = counts if self.manifest.kept is None else np.minimum(counts, self.manifest.kept)
+        return RankedPart(self._parts, self.layer(layer).ranked[block], stored.tolist())
+
+    def _kept_location(self, unit: UnitId, image: Row) -> Location:
+        count = int(self.statistics(unit.layer).count[unit.channel])
+        found = stored_location(self.ranked(unit), image["image"], count)
+        if found is None:
+            raise missing_peak(self.manifest, unit, image["path"])
+        return found
 
     def _first_peak(self, unit: UnitId) -> tuple[int, Location] | None:
         present, ranked = self.catalogue.present, self.ranked(unit)

@@ -18,6 +18,7 @@ from services.among import Among
 from services.atlas import Atlas
 from services.database import Row
 from services.filters import EVERY_IMAGE, Filter
+from services.kept import check_whole
 
 Activations = NDArray[np.float32]
 
@@ -107,6 +108,8 @@ def explain(
     non-finite activations are left out.
     """
     names = [entry.spec.name for entry in ([atlas.layer(layer)] if layer else atlas.manifest.layers)]
+    if passing != EVERY_IMAGE:
+        check_whole(atlas.manifest, "a percentile among some images")
     among = None if passing == EVERY_IMAGE else Among(atlas, passing)
     bounds = list(atlas.readers.map(lambda name: _bounds(atlas, name, peaks.activations(name), among), names))
     enough = np.sort(np.concatenate([one.at_least for one in bounds]))[-limit:].min(initial=1)
@@ -123,6 +126,7 @@ def explain(
         locations |= {(name, channel): location for channel, location in zip(channels, found, strict=True)}
     return ExplainPage(
         stale_images=0 if among else atlas.manifest.stale_count,
+        kept=atlas.manifest.kept,
         among=among.count if among else None,
         rows=[
             _explain_row(atlas, placement, row, locations[row.layer, row.channel], percentiles[row]) for row in shown

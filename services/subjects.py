@@ -104,11 +104,16 @@ class Asked:
         """How the picture becomes the network's input."""
         return self.atlas.placement(subject.image) if subject.image else self._picture(subject).placement
 
+    @property
+    def stores_peaks(self) -> bool:
+        """Whether what an image of the corpus excites can be told without the model: not by a bounded atlas."""
+        return self.atlas.manifest.keep is None
+
     def explain(
         self, subject: Subject, layer: str | None = None, limit: int = 20, passing: Filter = EVERY_IMAGE
     ) -> ExplainPage:
         """The units that the picture excites most unusually, by percentile among the images that pass."""
-        if subject.image is not None:
+        if subject.image is not None and self.stores_peaks:
             peaks: PicturePeaks = StoredPeaks(self.atlas, subject.image)
         else:
             peaks = ComputedPeaks(self.encoder.cells(self._picture(subject)))

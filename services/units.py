@@ -23,6 +23,7 @@ from services import cursors
 from services.atlas import Atlas
 from services.database import Row
 from services.exemplars import Exemplars
+from services.kept import bounded_note, check_ranks, check_whole
 
 SORTS = ("channel", "maximum", "mean", "std", "median", "positive_share", "status", "nonfinite_count")
 STATUSES: tuple[str, ...] = get_args(UnitStatus)
@@ -42,17 +43,29 @@ def patches(atlas: Atlas, unit: UnitId, query: PatchQuery) -> PatchPage:
         return PatchPage(unit=str(unit), status=status, note=note, stale_images=stale, rows=[], next=None)
     question = f"{atlas.version} {unit} {query.model_dump_json(exclude={'limit', 'cursor'})}"
     after = cursors.decode(query.cursor, question)
-    exemplars = Exemplars(atlas, unit, query, rank_range(query.quantile, count))
+    exemplars = Exemplars(atlas, unit, query, _asked_band(atlas, unit, query, count))
     ranks, keys = exemplars.following(after, query.limit + 1)
     more = len(ranks) > query.limit
+    cut = query.quantile is None and (not more or query.label is not None or query.where)
+    bound = bounded_note(atlas.manifest) if cut else None
     return PatchPage(
         unit=str(unit),
         status=status,
-        note=note,
+        note="; ".join(text for text in (note, bound) if text) or None,
         stale_images=stale,
+        kept=atlas.manifest.kept,
         rows=exemplars.rows(ranks[: query.limit], count),
         next=cursors.encode(keys[query.limit - 1], question) if more else None,
     )
+
+
+def _asked_band(atlas: Atlas, unit: UnitId, query: PatchQuery, count: int) -> tuple[int, int]:
+    """The ranks that a question is about; those that are kept, where it asks for the highest of all."""
+    first, last = rank_range(query.quantile, count)
+    if query.quantile is None and query.order == "desc":
+        return first, min(last, (atlas.manifest.kept or count) - 1)
+    check_ranks(atlas.manifest, unit, count, last)
+    return first, last
 
 
 def rank_range(quantile: tuple[float, float] | None, count: int) -> tuple[int, int]:
@@ -77,6 +90,7 @@ def histogram(atlas: Atlas, unit: UnitId, bins: int = tables.HISTOGRAM_BINS) -> 
         if tables.HISTOGRAM_BINS % bins == 0:
             counts = counts.reshape(bins, -1).sum(axis=1)
         else:
+            check_whole(atlas.manifest, f"a histogram of {bins} bins, no share of {tables.HISTOGRAM_BINS},")
             counts = np.histogram(atlas.ranked(unit).activations().astype(np.float64), bins=bins, range=(low, high))[0]
     knots = dict(zip(tables.KNOT_SHARES, statistics["knots"], strict=False))
     return Histogram(

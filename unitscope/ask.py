@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from unitscope.command import app, tell, tell_stale
+from unitscope.command import app, tell, tell_kept, tell_stale
 from unitscope.options import AtlasArgument, FormatOption, JsonFlag, TrustFlag, VersionOption, WhereOption
 
 
@@ -94,6 +94,7 @@ def explain(
     if page.among is not None:
         tell(f"percentiles among the {page.among} images that pass")
     tell_stale(page.stale_images)
+    tell_kept(page.kept)
 
 
 @app.command()

@@ -76,9 +76,13 @@ def list_image_units(
     label: str | None = None,
     where: Where = None,
 ) -> Response:
-    """The units that an image excites most unusually, by percentile over the corpus, or over what passes of it."""
-    passing = Filter(label, tuple(where or ()))
-    return explained(reply, lambda: _subject(reply, image), layer, row_count(limit, k, 20), passing)
+    """The units that an image excites most unusually, by percentile over the corpus, or over what passes of it; of a
+    bounded atlas this runs the model."""
+    asking, passing = reply, Filter(label, tuple(where or ()))
+    if not reply.asked.stores_peaks:
+        reply.demand("compute")
+        asking = replace(reply, scope="compute")
+    return explained(asking, lambda: _subject(reply, image), layer, row_count(limit, k, 20), passing)
 
 
 @routes.get("/{image}/map", response_model=ActivationMap)

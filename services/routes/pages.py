@@ -177,7 +177,7 @@ def show_upload_cell(reply: Computing, upload: str, address: PictureQuery) -> Re
 
 def _asking(reply: Reply, address: PictureAddress) -> Reply:
     """The reply, with the scope that the address needs."""
-    if not address.runs_model:
+    if reply.asked.stores_peaks and not address.runs_model:
         return reply
     reply.demand("compute")
     return replace(reply, scope="compute")
