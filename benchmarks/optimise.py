@@ -65,8 +65,9 @@ def live_units(atlas: Atlas, count: int, seed: int) -> dict[str, list[UnitId]]:
 
 def row(atlas: Atlas, visual: Visual) -> dict[str, Any]:
     """What a unit reaches beside what it reaches on the corpus."""
-    key, maximum = visual.key, atlas.unit(visual.key.unit)["maximum"]
-    assert visual.activation is not None
+    key, unit = visual.key, visual.key.target
+    assert isinstance(unit, UnitId) and visual.activation is not None
+    maximum = atlas.unit(unit)["maximum"]
     return {
         "recipe": key.method,
         "layer": key.layer,

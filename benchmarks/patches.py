@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipelines.patch_index import build_memory
+from pipelines.patch_index import build_memory, choose_index
 from pipelines.patches import EmbeddedLayer, build_patches
 from pipelines.recall import RECALL_AT, Truth
 from pipelines.storage import write_table
@@ -171,7 +171,7 @@ def measure(atlas: Path, shape: Shape, image_count: int, memory_bytes: int) -> d
     receipts, images = write_shards(atlas, mixture, image_count)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         patches, seconds, before, peak = pool.apply(build, (atlas, receipts, images, memory_bytes))
-    predicted = build_memory(count, WIDTH, memory_bytes)
+    predicted = build_memory(choose_index(count, WIDTH, memory_bytes))
     held_out = mixture.images(np.random.default_rng(2), WARM_UP + QUERIES)
     regions = np.random.default_rng(3).integers(REGIONS, size=len(held_out))
     warm_up, queries = np.split(held_out[np.arange(len(held_out)), regions], [WARM_UP])
@@ -216,7 +216,9 @@ def main() -> None:
     parser.add_argument("--vectors", type=int, default=100_000)
     parser.add_argument("--shape", choices=list(SHAPES), default="photographs")
     parser.add_argument("--data", type=Path, default=Path("build/bench"), help="where vectors and index are written")
-    parser.add_argument("--memory-mb", type=int, default=4096, help="what the build may take; little chooses RaBitQ")
+    parser.add_argument(
+        "--memory-mb", type=int, default=4096, help="what the index may take when served; little chooses RaBitQ"
+    )
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/patches.json"))
     arguments = parser.parse_args()
     figures = measure(arguments.data, SHAPES[arguments.shape], arguments.vectors // REGIONS, arguments.memory_mb << 20)

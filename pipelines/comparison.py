@@ -9,36 +9,30 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipelines.kin import LayerPair, Sealed, find_kin
-from pipelines.plan import Report
+from pipelines.kin import LayerPair, Run, Sealed, find_kin
 from pipelines.storage import write_model
 from pipelines.stores import Root, store_of
 from schemas import layout
 from schemas.errors import UsageError, listing
 from schemas.kin import ComparedAtlas, Comparison, LayerMatch, MatchRow
-from schemas.versions import read_version
 
 Matrix = NDArray[np.float64]
+Layers = tuple[str | None, str | None]
+"""One of each atlas; only the first: the same name in both; none: every layer name that both have."""
 
 
-def compare(
-    a: Root, b: Root, report: Report, layers: tuple[str | None, str | None] = (None, None), workers: int | None = None
-) -> Comparison:
+def compare(one: Sealed, two: Sealed, run: Run, layers: Layers = (None, None)) -> Comparison:
     """Compare two atlases, or two layers of one, over the images that both have by their bytes; stored in the first.
 
-    `layers`: one of each; only the first: the same name in both; none: every layer name that both have. Compared once,
-    the stored answer is given. Raises UsageError where no image or no layer is shared.
+    Compared once, the stored answer is given. Raises UsageError where no image or no layer is shared.
     """
-    one, two = (Sealed(root, read_version(store_of(root))) for root in (a, b))
-    pairs = _layer_pairs(one, two, *layers)
-    names = [two.manifest.version, *(name for pair in pairs for name in (pair.a, pair.b))]
-    path = layout.comparison(one.manifest.version, *names)
-    stored = store_of(one.root).read(path)
+    stored = stored_comparison(one, two, layers)
     if stored is not None:
-        return Comparison.model_validate_json(stored)
-    found = [_likeness(one.root, table) for table in find_kin(one, two, pairs, workers, report)]
+        return stored
+    pairs = layer_pairs(one, two, layers)
+    found = [_likeness(one.root, table) for table in find_kin(one, two, pairs, run)]
     rows = [_matches(pair, *matrices) for pair, (_, matrices) in zip(pairs, found, strict=True)]
-    counts = found[0][0]
+    counts, path = found[0][0], _path(one, two, pairs)
     comparison = Comparison(
         id=PurePosixPath(path).stem,
         a=_side(one),
@@ -52,7 +46,15 @@ def compare(
     return comparison
 
 
-def _layer_pairs(a: Sealed, b: Sealed, layer_a: str | None, layer_b: str | None) -> list[LayerPair]:
+def stored_comparison(one: Sealed, two: Sealed, layers: Layers = (None, None)) -> Comparison | None:
+    """What `compare` has stored for this question, if it has; raises UsageError where no layer is shared."""
+    stored = store_of(one.root).read(_path(one, two, layer_pairs(one, two, layers)))
+    return None if stored is None else Comparison.model_validate_json(stored)
+
+
+def layer_pairs(a: Sealed, b: Sealed, layers: Layers) -> list[LayerPair]:
+    """The layers that are compared; raises UsageError or NotFoundError that names those there are."""
+    layer_a, layer_b = layers
     if layer_a is None and layer_b is not None:
         raise UsageError(f"layer {layer_b!r} of the second atlas is compared with one of the first: give --layer too")
     if layer_a is not None:
@@ -67,6 +69,11 @@ def _layer_pairs(a: Sealed, b: Sealed, layer_a: str | None, layer_b: str | None)
             f"--layer-b, one of {listing(of_b, most=40)}"
         )
     return pairs
+
+
+def _path(one: Sealed, two: Sealed, pairs: Sequence[LayerPair]) -> str:
+    names = [two.manifest.version, *(name for pair in pairs for name in (pair.a, pair.b))]
+    return layout.comparison(one.manifest.version, *names)
 
 
 def _likeness(root: Root, path: str) -> tuple[dict[str, int], tuple[Matrix, Matrix]]:

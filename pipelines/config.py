@@ -30,6 +30,9 @@ class IndexConfig(BaseModel):
     embed: str | None = Field(None, description="layer whose embeddings find nearest patches; default: the last")
     batch_size: int = Field(32, ge=1, le=4096, description="images in one forward; part of the atlas's identity")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="fp32 is exact, bf16 rounds")
+    patch_memory_gb: float | None = Field(
+        None, gt=0, description="memory that the nearest-patch index may take when served; default: 3, or the least"
+    )
     device: str = Field("auto", description="auto, cpu or cuda")
     workers: int | None = Field(None, ge=1, le=4096, description="scanning processes; default: one per GPU or core")
     address: str | None = Field(None, description="address of a running Ray cluster; default: a local one")
@@ -37,8 +40,23 @@ class IndexConfig(BaseModel):
         None, ge=1, le=1_000_000, description="files that a worker scans and commits at once; default: at most 1024"
     )
     most_pixels: int = Field(100_000_000, ge=1, description="larger pictures are skipped before decoding")
+    keep: str | None = Field(
+        None,
+        pattern="^(all|top:[1-9][0-9]*)$",
+        description="ranks that are stored of each unit: all, or top:K; default: as the atlas has it, else all",
+    )
     max_errors: int | None = Field(None, ge=0, description="exit code 3 if more files are skipped; default: no limit")
     limit: int | None = Field(None, ge=1, description="index only the first so many files")
+
+    @property
+    def patch_memory_bytes(self) -> int | None:
+        return None if self.patch_memory_gb is None else int(1e9 * self.patch_memory_gb)
+
+    def ranks_kept(self, before: int | None) -> int | None:
+        """The first ranks of each unit to store, None for all; `before`: those of the atlas as it is."""
+        if self.keep is None:
+            return before
+        return None if self.keep == "all" else int(self.keep.removeprefix("top:"))
 
 
 Config = TypeVar("Config", bound=BaseModel)

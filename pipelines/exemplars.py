@@ -31,6 +31,8 @@ class RankPlan:
     version: str
     images: Part
     receipts: tuple[Receipt, ...]
+    keep: int | None = None
+    """How many first ranks of each unit are written, None for all; statistics are always those of all."""
 
 
 @dataclass(frozen=True)
@@ -100,20 +102,22 @@ class Ranker:
     def __call__(self, block: Block) -> RankedBlock:
         """Write the block's ranked part; returns it with one statistics row per unit."""
         peaks = self._gather(block)
+        finite = np.isfinite(peaks.activation).sum(axis=1)
+        kept = finite if self.plan.keep is None else np.minimum(finite, self.plan.keep)
         statistics = []
 
         def write(file: Path) -> None:
             with parquet_writer(file, tables.RANKED, keep_statistics=["unit", "rank", "activation"]) as writer:
-                for unit, (activation, place) in enumerate(zip(*peaks, strict=True), block.number * BLOCK_UNITS):
+                for number, (activation, place) in enumerate(zip(*peaks, strict=True)):
+                    unit = block.number * BLOCK_UNITS + number
                     ranked = rank_peaks(unit, activation, place, self.numbering)
-                    for first, end in pairwise(tables.group_ends(ranked.num_rows)):
+                    for first, end in pairwise(tables.group_ends(int(kept[number]))):
                         writer.write_table(ranked.slice(first, end - first), row_group_size=end - first)
                     strange = self.numbering.numbers[~np.isfinite(activation)]
                     statistics.append(self._statistics(unit, ranked, np.sort(strange)))
 
         path = layout.ranked(block.layer, block.number, self.plan.version)
-        rows = int(np.isfinite(peaks.activation).sum())
-        return RankedBlock(block, write_atomically(self.plan.atlas, path, write, rows), statistics)
+        return RankedBlock(block, write_atomically(self.plan.atlas, path, write, int(kept.sum())), statistics)
 
     def _gather(self, block: Block) -> Peaks:
         """The peaks of a block's units on all images."""

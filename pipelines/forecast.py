@@ -13,15 +13,17 @@ import torch
 from pipelines import cluster
 from pipelines.corpus import CorpusFile, corpus_files
 from pipelines.exemplars import ranking_memory
-from pipelines.patch_index import build_memory
+from pipelines.patch_index import build_memory, choose_index
 from pipelines.plan import Plan
 from pipelines.scan import Scanner
 from pipelines.vision.device import choose_device
 from pipelines.vision.embedding import cell_regions
+from schemas.manifest import EXACT
 from schemas.tables import FIRST_RANKS
 
-_BYTES_PER_CELL = 9.6
-"""A peak and its rank. These figures were measured on atlases of 40 to a million images and 416 to 1,808 units."""
+_BYTES_PER_PEAK = 4.8
+_BYTES_PER_RANK = 4.8
+"""These figures were measured on atlases of 40 to a million images and 416 to 1,808 units."""
 _BYTES_PER_FIRST_RANK = 7.7
 _BYTES_PER_UNIT = 2_450
 _BYTES_PER_PEAKS_PART = 7_900
@@ -33,25 +35,33 @@ _RANKED_PER_S = 5_000_000
 """Peaks that one core ranks in a second."""
 
 
-def forecast(plan: Plan) -> dict[str, float]:
+def forecast(plan: Plan) -> dict[str, float | str]:
     """Rows and bytes of the finished atlas, bytes of memory of each stage, and seconds that the pending work takes.
 
-    The pace is that of one batch of the pending files, read and run here twice with nothing written, and shared among
-    as many workers as this machine, or the cluster of the configured address, has room for. Near duplicates, copies
-    and unusable files cannot be known beforehand: rows and bytes are those of a corpus without any.
+    A bounded atlas needs its temporary bytes beside until it is sealed: the peaks of all images. The pace is that of
+    one batch of the pending files, read and run here twice with nothing written, and shared among as many workers as
+    this machine, or the cluster of the configured address, has room for. Near duplicates, copies and unusable files
+    cannot be known beforehand: rows and bytes are those of a corpus without any.
     """
     files, units = len(plan.listing.files), plan.cells_per_image
     embed = next(layer for layer in plan.scan.layers if layer.name == plan.scan.embed_layer)
     regions = len(cell_regions(embed.grid))
     workers = plan.config.workers or _slots(plan.config.address, plan.config.device)
-    facts: dict[str, float] = {
+    kept = files if plan.keep is None else min(files, plan.keep)
+    peaks_bytes = _peaks_bytes(plan, workers)
+    bounded = plan.keep is not None
+    index = choose_index(files * regions, embed.units, plan.config.patch_memory_bytes)
+    facts: dict[str, float | str] = {
         "files": files,
         "pending_files": len(plan.pending),
         "units": units,
-        "rows": files * units,
-        "size_bytes": _size_bytes(plan, workers, 2 * 2 * regions * embed.units),
+        "rows": kept * units,
+        "size_bytes": _size_bytes(plan, kept, 2 * 2 * regions * embed.units) + peaks_bytes * (not bounded),
+        "temporary_bytes": peaks_bytes * (bounded and not plan.lacks_peaks),
         "rank_memory_bytes": ranking_memory(files, max(layer.units for layer in plan.scan.layers)),
-        "patch_index_memory_bytes": build_memory(files * regions, embed.units),
+        "patch_index": index.factory if index else EXACT,
+        "patch_index_bytes": index.served_bytes if index else 0,
+        "patch_index_memory_bytes": build_memory(index),
         "workers": workers,
     }
     if len(plan.pending):
@@ -71,17 +81,23 @@ def _slots(address: str | None, device: str) -> int:
     return torch.cuda.device_count() if chosen.type == "cuda" else os.cpu_count() or 1
 
 
-def _size_bytes(plan: Plan, workers: int, vector_bytes: int) -> int:
-    """Bytes of all files of the atlas."""
-    files, units = len(plan.listing.files), plan.cells_per_image
+def _peaks_bytes(plan: Plan, workers: int) -> int:
+    """Bytes of what scans find."""
     shards = len(plan.finished) + len(plan.shards(workers))
+    cells = len(plan.listing.files) * plan.cells_per_image
+    return int(cells * _BYTES_PER_PEAK + shards * len(plan.scan.layers) * _BYTES_PER_PEAKS_PART)
+
+
+def _size_bytes(plan: Plan, kept: int, vector_bytes: int) -> int:
+    """Bytes of all other files of the atlas, if so many ranks of each unit are kept."""
+    files, units = len(plan.listing.files), plan.cells_per_image
     described = plan.listing.files.select(["path", "label", "metadata", "address"]).nbytes
     return int(
         _BYTES_FIXED
-        + files * (units * _BYTES_PER_CELL + _BYTES_PER_FILE + vector_bytes)
-        + min(files, FIRST_RANKS) * units * _BYTES_PER_FIRST_RANK
+        + files * (_BYTES_PER_FILE + vector_bytes)
+        + kept * units * _BYTES_PER_RANK
+        + min(kept, FIRST_RANKS) * units * _BYTES_PER_FIRST_RANK
         + units * _BYTES_PER_UNIT
-        + shards * len(plan.scan.layers) * _BYTES_PER_PEAKS_PART
         + 2 * described
     )
 

@@ -19,12 +19,12 @@ from pipelines.corpus import list_corpus
 from pipelines.exemplars import Block, Ranker, RankPlan
 from pipelines.hot import build_hot
 from pipelines.patches import EmbeddedLayer, build_patches
-from pipelines.plan import Plan, Progress, Report, make_plan
+from pipelines.plan import Plan, Progress, Report, make_plan, scanned_again
 from pipelines.scan import Scanner
 from pipelines.storage import locked, read_measured, remove_unfinished, write_model, write_table
-from pipelines.stores import Root, absolute
+from pipelines.stores import absolute
 from pipelines.tombstones import present, removed_images
-from pipelines.versions import kept_version, seal
+from pipelines.versions import kept_version, remove_ranked_peaks, seal
 from pipelines.vision.embedding import region_boxes
 from schemas import layout, tables
 from schemas.errors import AtlasError
@@ -47,11 +47,15 @@ def index(config: IndexConfig, report: Report) -> Manifest:
     Finished shards of an earlier, killed run are kept; files that were added since the last version cost their
     own forwards only; a run with nothing to do changes nothing. Images that were removed by hand stay out: a run that
     has anything to do leaves no tombstone, one with nothing to do keeps them.
+
+    A bounded atlas (`keep`) holds the first ranks of each unit and no peaks. To grow or to keep other ranks it needs
+    the forwards of all files again, and says so: merging could keep first ranks exact, but not quantiles.
     """
     atlas = absolute(config.atlas)
     corpus = list_corpus(config.corpus, config.limit)
     with locked(atlas):
         remove_unfinished(atlas)
+        remove_ranked_peaks(atlas)
         plan = make_plan(config, corpus, report)
         key = plan.scan.atlas_key
         if read_measured(atlas, key) is None:
@@ -59,24 +63,53 @@ def index(config: IndexConfig, report: Report) -> Manifest:
         removed = frozenset(removed_images(plan.previous, atlas)["image_id"].to_pylist())
         if not plan.pending and plan.previous is not None:
             found = catalogue(plan.listing, plan.finished, atlas, removed)
-            if _holds(plan.previous, found, atlas):
+            if _holds(plan, found):
                 return plan.previous
         with cluster.connected(config.address):
             workers = cluster.resources(config.workers, config.device)
-            receipts = plan.finished + _scan(plan, workers, report)
+            new = _scan(plan, workers, report)
+            receipts = plan.finished + new
             found = catalogue(plan.listing, receipts, atlas, removed)
-            if plan.previous is not None and _holds(plan.previous, found, atlas):
+            if plan.previous is not None and _holds(plan, found):
                 return plan.previous
+            if plan.lacks_peaks and kept_version(atlas, _version_name(key, found, plan.keep)) is None:
+                plan = _renewed(plan, new, report)
+                receipts = plan.finished + new + _scan(plan, workers, report, "again")
+                found = catalogue(plan.listing, receipts, atlas, removed)
             manifest = commit(plan, found, receipts, workers, report)
         remove_unfinished(atlas)
+        remove_ranked_peaks(atlas)
         return manifest
 
 
-def _scan(plan: Plan, workers: cluster.Resources, report: Report) -> list[Receipt]:
+def expected(plan: Plan) -> Plan:
+    """The plan with all that its run will scan, as far as can be known before it has read what is new."""
+    if not plan.lacks_peaks:
+        return plan
+    if not plan.pending:
+        atlas = plan.scan.atlas
+        removed = frozenset(removed_images(plan.previous, atlas)["image_id"].to_pylist())
+        if _holds(plan, catalogue(plan.listing, plan.finished, atlas, removed)):
+            return plan
+    return scanned_again(plan)
+
+
+def _renewed(plan: Plan, new: list[Receipt], report: Report) -> Plan:
+    """The plan that scans again what a bounded atlas no longer has the peaks of; says so."""
+    again = scanned_again(plan, new)
+    note = (
+        f"the atlas kept first ranks alone, and no peaks: {len(again.pending)} files are scanned again, for ranks and "
+        "quantiles to be those of all pictures"
+    )
+    report(Progress("again", 0, len(again.pending), "files", note=note))
+    return again
+
+
+def _scan(plan: Plan, workers: cluster.Resources, report: Report, stage: str = "scan") -> list[Receipt]:
     shards = plan.shards(workers.slots)
     nodes = Counter[str]()
     skipped = rows = 0
-    report(Progress("scan", 0, len(plan.pending), "files"))
+    report(Progress(stage, 0, len(plan.pending), "files"))
     receipts = []
     scan = replace(plan.scan, decoder_count=workers.decoder_count)
     for done in cluster.each(partial(Scanner, scan), shards, workers):
@@ -85,7 +118,7 @@ def _scan(plan: Plan, workers: cluster.Resources, report: Report) -> list[Receip
         nodes[done.node] += receipt.files.rows + receipt.skipped.rows
         skipped += receipt.skipped.rows
         rows += sum(part.rows for part in receipt.peaks.values())
-        report(Progress("scan", nodes.total(), len(plan.pending), "files", dict(nodes), skipped, rows))
+        report(Progress(stage, nodes.total(), len(plan.pending), "files", dict(nodes), skipped, rows))
     return receipts
 
 
@@ -101,17 +134,18 @@ def commit(
     A version that was sealed before and is still there becomes the present one again as it is.
     """
     atlas = plan.scan.atlas
-    version = _version_name(plan.scan.atlas_key, found)
+    version = _version_name(plan.scan.atlas_key, found, plan.keep)
     kept = kept_version(atlas, version)
     if kept is not None:
-        return seal(atlas, kept.model_copy(update=_sealing(plan, found, receipts)))
+        changed = _sealing(plan, found, receipts) | ({"shards": kept.shards} if plan.lacks_peaks else {})
+        return seal(atlas, kept.model_copy(update=changed))
     images = write_table(atlas, layout.images_of(version), found.images)
     skipped = write_table(atlas, layout.skipped_of(version), found.skipped)
     used = [receipt for receipt in receipts if receipt.forward_count]
-    layers = _rank(plan, RankPlan(atlas, version, images, tuple(used)), workers, report)
+    layers = _rank(plan, RankPlan(atlas, version, images, tuple(used), plan.keep), workers, report)
     report(Progress("embed", 0, 1, "index"))
     embed = next(layer for layer in plan.scan.layers if layer.name == plan.scan.embed_layer)
-    embedded = EmbeddedLayer(embed.name, embed.units, region_boxes(embed))
+    embedded = EmbeddedLayer(embed.name, embed.units, region_boxes(embed), plan.config.patch_memory_bytes)
     patches = build_patches(atlas, version, embedded, used, images)
     report(Progress("embed", 1, 1, "index"))
     manifest = Manifest(
@@ -127,6 +161,7 @@ def commit(
         skipped=skipped,
         hot=build_hot(atlas, version, images, layers),
         patches=patches,
+        keep=plan.keep,
         **_sealing(plan, found, receipts),
     )
     return seal(atlas, manifest)
@@ -135,6 +170,7 @@ def commit(
 def _sealing(plan: Plan, found: Catalogue, receipts: list[Receipt]) -> dict[str, Any]:
     """What a manifest says about the run that seals it."""
     removed = plan.previous.removed if plan.previous else None
+    built = _version_name(plan.scan.atlas_key, found, plan.keep)
     return {
         "unitscope_version": installed_version("unitscope"),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -146,12 +182,11 @@ def _sealing(plan: Plan, found: Catalogue, receipts: list[Receipt]) -> dict[str,
             ignored_count=plan.listing.ignored_count,
             label_count=len(pc.unique(found.images["label"].drop_null())),
         ),
-        "shards": receipts,
+        "shards": receipts if plan.keep is None else [receipt.without_peaks() for receipt in receipts],
         "forward_count": sum(receipt.forward_count for receipt in receipts)
         - sum(receipt.forward_count for receipt in plan.finished),
         "config": plan.config.model_dump(mode="json"),
-        "removed": removed
-        and removed.model_copy(update={"stale": 0, "built": _version_name(plan.scan.atlas_key, found)}),
+        "removed": removed and removed.model_copy(update={"stale": 0, "built": built}),
     }
 
 
@@ -185,17 +220,22 @@ def _layer_entry(layer: LayerSpec, ranking: RankPlan, rows: list[dict[str, objec
     return LayerEntry(spec=layer, units=units, ranked=ranked)
 
 
-def _holds(previous: Manifest, found: Catalogue, atlas: Root) -> bool:
-    """Whether a version shows the images and skipped files that were found, tombstones or not."""
+def _holds(plan: Plan, found: Catalogue) -> bool:
+    """Whether the present version shows the images and skipped files that were found, tombstones or not."""
+    previous = plan.previous
+    if previous is None:
+        return False
     shown = previous.version
     if previous.stale_count:
-        shown = _version_name(previous.atlas_key, present(previous, atlas))
-    return shown == _version_name(previous.atlas_key, found)
+        shown = _version_name(previous.atlas_key, present(previous, plan.scan.atlas), previous.keep)
+    return shown == _version_name(previous.atlas_key, found, plan.keep)
 
 
-def _version_name(key: str, found: Catalogue) -> str:
+def _version_name(key: str, found: Catalogue, keep: int | None) -> str:
     """Digest of what a version holds, so that the same corpus and model give the same version."""
     digest = hashlib.sha256(key.encode())
+    if keep is not None:
+        digest.update(f"top:{keep}".encode())
     for table, names in (
         (found.images, ["image_id", "path", "other_paths", "address", "label", "metadata", "modified_ns"]),
         (found.skipped, tables.SKIPPED.names),

@@ -4,18 +4,15 @@ Cost: units × units × images products, and every unit's ranks read once for ea
 was found is stored in the (first) atlas under the versions it belongs to, and is never computed again.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipelines import cluster
 from pipelines.catalogue import read_part
-from pipelines.plan import Progress, Report
 from pipelines.profiles import Profiles, Side, correlations, read_profiles, shared_exemplars
 from pipelines.storage import write_table
 from pipelines.stores import Root, absolute, store_of
@@ -23,12 +20,11 @@ from pipelines.tombstones import removed_images
 from schemas import layout, tables
 from schemas.errors import UsageError
 from schemas.manifest import BLOCK_UNITS, LayerEntry, Manifest
+from schemas.versions import read_version
 
 TILE_BYTES = 512 << 20
 """Of rank profiles that a worker holds of the first side; 256 units of half a million images."""
 _TILE_BLOCKS = 16
-_PRODUCTS_HERE = 5_000_000_000
-"""Of two numbers: 320 × 320 units on 10,000 images are a fifth of it and took one core a second."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +33,11 @@ class Sealed:
 
     root: Root
     manifest: Manifest
+
+    @classmethod
+    def present(cls, root: Root) -> "Sealed":
+        """The present version of an atlas; raises NotFoundError if none is sealed."""
+        return cls(root, read_version(store_of(root)))
 
     def layer(self, name: str) -> LayerEntry:
         """A recorded layer; raises NotFoundError that names those there are."""
@@ -77,6 +78,20 @@ class KinPlan:
     layers_a: dict[str, LayerEntry]
     layers_b: dict[str, LayerEntry]
 
+    def steps(self, tile: Tile) -> int:
+        """Blocks of units that the tile is compared with."""
+        return len(self.layers_b[tile.pair.b].ranked)
+
+    def products(self, tile: Tile) -> int:
+        """Of two numbers that comparing the tile takes."""
+        return BLOCK_UNITS * len(tile.blocks) * self.layers_b[tile.pair.b].spec.units * self.a.image_count
+
+
+Tell = Callable[[int, int], None]
+"""Told how many blocks of units are compared, of how many; what it raises ends the work."""
+Run = Callable[[KinPlan, Sequence[Tile]], Iterator[TileKin]]
+"""Compares tiles and gives every one, in any order."""
+
 
 class Correlator:
     """Compares tiles of units with all units of another layer, a block at a time.
@@ -87,13 +102,13 @@ class Correlator:
     def __init__(self, plan: KinPlan) -> None:
         self.plan = plan
 
-    def __call__(self, tile: Tile) -> TileKin:
+    def __call__(self, tile: Tile, tell: Callable[[int], None] = lambda _: None) -> TileKin:
+        """All of the tile; `tell` hears after each block how many of them are compared."""
         plan, other = self.plan, self.plan.layers_b[tile.pair.b]
-        own = read_profiles(plan.a, plan.layers_a[tile.pair.a], tile.blocks)
-        found = [
-            self._against(own, read_profiles(plan.b, other, range(block, block + 1)))
-            for block in range(len(other.ranked))
-        ]
+        own, found = read_profiles(plan.a, plan.layers_a[tile.pair.a], tile.blocks), []
+        for block in range(len(other.ranked)):
+            found.append(self._against(own, read_profiles(plan.b, other, range(block, block + 1))))
+            tell(block + 1)
         correlation, jaccard = zip(*found, strict=True)
         return TileKin(tile, np.concatenate(correlation, axis=1), np.concatenate(jaccard, axis=1))
 
@@ -101,12 +116,33 @@ class Correlator:
         return correlations(own, others), shared_exemplars(own, others)
 
 
-def find_kin(a: Sealed, b: Sealed, pairs: Sequence[LayerPair], workers: int | None, report: Report) -> list[str]:
+@dataclass(frozen=True)
+class Here:
+    """Compares tiles in this process, one after the other."""
+
+    tell: Tell
+
+    def __call__(self, plan: KinPlan, tiles: Sequence[Tile]) -> Iterator[TileKin]:
+        correlator, total, before = Correlator(plan), sum(map(plan.steps, tiles)), 0
+        self.tell(0, total)
+        for tile in tiles:
+            yield correlator(tile, lambda done, before=before: self.tell(before + done, total))  # type: ignore[misc]
+            before += plan.steps(tile)
+
+
+def find_kin(a: Sealed, b: Sealed, pairs: Sequence[LayerPair], run: Run) -> list[str]:
     """Compare all units of each pair of layers; paths in the first atlas of `tables.KIN`, in order of the pairs.
 
     Pairs whose table is stored are not computed again, so a killed run loses only the pairs it had not finished.
-    Raises UsageError if the atlases have no image in common, NotFoundError for a layer that is not there.
+    Raises UsageError if the atlases have no image in common or one keeps first ranks alone, NotFoundError for a layer
+    that is not there.
     """
+    for side in (a, b):
+        if side.manifest.kept is not None:
+            raise UsageError(
+                f"rank correlations take the ranks of all images, but atlas {side.root} keeps the first "
+                f"{side.manifest.kept} of each unit; index with --keep all, or ask for similar units by exemplars"
+            )
     layers_a, layers_b = {pair.a: a.layer(pair.a) for pair in pairs}, {pair.b: b.layer(pair.b) for pair in pairs}
     paths = [kin_path(a, b, pair) for pair in pairs]
     missing = [pair for pair, path in zip(pairs, paths, strict=True) if store_of(a.root).stamp(path) is None]
@@ -116,27 +152,12 @@ def find_kin(a: Sealed, b: Sealed, pairs: Sequence[LayerPair], workers: int | No
         tiles = [tile for pair in missing for tile in _tiles(pair, layers_a[pair.a], side_a.image_count)]
         done: dict[LayerPair, list[TileKin]] = {pair: [] for pair in missing}
         waiting = {pair: sum(tile.pair == pair for tile in tiles) for pair in missing}
-        report(Progress("correlate", 0, len(tiles), "tiles of units"))
-        for number, one in enumerate(_compared(plan, tiles, workers), 1):
+        for one in run(plan, tiles):
             pair = one.tile.pair
             done[pair].append(one)
             if len(done[pair]) == waiting[pair]:
                 _write_kin(a.root, kin_path(a, b, pair), done.pop(pair), side_a.image_count)
-            report(Progress("correlate", number, len(tiles), "tiles of units"))
     return paths
-
-
-def _compared(plan: KinPlan, tiles: Sequence[Tile], workers: int | None) -> Iterator[TileKin]:
-    """Every tile, in any order: on Ray, but what takes seconds here, where a cluster would take them to start."""
-    products = sum(
-        BLOCK_UNITS * len(tile.blocks) * plan.layers_b[tile.pair.b].spec.units * plan.a.image_count for tile in tiles
-    )
-    if products <= _PRODUCTS_HERE:
-        yield from map(Correlator(plan), tiles)
-        return
-    with cluster.connected(None):
-        for done in cluster.each(partial(Correlator, plan), tiles, cluster.resources(workers, "cpu")):
-            yield done.result
 
 
 def kin_path(a: Sealed, b: Sealed, pair: LayerPair) -> str:

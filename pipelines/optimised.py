@@ -1,4 +1,4 @@
-"""Pictures optimised for a unit, made and stored; what is stored already is not made again."""
+"""Pictures optimised for a unit or a direction, made and stored; what is stored already is not made again."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,15 +6,16 @@ from functools import cached_property
 from math import isfinite
 from time import monotonic
 
+import torch
 from PIL import Image
 
 from pipelines.stores import Root
 from pipelines.vision.device import choose_device
 from pipelines.vision.models import VisionModel, reload_model
-from pipelines.vision.optimisation import Tell, Wish, optimise_unit
+from pipelines.vision.optimisation import Optimised, Tell, Wish, optimise_direction, optimise_unit
 from pipelines.visuals import Made, find_visual, write_visual
 from schemas.manifest import Manifest, ModelEntry
-from schemas.units import LayerSpec, UnitId
+from schemas.units import LayerSpec, Target, UnitId
 from schemas.visuals import Visual, VisualKey
 
 
@@ -28,18 +29,20 @@ class OptimisePlan:
     layers: Mapping[str, LayerSpec]
     wish: Wish
     objective: str
+    direction: tuple[float, ...] | None
+    """Instead of a unit: a number for each unit of a layer, which float32 holds exactly."""
     device: str
     trust_code: bool
 
-    def keys(self, unit: UnitId) -> list[VisualKey]:
-        """The names of a unit's pictures."""
+    def keys(self, target: Target) -> list[VisualKey]:
+        """The names of the pictures of a unit, or of the plan's direction."""
         recipe, start = self.wish.recipe, self.wish.start
         return [
             VisualKey(
                 atlas_key=self.atlas_key,
                 kind="optimised",
-                layer=unit.layer,
-                channel=unit.channel,
+                layer=target.layer,
+                channel=target.channel if isinstance(target, UnitId) else None,
                 method=recipe.name,
                 settings=recipe.model_dump(mode="json"),
                 objective=self.objective,
@@ -47,13 +50,14 @@ class OptimisePlan:
                 seed=self.wish.seed,
                 number=number,
                 count=self.wish.count,
+                direction=self.direction,
             )
             for number in range(self.wish.count)
         ]
 
-    def stored(self, unit: UnitId) -> list[Visual] | None:
-        """The pictures of a unit if all of them are stored."""
-        found = [find_visual(self.atlas, key) for key in self.keys(unit)]
+    def stored(self, target: Target) -> list[Visual] | None:
+        """The pictures of a unit or direction if all of them are stored."""
+        found = [find_visual(self.atlas, key) for key in self.keys(target)]
         whole = [visual for visual in found if visual is not None]
         return whole if len(whole) == len(found) else None
 
@@ -61,7 +65,7 @@ class OptimisePlan:
 def make_plan(
     manifest: Manifest, atlas: Root, wish: Wish, objective: str, device: str = "auto", trust_code: bool = False
 ) -> OptimisePlan:
-    """The plan for an atlas: its model, its layers."""
+    """The plan for units of an atlas: its model, its layers."""
     return OptimisePlan(
         atlas=atlas,
         atlas_key=manifest.atlas_key,
@@ -69,6 +73,7 @@ def make_plan(
         layers={entry.spec.name: entry.spec for entry in manifest.layers},
         wish=wish,
         objective=objective,
+        direction=None,
         device=device,
         trust_code=trust_code,
     )
@@ -81,18 +86,19 @@ class Optimiser:
         self.plan = plan
         self._device = choose_device(plan.device)
 
-    def __call__(self, unit: UnitId, tell: Tell | None = None) -> list[Visual]:
-        """The unit's pictures, from the store or made now; raises what `optimise_unit` and `write_visual` do."""
+    def __call__(self, target: Target, tell: Tell | None = None) -> list[Visual]:
+        """The pictures of a unit or direction, from the store or made now; raises what `optimise_unit` and
+        `write_visual` do."""
         plan = self.plan
-        stored = plan.stored(unit)
+        stored = plan.stored(target)
         if stored is not None:
             return stored
-        started, layer = monotonic(), plan.layers[unit.layer]
-        found = optimise_unit(self._model, layer, unit.channel, plan.wish, plan.objective, tell)
+        started, layer = monotonic(), plan.layers[target.layer]
+        found = self._made(layer, target, tell)
         seconds = (monotonic() - started) / plan.wish.count
         notes = found.notes if self._device.type == "cpu" else (*found.notes, f"made on {self._device}")
         visuals = []
-        for number, key in enumerate(plan.keys(unit)):
+        for number, key in enumerate(plan.keys(target)):
             pixels = found.pictures[number].permute(1, 2, 0).numpy()
             activation, location = found.activations[number], found.locations[number]
             made = Made(
@@ -105,6 +111,13 @@ class Optimiser:
             )
             visuals.append(write_visual(plan.atlas, key, made))
         return visuals
+
+    def _made(self, layer: LayerSpec, target: Target, tell: Tell | None) -> Optimised:
+        plan = self.plan
+        if isinstance(target, UnitId):
+            return optimise_unit(self._model, layer, target.channel, plan.wish, plan.objective, tell)
+        vector = torch.tensor(plan.direction)
+        return optimise_direction(self._model, layer, vector, plan.wish, plan.objective, tell)
 
     @cached_property
     def _model(self) -> VisionModel:

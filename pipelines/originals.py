@@ -1,5 +1,7 @@
 """The bytes of a picture from its address: what a scan reads, and what shows a picture again without one."""
 
+import hashlib
+from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
 
@@ -8,10 +10,19 @@ import pyarrow.parquet as pq
 
 from pipelines.places import Place
 from schemas.addresses import Address, Cell, Range
-from schemas.errors import CorpusError
+from schemas.errors import CorpusError, NotFoundError
 
 _KEPT_GROUPS = 2
 """Row groups that are kept: rows are asked for in their order, and a group may take a hundred megabytes."""
+
+
+@dataclass(frozen=True)
+class Original:
+    """An image by its id, its path for people, and the addresses of files that held its bytes when it was indexed."""
+
+    image_id: str
+    path: str
+    addresses: tuple[str, ...]
 
 
 class Originals:
@@ -36,6 +47,19 @@ class Originals:
             data: bytes | None = group[found.part.row].as_py()
             return data or b""
         return self.place.read(found.file)
+
+    def read_original(self, image: Original) -> bytes:
+        """The bytes of an image; raises NotFoundError if they are gone or no longer those that were indexed."""
+        for address in image.addresses:
+            try:
+                data = self.read(address)
+            except (OSError, CorpusError):
+                continue
+            if hashlib.sha256(data).hexdigest() == image.image_id:
+                return data
+        raise NotFoundError(
+            f"picture {image.path!r} is gone or was edited since it was indexed; restore it or index again"
+        )
 
     def _read_group(self, file: str, row_group: int) -> pa.ChunkedArray:
         try:

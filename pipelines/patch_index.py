@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 
 from pipelines.recall import QUERIES, Truth, Tuning, tune
 from pipelines.vectors import BLOCK_BYTES, VectorFile, Vectors
+from schemas.errors import CapacityError
 
 EXACT_NUMBERS = 16_000_000
 """Up to so many stored numbers (50,000 vectors of 320) a plain scan answers in 30 ms, exactly; no index is built."""
-MEMORY_BYTES = 4 << 30
-"""What a build may take unless told otherwise."""
+MEMORY_BYTES = 3_000_000_000
+"""What an index may take when served unless told otherwise; building it takes half as much again."""
 _REDUCED_WIDTH = 128
 _CODES = {"SQ8": 136, "RaBitQ": 32}
 """FAISS's codes by preference, with the bytes of a reduced vector and its id: 8-bit numbers, or one bit each
@@ -52,6 +53,16 @@ class IndexPlan:
         return min(self.count, self.lists * _PER_LIST)
 
     @property
+    def code_bytes(self) -> int:
+        """Codes and ids of all vectors."""
+        return self.count * _CODES[self.code] * self.coded_width // _REDUCED_WIDTH
+
+    @property
+    def served_bytes(self) -> int:
+        """What the index takes when all of it is in memory: codes, middles of the lists, reduction."""
+        return self.code_bytes + 4 * self.coded_width * self.lists + 4 * self.width * self.reduced
+
+    @property
     def memory_bytes(self) -> int:
         """Peak that building adds to the process: the largest of its three stages, and what is always there.
 
@@ -60,19 +71,20 @@ class IndexPlan:
         """
         reduction = 4 * 8 * self.width**2 if self.reduced else 0
         lists = 2 * 4 * self.training_count * self.coded_width
-        codes = int(_GROWTH * self.count * _CODES[self.code] * self.coded_width / _REDUCED_WIDTH)
+        codes = int(_GROWTH * self.code_bytes)
         return _FIXED_BYTES + 3 * BLOCK_BYTES + max(reduction, lists, codes + 4 * QUERIES * self.width)
 
 
-def choose_index(count: int, width: int, memory_bytes: int = MEMORY_BYTES) -> IndexPlan | None:
-    """The index for so many vectors, None for a plain scan.
+def choose_index(count: int, width: int, memory_bytes: int | None = None) -> IndexPlan | None:
+    """The index for so many vectors that takes no more memory than this when it is served, None for a plain scan.
 
     | stored numbers (count × width)          | index                                |
     |-----------------------------------------|--------------------------------------|
     | up to 16 million                        | none: exact scan                     |
-    | more, if the build fits `memory_bytes`  | PCA to 128, IVF, 8-bit numbers       |
+    | more, if it fits `memory_bytes`         | PCA to 128, IVF, 8-bit numbers       |
     | more                                    | PCA to 128, IVF, RaBitQ (1 bit each) |
 
+    Without `memory_bytes` it is MEMORY_BYTES, or the least there is; raises CapacityError if not even that fits.
     Lists: the power of two nearest to 4 · √count, or to count / 64 where that is less, for the sake of training.
     """
     if count * width <= EXACT_NUMBERS:
@@ -80,12 +92,17 @@ def choose_index(count: int, width: int, memory_bytes: int = MEMORY_BYTES) -> In
     lists = min(2 ** round(np.log2(min(4 * np.sqrt(count), count / _PER_LIST))), _MOST_LISTS)
     reduced = _REDUCED_WIDTH if width > _REDUCED_WIDTH else 0
     plans = [IndexPlan(count, width, lists, reduced, code) for code in _CODES]
-    return next((plan for plan in plans if plan.memory_bytes <= memory_bytes), plans[-1])
+    fits = [plan for plan in plans if plan.served_bytes <= (memory_bytes or MEMORY_BYTES)]
+    if memory_bytes is not None and not fits:
+        raise CapacityError(
+            f"an index of {count:,} patches takes at least {plans[-1].served_bytes / 1e9:.3g} GB when served, more "
+            f"than patch_memory_gb {memory_bytes / 1e9:g}: allow it that, or embed a layer with fewer regions"
+        )
+    return [*fits, plans[-1]][0]
 
 
-def build_memory(count: int, width: int, memory_bytes: int = MEMORY_BYTES) -> int:
-    """Bytes by which building the index of `choose_index` raises the peak of the process, within a fifth."""
-    plan = choose_index(count, width, memory_bytes)
+def build_memory(plan: IndexPlan | None) -> int:
+    """Bytes by which building a chosen index, or none, raises the peak of the process, within a fifth."""
     return plan.memory_bytes if plan else _FIXED_BYTES
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipelines.catalogue import read_part
-from pipelines.patch_index import MEMORY_BYTES, IndexPlan, build_index, choose_index
+from pipelines.patch_index import IndexPlan, build_index, choose_index
 from pipelines.storage import write_atomically
 from pipelines.stores import Root, store_of
 from pipelines.vectors import VectorFile
@@ -26,12 +26,12 @@ _BATCH_IMAGES, _BUFFER_BYTES = 64, 1 << 20
 
 @dataclass(frozen=True)
 class EmbeddedLayer:
-    """The layer whose pooled output is searched; what building its index may add to the process's memory."""
+    """The layer whose pooled output is searched; the memory that its index may take when served, if it is said."""
 
     layer: str
     width: int
     regions: list[Box]
-    memory_bytes: int = MEMORY_BYTES
+    memory_bytes: int | None = None
 
 
 def build_patches(

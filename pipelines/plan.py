@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,10 +12,12 @@ import pyarrow as pa
 from pipelines.catalogue import known_ids, pending_files
 from pipelines.config import IndexConfig
 from pipelines.corpus import Listing
+from pipelines.patch_index import choose_index
 from pipelines.scan import ScanPlan
 from pipelines.shards import Shard
 from pipelines.storage import read_manifest, read_measured, read_receipts
 from pipelines.stores import absolute
+from pipelines.vision.embedding import cell_regions
 from pipelines.vision.models import choose_layers, load_model
 from pipelines.vision.receptive_fields import measure_layers
 from schemas import tables
@@ -40,6 +42,8 @@ class Progress:
     """Of the files that are done: those that are no usable picture."""
     rows: int = 0
     """Peaks written so far."""
+    note: str = ""
+    """What a person should know now, if anything."""
 
 
 Report = Callable[[Progress], None]
@@ -56,6 +60,13 @@ class Plan:
     """Those rows of the listing that no finished shard has read in their present state."""
     finished: list[Receipt]
     previous: Manifest | None
+    keep: int | None = None
+    """How many first ranks of each unit are stored, None for all."""
+
+    @property
+    def lacks_peaks(self) -> bool:
+        """Whether peaks of finished shards are gone, so that other images or ranks need their forwards again."""
+        return any(not receipt.peaks for receipt in self.finished)
 
     @property
     def cells_per_image(self) -> int:
@@ -63,16 +74,22 @@ class Plan:
         return sum(layer.units for layer in self.scan.layers)
 
     def shards(self, worker_count: int) -> list[Shard]:
-        """The pending files in shards of the configured size, else of whole batches, several for each worker."""
+        """The pending files in shards of the configured size, else of whole batches, several for each worker.
+
+        On top of a bounded atlas they have other names than its own, whose files are never written to again.
+        """
+        bounded = self.previous.version if self.previous and self.previous.keep is not None else ""
         batch = self.config.batch_size
         even = -(-len(self.pending) // (_SHARDS_PER_WORKER * worker_count))
-        return cut_shards(self.pending, self.config.shard_size or min(_SHARD_FILES, max(1, -(-even // batch)) * batch))
+        size = self.config.shard_size or min(_SHARD_FILES, max(1, -(-even // batch)) * batch)
+        return cut_shards(self.pending, size, bounded)
 
 
 def make_plan(config: IndexConfig, corpus: Listing, report: Report) -> Plan:
     """Load the model, measure its layers and find out what is pending; writes nothing.
 
-    Raises UsageError if the atlas was made with another model, preprocessing, layers, precision or batch size.
+    Raises UsageError if the atlas was made with another model, preprocessing, layers, precision or batch size,
+    CapacityError if no index of so many patches fits the memory it may take.
     """
     report(Progress("plan", 0, 1, "model"))
     atlas = absolute(config.atlas)
@@ -88,7 +105,7 @@ def make_plan(config: IndexConfig, corpus: Listing, report: Report) -> Plan:
         raise UsageError(f"embedding layer {embed!r} is not recorded; recorded are {listing(names)}")
     if previous is not None and previous.patches.layer != embed:
         raise UsageError(f"the atlas embeds {previous.patches.layer!r}; use another directory to embed {embed!r}")
-    finished = read_receipts(atlas, key)
+    finished = _with_bounded(read_receipts(atlas, key), previous)
     if mixed := {path for receipt in finished for path in _embedded(receipt)} - {embed}:
         raise UsageError(f"finished shards of {atlas} embed {listing(mixed)}; use --embed with it or another directory")
     scan = ScanPlan(
@@ -106,15 +123,35 @@ def make_plan(config: IndexConfig, corpus: Listing, report: Report) -> Plan:
         known_ids=known_ids(finished, atlas),
         trust_code=config.trust_code,
     )
-    return Plan(config, scan, corpus, pending_files(corpus, finished, atlas), finished, previous)
+    embedded = next(layer for layer in layers if layer.name == embed)
+    choose_index(len(corpus.files) * len(cell_regions(embedded.grid)), embedded.units, config.patch_memory_bytes)
+    keep = config.ranks_kept(previous.keep if previous else None)
+    return Plan(config, scan, corpus, pending_files(corpus, finished, atlas), finished, previous, keep)
 
 
-def cut_shards(files: pa.Table, size: int) -> list[Shard]:
-    """Cut files into shards named by their content, so that a shard that runs again replaces itself."""
+def scanned_again(plan: Plan, new: Sequence[Receipt] = ()) -> Plan:
+    """The plan that runs the forwards of finished shards again whose peaks are gone; but for files in `new` shards."""
+    atlas, left = plan.scan.atlas, [receipt for receipt in plan.finished if receipt.peaks]
+    done = [*left, *new]
+    scan = replace(plan.scan, known_ids=known_ids(done, atlas))
+    return replace(plan, scan=scan, finished=left, pending=pending_files(plan.listing, done, atlas))
+
+
+def _with_bounded(receipts: list[Receipt], previous: Manifest | None) -> list[Receipt]:
+    """With those of the bounded atlas whose peaks were deleted when it was sealed."""
+    with_peaks = {receipt.shard for receipt in receipts}
+    sealed = previous.shards if previous else []
+    bounded = [receipt for receipt in sealed if not receipt.peaks and receipt.shard not in with_peaks]
+    return sorted([*receipts, *bounded], key=lambda receipt: receipt.shard)
+
+
+def cut_shards(files: pa.Table, size: int, beside: str = "") -> list[Shard]:
+    """Cut files into shards named by their content, so that a shard that runs again replaces itself; by `beside` too,
+    so that it does not."""
     shards = []
     for start in range(0, len(files), size):
         part = files.take(pa.array(range(start, min(start + size, len(files)))))  # a slice would carry all to workers
-        listed = json.dumps([part[name].to_pylist() for name in tables.FILE_KEY])
+        listed = beside + json.dumps([part[name].to_pylist() for name in tables.FILE_KEY])
         shards.append(Shard(hashlib.sha256(listed.encode()).hexdigest()[:16], part))
     return shards
 

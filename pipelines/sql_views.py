@@ -34,7 +34,8 @@ _TOP_PATCHES = """
 CREATE MACRO {schema}.top_patches(layer, unit, k) AS TABLE
 WITH own AS (
     SELECT r.rank, r.image, r.activation, r.row, r.col,
-        rank() OVER (ORDER BY r.activation DESC) - 1 AS above, count(*) OVER () AS image_count
+        rank() OVER (ORDER BY r.activation DESC) - 1 AS above,
+        (SELECT s.image_count FROM read_parquet({units_part}) AS s WHERE s.unit = unit) AS image_count
     FROM read_parquet({ranked_part}) AS r WHERE r.unit = unit
 ), chosen AS (
     SELECT own.*, {of_image} FROM own JOIN read_parquet({images}) AS i USING (image)

@@ -78,12 +78,19 @@ def compact(atlas: Root, workers: int | None, report: Report) -> Manifest:
     """Seal a version whose tables hold no removed image: the rows of a fresh index of the others, without a forward.
 
     Rebuilds ranks, statistics, the hot database, vectors and patch index: what an index run costs after its scan. What
-    shards hold about removed images stays, so that they can come back. Without tombstones nothing is done.
+    shards hold about removed images stays, so that they can come back. Without tombstones nothing is done. Raises
+    UsageError for a bounded atlas, whose peaks are gone.
     """
     with locked(atlas):
         manifest = present_version(atlas)
         if not manifest.stale_count:
             return manifest
+        if manifest.keep is not None:
+            raise UsageError(
+                f"{atlas} keeps the first {manifest.keep} ranks of each unit and no peaks, so ranks and statistics "
+                "cannot be made anew without the removed images; they stay out of every answer, and the next index "
+                "run that finds the corpus changed counts them no more"
+            )
         remove_unfinished(atlas)
         nothing = tables.LISTED.empty_table()
         plan = Plan(

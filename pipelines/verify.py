@@ -8,9 +8,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines.catalogue import read_part
 from pipelines.scan import Scanner, ScanPlan
 from pipelines.stores import Root, store_of
 from pipelines.tombstones import present_images
@@ -85,7 +87,8 @@ def verify(atlas: Root, sample: int, seed: int, corpus: str | Path | None = None
             faults.append(Fault("picture", row["path"], str(error)))
             continue
         for entry in manifest.layers:
-            drift, layer_faults = _compare(atlas, manifest, entry, row, found[entry.spec.name])
+            compare = _compare if manifest.keep is None else _compare_kept
+            drift, layer_faults = compare(atlas, manifest, entry, row, found[entry.spec.name])
             largest_drift = max(largest_drift, drift)
             cell_count += entry.spec.units
             faults += layer_faults
@@ -126,20 +129,53 @@ def _compare(
     receipt = next(receipt for receipt in manifest.shards if receipt.shard == image["shard"])
     with store_of(atlas).hold(receipt.peaks[entry.spec.name]) as path:
         stored = pq.read_table(path, filters=pc.field("image") == image["shard_row"], partitioning=None)
-    was = stored["activation"].to_numpy().astype(np.float64)
+    return _drift(entry, image, stored, found)
+
+
+def _compare_kept(
+    atlas: Root, manifest: Manifest, entry: LayerEntry, image: dict[str, object], found: Peaks
+) -> tuple[float, list[Fault]]:
+    """The same for the ranks that a bounded atlas keeps; and no unit may peak above those without being among them."""
+    columns = ["unit", "image", "activation", "row", "col"]
+    kept = pa.concat_tables(read_part(atlas, part, columns) for part in entry.ranked)
+    stored = kept.filter(pc.field("image") == image["image"])
+    drift, faults = _drift(entry, image, stored, found)
+    last = np.full(entry.spec.units, np.inf)
+    np.minimum.at(last, kept["unit"].to_numpy(), kept["activation"].to_numpy())
+    whole = read_part(atlas, entry.units, ["image_count"])["image_count"].to_numpy() <= (manifest.keep or 0)
     now = found.activation[0].numpy().astype(np.float64)
+    slack = TOLERANCE * np.maximum(np.abs(last), np.abs(now[np.isfinite(now)]).mean())
+    above = np.isfinite(now) & (now > last + slack) & ~whole
+    above[stored["unit"].to_numpy()] = False
+    faults += [
+        Fault(
+            "activation", f"{entry.spec.name}:{unit} on {image['path']}", f"is {now[unit]:.6g}, but not among the kept"
+        )
+        for unit in np.flatnonzero(above)
+    ]
+    return drift, faults
+
+
+def _drift(entry: LayerEntry, image: dict[str, object], stored: pa.Table, found: Peaks) -> tuple[float, list[Fault]]:
+    """Largest relative drift of the stored peaks of some units on one image, and the faults among them."""
+    units = stored["unit"].to_numpy()
+    was = stored["activation"].to_numpy().astype(np.float64)
+    now = found.activation[0].numpy().astype(np.float64)[units]
     finite = np.isfinite(was) & np.isfinite(now)
     scale = np.maximum(np.abs(was), np.abs(was[np.isfinite(was)]).mean() if np.isfinite(was).any() else 1.0)
     drift = np.where(finite, np.abs(np.where(finite, now - was, 0)) / scale, 0)
     drift[np.isfinite(was) != np.isfinite(now)] = np.inf
     faults = [
-        Fault("activation", f"{entry.spec.name}:{unit} on {image['path']}", f"was {was[unit]:.6g}, is {now[unit]:.6g}")
-        for unit in np.flatnonzero(drift > TOLERANCE)
+        Fault(
+            "activation", f"{entry.spec.name}:{units[row]} on {image['path']}", f"was {was[row]:.6g}, is {now[row]:.6g}"
+        )
+        for row in np.flatnonzero(drift > TOLERANCE)
     ]
     exact = (drift == 0) & finite
-    for unit in np.flatnonzero(exact):
-        place = Location(stored["row"][unit].as_py(), stored["col"][unit].as_py())
-        moved = entry.spec.location(int(found.location[0, unit]))
+    for row in np.flatnonzero(exact).tolist():
+        place = Location(stored["row"][row].as_py(), stored["col"][row].as_py())
+        moved = entry.spec.location(int(found.location[0, units[row]]))
         if place != moved:
-            faults.append(Fault("location", f"{entry.spec.name}:{unit} on {image['path']}", f"was {place}, is {moved}"))
+            where = f"{entry.spec.name}:{units[row]} on {image['path']}"
+            faults.append(Fault("location", where, f"was {place}, is {moved}"))
     return float(drift.max(initial=0)), faults

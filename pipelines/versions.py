@@ -82,6 +82,22 @@ def kept_version(atlas: Root, version: str) -> Manifest | None:
     return manifest if all(is_present(sizes, part) for part in manifest.parts()) else None
 
 
+def remove_ranked_peaks(atlas: Root) -> int:
+    """Delete the peaks that a bounded atlas was ranked from, but for those that another sealed version names.
+
+    Call only while holding the lock, after the seal: a run that is killed in between leaves them to the next one.
+    """
+    present = read_manifest(atlas)
+    if present is None or present.keep is None:
+        return 0
+    store, sealed = store_of(atlas), {receipt.shard for receipt in present.shards}
+    named = {part.path for manifest in sealed_versions(atlas) for part in manifest.parts()}
+    peaks = [file.path for file in store.walk(layout.PEAKS)]
+    ranked = [path for path in peaks if layout.shard_of_part(path) in sealed and path not in named]
+    store.delete(ranked)
+    return len(ranked)
+
+
 def collect(atlas: Root, keep: int, dry_run: bool = False) -> Collected:
     """Delete all versions but the newest `keep`, and every part and receipt that none of these names.
 

@@ -3,18 +3,20 @@
 import hashlib
 import re
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 
 from PIL import Image
 from pydantic import ValidationError
 
+from pipelines.places import File
 from pipelines.storage import write_atomically, write_model
 from pipelines.stores import Root, Store, store_of
 from schemas import layout
 from schemas.errors import AtlasError, NotFoundError, ReadOnlyError, StorageError
 from schemas.geometry import Box, Location
-from schemas.units import UnitId
+from schemas.units import Target
 from schemas.visuals import Visual, VisualKey
 
 _LIBRARIES = ("unitscope", "torch", "numpy", "pillow")
@@ -33,22 +35,23 @@ class Made:
     seconds: float = 0.0
 
 
-def check_writable(root: Root) -> None:
-    """Raises ReadOnlyError where this process cannot store pictures; leaves nothing behind."""
+def check_writable(root: Root, command: str) -> None:
+    """Raises ReadOnlyError, which names the command that would do, where this process cannot store pictures or
+    tables; leaves nothing behind."""
     store, path = store_of(root), f"{layout.VISUALS}/try-{uuid.uuid4().hex}"
     try:
         write_atomically(root, path, lambda file: file.touch(), rows=0)
         store.delete([path])
     except StorageError as error:
         raise ReadOnlyError(
-            f"this server cannot write into the atlas {store.name}; run the same on a machine that can, for example "
-            "with unitscope optimise, and the server shows its results"
+            f"this server cannot write into the atlas {store.name}; run the same on a machine that can, "
+            f"with {command}, and the server shows its results"
         ) from error
 
 
 def write_visual(root: Root, key: VisualKey, made: Made) -> Visual:
     """Store a picture under its key, losslessly, and then what is known about it; raises StorageError."""
-    path = layout.visual_picture(key.layer, key.channel, key.id)
+    path = layout.visual_picture(key.target, key.id)
     part = write_atomically(root, path, lambda file: made.picture.save(file, "PNG"), rows=1)
     visual = Visual(
         key=key,
@@ -60,28 +63,45 @@ def write_visual(root: Root, key: VisualKey, made: Made) -> Visual:
         libraries={library: installed_version(library) for library in _LIBRARIES},
         seconds=round(made.seconds, 3),
     )
-    write_model(root, layout.visual(key.layer, key.channel, key.id), visual)
+    write_model(root, layout.visual(key.target, key.id), visual)
     return visual
 
 
 def find_visual(root: Root, key: VisualKey) -> Visual | None:
     """The picture of this key, if it is stored; raises AtlasError where its document is damaged."""
-    return _read(store_of(root), layout.visual(key.layer, key.channel, key.id))
+    return _read(store_of(root), layout.visual(key.target, key.id))
 
 
-def read_visual(root: Root, unit: UnitId, name: str) -> Visual:
-    """A unit's picture by its name; raises NotFoundError."""
-    found = _read(store_of(root), layout.visual(*unit, name)) if _NAME.fullmatch(name) else None
+def read_visual(root: Root, target: Target, name: str) -> Visual:
+    """A picture of a unit or direction by its name; raises NotFoundError."""
+    found = _read(store_of(root), layout.visual(target, name)) if _NAME.fullmatch(name) else None
     if found is None:
-        raise NotFoundError(f"no picture {name!r} of unit {unit} is stored; list the unit's visualisations")
+        raise NotFoundError(f"no picture {name!r} of {target} is stored; list its visualisations")
     return found
 
 
-def list_visuals(root: Root, unit: UnitId) -> list[Visual]:
-    """All stored pictures of a unit: by kind, method, objective and seed."""
+def list_visuals(root: Root, target: Target) -> list[Visual]:
+    """All stored pictures of a unit or direction: by kind, method, objective and seed."""
     store = store_of(root)
-    found = [_read(store, path) for path in _documents(store, layout.visuals(*unit))]
+    found = [_read(store, path) for path in _documents(store, layout.visuals(target))]
     return sorted((visual for visual in found if visual is not None), key=_order)
+
+
+def layer_documents(root: Root | Store, layer: str) -> list[File]:
+    """The documents of all stored pictures of a layer's units, in order of their paths."""
+    files = store_of(root).walk(layout.visuals_of(layer))
+    return sorted(file for file in files if file.path.endswith(".json"))
+
+
+def layer_visuals(root: Root | Store, layer: str, documents: Sequence[File]) -> list[Visual]:
+    """What the documents of a layer say, without those that are gone; raises AtlasError where one is damaged."""
+    try:
+        return [Visual.model_validate_json(data) for data in store_of(root).read_all([file.path for file in documents])]
+    except ValidationError as error:
+        reason = str(error).splitlines()[0]
+        raise AtlasError(
+            f"a document below {layout.visuals_of(layer)} is damaged: {reason}; unitscope verify names it"
+        ) from None
 
 
 def read_picture(root: Root, visual: Visual) -> bytes:
@@ -102,7 +122,7 @@ def faulty_visuals(root: Root) -> dict[str, str]:
             visual = _read(store, path)
             if visual is None:
                 continue
-            if layout.visual(*visual.key.unit, visual.key.id) != path:
+            if layout.visual(visual.key.target, visual.key.id) != path:
                 raise AtlasError("lies under another picture's name")
             read_picture(root, visual)
         except AtlasError as error:

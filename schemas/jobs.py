@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from schemas.kin import CompareQuery, SimilarQuery
 from schemas.visuals import OptimiseQuery, ProjectQuery
 from schemas.web import Answer
 
@@ -26,7 +27,23 @@ class ProjectJob(ProjectQuery):
     """As the server calls it."""
 
 
-JobQuery = Annotated[OptimiseJob | ProjectJob, Field(discriminator="kind")]
+class SimilarJob(SimilarQuery):
+    """Compute the co-activation of two layers' units, so that similar units can be told by it."""
+
+    kind: Literal["similar"]
+    atlas: str
+    """As the server calls it."""
+
+
+class CompareJob(CompareQuery):
+    """Compare an atlas, which keeps the result, with another one of the same pictures."""
+
+    kind: Literal["compare"]
+    atlas: str
+    """As the server calls it."""
+
+
+JobQuery = Annotated[OptimiseJob | ProjectJob | SimilarJob | CompareJob, Field(discriminator="kind")]
 """Any job that can be asked for: a further kind is a further member here, and an entry in `services.kinds`."""
 
 

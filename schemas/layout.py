@@ -7,12 +7,16 @@ readers have open is never written to.
 import hashlib
 import re
 
+from schemas.units import Target
+
 MANIFEST = "manifest.json"
 VERSIONS = "versions"
 """Folder of the manifests of earlier versions."""
 LOCK = "index.lock"
 COMPARISONS = "comparisons"
 """Folder of the comparisons with other atlases."""
+PEAKS = "peaks"
+"""Folder of what scans found, which a bounded atlas has no more of once it is sealed."""
 SHARD_FOLDERS = ("files", "images", "skipped", "peaks", "embeddings", "receipts")
 
 
@@ -39,7 +43,7 @@ def skipped(shard: str) -> str:
 
 
 def peaks(layer: str, shard: str) -> str:
-    return f"peaks/{layer}/{shard}.parquet"
+    return f"{PEAKS}/{layer}/{shard}.parquet"
 
 
 def embeddings(layer: str, shard: str) -> str:
@@ -91,18 +95,24 @@ VISUALS = "visuals"
 """Folder of the pictures made of units: they are of the model, so no version names them, and `gc` leaves them."""
 
 
-def visuals(layer: str, channel: int) -> str:
-    """Folder of the pictures of one unit."""
-    return f"{VISUALS}/{layer}/{channel}"
+def visuals(target: Target) -> str:
+    """Folder of the pictures of one unit or direction."""
+    layer, name = target
+    return f"{VISUALS}/{layer}/{name}"
 
 
-def visual_picture(layer: str, channel: int, name: str) -> str:
-    return f"{visuals(layer, channel)}/{name}.png"
+def visuals_of(layer: str) -> str:
+    """Folder of the pictures of all units and directions of a layer."""
+    return f"{VISUALS}/{layer}"
 
 
-def visual(layer: str, channel: int, name: str) -> str:
+def visual_picture(target: Target, name: str) -> str:
+    return f"{visuals(target)}/{name}.png"
+
+
+def visual(target: Target, name: str) -> str:
     """What is known about a picture; its presence means the picture is complete."""
-    return f"{visuals(layer, channel)}/{name}.json"
+    return f"{visuals(target)}/{name}.json"
 
 
 def kin(version: str, layer: str, other_version: str, other_layer: str) -> str:

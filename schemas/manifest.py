@@ -14,6 +14,8 @@ from schemas.units import LayerSpec
 FORMAT_VERSION = 2
 BLOCK_UNITS = 16
 """Units in one ranked file, and in one row group of the peaks that it is ranked from."""
+EXACT = "Flat"
+"""FAISS's name for no index: vectors are searched one by one."""
 _MEND = "delete manifest.json and run the index command again: finished shards are kept"
 
 
@@ -65,7 +67,10 @@ class Part(Entry):
 
 
 class Receipt(Entry):
-    """What one finished shard wrote. Written last, so a shard with a receipt is complete."""
+    """What one finished shard wrote. Written last, so a shard with a receipt is complete.
+
+    The manifest of a bounded atlas names no peaks: they are deleted once ranks and statistics are made of them.
+    """
 
     shard: str
     atlas_key: str
@@ -81,6 +86,10 @@ class Receipt(Entry):
 
     def parts(self) -> list[Part]:
         return [self.files, self.scanned, self.skipped, *self.peaks.values(), self.embeddings]
+
+    def without_peaks(self) -> "Receipt":
+        """What is left of it in a bounded atlas."""
+        return self.model_copy(update={"peaks": {}})
 
 
 class MeasuredLayers(Entry):
@@ -123,7 +132,7 @@ class PatchIndex(Entry):
             regions=regions,
             vectors=vectors,
             index=None,
-            factory="Flat",
+            factory=EXACT,
             exact=True,
             recall_at_10=1.0,
             probes=0,
@@ -181,6 +190,13 @@ class Manifest(Entry):
     config: dict[str, Any]
     """The configuration of the run that sealed this version."""
     removed: Removed | None = None
+    keep: int | None = None
+    """A bounded atlas holds so many first ranks of each unit, and no peaks; None: all."""
+
+    @property
+    def kept(self) -> int | None:
+        """How many first ranks of each unit there are, None if all are, as in a bounded atlas of few images."""
+        return self.keep if self.keep is not None and self.keep < self.images.rows else None
 
     @property
     def built(self) -> str:
@@ -219,14 +235,17 @@ class Manifest(Entry):
 def parse_manifest(text: str, atlas: str) -> Manifest:
     """Read a manifest; raises FormatError for another format version and AtlasError for a damaged one."""
     try:
-        found = json.loads(text).get("format_version")
+        content = json.loads(text)
+        found, writer = content.get("format_version"), content.get("unitscope_version")
     except (ValueError, AttributeError):
         raise AtlasError(f"manifest of atlas {atlas} is damaged: not a JSON object; {_MEND}") from None
     if found != FORMAT_VERSION:
-        raise FormatError(
-            f"atlas {atlas} has format version {found}, this unitscope reads {FORMAT_VERSION}; "
-            "use the unitscope that wrote it, or index again into a new directory"
-        )
+        own = f"the unitscope that wrote it ({writer or 'it does not say which'})"
+        if isinstance(found, int) and found > FORMAT_VERSION:
+            advice = f"it is newer: use {own} or a later one"
+        else:
+            advice = f"no migration leads from there: use {own}, or index again into a new directory"
+        raise FormatError(f"atlas {atlas} has format version {found}, this unitscope reads {FORMAT_VERSION}; {advice}")
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as error:

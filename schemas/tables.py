@@ -139,8 +139,8 @@ RANKED = pa.schema(
         *_PEAK,
     ]
 )
-"""What questions read: the finite peaks of a block of units, in rank order. A row group holds some consecutive ranks of
-one unit, the first one its first FIRST_RANKS."""
+"""What questions read: the finite peaks of a block of units, in rank order, of a bounded atlas the first ranks of each.
+A row group holds some consecutive ranks of one unit, the first one its first FIRST_RANKS."""
 
 _SECOND_RANKS, _FURTHER_RANKS = 32_768, 131_072
 

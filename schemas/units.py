@@ -1,5 +1,9 @@
 """Layers and units: their names, shapes and places."""
 
+import hashlib
+import re
+import struct
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
@@ -24,6 +28,35 @@ class UnitId(NamedTuple):
         if not colon or not layer or not channel.isdecimal():
             raise UsageError(f"unit {text!r} is not LAYER:UNIT, for example layer4.1.conv2:130")
         return cls(layer, int(channel))
+
+
+class DirectionId(NamedTuple):
+    """A vector over the units of a layer, written `layer:direction-` and the first digits of the vector's digest."""
+
+    layer: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.layer}:{self.name}"
+
+    @classmethod
+    def of(cls, layer: str, vector: Sequence[float]) -> "DirectionId":
+        """The name of a vector of numbers that float32 holds exactly."""
+        digest = hashlib.sha256(struct.pack(f"<{len(vector)}f", *vector)).hexdigest()
+        return cls(layer, f"direction-{digest[:16]}")
+
+
+Target = UnitId | DirectionId
+"""What a picture can be made of."""
+
+
+def parse_target(text: str) -> Target:
+    """Read `layer:channel` or `layer:direction-…`; raises UsageError."""
+    layer, _, name = text.rpartition(":")
+    return DirectionId(layer, name) if layer and _DIRECTION.fullmatch(name) else UnitId.parse(text)
+
+
+_DIRECTION = re.compile("direction-[0-9a-f]{16}")
 
 
 class LayerSpec(BaseModel):

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 
 from schemas.geometry import Box, Location
 from schemas.manifest import Entry, Part
-from schemas.units import UnitId
+from schemas.units import DirectionId, Target, UnitId
 from schemas.web import Answer
 
 VisualKind = Literal["optimised", "projection"]
@@ -24,7 +24,8 @@ class VisualKey(Entry):
     atlas_key: str
     kind: VisualKind
     layer: str
-    channel: int
+    channel: int | None
+    """None where the picture is of a direction."""
     method: str
     """Name of the recipe, or of the way to project."""
     settings: dict[str, Any]
@@ -41,15 +42,21 @@ class VisualKey(Entry):
     image_id: str | None = None
     location: Location | None = None
     """Of a projection: from where on the layer's grid."""
+    direction: tuple[float, ...] | None = None
+    """A number for each unit of the layer, where the picture is of no single one."""
 
     @property
-    def unit(self) -> UnitId:
-        return UnitId(self.layer, self.channel)
+    def target(self) -> Target:
+        if self.channel is not None:
+            return UnitId(self.layer, self.channel)
+        return DirectionId.of(self.layer, self.direction or ())
 
     @property
     def id(self) -> str:
         """The picture's name: 32 hexadecimal digits."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:32]
+        # pictures of units keep the names that they had before there were directions
+        left_out = {"direction"} if self.direction is None else None
+        return hashlib.sha256(self.model_dump_json(exclude=left_out).encode()).hexdigest()[:32]
 
 
 class Visual(Entry):
@@ -59,8 +66,8 @@ class Visual(Entry):
     picture: Part
     activation: float | None
     """Of an optimised picture, the unit's on the stored 8-bit pixels, run through the plain forward: its peak, or its
-    lowest value where the objective is negative; of a projection, the one that was projected. None where it is not
-    finite."""
+    lowest value where the objective is negative, of a direction the product with it; of a projection, the one that was
+    projected. None where it is not finite."""
     location: Location | None
     """Where that activation, or the projected one, lies on the layer's grid."""
     box: Box | None = None
@@ -78,6 +85,8 @@ class VisualRow:
     """A stored picture of a unit, judged against the corpus of the opened version."""
 
     id: str
+    unit: str
+    """`layer:channel`, or `layer:direction-…`."""
     kind: VisualKind
     method: str
     objective: str
@@ -88,6 +97,7 @@ class VisualRow:
     activation: float | None
     """Of the unit on the stored 8-bit picture, or the one that was projected."""
     corpus_maximum: float | None
+    """None where the atlas has no peaks to judge by: of a direction, and of a layer that it does not record."""
     percentile: float | None
     """Share of the atlas's images whose peak for this unit is at most this activation; None where low was the aim."""
     image_id: str | None
@@ -107,14 +117,19 @@ class OptimiseQuery(Answer):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     units: tuple[str, ...] = Field(min_length=1, max_length=1000)
-    """Each `LAYER:UNIT`, or a layer (or a glob on layers) for all of its live units."""
+    """Each `LAYER:UNIT`, or a layer (or a glob on layers) for all of its live units; of the objective `class` each the
+    index or label of a class, of `direction` one layer."""
     top: int | None = Field(None, ge=1)
     """Of a layer only so many: those whose maximum lies most standard deviations above their mean."""
     recipe: str = "olah2017"
     steps: int | None = Field(None, ge=1, le=100_000)
     """Instead of the recipe's."""
     objective: str = "unit"
-    """`unit`: in the centre of its map; `channel`: its mean over the map; `-unit`, `-channel`: as low as can be."""
+    """`unit`: in the centre of its map; `channel`: its mean over the map; `class`: a logit, that is a unit of the layer
+    that puts out what the model does; `direction`: the layer's output along `direction` in the centre of its map. With
+    a `-` before it: as low as can be."""
+    direction: tuple[float, ...] | None = Field(None, max_length=1_000_000)
+    """Of the objective `direction`: a number for each unit of the layer, kept as float32."""
     start: str = "noise"
     """`noise`, `grey`, or an image of the corpus by id or path."""
     seed: int = Field(0, ge=0, lt=2**63)
@@ -128,7 +143,9 @@ class ProjectQuery(Answer):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     units: tuple[str, ...] = Field(min_length=1, max_length=1000)
-    """Each `LAYER:UNIT`."""
+    """Each `LAYER:UNIT`, or a layer (or a glob on layers) for all of its live units."""
+    top: int | None = Field(None, ge=1)
+    """Of a layer only so many: those whose maximum lies most standard deviations above their mean."""
     method: ProjectionMethod = "deconvnet"
     k: int = Field(9, ge=1, le=1000)
     """The first so many patches of each unit."""
@@ -139,6 +156,31 @@ class VisualPage(Answer):
     stale_images: int = 0
     """Removed images, shown nowhere, that percentiles still count until the atlas is compacted."""
     rows: list[VisualRow]
+    next: str | None = None
+
+
+@dataclass
+class EigenRow:
+    """Mean (component 0) or a principal component of a unit's patches, as a picture."""
+
+    component: int
+    share: float | None
+    """Of the variance of the patches; None for the mean."""
+    scale: float | None
+    """Of the component of unit length, what is white; grey is zero, black the negative. None for the mean."""
+    url: str
+    """Of the picture, at a server of this atlas."""
+
+
+class EigenPage(Answer):
+    unit: str
+    height: int
+    width: int
+    """Of the patches, in pixels of the network's input."""
+    patches: int
+    """That lie within their pictures, with the peak in the middle."""
+    left_out: int
+    rows: list[EigenRow]
     next: str | None = None
 
 

@@ -64,6 +64,8 @@ class PatchPage(Answer):
     """Why there are no or unusual patches, if so."""
     stale_images: int = 0
     """Removed images, shown nowhere, that these figures still count until the atlas is compacted."""
+    kept: int | None = None
+    """First ranks of each unit that the atlas keeps, null if all: no row lies beyond them."""
     rows: list[PatchRow]
     next: str | None
 
@@ -105,6 +107,10 @@ class NeighborQuery(Answer):
     uploads: list[str] = Field(default=[], max_length=100)
     k: int = Field(9, ge=1, le=1000)
     exact: bool = False
+    label: str | None = None
+    """Only images of this label."""
+    where: tuple[str, ...] = ()
+    """Only images of this metadata: conditions `column=value`, or with numbers `>=`, `<=`, `>`, `<`."""
 
 
 class NeighborBatch(Answer):
@@ -127,6 +133,10 @@ class ExplainRow:
 class ExplainPage(Answer):
     stale_images: int = 0
     """Removed images, shown nowhere, that these figures still count until the atlas is compacted."""
+    among: int | None = None
+    """Images that pass the filter: percentiles are shares of them. None without a filter."""
+    kept: int | None = None
+    """First ranks of each unit that the atlas keeps, null if all: a percentile below theirs is a lower bound."""
     rows: list[ExplainRow]
 
 
@@ -277,6 +287,8 @@ class AtlasRow:
     created: str
     stale_images: int = 0
     """Removed images, shown nowhere, that ranks, percentiles and statistics count until the atlas is compacted."""
+    kept: int | None = None
+    """First ranks of each unit that the atlas keeps, null if all."""
 
 
 class AtlasPage(Answer):

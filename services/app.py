@@ -25,6 +25,7 @@ from services.jobs import Jobs
 from services.problems import problem_of
 from services.routes import (
     atlases,
+    compare,
     filters,
     images,
     job_pages,
@@ -35,8 +36,10 @@ from services.routes import (
     pages,
     pictures,
     server,
+    unit_parts,
     units,
     uploads,
+    visuals,
 )
 from services.settings import Settings
 from services.site import Site
@@ -76,11 +79,11 @@ def create_app(settings: Settings) -> FastAPI:
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     for kind in (UnitscopeError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _handle)
-    for group in (pictures, atlases, filters, units, images, uploads, jobs, kin):
+    for group in (pictures, atlases, filters, units, visuals, images, uploads, jobs, kin):
         app.include_router(group.routes, responses=_ERRORS)
     app.include_router(server.routes, responses=_ERRORS)
     app.include_router(live.routes)
-    for group in (pages, job_pages, live_pages):
+    for group in (pages, job_pages, compare, live_pages, unit_parts):
         app.include_router(group.routes, include_in_schema=False)
     app.add_middleware(
         Envelope, telemetry=site.telemetry, body_limit_bytes=settings.upload_bytes + _FORM_OVERHEAD_BYTES

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,13 @@ from services.boxes import LayerBoxes
 from services.catalogue import Catalogue
 from services.database import Database, Row
 from services.filters import Filter
+from services.kept import Beyond, BoundedUnit, missing_peak, stored_location
 from services.parts import Parts
 from services.peaks import ScannedPeaks
 from services.ranks import RankedPart, RankedUnit, first_ranks
+
+_KEPT_BLOCKS = 4096
+"""Of units, whose places in their ranked part are kept."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,12 @@ class Atlas:
         self._units: dict[str, pa.Table] = {}
         self._statistics: dict[str, Statistics] = {}
         self._boxes: dict[str, LayerBoxes] = {}
+        self._ranked_part = lru_cache(_KEPT_BLOCKS)(self._find_ranked_part)
+        self.readers = self._parts.readers
 
     def close(self) -> None:
         """End what runs beside the questions."""
+        self.readers.shutdown()
         self._database.close()
 
     def summary(self) -> AtlasRow:
@@ -71,7 +78,7 @@ class Atlas:
         return AtlasRow(
             name=self.name,
             version=manifest.version,
-            model=manifest.model.spec,
+            model=self.model_name,
             images=manifest.corpus.image_count,
             skipped=manifest.corpus.skipped_count,
             labels=manifest.corpus.label_count,
@@ -79,7 +86,16 @@ class Atlas:
             units=sum(entry.spec.units for entry in manifest.layers),
             created=manifest.created,
             stale_images=manifest.stale_count,
+            kept=manifest.kept,
         )
+
+    @property
+    def model_name(self) -> str:
+        """The model's spec; of a file of code only its last name, for no answer tells where things lie."""
+        spec = self.manifest.model.spec
+        if not spec.startswith("file:"):
+            return spec
+        return "file:" + spec.removeprefix("file:").replace("\\", "/").rpartition("/")[2]
 
     # layers and units
 
@@ -132,11 +148,14 @@ class Atlas:
     # peaks
 
     def ranked(self, unit: UnitId) -> RankedUnit:
-        """The unit's images in rank order, for one question."""
-        block = unit.channel // BLOCK_UNITS
-        counts = self.statistics(unit.layer).count[block * BLOCK_UNITS : (block + 1) * BLOCK_UNITS].tolist()
-        part = RankedPart(self._parts, self.layer(unit.layer).ranked[block], counts)
-        return RankedUnit(self._database, part, self._positions[unit.layer], unit.channel)
+        """The unit's images in rank order, for one question; of a bounded atlas the first of them."""
+        known, kept = self.statistics(unit.layer), self.manifest.kept
+        part = self._ranked_part(unit.layer, unit.channel // BLOCK_UNITS)
+        key = self._database, part, self._positions[unit.layer], unit.channel
+        count = int(known.count[unit.channel])
+        if kept is None or kept >= count:
+            return RankedUnit(*key)
+        return BoundedUnit(*key, Beyond(kept, count, known.knots[unit.channel]))
 
     def first_ranks(self, layer: str, count: int) -> dict[str, NDArray[Any]]:
         """Unit, image and activation of the first `count` ranks of every unit of a layer."""
@@ -151,12 +170,19 @@ class Atlas:
         return {unit: (row, location) for (unit, (_, location)), row in zip(left.items(), images, strict=True)}
 
     def locations(self, layer: str, channels: Sequence[int], image: Row) -> dict[int, Location]:
-        """Where some units of a layer peak on one image of the corpus."""
-        return self._peaks.locations(self.layer(layer), channels, image)
+        """Where some units of a layer peak on one image of the corpus; raises NotFoundError where a bounded atlas
+        does not keep it."""
+        if self.manifest.keep is None:
+            return self._peaks.locations(self.layer(layer), channels, image)
+        return {channel: self._kept_location(UnitId(layer, channel), image) for channel in channels}
 
     def activations(self, layer: str, image: Row) -> NDArray[np.float32]:
         """The peaks of all units of a layer on one image of the corpus, in order of channels."""
         return self._peaks.activations(self.layer(layer), image)
+
+    def scanned_activations(self, layer: str, channels: Sequence[int], shard: str) -> NDArray[np.float32]:
+        """The peaks of some units of a layer on every image of a shard, unit × row of the shard."""
+        return self._peaks.of_units(self.layer(layer), channels, shard)
 
     def boxes(self, layer: str) -> LayerBoxes:
         """The boxes of all locations of a layer."""
@@ -218,6 +244,18 @@ class Atlas:
             crop=Location(image["crop_row"], image["crop_col"]),
             input=self.manifest.preprocessing.input,
         )
+
+    def _find_ranked_part(self, layer: str, block: int) -> RankedPart:
+        counts = self.statistics(layer).count[block * BLOCK_UNITS : (block + 1) * BLOCK_UNITS]
+        stored = counts if self.manifest.kept is None else np.minimum(counts, self.manifest.kept)
+        return RankedPart(self._parts, self.layer(layer).ranked[block], stored.tolist())
+
+    def _kept_location(self, unit: UnitId, image: Row) -> Location:
+        count = int(self.statistics(unit.layer).count[unit.channel])
+        found = stored_location(self.ranked(unit), image["image"], count)
+        if found is None:
+            raise missing_peak(self.manifest, unit, image["path"])
+        return found
 
     def _first_peak(self, unit: UnitId) -> tuple[int, Location] | None:
         present, ranked = self.catalogue.present, self.ranked(unit)

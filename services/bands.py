@@ -10,6 +10,7 @@ from schemas.units import UnitId
 from schemas.web import PatchQuery
 from services.atlas import Atlas
 from services.exemplars import Exemplars
+from services.kept import check_whole
 from services.units import patches
 
 MOST_BANDS = 100
@@ -25,6 +26,7 @@ def bands(atlas: Atlas, unit: UnitId, count: int, query: PatchQuery) -> BandPage
         raise UsageError(f"bands is {count}; a distribution is cut into 1 to {MOST_BANDS} bands")
     if query.quantile is not None or query.cursor is not None:
         raise UsageError("bands cover the whole distribution and come on one page: give neither quantile nor cursor")
+    check_whole(atlas.manifest, "a distribution in bands")
     first = patches(atlas, unit, query.model_copy(update={"limit": 1, "label": None, "where": ()}))
     total = atlas.unit(unit)["image_count"]
     edges = [round(total * band / count) for band in range(count + 1)] if first.rows else [0]

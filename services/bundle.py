@@ -13,12 +13,12 @@ from services.assets import make_templates, read_static
 from services.atlas import Atlas
 from services.crops import encoded
 from services.exports import Written, new_folder
+from services.layer_page import LayerAddress, layer_view
 from services.learned import Learned
 from services.links import Links, Value
-from services.pages import PATCH_PX, UnitAddress, atlas_view, layer_view, unit_view
+from services.pages import PATCH_PX, UnitAddress, atlas_view, unit_view
 from services.sheet import patch_picture
 from services.subjects import Asked
-from services.units import unit_row
 from services.views import Patch, Tile
 from services.visualisations import visual_picture
 
@@ -39,6 +39,13 @@ class BundleLinks(Links):
 
     @property
     def find(self) -> str:
+        return ""
+
+    def filters(self, layer: str | None = None) -> str:
+        return ""
+
+    @property
+    def compare(self) -> str:
         return ""
 
     def live(self, *parts: str, **query: Value) -> str:
@@ -63,6 +70,7 @@ class Bundle:
 
     def __init__(self, atlas: Atlas, units: Sequence[UnitId], folder: Path) -> None:
         self._atlas, self._units, self._folder = atlas, set(units), folder
+        self._asked = Asked(atlas.store, version=atlas.version)
         self._static = read_static()
         self._templates = make_templates(self._static)
 
@@ -74,7 +82,7 @@ class Bundle:
 
     def write_index(self, layers: Sequence[str]) -> None:
         """Provenance, and the layers that are here."""
-        view = atlas_view(Asked(self._atlas.store, version=self._atlas.version), uploads=False)
+        view = atlas_view(self._asked, uploads=False)
         shown = [layer for layer in view.layers if layer.name in layers]
         links = self._links("")
         self._render("atlas.html", replace(view, links=links, layers=shown, striking=[]), links, "index.html")
@@ -107,10 +115,14 @@ class Bundle:
         self._render("unit.html", view, links, "units", unit.layer, f"{unit.channel}.html")
         on_layer = self._links("../")
         first = view.page.rows[0] if view.page.rows else None
+        statistics = self._atlas.unit(unit)
         return Tile(
-            unit_row(unit.layer, self._atlas.unit(unit)),
+            unit.channel,
+            statistics["status"],
+            statistics["maximum"],
             on_layer.unit(*unit),
             picture=on_layer.picture(unit, first) if first else None,
+            without="" if first else "never active",
         )
 
     def _learned(self, learned: Learned, unit: UnitId) -> Learned:
@@ -132,10 +144,12 @@ class Bundle:
         """The units of a layer that are here."""
         links = self._links("../")
         view = replace(
-            layer_view(self._atlas, layer, "channel", None, None),
+            layer_view(self._asked, layer, LayerAddress()),
             links=links,
             tiles=tiles,
             preview=None,
+            kinds=[],
+            filters=None,
             sorts=[],
             statuses=[],
             following=None,

@@ -73,6 +73,23 @@ class Catalogue:
             raise UsageError(f"several images begin with {reference!r}; give more digits")
         return self.rows(numbers)[0]
 
+    def known(self, reference: str) -> Row | None:
+        """The same, None if there is none."""
+        try:
+            return self.find(reference)
+        except NotFoundError:
+            return None
+
+    def holding(self, text: str, limit: int) -> list[Row]:
+        """The images of the first paths that hold a text, whatever its case."""
+        removed = len(self._images) - self.count
+        rows = self._database.rows(
+            "SELECT path, image FROM files WHERE contains(lower(path), lower(?)) ORDER BY path LIMIT ?",
+            [text, limit + removed],
+        )
+        numbers = list(dict.fromkeys(row["image"] for row in rows if self.is_present(row["image"])))
+        return self.rows(numbers[:limit])
+
     def at_path(self, path: str) -> Row:
         """The image of this file below the corpus root; raises NotFoundError."""
         numbers = self._numbers_at(path)
@@ -111,6 +128,13 @@ class Catalogue:
         present = [] if self.present is None else [self.present]
         labelled = [] if passing.label is None else [self.labelled(passing.label)]
         return all_hold([*present, *labelled, *map(self._where, passing.where)])
+
+    def shards(self, chosen: NDArray[np.bool_]) -> dict[str, NDArray[np.int64]]:
+        """The rows of the chosen images in the shards that scanned them."""
+        found = self._images.select(["shard", "shard_row"]).filter(pa.array(chosen))
+        names, rows = found["shard"].dictionary_encode(), found["shard_row"].to_numpy().astype(np.int64)
+        codes = names.indices.to_numpy()
+        return {name: rows[codes == code] for code, name in enumerate(names.dictionary.to_pylist())}
 
     @cached_property
     def metadata_names(self) -> list[str]:

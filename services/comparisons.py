@@ -1,14 +1,17 @@
 """Stored comparisons of an atlas with others."""
 
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from pydantic import ValidationError
 
 from schemas import layout
-from schemas.errors import AtlasError, NotFoundError, listing
-from schemas.kin import Comparison, ComparisonPage, ComparisonRow, MatchPage
+from schemas.errors import AtlasError, NotFoundError, UsageError, listing
+from schemas.kin import Comparison, ComparisonPage, ComparisonRow, MatchPage, MatchRow
 from services import cursors
 from services.atlas import Atlas
+
+SORTS = ("channel", "correlation", "overlap", "margin", "same_correlation", "same_overlap")
 
 
 def comparisons(atlas: Atlas) -> ComparisonPage:
@@ -30,10 +33,16 @@ def comparisons(atlas: Atlas) -> ComparisonPage:
 
 
 def comparison(
-    atlas: Atlas, identifier: str, layer: str | None = None, limit: int | None = None, cursor: str | None = None
+    atlas: Atlas,
+    identifier: str,
+    layer: str | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+    sort: str = "channel",
 ) -> MatchPage:
     """A page of a comparison's units, of one layer or all; without `limit` all of them.
 
+    `sort` is one of SORTS, descending with a leading minus; units without a value come last, ties by layer and channel.
     Raises NotFoundError that names the comparisons there are.
     """
     paths = {PurePosixPath(path).stem: path for path in _paths(atlas)}
@@ -43,12 +52,23 @@ def comparison(
     found = _read(atlas, paths[identifier])
     if layer is not None:
         atlas.layer(layer)
-    rows = [row for row in found.rows if layer in (None, row.layer)]
-    question = f"{identifier} {layer}"
+    rows = _sorted([row for row in found.rows if layer in (None, row.layer)], sort)
+    question = f"{identifier} {layer} {sort}"
     start = cursors.decode(cursor, question) or 0
     end = len(rows) if limit is None else start + limit
     following = cursors.encode(end, question) if end < len(rows) else None
     return MatchPage(**{**dict(found), "rows": rows[start:end]}, next=following)
+
+
+def _sorted(rows: Sequence[MatchRow], sort: str) -> list[MatchRow]:
+    name, sign = sort.removeprefix("-"), -1 if sort.startswith("-") else 1
+    if name not in SORTS:
+        raise UsageError(f"units cannot be sorted by {name!r}; there are {listing(SORTS)}, also with a leading -")
+    if name == "channel":
+        return list(rows)[::sign]
+    values = [getattr(row, name) for row in rows]
+    order = sorted(range(len(rows)), key=lambda place: (values[place] is None, sign * (values[place] or 0.0)))
+    return [rows[place] for place in order]
 
 
 def _paths(atlas: Atlas) -> list[str]:

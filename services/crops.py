@@ -1,13 +1,13 @@
 """A patch's picture from its address: read, checked against the image id, cut from the upright original."""
 
-import hashlib
 import io
 from typing import Literal
 
 from PIL import Image
 
+from pipelines.originals import Original
 from pipelines.vision.pictures import open_picture, upright
-from schemas.errors import CorpusError, NotFoundError, UsageError
+from schemas.errors import UsageError
 from schemas.geometry import Box, Size
 from services.atlas import Atlas
 from services.database import Row
@@ -23,16 +23,12 @@ _SAVE = {
 
 def read_image(atlas: Atlas, image: Row) -> bytes:
     """The bytes of an image's file; raises NotFoundError if it is gone or no longer the one that was indexed."""
-    for address in (image["address"], *image["other_addresses"]):
-        try:
-            data = atlas.originals.read(address)
-        except (OSError, CorpusError):
-            continue
-        if hashlib.sha256(data).hexdigest() == image["image_id"]:
-            return data
-    raise NotFoundError(
-        f"picture {image['path']!r} is gone or was edited since it was indexed; restore it or index again"
-    )
+    return atlas.originals.read_original(original_of(image))
+
+
+def original_of(image: Row) -> Original:
+    """Where an image of the corpus is."""
+    return Original(image["image_id"], image["path"], (image["address"], *image["other_addresses"]))
 
 
 def picture(data: bytes) -> Image.Image:
@@ -48,10 +44,15 @@ def cut(whole: Image.Image, box: Box, side_px: int | None = None, context: float
     size = Size(whole.height, whole.width)
     if not box.inside(size):
         raise UsageError(f"box {','.join(map(str, box))} is not within the picture of {size.height} × {size.width}")
-    rows, cols = round(box.size.height * context), round(box.size.width * context)
-    wide = Box(box.top - rows, box.left - cols, box.bottom + rows, box.right + cols).clipped(size)
+    wide = widened(box, size, context)
     patch = whole.crop((wide.left, wide.top, wide.right, wide.bottom))
     return patch if side_px is None else fitted(patch, side_px)
+
+
+def widened(box: Box, size: Size, context: float) -> Box:
+    """A box with `context` of its sides added on each, as far as the picture reaches."""
+    rows, cols = round(box.size.height * context), round(box.size.width * context)
+    return Box(box.top - rows, box.left - cols, box.bottom + rows, box.right + cols).clipped(size)
 
 
 def fitted(patch: Image.Image, side_px: int) -> Image.Image:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
+    from pipelines.vision.classes import Classes
     from pipelines.vision.deconvnet import Projections
     from pipelines.vision.filters import Filters
     from pipelines.vision.models import VisionModel
@@ -122,16 +123,11 @@ class Encoder:
         )
 
     def project(
-        self, pictures: Sequence[Encoded], unit: UnitId, locations: Sequence[Location], method: ProjectionMethod
+        self, images: "Tensor", unit: UnitId, locations: Sequence[Location], method: ProjectionMethod
     ) -> "Projections":
-        """The unit's activation at one location of each picture, projected back to the pixels; always in float32."""
-        import torch
-
+        """The unit's activation at one location of each image, projected back to the pixels; always in float32."""
         from pipelines.vision.deconvnet import project
-        from pipelines.vision.preprocessing import normalise
 
-        pixels = torch.stack([picture.prepared.pixels for picture in pictures])
-        images = normalise(pixels, self.atlas.manifest.preprocessing)
         with self._turn(), self._lock:
             return project(self._model.module, self._spec(unit.layer), unit.channel, images, locations, method)
 
@@ -160,6 +156,13 @@ class Encoder:
 
         with self._lock:
             return incoming_weights(self._model.module, self._spec(layer))
+
+    def classes(self) -> "Classes":
+        """The classes that the model tells apart; raises UsageError where it puts out none."""
+        from pipelines.vision.classes import classes_of
+
+        with self._turn(), self._lock:
+            return classes_of(self._model)
 
     def at_cell(self, picture: Encoded, layer: str, cell: Location) -> Activations:
         """The activation of every unit of a layer at one cell of its grid, in order of channels."""

@@ -70,18 +70,26 @@ def unit_panel(asked: Asked, unit: UnitId, look: Look, k: int = 9) -> Panel:
     words = [_words(row) for row in page.rows]
     labels = dict.fromkeys(row.label for row in page.rows if row.label)
     peaks = f"{page.rows[-1].activation:.3g} to {page.rows[0].activation:.3g}"
+    reached, optimised = _optimised(asked, unit, look)
     return Panel(
         unit=unit,
-        caption=" · ".join([peaks, *([", ".join(labels)] if labels else [])]),
+        caption=" · ".join(filter(None, [peaks, reached, ", ".join(labels)])),
         blocks=(
             Block("patches", tuple(zip(cut, words, strict=True))),
             Block(
                 f"{look.method} projections",
                 tuple((picture_of(asked, visual), text) for visual, text in zip(made, words, strict=True)),
             ),
-            *_optimised(asked, unit, look),
+            *optimised,
         ),
     )
+
+
+def project_sheet(asked: Asked, units: Sequence[UnitId], method: ProjectionMethod, k: int) -> Drawing:
+    """Units with their first patches and projections, one line for each layer."""
+    layers = dict.fromkeys(unit.layer for unit in units)
+    own = {layer: [unit for unit in units if unit.layer == layer] for layer in layers}
+    return lay_out(asked.atlas, [layer_strip(asked, layer, own[layer], Look(method), k) for layer in layers])
 
 
 def chosen_layers(atlas: Atlas, globs: Sequence[str], count: int) -> list[str]:
@@ -98,9 +106,9 @@ def chosen_layers(atlas: Atlas, globs: Sequence[str], count: int) -> list[str]:
     return [name for name in names if any(_is_meant(name, glob) for glob in globs)]
 
 
-def layer_strip(asked: Asked, layer: str, units: Sequence[UnitId], look: Look) -> Strip:
+def layer_strip(asked: Asked, layer: str, units: Sequence[UnitId], look: Look, k: int = 9) -> Strip:
     """A layer with some of its units."""
-    return Strip(asked.atlas.layer(layer).spec, tuple(unit_panel(asked, unit, look) for unit in units))
+    return Strip(asked.atlas.layer(layer).spec, tuple(unit_panel(asked, unit, look, k) for unit in units))
 
 
 def hierarchy(asked: Asked, layers: Sequence[str], count: int, look: Look, tell: Callable[[str], None]) -> Drawing:
@@ -154,8 +162,9 @@ def lay_out(atlas: Atlas, strips: Sequence[Strip]) -> Drawing:
     )
 
 
-def _optimised(asked: Asked, unit: UnitId, look: Look) -> Iterator[Block]:
-    """The stored input that was optimised alone for the unit, cut to what the unit sees; nothing if there is none."""
+def _optimised(asked: Asked, unit: UnitId, look: Look) -> tuple[str, list[Block]]:
+    """What the stored input that was optimised alone for the unit reaches beside the corpus, and the input, cut to what
+    the unit sees; empty and nothing if there is none."""
     for visual in list_visuals(asked.atlas.root, unit):
         key = visual.key
         if (key.kind, key.method, key.objective) != ("optimised", look.recipe, "unit") or key.count != 1:
@@ -166,8 +175,10 @@ def _optimised(asked: Asked, unit: UnitId, look: Look) -> Iterator[Block]:
         box = visual.box
         if box is not None:
             shown = shown.crop((box.left, box.top, box.right, box.bottom))
-        yield Block(f"input optimised by {key.method}", ((shown, f"activation {visual.activation:.4g}"),))
-        return
+        maximum = asked.atlas.unit(unit)["maximum"]
+        reached = f"made: {visual.activation:.3g}, corpus maximum {maximum:.3g}"
+        return reached, [Block(f"input optimised by {key.method}", ((shown, f"activation {visual.activation:.4g}"),))]
+    return "", []
 
 
 def _is_meant(name: str, glob: str) -> bool:

@@ -1,6 +1,9 @@
 """What an image excites: its units by percentile."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -11,8 +14,11 @@ from schemas import tables
 from schemas.geometry import Location, Placement
 from schemas.units import UnitId
 from schemas.web import ExplainPage, ExplainRow
+from services.among import Among
 from services.atlas import Atlas
 from services.database import Row
+from services.filters import EVERY_IMAGE, Filter
+from services.kept import check_whole
 
 Activations = NDArray[np.float32]
 
@@ -88,21 +94,30 @@ class ComputedPeaks:
 
 
 def explain(
-    atlas: Atlas, peaks: PicturePeaks, placement: Placement, layer: str | None = None, limit: int = 20
+    atlas: Atlas,
+    peaks: PicturePeaks,
+    placement: Placement,
+    layer: str | None = None,
+    limit: int = 20,
+    passing: Filter = EVERY_IMAGE,
 ) -> ExplainPage:
-    """The units that a picture excites most unusually, by exact percentile over the corpus.
+    """The units that a picture excites most unusually, by exact percentile over the corpus, or what passes of it.
 
     Raw activations of different units cannot be compared, so units are ranked by the share of images whose peak
     is at most the picture's; equal shares by standard deviations above the unit's mean. Dead units and
     non-finite activations are left out.
     """
     names = [entry.spec.name for entry in ([atlas.layer(layer)] if layer else atlas.manifest.layers)]
-    bounds = [_bounds(atlas, name, peaks.activations(name)) for name in names]
+    if passing != EVERY_IMAGE:
+        check_whole(atlas.manifest, "a percentile among some images")
+    among = None if passing == EVERY_IMAGE else Among(atlas, passing)
+    bounds = list(atlas.readers.map(lambda name: _bounds(atlas, name, peaks.activations(name), among), names))
     enough = np.sort(np.concatenate([one.at_least for one in bounds]))[-limit:].min(initial=1)
     near = [candidate for one in bounds for candidate in one.candidates(enough)]
-    percentiles = {(row.layer, row.channel): _percentile(atlas, row) for row in near}
+    percentiles = _percentiles(atlas, near, among)
+    near = [row for row in near if row in percentiles]
     order = {name: position for position, name in enumerate(names)}
-    near.sort(key=lambda row: (-percentiles[row.layer, row.channel], -row.deviation, order[row.layer], row.channel))
+    near.sort(key=lambda row: (-percentiles[row], -row.deviation, order[row.layer], row.channel))
     shown = near[:limit]
     locations: dict[tuple[str, int], Location] = {}
     for name in {row.layer for row in shown}:
@@ -110,15 +125,16 @@ def explain(
         found = peaks.locations(name, channels)
         locations |= {(name, channel): location for channel, location in zip(channels, found, strict=True)}
     return ExplainPage(
-        stale_images=atlas.manifest.stale_count,
+        stale_images=0 if among else atlas.manifest.stale_count,
+        kept=atlas.manifest.kept,
+        among=among.count if among else None,
         rows=[
-            _explain_row(atlas, placement, row, locations[row.layer, row.channel], percentiles[row.layer, row.channel])
-            for row in shown
+            _explain_row(atlas, placement, row, locations[row.layer, row.channel], percentiles[row]) for row in shown
         ],
     )
 
 
-def _bounds(atlas: Atlas, layer: str, peaks: Activations) -> Bounds:
+def _bounds(atlas: Atlas, layer: str, peaks: Activations, among: Among | None) -> Bounds:
     """The units of a layer that a picture excites, with bounds of their percentiles from the stored knots."""
     shares, known = np.array(tables.KNOT_SHARES), atlas.statistics(layer)
     channels = np.flatnonzero(known.ranked & np.isfinite(peaks))
@@ -126,8 +142,23 @@ def _bounds(atlas: Atlas, layer: str, peaks: Activations) -> Bounds:
     passed = (known.knots[channels] <= activation[:, None]).sum(axis=1)
     at_least = np.where(passed == 0, 0.0, np.minimum(1, (np.floor(shares[passed - 1] * count) + 1) / count))
     at_most = np.where(passed == len(shares), 1.0, np.floor(np.append(shares, 1)[passed] * count) / count)
+    if among:
+        above = np.rint((1 - np.array([at_most, at_least])) * count)
+        at_least, at_most = among.bounds(above, count)
     deviation = (activation - known.mean[channels]) / known.std[channels]
     return Bounds(layer, channels, activation, count, deviation, at_least, at_most)
+
+
+def _percentiles(atlas: Atlas, rows: Sequence[Candidate], among: Among | None) -> dict[Candidate, float]:
+    """Units that none of the images has a peak of are left out."""
+    if among is None:
+        return dict(zip(rows, atlas.readers.map(partial(_percentile, atlas), rows), strict=True))
+    found: dict[Candidate, float] = {}
+    for layer, group in groupby(rows, lambda row: row.layer):
+        own = list(group)
+        shares = among.percentiles(layer, [row.channel for row in own], [row.activation for row in own])
+        found |= {row: share for row, share in zip(own, shares, strict=True) if share is not None}
+    return found
 
 
 def _percentile(atlas: Atlas, row: Candidate) -> float:

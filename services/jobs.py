@@ -43,10 +43,13 @@ class Jobs:
         self._entries: dict[str, _Entry] = {}
         self._lock = threading.Lock()
 
-    def add(self, query: JobQuery, asked: Asked) -> Job:
-        """Take a job that is done later; raises what is wrong with it, and OverloadError if too many wait."""
+    def add(self, query: JobQuery, asked: Asked, *others: Asked) -> Job:
+        """Take a job that is done later; raises what is wrong with it, and OverloadError if too many wait.
+
+        `others`: the atlases that the query names besides its own.
+        """
         kind = KINDS[query.kind]
-        kind.check(asked, query)
+        kind.check(asked, query, *others)
         job = Job(
             id=uuid.uuid4().hex,
             kind=query.kind,
@@ -68,7 +71,7 @@ class Jobs:
                 raise OverloadError(f"{present} jobs run or wait already; ask again when one of them has ended")
             self._entries[job.id] = entry
             self._forget()
-        self._threads.submit(self._run, entry, asked)
+        self._threads.submit(self._run, entry, asked, *others)
         return job
 
     def find(self, name: str) -> Job:
@@ -96,7 +99,7 @@ class Jobs:
             entry.cancelled.set()
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def _run(self, entry: _Entry, asked: Asked) -> None:
+    def _run(self, entry: _Entry, asked: Asked, *others: Asked) -> None:
         entry.started = time.monotonic()
 
         def tell(done: int, total: int) -> None:
@@ -108,7 +111,7 @@ class Jobs:
             if entry.cancelled.is_set():
                 raise _Cancelled
             self._change(entry, state="running")
-            for address in KINDS[entry.job.kind].run(asked, entry.job.query, tell):
+            for address in KINDS[entry.job.kind].run(asked, entry.job.query, tell, *others):
                 self._change(entry, results=(*entry.job.results, address))
             self._change(entry, state="done")
         except _Cancelled:

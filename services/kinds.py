@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.jobs import OptimiseJob, ProjectJob
-from schemas.units import UnitId
-from services.optimising import chosen_units, optimise, optimise_plan
+from schemas.jobs import CompareJob, OptimiseJob, ProjectJob, SimilarJob
+from services.chosen import chosen_units
+from services.comparing import check_compare, check_similar, compute_compare, compute_similar
+from services.optimising import optimise, optimise_plan
 from services.projections import project_units
 from services.subjects import Asked
 
@@ -16,24 +17,42 @@ Tell = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Kind:
-    """How jobs of a kind run."""
+    """How jobs of a kind run. Where a query names a second atlas, both functions get that one last."""
 
-    check: Callable[[Asked, Any], object]
-    """Raises what is wrong with a query, before the job is taken."""
-    run: Callable[[Asked, Any, Tell], Iterator[str]]
-    """Does the work; yields the address of each result once it is stored, and skips what is stored already."""
+    check: Callable[..., object]
+    """Called with atlas and query: raises what is wrong with it, before the job is taken."""
+    run: Callable[..., Iterator[str]]
+    """Called with atlas, query and `Tell`: does the work, yields the address of each result once it is stored, and
+    skips what is stored already."""
     unit: str
     """What `Tell` counts."""
+    about: Callable[[Any], str]
+    """What a query asks about, in a few words."""
 
 
 def _check_optimise(asked: Asked, query: OptimiseJob) -> None:
     optimise_plan(asked, query)
-    chosen_units(asked.atlas, query)
 
 
 def _check_project(asked: Asked, query: ProjectJob) -> None:
-    for unit in query.units:
-        asked.atlas.unit(UnitId.parse(unit))
+    chosen_units(asked.atlas, query.units, query.top)
+
+
+def _check_similar(asked: Asked, query: SimilarJob) -> None:
+    check_similar(asked.atlas, query)
+
+
+def _check_compare(asked: Asked, query: CompareJob, other: Asked) -> None:
+    check_compare(asked.atlas, query, other.atlas)
+
+
+def _units(query: OptimiseJob | ProjectJob) -> str:
+    return ", ".join(query.units)
+
+
+def _sides(query: CompareJob) -> str:
+    layers = " with ".join(dict.fromkeys(filter(None, (query.layer, query.layer_b))))
+    return f"{query.atlas} with {query.other}{f' ({layers})' if layers else ''}"
 
 
 KINDS: Mapping[str, Kind] = {
@@ -41,10 +60,24 @@ KINDS: Mapping[str, Kind] = {
         check=_check_optimise,
         run=lambda asked, query, tell: (row.url for row in optimise(asked, query, tell)),
         unit="steps",
+        about=_units,
     ),
     "project": Kind(
         check=_check_project,
         run=lambda asked, query, tell: (row.url for row in project_units(asked, query, tell)),
         unit="units",
+        about=_units,
+    ),
+    "similar": Kind(
+        check=_check_similar,
+        run=lambda asked, query, tell: compute_similar(asked.atlas, query, tell),
+        unit="blocks of units",
+        about=lambda query: str(query.unit),
+    ),
+    "compare": Kind(
+        check=_check_compare,
+        run=lambda asked, query, tell, other: compute_compare(asked.atlas, query, tell, other.atlas),
+        unit="blocks of units",
+        about=_sides,
     ),
 }

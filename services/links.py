@@ -1,12 +1,17 @@
 """Addresses of pages, answers and pictures, as the pages of one atlas link them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
 from schemas.geometry import Box
 
 Value = str | int | float | None
+
+
+def dated(version: str, state: str) -> str:
+    """An atlas's version, with the state of what is stored beside it where an answer shows that too."""
+    return f"{version}.{state}" if state else version
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,15 @@ class Links:
     def find(self) -> str:
         return f"{self.home}/find"
 
+    def filters(self, layer: str | None = None) -> str:
+        """The weights of a layer as pictures, of the first one with weights unless another is named."""
+        return _address(self.home, ["filters"], {"layer": layer})
+
+    @property
+    def compare(self) -> str:
+        """Where another atlas is chosen to compare this one with."""
+        return _address("/compare", [], {"a": self.atlas})
+
     def live(self, *parts: str, **query: Value) -> str:
         """The live page, or a part of it."""
         return _address(self.home, ["live", *parts], query)
@@ -45,6 +59,19 @@ class Links:
 
     def unit(self, layer: str, channel: int, query: Mapping[str, Value] | None = None) -> str:
         return _address(self.home, ["layers", layer, "units", channel], query or {})
+
+    def part(self, layer: str, channel: int, name: str) -> str:
+        """A part of a unit's page, by itself."""
+        return f"{self.unit(layer, channel)}/{name}"
+
+    def comparison(self, identifier: str, **query: Value) -> str:
+        """The page of a stored comparison with another atlas."""
+        return _address(self.home, ["comparisons", identifier], query)
+
+    def units(self, layer: str, channels: Sequence[int]) -> list[str]:
+        """The pages of many units of one layer."""
+        start = _address(self.home, ["layers", layer, "units"], {})
+        return [f"{start}/{channel}" for channel in channels]
 
     def image(self, image_id: str, **query: Value) -> str:
         return _address(self.home, ["images", image_id[:16]], query)
@@ -61,9 +88,10 @@ class Links:
         """The picture of the patch where a unit peaks."""
         return self.api("patches", f"{image_id}.jpg", unit=unit, size=size, **(look or {}), v=self.version)
 
-    def sprites(self, layer: str, sheet: int) -> str:
-        """The picture of 256 units' tiles."""
-        return self.api("layers", layer, "sprites", "patch.webp", sheet=sheet, v=self.version)
+    def sprites(self, layer: str, sheet: int, kind: str = "patch", state: str = "") -> str:
+        """The picture of 256 units' tiles of a kind, in the state of what is stored."""
+        version = dated(self.version, state)
+        return self.api("layers", layer, "sprites", f"{kind}.webp", sheet=sheet, v=version)
 
     def patch(self, image_id: str, box: Box, size: int) -> str:
         """The picture of a box of an image."""

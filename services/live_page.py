@@ -11,8 +11,9 @@ from services.charts import Chart, histogram_chart
 from services.learned import Learned, learned
 from services.links import Links
 from services.pages import links_of
-from services.sprites import COLUMNS, SHEET_TILES, TILE_PX
+from services.sprites import COLUMNS, SHEET_TILES
 from services.subjects import Asked
+from services.tiles import TILE_PX
 from services.views import Patch
 
 _PATCHES = 9

@@ -3,48 +3,63 @@
 Command line, notebooks and jobs all ask through here, so that they make one picture.
 """
 
+import struct
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from pipelines.optimised import OptimisePlan, Optimiser, make_plan
-from pipelines.vision.globs import matches
-from pipelines.vision.objectives import of_unit
+from pipelines.vision.objectives import CLASSES, DIRECTIONS, check_direction, check_name
 from pipelines.vision.optimisation import GREY, NOISE, Start, Wish
 from pipelines.vision.recipes import recipe
-from schemas.errors import NotFoundError, UsageError, listing
-from schemas.units import UnitId
+from schemas.errors import UsageError, listing
+from schemas.units import DirectionId, Target
 from schemas.visuals import OptimiseQuery, VisualRow
 from services.atlas import Atlas
-from services.database import Row
+from services.chosen import chosen_units
 from services.subjects import Asked, Subject
 from services.visualisations import visual_row
 
 Tell = Callable[[int, int], None]
 
 
-def optimise_plan(asked: Asked, query: OptimiseQuery, device: str = "auto") -> OptimisePlan:
-    """How the pictures of a question are made; raises UsageError for what is unknown, NotFoundError for the start."""
+def optimise_plan(asked: Asked, query: OptimiseQuery, device: str = "auto") -> tuple[OptimisePlan, list[Target]]:
+    """How the pictures of a question are made, and of what, each once, in the order asked.
+
+    Raises UsageError for what is unknown or does not go together, NotFoundError for what is not in the atlas or model.
+    """
+    check_name(query.objective)
+    if (query.direction is not None) != (query.objective in DIRECTIONS):
+        raise UsageError(f"objective {query.objective!r} and a direction: give both, {listing(DIRECTIONS)}, or neither")
     wish = Wish(recipe(query.recipe, query.steps), _start(asked, query.start), query.seed, query.count)
     if query.count > 1 and not wish.recipe.diversity:
         raise UsageError(f"recipe {query.recipe} has no diversity: make one picture at a time, with other seeds")
-    of_unit(query.objective, asked.atlas.manifest.layers[0].spec, 0)
-    return make_plan(asked.atlas.manifest, asked.atlas.root, wish, query.objective, device, asked.trust_code)
+    objective = CLASSES.get(query.objective, query.objective)
+    plan = make_plan(asked.atlas.manifest, asked.atlas.root, wish, objective, device, asked.trust_code)
+    if query.direction is not None:
+        return _along(asked.atlas, query, query.direction, plan)
+    if query.objective in CLASSES:
+        return _of_classes(asked, query, plan)
+    return plan, list(chosen_units(asked.atlas, query.units, query.top))
 
 
-def chosen_units(atlas: Atlas, query: OptimiseQuery) -> list[UnitId]:
-    """The units that are meant, each once, in the order asked; raises NotFoundError for what is not in the atlas."""
-    names = [entry.spec.name for entry in atlas.manifest.layers]
-    units: dict[UnitId, None] = {}
-    for text in query.units:
-        layers = [name for name in names if name == text or matches(name, text)]
-        if not layers and ":" not in text:
-            raise NotFoundError(f"no layer {text!r} is in this atlas; it has {listing(names, most=40)}")
-        for layer in layers:
-            units |= dict.fromkeys(_standing_out(atlas, layer, query.top))
-        if not layers:
-            unit = UnitId.parse(text)
-            atlas.unit(unit)
-            units[unit] = None
-    return list(units)
+def _of_classes(asked: Asked, query: OptimiseQuery, plan: OptimisePlan) -> tuple[OptimisePlan, list[Target]]:
+    classes = asked.encoder.classes()
+    found = dict.fromkeys(map(classes.unit, query.units))
+    return replace(plan, layers={classes.layer.name: classes.layer, **plan.layers}), list(found)
+
+
+def _along(
+    atlas: Atlas, query: OptimiseQuery, direction: Sequence[float], plan: OptimisePlan
+) -> tuple[OptimisePlan, list[Target]]:
+    if len(query.units) != 1:
+        raise UsageError(f"a direction is one of a single layer: name that instead of {len(query.units)} of them")
+    layer = atlas.layer(query.units[0]).spec
+    try:
+        vector = struct.unpack(f"<{len(direction)}f", struct.pack(f"<{len(direction)}f", *direction))
+    except (OverflowError, struct.error):
+        vector = ()
+    check_direction(layer, vector)
+    return replace(plan, direction=vector), [DirectionId.of(layer.name, vector)]
 
 
 def optimise(asked: Asked, query: OptimiseQuery, tell: Tell | None = None) -> Iterator[VisualRow]:
@@ -52,7 +67,7 @@ def optimise(asked: Asked, query: OptimiseQuery, tell: Tell | None = None) -> It
 
     `tell` hears how many steps are done over all units; what it raises stops the work.
     """
-    plan, units = optimise_plan(asked, query), chosen_units(asked.atlas, query)
+    plan, units = optimise_plan(asked, query)
     make, steps = Optimiser(plan), plan.wish.recipe.steps
     for number, unit in enumerate(units):
         for visual in make(unit, _shifted(tell, number * steps, len(units) * steps)):
@@ -71,15 +86,3 @@ def _start(asked: Asked, name: str) -> Start:
         return Start(name)
     image = asked.atlas.find_image(name)
     return Start(image["image_id"], asked.pixels(Subject(image, None)))
-
-
-def _standing_out(atlas: Atlas, layer: str, most: int | None) -> Sequence[UnitId]:
-    """A layer's live units in order of channels, or those of them whose maximum stands out most."""
-    live = [row for row in atlas.units(layer).to_pylist() if row["status"] == "live"]
-    if most is not None:
-        live = sorted(sorted(live, key=_deviations, reverse=True)[:most], key=lambda row: int(row["unit"]))
-    return [UnitId(layer, row["unit"]) for row in live]
-
-
-def _deviations(row: Row) -> float:
-    return float((row["maximum"] - row["mean"]) / row["std"]) if row["std"] else 0.0

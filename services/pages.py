@@ -1,44 +1,35 @@
 """Makes what pages show, from the same functions that the API answers with."""
 
 import shlex
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from schemas.geometry import Box
 from schemas.units import UnitId
-from schemas.web import LayerRow, PatchRow, UnitRow
+from schemas.web import LayerRow, PatchRow
 from services import selectivity, units
 from services.atlas import Atlas
 from services.charts import histogram_chart
 from services.learned import learned
 from services.links import Links, Value, box_text
 from services.questions import patch_query, quantile_band
-from services.sprites import SHEET_PX, TILE_PX, Sprite
 from services.subjects import Asked
-from services.views import AtlasView, Choice, LayerView, Patch, Strip, Tile, UnitView
+from services.views import AtlasView, Choice, Patch, Strip, UnitView
 
-TILES = 2048
 PATCHES = 9
 _LABELS = 8
 _TILE_PX = 128
 PATCH_PX = 360
 _PREVIEW_PX = 600
 
-_SORTS = {
-    "channel": "channel",
-    "-maximum": "highest peak",
-    "-mean": "mean",
-    "-std": "spread",
-    "positive_share": "most selective",
-    "status": "status",
-}
 _LOOKS: dict[str, dict[str, Value]] = {
     "patch": {},
+    "masked": {"overlay": "mask"},
     "context": {"context": 1},
     "whole": {"overlay": "box"},
     "activation": {"overlay": "map"},
 }
-_COMPUTED_LOOKS = ("activation",)
+_COMPUTED_LOOKS = ("masked", "activation")
 """Looks that run the model."""
 _BANDS = {
     None: "all",
@@ -72,46 +63,16 @@ def atlas_view(asked: Asked, uploads: bool) -> AtlasView:
     atlas = asked.atlas
     links, config = links_of(atlas), atlas.manifest.config
     words = ["unitscope", "index", _last_name(config["corpus"]), "--atlas", atlas.name]
-    words += ["--model", atlas.manifest.model.spec, "--batch-size", str(atlas.manifest.batch_size)]
+    words += ["--model", atlas.model_name, "--batch-size", str(atlas.manifest.batch_size)]
     words += [word for glob in config["layers"] for word in ("--layers", glob)]
     return AtlasView(
         atlas=atlas.summary(),
         links=links,
         manifest=atlas.manifest,
         layers=atlas.layers(),
-        striking=[_strip(atlas, unit, rows) for unit, rows in asked.striking],
+        striking=[unit_strip(atlas, unit, rows) for unit, rows in asked.striking],
         uploads=uploads,
         command=shlex.join(words),
-    )
-
-
-def layer_view(atlas: Atlas, layer: str, sort: str, status: str | None, cursor: str | None) -> LayerView:
-    """A layer as tiles, one per unit."""
-    page = units.unit_page(atlas, layer, sort, TILES, cursor, status)
-    links = links_of(atlas)
-    counts = Counter(atlas.units(layer)["status"].to_pylist())
-    tiles = [_tile(links, row) for row in page.rows]
-    chosen = [status for status in units.STATUSES if counts[status]]
-    return LayerView(
-        atlas=atlas.summary(),
-        links=links,
-        layer=layer_row(atlas, layer),
-        tiles=tiles,
-        sheet_px=(SHEET_PX, TILE_PX),
-        preview=next((tile.sheet for tile in tiles if tile.sheet), None),
-        command=shlex.join(["unitscope", "units", atlas.name, layer, "--sort", sort]),
-        sorts=[
-            Choice(text, links.layer(layer, sort=name, status=status), name == sort) for name, text in _SORTS.items()
-        ],
-        statuses=[
-            Choice("all", links.layer(layer, sort=sort), status is None, str(sum(counts.values()))),
-            *(
-                Choice(name, links.layer(layer, sort=sort, status=name), name == status, str(counts[name]))
-                for name in chosen
-            ),
-        ],
-        following=page.next and links.layer(layer, sort=sort, status=status, cursor=page.next),
-        rows_api=links.api("layers", layer, "units"),
     )
 
 
@@ -178,14 +139,8 @@ def _patch(links: Links, unit: UnitId, row: PatchRow, box: Box, look: str, size:
     return Patch(row, picture, links.image(row.image_id, spot=box_text(box)))
 
 
-def _tile(links: Links, row: UnitRow) -> Tile:
-    href, sprite = links.unit(row.layer, row.channel), Sprite.of(row.channel)
-    if row.status == "dead" or not row.image_count:
-        return Tile(row, href)
-    return Tile(row, href, links.sprites(row.layer, sprite.sheet), sprite)
-
-
-def _strip(atlas: Atlas, unit: UnitId, rows: list[PatchRow]) -> Strip:
+def unit_strip(atlas: Atlas, unit: UnitId, rows: Sequence[PatchRow]) -> Strip:
+    """Patches of a unit in a line, small."""
     links, spec = links_of(atlas), atlas.layer(unit.layer).spec
     patches = [_patch(links, unit, row, units.shown_box(spec, row), "patch", _TILE_PX) for row in rows]
     return Strip(unit, links.unit(*unit), patches)

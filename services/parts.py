@@ -1,6 +1,8 @@
 """The parts of an atlas, opened for reading single row groups and columns."""
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 
@@ -25,6 +27,9 @@ class Parts:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.footer = lru_cache(_KEPT_FOOTERS)(self._read_footer)
+        self.readers = ThreadPoolExecutor(os.cpu_count(), "reader")
+        """For questions that read many parts: decoding leaves the interpreter to others. What runs here waits for
+        nothing else that runs here."""
 
     @contextmanager
     def open(self, part: Part) -> Iterator[pq.ParquetFile]:

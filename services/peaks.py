@@ -29,6 +29,19 @@ class ScannedPeaks:
         cells: NDArray[np.float32] = column.to_numpy()[image["shard_row"] :: count]
         return cells
 
+    def of_units(self, entry: LayerEntry, channels: Sequence[int], shard: str) -> NDArray[np.float32]:
+        """The peaks of some units of a layer on every image of a shard, unit × row of the shard."""
+        count = self._receipts[shard].forward_count
+        found = np.empty((len(channels), count), np.float32)
+        places = sorted(range(len(channels)), key=channels.__getitem__)
+        with self._parts.open(self._receipts[shard].peaks[entry.spec.name]) as file:
+            for block, own in groupby(places, lambda place: channels[place] // BLOCK_UNITS):
+                column = file.read_row_group(block, columns=["activation"], use_threads=False)["activation"]
+                cells = column.to_numpy().reshape(-1, count)
+                for place in own:
+                    found[place] = cells[channels[place] % BLOCK_UNITS]
+        return found
+
     def locations(self, entry: LayerEntry, channels: Sequence[int], image: Row) -> dict[int, Location]:
         """Where some units of a layer peak on one image."""
         count = self._receipts[image["shard"]].forward_count

@@ -1,26 +1,29 @@
 """Pictures as replies: whole images and patches; the same address gives the same bytes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from fastapi import Path, Query
 from PIL import Image, ImageDraw
 from starlette.responses import Response
 
-from schemas.geometry import Box
+from schemas.geometry import Box, Size
 from schemas.units import UnitId
 from services.cells import CellGrid, scaled, with_map
-from services.crops import PictureFormat, cut, encoded, fitted, picture, read_image
+from services.crops import PictureFormat, cut, encoded, fitted, picture, read_image, widened
 from services.database import Row
+from services.masks import mask, masked
 from services.replies import Reply
-from services.sprites import SheetFormat
+from services.sprites import SheetAddress, SheetFormat
 from services.subjects import Subject
+from services.tiles import SpriteKind, state_of
 from services.units import peak_box
 from services.uploads import Kept
 
 PictureName = Annotated[PictureFormat, Path(description="jpg and webp are lossy, png holds the exact pixels")]
 Width = Annotated[int | None, Query(ge=16, le=4096, description="in pixels; without it the picture's own")]
-Overlay = Literal["none", "box", "map"]
+Overlay = Literal["none", "box", "map", "mask"]
 
 MEDIA_TYPES: dict[PictureFormat, str] = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 _ACCENT = (255, 106, 0)
@@ -57,17 +60,19 @@ def patch_picture(
             return _with_box(whole, box, size)
         if overlay == "map":
             return _with_map(reply, row, UnitId.parse(str(place)), whole, size)
+        if overlay == "mask":
+            wide = widened(box, Size(whole.height, whole.width), context)
+            return _masked(reply, row, UnitId.parse(str(place)), cut(whole, wide, size), wide)
         return cut(whole, box, size, context)
 
     return _picture(reply, kind, make)
 
 
-def sprite_picture(reply: Reply, layer: str, sheet: int, kind: SheetFormat) -> Response:
+def sprite_picture(reply: Reply, layer: str, what: SpriteKind, number: int, kind: SheetFormat) -> Response:
     """The reply with a sheet of tiles."""
-    site = reply.site
-    return reply.picture(
-        kind, MEDIA_TYPES[kind], lambda: site.sheets.read(reply.asked.atlas, layer, sheet, kind, site.pictures)
-    )
+    sheet = SheetAddress(layer, what, number, state_of(reply.asked, layer, what))
+    growing, site = replace(reply, state=sheet.state), reply.site
+    return growing.picture(kind, MEDIA_TYPES[kind], lambda: site.sheets.read(growing.asked, sheet, kind, site.pictures))
 
 
 def _picture(reply: Reply, kind: PictureFormat, make: Callable[[], Image.Image]) -> Response:
@@ -100,6 +105,16 @@ def _with_map(reply: Reply, image: Row, unit: UnitId, whole: Image.Image, size: 
     top, left, bottom, right = placement.seen
     seen = Box(round(top * down), round(left * across), round(bottom * down), round(right * across))
     return with_map(shown, found, grid, seen)
+
+
+def _masked(reply: Reply, image: Row, unit: UnitId, patch: Image.Image, box: Box) -> Image.Image:
+    """The patch of a box, darkened where the unit's map is below its threshold."""
+    atlas = reply.asked.atlas
+    found = reply.asked.activation_map(Subject(image, None), unit)
+    down, across = patch.height / box.size.height, patch.width / box.size.width
+    grid = scaled(CellGrid.of(atlas.layer(unit.layer).spec, atlas.placement(image)), down, across)
+    within = replace(grid, top=grid.top - box.top * down, left=grid.left - box.left * across)
+    return masked(patch, mask(found, within, Box(0, 0, patch.height, patch.width)))
 
 
 def _with_box(whole: Image.Image, box: Box, size: int | None) -> Image.Image:

@@ -31,6 +31,7 @@ class RankedPart:
 
     def __init__(self, parts: Parts, part: Part, image_counts: Sequence[int]) -> None:
         self._parts, self._part = parts, part
+        self.readers = parts.readers
         self.ends = [tables.group_ends(count) for count in image_counts]
         self._first_groups = np.cumsum([0, *(len(ends) - 1 for ends in self.ends)]).tolist()
 
@@ -62,9 +63,11 @@ class RankedUnit:
         """Columns at these ranks, in their order."""
         found = [np.empty(len(ranks), tables.RANKED.field(name).type.to_pandas_dtype()) for name in names]
         places = np.searchsorted(self._starts, ranks, side="right") - 1
-        for place in np.unique(places).tolist():
+        wanted = np.unique(places).tolist()
+        read = self._part.readers.map if len(wanted) > 1 else map
+        for place, columns in zip(wanted, read(lambda place: self._columns(place, names), wanted), strict=True):
             own = places == place
-            for column, values in zip(found, self._columns(place, names), strict=True):
+            for column, values in zip(found, columns, strict=True):
                 column[own] = values[ranks[own] - self._starts[place]]
         return found
 

@@ -12,6 +12,7 @@ from schemas.errors import UsageError
 from services import caching
 from services.access import Scope
 from services.formats import FORMATS, MEDIA_TYPES, TableFormat, json_bytes, rows_as
+from services.links import dated
 from services.parameters import check_names
 from services.site import Site, site_of
 from services.subjects import Asked
@@ -29,7 +30,7 @@ class Reply:
     """The answer to one request, about one atlas unless `atlas` is empty.
 
     `scope` is what the question needs: shared caches keep only what anyone may ask. `private` answers are kept by
-    nobody.
+    nobody. `state` tells what the answer is decided by besides the atlas's version.
     """
 
     request: Request
@@ -37,6 +38,7 @@ class Reply:
     atlas: str = ""
     scope: Scope = "read"
     private: bool = False
+    state: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     status: int = 200
 
@@ -49,7 +51,7 @@ class Reply:
     def version(self) -> str:
         """What the answer is decided by, besides the address."""
         if self.atlas:
-            return self.asked.atlas.version
+            return dated(self.asked.atlas.version, self.state)
         return " ".join(self.site.shelf.newest(name).atlas.version for name in self.site.shelf.names)
 
     def demand(self, scope: Scope) -> None:

@@ -13,6 +13,7 @@ from schemas.web import LabelPage, LabelRow
 from services import intervals
 from services.atlas import Atlas
 from services.database import Row
+from services.kept import check_ranks, check_whole
 from services.units import rank_range
 
 
@@ -34,9 +35,12 @@ def labels(
     if ranks is not None and ranks < 1:
         raise UsageError(f"ranks is {ranks}; labels are counted over at least the first rank")
     if ranks is not None:
+        count = statistics["image_count"]
+        check_ranks(atlas.manifest, unit, count, min(ranks, count) - 1)
         return _counted_labels(atlas, unit, limit, _labelled_ranks(atlas, unit)[0][:ranks])
     if quantile is not None:
         first, last = rank_range(quantile, statistics["image_count"])
+        check_ranks(atlas.manifest, unit, statistics["image_count"], last)
         return _counted_labels(atlas, unit, limit, _label_codes(atlas, _ranked_images(atlas, unit, first, last)))
     total = min(tables.TOP_LABEL_RANKS, statistics["image_count"])
     return LabelPage(
@@ -56,6 +60,7 @@ def selectivity(atlas: Atlas, unit: UnitId, limit: int = 20) -> SelectivityPage:
     The chance is the area under the curve: Mann & Whitney's statistic (1947), ties half. A label that all images or
     none have says nothing and is left out; no removed image counts. Reads all ranks of the unit.
     """
+    check_whole(atlas.manifest, "selectivity over all ranks")
     codes, activations = _labelled_ranks(atlas, unit)
     names = _label_names(atlas)
     inside = np.bincount(codes, minlength=len(names) + 1)[:-1]

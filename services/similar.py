@@ -13,6 +13,7 @@ from schemas.kin import Likeness, SimilarPage, SimilarRow
 from schemas.manifest import BLOCK_UNITS
 from schemas.units import UnitId
 from services.atlas import Atlas
+from services.kept import bounded_note, check_whole
 from services.subjects import Asked
 
 _DIGITS = 12
@@ -51,8 +52,14 @@ def similar(
     return SimilarPage(unit=str(unit), by=by, layer=other, note=note, rows=rows)
 
 
+def is_computed(atlas: Atlas, layer: str, other: str) -> bool:
+    """Whether the co-activation of two layers' units, or of one's, is stored for this version."""
+    return atlas.store.stamp(layout.kin(atlas.version, layer, atlas.version, other)) is not None
+
+
 def _by_coactivation(asked: Asked, unit: UnitId, other: str) -> tuple[Likenesses, str]:
     atlas = asked.atlas
+    check_whole(atlas.manifest, "co-activation")
     path = layout.kin(atlas.version, unit.layer, atlas.version, other)
     content = atlas.store.read(path)
     if content is None:
@@ -90,6 +97,11 @@ def _by_exemplars(asked: Asked, unit: UnitId, other: str) -> tuple[Likenesses, s
 def _exemplars(atlas: Atlas, layer: str, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Units and images of the first `most` present images of every unit, without those tied with the next."""
     left = min(tables.FIRST_RANKS, most + 1 + atlas.manifest.stale_count)
+    if atlas.manifest.kept is not None and atlas.manifest.kept < left:
+        raise UsageError(
+            f"shared exemplars take the first {left} ranks of each unit, but {bounded_note(atlas.manifest)}; ask by "
+            f"weights, or index with --keep top:{left} or more"
+        )
     found = atlas.first_ranks(layer, left)
     units, images, activations = (np.asarray(found[name]) for name in ("unit", "image", "activation"))
     if atlas.catalogue.present is not None:

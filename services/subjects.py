@@ -21,13 +21,21 @@ from services.crops import read_image
 from services.database import Row
 from services.encoder import Encoded, Encoder, Turn
 from services.filters import EVERY_IMAGE, Filter
+from services.gallery import Gallery
 from services.images import ComputedPeaks, PicturePeaks, StoredPeaks, explain
+from services.latest import Latest
 from services.search import PatchSearch, checked_box
 from services.striking import striking_units
 from services.units import patches
 
 if TYPE_CHECKING:
+    from pipelines.vision.filters import Filters
     from pipelines.vision.preprocessing import Pixels
+    from services.eigen import EigenPatches
+
+
+_EIGEN_KEPT = 4
+"""3 MB each for nine components of 112 pixels."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,20 @@ class Asked:
     def encoder(self) -> Encoder:
         return Encoder(self.atlas, self._turn, self.trust_code)
 
+    @cached_property
+    def eigen(self) -> "Latest[EigenPatches]":
+        """Eigen-patches by unit and query: they take a second, and each of their pictures is a question."""
+        return Latest(_EIGEN_KEPT)
+
+    @cached_property
+    def gallery(self) -> Gallery:
+        return Gallery(self.atlas.store)
+
+    @cached_property
+    def first_filters(self) -> "Filters":
+        """The filters of the model's first layer with weights, which takes a forward to find."""
+        return self.encoder.filters("first")
+
     def find(self, reference: str) -> Subject:
         """An image of the corpus by id, beginning of the id or path; or else a picture file."""
         path = Path(reference)
@@ -82,13 +104,20 @@ class Asked:
         """How the picture becomes the network's input."""
         return self.atlas.placement(subject.image) if subject.image else self._picture(subject).placement
 
-    def explain(self, subject: Subject, layer: str | None = None, limit: int = 20) -> ExplainPage:
-        """The units that the picture excites most unusually, by percentile."""
-        if subject.image is not None:
+    @property
+    def stores_peaks(self) -> bool:
+        """Whether what an image of the corpus excites can be told without the model: not by a bounded atlas."""
+        return self.atlas.manifest.keep is None
+
+    def explain(
+        self, subject: Subject, layer: str | None = None, limit: int = 20, passing: Filter = EVERY_IMAGE
+    ) -> ExplainPage:
+        """The units that the picture excites most unusually, by percentile among the images that pass."""
+        if subject.image is not None and self.stores_peaks:
             peaks: PicturePeaks = StoredPeaks(self.atlas, subject.image)
         else:
             peaks = ComputedPeaks(self.encoder.cells(self._picture(subject)))
-        return explain(self.atlas, peaks, self.placement(subject), layer, limit)
+        return explain(self.atlas, peaks, self.placement(subject), layer, limit, passing)
 
     def neighbors(
         self,

@@ -23,6 +23,7 @@ from services import cursors
 from services.atlas import Atlas
 from services.database import Row
 from services.exemplars import Exemplars
+from services.kept import bounded_note, check_ranks, check_whole
 
 SORTS = ("channel", "maximum", "mean", "std", "median", "positive_share", "status", "nonfinite_count")
 STATUSES: tuple[str, ...] = get_args(UnitStatus)
@@ -42,17 +43,29 @@ def patches(atlas: Atlas, unit: UnitId, query: PatchQuery) -> PatchPage:
         return PatchPage(unit=str(unit), status=status, note=note, stale_images=stale, rows=[], next=None)
     question = f"{atlas.version} {unit} {query.model_dump_json(exclude={'limit', 'cursor'})}"
     after = cursors.decode(query.cursor, question)
-    exemplars = Exemplars(atlas, unit, query, rank_range(query.quantile, count))
+    exemplars = Exemplars(atlas, unit, query, _asked_band(atlas, unit, query, count))
     ranks, keys = exemplars.following(after, query.limit + 1)
     more = len(ranks) > query.limit
+    cut = query.quantile is None and (not more or query.label is not None or query.where)
+    bound = bounded_note(atlas.manifest) if cut else None
     return PatchPage(
         unit=str(unit),
         status=status,
-        note=note,
+        note="; ".join(text for text in (note, bound) if text) or None,
         stale_images=stale,
+        kept=atlas.manifest.kept,
         rows=exemplars.rows(ranks[: query.limit], count),
         next=cursors.encode(keys[query.limit - 1], question) if more else None,
     )
+
+
+def _asked_band(atlas: Atlas, unit: UnitId, query: PatchQuery, count: int) -> tuple[int, int]:
+    """The ranks that a question is about; those that are kept, where it asks for the highest of all."""
+    first, last = rank_range(query.quantile, count)
+    if query.quantile is None and query.order == "desc":
+        return first, min(last, (atlas.manifest.kept or count) - 1)
+    check_ranks(atlas.manifest, unit, count, last)
+    return first, last
 
 
 def rank_range(quantile: tuple[float, float] | None, count: int) -> tuple[int, int]:
@@ -77,6 +90,7 @@ def histogram(atlas: Atlas, unit: UnitId, bins: int = tables.HISTOGRAM_BINS) -> 
         if tables.HISTOGRAM_BINS % bins == 0:
             counts = counts.reshape(bins, -1).sum(axis=1)
         else:
+            check_whole(atlas.manifest, f"a histogram of {bins} bins, no share of {tables.HISTOGRAM_BINS},")
             counts = np.histogram(atlas.ranked(unit).activations().astype(np.float64), bins=bins, range=(low, high))[0]
     knots = dict(zip(tables.KNOT_SHARES, statistics["knots"], strict=False))
     return Histogram(
@@ -100,6 +114,16 @@ def unit_page(
     status: str | None = None,
 ) -> UnitPage:
     """One row per unit of a layer; `sort` is a column, descending with a leading minus; ties by channel."""
+    part, following = channel_page(atlas, layer, sort, limit, cursor, status)
+    page = atlas.units(layer).drop_columns(["histogram", "nonfinite_images"]).take(pa.array(part, pa.int64()))
+    rows = [unit_row(layer, row) for row in page.to_pylist()]
+    return UnitPage(layer=layer, stale_images=atlas.manifest.stale_count, rows=rows, next=following)
+
+
+def channel_page(
+    atlas: Atlas, layer: str, sort: str, limit: int, cursor: str | None, status: str | None
+) -> tuple[list[int], str | None]:
+    """The channels alone of such a page, and the cursor to the next."""
     column, descending = sort.removeprefix("-"), sort.startswith("-")
     if column not in SORTS:
         raise UsageError(f"units cannot be sorted by {column!r}; there are {listing(SORTS)}, also with a leading -")
@@ -114,12 +138,8 @@ def unit_page(
     order = known + [channel for channel in chosen if values[channel] is None]
     question = f"{atlas.version} {layer} {sort} {status}"
     start = cursors.decode(cursor, question) or 0
-    page = table.drop_columns(["histogram", "nonfinite_images"]).take(
-        pa.array(order[start : start + limit], pa.int64())
-    )
     following = cursors.encode(start + limit, question) if start + limit < len(order) else None
-    rows = [unit_row(layer, row) for row in page.to_pylist()]
-    return UnitPage(layer=layer, stale_images=atlas.manifest.stale_count, rows=rows, next=following)
+    return order[start : start + limit], following
 
 
 def _sort_values(units: pa.Table, column: str) -> list[Any]:

@@ -19,6 +19,7 @@ from schemas.web import (
     SearchInfo,
     SkippedPage,
     UnitRow,
+    UnitStatus,
     Upload,
 )
 from services.cells import CellGrid
@@ -85,17 +86,31 @@ class SkippedView:
 
 @dataclass(frozen=True)
 class Tile:
-    """A unit with its first patch: a sheet and the place there, or a `picture` of its own; neither without patches."""
+    """A unit with its picture: a sheet and the place there, or a `picture` of its own; or why it has none."""
 
-    unit: UnitRow
+    channel: int
+    status: UnitStatus
+    maximum: float | None
     href: str
     sheet: str | None = None
     sprite: Sprite | None = None
     picture: str | None = None
+    without: str = ""
+
+
+@dataclass(frozen=True)
+class NoTiles:
+    """Why no unit of a layer has a picture of a kind, and what would help: a command, or a page."""
+
+    reason: str
+    command: str | None = None
+    href: str | None = None
 
 
 @dataclass(frozen=True)
 class LayerView:
+    """`about` says what the tiles show; `missing` is there where no unit has such a picture."""
+
     atlas: AtlasRow
     links: Links
     layer: LayerRow
@@ -104,6 +119,10 @@ class LayerView:
     """Side of a sheet and of a tile on it."""
     preview: str | None
     command: str
+    kinds: list[Choice]
+    about: str
+    missing: NoTiles | None
+    filters: str | None
     sorts: list[Choice]
     statuses: list[Choice]
     following: str | None

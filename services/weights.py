@@ -18,11 +18,16 @@ _MARGIN, _SIDE, _STEP, _LINE, _HEAD, _COLUMNS = 40, 64, 74, 84, 62, 12
 """Points; and filters side by side."""
 
 
+def filters_of(asked: Asked, layer: str) -> "Filters":
+    """A layer's weights; `first` is the first layer with weights. Raises UsageError for one without filters."""
+    return asked.first_filters if layer == "first" else asked.encoder.filters(layer)
+
+
 def filter_page(asked: Asked, layer: str) -> FilterPage:
     """One row for each unit of a layer of the model; `first` is the first layer with weights."""
     from pipelines.vision.filters import filter_picture
 
-    found, atlas = asked.encoder.filters(layer), asked.atlas
+    found, atlas = filters_of(asked, layer), asked.atlas
     links, recorded = Links(atlas.name, atlas.version), atlas.manifest.layer(found.layer) is not None
     rows = []
     for channel, weights in enumerate(found.weights):
@@ -45,12 +50,12 @@ def filter_page(asked: Asked, layer: str) -> FilterPage:
 
 def filter_of(asked: Asked, layer: str, channel: int) -> Image.Image:
     """The picture of one filter in its own pixels; raises NotFoundError that names the valid range."""
-    return _picture(asked.encoder.filters(layer), channel)
+    return picture_of_filter(filters_of(asked, layer), channel)
 
 
 def filter_sheet(asked: Asked, layer: str) -> Drawing:
     """All filters of a layer in one drawing, under their channels."""
-    found, page = asked.encoder.filters(layer), filter_page(asked, layer)
+    found, page = filters_of(asked, layer), filter_page(asked, layer)
     columns = min(_COLUMNS, len(page.rows))
     first = page.rows[0]
     shape = f"{first.height} x {first.width} weights of {first.input_channels} input channels"
@@ -66,7 +71,7 @@ def filter_sheet(asked: Asked, layer: str) -> Drawing:
         line, column = divmod(row.channel, columns)
         left, top = _MARGIN + column * _STEP, _MARGIN + _HEAD + line * _LINE
         what = f"{row.unit}: weights from {row.minimum:.3g} to {row.maximum:.3g}"
-        tiles.append(Tile(_picture(found, row.channel), left, top, _SIDE, what, crisp=True))
+        tiles.append(Tile(picture_of_filter(found, row.channel), left, top, _SIDE, what, crisp=True))
         words.append(Words(f"{row.channel}", left, top + _SIDE + 11, 9, QUIET))
     lines = -(-len(page.rows) // columns)
     width = max(columns * _STEP, 420)
@@ -79,7 +84,8 @@ def filter_sheet(asked: Asked, layer: str) -> Drawing:
     )
 
 
-def _picture(filters: "Filters", channel: int) -> Image.Image:
+def picture_of_filter(filters: "Filters", channel: int) -> Image.Image:
+    """One filter in its own pixels; raises NotFoundError that names the valid range."""
     from pipelines.vision.filters import filter_picture
 
     if not 0 <= channel < len(filters.weights):

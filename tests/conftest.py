@@ -14,6 +14,7 @@ from moto.server import ThreadedMotoServer
 from pipelines.cluster import connected
 from pipelines.config import IndexConfig
 from pipelines.index import index
+from tests import kin
 from tests.pictures import write_corpus
 
 _CACHE = tempfile.TemporaryDirectory(prefix="unitscope-tests-")
@@ -49,6 +50,18 @@ def tiny_atlas(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory, ray_
     config = IndexConfig(corpus=str(tiny_corpus), atlas=str(atlas), layers=TINY_LAYERS, batch_size=8, workers=1)
     index(config, lambda _: None)
     return atlas
+
+
+@pytest.fixture(scope="session")
+def kin_folder(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Path:
+    """Small pictures with the atlases `planted` and `permuted` of them, and the atlas `alien` of others."""
+    folder = tmp_path_factory.mktemp("kin")
+    network, pictures = kin.write_network(folder), kin.write_pictures(folder / "pictures")
+    for name in ("planted", "permuted"):
+        kin.write_atlas(pictures, folder / name, f"file:{network}:{name}")
+    others = kin.write_pictures(folder / "others", brightest=200)
+    kin.write_atlas(others, folder / "alien", f"file:{network}:planted", limit=20)
+    return folder
 
 
 @pytest.fixture(scope="session")

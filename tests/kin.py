@@ -59,15 +59,15 @@ def write_network(folder: Path) -> Path:
     return path
 
 
-def write_pictures(root: Path) -> Path:
+def write_pictures(root: Path, brightest: int = 120) -> Path:
     """Pictures in the folders red, green and grey, no two alike."""
     for label, count in (("red", COLOURED), ("green", COLOURED), ("grey", GREY)):
         (root / label).mkdir(parents=True)
         for number in range(count):
             chance = np.random.default_rng([number, len(label)])
-            brightness = chance.integers(0, 120, (32, 32, 1)) + chance.integers(0, 100)
+            brightness = chance.integers(0, brightest, (32, 32, 1)) + chance.integers(0, 100)
             tint = np.array({"red": (1, 0.4, 0.4), "green": (0.4, 1, 0.4), "grey": (1, 1, 1)}[label])
-            pixels = (brightness * tint + 20).astype(np.uint8)
+            pixels = (brightness * tint + 20).clip(0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(root / label / f"{number:03d}.png")
     return root
 

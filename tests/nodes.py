@@ -16,6 +16,8 @@ import psutil
 from tests.conftest import TINY_LAYERS
 
 PORT = 6398
+START_TRIES = 3
+"""Ray waits half a minute for a node to start, which a busy machine may need for itself."""
 IMPATIENT = {
     "RAY_health_check_initial_delay_ms": "0",
     "RAY_health_check_period_ms": "500",
@@ -157,18 +159,20 @@ class Nodes:
     def _start(self, inside: list[str], *options: str) -> Node:
         """Start one and wait for it: two that start at once may choose the same port."""
         ray = [str(Path(sys.executable).with_name("ray")), "start", "--block"]
-        process = subprocess.Popen(
-            [*inside, *ray, *options],
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        node = Node(len(self.started), process)
-        self.started.append(node)
-        assert process.stdout is not None
-        assert any("Ray runtime started" in line for line in process.stdout), "the node ended before it started"
-        return node
+        for _ in range(START_TRIES):
+            process = subprocess.Popen(
+                [*inside, *ray, *options],
+                env=self.environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+            assert process.stdout is not None
+            if any("Ray runtime started" in line for line in process.stdout):
+                self.started.append(Node(len(self.started), process))
+                return self.started[-1]
+            process.wait()
+        raise AssertionError("the node ended before it started")
 
 
 def finished(atlas: Path) -> int:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from unitscope.command import app, tell, tell_stale
+from unitscope.command import app, tell, tell_kept, tell_stale
 from unitscope.options import AtlasArgument, FormatOption, JsonFlag, TrustFlag, VersionOption, WhereOption
 
 
@@ -75,20 +75,26 @@ def explain(
     image: Annotated[str, typer.Argument(help="id, path in the corpus, or a picture file")],
     layer: Annotated[str | None, typer.Option(help="only units of this layer")] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="how many units")] = 20,
+    label: Annotated[str | None, typer.Option(help="percentiles among the images of this label only")] = None,
+    where: WhereOption = None,
     trust_code: TrustFlag = False,
     style: FormatOption = "table",
     version: VersionOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """The units that an image excites most unusually, by percentile over the corpus."""
+    """The units that an image excites most unusually, by percentile over the corpus, or over what passes of it."""
     from schemas.web import ExplainRow
+    from services.filters import Filter
     from services.subjects import Asked
     from unitscope.output import show_rows
 
     asked = Asked(atlas, trust_code=trust_code, version=version)
-    page = asked.explain(asked.find(image), layer, k)
+    page = asked.explain(asked.find(image), layer, k, Filter(label, tuple(where or ())))
     show_rows(page.rows, ExplainRow, "json" if as_json else style, page)
+    if page.among is not None:
+        tell(f"percentiles among the {page.among} images that pass")
     tell_stale(page.stale_images)
+    tell_kept(page.kept)
 
 
 @app.command()

@@ -40,7 +40,8 @@ def main() -> NoReturn:
         code = _failure_code(error)
     if code == 130:
         resume = shlex.join(["unitscope", *sys.argv[1:]])
-        whole = {"index": "finished shards", "demo": "finished shards", "optimise": "stored pictures"}
+        shards, stored = "finished shards", "stored pictures"
+        whole = {"index": shards, "demo": shards, "optimise": stored, "project": stored}
         what = whole.get(next(iter(sys.argv[1:]), ""))
         kept = f"; {what} are kept. Resume with: {resume}" if what else ""
         tell(f"interrupted{kept}")
@@ -93,11 +94,18 @@ def index(
     trust_code: TrustFlag = False,
     embed: Annotated[str | None, typer.Option(help="layer for nearest patches  [default: the last]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="images in one forward  [default: 32]")] = None,
+    patch_memory_gb: Annotated[
+        float | None, typer.Option(help="GB that the nearest-patch index may take when served  [default: 3]")
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="fp32 (exact) or bf16 (rounded, for GPUs)")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda")] = None,
     workers: Annotated[int | None, typer.Option(help="scanning processes  [default: one per GPU or core]")] = None,
     address: Annotated[str | None, typer.Option(help="address of a running Ray cluster")] = None,
     shard_size: Annotated[int | None, typer.Option(help="files committed at once  [default: at most 1024]")] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(help="ranks stored of each unit: all, or top:K  [default: all, or as the atlas has it]"),
+    ] = None,
     max_errors: Annotated[int | None, typer.Option(help="exit with 3 if more files are skipped")] = None,
     limit: Annotated[int | None, typer.Option(help="only the first so many files")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with an [index] table")] = None,
@@ -118,6 +126,7 @@ def index(
     from pipelines.config import IndexConfig, load_config
     from pipelines.corpus import list_corpus
     from pipelines.forecast import forecast
+    from pipelines.index import expected
     from pipelines.index import index as run_index
     from pipelines.plan import make_plan
     from unitscope.figures import published
@@ -130,7 +139,7 @@ def index(
     with shown(progress) as shown_report, published(shown_report, metrics_host, metrics_port) as report:
         if plan:
             corpus_files = list_corpus(settings.corpus, settings.limit)
-            show_facts(forecast(make_plan(settings, corpus_files, report)), as_json)
+            show_facts(forecast(expected(make_plan(settings, corpus_files, report))), as_json)
             return
         manifest = run_index(settings, report)
     found = manifest.corpus
@@ -143,6 +152,7 @@ def index(
         "forwards": manifest.forward_count,
         "layers": len(manifest.layers),
         "units": sum(entry.spec.units for entry in manifest.layers),
+        "keep": "all" if manifest.keep is None else f"top:{manifest.keep}",
     }
     show_facts(facts, as_json)
     if found.skipped_count:

@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -26,7 +27,7 @@ from schemas.errors import (
     listing,
 )
 from schemas.kin import Likeness
-from schemas.units import UnitId
+from schemas.units import Target, UnitId, parse_target
 from schemas.web import Order
 
 _API = "/api/v1"
@@ -115,6 +116,21 @@ class Client:
         """
         return self._table(f"{self._atlas}/{_of(unit)}/similar", by=by, among=among, k=k)
 
+    def correlate(self, layer: str, among: str | None = None) -> None:
+        """Have the co-activation of two layers' units, or of one layer's, computed and stored; once for each version.
+
+        Returns when the server's job has ended. Needs the scope compute.
+        """
+        self._job("similar", unit=f"{layer}:0", among=among)
+
+    def compare(self, other: str, layer: str | None = None, layer_b: str | None = None) -> pa.Table:
+        """Unit by unit the best match in another atlas that the server serves; computed once and stored in this one.
+
+        Returns when the server's job has ended. Needs the scope compute.
+        """
+        (address,) = self._job("compare", other=other, layer=layer, layer_b=layer_b)
+        return self.comparison(address.rpartition("/")[2])
+
     def comparisons(self) -> pa.Table:
         """The stored comparisons with other atlases."""
         return self._table(f"{self._atlas}/comparisons")
@@ -123,43 +139,64 @@ class Client:
         """A stored comparison, unit by unit, of one layer or all."""
         return self._whole_table(f"{self._atlas}/comparisons/{quote(identifier)}", layer=layer)
 
-    def optimise(self, unit: str, recipe: str = "olah2017", **how: Any) -> pa.Table:
-        """Pictures optimised for a unit by a job of the server, once it has ended; `how` as in `OptimiseQuery`.
+    def optimise(
+        self, unit: str, recipe: str = "olah2017", direction: Sequence[float] | None = None, **how: Any
+    ) -> pa.Table:
+        """Pictures optimised by a job of the server, once it has ended; asked for as those of an opened atlas.
 
         What the server has stored already comes at once. Needs the scope compute.
         """
-        query = {"kind": "optimise", "atlas": self._summary["name"], "units": [unit], "recipe": recipe, **how}
-        job = json.loads(self._ask(f"{_API}/jobs", json.dumps(query).encode(), "application/json")[0])
-        while job["state"] in ("waiting", "running"):
-            time.sleep(_LOOK_EVERY_S)
-            job = self._json(f"jobs/{job['id']}")
-        if job["state"] != "done":
-            raise UnitscopeError(f"the server's job {job['id']} {job['state']}: {job['problem'] or 'by somebody'}")
-        rows = self.visualisations(unit)
-        return rows.filter(pc.is_in(rows["url"], pa.array(job["results"])))
+        vector = None if direction is None else list(map(float, direction))
+        return self._made("optimise", units=[unit], recipe=recipe, direction=vector, **how)
+
+    def project(self, unit: str, method: str = "deconvnet", k: int = 9) -> pa.Table:
+        """The projections of a unit's first patches, made by a job of the server unless they are stored already."""
+        return self._made("project", units=[unit], method=method, k=k)
 
     def visualisations(self, unit: str) -> pa.Table:
-        """The stored pictures of a unit, each with the activation it reaches beside the corpus."""
-        return self._table(f"{self._atlas}/{_of(unit)}/visualisations")
+        """The stored pictures of a unit or direction, each with the activation it reaches beside the corpus."""
+        return self._table(f"{self._atlas}/{_place(parse_target(unit))}/visualisations")
 
     def visualisation(self, unit: str, name: str) -> bytes:
         """The PNG of a stored picture by its id."""
-        return self._ask(f"{_API}/{self._atlas}/{_of(unit)}/visualisations/{quote(name)}.png")[0]
+        return self._ask(f"{_API}/{self._atlas}/{_place(parse_target(unit))}/visualisations/{quote(name)}.png")[0]
+
+    def picture(self, url: str) -> bytes:
+        """The picture of a row of visualisations, filters or eigen-patches."""
+        return self._ask(url)[0]
+
+    def eigen(self, unit: str, k: int = 64, count: int = 9, size: int | None = None) -> pa.Table:
+        """One row for the mean (component 0) and each principal component of a unit's patches, aligned at their peaks.
+
+        `size` is the side in input pixels.
+        """
+        return self._table(f"{self._atlas}/{_of(unit)}/eigen", k=k, components=count, size=size)
 
     def filters(self, layer: str = "first") -> pa.Table:
         """One row for each filter of a layer of the model; `first` is the first layer with weights."""
         return self._table(f"{self._atlas}/layers/{quote(layer, safe='@')}/filters")
 
-    def explain(self, image: str, layer: str | None = None, k: int = 20) -> pa.Table:
-        """The units that an image excites most unusually, by percentile."""
-        return self._table(f"{self._subject(image)}/units", layer=layer, k=k)
+    def explain(self, image: str, layer: str | None = None, k: int = 20, **passing: Any) -> pa.Table:
+        """The units that an image excites most unusually, by percentile.
+
+        `label` and `where`, a tuple of conditions, choose among which images, as in `top`.
+        """
+        return self._table(f"{self._subject(image)}/units", layer=layer, k=k, **passing)
 
     def neighbors(
-        self, image: str, box: tuple[int, int, int, int] | None = None, k: int = 9, exact: bool = False
+        self,
+        image: str,
+        box: tuple[int, int, int, int] | None = None,
+        k: int = 9,
+        exact: bool = False,
+        **passing: Any,
     ) -> pa.Table:
-        """The images with the patch most similar to a box (top, left, bottom, right) of an image."""
+        """The images with the patch most similar to a box (top, left, bottom, right) of an image.
+
+        `label` and `where`, a tuple of conditions, choose among the images as in `top`.
+        """
         text = None if box is None else ",".join(map(str, box))
-        return self._table(f"{self._subject(image)}/neighbors", box=text, k=k, exact=exact or None)
+        return self._table(f"{self._subject(image)}/neighbors", box=text, k=k, exact=exact or None, **passing)
 
     def __repr__(self) -> str:
         about = self._summary
@@ -175,6 +212,27 @@ class Client:
         if not _ID.fullmatch(image):
             image = self._json(f"{self._atlas}/images", path=image)["rows"][0]["image_id"]
         return f"{self._atlas}/images/{image}"
+
+    def _made(self, kind: str, units: list[str], **query: Any) -> pa.Table:
+        """The rows of the pictures that a job made, in its order, once it has ended."""
+        made = self._job(kind, units=units, **query)
+        if not made:
+            raise NotFoundError(f"nothing was made: none of {listing(units)} has patches")
+        lists = dict.fromkeys(address.removeprefix(f"{_API}/").rpartition("/")[0] for address in made)
+        rows = pa.concat_tables(map(self._table, lists))
+        return rows.take(pc.index_in(pa.array(made, pa.string()), rows["url"].combine_chunks()))
+
+    def _job(self, kind: str, **query: Any) -> list[str]:
+        """Addresses of what a job of the server has stored, once it has ended; raises UnitscopeError if it failed."""
+        asked = {"kind": kind, "atlas": self._summary["name"], **query}
+        job = json.loads(self._ask(f"{_API}/jobs", json.dumps(asked).encode(), "application/json")[0])
+        while job["state"] in ("waiting", "running"):
+            time.sleep(_LOOK_EVERY_S)
+            job = self._json(f"jobs/{job['id']}")
+        if job["state"] != "done":
+            raise UnitscopeError(f"the server's job {job['id']} {job['state']}: {job['problem'] or 'by somebody'}")
+        results: list[str] = job["results"]
+        return results
 
     def _json(self, path: str, /, **query: Any) -> Any:
         return json.loads(self._ask(_address(path, query))[0])
@@ -212,8 +270,13 @@ class Client:
 
 
 def _of(unit: str) -> str:
-    layer, channel = UnitId.parse(unit)
-    return f"layers/{quote(layer, safe='@')}/units/{channel}"
+    return _place(UnitId.parse(unit))
+
+
+def _place(target: Target) -> str:
+    layer, name = target
+    kind = "units" if isinstance(target, UnitId) else "directions"
+    return f"layers/{quote(layer, safe='@')}/{kind}/{name}"
 
 
 def _address(path: str, query: dict[str, Any]) -> str:

@@ -19,6 +19,12 @@ def tell(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
+def tell_kept(count: int | None) -> None:
+    """Say that lower percentiles are bounds, if the atlas keeps first ranks alone."""
+    if count is not None:
+        tell(f"the atlas keeps the first {count} ranks of each unit: percentiles below theirs are lower bounds")
+
+
 def tell_stale(count: int) -> None:
     """Say that figures count removed images, if there are any."""
     if count:

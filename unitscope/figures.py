@@ -43,7 +43,7 @@ class IndexFigures:
         if before is None:
             self._stage_started.labels(progress.stage).set(time.time())
         self._stage_done.labels(progress.stage).set(progress.done / progress.total if progress.total else 1.0)
-        if progress.stage == "scan":
+        if progress.stage in ("scan", "again"):
             self._files.inc(progress.done - (before.done if before else 0))
             self._skipped.inc(progress.skipped - (before.skipped if before else 0))
             self._rows.inc(progress.rows - (before.rows if before else 0))

@@ -10,6 +10,7 @@ from unitscope.options import AtlasArgument, FormatOption, JsonFlag, ProgressOpt
 
 UnitArgument = Annotated[str, typer.Argument(metavar="LAYER:UNIT", help="for example _blocks.15:130")]
 WorkersOption = Annotated[int | None, typer.Option(help="comparing processes  [default: one per core]")]
+AddressOption = Annotated[str | None, typer.Option(help="address of a running Ray cluster")]
 
 
 @app.command()
@@ -54,6 +55,7 @@ def similar(
     layer: Annotated[str | None, typer.Option(help="whose units are compared  [default: its own]")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="how many units")] = 9,
     workers: WorkersOption = None,
+    address: AddressOption = None,
     trust_code: TrustFlag = False,
     progress: ProgressOption = "auto",
     style: FormatOption = "table",
@@ -71,11 +73,12 @@ def similar(
     asked, wanted = Asked(atlas, trust_code=trust_code, version=version), UnitId.parse(unit)
     if by == "coactivation":
         from pipelines.kin import LayerPair, Sealed, find_kin
+        from pipelines.kin_runs import Crew
 
         asked.atlas.unit(wanted)
-        sealed = Sealed(atlas, asked.atlas.manifest)
+        sealed, pair = Sealed(atlas, asked.atlas.manifest), LayerPair(wanted.layer, layer or wanted.layer)
         with shown(progress) as report:
-            find_kin(sealed, sealed, [LayerPair(wanted.layer, layer or wanted.layer)], workers, report)
+            find_kin(sealed, sealed, [pair], Crew(report, workers, address))
     page = similar_units(asked, wanted, by, layer, k)
     show_rows(page.rows, SimilarRow, "json" if as_json else style, page)
     tell(
@@ -117,6 +120,7 @@ def compare(
     layer_b: Annotated[str | None, typer.Option(help="of the second  [default: the same name]")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE.json|parquet|csv|arrow|ndjson")] = None,
     workers: WorkersOption = None,
+    address: AddressOption = None,
     progress: ProgressOption = "auto",
     style: FormatOption = "table",
     as_json: JsonFlag = False,
@@ -126,12 +130,15 @@ def compare(
     The table shows layers; all other formats and --out have one row per unit.
     """
     from pipelines.comparison import compare as run_compare
+    from pipelines.kin import Sealed
+    from pipelines.kin_runs import Crew
     from schemas.kin import LayerMatch, MatchRow
     from unitscope.output import show_rows, write_rows
     from unitscope.progress import shown
 
+    one, two = Sealed.present(a), Sealed.present(b)
     with shown(progress) as report:
-        found = run_compare(a, b, report, (layer, layer_b), workers)
+        found = run_compare(one, two, Crew(report, workers, address), (layer, layer_b))
     if as_json or style != "table":
         show_rows(found.rows, MatchRow, "json" if as_json else style, found)
     else:

@@ -1,5 +1,6 @@
 """An atlas in a notebook: every answer an Arrow table."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ from schemas.kin import (
     SelectivityRow,
     SimilarRow,
 )
-from schemas.units import UnitId
+from schemas.units import UnitId, parse_target
 from schemas.visuals import FilterRow, OptimiseQuery, VisualRow
 from schemas.web import ExplainRow, LabelRow, LayerRow, NeighborRow, Order, PatchQuery, PatchRow, UnitRow
 from services import comparisons, selectivity
@@ -89,17 +90,21 @@ class Notebook:
     def correlate(self, layer: str, among: str | None = None, workers: int | None = None) -> None:
         """Compute and store the co-activation of two layers' units, or of one layer's; once for each version."""
         from pipelines.kin import LayerPair, Sealed, find_kin
+        from pipelines.kin_runs import Crew
 
         sealed = Sealed(self._asked.atlas.root, self.manifest)
-        find_kin(sealed, sealed, [LayerPair(layer, among or layer)], workers, lambda _: None)
+        find_kin(sealed, sealed, [LayerPair(layer, among or layer)], Crew(lambda _: None, workers))
 
     def compare(
         self, other: str, layer: str | None = None, layer_b: str | None = None, workers: int | None = None
     ) -> pa.Table:
         """Unit by unit the best match in another atlas of the same pictures; computed once and stored in this one."""
         from pipelines.comparison import compare
+        from pipelines.kin import Sealed
+        from pipelines.kin_runs import Crew
 
-        found = compare(self._asked.atlas.root, other, lambda _: None, (layer, layer_b), workers)
+        own, crew = Sealed(self._asked.atlas.root, self.manifest), Crew(lambda _: None, workers)
+        found = compare(own, Sealed.present(other), crew, (layer, layer_b))
         return as_table(found.rows, MatchRow)
 
     def comparisons(self) -> pa.Table:
@@ -111,9 +116,12 @@ class Notebook:
         found = comparisons.comparison(self._asked.atlas, identifier, layer, limit=None)
         return as_table(found.rows, MatchRow)
 
-    def explain(self, image: str, layer: str | None = None, k: int = 20) -> pa.Table:
-        """The units that an image excites most unusually, by percentile."""
-        return as_table(self._asked.explain(self._asked.find(image), layer, k).rows, ExplainRow)
+    def explain(self, image: str, layer: str | None = None, k: int = 20, **passing: Any) -> pa.Table:
+        """The units that an image excites most unusually, by percentile.
+
+        `label` and `where`, a tuple of conditions, choose among which images, as in `top`.
+        """
+        return as_table(self._asked.explain(self._asked.find(image), layer, k, Filter(**passing)).rows, ExplainRow)
 
     def neighbors(
         self,
@@ -130,21 +138,25 @@ class Notebook:
         wanted, subject = None if box is None else Box(*box), self._asked.find(image)
         return as_table(self._asked.neighbors(subject, wanted, k, exact, Filter(**passing)).rows, NeighborRow)
 
-    def optimise(self, unit: str, recipe: str = "olah2017", **how: Any) -> pa.Table:
+    def optimise(
+        self, unit: str, recipe: str = "olah2017", direction: Sequence[float] | None = None, **how: Any
+    ) -> pa.Table:
         """Pictures optimised for a unit (of a layer, for all live ones), made here unless they are stored.
 
-        `how` as in `schemas.visuals.OptimiseQuery`: steps, objective, start, seed, count, top.
+        `how` as in `schemas.visuals.OptimiseQuery`: steps, objective, start, seed, count, top. With the objective
+        "class" `unit` is the index or label of a class, with "direction" the layer whose units the numbers are for.
         """
-        query = OptimiseQuery(units=(unit,), recipe=recipe, **how)
+        vector = None if direction is None else tuple(map(float, direction))
+        query = OptimiseQuery(units=(unit,), recipe=recipe, direction=vector, **how)
         return as_table(list(optimise(self._asked, query)), VisualRow)
 
     def visualisations(self, unit: str) -> pa.Table:
-        """The stored pictures of a unit, each with the activation it reaches beside the corpus."""
-        return as_table(visualisations(self._asked.atlas, UnitId.parse(unit)).rows, VisualRow)
+        """The stored pictures of a unit or direction, each with the activation it reaches beside the corpus."""
+        return as_table(visualisations(self._asked.atlas, parse_target(unit)).rows, VisualRow)
 
     def visualisation(self, unit: str, name: str) -> bytes:
         """The PNG of a stored picture by its id."""
-        return visual_picture(self._asked.atlas, UnitId.parse(unit), name)[1]
+        return visual_picture(self._asked.atlas, parse_target(unit), name)[1]
 
     def project(self, unit: str, method: str = "deconvnet", k: int = 9) -> pa.Table:
         """The projections of a unit's first patches, by `deconvnet`, `guided` or `gradient`; made once, then kept."""

@@ -15,9 +15,11 @@ _LINE_EVERY_S = 10.0
 _STAGES = {
     "plan": "measuring layers",
     "scan": "scanning",
+    "again": "scanning again",
     "rank": "ranking",
     "embed": "indexing patches",
     "optimise": "optimising",
+    "project": "projecting",
     "correlate": "comparing units",
 }
 
@@ -57,6 +59,8 @@ def _bar() -> "Iterator[Callable[[Progress], None]]":
             name = _STAGES[progress.stage]
             if name not in tasks:
                 tasks[name] = bars.add_task(name, unit=progress.unit, nodes="")
+            if progress.note:
+                bars.console.print(progress.note)
             elapsed_s = bars.tasks[tasks[name]].elapsed or 0.0
             nodes = _by_node(progress, elapsed_s)
             bars.update(tasks[name], completed=progress.done, total=progress.total, nodes=nodes)
@@ -74,6 +78,8 @@ class _Lines:
 
     def __call__(self, progress: "Progress") -> None:
         now = time.monotonic()
+        if progress.note and not self.as_json:
+            sys.stderr.write(progress.note + "\n")
         if progress.stage != self.stage:
             self.stage, self.started = progress.stage, now
         elif progress.done < progress.total and now - self.told < _LINE_EVERY_S:

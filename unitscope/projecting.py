@@ -1,20 +1,27 @@
 """The commands that look into a network: project, filters, eigen, sheet."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unitscope.command import app, tell
+from unitscope.command import app, tell, tell_stale
 from unitscope.options import (
     AtlasArgument,
     FormatOption,
     JsonFlag,
     LayersOption,
+    ProgressOption,
     TrustFlag,
     VersionOption,
     split_globs,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipelines.stores import Root
+    from schemas.visuals import Visual
 
 UnitArgument = Annotated[str, typer.Argument(metavar="LAYER:UNIT", help="for example _blocks.15:130")]
 
@@ -22,43 +29,58 @@ UnitArgument = Annotated[str, typer.Argument(metavar="LAYER:UNIT", help="for exa
 @app.command()
 def project(
     atlas: AtlasArgument,
-    unit: UnitArgument,
+    units: Annotated[list[str], typer.Argument(metavar="LAYER:UNIT...", help="units, layers, or globs on layers")],
+    top: Annotated[int | None, typer.Option(min=1, help="of a layer only the N units that stand out most")] = None,
     method: Annotated[str, typer.Option(help="deconvnet, guided or gradient")] = "deconvnet",
-    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="how many patches")] = 9,
-    out: Annotated[Path | None, typer.Option(help="write each projection as a PNG into this folder")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="how many patches of each unit")] = 9,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="write each projection as a PNG into this folder; of several units a folder each"),
+    ] = None,
     sheet: Annotated[
         Path | None, typer.Option(help="write patches and projections side by side to this .png, .svg or .html")
     ] = None,
-    style: FormatOption = "table",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    workers: Annotated[int | None, typer.Option(help="processes for several units  [default: as many as fit]")] = None,
+    address: Annotated[str | None, typer.Option(help="address of a running Ray cluster")] = None,
     trust_code: TrustFlag = False,
+    style: FormatOption = "table",
     version: VersionOption = None,
+    progress: ProgressOption = "auto",
     as_json: JsonFlag = False,
 ) -> None:
-    """A unit's patches projected back to their pixels; made once, then kept in the atlas."""
-    from schemas.units import UnitId
+    """Units' patches projected back to their pixels; made once, then kept in the atlas."""
+    from pipelines.visualise import project_units
     from schemas.visuals import VisualRow
+    from services.chosen import chosen_units
     from services.drawing import check_ending, write_drawing
-    from services.hierarchy import Look, Strip, lay_out, unit_panel
-    from services.projections import checked_method, projections
+    from services.hierarchy import project_sheet
+    from services.projections import asked_exemplars, checked_method, project_plan
     from services.subjects import Asked
-    from services.visualisations import visual_picture
+    from services.visualisations import visual_row
     from unitscope.output import show_rows
+    from unitscope.progress import shown
 
     if sheet is not None:
         check_ending(sheet)
-    asked, wanted = Asked(atlas, trust_code=trust_code, version=version), UnitId.parse(unit)
-    page = projections(asked, wanted, method, k)
-    show_rows(page.rows, VisualRow, "json" if as_json else style, page)
-    for note in dict.fromkeys(note for row in page.rows for note in row.note.split("; ")[1:]):
-        tell(f"{unit}: {note}")
+    asked = Asked(atlas, trust_code=trust_code, version=version)
+    plan = project_plan(asked, checked_method(method), device)
+    wanted = asked_exemplars(asked.atlas, chosen_units(asked.atlas, units, top), k)
+    with shown(progress) as report:
+        stored = {visual.key.id: visual for visual in project_units(plan, wanted, report, workers, address)}
+    made = [stored[plan.key(one.unit, exemplar).id] for one in wanted for exemplar in one.exemplars]
+    rows = [visual_row(asked.atlas, visual) for visual in made]
+    show_rows(rows, VisualRow, "json" if as_json else style, {"rows": rows})
+    for note in dict.fromkeys(f"{row.unit}: {note}" for row in rows for note in row.note.split("; ")[1:]):
+        tell(note)
+    tell_stale(asked.atlas.manifest.stale_count)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        for rank, row in enumerate(page.rows):
-            (out / f"{rank:04d}-{row.image_id}.png").write_bytes(visual_picture(asked.atlas, wanted, row.id)[1])
-        tell(f"{len(page.rows)} projections written to {out}")
+        for one in wanted:
+            folder = out if len(wanted) == 1 else out / str(one.unit)
+            _write(asked.atlas.root, [visual for visual in made if visual.key.target == one.unit], folder)
+        tell(f"{len(rows)} projections written to {out}")
     if sheet is not None:
-        panel = unit_panel(asked, wanted, Look(checked_method(method)), k)
-        write_drawing(lay_out(asked.atlas, [Strip(asked.atlas.layer(wanted.layer).spec, (panel,))]), sheet)
+        write_drawing(project_sheet(asked, [one.unit for one in wanted], plan.method, k), sheet)
         tell(f"patches and projections written to {sheet}")
 
 
@@ -161,3 +183,16 @@ def eigen(
     if out is not None:
         write_drawing(eigen_sheet(asked, found), out)
         tell(f"mean and components written to {out}")
+
+
+def _write(atlas: "Root", projections: "Sequence[Visual]", folder: Path) -> None:
+    """Write a unit's projections by rank."""
+    from pipelines.visuals import read_picture
+    from schemas.errors import StorageError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for rank, visual in enumerate(projections):
+            (folder / f"{rank:04d}-{visual.key.image_id}.png").write_bytes(read_picture(atlas, visual))
+    except OSError as error:
+        raise StorageError(f"cannot write to {folder}: {error.strerror}") from None

@@ -1,4 +1,4 @@
-"""The commands that keep an atlas up: remove, compact, versions, gc, doctor."""
+"""The commands that keep an atlas up: remove, compact, versions, gc, migrate, doctor."""
 
 from pathlib import Path
 from typing import Annotated
@@ -100,6 +100,20 @@ def gc(
     show_facts({**facts, "dry_run": dry_run} if as_json else facts, as_json)
     if not as_json:
         tell(f"{'would delete' if dry_run else 'deleted'} {len(found.files)} files, {found.size_bytes:,} bytes")
+
+
+@app.command()
+def migrate(atlas: AtlasArgument, dry_run: DryRunFlag = False, as_json: JsonFlag = False) -> None:
+    """Bring all versions of an atlas to the present format; exit 6, with words, where no migration leads there."""
+    from pipelines.versions import sealed_versions
+    from schemas.manifest import FORMAT_VERSION
+    from unitscope.output import show_facts
+
+    found = sealed_versions(atlas)  # raises FormatError for another format: there is none to migrate from
+    facts = {"format_version": FORMAT_VERSION, "versions": len(found), "migrated": 0}
+    show_facts({**facts, "dry_run": dry_run} if as_json else facts, as_json)
+    if not as_json:
+        tell(f"{'there would be ' * dry_run}nothing to migrate: every version has the present format")
 
 
 @app.command()

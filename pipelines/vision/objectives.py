@@ -1,7 +1,8 @@
 """What is made large: units, channels, directions; objectives add and multiply (after lucid, Olah et al. 2017)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from jaxtyping import Float
@@ -64,8 +65,7 @@ def channel_mean(layer: LayerSpec, channel: int) -> Objective:
 
 def direction(layer: LayerSpec, vector: Float[Tensor, " unit"], location: Location | None = None) -> Objective:
     """The layer's output along a vector over its units at a location, by default its mean over all."""
-    if vector.shape != (layer.units,) or not vector.isfinite().all() or not vector.any():
-        raise UsageError(f"a direction of {layer.name} is {layer.units} finite numbers, one of them other than zero")
+    check_direction(layer, vector.tolist())
     where = "" if location is None else f" at {location.row},{location.col}"
 
     def along(outputs: Outputs) -> Values:
@@ -73,6 +73,12 @@ def direction(layer: LayerSpec, vector: Float[Tensor, " unit"], location: Locati
         return values.mean((1, 2)) if location is None else values[:, location.row, location.col]
 
     return Objective(f"direction {layer.name}{where}", frozenset([layer.name]), along)
+
+
+def check_direction(layer: LayerSpec, vector: Sequence[float]) -> None:
+    """Raises UsageError for what is no vector over a layer's units."""
+    if len(vector) != layer.units or not all(map(isfinite, vector)) or not any(vector):
+        raise UsageError(f"a direction of {layer.name} is {layer.units} finite numbers, one of them other than zero")
 
 
 def diversity(layer: LayerSpec) -> Objective:
@@ -95,14 +101,38 @@ OBJECTIVES: Mapping[str, Callable[[LayerSpec, int], Objective]] = {
 }
 """Those of a single unit, by the names that a person gives."""
 
+DIRECTIONS: Mapping[str, Callable[[LayerSpec, Float[Tensor, " unit"]], Objective]] = {
+    "direction": lambda layer, vector: direction(layer, vector, centre(layer)),
+    "-direction": lambda layer, vector: -direction(layer, vector, centre(layer)),
+}
+"""Those of a vector over a layer's units."""
+
+CLASSES: Mapping[str, str] = {"class": "unit", "-class": "-unit"}
+"""Those of a class: what is asked of the unit that is its logit."""
+
+
+def check_name(name: str) -> None:
+    """Raises UsageError that names the objectives there are."""
+    known = (*OBJECTIVES, *CLASSES, *DIRECTIONS)
+    if name not in known:
+        raise UsageError(f"objective {name!r} is unknown; there are {listing(known)}")
+
 
 def of_unit(name: str, layer: LayerSpec, channel: int) -> Objective:
-    """The objective of this name for a unit; raises UsageError that names those there are."""
+    """The objective of this name for a unit; raises UsageError for a name that is none of `OBJECTIVES`."""
     if name not in OBJECTIVES:
-        raise UsageError(f"objective {name!r} is unknown; there are {listing(OBJECTIVES)}")
+        raise UsageError(f"objective {name!r} is none of a unit; there are {listing(OBJECTIVES)}")
     if not 0 <= channel < layer.units:
         raise UsageError(f"unit {UnitId(layer.name, channel)} does not exist: it has units 0 to {layer.units - 1}")
     return OBJECTIVES[name](layer, channel)
+
+
+def of_direction(name: str, layer: LayerSpec, vector: Float[Tensor, " unit"]) -> Objective:
+    """The objective of this name for a vector over a layer's units; raises UsageError for one that is none of
+    `DIRECTIONS`, and for a vector that does not fit."""
+    if name not in DIRECTIONS:
+        raise UsageError(f"objective {name!r} is none of a direction; there are {listing(DIRECTIONS)}")
+    return DIRECTIONS[name](layer, vector)
 
 
 def _map(outputs: Outputs, layer: LayerSpec) -> Float[Tensor, "image unit row col"]:

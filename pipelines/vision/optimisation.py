@@ -23,12 +23,14 @@ from pipelines.vision.preprocessing import normalise
 from pipelines.vision.recipes import Recipe, Regularisation
 from pipelines.vision.recording import record
 from pipelines.vision.redirection import Redirected
-from pipelines.vision.reduction import channels_first, peaks
+from pipelines.vision.reduction import peaks
 from schemas.errors import CapacityError, UsageError
 from schemas.geometry import Location
 from schemas.units import LayerSpec
 
 EightBit = UInt8[Tensor, "image channel row col"]
+Along = int | Float[Tensor, " unit"]
+"""What is looked at in a layer's output: a channel, or the product with a vector over its units."""
 NOISE, GREY = "noise", "grey"
 
 Tell = Callable[[int, int], None]
@@ -55,7 +57,7 @@ class Wish:
 
 @dataclass(frozen=True)
 class Optimised:
-    """8-bit pictures in the size of the input, and a unit's peak on each, as the plain forward gives it."""
+    """8-bit pictures in the size of the input, and the peak on each of what they are for, by the plain forward."""
 
     pictures: EightBit
     activations: tuple[float, ...]
@@ -72,15 +74,49 @@ def optimise_unit(
     Where the objective is negative they are its lowest values. The same wish gives the same pixels on a CPU. Raises
     UsageError, and CapacityError where memory is short.
     """
-    wanted = objectives.of_unit(objective, layer, channel)
+    aim = _Aim(layer, channel, objectives.of_unit(objective, layer, channel), objective.startswith("-"))
+    return _judged(model, aim, wish, tell)
+
+
+def optimise_direction(
+    model: VisionModel,
+    layer: LayerSpec,
+    vector: Float[Tensor, " unit"],
+    wish: Wish,
+    objective: str = "direction",
+    tell: Tell | None = None,
+) -> Optimised:
+    """Pictures for a vector over a layer's units; `objective` is one of `objectives.DIRECTIONS`.
+
+    Activations are the largest products of the vector with the layer's output at one location. All else is as in
+    `optimise_unit`, and of a vector that is a single one and zeros so are the pixels.
+    """
+    aim = _Aim(layer, vector, objectives.of_direction(objective, layer, vector), objective.startswith("-"))
+    return _judged(model, aim, wish, tell)
+
+
+@dataclass(frozen=True)
+class _Aim:
+    """An objective of one layer, and what of the layer's output tells how far it is reached: the highest value, or the
+    lowest."""
+
+    layer: LayerSpec
+    along: Along
+    objective: Objective
+    lowest: bool
+
+
+def _judged(model: VisionModel, aim: _Aim, wish: Wish, tell: Tell | None) -> Optimised:
+    """Pictures for an aim, and what they reach."""
+    layer = aim.layer
     field = layer.receptive_field.size or layer.receptive_field.input
     movement = wish.recipe.movement.within(min(field))
     recipe = wish.recipe.model_copy(update={"movement": movement})
     if wish.count > 1 and not recipe.diversity:
         raise UsageError(f"recipe {recipe.name} has no diversity: make one picture at a time, with other seeds")
     varied = objectives.diversity(layer) if wish.count > 1 else None
-    made = optimise(model, wanted, Wish(recipe, wish.start, wish.seed, wish.count), varied, tell)
-    activations, locations = measure(model, layer, channel, made.pictures, lowest=objective.startswith("-"))
+    made = optimise(model, aim.objective, Wish(recipe, wish.start, wish.seed, wish.count), varied, tell)
+    activations, locations = measure(model, layer, aim.along, made.pictures, aim.lowest)
     return Optimised(made.pictures, activations, locations, made.notes)
 
 
@@ -105,22 +141,30 @@ def optimise(
 
 
 def measure(
-    model: VisionModel, layer: LayerSpec, channel: int, pictures: EightBit, lowest: bool = False
+    model: VisionModel, layer: LayerSpec, along: Along, pictures: EightBit, lowest: bool = False
 ) -> tuple[tuple[float, ...], tuple[Location, ...]]:
-    """A unit's peak (or lowest value) on each 8-bit picture and where it lies, by the plain forward, one at a time."""
+    """The peak (or lowest value) of a unit, or of a vector over units, on each 8-bit picture and where it lies, by the
+    plain forward, one picture at a time."""
     activations, locations, sign = [], [], -1.0 if lowest else 1.0
     with (
         short_memory(1, model),
         _one_thread(),
         torch.inference_mode(),
-        record(model.module, [layer.name], lambda _, output: sign * output.float()) as outputs,
+        record(model.module, [layer.name], lambda _, output: sign * _values(output.float(), layer, along)) as outputs,
     ):
         for picture in pictures:
             model.module(normalise(picture[None].to(_device(model)), model.preprocessing))
-            found = peaks(channels_first(outputs[layer.name], layer), layer.name)
-            activations.append(sign * float(found.activation[0, channel]))
-            locations.append(layer.location(int(found.location[0, channel])))
+            found = peaks(outputs[layer.name], layer.name)
+            activations.append(sign * float(found.activation))
+            locations.append(layer.location(int(found.location)))
     return tuple(activations), tuple(locations)
+
+
+def _values(output: Tensor, layer: LayerSpec, along: Along) -> Tensor:
+    """A layer's output with a single unit instead of all: one of them, or their product with a vector."""
+    units = output.movedim(1, -1) if layer.kind == "map" and not layer.channels_last else output
+    chosen = units[..., along] if isinstance(along, int) else units @ along.to(units)
+    return chosen.unsqueeze(1 if layer.kind == "map" else -1)
 
 
 @contextmanager

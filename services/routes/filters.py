@@ -8,13 +8,15 @@ from starlette.responses import Response
 from schemas.visuals import FilterPage, FilterRow
 from services.crops import encoded
 from services.documentation import PICTURE, ROWS
+from services.drawing import png, svg
 from services.parameters import Channel
 from services.replies import Reading
 from services.routes import API
-from services.weights import filter_of, filter_page
+from services.weights import filter_of, filter_page, filter_sheet
 
 routes = APIRouter(prefix=f"{API}/atlases/{{atlas}}/layers/{{layer}}/filters", tags=["units"])
 
+_DRAWINGS = {"png": (png, "image/png"), "svg": (svg, "image/svg+xml")}
 WeightsName = Annotated[
     str, Path(description="module path of a convolution, recorded or not; `first` is the first layer with weights")
 ]
@@ -24,6 +26,17 @@ WeightsName = Annotated[
 def list_filters(reply: Reading, layer: WeightsName) -> Response:
     """The weights of a layer as pictures, one for each unit, with their scale."""
     return reply.rows(FilterRow, lambda: filter_page(reply.asked, layer))
+
+
+@routes.get("/sheet.{kind}", responses=PICTURE)
+def read_filters(
+    reply: Reading,
+    layer: WeightsName,
+    kind: Annotated[Literal["png", "svg"], Path(description="pixels, or pictures in a drawing with real text")],
+) -> Response:
+    """All filters of a layer in one drawing, under their channels."""
+    form, media_type = _DRAWINGS[kind]
+    return reply.picture(kind, media_type, lambda: form(filter_sheet(reply.asked, layer)))
 
 
 @routes.get("/{channel}.{kind}", responses=PICTURE)

@@ -68,10 +68,21 @@ def read_image(reply: Reading, image: ImageName) -> Response:
 
 @routes.get("/{image}/units", response_model=ExplainPage, responses=ROWS)
 def list_image_units(
-    reply: Reading, image: ImageName, layer: LayerQuery = None, k: K = None, limit: Limit = None
+    reply: Reading,
+    image: ImageName,
+    layer: LayerQuery = None,
+    k: K = None,
+    limit: Limit = None,
+    label: str | None = None,
+    where: Where = None,
 ) -> Response:
-    """The units that an image excites most unusually, by percentile over the corpus."""
-    return explained(reply, lambda: _subject(reply, image), layer, row_count(limit, k, 20))
+    """The units that an image excites most unusually, by percentile over the corpus, or over what passes of it; of a
+    bounded atlas this runs the model."""
+    asking, passing = reply, Filter(label, tuple(where or ()))
+    if not reply.asked.stores_peaks:
+        reply.demand("compute")
+        asking = replace(reply, scope="compute")
+    return explained(asking, lambda: _subject(reply, image), layer, row_count(limit, k, 20), passing)
 
 
 @routes.get("/{image}/map", response_model=ActivationMap)
@@ -128,9 +139,9 @@ def image_page(atlas: Atlas, passing: Filter, limit: int, cursor: str | None) ->
     return ImagePage(rows=[atlas.image_row(row) for row in rows[:limit]], next=following)
 
 
-def explained(reply: Reply, subject: Callable[[], Subject], layer: str | None, limit: int) -> Response:
+def explained(reply: Reply, subject: Callable[[], Subject], layer: str | None, limit: int, passing: Filter) -> Response:
     """The reply that explains a picture."""
-    return reply.rows(ExplainRow, lambda: reply.asked.explain(subject(), layer, limit))
+    return reply.rows(ExplainRow, lambda: reply.asked.explain(subject(), layer, limit, passing))
 
 
 def mapped(reply: Reply, subject: Callable[[], Subject], unit: UnitId) -> Response:

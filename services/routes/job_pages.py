@@ -6,11 +6,9 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Path
 from starlette.responses import RedirectResponse, Response
 
-from schemas.errors import UsageError
-from schemas.jobs import Job, OptimiseJob
+from schemas.jobs import OptimiseJob, SimilarJob
 from schemas.units import UnitId
-from services.jobs import has_ended
-from services.links import Links
+from services.job_views import job_view
 from services.parameters import Channel, LayerName
 from services.replies import Computing, ComputingAnywhere
 from services.routes.jobs import take_job
@@ -24,17 +22,16 @@ _NO_STORE = {"Cache-Control": "no-store"}
 @routes.get("/jobs")
 def show_jobs(reply: ComputingAnywhere) -> Response:
     """The jobs that the server remembers."""
-    jobs = reply.site.jobs.all()
-    view = {"jobs": jobs, "running": not all(map(has_ended, jobs))}
+    jobs = list(map(job_view, reply.site.jobs.all()))
+    view = {"jobs": jobs, "running": any(one.running for one in jobs)}
     return replace(reply, private=True).page("jobs.html", lambda: view)
 
 
 @routes.get("/jobs/{job}")
 def show_job(reply: ComputingAnywhere, job: JobName) -> Response:
     """How far a job is, and what it has made."""
-    found = reply.site.jobs.find(job)
-    view = {"job": found, "running": not has_ended(found), "unit": _unit_page(found)}
-    return replace(reply, private=True).page("job.html", lambda: view)
+    view = job_view(reply.site.jobs.find(job))
+    return replace(reply, private=True).page("job.html", lambda: vars(view))
 
 
 @routes.post("/jobs/{job}/cancel")
@@ -53,12 +50,10 @@ def ask_for_optimised(
     return RedirectResponse(f"/jobs/{take_job(reply, query).id}", 303, headers=_NO_STORE)
 
 
-def _unit_page(job: Job) -> str | None:
-    """The page of the job's unit, where it has just one."""
-    if len(job.query.units) != 1:
-        return None
-    try:
-        unit = UnitId.parse(job.query.units[0])
-    except UsageError:
-        return None  # a layer, or a glob
-    return Links(job.atlas, "").unit(*unit)
+@routes.post("/a/{atlas}/layers/{layer}/units/{channel}/similar")
+def ask_for_similar(
+    reply: Computing, layer: LayerName, channel: Channel, among: Annotated[str | None, Form()] = None
+) -> Response:
+    """Have co-activation computed for a unit's layer, and lead to the job that does."""
+    query = SimilarJob(kind="similar", atlas=reply.atlas, unit=str(UnitId(layer, channel)), among=among or None)
+    return RedirectResponse(f"/jobs/{take_job(reply, query).id}", 303, headers=_NO_STORE)

@@ -8,7 +8,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from pipelines.visuals import check_writable
-from schemas.jobs import Job, JobPage, JobQuery
+from schemas.jobs import CompareJob, Job, JobPage, JobQuery
 from services import caching
 from services.formats import MEDIA_TYPES, json_bytes
 from services.jobs import Jobs, has_ended
@@ -27,7 +27,7 @@ _PRIVATE = {"Cache-Control": caching.PRIVATE}
 def create_job(reply: ComputingAnywhere, query: JobQuery) -> Response:
     """Take a job: its answer has the address at which it can be followed. Results are stored in the atlas.
 
-    Refused where the server cannot write into the atlas; there `unitscope optimise` would do it.
+    Refused where the server cannot write into the atlas; there the command of the same name would do it.
     """
     job = take_job(reply, query)
     return _answer(job, 202, {"Location": f"{API}/jobs/{job.id}"})
@@ -67,9 +67,11 @@ def stop_job(reply: ComputingAnywhere, job: str) -> Response:
 
 def take_job(reply: Reply, query: JobQuery) -> Job:
     """A job that was asked for; raises what is wrong with it, and ReadOnlyError where results could not be stored."""
-    asked = reply.site.shelf.newest(query.atlas)
-    check_writable(asked.atlas.root)
-    return reply.site.jobs.add(query, asked)
+    shelf = reply.site.shelf
+    asked = shelf.newest(query.atlas)
+    others = [shelf.newest(query.other)] if isinstance(query, CompareJob) else []
+    check_writable(asked.atlas.root, f"unitscope {query.kind}")
+    return reply.site.jobs.add(query, asked, *others)
 
 
 async def _events(jobs: Jobs, name: str) -> AsyncIterator[bytes]:

@@ -37,6 +37,7 @@ from services.similar import similar
 
 routes = APIRouter(prefix=f"{API}/atlases/{{atlas}}", tags=["kin"])
 
+_MATCH_SORTS = ", ".join(comparisons.SORTS)
 _UNIT = "/layers/{layer}/units/{channel}"
 
 
@@ -132,11 +133,12 @@ def read_comparison(
     reply: Reading,
     comparison: Annotated[str, Path(description="id of a stored comparison")],
     layer: Annotated[str | None, Query(description="only units of this layer")] = None,
+    sort: Annotated[str, Query(description=f"one of {_MATCH_SORTS}; with a leading - descending")] = "channel",
     limit: Limit = None,
     cursor: Cursor = None,
 ) -> Response:
     """Two atlases, unit by unit: best match with runner-up, rank correlation and shared exemplars."""
     return reply.rows(
         MatchRow,
-        lambda: comparisons.comparison(reply.asked.atlas, comparison, layer, limit or MOST_ROWS, cursor),
+        lambda: comparisons.comparison(reply.asked.atlas, comparison, layer, limit or MOST_ROWS, cursor, sort),
     )

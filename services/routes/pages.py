@@ -14,14 +14,18 @@ from schemas.units import UnitId
 from schemas.web import Order, UnitStatus
 from services.documentation import describe, operations
 from services.envelope import FRAMED_POLICY
-from services.pages import UnitAddress, atlas_view, layer_view, links_of, unit_view
+from services.finding import find_view, place_named
+from services.layer_page import LayerAddress, layer_view
+from services.pages import UnitAddress, atlas_view, links_of, unit_view
 from services.parameters import BoxText, Channel, Cursor, Fields, ImageName, LayerName, band_in, box_in, box_of, cell_in
 from services.picture_page import PictureAddress, PicturePage
 from services.replies import Computing, General, Reading, Reply
 from services.routes.atlases import skipped_page
 from services.routes.uploads import find_upload, keep_upload, read_body, upload_row, upload_subject
 from services.subjects import Subject
+from services.tiles import SpriteKind, state_of
 from services.views import HomeView, SkippedView
+from services.weights_page import filters_view
 
 routes = APIRouter()
 
@@ -67,28 +71,33 @@ def show_skipped(reply: Reading, cursor: Cursor = None) -> Response:
 
 @routes.get("/a/{atlas}/find")
 def find(reply: Reading, q: Annotated[str, Query(max_length=500)] = "") -> Response:
-    """Leads from `layer:unit`, a layer, an image id or a path to its page."""
-    atlas, wanted = reply.asked.atlas, q.strip()
-    links = links_of(atlas)
-    layer, _, channel = wanted.rpartition(":")
-    if not wanted:
-        target = links.home
-    elif atlas.manifest.layer(wanted) is not None:
-        target = links.layer(wanted)
-    elif atlas.manifest.layer(layer) is not None and channel.isdecimal():
-        atlas.unit(UnitId(layer, int(channel)))
-        target = links.unit(layer, int(channel))
-    else:
-        target = links.image(atlas.find_image(wanted)["image_id"])
-    return RedirectResponse(target, 303, headers={"Cache-Control": "no-store"})
+    """Leads from `layer:unit`, a layer, an image id or a path to its page; shows what any other text may mean."""
+    atlas, text = reply.asked.atlas, q.strip()
+    target = place_named(atlas, text)
+    if target is not None:
+        return RedirectResponse(target, 303, headers={"Cache-Control": "no-store"})
+    return reply.page("find.html", lambda: _named(find_view(atlas, text)))
+
+
+@routes.get("/a/{atlas}/filters")
+def show_filters(reply: Reading, layer: str = "first") -> Response:
+    """A layer's weights as pictures."""
+    return reply.page("filters.html", lambda: _named(filters_view(reply.asked, layer or "first")))
 
 
 @routes.get("/a/{atlas}/layers/{layer}")
 def show_layer(
-    reply: Reading, layer: LayerName, sort: str = "channel", status: UnitStatus | None = None, cursor: Cursor = None
+    reply: Reading,
+    layer: LayerName,
+    kind: SpriteKind = "patch",
+    sort: str = "channel",
+    status: UnitStatus | None = None,
+    cursor: Cursor = None,
 ) -> Response:
-    """The units of a layer, each with its first patch."""
-    return reply.page("layer.html", lambda: _named(layer_view(reply.asked.atlas, layer, sort, status, cursor)))
+    """The units of a layer, each with its first patch or what was made of it."""
+    growing = replace(reply, state=state_of(reply.asked, layer, kind))
+    address = LayerAddress(kind, sort, status, cursor)
+    return growing.page("layer.html", lambda: _named(layer_view(growing.asked, layer, address)))
 
 
 @routes.get("/a/{atlas}/layers/{layer}/units/{channel}")
@@ -96,7 +105,7 @@ def show_unit(
     reply: Reading,
     layer: LayerName,
     channel: Channel,
-    look: Literal["patch", "context", "whole", "activation"] = "patch",
+    look: Literal["patch", "masked", "context", "whole", "activation"] = "patch",
     order: Order = "desc",
     quantile: Fields = None,
     label: str | None = None,
@@ -168,7 +177,7 @@ def show_upload_cell(reply: Computing, upload: str, address: PictureQuery) -> Re
 
 def _asking(reply: Reply, address: PictureAddress) -> Reply:
     """The reply, with the scope that the address needs."""
-    if not address.runs_model:
+    if reply.asked.stores_peaks and not address.runs_model:
         return reply
     reply.demand("compute")
     return replace(reply, scope="compute")

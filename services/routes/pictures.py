@@ -12,7 +12,8 @@ from services.parameters import BoxText, ImageName, LayerName, box_of
 from services.pictures import Overlay, PictureName, Width, image_picture, patch_picture, sprite_picture
 from services.replies import Reading
 from services.routes import API
-from services.sprites import SheetFormat, SpriteKind
+from services.sprites import SheetFormat
+from services.tiles import SpriteKind
 
 routes = APIRouter(prefix=f"{API}/atlases/{{atlas}}", tags=["pictures"])
 
@@ -33,7 +34,11 @@ def read_patch_picture(
     size: Annotated[int | None, Query(ge=16, le=2048, description="longer side in pixels; without it as cut")] = None,
     context: Annotated[float, Query(ge=0, le=4, description="widen the box by this share on each side")] = 0.0,
     overlay: Annotated[
-        Overlay, Query(description="the whole picture with the box drawn, or with the unit's map")
+        Overlay,
+        Query(
+            description="`box`: the whole picture with the box drawn; `map`: with the unit's map; `mask`: the patch, "
+            "darkened where the map is below half its peak"
+        ),
     ] = "none",
 ) -> Response:
     """The patch of an image inside a box, or where a unit peaks.
@@ -43,9 +48,9 @@ def read_patch_picture(
     place = box_of(box) or unit
     if place is None or (box is not None and unit is not None):
         raise UsageError("give either unit=LAYER:UNIT or box=top,left,bottom,right")
-    if overlay == "map":
+    if overlay in ("map", "mask"):
         if unit is None:
-            raise UsageError("overlay=map shows a unit's activation: give unit=LAYER:UNIT")
+            raise UsageError(f"overlay={overlay} shows a unit's activation: give unit=LAYER:UNIT")
         reply.demand("compute")
         reply = replace(reply, scope="compute")
     return patch_picture(reply, image, kind, place, size, context, overlay)
@@ -55,9 +60,13 @@ def read_patch_picture(
 def read_sprites(
     reply: Reading,
     layer: LayerName,
-    what: SpriteKind,
+    what: Annotated[
+        SpriteKind,
+        Path(description="first patch, best optimised input, projection of the highest activation, or weights"),
+    ],
     kind: Annotated[SheetFormat, Path(description="webp is lossy, png holds the exact pixels")],
     sheet: Annotated[int, Query(ge=0, description="units 256 · sheet to 256 · sheet + 255")] = 0,
 ) -> Response:
-    """Tiles of 64 pixels for 256 units of a layer, 16 in a row: each one's first patch, as `size=64` shows it."""
-    return sprite_picture(reply, layer, sheet, kind)
+    """Tiles of 64 pixels for 256 units of a layer, 16 in a row: each one's first patch, as `size=64` shows it, or what
+    was made of it. A unit without such a picture has an empty tile."""
+    return sprite_picture(reply, layer, what, sheet, kind)

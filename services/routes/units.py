@@ -3,20 +3,21 @@
 from dataclasses import replace
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Depends, Path, Query
 from starlette.responses import Response
 
 from schemas.units import UnitId
-from schemas.visuals import VisualPage, VisualRow
+from schemas.visuals import EigenPage, EigenRow
 from schemas.web import Histogram, Order, PatchPage, PatchRow, UnitPage, UnitRow, UnitStatus
 from services import units
+from services.crops import encoded
 from services.documentation import PICTURE, ROWS
+from services.eigen_page import COMPONENTS, PATCHES, EigenQuery, eigen_page, eigen_picture
 from services.maxima import MOST_PEAKS, several_patches
 from services.parameters import Channel, Cursor, K, LayerName, Limit, Where, row_count
 from services.questions import patch_query
 from services.replies import Reading
 from services.routes import API
-from services.visualisations import visual_picture, visualisations
 
 routes = APIRouter(prefix=f"{API}/atlases/{{atlas}}/layers/{{layer}}/units", tags=["units"])
 
@@ -77,21 +78,44 @@ def read_histogram(
     return reply.document(lambda: units.histogram(reply.asked.atlas, UnitId(layer, channel), bins))
 
 
-@routes.get("/{channel}/visualisations", response_model=VisualPage, responses=ROWS)
-def list_visualisations(reply: Reading, layer: LayerName, channel: Channel) -> Response:
-    """The pictures that were made of a unit, each with the activation it reaches beside the corpus."""
-    growing = replace(reply, private=True)  # pictures are added without a new version of the atlas
-    return growing.rows(VisualRow, lambda: visualisations(reply.asked.atlas, UnitId(layer, channel)))
+def eigen_query(
+    k: Annotated[int, Query(ge=2, le=1000, description="first patches")] = PATCHES,
+    components: Annotated[int, Query(ge=1, le=64, description="at most")] = COMPONENTS,
+    size: Annotated[
+        int | None, Query(ge=1, description="side in input pixels; else the effective field, at most half the input")
+    ] = None,
+) -> EigenQuery:
+    """What the address of eigen-patches asks for."""
+    return EigenQuery(k, components, size)
 
 
-@routes.get("/{channel}/visualisations/{name}.{kind}", responses=PICTURE)
-def read_visualisation(
+EigenAsked = Annotated[EigenQuery, Depends(eigen_query)]
+
+
+@routes.get("/{channel}/eigen", response_model=EigenPage, responses=ROWS)
+def list_eigen_patches(reply: Reading, layer: LayerName, channel: Channel, query: EigenAsked) -> Response:
+    """Mean and principal components of a unit's first patches, aligned at their peaks, with shares of the variance."""
+
+    def make() -> EigenPage:
+        with reply.site.pictures:
+            return eigen_page(reply.asked, UnitId(layer, channel), query)
+
+    return reply.rows(EigenRow, make)
+
+
+@routes.get("/{channel}/eigen/{number}.{kind}", responses=PICTURE)
+def read_eigen_patch(
     reply: Reading,
     layer: LayerName,
     channel: Channel,
-    name: Annotated[str, Path(description="id of the picture")],
+    number: Annotated[int, Path(description="component from 1; 0 is the mean")],
     kind: Annotated[Literal["png"], Path(description="the exact pixels")],
+    query: EigenAsked,
 ) -> Response:
-    """A stored picture of a unit; it never changes."""
-    visual, content = visual_picture(reply.asked.atlas, UnitId(layer, channel), name)
-    return reply.stored(visual.picture.sha256, f"image/{kind}", content)
+    """The mean of the patches, or a component: grey is zero, each in its own scale."""
+
+    def make() -> bytes:
+        with reply.site.pictures:
+            return encoded(eigen_picture(reply.asked, UnitId(layer, channel), query, number), kind)
+
+    return reply.picture(kind, f"image/{kind}", make)

@@ -78,11 +78,17 @@ def remove_upload(reply: Computing, upload: str) -> Response:
 
 @routes.get("/uploads/{upload}/units", response_model=ExplainPage, responses=ROWS)
 def list_upload_units(
-    reply: Computing, upload: str, layer: LayerQuery = None, k: K = None, limit: Limit = None
+    reply: Computing,
+    upload: str,
+    layer: LayerQuery = None,
+    k: K = None,
+    limit: Limit = None,
+    label: str | None = None,
+    where: Where = None,
 ) -> Response:
-    """The units that an upload excites most unusually, by percentile over the corpus."""
-    asking = replace(reply, private=True)
-    return explained(asking, lambda: upload_subject(asking, upload), layer, row_count(limit, k, 20))
+    """The units that an upload excites most unusually, by percentile over the corpus, or over what passes of it."""
+    asking, passing = replace(reply, private=True), Filter(label, tuple(where or ()))
+    return explained(asking, lambda: upload_subject(asking, upload), layer, row_count(limit, k, 20), passing)
 
 
 @routes.get("/uploads/{upload}/map", response_model=ActivationMap)
@@ -196,8 +202,9 @@ def _batch(reply: Reply, query: NeighborQuery) -> NeighborBatch:
             raise UsageError(f"vector {position} is not {width} finite numbers, one of them other than zero")
     vectors = [np.asarray(vector, np.float32) for vector in query.vectors]
     subjects = [upload_subject(reply, upload) for upload in query.uploads]
+    how = (None, query.k, query.exact, Filter(query.label, query.where))
     searches = [
-        *(partial(reply.asked.search.nearest, vector, None, query.k, query.exact) for vector in vectors),
-        *(partial(reply.asked.neighbors, subject, None, query.k, query.exact) for subject in subjects),
+        *(partial(reply.asked.search.nearest, vector, *how) for vector in vectors),
+        *(partial(reply.asked.neighbors, subject, *how) for subject in subjects),
     ]
     return NeighborBatch(pages=list(map(reply.site.telemetry.timed, searches)))

@@ -11,7 +11,7 @@ document.getElementById("keys-open").hidden = false;
 
 const follow = (rel) => () => document.querySelector(`main a[rel="${rel}"]`)?.click();
 const tile = (step) => () => {
-  const links = [...document.querySelectorAll("main tile-grid a, main .patches a")];
+  const links = [...document.querySelectorAll("main tile-grid a, main .patches a, main .pairs a.mono, main .kin a.mono")];
   const at = links.indexOf(document.activeElement);
   links[Math.min(Math.max(at + step, 0), links.length - 1)]?.focus();
 };

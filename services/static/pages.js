@@ -3,5 +3,6 @@ import "./swap.js";
 import "./picture-view.js";
 import "./percentile-band.js";
 import "./endless-list.js";
+import "./lazy-part.js";
 import "./tile-grid.js";
 import "./keys.js";

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,6 +27,20 @@ def test_a_plan_is_within_a_fifth_of_what_the_run_took(tiny_corpus: Path, tiny_a
     assert "scan_seconds" not in planned
     assert planned["rows"] == pytest.approx(rows, rel=0.2)
     assert planned["size_bytes"] == pytest.approx(size, rel=0.2)
+
+
+def test_a_bounded_plan_tells_what_stays_and_what_is_needed_until_then(tiny_corpus: Path, tmp_path: Path) -> None:
+    def planned(keep: str) -> dict[str, float | str]:
+        settings = {"layers": TINY_LAYERS, "batch_size": 8, "workers": 1, "keep": keep}
+        config = IndexConfig(corpus=str(tiny_corpus), atlas=str(tmp_path / "atlas"), **settings)
+        plan = make_plan(config, list_corpus(config.corpus), lambda _: None)
+        return forecast(replace(plan, pending=plan.pending.slice(0, 0)))
+
+    whole, kept = planned("all"), planned("top:10")
+    units, files = whole["units"], whole["files"]
+    assert (whole["rows"], kept["rows"]) == (files * units, 10 * units)
+    assert (whole["temporary_bytes"], kept["patch_index"], kept["patch_index_bytes"]) == (0, "Flat", 0)
+    assert kept["size_bytes"] < whole["size_bytes"] < kept["size_bytes"] + kept["temporary_bytes"] + 14 * files * units
 
 
 @pytest.mark.long

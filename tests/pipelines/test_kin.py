@@ -1,6 +1,12 @@
 """Co-activation and comparisons beside their plain formulas, and on channels whose kin is known."""
 
+import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +17,23 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipelines import kin as kin_job
-from pipelines.comparison import compare
-from pipelines.kin import LayerPair, Sealed, find_kin, shared_sides
+from pipelines import kin_runs
+from pipelines.comparison import Layers
+from pipelines.comparison import compare as compare_sealed
+from pipelines.kin import Here, LayerPair, Sealed, find_kin, shared_sides
+from pipelines.kin_runs import Crew
 from pipelines.plan import Progress
 from pipelines.profiles import centred_ranks, correlations, exemplars_among, read_profiles, shared_exemplars
 from pipelines.stores import store_of
 from pipelines.upkeep import remove
 from pipelines.versions import collect
 from schemas.errors import NotFoundError, UsageError
-from schemas.kin import MatchRow
+from schemas.kin import Comparison, MatchRow
 from schemas.versions import read_version
 from services.atlas import Atlas
 from tests import kin
 from tests.kin import PLAIN, TWIN, ZEROED
+from tests.nodes import Loopback, Nodes
 
 CONV = LayerPair("conv", "conv")
 
@@ -39,11 +49,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Path:
     return folder
 
 
-def sealed(root: Path) -> Sealed:
-    return Sealed(root, read_version(store_of(root)))
+def silent(done: int, total: int) -> None: ...
 
 
-def silent(_: Progress) -> None: ...
+def compare(a: Path, b: Path, tell: kin_job.Tell = silent, layers: Layers = (None, None)) -> Comparison:
+    return compare_sealed(Sealed.present(a), Sealed.present(b), Here(tell), layers)
 
 
 def plain_peaks(root: Path, layer: str) -> NDArray[np.float32]:
@@ -76,7 +86,7 @@ def test_no_unit_has_more_exemplars_than_stand_above_the_next_image() -> None:
 
 
 def test_correlations_and_shared_exemplars_are_those_of_the_plain_formula(folder: Path) -> None:
-    atlas = sealed(folder / "planted")
+    atlas = Sealed.present(folder / "planted")
     side, other = shared_sides(atlas, atlas)
     profiles = read_profiles(side, atlas.layer("conv"), range(3))
     heads = read_profiles(other, atlas.layer("head"), range(1))
@@ -94,24 +104,25 @@ def test_correlations_and_shared_exemplars_are_those_of_the_plain_formula(folder
 def test_tiles_of_units_on_ray_change_nothing_and_nothing_stored_is_computed_again(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (whole,) = find_kin(sealed(folder / "planted"), sealed(folder / "planted"), [CONV], 1, silent)
+    (whole,) = find_kin(Sealed.present(folder / "planted"), Sealed.present(folder / "planted"), [CONV], Here(silent))
     shutil.copytree(folder / "planted", tmp_path / "cut", ignore=shutil.ignore_patterns("kin"))
     monkeypatch.setattr(kin_job, "_TILE_BLOCKS", 1)
-    monkeypatch.setattr(kin_job, "_PRODUCTS_HERE", 0)
+    monkeypatch.setattr(kin_runs, "_PRODUCTS_HERE", 0)
     told: list[Progress] = []
-    cut = sealed(tmp_path / "cut")
-    (tiled,) = find_kin(cut, cut, [CONV], 1, told.append)
-    assert told[-1].total == 3
+    cut = Sealed.present(tmp_path / "cut")
+    (tiled,) = find_kin(cut, cut, [CONV], Crew(told.append, 1))
+    assert [(one.done, one.total) for one in told] == [(0, 9), (3, 9), (6, 9), (9, 9)]
+    assert [sum(one.nodes.values()) for one in told] == [0, 3, 6, 9]
     assert repr(pq.read_table(folder / "planted" / whole).to_pydict()) == repr(
         pq.read_table(tmp_path / "cut" / tiled).to_pydict()
     )
     told.clear()
-    find_kin(cut, cut, [CONV], 1, told.append)
+    find_kin(cut, cut, [CONV], Crew(told.append, 1))
     assert told == []
 
 
 def test_the_twin_of_a_unit_correlates_to_one_and_a_dead_unit_with_none(folder: Path) -> None:
-    (table,) = find_kin(sealed(folder / "planted"), sealed(folder / "planted"), [CONV], 1, silent)
+    (table,) = find_kin(Sealed.present(folder / "planted"), Sealed.present(folder / "planted"), [CONV], Here(silent))
     found = np.array(pq.read_table(folder / "planted" / table)["correlation"].to_pylist())
     assert found[PLAIN, TWIN] == found[TWIN, PLAIN] == 1.0
     assert (np.diag(found)[: kin.UNITS] == 1.0).sum() == kin.UNITS - 1
@@ -168,15 +179,19 @@ def test_a_comparison_is_made_once_and_goes_with_its_version(folder: Path, tmp_p
     one, two = (Path(shutil.copytree(folder / name, tmp_path / name)) for name in ("planted", "permuted"))
     shutil.rmtree(one / "kin", ignore_errors=True)
     shutil.rmtree(one / "comparisons", ignore_errors=True)
-    told: list[Progress] = []
-    first = compare(one, two, told.append, ("conv", None), 1)
-    assert told
+    told: list[tuple[int, int]] = []
+
+    def tell(done: int, total: int) -> None:
+        told.append((done, total))
+
+    first = compare(one, two, tell, ("conv", None))
+    assert told == [(done, 3) for done in range(4)]
     told.clear()
-    assert compare(one, two, told.append, ("conv", None), 1) == first
+    assert compare(one, two, tell, ("conv", None)) == first
     assert told == []
     removed = Atlas(one).find_image("red/000.png")["image_id"]
     remove(one, [removed])
-    second = compare(one, two, told.append, ("conv", None), 1)
+    second = compare(one, two, tell, ("conv", None))
     assert (second.shared_images, first.shared_images) == (119, 120)
     assert second.id != first.id
     gone = collect(one, keep=1).files
@@ -209,9 +224,49 @@ def test_atlases_without_a_shared_image_or_layer_are_refused(folder: Path, tmp_p
 
 @pytest.mark.parametrize("images", [10, 1_000_000, 50_000_000])
 def test_tiles_fit_their_memory_and_cover_every_block(folder: Path, images: int) -> None:
-    entry = sealed(folder / "planted").layer("conv")
+    entry = Sealed.present(folder / "planted").layer("conv")
     entry = entry.model_copy(update={"ranked": entry.ranked[:1] * 80})
     tiles = kin_job._tiles(CONV, entry, images)
     length = max(len(tile.blocks) for tile in tiles)
     assert length == 1 or 4 * 16 * length * images <= kin_job.TILE_BYTES
     assert [block for tile in tiles for block in tile.blocks] == list(range(80))
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[Nodes]:
+    """A running cluster with one worker."""
+    started = Nodes(tmp_path, Loopback())
+    started.add()
+    yield started
+    started.stop()
+
+
+def tables_in(atlas: Path) -> dict[str, int]:
+    """When the table of each pair of layers was written."""
+    return {path.name: path.stat().st_mtime_ns for path in (atlas / "kin").glob("*.parquet")}
+
+
+@pytest.mark.long
+def test_a_killed_run_on_a_cluster_keeps_the_pairs_of_layers_it_had_finished(
+    nodes: Nodes, tiny_atlas: Path, tmp_path: Path
+) -> None:
+    derived = shutil.ignore_patterns("kin", "comparisons", "visuals")
+    one, two, undisturbed = (
+        Path(shutil.copytree(tiny_atlas, tmp_path / name, ignore=derived)) for name in ("one", "two", "undisturbed")
+    )
+    words = ["compare", str(one), str(two), "--address", nodes.address, "--json", "--progress", "none"]
+    command = [sys.executable, "-m", "unitscope", *words]
+    run = subprocess.Popen(command, env=nodes.environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not tables_in(one):
+        assert run.poll() is None, run.communicate()[1]
+        time.sleep(0.001)
+    run.send_signal(signal.SIGSTOP)  # the run itself writes the tables: no more come
+    before = tables_in(one)
+    run.send_signal(signal.SIGKILL)
+    run.communicate()
+    assert 1 <= len(before) < 3
+    again = subprocess.run(command, env=nodes.environment, capture_output=True, check=True)
+    after = tables_in(one)
+    assert len(after) == 3
+    assert {name: after[name] for name in before} == before
+    assert json.loads(again.stdout)["rows"] == compare(undisturbed, two).model_dump(mode="json")["rows"]

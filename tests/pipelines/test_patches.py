@@ -12,6 +12,7 @@ from pipelines.patch_index import IndexPlan, build_memory, choose_index, spread
 from pipelines.patches import add_index
 from pipelines.recall import Truth
 from pipelines.vectors import VectorFile, Vectors
+from schemas.errors import CapacityError
 from schemas.geometry import Box
 from schemas.manifest import Manifest, Part, PatchIndex
 from services.atlas import Atlas
@@ -82,10 +83,21 @@ def test_few_vectors_are_scanned_and_little_memory_takes_the_smaller_index() -> 
         "PCA128,IVF4096,SQ8",
         "IVF2048,SQ8",
     ]
-    small = choose_index(10_000_000, 1280, memory_bytes=1 << 30)
+    small, usual = choose_index(10_000_000, 1280, memory_bytes=1_000_000_000), choose_index(10_000_000, 1280)
     assert small is not None
-    assert small.factory == "PCA128,IVF16384,RaBitQ"
-    assert small.memory_bytes == build_memory(10_000_000, 1280, 1 << 30) < build_memory(10_000_000, 1280)
+    assert usual is not None
+    assert (small.factory, usual.factory) == ("PCA128,IVF16384,RaBitQ", "PCA128,IVF16384,SQ8")
+    assert small.served_bytes < 1_000_000_000 < usual.served_bytes < usual.memory_bytes
+    assert build_memory(small) == small.memory_bytes < build_memory(usual)
+
+
+def test_an_index_that_does_not_fit_the_memory_it_may_take_is_refused_in_words() -> None:
+    most = choose_index(10_000_000, 1280, memory_bytes=340_000_000)
+    assert most is not None
+    assert most.served_bytes <= 340_000_000
+    with pytest.raises(CapacityError, match=r"an index of 10,000,000 patches takes at least 0\.329 GB when served"):
+        choose_index(10_000_000, 1280, memory_bytes=300_000_000)
+    assert choose_index(12_500, 1280, memory_bytes=1) is None, "an exact scan takes none"
 
 
 @pytest.mark.parametrize("count", [12_501, 60_000, 1_000_000, 30_000_000, 1_000_000_000])

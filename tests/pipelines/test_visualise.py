@@ -15,12 +15,14 @@ from pipelines.optimised import make_plan
 from pipelines.plan import Progress
 from pipelines.vision.optimisation import Wish
 from pipelines.vision.recipes import recipe
-from pipelines.visualise import optimise_units
+from pipelines.visualise import optimise_units, project_units
+from pipelines.visuals import read_visual
 from schemas import layout
 from schemas.units import UnitId
-from schemas.visuals import OptimiseQuery
 from services.atlas import Atlas
-from services.optimising import chosen_units
+from services.chosen import chosen_units
+from services.projections import asked_exemplars, project_plan, projections
+from services.subjects import Asked
 
 UNITS = [UnitId("_blocks.0", channel) for channel in range(3)]
 
@@ -44,7 +46,7 @@ def test_what_is_stored_is_told_at_once_and_not_made_again(atlas: Atlas, ray_ses
     first = list(optimise_units(plan, UNITS[:2], told.append, workers=1))
     before = written(atlas.root)
     again = list(optimise_units(plan, UNITS, told.append, workers=1))
-    assert [visual.key.unit for visual in again] == UNITS
+    assert [visual.key.target for visual in again] == UNITS
     assert again[:2] == sorted(first, key=lambda visual: visual.key.channel)
     assert {name: time_ns for name, time_ns in written(atlas.root).items() if name in before} == before
     assert [(one.done, one.total, one.unit) for one in told[-3:]] == [(2, 3, "units"), (1, 2, "steps"), (2, 2, "steps")]
@@ -52,7 +54,7 @@ def test_what_is_stored_is_told_at_once_and_not_made_again(atlas: Atlas, ray_ses
 
 def test_units_are_chosen_by_name_by_layer_and_by_how_they_stand_out(atlas: Atlas) -> None:
     def chosen(*units: str, top: int | None = None) -> list[UnitId]:
-        return chosen_units(atlas, OptimiseQuery(units=units, top=top))
+        return chosen_units(atlas, units, top)
 
     rows = atlas.units("_blocks.5").to_pylist()
     live = [row for row in rows if row["status"] == "live"]
@@ -63,9 +65,29 @@ def test_units_are_chosen_by_name_by_layer_and_by_how_they_stand_out(atlas: Atla
     assert chosen("_blocks.5:7", "_blocks.5:7") == [UnitId("_blocks.5", 7)]
 
 
+def test_projections_of_many_units_are_those_of_each_and_none_is_made_twice(atlas: Atlas, ray_session: None) -> None:
+    asked, units = Asked(atlas.root), [UnitId("_blocks.0", channel) for channel in range(4)]
+    alone = {row.id: row for unit in units[:2] for row in projections(asked, unit, "guided", 2).rows}
+    plan, wanted = project_plan(asked, "guided"), asked_exemplars(atlas, units, 2)
+    before, told = written(atlas.root), list[Progress]()
+    made = list(project_units(plan, wanted, told.append, workers=1))
+    assert [visual.key.target for visual in made[:4]] == [unit for unit in units[:2] for _ in range(2)]
+    assert {visual.key.id for visual in made[:4]} == set(alone)
+    assert {name: time_ns for name, time_ns in written(atlas.root).items() if name in before} == before
+    assert [(one.done, one.total, one.unit) for one in told] == [(2, 4, "units"), (3, 4, "units"), (4, 4, "units")]
+    for visual in made[4:]:
+        name = layout.visual(visual.key.target, visual.key.id)
+        (atlas.root / name).unlink()
+    again = [row.id for unit in units[2:] for row in projections(asked, unit, "guided", 2).rows]
+    assert sorted(again) == sorted(visual.key.id for visual in made[4:])
+    for visual in made[4:]:
+        assert read_visual(atlas.root, visual.key.target, visual.key.id).picture.sha256 == visual.picture.sha256
+
+
 @pytest.mark.long
-def test_a_killed_run_goes_on_where_it_was(atlas: Atlas) -> None:
-    command = [sys.executable, "-m", "unitscope", "optimise", str(atlas.root), "_blocks.0", "--steps", "20"]
+@pytest.mark.parametrize("words", [["optimise", "--steps", "20"], ["project", "-k", "40"]], ids=lambda words: words[0])
+def test_a_killed_run_goes_on_where_it_was(words: list[str], atlas: Atlas) -> None:
+    command = [sys.executable, "-m", "unitscope", words[0], str(atlas.root), "_blocks.0", *words[1:]]
     command += ["--workers", "1", "--json", "--progress", "json"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while len(written(atlas.root)) < 2:
@@ -76,9 +98,10 @@ def test_a_killed_run_goes_on_where_it_was(atlas: Atlas) -> None:
     time.sleep(3)  # a worker may still be at its last picture
     before = written(atlas.root)
     rows = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)["rows"]
-    live = chosen_units(atlas, OptimiseQuery(units=("_blocks.0",)))
-    assert 2 <= len(before) < len(live)
-    assert [row["path"].split("/")[2] for row in rows] == [str(unit.channel) for unit in live]
+    live = chosen_units(atlas, ["_blocks.0"])
+    made = [row["unit"] for row in rows]
+    assert 2 <= len(before) < len(made)
+    assert list(dict.fromkeys(made)) == [str(unit) for unit in live]
     after = written(atlas.root)
-    assert len(after) == len(live)
+    assert len(after) == len(made)
     assert {name: after[name] for name in before} == before

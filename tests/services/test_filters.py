@@ -72,6 +72,28 @@ def test_neighbours_that_pass_are_the_nearest_of_those_and_the_answer_says_how_t
     assert isinstance(found.rows[0].box, Box)
 
 
+@pytest.mark.parametrize("condition", ["year<2003", "year>=2010", "year<2041"])
+def test_an_image_is_explained_among_those_that_pass(dated: Asked, condition: str) -> None:
+    subject = dated.find(dated.atlas.images([5])[5]["image_id"])
+    page = dated.explain(subject, limit=16, passing=Filter(where=(condition,)))
+    passing = np.flatnonzero(dated.atlas.catalogue.chosen(Filter(where=(condition,))))
+    images = [dated.atlas.images([number])[number] for number in passing.tolist()]
+    peaks = np.array([dated.atlas.activations(UNIT.layer, image) for image in images])
+    own = dated.atlas.activations(UNIT.layer, dated.atlas.images([5])[5])
+    wanted = (peaks <= own).mean(0)
+    assert page.among == len(passing)
+    assert len(page.rows) == 16
+    assert [row.percentile for row in page.rows] == pytest.approx([wanted[row.channel] for row in page.rows])
+    assert [row.percentile for row in page.rows] == sorted((row.percentile for row in page.rows), reverse=True)
+    first = dated.explain(subject, limit=3, passing=Filter(where=(condition,))).rows
+    assert first == page.rows[:3]
+
+
+def test_among_no_image_at_all_nothing_is_unusual(dated: Asked) -> None:
+    page = dated.explain(dated.find("shard-000.tar/0000.jpg"), passing=Filter(where=("year>3000",)))
+    assert (page.among, page.rows) == (0, [])
+
+
 def test_images_are_listed_by_label_and_metadata(dated: Asked) -> None:
     rows = dated.atlas.image_list(Filter("stripes", ("year>=2000",)), None, 100)
     assert {row["label"] for row in rows} == {"stripes"}

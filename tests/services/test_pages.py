@@ -55,6 +55,8 @@ def all_pages(client: TestClient) -> list[str]:
         "/a/tiny/layers/_blocks.5?sort=-mean&status=live",
         f"{image_page(client)}?layer=_blocks.5&cell=3,4&unit=_blocks.5:3&box=10,10,50,50",
         f"{PAGE}?look=activation&quantile=0.5&quantile=0.9",
+        "/a/tiny/layers/_blocks.0?kind=optimised", "/a/tiny/layers/_blocks.0?kind=filter",
+        "/a/tiny/filters", "/a/tiny/find?q=blobs", "/a/tiny/find?q=nothing", f"{PAGE}/eigen",
     ]  # fmt: skip
 
 
@@ -106,7 +108,7 @@ def test_every_link_and_picture_of_every_page_is_there(client: TestClient) -> No
         assert client.get(address).status_code == 200, address
 
 
-@pytest.mark.parametrize("number", range(12))
+@pytest.mark.parametrize("number", range(18))
 def test_pages_hold_no_script_or_style_and_describe_their_pictures(client: TestClient, number: int) -> None:
     answer = client.get(all_pages(client)[number])
     assert answer.status_code == 200
@@ -160,6 +162,32 @@ def test_going_to_a_path_leads_to_the_image_and_to_nothing_to_a_friendly_page(cl
     missing = client.get("/a/tiny/find", params={"q": "_blocks.5:99"}, headers={"Accept": "text/html"})
     assert missing.status_code == 404
     assert "0 to 79" in missing.text
+
+
+def test_a_label_leads_to_the_units_that_like_it_as_the_api_ranks_them(client: TestClient) -> None:
+    page = client.get("/a/tiny/find", params={"q": "Blobs"}).text
+    rows = client.get("/api/v1/atlases/tiny/selective?label=blobs&limit=12").json()["rows"]
+    found = re.findall(r'<a class="mono" href="/a/tiny/layers/([^"]+)/units/(\d+)">', page)
+    assert found == [(row["layer"], str(row["channel"])) for row in rows]
+    strip = client.get(f"/api/v1/atlases/tiny/layers/{found[0][0]}/units/{found[0][1]}/patches?k=1").json()["rows"][0]
+    assert f"/patches/{strip['image_id']}.jpg" in page
+    assert "unitscope units tiny --label blobs" in page
+    assert "blobs/001.jpg" in page  # paths that hold the text
+
+
+def test_a_part_of_a_path_finds_its_images_and_a_part_of_a_name_layers_and_labels(client: TestClient) -> None:
+    page = Elements(client.get("/a/tiny/find", params={"q": "PES/00"}).text)
+    paths = [row["path"] for row in client.get("/api/v1/atlases/tiny/images?limit=100").json()["rows"]]
+    assert [path for path in paths if path in page.text] == [path for path in paths if "pes/00" in path] != []
+    names = Elements(client.get("/a/tiny/find", params={"q": "s"}).text).values("href")
+    assert {"/a/tiny/layers/_blocks.5", "/a/tiny/find?q=stripes", "/a/tiny/find?q=blobs"} <= names
+
+
+def test_a_text_that_names_nothing_says_why_and_what_is_near(client: TestClient) -> None:
+    page = client.get("/a/tiny/find", params={"q": "blops"})
+    assert page.status_code == 200
+    assert "no layer, no label and no path" in page.text
+    assert 'href="/a/tiny/find?q=blobs"' in page.text
 
 
 def test_an_uploaded_picture_gets_a_page(client: TestClient, tiny_corpus: Path) -> None:
@@ -250,12 +278,14 @@ def test_a_dead_unit_shows_a_sentence_and_no_pictures(served: Any, client: TestC
     rows = kept.to_pylist()
     rows[4] |= {"status": "dead", "maximum": 0.0, "minimum": 0.0}
     atlas._units["_blocks.0"] = type(kept).from_pylist(rows, schema=kept.schema)
+    atlas._statistics.pop("_blocks.0", None)
     try:
         unit = client.get("/a/tiny/layers/_blocks.0/units/4").text
         layer = client.get("/a/tiny/layers/_blocks.0").text
         answer = client.get("/api/v1/atlases/tiny/layers/_blocks.0/units/4/patches").json()
     finally:
         atlas._units["_blocks.0"] = kept
+        del atlas._statistics["_blocks.0"]
     assert "never active" in unit
     assert "/patches/" not in "".join(Elements(unit).values("src"))
     assert "og:image" not in unit

@@ -1,11 +1,13 @@
 """The client of a running server: the tables and the errors of an atlas opened here."""
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import uvicorn
 
@@ -56,7 +58,11 @@ def notebook(tiny_atlas: Path) -> Notebook:
         lambda atlas: atlas.top("_blocks.5:3", 2, per_image=3),
         lambda atlas: atlas.labels("_blocks.5:3"),
         lambda atlas: atlas.optimise("_blocks.0:3", steps=2, seed=9),
+        lambda atlas: atlas.optimise("282", steps=1, objective="class"),
+        lambda atlas: atlas.optimise("_blocks.0", steps=1, objective="direction", direction=np.linspace(-1, 1, 16)),
+        lambda atlas: atlas.project("_blocks.0:3", "guided", 2),
         lambda atlas: atlas.visualisations("_blocks.0:3"),
+        lambda atlas: atlas.project("_blocks.0:3", "guided", 2),
         lambda atlas: atlas.filters(),
         lambda atlas: atlas.labels("_blocks.5:3", ranks=7),
         lambda atlas: atlas.selectivity("_blocks.5:3"),
@@ -65,6 +71,8 @@ def notebook(tiny_atlas: Path) -> Notebook:
         lambda atlas: atlas.facets("_blocks.5:3"),
         lambda atlas: atlas.similar("_blocks.5:3", by="exemplars", among="_blocks.15"),
         lambda atlas: atlas.explain("blobs/001.jpg", layer="_blocks.0", k=5),
+        lambda atlas: atlas.explain("blobs/001.jpg", k=5, label="stripes"),
+        lambda atlas: atlas.neighbors("blobs/001.jpg", k=3, label="stripes"),
         lambda atlas: atlas.neighbors("blobs/001.jpg", k=3, exact=True),
         lambda atlas: atlas.neighbors("stripes/000.jpg", box=(10, 10, 80, 90)),
     ],
@@ -72,6 +80,12 @@ def notebook(tiny_atlas: Path) -> Notebook:
 def test_the_client_gives_the_tables_of_the_opened_atlas(question: Any, client: Client, notebook: Notebook) -> None:
     assert question(client).equals(question(notebook))
     assert question(client).num_rows > 0
+
+
+def test_eigen_patches_come_as_shares_and_pictures(client: Client, notebook: Notebook) -> None:
+    rows, found = client.eigen("_blocks.5:3", 30, 3, 20), notebook.eigen("_blocks.5:3", 30, 3, (20, 20))
+    assert rows["share"].to_pylist()[1:] == pytest.approx(found.shares.tolist())
+    assert client.picture(rows["url"][0].as_py()).startswith(b"\x89PNG")
 
 
 def test_long_tables_come_page_by_page(client: Client, notebook: Notebook, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,6 +132,26 @@ def test_a_server_with_keys_wants_one(tiny_atlas: Path, key_file: Path) -> None:
         assert unitscope.Client(address, "reader-key", "tiny").layers().num_rows == 3
         with pytest.raises(NotFoundError, match="there are tiny"):
             unitscope.Client(address, "reader-key", "other")
+
+
+def test_the_server_compares_units_and_the_tables_are_those_of_the_opened_atlas(
+    kin_folder: Path, tmp_path: Path
+) -> None:
+    for name in ("planted", "permuted", "alien"):
+        shutil.copytree(kin_folder / name, tmp_path / name)
+    opened = unitscope.open_atlas(str(tmp_path / "planted"))
+    for address in running(Settings(atlases=tuple(tmp_path / name for name in ("planted", "permuted", "alien")))):
+        client = unitscope.Client(address, atlas="planted")
+        with pytest.raises(NotFoundError, match="not computed"):
+            client.similar("conv:3")
+        client.correlate("conv")
+        assert client.similar("conv:3").equals(opened.similar("conv:3"))
+        assert client.compare("permuted", "conv", "head").equals(
+            opened.compare(str(tmp_path / "permuted"), "conv", "head")
+        )
+        assert client.comparisons().equals(opened.comparisons())
+        with pytest.raises(UsageError, match="no image in common"):
+            client.compare("alien")
 
 
 def test_no_server_is_said_so() -> None:

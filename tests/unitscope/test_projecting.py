@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,6 +38,20 @@ def test_project_prints_what_python_answers_and_writes_the_stored_pictures(own_a
     assert "ending is one of .png, .svg, .html" in str(refused.exception)
 
 
+def test_several_units_are_projected_by_one_command_a_folder_each(own_atlas: Path, tmp_path: Path) -> None:
+    words = ["project", own_atlas, "_blocks.0", "--top", 1, UNIT, "-k", 2, "--json", "--workers", 1]
+    out, sheet = tmp_path / "out", tmp_path / "units.svg"
+    rows = json.loads(invoke(*words, "--out", out, "--sheet", sheet).stdout)["rows"]
+    units = list(dict.fromkeys(row["unit"] for row in rows))
+    assert [unit.partition(":")[0] for unit in units] == ["_blocks.0", "_blocks.5"]
+    assert sorted(path.name for path in out.iterdir()) == sorted(units)
+    for unit in units:
+        own = [row for row in rows if row["unit"] == unit]
+        written = [path.read_bytes() for path in sorted((out / unit).iterdir())]
+        assert written == [(own_atlas / row["path"]).read_bytes() for row in own]
+    assert sheet.read_text().count("<image ") == 2 * len(rows)
+
+
 def test_filters_are_printed_and_drawn(own_atlas: Path, tmp_path: Path) -> None:
     done = invoke("filters", own_atlas, "--json", "--out", tmp_path / "filters.png")
     page = json.loads(done.stdout)
@@ -68,3 +83,21 @@ def test_the_sheet_is_made_by_one_command(own_atlas: Path, tmp_path: Path) -> No
     text = out.read_text()
     assert text.count("<image ") == 2 * 19
     assert ">_blocks.0</text>" in text
+    atlas = unitscope.open_atlas(str(own_atlas))
+    made = [row for row in rows_made(own_atlas) if row["method"] == "none" and row["seed"] == 5]
+    assert len(made) == 2
+    for row in made:
+        assert f"made: {row['activation']:.3g}, corpus maximum {row['corpus_maximum']:.3g}" in text
+        assert row["corpus_maximum"] == atlas.top(row["unit"], k=1, expand_duplicates=True)["activation"][0].as_py()
+
+
+def rows_made(atlas: Path) -> list[dict[str, Any]]:
+    """All stored inputs."""
+    notebook = unitscope.open_atlas(str(atlas))
+    folders = {path.parent for path in (atlas / "visuals").rglob("*.json")}
+    return [
+        row
+        for folder in folders
+        for row in notebook.visualisations(f"{folder.parent.name}:{folder.name}").to_pylist()
+        if row["kind"] == "optimised"
+    ]

@@ -63,6 +63,32 @@ def test_an_earlier_version_is_asked_by_its_name_until_it_is_collected(atlas: Pa
     assert invoke("gc", atlas, "--keep", 0).exit_code != 0
 
 
+def test_an_atlas_of_the_present_format_has_nothing_to_migrate(atlas: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in atlas.rglob("*")}
+    done = invoke("migrate", atlas, "--dry-run", "--json")
+    assert json.loads(done.stdout) == {"format_version": 2, "versions": 1, "migrated": 0, "dry_run": True}
+    assert "nothing to migrate" in invoke("migrate", atlas).stderr
+    assert {path: path.stat().st_mtime_ns for path in atlas.rglob("*")} == before
+    assert invoke("migrate", atlas / "nowhere").exception.exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"format_version": 99}, "newer: use the unitscope that wrote it (9.1) or a later one"),
+        ({"format_version": 1}, "no migration leads from there"),
+        ({"format_version": None}, "no migration leads from there"),
+        ({"format_version": 1, "unitscope_version": None}, "it does not say which"),
+    ],
+)
+def test_another_format_is_refused_with_what_would_do(changed: dict[str, object], words: str, atlas: Path) -> None:
+    content = json.loads((atlas / "manifest.json").read_text()) | {"unitscope_version": "9.1"} | changed
+    (atlas / "manifest.json").write_text(json.dumps(content))
+    for command in (["migrate", atlas, "--dry-run"], ["migrate", atlas], ["top", atlas, UNIT]):
+        error = invoke(*command).exception
+        assert (error.exit_code, words in str(error)) == (6, True), str(error)
+
+
 def test_the_doctor_names_each_fault_with_what_would_mend_it(tmp_path: Path, ray_session: None) -> None:
     done = invoke("doctor", "--folder", tmp_path / "nowhere", "--json")
     checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}

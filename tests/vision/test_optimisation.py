@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from pipelines.vision import objectives
 from pipelines.vision.models import VisionModel
 from pipelines.vision.objectives import at_location, channel_mean, direction, diversity
-from pipelines.vision.optimisation import GREY, Start, Wish, measure, optimise, optimise_unit
+from pipelines.vision.optimisation import GREY, Start, Wish, measure, optimise, optimise_direction, optimise_unit
 from pipelines.vision.preprocessing import normalise
 from pipelines.vision.receptive_fields import measure_layers
 from pipelines.vision.recipes import RECIPES, recipe
@@ -214,6 +214,27 @@ def test_a_class_and_a_direction_are_optimised_too() -> None:
         return float(along.of({"second": maps}))
 
     assert value(made) > value(grey)
+
+
+def test_a_direction_of_one_unit_is_that_unit() -> None:
+    model, layers = small()
+    layer, wish = layers["second"], Wish(SHORT, seed=3, count=2)
+    unit = optimise_unit(model, layer, 2, wish)
+    along = optimise_direction(model, layer, F.one_hot(torch.tensor(2), 8).float(), wish)
+    assert torch.equal(along.pictures, unit.pictures)
+    assert (along.activations, along.locations) == (unit.activations, unit.locations)
+
+
+def test_a_direction_is_judged_by_the_largest_product() -> None:
+    model, layers = small()
+    vector = torch.linspace(-1, 1, 8)
+    for objective, end in (("direction", Tensor.max), ("-direction", Tensor.min)):
+        found = optimise_direction(model, layers["second"], vector, Wish(SHORT), objective)
+        maps = model.module.second(F.relu(model.module.first(normalise(found.pictures, model.preprocessing))))
+        products = torch.einsum("nurc,u->nrc", maps, vector)
+        assert found.activations[0] == pytest.approx(float(end(products)), rel=1e-4)
+    with pytest.raises(UsageError, match="8 finite numbers"):
+        optimise_direction(model, layers["second"], vector[:7], Wish(SHORT))
 
 
 def test_low_is_the_opposite_of_high() -> None:

@@ -1,0 +1,36 @@
+"""What was made last, kept in memory: each thing is made once, also where several ask for it at once."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+Value = TypeVar("Value")
+
+
+class _Place(Generic[Value]):
+    """Of one value, empty until it is made."""
+
+    def __init__(self) -> None:
+        self.lock, self.values = threading.Lock(), list[Value]()
+
+
+class Latest(Generic[Value]):
+    """At most so many values by their keys."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._places: OrderedDict[Hashable, _Place[Value]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        """The value of a key, made now unless it is kept; who asks meanwhile waits. What `make` raises is not kept."""
+        with self._lock:
+            place = self._places.setdefault(key, _Place())
+            self._places.move_to_end(key)
+            while len(self._places) > self._most:
+                self._places.popitem(last=False)
+        with place.lock:
+            if not place.values:
+                place.values.append(make())
+            return place.values[0]
