@@ -71,8 +71,8 @@ class Server:
 
 @pytest.fixture
 def server(tiny_atlas: Any) -> Iterator[Server]:
-    """One that lets no forward wait."""
-    server = Server(Settings(atlases=(tiny_atlas,), forwards_waiting=0))
+    """One that lets no forward wait, and closes a connection that asks nothing for half a second."""
+    server = Server(Settings(atlases=(tiny_atlas,), forwards_waiting=0, live_idle_s=0.5))
     yield server
     server.stop()
 
@@ -261,8 +261,14 @@ def test_the_newest_frame_wins_where_the_server_is_slow(server: Server, page: Pa
     assert [ask["image"] for ask in talk.asked[count:]][1:] == [newest], "one under way, then the newest alone"
 
 
-def test_a_busy_server_and_a_lost_one_are_asked_again(server: Server, page: Page) -> None:
+def test_an_idle_connection_a_busy_server_and_a_lost_one_are_asked_again(server: Server, page: Page) -> None:
+    talk = Talk(page)
     begun(page.goto(server.address) and page)
+    page.wait_for_timeout(700)
+    count = talk.at_rest()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(100)
+    assert talk.at_rest() == count + 1, "on a new connection"
     with server.app.state.site.turns.turn():
         page.keyboard.press("ArrowRight")
         expect(page.locator("#live-state")).to_contain_text("Asking again in 2 s")
@@ -285,6 +291,7 @@ def test_a_camera_is_looked_at_until_it_is_frozen(filming: Browser, origin: str)
     assert len(talk.answers) - count >= 2, "less than a frame a second"
     expect(page.locator("#live-rate")).to_contain_text("frames/s")
     page.keyboard.press("f")
+    expect(page.locator("button[data-key=f]")).to_have_attribute("aria-pressed", "true")
     held = talk.at_rest()
     page.keyboard.press("ArrowRight")
     page.wait_for_timeout(100)
