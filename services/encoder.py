@@ -27,7 +27,6 @@ from services.search import Vector
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pipelines.vision.classes import Classes
     from pipelines.vision.deconvnet import Projections
     from pipelines.vision.filters import Filters
     from pipelines.vision.models import VisionModel
@@ -115,11 +114,16 @@ class Encoder:
         )
 
     def project(
-        self, images: "Tensor", unit: UnitId, locations: Sequence[Location], method: ProjectionMethod
+        self, pictures: Sequence[Encoded], unit: UnitId, locations: Sequence[Location], method: ProjectionMethod
     ) -> "Projections":
-        """The unit's activation at one location of each image, projected back to the pixels; always in float32."""
-        from pipelines.vision.deconvnet import project
+        """The unit's activation at one location of each picture, projected back to the pixels; always in float32."""
+        import torch
 
+        from pipelines.vision.deconvnet import project
+        from pipelines.vision.preprocessing import normalise
+
+        pixels = torch.stack([picture.prepared.pixels for picture in pictures])
+        images = normalise(pixels, self.atlas.manifest.preprocessing)
         with self._turn(), self._lock:
             return project(self._model.module, self._spec(unit.layer), unit.channel, images, locations, method)
 
@@ -136,13 +140,6 @@ class Encoder:
 
         with self._lock:
             return incoming_weights(self._model.module, self._spec(layer))
-
-    def classes(self) -> "Classes":
-        """The classes that the model tells apart; raises UsageError where it puts out none."""
-        from pipelines.vision.classes import classes_of
-
-        with self._turn(), self._lock:
-            return classes_of(self._model)
 
     def at_cell(self, picture: Encoded, layer: str, cell: Location) -> Activations:
         """The activation of every unit of a layer at one cell of its grid, in order of channels."""

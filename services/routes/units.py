@@ -1,20 +1,22 @@
 """The units of a layer: one row each, and what a unit responds to."""
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
 from schemas.units import UnitId
+from schemas.visuals import VisualPage, VisualRow
 from schemas.web import Histogram, Order, PatchPage, PatchRow, UnitPage, UnitRow, UnitStatus
 from services import units
-from services.documentation import ROWS
+from services.documentation import PICTURE, ROWS
 from services.maxima import MOST_PEAKS, several_patches
 from services.parameters import Channel, Cursor, K, LayerName, Limit, Where, row_count
 from services.questions import patch_query
 from services.replies import Reading
 from services.routes import API
+from services.visualisations import visual_picture, visualisations
 
 routes = APIRouter(prefix=f"{API}/atlases/{{atlas}}/layers/{{layer}}/units", tags=["units"])
 
@@ -73,3 +75,23 @@ def read_histogram(
 ) -> Response:
     """The distribution of a unit's peaks: one peak per image, in equal bins, and exact quantiles."""
     return reply.document(lambda: units.histogram(reply.asked.atlas, UnitId(layer, channel), bins))
+
+
+@routes.get("/{channel}/visualisations", response_model=VisualPage, responses=ROWS)
+def list_visualisations(reply: Reading, layer: LayerName, channel: Channel) -> Response:
+    """The pictures that were made of a unit, each with the activation it reaches beside the corpus."""
+    growing = replace(reply, private=True)  # pictures are added without a new version of the atlas
+    return growing.rows(VisualRow, lambda: visualisations(reply.asked.atlas, UnitId(layer, channel)))
+
+
+@routes.get("/{channel}/visualisations/{name}.{kind}", responses=PICTURE)
+def read_visualisation(
+    reply: Reading,
+    layer: LayerName,
+    channel: Channel,
+    name: Annotated[str, Path(description="id of the picture")],
+    kind: Annotated[Literal["png"], Path(description="the exact pixels")],
+) -> Response:
+    """A stored picture of a unit; it never changes."""
+    visual, content = visual_picture(reply.asked.atlas, UnitId(layer, channel), name)
+    return reply.stored(visual.picture.sha256, f"image/{kind}", content)
