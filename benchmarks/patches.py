@@ -6,16 +6,12 @@ Vectors are written as a scan writes them and indexed by the real builder, in a 
 """
 
 import argparse
-import json
 import multiprocessing
 import os
-import platform
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from benchmarks.report import print_table, save
 from pipelines.patch_index import build_memory, choose_index
 from pipelines.patches import EmbeddedLayer, build_patches
 from pipelines.recall import RECALL_AT, Truth
@@ -219,23 +216,16 @@ def main() -> None:
     parser.add_argument(
         "--memory-mb", type=int, default=4096, help="what the index may take when served; little chooses RaBitQ"
     )
-    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/patches.json"))
     arguments = parser.parse_args()
     figures = measure(arguments.data, SHAPES[arguments.shape], arguments.vectors // REGIONS, arguments.memory_mb << 20)
     ratios = {name: figures[name] / target for name, target in TARGETS.items()}
-    result = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {name: version(name) for name in ("faiss-gpu", "numpy", "pyarrow")},
-        "shape": arguments.shape,
-        "figures": figures,
-        "ratio_to_target": ratios,
-    }
-    arguments.results.parent.mkdir(parents=True, exist_ok=True)
-    arguments.results.write_text(json.dumps(result, indent=1) + "\n")
-    for name, figure in figures.items():
-        ratio = f"{ratios[name]:8.2f} of {TARGETS[name]}" if name in ratios else ""
-        print(f"{name:32} {figure if isinstance(figure, str | int) else round(figure, 4)!s:>18} {ratio}")  # noqa: T201
+    name = "patches" if arguments.shape == "photographs" else f"patches-{arguments.shape}"
+    save(name, {"shape": arguments.shape, "figures": figures, "ratio_to_target": ratios})
+    rows = [
+        {"figure": name, "found": found, "wanted": TARGETS.get(name, ""), "ratio": ratios.get(name, "")}
+        for name, found in figures.items()
+    ]
+    print_table(f"{figures['vectors']:,} vectors, {arguments.shape}", rows)
 
 
 if __name__ == "__main__":

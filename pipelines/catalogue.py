@@ -20,11 +20,15 @@ _KEY = list(tables.FILE_KEY)
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The images and skipped files of one version, and how many files the images have."""
+    """The images and skipped files of one version, how many files the images have, and the shards that know of them.
+
+    A shard knows of a file that it read, also of one that is skipped or removed, and of an image that it scanned.
+    """
 
     images: pa.Table
     skipped: pa.Table
     file_count: int
+    shards: frozenset[str]
 
 
 def pending_files(listing: Listing, receipts: Iterable[Receipt], atlas: Root) -> pa.Table:
@@ -59,33 +63,36 @@ def catalogue(
     """
     listed = _numbered(listing)
     store_of(atlas).fetch(part for receipt in receipts for part in (receipt.files, receipt.skipped, receipt.scanned))
-    files = _listed_rows(listed, [read_part(atlas, receipt.files) for receipt in receipts])
-    refused = _listed_rows(listed, [read_part(atlas, receipt.skipped) for receipt in receipts])
+    files = _listed_rows(listed, [_of_shard(atlas, receipt.files, receipt) for receipt in receipts])
+    refused = _listed_rows(listed, [_of_shard(atlas, receipt.skipped, receipt) for receipt in receipts])
     skipped = refused.filter(pc.invert(pc.is_in(refused["path"], value_set=files["path"].combine_chunks())))
     if files.num_rows == 0:
         reasons = "; ".join(f"{row['path']}: {row['reason']}" for row in skipped.slice(0, 3).to_pylist())
         raise CorpusError(f"none of {len(listing.files)} files is a readable picture ({reasons})")
+    scanned = pa.concat_tables(_of_shard(atlas, receipt.scanned, receipt) for receipt in receipts)
+    wanted = scanned.filter(pc.is_in(scanned["image_id"], value_set=files["image_id"].combine_chunks()))
+    shards = frozenset(name for rows in (files, refused, wanted) for name in pc.unique(rows["shard"]).to_pylist())
+    files = files.drop_columns(["shard"])
     if removed:
         files = files.filter(pc.invert(pc.is_in(files["image_id"], value_set=pa.array(sorted(removed)))))
         if files.num_rows == 0:
             raise CorpusError("every picture of the corpus was removed from this atlas; bring some back with --restore")
-    scanned = pa.concat_tables(
-        read_part(atlas, receipt.scanned).append_column(
-            "shard", pa.array([receipt.shard] * receipt.forward_count, pa.string())
-        )
-        for receipt in receipts
-    )
     described = listing.files.select(["label", "metadata", "address"]).take(files["listed"])
     for name in described.column_names:
         files = files.append_column(name, described[name])
     images = _one_per_content(files, scanned)
-    return Catalogue(images, skipped.select(tables.SKIPPED.names).cast(tables.SKIPPED), files.num_rows)
+    return Catalogue(images, skipped.select(tables.SKIPPED.names).cast(tables.SKIPPED), files.num_rows, shards)
 
 
 def read_part(atlas: Root, part: Part, columns: list[str] | None = None) -> pa.Table:
     """A Parquet part of the atlas."""
     with store_of(atlas).hold(part) as file:
         return pq.read_table(file, columns=columns, partitioning=None)
+
+
+def _of_shard(atlas: Root, part: Part, receipt: Receipt) -> pa.Table:
+    """A part of a shard, with the shard's name."""
+    return read_part(atlas, part).append_column("shard", pa.array([receipt.shard] * part.rows, pa.string()))
 
 
 def _listed_rows(listed: pa.Table, parts: list[pa.Table]) -> pa.Table:

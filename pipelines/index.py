@@ -23,7 +23,7 @@ from pipelines.plan import Plan, Progress, Report, make_plan, scanned_again
 from pipelines.scan import Scanner
 from pipelines.storage import locked, read_measured, remove_unfinished, write_model, write_table
 from pipelines.stores import absolute
-from pipelines.tombstones import present, removed_images
+from pipelines.tombstones import once_removed, present, removed_images, write_removed
 from pipelines.versions import kept_version, remove_ranked_peaks, seal
 from pipelines.vision.embedding import region_boxes
 from schemas import layout, tables
@@ -37,6 +37,7 @@ from schemas.manifest import (
     MeasuredLayers,
     Part,
     Receipt,
+    Removed,
 )
 from schemas.units import LayerSpec
 
@@ -46,7 +47,8 @@ def index(config: IndexConfig, report: Report) -> Manifest:
 
     Finished shards of an earlier, killed run are kept; files that were added since the last version cost their
     own forwards only; a run with nothing to do changes nothing. Images that were removed by hand stay out: a run that
-    has anything to do leaves no tombstone, one with nothing to do keeps them.
+    has anything to do leaves no tombstone, one with nothing to do keeps them. Without a manifest every image stays out
+    that was ever removed and whose table `gc` has not deleted.
 
     A bounded atlas (`keep`) holds the first ranks of each unit and no peaks. To grow or to keep other ranks it needs
     the forwards of all files again, and says so: merging could keep first ranks exact, but not quantiles.
@@ -60,7 +62,8 @@ def index(config: IndexConfig, report: Report) -> Manifest:
         key = plan.scan.atlas_key
         if read_measured(atlas, key) is None:
             write_model(atlas, layout.measured(key), MeasuredLayers(atlas_key=key, layers=list(plan.scan.layers)))
-        removed = frozenset(removed_images(plan.previous, atlas)["image_id"].to_pylist())
+        out = once_removed(atlas) if plan.previous is None else removed_images(plan.previous, atlas)
+        removed = frozenset(out["image_id"].to_pylist())
         if not plan.pending and plan.previous is not None:
             found = catalogue(plan.listing, plan.finished, atlas, removed)
             if _holds(plan, found):
@@ -86,7 +89,7 @@ def expected(plan: Plan) -> Plan:
     """The plan with all that its run will scan, as far as can be known before it has read what is new."""
     if not plan.lacks_peaks:
         return plan
-    if not plan.pending:
+    if not plan.pending and plan.previous is not None:
         atlas = plan.scan.atlas
         removed = frozenset(removed_images(plan.previous, atlas)["image_id"].to_pylist())
         if _holds(plan, catalogue(plan.listing, plan.finished, atlas, removed)):
@@ -131,9 +134,12 @@ def commit(
 ) -> Manifest:
     """Write everything the version needs beside what earlier ones use, and the manifest last.
 
+    It leaves out shards all of whose pictures have left the corpus, so that `gc` can delete them.
+
     A version that was sealed before and is still there becomes the present one again as it is.
     """
     atlas = plan.scan.atlas
+    receipts = [receipt for receipt in receipts if receipt.shard in found.shards]
     version = _version_name(plan.scan.atlas_key, found, plan.keep)
     kept = kept_version(atlas, version)
     if kept is not None:
@@ -169,8 +175,7 @@ def commit(
 
 def _sealing(plan: Plan, found: Catalogue, receipts: list[Receipt]) -> dict[str, Any]:
     """What a manifest says about the run that seals it."""
-    removed = plan.previous.removed if plan.previous else None
-    built = _version_name(plan.scan.atlas_key, found, plan.keep)
+    finished = {receipt.shard for receipt in plan.finished}
     return {
         "unitscope_version": installed_version("unitscope"),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -183,11 +188,19 @@ def _sealing(plan: Plan, found: Catalogue, receipts: list[Receipt]) -> dict[str,
             label_count=len(pc.unique(found.images["label"].drop_null())),
         ),
         "shards": receipts if plan.keep is None else [receipt.without_peaks() for receipt in receipts],
-        "forward_count": sum(receipt.forward_count for receipt in receipts)
-        - sum(receipt.forward_count for receipt in plan.finished),
+        "forward_count": sum(receipt.forward_count for receipt in receipts if receipt.shard not in finished),
         "config": plan.config.model_dump(mode="json"),
-        "removed": removed and removed.model_copy(update={"stale": 0, "built": built}),
+        "removed": _removed(plan, _version_name(plan.scan.atlas_key, found, plan.keep)),
     }
+
+
+def _removed(plan: Plan, version: str) -> Removed | None:
+    """What is out of a version that holds no tombstone."""
+    if plan.previous is not None:
+        was = plan.previous.removed
+        return was and was.model_copy(update={"stale": 0, "built": version})
+    out = once_removed(plan.scan.atlas)
+    return Removed(table=write_removed(plan.scan.atlas, out), stale=0, built=version) if out.num_rows else None
 
 
 def _rank(plan: Plan, ranking: RankPlan, workers: cluster.Resources, report: Report) -> list[LayerEntry]:

@@ -48,12 +48,12 @@ class Place:
             except (OSError, pa.ArrowInvalid) as error:
                 raise CorpusError(f"corpus {root!r} is no address of an object store: {error}") from None
 
-    def open(self, file: str) -> IO[bytes]:
-        """A file for reading at any position; raises OSError."""
+    def open(self, file: str, at_once_bytes: int = _BUFFER_BYTES) -> IO[bytes]:
+        """A file for reading at any position, of which a request to an object store brings so much; raises OSError."""
         store, path = self._found(file)
         if store is None:
             return Path(path).open("rb")
-        return cast(IO[bytes], io.BufferedReader(store.open_input_file(path), _BUFFER_BYTES))
+        return cast(IO[bytes], io.BufferedReader(store.open_input_file(path), at_once_bytes))
 
     def read(self, file: str, offset: int = 0, size_bytes: int | None = None) -> bytes:
         """All bytes of a file, or some; raises OSError, also where there are fewer."""

@@ -28,6 +28,7 @@ _OF_IMAGE = (
     *("height_px", "width_px", "resized_height_px", "resized_width_px"),
 )
 _NO_UNIT = "'this atlas has no unit ' || layer || ':' || unit"
+_NO_LAYER = "'this atlas has no layer ' || layer"
 """Instead of a path, so that DuckDB's message about the missing file says it."""
 
 _TOP_PATCHES = """
@@ -51,6 +52,25 @@ SELECT rank, image_id, path, label, activation, 1 - above / image_count AS perce
     duplicate_group
 FROM placed ORDER BY rank
 """
+_EXPLAIN = """
+CREATE MACRO {schema}.explain(layer, picture, k) AS TABLE
+WITH own AS (
+    SELECT r.unit, r.activation, r.row, r.col, {of_image}
+    FROM read_parquet({ranked_parts}) AS r JOIN read_parquet({images}) AS i USING (image)
+    WHERE i.image_id = picture OR i.path = picture
+), counted AS (
+    SELECT r.unit, count(*) AS image_count, count(*) FILTER (WHERE r.activation > own.activation) AS above
+    FROM read_parquet({ranked_parts}) AS r JOIN own USING (unit) GROUP BY r.unit
+), placed AS (
+    SELECT own.*, 1 - counted.above / counted.image_count AS percentile,
+        (own.activation::DOUBLE - s.mean) / if(s.std > 0, s.std, 1) AS deviation,
+        {boxes}[layer]['rows'][if(row < 0, -1, row + 1)] AS across,
+        {boxes}[layer]['cols'][if(row < 0, -1, col + 1)] AS along
+    FROM own JOIN counted USING (unit) JOIN read_parquet({layer_units_part}) AS s USING (unit) WHERE s.status <> 'dead'
+)
+SELECT layer AS layer, unit AS channel, activation, percentile, row, col, {box_sides}
+FROM placed ORDER BY percentile DESC, deviation DESC, channel LIMIT k
+"""
 _UNIT_HISTOGRAM = """
 CREATE MACRO {schema}.unit_histogram(layer, unit) AS TABLE
 SELECT bin, minimum + width * bin AS low, minimum + width * (bin + 1) AS high, histogram[bin + 1] AS image_count
@@ -72,8 +92,11 @@ def write_catalog(atlases: Sequence[Root], target: Path) -> Part:
     """Write views over the sealed version of each atlas, in a schema of its name; the first without a schema too.
 
     Each has `images`, `skipped`, `layers`, `units`, `ranked` and the macros `top_patches(layer, unit, k)`,
-    `unit_histogram(layer, unit)` and `unit_labels(layer, unit)`. Raises NotFoundError for what is no atlas,
-    UsageError for one whose tables still hold removed images, and for one in an object store.
+    `unit_histogram(layer, unit)`, `unit_labels(layer, unit)` and `explain(layer, picture, k)`: the units of a layer
+    that an image, by id or path, excites most; it reads all ranks of the layer.
+
+    Raises NotFoundError for what is no atlas, UsageError for one whose tables still hold removed images, and for one in
+    an object store.
     """
     sealed = {root.resolve(): _sealed(root) for root in map(_folder, atlases)}
     names = [root.name for root in sealed]
@@ -122,11 +145,9 @@ def _statements(schema: str, root: Path, manifest: Manifest) -> list[str]:
         f"{entry.spec.name}:{block}": file(part) for entry in manifest.layers for block, part in enumerate(entry.ranked)
     }
     units = {entry.spec.name: file(entry.units) for entry in manifest.layers}
+    blocks = {entry.spec.name: f"[{', '.join(map(file, entry.ranked))}]" for entry in manifest.layers}
     each_units = [f"SELECT {_text(layer)} AS layer, * FROM read_parquet({path})" for layer, path in units.items()]
-    each_ranked = [
-        f"SELECT {_text(entry.spec.name)} AS layer, * FROM read_parquet([{', '.join(map(file, entry.ranked))}])"
-        for entry in manifest.layers
-    ]
+    each_ranked = [f"SELECT {_text(layer)} AS layer, * FROM read_parquet({paths})" for layer, paths in blocks.items()]
     layers = [
         f"({place}, {_text(spec.name)}, {_text(spec.kind)}, {spec.units}, {spec.grid.height}, {spec.grid.width})"
         for place, spec in enumerate(entry.spec for entry in manifest.layers)
@@ -134,10 +155,13 @@ def _statements(schema: str, root: Path, manifest: Manifest) -> list[str]:
     known = {
         "schema": schema,
         "ranked_part": f"ifnull({_map(ranked)}[layer || ':' || unit // {BLOCK_UNITS}], {_NO_UNIT})",
+        "ranked_parts": f"ifnull({_map(blocks)}[layer], [{_NO_LAYER}])",
+        "layer_units_part": f"ifnull({_map(units)}[layer], {_NO_LAYER})",
         "units_part": f"ifnull({_map(units)}[layer], {_NO_UNIT})",
         "images": file(manifest.images),
         "boxes": _map({entry.spec.name: _boxes(entry.spec) for entry in manifest.layers}),
         "sides": ", ".join([*_in_picture("box", 0), *_in_picture("effective_box", 4), *_as_measured("padding", 8)]),
+        "box_sides": ", ".join(_in_picture("box", 0)),
         "of_image": ", ".join(f"i.{name}" for name in _OF_IMAGE),
         "bins": tables.HISTOGRAM_BINS,
     }
@@ -148,7 +172,7 @@ def _statements(schema: str, root: Path, manifest: Manifest) -> list[str]:
         "AS named(position, name, kind, units, grid_height, grid_width)",
         f"CREATE VIEW {schema}.units AS {' UNION ALL '.join(each_units)}",
         f"CREATE VIEW {schema}.ranked AS {' UNION ALL '.join(each_ranked)}",
-        *(macro.format(**known) for macro in (_TOP_PATCHES, _UNIT_HISTOGRAM, _UNIT_LABELS)),
+        *(macro.format(**known) for macro in (_TOP_PATCHES, _EXPLAIN, _UNIT_HISTOGRAM, _UNIT_LABELS)),
     ]
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from pipelines.catalogue import Catalogue, read_part
 from pipelines.duplicates import duplicate_names
@@ -15,10 +16,23 @@ from schemas import layout, tables
 from schemas.manifest import CorpusEntry, Manifest, Part
 
 
-def removed_images(manifest: Manifest | None, atlas: Root) -> pa.Table:
+def removed_images(manifest: Manifest, atlas: Root) -> pa.Table:
     """The images that are out, in order of ids."""
-    removed = manifest.removed if manifest else None
+    removed = manifest.removed
     return tables.REMOVED.empty_table() if removed is None else read_part(atlas, removed.table)
+
+
+def once_removed(atlas: Root) -> pa.Table:
+    """Every image that some table of removed ones names, for an atlas whose manifest is gone: which of the tables was
+    the last nobody knows then, and an image that was taken out must not come back by itself."""
+    store = store_of(atlas)
+    texts = store.read_all(sorted(file.path for file in store.walk(layout.REMOVED)))
+    found = pa.concat_tables([tables.REMOVED.empty_table(), *(pq.read_table(pa.BufferReader(text)) for text in texts)])
+    found = found.sort_by([("image_id", "ascending"), ("removed", "ascending")])
+    ids = found["image_id"].to_numpy()
+    first = np.ones(len(ids), bool)
+    first[1:] = ids[1:] != ids[:-1]
+    return found.filter(pa.array(first))
 
 
 def without(images: pa.Table, removed: pa.Table) -> pa.Table:
@@ -59,6 +73,7 @@ def present(manifest: Manifest, atlas: Root) -> Catalogue:
         pa.table(columns, names=tables.IMAGES.names).cast(tables.IMAGES),
         read_part(atlas, manifest.skipped),
         file_count(images),
+        frozenset(receipt.shard for receipt in manifest.shards),
     )
 
 

@@ -101,10 +101,14 @@ def remove_ranked_peaks(atlas: Root) -> int:
 def collect(atlas: Root, keep: int, dry_run: bool = False) -> Collected:
     """Delete all versions but the newest `keep`, and every part and receipt that none of these names.
 
-    Shards that a killed run has finished but not sealed go too: their forwards would run again. Files that no index
-    run writes are left alone, but for what was derived from a version that goes. Manifests go first, then receipts,
-    then parts, so that a killed run leaves no version without its parts; run again, it deletes the rest. A reader that
-    still has a deleted version open meets missing parts at its next question. Costs a walk over the files of the atlas.
+    Shards that a killed run has finished but not sealed go too: their forwards would run again; so do those all of
+    whose pictures have left the corpus. What shards hold about removed images stays as long as their files are in the
+    corpus: without it every index run would scan these files again, and bringing one back would cost a forward.
+
+    Files that no index run writes are left alone, but for what was derived from a version that goes. Manifests go
+    first, then receipts, then parts, so that a killed run leaves no version without its parts; run again, it deletes
+    the rest. A reader that still has a deleted version open meets missing parts at its next question. Costs a walk over
+    the files of the atlas.
     """
     with locked(atlas):
         versions, store = sealed_versions(atlas), store_of(atlas)

@@ -87,8 +87,12 @@ def version(name: str) -> str:
     return f"{VERSIONS}/{name}.json"
 
 
+REMOVED = "removed"
+"""Folder of the tables of images that were taken out by hand."""
+
+
 def removed(digest: str) -> str:
-    return f"removed/{digest}.parquet"
+    return f"{REMOVED}/{digest}.parquet"
 
 
 VISUALS = "visuals"

@@ -29,6 +29,12 @@ def chosen_units(atlas: Atlas, names: Sequence[str], top: int | None = None) -> 
     return list(units)
 
 
+def every_unit(atlas: Atlas) -> list[UnitId]:
+    """All units of the atlas, whatever their status."""
+    layers = [entry.spec for entry in atlas.manifest.layers]
+    return [UnitId(layer.name, channel) for layer in layers for channel in range(layer.units)]
+
+
 def _standing_out(atlas: Atlas, layer: str, most: int | None) -> Sequence[UnitId]:
     """A layer's live units in order of channels, or those of them whose maximum stands out most."""
     live = [row for row in atlas.units(layer).to_pylist() if row["status"] == "live"]

@@ -39,17 +39,6 @@ class TableWriter(Protocol):
     def write_table(self, table: pa.Table) -> None: ...
 
 
-def chosen_units(atlas: Atlas, names: Sequence[str]) -> list[UnitId]:
-    """These units, or all of the atlas; raises UsageError and NotFoundError before anything is written."""
-    if not names:
-        layers = [entry.spec for entry in atlas.manifest.layers]
-        return [UnitId(layer.name, channel) for layer in layers for channel in range(layer.units)]
-    chosen = list(dict.fromkeys(UnitId.parse(name) for name in names))
-    for unit in chosen:
-        atlas.unit(unit)
-    return chosen
-
-
 def write_tables(atlas: Atlas, units: Sequence[UnitId], out: Path, file_format: TableFile, k: int = 9) -> Written:
     """Write `units` and `exemplars` into a new folder, a few units at a time.
 

@@ -155,6 +155,8 @@ def index(
         "keep": "all" if manifest.keep is None else f"top:{manifest.keep}",
     }
     show_facts(facts, as_json)
+    if manifest.removed:
+        tell(f"{manifest.removed.table.rows} removed images stay out; unitscope remove --restore brings them back")
     if found.skipped_count:
         tell(f"{found.skipped_count} files are no usable picture; the reasons: skipped table, {manifest.skipped.path}")
     if settings.max_errors is not None and found.skipped_count > settings.max_errors:

@@ -33,7 +33,9 @@ def export(
     ] = "parquet",
     units: Annotated[
         list[str] | None,
-        typer.Option(metavar="LAYER:UNIT", help="only these units, by commas or repeated  [default: all]"),
+        typer.Option(
+            metavar="LAYER:UNIT", help="only these, by commas or repeated; of layers live ones  [default: all]"
+        ),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="exemplars of each unit")] = 9,
     as_json: JsonFlag = False,
@@ -41,11 +43,13 @@ def export(
     """Tables of units and their exemplars, or a bundle of pages; the folder appears when all is written."""
     from services.atlas import Atlas
     from services.bundle import write_bundle
-    from services.exports import chosen_units, write_tables
+    from services.chosen import chosen_units, every_unit
+    from services.exports import write_tables
     from unitscope.output import show_facts
 
     opened = Atlas(atlas)
-    chosen = chosen_units(opened, [word for option in units or () for word in option.split(",") if word])
+    names = [word for option in units or () for word in option.split(",") if word]
+    chosen = chosen_units(opened, names) if names else every_unit(opened)
     written = write_bundle(opened, chosen, out, k) if style == "html" else write_tables(opened, chosen, out, style, k)
     show_facts({"folder": str(out), "units": written.units, "exemplars": written.exemplars}, as_json)
     tell_stale(opened.manifest.stale_count)

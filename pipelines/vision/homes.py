@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, UntypedStorage
 from torch.utils._pytree import tree_leaves
 
-from pipelines.vision.interval_rules import Call, Rule, everything, is_tensor, rule_for
+from pipelines.vision.calls import Call, Rule, is_tensor
+from pipelines.vision.interval_rules import everything, rule_for
 from pipelines.vision.intervals import Intervals, by_identity
 from pipelines.vision.reaches import CLIPPED, JUMPS, PLANES, Reach, hull, nothing, spread, thin, union
 

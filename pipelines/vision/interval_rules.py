@@ -4,60 +4,16 @@ Every rule may be too wide, none too narrow: an operation without a rule, and an
 read, count with the hull of all their elements.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from pipelines.vision.reaches import (
-    CLIPPED,
-    JUMPS,
-    PLANES,
-    UNCLIPPED,
-    Reach,
-    hull,
-    nothing,
-    range_taps,
-    spread,
-    thin,
-    union,
-    windows,
-)
-
-
-@dataclass
-class Call:
-    """An operation that has run: its arguments by the schema's names, its first output, and their reaches."""
-
-    function: Any
-    arguments: dict[str, Any]
-    output: Tensor
-    unread: dict[int, Reach] = field(default_factory=dict)
-    _read: dict[int, Reach] = field(default_factory=dict)
-
-    @property
-    def shape(self) -> list[int]:
-        return list(self.output.shape)
-
-    def __getitem__(self, name: str) -> Any:
-        return self.arguments[name]
-
-    def get(self, name: str, default: Any = None) -> Any:
-        return self.arguments.get(name, default)
-
-    def reach(self, name: str) -> Reach:
-        return self.reach_of(self.arguments[name])
-
-    def reach_of(self, tensor: Tensor) -> Reach:
-        if id(tensor) in self.unread:
-            self._read[id(tensor)] = self.unread.pop(id(tensor))
-        return self._read[id(tensor)] if id(tensor) in self._read else nothing(tensor.shape)
-
-
-Rule = Callable[[Call], Reach | Sequence[Reach]]
+from pipelines.vision.calls import Call, Rule, is_tensor
+from pipelines.vision.reaches import CLIPPED, JUMPS, PLANES, UNCLIPPED, Reach, hull, nothing, spread, thin, union
+from pipelines.vision.window_rules import binned, convolution, interpolated, padded, pooled
 
 
 def everything(call: Call) -> Reach:
@@ -175,97 +131,10 @@ def _attention_block(call: Call) -> Reach:
     return union([hull(call.reach(name), [-2, -1]) for name in names], call.shape)
 
 
-def _each(values: Any, rank: int) -> list[Any]:
-    """One value per axis: a single one stands for all."""
-    listed = list(values) if isinstance(values, list | tuple) else [values]
-    return listed * rank if len(listed) == 1 else listed
-
-
-def _slid(
-    call: Call, reach: Reach, kernel: Sequence[int], stride: Any = 1, padding: Any = 0, dilation: Any = 1
-) -> Reach:
-    """A sliding window over the last axes; the real output tells how often it fits (ceil mode)."""
-    rank = len(kernel)
-    steps = zip(kernel, _each(stride, rank), _each(padding, rank), _each(dilation, rank), strict=True)
-    for axis, (width, step, before, spacing) in enumerate(steps, start=-rank):
-        starts = torch.arange(call.shape[axis]) * step - before
-        reach = windows(reach, axis, starts[:, None] + torch.arange(width) * spacing, step)
-    return reach
-
-
-def _spaced(call: Call, reach: Reach, kernel: Sequence[int]) -> Reach:
-    """A transposed window: the places whose stamp covers an output."""
-    rank = len(kernel)
-    for axis, width in enumerate(kernel, start=-rank):
-        step, before, spacing = (_each(call[name], rank)[axis] for name in ("stride", "padding", "dilation"))
-        place = torch.arange(call.shape[axis]) + before
-        lower = -((spacing * (width - 1) - place).div(step, rounding_mode="floor"))
-        reach = windows(reach, axis, range_taps(lower, place // step), 1 / step)
-    return reach
-
-
-def _convolution(call: Call) -> Reach:
-    reach, groups, kernel = call.reach("input"), call["groups"], call["weight"].shape[2:]
-    batch, channels, *places = reach.shape[1:]
-    grouped = hull(reach.reshape(PLANES, batch, groups, channels // groups, *places), [2]).squeeze(3)
-    if call["transposed"]:
-        grouped = _spaced(call, grouped, kernel)
-    else:
-        grouped = _slid(call, grouped, kernel, call["stride"], call["padding"], call["dilation"])
-    per_group = call.shape[1] // groups
-    return _same_order(grouped.unsqueeze(3).expand(PLANES, batch, groups, per_group, *call.shape[2:]), call.shape)
-
-
-def _pooled(call: Call) -> Reach:
-    rank = int(call.function._schema.name.split("pool")[1][0])
-    kernel = _each(call["kernel_size"], rank)
-    return _slid(call, call.reach("self"), kernel, call["stride"] or kernel, call["padding"], call.get("dilation", 1))
-
-
-def _binned(call: Call) -> Reach:
-    """Adaptive pooling: place p of n sees floor(p · length / n) to ceil((p + 1) · length / n)."""
-    reach = call.reach("self")
-    for axis in range(-len(_each(call["output_size"], 1)), 0):
-        count, length = call.shape[axis], reach.shape[axis]
-        place = torch.arange(count)
-        taps = range_taps(place * length // count, -(-(place + 1) * length // count) - 1)
-        reach = windows(reach, axis, taps, length / count)
-    return reach
-
-
-def _interpolated(radius: int) -> Rule:
-    """Linear (radius 1) or cubic (2) interpolation: all places within the kernel's support."""
-
-    def rule(call: Call) -> Reach:
-        reach, rank = call.reach("self"), len(call["output_size"])
-        for axis in range(-rank, 0):
-            count, length = call.shape[axis], reach.shape[axis]
-            aligned = call["align_corners"] and count > 1
-            given = call.get({1: "scales", -2: "scales_h", -1: "scales_w"}[1 if rank == 1 else axis])
-            scale = (length - 1) / (count - 1) if aligned else 1 / given if given else length / count
-            place = torch.arange(count, dtype=torch.float64)
-            centre = (place * scale if aligned else (place + 0.5) * scale - 0.5).clamp(min=0)
-            support = radius * max(1.0, scale) if call.function._schema.name.endswith("_aa") else radius
-            # kernels compute the centre in float32: half a hundredth of a pixel is far beyond its error
-            lower = (centre - support + 1 - 0.005).floor().long().clamp(0, length - 1)
-            upper = (centre + support + 0.005).floor().long().clamp(0, length - 1)
-            reach = windows(reach, axis, range_taps(lower, upper), scale)
-        return reach
-
-    return rule
-
-
-def _padded(call: Call) -> Reach:
-    reach, pads = call.reach("self"), call.get("pad", call.get("padding"))
-    for axis, before in enumerate(pads[::2], start=1):
-        reach = windows(reach, -axis, (torch.arange(call.shape[-axis]) - before)[:, None])
-    return reach
-
-
 def _mirrored(call: Call) -> Reach:
     """Padding with copies of the edge: the copies' true reach, at the unclipped place of padding."""
-    (moved,), padded = _moved(call), _padded(call)
-    return torch.cat([moved[CLIPPED], padded[UNCLIPPED], padded[JUMPS]])
+    (moved,), placed = _moved(call), padded(call)
+    return torch.cat([moved[CLIPPED], placed[UNCLIPPED], placed[JUMPS]])
 
 
 def _table(*rows: tuple[Rule, str]) -> dict[str, Rule]:
@@ -282,18 +151,18 @@ RULES = _table(
     (_moved, "cat stack roll flip index index_select gather repeat pixel_shuffle pixel_unshuffle channel_shuffle "
              "im2col upsample_nearest1d upsample_nearest2d _upsample_nearest_exact1d _upsample_nearest_exact2d "
              "split_with_sizes unbind rot90"),
-    (_padded, "constant_pad_nd"),
+    (padded, "constant_pad_nd"),
     (_mirrored, "reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d"),
     (_along, "_softmax _safe_softmax _log_softmax cumsum sort topk"),
     (_layer_norm, "native_layer_norm _fused_rms_norm"),
     (_group_norm, "native_group_norm"),
     (_batch_norm, "native_batch_norm cudnn_batch_norm miopen_batch_norm _native_batch_norm_legit "
                   "_native_batch_norm_legit_no_training _batch_norm_no_update"),
-    (_convolution, "convolution _convolution"),
-    (_pooled, "max_pool2d_with_indices max_pool3d_with_indices avg_pool1d avg_pool2d avg_pool3d"),
-    (_binned, "_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d"),
-    (_interpolated(1), "upsample_linear1d upsample_bilinear2d _upsample_bilinear2d_aa"),
-    (_interpolated(2), "upsample_bicubic2d _upsample_bicubic2d_aa"),
+    (convolution, "convolution _convolution"),
+    (pooled, "max_pool2d_with_indices max_pool3d_with_indices avg_pool1d avg_pool2d avg_pool3d"),
+    (binned, "_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d"),
+    (interpolated(1), "upsample_linear1d upsample_bilinear2d _upsample_bilinear2d_aa"),
+    (interpolated(2), "upsample_bicubic2d _upsample_bicubic2d_aa"),
     (_product("self", "mat2"), "mm bmm"),
     (_product("mat1", "mat2", "self"), "addmm"),
     (_product("batch1", "batch2", "self"), "baddbmm"),
@@ -315,7 +184,3 @@ def rule_for(function: Any) -> Rule | None:
     if torch.Tag.reduction in function.tags:
         return _reduced
     return _moved if function.is_view else None
-
-
-def is_tensor(value: object) -> bool:
-    return isinstance(value, Tensor)

@@ -9,7 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from pipelines.vision.interval_rules import Call, Rule, everything, is_tensor, rule_for
+from pipelines.vision.calls import Call, Rule, is_tensor
+from pipelines.vision.interval_rules import everything, rule_for
 from pipelines.vision.reaches import PLANES, Reach, hull, nothing, picture, spread, union
 
 log = logging.getLogger(__name__)

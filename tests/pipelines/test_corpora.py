@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import logging
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from pipelines.scan import Scanner
 from pipelines.storage import read_receipts
 from schemas.addresses import Address, Cell, Range
 from schemas.errors import AtlasError, CorpusError
-from tests.corpora import pictures_of, write_list, write_parquet, write_tars
+from tests.corpora import add, pictures_of, write_list, write_parquet, write_tars
 
 LAYER = "_blocks.0"
 
@@ -202,3 +204,27 @@ def test_a_password_in_an_address_is_refused_and_not_repeated(tmp_path: Path) ->
 def test_a_missing_bucket_is_named(pictures_bucket: Any) -> None:
     with pytest.raises(CorpusError, match="s3://nowhere/tiny"):
         list_corpus("s3://nowhere/tiny")
+
+
+@pytest.mark.parametrize(("at_once", "most"), [(1 << 24, 1), (1 << 20, 4)])
+def test_a_tar_in_an_object_store_is_listed_in_few_pieces_whatever_its_members(
+    at_once: int,
+    most: int,
+    pictures_bucket: Any,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with tarfile.open(tmp_path / "one.tar", "w") as tar:
+        for number in range(60):
+            add(tar, f"{number:03d}.jpg", bytes(50_000))
+            add(tar, f"{number:03d}.cls", b"grey")
+    pictures_bucket.upload_file(str(tmp_path / "one.tar"), "one.tar")
+    monkeypatch.setattr("pipelines.corpora.tars._AT_ONCE_BYTES", at_once)
+    with caplog.at_level(logging.INFO, "werkzeug"):
+        listed = list_corpus("s3://corpus")
+    reads = [record for record in caplog.messages if "GET /corpus/one.tar" in record]
+    assert 1 <= len(reads) <= most
+    assert listed.files["label"].to_pylist() == ["grey"] * 60
+    names = ["path", "label", "address"]
+    assert listed.files.select(names).equals(list_corpus(str(tmp_path)).files.select(names))

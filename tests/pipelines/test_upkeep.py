@@ -11,6 +11,8 @@ from pipelines.config import IndexConfig
 from pipelines.index import index
 from pipelines.upkeep import compact, remove, restore
 from pipelines.verify import verify
+from pipelines.versions import collect
+from schemas import layout
 from schemas.errors import NotFoundError, UsageError
 from schemas.manifest import Manifest
 from schemas.units import UnitId
@@ -145,6 +147,40 @@ def test_index_runs_leave_removed_images_out(atlas: Path, corpus: Path) -> None:
     assert [image.path for image in restore(atlas, ["blobs/003.jpg"]).waiting] == ["blobs/003.jpg"]
     brought = run(corpus, atlas)
     assert (brought.forward_count, brought.corpus.image_count, brought.removed) == (0, 41, None)
+
+
+def test_removed_images_stay_out_when_the_manifest_is_gone(atlas: Path, corpus: Path) -> None:
+    remove(atlas, ["blobs/003.jpg"])
+    remove(atlas, ["stripes/002.jpg"])
+    (atlas / "manifest.json").unlink()
+    after = run(corpus, atlas)
+    assert (after.forward_count, after.corpus.image_count, after.stale_count) == (0, 38, 0)
+    assert {"blobs/003.jpg", "stripes/002.jpg"}.isdisjoint(contents(atlas)["images"]["path"])
+    assert restore(atlas, ["blobs/003.jpg"]).waiting[0].path == "blobs/003.jpg"
+    assert run(corpus, atlas).corpus.image_count == 39
+
+
+def test_gc_frees_shards_all_of_whose_pictures_have_left(atlas: Path, corpus: Path) -> None:
+    def shards() -> set[str]:
+        return {receipt.shard for receipt in manifest_of(atlas).shards}
+
+    before, first = contents(atlas), shards()
+    (corpus / "late").mkdir()
+    for number in range(3):
+        blobs(800 + number).save(corpus / "late" / f"{number}.jpg", quality=90)
+    run(corpus, atlas)
+    (late,) = shards() - first
+    shutil.copy(corpus / "late" / "0.jpg", corpus / "copied.jpg")
+    shutil.rmtree(corpus / "late")
+    assert run(corpus, atlas).forward_count == 0
+    assert late in shards(), "the copy's peaks are there"
+    (corpus / "copied.jpg").unlink()
+    run(corpus, atlas)
+    assert shards() == first
+    assert layout.receipt(late) in collect(atlas, keep=1).files
+    assert not [path for path in atlas.rglob("*") if late in path.name]
+    assert difference(before, contents(atlas)) == []
+    assert verify(atlas, sample=1, seed=0).faults == []
 
 
 def test_a_compacted_atlas_is_a_fresh_one_of_what_is_left(atlas: Path, corpus: Path, tmp_path: Path) -> None:

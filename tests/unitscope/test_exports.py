@@ -61,6 +61,20 @@ def test_the_catalog_answers_top_patches_as_the_command_does(catalog: Path, tiny
                 assert database.sql(question).to_arrow_table().to_pylist() == expected
 
 
+@pytest.mark.parametrize("layer", ["_blocks.0", "_blocks.15"])
+def test_the_catalog_explains_an_image_as_the_command_does(layer: str, catalog: Path, tiny_atlas: Path) -> None:
+    notebook = unitscope.open_atlas(str(tiny_atlas))
+    with duckdb.connect() as database:
+        database.execute(f"ATTACH '{catalog}' AS atlas (READ_ONLY)")
+        for path in ("blobs/003.jpg", "stripes/004.jpg"):
+            expected = notebook.explain(path, layer, k=30).to_pylist()
+            found = database.sql(f"FROM atlas.explain('{layer}', '{path}', 30)").to_arrow_table().to_pylist()
+            assert [row | {"activation": None} for row in found] == [row | {"activation": None} for row in expected]
+            assert [row["activation"] for row in found] == pytest.approx([row["activation"] for row in expected])
+        with pytest.raises(duckdb.Error, match="this atlas has no layer nowhere"):
+            database.sql(f"FROM atlas.explain('nowhere', '{path}', 3)")
+
+
 def test_the_catalog_is_read_by_others_while_the_server_answers(catalog: Path, tiny_atlas: Path) -> None:
     open_and_ask = f"duckdb.connect('{catalog}', read_only=True).execute('SELECT count(*) FROM images').fetchone()"
     ask = f"import duckdb; print({open_and_ask})"
