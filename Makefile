@@ -27,6 +27,7 @@ lint: $(VENV)/ready
 bench: $(VENV)/bench-ready    ## minutes: tables of ratios, and benchmarks/results/*.json
 	$(BENCH).scan
 	$(BENCH).workers
+	$(BENCH).decode
 	$(BENCH).patches --vectors 100000
 	$(BENCH).million 10000
 	$(BENCH).million 100000
@@ -44,7 +45,7 @@ bench-large: $(VENV)/bench-ready  ## the million: about half an hour and 15 GB o
 	$(BENCH).questions
 
 $(VENV)/bench-ready: $(VENV)/ready
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps zennit-crp==0.6.0 zennit==0.4.6
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps zennit-crp==0.6.0 zennit==0.4.6 pandas==3.1.1
 	touch $@
 
 $(VENV)/ready: pyproject.toml constraints.txt

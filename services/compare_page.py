@@ -36,6 +36,15 @@ _SAME_SORTS = {"same_correlation": "differ most", "-same_correlation": "differ l
 
 
 @dataclass(frozen=True)
+class ComparisonAddress:
+    """What the address of a comparison's page asks for."""
+
+    layer: str | None = None
+    sort: str = "channel"
+    cursor: str | None = None
+
+
+@dataclass(frozen=True)
 class Stored:
     """A stored comparison and its page."""
 
@@ -134,11 +143,10 @@ def choice_view(shelf: Shelf, jobs: Jobs, a: str | None, query: CompareQuery | N
     )
 
 
-def comparison_view(
-    asked: Asked, shelf: Shelf, identifier: str, layer: str | None, sort: str, cursor: str | None
-) -> ComparisonView:
+def comparison_view(asked: Asked, shelf: Shelf, identifier: str, address: ComparisonAddress) -> ComparisonView:
     """A stored comparison, unit by unit; raises NotFoundError, UsageError for an unknown sort."""
-    page = comparison(asked.atlas, identifier, layer, PAIRS, cursor, sort)
+    layer, sort = address.layer, address.sort
+    page = comparison(asked.atlas, identifier, layer, PAIRS, address.cursor, sort)
     links, same = links_of(asked.atlas), sort.removeprefix("-").startswith("same_")
     own: dict[str, str | None] = {"layer": layer, "sort": None if sort == "channel" else sort}
     other = shelf.newest(page.b.name) if page.b.name in shelf.names else None

@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 from schemas.errors import UsageError
 from schemas.jobs import CompareJob
 from schemas.kin import CompareQuery
-from services.compare_page import choice_view, comparison_view
+from services.compare_page import ComparisonAddress, choice_view, comparison_view
 from services.comparing import stored_id
 from services.pages import links_of
 from services.parameters import Cursor
@@ -56,10 +56,10 @@ def show_comparison(
     cursor: Cursor = None,
 ) -> Response:
     """Two atlases, unit by unit, with both units' patches side by side."""
-    shelf = reply.site.shelf
+    shelf, address = reply.site.shelf, ComparisonAddress(layer or None, sort, cursor)
     # the other atlas may get a new version at any time, so nobody may keep the page
     return replace(reply, private=True).page(
-        "comparison.html", lambda: vars(comparison_view(reply.asked, shelf, comparison, layer or None, sort, cursor))
+        "comparison.html", lambda: vars(comparison_view(reply.asked, shelf, comparison, address))
     )
 
 
