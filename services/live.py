@@ -59,14 +59,14 @@ class Stages:
 @dataclass(frozen=True)
 class Frame:
     """A picture as the network sees it, and its row if its very bytes are in the corpus: then its peaks are the stored
-    ones, as everywhere else."""
+    ones, as everywhere else where they are stored."""
 
     image: Row | None
     picture: Encoded
 
     def peaks(self, asked: Asked, look: Look) -> PicturePeaks:
         """The peaks of the units of a layer that was looked at."""
-        if self.image is not None:
+        if self.image is not None and asked.stores_peaks:
             return StoredPeaks(asked.atlas, self.image)
         return ComputedPeaks({look.layer: look.peaks})
 
