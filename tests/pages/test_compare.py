@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ UNIT = f"/a/planted/layers/conv/units/{PLAIN}"
 @pytest.fixture(scope="module")
 def origin(kin_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server over two atlases of one corpus of which nothing is compared."""
+    import_module("sklearn.cluster")  # for facets, once in a process; a busy machine takes longer than a click may
     folder = tmp_path_factory.mktemp("compared")
     for name in ("planted", "permuted"):
         shutil.copytree(kin_folder / name, folder / name)
