@@ -114,16 +114,15 @@ def unit_page(
     status: str | None = None,
 ) -> UnitPage:
     """One row per unit of a layer; `sort` is a column, descending with a leading minus; ties by channel."""
-    part, following = channel_page(atlas, layer, sort, limit, cursor, status)
+    order, question = channel_order(atlas, layer, sort, status), f"{atlas.version} {layer} {sort} {status}"
+    part, following = channel_page(order, question, limit, cursor)
     page = atlas.units(layer).drop_columns(["histogram", "nonfinite_images"]).take(pa.array(part, pa.int64()))
     rows = [unit_row(layer, row) for row in page.to_pylist()]
     return UnitPage(layer=layer, stale_images=atlas.manifest.stale_count, rows=rows, next=following)
 
 
-def channel_page(
-    atlas: Atlas, layer: str, sort: str, limit: int, cursor: str | None, status: str | None
-) -> tuple[list[int], str | None]:
-    """The channels alone of such a page, and the cursor to the next."""
+def channel_order(atlas: Atlas, layer: str, sort: str, status: str | None) -> list[int]:
+    """The channels of such pages in their order."""
     column, descending = sort.removeprefix("-"), sort.startswith("-")
     if column not in SORTS:
         raise UsageError(f"units cannot be sorted by {column!r}; there are {listing(SORTS)}, also with a leading -")
@@ -135,8 +134,11 @@ def channel_page(
     chosen = [channel for channel in range(len(values)) if status in (None, statuses[channel])]
     known = [channel for channel in chosen if values[channel] is not None]
     known.sort(key=lambda channel: values[channel], reverse=descending)
-    order = known + [channel for channel in chosen if values[channel] is None]
-    question = f"{atlas.version} {layer} {sort} {status}"
+    return known + [channel for channel in chosen if values[channel] is None]
+
+
+def channel_page(order: list[int], question: str, limit: int, cursor: str | None) -> tuple[list[int], str | None]:
+    """A part of such an order, and the cursor to the next."""
     start = cursors.decode(cursor, question) or 0
     following = cursors.encode(start + limit, question) if start + limit < len(order) else None
     return order[start : start + limit], following
