@@ -27,6 +27,7 @@ from services.search import Vector
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pipelines.vision.classes import Classes
     from pipelines.vision.deconvnet import Projections
     from pipelines.vision.filters import Filters
     from pipelines.vision.models import VisionModel
@@ -140,6 +141,13 @@ class Encoder:
 
         with self._lock:
             return incoming_weights(self._model.module, self._spec(layer))
+
+    def classes(self) -> "Classes":
+        """The classes that the model tells apart; raises UsageError where it puts out none."""
+        from pipelines.vision.classes import classes_of
+
+        with self._turn(), self._lock:
+            return classes_of(self._model)
 
     def at_cell(self, picture: Encoded, layer: str, cell: Location) -> Activations:
         """The activation of every unit of a layer at one cell of its grid, in order of channels."""

@@ -132,14 +132,11 @@ class Client:
         What the server has stored already comes at once. Needs the scope compute.
         """
         vector = None if direction is None else list(map(float, direction))
-        query = {"kind": "optimise", "atlas": self._summary["name"], "units": [unit], "recipe": recipe}
-        return self._made({**query, "direction": vector, **how})
+        return self._made(self._job("optimise", units=[unit], recipe=recipe, direction=vector, **how))
 
     def project(self, unit: str, method: str = "deconvnet", k: int = 9) -> pa.Table:
         """The projections of a unit's first patches, made by a job of the server unless they are stored already."""
-        return self._made(
-            {"kind": "project", "atlas": self._summary["name"], "units": [unit], "method": method, "k": k}
-        )
+        return self._made(self._job("project", units=[unit], method=method, k=k))
 
     def visualisations(self, unit: str) -> pa.Table:
         """The stored pictures of a unit or direction, each with the activation it reaches beside the corpus."""
@@ -190,20 +187,25 @@ class Client:
             image = self._json(f"{self._atlas}/images", path=image)["rows"][0]["image_id"]
         return f"{self._atlas}/images/{image}"
 
-    def _made(self, query: dict[str, Any]) -> pa.Table:
-        """The rows of the pictures that a job made, in its order, once it has ended."""
-        job = json.loads(self._ask(f"{_API}/jobs", json.dumps(query).encode(), "application/json")[0])
+    def _made(self, results: list[str]) -> pa.Table:
+        """The rows of the pictures that a job has stored, in its order; raises NotFoundError if there are none."""
+        if not results:
+            raise NotFoundError("nothing was made: no unit that was asked for has patches")
+        lists = dict.fromkeys(address.removeprefix(f"{_API}/").rpartition("/")[0] for address in results)
+        rows = pa.concat_tables(map(self._table, lists))
+        return rows.take(pc.index_in(pa.array(results), rows["url"].combine_chunks()))
+
+    def _job(self, kind: str, **query: Any) -> list[str]:
+        """Addresses of what a job of the server has stored, once it has ended; raises UnitscopeError if it failed."""
+        asked = {"kind": kind, "atlas": self._summary["name"], **query}
+        job = json.loads(self._ask(f"{_API}/jobs", json.dumps(asked).encode(), "application/json")[0])
         while job["state"] in ("waiting", "running"):
             time.sleep(_LOOK_EVERY_S)
             job = self._json(f"jobs/{job['id']}")
         if job["state"] != "done":
             raise UnitscopeError(f"the server's job {job['id']} {job['state']}: {job['problem'] or 'by somebody'}")
-        if not job["results"]:
-            raise NotFoundError(f"nothing was made: none of {listing(query['units'])} has patches")
-        results = pa.array(job["results"], pa.string())
-        lists = dict.fromkeys(address.removeprefix(f"{_API}/").rpartition("/")[0] for address in job["results"])
-        rows = pa.concat_tables(map(self._table, lists))
-        return rows.take(pc.index_in(results, rows["url"].combine_chunks()))
+        results: list[str] = job["results"]
+        return results
 
     def _json(self, path: str, /, **query: Any) -> Any:
         return json.loads(self._ask(_address(path, query))[0])
