@@ -1,23 +1,22 @@
 """Exemplars of a unit projected back to their pixels, made and stored; what is stored already is not made again."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any, Protocol, TypeVar
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from pipelines.originals import Original, Originals
 from pipelines.stores import Root
 from pipelines.vision.deconvnet import METHODS, Projections, project
 from pipelines.vision.device import choose_device
 from pipelines.vision.models import VisionModel, reload_model
-from pipelines.vision.preprocessing import normalise, prepare
+from pipelines.vision.preprocessing import Prepared, normalise, prepare
 from pipelines.vision.signed import SHOWN_SHARE, signed_picture
 from pipelines.visuals import Made, find_visual, write_visual
-from schemas.geometry import Box, Location
+from schemas.geometry import Box, Location, Placement
 from schemas.manifest import ModelEntry, Preprocessing
 from schemas.units import LayerSpec, UnitId
 from schemas.visuals import ProjectionMethod, Visual, VisualKey
@@ -27,8 +26,24 @@ AT_ONCE = 9
 _CLOSE = 1e-3
 """Of a recorded activation: how far the forward that is projected may be from it before that is said."""
 
-Run = Callable[[Float[Tensor, "image channel row col"], UnitId, Sequence[Location], ProjectionMethod], Projections]
-"""A model that projects a unit's activation at one location of each image."""
+Picture = TypeVar("Picture", bound="Placed")
+
+
+class Placed(Protocol):
+    """A picture that knows how it became the network's input."""
+
+    @property
+    def placement(self) -> Placement: ...
+
+
+class Model(Protocol[Picture]):
+    """Reads pictures, and projects a unit's activation at one location of each back to their pixels."""
+
+    def read(self, data: bytes) -> Picture: ...
+
+    def project(
+        self, pictures: Sequence[Picture], unit: UnitId, locations: Sequence[Location], method: ProjectionMethod
+    ) -> Projections: ...
 
 
 @dataclass(frozen=True)
@@ -82,11 +97,11 @@ class ProjectPlan:
 
 
 class Projector:
-    """Makes and stores projections by `run`, or by a model of its own, which is loaded when the first is made."""
+    """Makes and stores projections by a model, or one of its own, which is loaded when the first is made."""
 
-    def __init__(self, plan: ProjectPlan, run: Run | None = None) -> None:
+    def __init__(self, plan: ProjectPlan, model: "Model[Any] | None" = None) -> None:
         self.plan = plan
-        self._run = run or self._project
+        self._model = model or _OwnModel(plan)
         self._originals = Originals(plan.corpus)
 
     def __call__(self, wanted: UnitExemplars) -> list[Visual]:
@@ -107,10 +122,9 @@ class Projector:
 
     def _made(self, unit: UnitId, part: Sequence[Exemplar]) -> Iterator[Made]:
         """Projections of a few images at once, each cut to the box that its patch shows."""
-        started, preprocessing = time.perf_counter(), self.plan.preprocessing
-        pictures = [prepare(self._originals.read_original(one.image), preprocessing) for one in part]
-        images = normalise(torch.stack([picture.pixels for picture in pictures]), preprocessing)
-        found = self._run(images, unit, [one.location for one in part], self.plan.method)
+        started = time.perf_counter()
+        pictures = [self._model.read(self._originals.read_original(one.image)) for one in part]
+        found = self._model.project(pictures, unit, [one.location for one in part], self.plan.method)
         seconds = (time.perf_counter() - started) / len(part)
         for number, (picture, exemplar) in enumerate(zip(pictures, part, strict=True)):
             seen = exemplar.seen
@@ -129,9 +143,20 @@ class Projector:
                 seconds=seconds,
             )
 
-    def _project(
-        self, images: Tensor, unit: UnitId, locations: Sequence[Location], method: ProjectionMethod
+
+class _OwnModel:
+    """The model of a plan, on its device."""
+
+    def __init__(self, plan: ProjectPlan) -> None:
+        self.plan = plan
+
+    def read(self, data: bytes) -> Prepared:
+        return prepare(data, self.plan.preprocessing)
+
+    def project(
+        self, pictures: Sequence[Prepared], unit: UnitId, locations: Sequence[Location], method: ProjectionMethod
     ) -> Projections:
+        images = normalise(torch.stack([picture.pixels for picture in pictures]), self.plan.preprocessing)
         layer = self.plan.layers[unit.layer]
         found = project(self._model.module, layer, unit.channel, images.to(self._device), locations, method)
         return found if self._device.type == "cpu" else replace(found, notes=(*found.notes, f"made on {self._device}"))

@@ -7,8 +7,6 @@ readers have open is never written to.
 import hashlib
 import re
 
-from schemas.units import Target
-
 MANIFEST = "manifest.json"
 VERSIONS = "versions"
 """Folder of the manifests of earlier versions."""
@@ -99,10 +97,9 @@ VISUALS = "visuals"
 """Folder of the pictures made of units: they are of the model, so no version names them, and `gc` leaves them."""
 
 
-def visuals(target: Target) -> str:
-    """Folder of the pictures of one unit or direction."""
-    layer, name = target
-    return f"{VISUALS}/{layer}/{name}"
+def visuals(layer: str, target: int | str) -> str:
+    """Folder of the pictures of one unit by its channel, or of a direction by its name."""
+    return f"{VISUALS}/{layer}/{target}"
 
 
 def visuals_of(layer: str) -> str:
@@ -110,13 +107,13 @@ def visuals_of(layer: str) -> str:
     return f"{VISUALS}/{layer}"
 
 
-def visual_picture(target: Target, name: str) -> str:
-    return f"{visuals(target)}/{name}.png"
+def visual_picture(layer: str, target: int | str, name: str) -> str:
+    return f"{visuals(layer, target)}/{name}.png"
 
 
-def visual(target: Target, name: str) -> str:
+def visual(layer: str, target: int | str, name: str) -> str:
     """What is known about a picture; its presence means the picture is complete."""
-    return f"{visuals(target)}/{name}.json"
+    return f"{visuals(layer, target)}/{name}.json"
 
 
 def kin(version: str, layer: str, other_version: str, other_layer: str) -> str:

@@ -21,6 +21,11 @@ class UnitId(NamedTuple):
     def __str__(self) -> str:
         return f"{self.layer}:{self.channel}"
 
+    @property
+    def place(self) -> str:
+        """What tells it from all else of its layer."""
+        return str(self.channel)
+
     @classmethod
     def parse(cls, text: str) -> "UnitId":
         """Read `layer:channel`, for example `layer4.1.conv2:130`; raises UsageError."""
@@ -38,6 +43,11 @@ class DirectionId(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.layer}:{self.name}"
+
+    @property
+    def place(self) -> str:
+        """What tells it from all else of its layer."""
+        return self.name
 
     @classmethod
     def of(cls, layer: str, vector: Sequence[float]) -> "DirectionId":

@@ -123,11 +123,16 @@ class Encoder:
         )
 
     def project(
-        self, images: "Tensor", unit: UnitId, locations: Sequence[Location], method: ProjectionMethod
+        self, pictures: Sequence[Encoded], unit: UnitId, locations: Sequence[Location], method: ProjectionMethod
     ) -> "Projections":
-        """The unit's activation at one location of each image, projected back to the pixels; always in float32."""
-        from pipelines.vision.deconvnet import project
+        """The unit's activation at one location of each picture, projected back to the pixels; always in float32."""
+        import torch
 
+        from pipelines.vision.deconvnet import project
+        from pipelines.vision.preprocessing import normalise
+
+        pixels = torch.stack([picture.prepared.pixels for picture in pictures])
+        images = normalise(pixels, self.atlas.manifest.preprocessing)
         with self._turn(), self._lock:
             return project(self._model.module, self._spec(unit.layer), unit.channel, images, locations, method)
 

@@ -189,11 +189,9 @@ def _projected(
     asked: Asked, picture: Encoded, unit: UnitId, place: Location, method: ProjectionMethod
 ) -> tuple[LiveProjection, bytes]:
     """The projection of a unit's activation at a place of the frame, and its PNG."""
-    from pipelines.vision.preprocessing import normalise
     from pipelines.vision.signed import SHOWN_SHARE, signed_picture
 
-    images = normalise(picture.prepared.pixels[None], asked.atlas.manifest.preprocessing)
-    found = asked.encoder.project(images, unit, [place], method)
+    found = asked.encoder.project([picture], unit, [place], method)
     shown = signed_picture(found.pixels[0].numpy(), SHOWN_SHARE)
     file = io.BytesIO()
     shown.picture.save(file, "PNG", compress_level=_FAST)

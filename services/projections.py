@@ -106,7 +106,7 @@ def _projector(asked: Asked, plan: "ProjectPlan") -> "Projector":
     """Projects with the model that answers other questions too."""
     from pipelines.projected import Projector
 
-    return Projector(plan, asked.encoder.project)
+    return Projector(plan, asked.encoder)
 
 
 def _exemplars(atlas: Atlas, unit: UnitId, rows: Sequence[PatchRow]) -> "UnitExemplars":

@@ -147,11 +147,11 @@ class Client:
         What the server has stored already comes at once. Needs the scope compute.
         """
         vector = None if direction is None else list(map(float, direction))
-        return self._made("optimise", units=[unit], recipe=recipe, direction=vector, **how)
+        return self._made(self._job("optimise", units=[unit], recipe=recipe, direction=vector, **how))
 
     def project(self, unit: str, method: str = "deconvnet", k: int = 9) -> pa.Table:
         """The projections of a unit's first patches, made by a job of the server unless they are stored already."""
-        return self._made("project", units=[unit], method=method, k=k)
+        return self._made(self._job("project", units=[unit], method=method, k=k))
 
     def visualisations(self, unit: str) -> pa.Table:
         """The stored pictures of a unit or direction, each with the activation it reaches beside the corpus."""
@@ -213,14 +213,13 @@ class Client:
             image = self._json(f"{self._atlas}/images", path=image)["rows"][0]["image_id"]
         return f"{self._atlas}/images/{image}"
 
-    def _made(self, kind: str, units: list[str], **query: Any) -> pa.Table:
-        """The rows of the pictures that a job made, in its order, once it has ended."""
-        made = self._job(kind, units=units, **query)
-        if not made:
-            raise NotFoundError(f"nothing was made: none of {listing(units)} has patches")
-        lists = dict.fromkeys(address.removeprefix(f"{_API}/").rpartition("/")[0] for address in made)
+    def _made(self, results: list[str]) -> pa.Table:
+        """The rows of the pictures that a job has stored, in its order; raises NotFoundError if there are none."""
+        if not results:
+            raise NotFoundError("nothing was made: no unit that was asked for has patches")
+        lists = dict.fromkeys(address.removeprefix(f"{_API}/").rpartition("/")[0] for address in results)
         rows = pa.concat_tables(map(self._table, lists))
-        return rows.take(pc.index_in(pa.array(made, pa.string()), rows["url"].combine_chunks()))
+        return rows.take(pc.index_in(pa.array(results), rows["url"].combine_chunks()))
 
     def _job(self, kind: str, **query: Any) -> list[str]:
         """Addresses of what a job of the server has stored, once it has ended; raises UnitscopeError if it failed."""

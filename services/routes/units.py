@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Path, Query
 from starlette.responses import Response
 
 from schemas.units import UnitId
-from schemas.visuals import EigenPage, EigenRow
+from schemas.visuals import EigenPage, EigenRow, VisualPage, VisualRow
 from schemas.web import Histogram, Order, PatchPage, PatchRow, UnitPage, UnitRow, UnitStatus
 from services import units
 from services.crops import encoded
@@ -18,6 +18,7 @@ from services.parameters import Channel, Cursor, K, LayerName, Limit, Where, row
 from services.questions import patch_query
 from services.replies import Reading
 from services.routes import API
+from services.visualisations import visual_picture, visualisations
 
 routes = APIRouter(prefix=f"{API}/atlases/{{atlas}}/layers/{{layer}}/units", tags=["units"])
 
@@ -119,3 +120,23 @@ def read_eigen_patch(
             return encoded(eigen_picture(reply.asked, UnitId(layer, channel), query, number), kind)
 
     return reply.picture(kind, f"image/{kind}", make)
+
+
+@routes.get("/{channel}/visualisations", response_model=VisualPage, responses=ROWS)
+def list_visualisations(reply: Reading, layer: LayerName, channel: Channel) -> Response:
+    """The pictures that were made of a unit, each with the activation it reaches beside the corpus."""
+    growing = replace(reply, private=True)  # pictures are added without a new version of the atlas
+    return growing.rows(VisualRow, lambda: visualisations(reply.asked.atlas, UnitId(layer, channel)))
+
+
+@routes.get("/{channel}/visualisations/{name}.{kind}", responses=PICTURE)
+def read_visualisation(
+    reply: Reading,
+    layer: LayerName,
+    channel: Channel,
+    name: Annotated[str, Path(description="id of the picture")],
+    kind: Annotated[Literal["png"], Path(description="the exact pixels")],
+) -> Response:
+    """A stored picture of a unit; it never changes."""
+    visual, content = visual_picture(reply.asked.atlas, UnitId(layer, channel), name)
+    return reply.stored(visual.picture.sha256, f"image/{kind}", content)

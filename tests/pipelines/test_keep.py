@@ -16,7 +16,7 @@ import pytest
 from pipelines.config import IndexConfig, load_config
 from pipelines.corpus import list_corpus
 from pipelines.index import expected, index
-from pipelines.kin import LayerPair, Sealed, find_kin
+from pipelines.kin import Here, LayerPair, Sealed, find_kin
 from pipelines.plan import Progress, make_plan
 from pipelines.storage import read_manifest, read_receipts
 from pipelines.upkeep import compact, remove, restore
@@ -231,7 +231,7 @@ def test_a_removed_image_stays_a_tombstone(atlas: Path) -> None:
 def test_units_are_not_compared_over_ranks_that_are_gone(full: Path, bounded: Path) -> None:
     one, two = (Sealed(root, manifest_of(root)) for root in (full, bounded))
     with pytest.raises(UsageError, match="keeps the first 5 of each unit; index with --keep all"):
-        find_kin(one, two, [LayerPair("_blocks.0", "_blocks.0")], 1, lambda _: None)
+        find_kin(one, two, [LayerPair("_blocks.0", "_blocks.0")], Here(lambda *_: None))
 
 
 def test_an_atlas_of_fewer_images_than_ranks_to_keep_is_whole(pictures: Path, full: Path, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_projections_of_many_units_are_those_of_each_and_none_is_made_twice(atla
     assert {name: time_ns for name, time_ns in written(atlas.root).items() if name in before} == before
     assert [(one.done, one.total, one.unit) for one in told] == [(2, 4, "units"), (3, 4, "units"), (4, 4, "units")]
     for visual in made[4:]:
-        name = layout.visual(visual.key.target, visual.key.id)
+        name = layout.visual(*visual.key.target, visual.key.id)
         (atlas.root / name).unlink()
     again = [row.id for unit in units[2:] for row in projections(asked, unit, "guided", 2).rows]
     assert sorted(again) == sorted(visual.key.id for visual in made[4:])

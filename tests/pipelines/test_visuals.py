@@ -33,7 +33,7 @@ def stored(tiny_atlas: Path) -> Iterator[Path]:
     """The tiny atlas with one stored picture, which is gone afterwards."""
     visual = write_visual(tiny_atlas, KEY, Made(noise(), activation=1e9))
     yield tiny_atlas
-    for path in (visual.picture.path, layout.visual(UNIT, KEY.id)):
+    for path in (visual.picture.path, layout.visual(*UNIT, KEY.id)):
         (tiny_atlas / path).unlink(missing_ok=True)
 
 
@@ -57,7 +57,7 @@ def test_other_figures_give_another_picture() -> None:
 
 def test_a_picture_without_its_document_is_not_there(tmp_path: Path) -> None:
     write_visual(tmp_path, KEY, Made(noise()))
-    (tmp_path / layout.visual(UNIT, KEY.id)).unlink()
+    (tmp_path / layout.visual(*UNIT, KEY.id)).unlink()
     assert list_visuals(tmp_path, UNIT) == []
     with pytest.raises(NotFoundError, match="list its visualisations"):
         read_visual(tmp_path, UNIT, KEY.id)
@@ -71,7 +71,7 @@ def test_a_changed_picture_is_refused_and_found_by_verify(stored: Path) -> None:
     noise(1).save(stored / visual.picture.path, "PNG")
     with pytest.raises(AtlasError, match="not the one that was stored"):
         read_picture(stored, visual)
-    assert [fault.where for fault in verify(stored, sample=1, seed=0).faults] == [layout.visual(UNIT, KEY.id)]
+    assert [fault.where for fault in verify(stored, sample=1, seed=0).faults] == [layout.visual(*UNIT, KEY.id)]
 
 
 def test_pictures_stay_when_earlier_versions_go(stored: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_picture_is_judged_against_every_peak_of_the_corpus(tiny_atlas: Path) 
         (row,) = visualisations(atlas, UNIT).rows
         assert row.percentile == pytest.approx(np.mean(peaks <= np.float32(activation)))
         assert row.corpus_maximum == pytest.approx(float(peaks[0]))
-    (tiny_atlas / layout.visual(UNIT, KEY.id)).unlink()
+    (tiny_atlas / layout.visual(*UNIT, KEY.id)).unlink()
 
 
 def test_the_server_lists_pictures_and_serves_their_bytes_for_good(stored: Path) -> None:

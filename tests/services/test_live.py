@@ -14,7 +14,6 @@ from PIL import Image
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
-from pipelines.vision.preprocessing import normalise
 from schemas.geometry import Location
 from schemas.live import LiveAnswer, LiveProblem
 from schemas.units import UnitId
@@ -123,8 +122,7 @@ def test_a_projection_is_that_of_the_encoder_and_only_made_when_asked_for(client
     told = head.projection
     assert told is not None and told.activation == pytest.approx(head.unit.activation, rel=1e-4)
     place = Location(told.row, told.col)
-    images = normalise(asked.encoder.read(data).prepared.pixels[None], asked.atlas.manifest.preprocessing)
-    found = asked.encoder.project(images, UnitId("_blocks.5", 3), [place], "guided").pixels[0]
+    found = asked.encoder.project([asked.encoder.read(data)], UnitId("_blocks.5", 3), [place], "guided").pixels[0]
     shown = np.asarray(Image.open(io.BytesIO(parts["projection"]))).astype(float).transpose(2, 0, 1)
     expected = 128 + 127 * np.clip(found.numpy() / told.scale, -1, 1)
     assert np.abs(shown - expected).max() <= 0.51
