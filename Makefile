@@ -32,6 +32,7 @@ bench: $(VENV)/bench-ready    ## minutes: tables of ratios, and benchmarks/resul
 	$(BENCH).million 10000
 	$(BENCH).million 100000
 	$(BENCH).questions --images 10000,100000
+	$(BENCH).pages --images 10000,100000
 	$(BENCH).project
 	$(BIN)/unitscope demo --no-serve --dir build/bench/demo
 	$(BENCH).optimise --atlas build/bench/demo/atlas --units 1
@@ -43,6 +44,7 @@ bench-large: $(VENV)/bench-ready  ## the million: about half an hour and 15 GB o
 	$(BENCH).million 100000
 	$(BENCH).million 1000000
 	$(BENCH).questions
+	$(BENCH).pages --images 1000000
 
 $(VENV)/bench-ready: $(VENV)/ready
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps zennit-crp==0.6.0 zennit==0.4.6 pandas==3.1.1

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import Page, Response, sync_playwright
+from playwright.sync_api import Page, Request, Response, sync_playwright
 
 from benchmarks.pictures import write_pictures
 from benchmarks.questions import ask_all, percentiles, random_unit, served
@@ -34,6 +34,7 @@ KINDS = ("patch", "optimised", "projection")
 SORTS = ("-maximum", "-mean", "-std", "positive_share", "channel")
 MOST_REQUESTS, MOST_MIB, SORT_MS, UNIT_MS, BOX_MS = 9, 3.0, 300.0, 150.0, 500.0
 
+_LOOK_EVERY_MS = 100
 _SORTED = """async (address) => {
     const link = [...document.querySelectorAll("main a")].find((one) => one.getAttribute("href") === address);
     const started = performance.now();
@@ -47,6 +48,16 @@ _SORTED = """async (address) => {
     return performance.now() - started;
 }"""
 """From the click to the second frame with the new order."""
+
+
+_SEEN = """async () => {
+    const more = () => document.querySelector("a.next") || scrollY + innerHeight < document.body.scrollHeight - 1;
+    while (more()) {
+        scrollBy(0, innerHeight);
+        await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
+    }
+}"""
+"""Scrolls through a list to its very end."""
 
 
 def main() -> None:
@@ -82,13 +93,18 @@ def main() -> None:
 def measure_kind(port: int, atlas: str, kind: str) -> dict[str, Any]:
     """Requests and bytes of a layer's page, all of its tiles seen; raises for an answer that is no success."""
     answers: list[Response] = []
+    begun: list[Request] = []
+    ended: list[Request] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1200, "height": 900})
         page.on("response", lambda answer: answers.append(answer))
+        page.on("request", lambda request: begun.append(request))
+        page.on("requestfinished", lambda request: ended.append(request))
         _open_layer(page, port, atlas, f"kind={kind}")
-        page.evaluate("scrollTo(0, document.body.scrollHeight)")
-        page.wait_for_load_state("networkidle")
+        page.evaluate(_SEEN)
+        while len(ended) < len(begun):
+            page.wait_for_timeout(_LOOK_EVERY_MS)
         sizes = [(answer.headers.get("content-type", ""), len(answer.body())) for answer in answers]
         bad = [answer.url for answer in answers if answer.status != 200]
         browser.close()
