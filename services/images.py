@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from schemas import tables
+from schemas.errors import UsageError
 from schemas.geometry import Location, Placement
 from schemas.units import UnitId
 from schemas.web import ExplainPage, ExplainRow
@@ -18,7 +19,6 @@ from services.among import Among
 from services.atlas import Atlas
 from services.database import Row
 from services.filters import EVERY_IMAGE, Filter
-from services.kept import check_whole
 
 Activations = NDArray[np.float32]
 
@@ -108,8 +108,8 @@ def explain(
     non-finite activations are left out.
     """
     names = [entry.spec.name for entry in ([atlas.layer(layer)] if layer else atlas.manifest.layers)]
-    if passing != EVERY_IMAGE:
-        check_whole(atlas.manifest, "a percentile among some images")
+    if passing != EVERY_IMAGE and atlas.manifest.keep is not None:
+        raise UsageError("percentiles among some images take every peak, of which this atlas keeps the first alone")
     among = None if passing == EVERY_IMAGE else Among(atlas, passing)
     bounds = list(atlas.readers.map(lambda name: _bounds(atlas, name, peaks.activations(name), among), names))
     enough = np.sort(np.concatenate([one.at_least for one in bounds]))[-limit:].min(initial=1)

@@ -65,6 +65,7 @@ def atlas_view(asked: Asked, uploads: bool) -> AtlasView:
     words = ["unitscope", "index", _last_name(config["corpus"]), "--atlas", atlas.name]
     words += ["--model", atlas.model_name, "--batch-size", str(atlas.manifest.batch_size)]
     words += [word for glob in config["layers"] for word in ("--layers", glob)]
+    words += [] if atlas.manifest.keep is None else ["--keep", f"top:{atlas.manifest.keep}"]
     return AtlasView(
         atlas=atlas.summary(),
         links=links,
