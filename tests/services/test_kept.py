@@ -171,6 +171,8 @@ def test_pages_and_the_api_say_what_is_kept(pages: TestClient, kept: Asked) -> N
     answer = pages.get(f"{api}/layers/_blocks.5/units/3/patches?k=1000").json()
     assert (answer["kept"], answer["note"]) == (KEEP, NOTE)
     assert pages.get(f"{api}/images/{image}/units").json()["kept"] == KEEP
+    among = pages.get(f"{api}/images/{image}/units?label=blobs")
+    assert (among.status_code, "take every peak" in among.json()["detail"]) == (400, True)
     problem = pages.get(f"{api}/layers/_blocks.5/units/3/patches?quantile=0.1..0.2")
     assert (problem.status_code, NOTE in problem.json()["detail"]) == (400, True)
 
