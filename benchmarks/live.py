@@ -24,10 +24,10 @@ from benchmarks.report import print_table, save
 from pipelines.vision.models import reload_model
 from pipelines.vision.preprocessing import normalise, prepare
 from schemas.live import LiveAsk
-from services.crops import picture, read_image
-from services.formats import json_bytes
-from services.live import Stages, answer, frame_of
-from services.subjects import Asked
+from services.answers.formats import json_bytes
+from services.answers.live import Stages, answer, frame_of
+from services.answers.subjects import Asked
+from services.opened.crops import picture, read_image
 
 TARGET_PER_S = 5
 CAMERA = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]

@@ -22,7 +22,7 @@ from pipelines.vision.recipes import recipe
 from pipelines.visuals import read_picture
 from schemas.units import UnitId
 from schemas.visuals import Visual
-from services.atlas import Atlas
+from services.opened.atlas import Atlas
 
 TARGETS = {"olah2017": 0.95, "yosinski2015": 0.80}
 """Least share of live units whose optimised picture excites them more than every picture of the corpus."""

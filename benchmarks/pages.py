@@ -26,8 +26,8 @@ from pipelines.visuals import Made, write_visual
 from schemas import layout
 from schemas.geometry import Location
 from schemas.visuals import VisualKey, VisualKind
-from services.layer_page import LayerAddress
-from services.subjects import Asked
+from services.answers.subjects import Asked
+from services.pages.layer_page import LayerAddress
 
 UNITS, LAYER, NOISE_PX = 2_048, "layer4.2", 64
 KINDS = ("patch", "optimised", "projection")

@@ -28,7 +28,7 @@ from pipelines.vectors import VectorFile, Vectors
 from schemas import layout, tables
 from schemas.geometry import Box
 from schemas.manifest import Part, PatchIndex, Receipt
-from services.search import PatchVectors
+from services.answers.search import PatchVectors
 
 WIDTH, REGIONS = 1280, 14
 CLUSTER_IMAGES, SHARD_IMAGES, QUERIES, WARM_UP, CLIENTS = 50, 1024, 1000, 200, 8

@@ -23,8 +23,8 @@ from benchmarks.report import print_table, save
 from benchmarks.truth import compare_with_scan
 from schemas.units import UnitId
 from schemas.web import PatchQuery
-from services import units
-from services.subjects import Asked, Subject
+from services.answers import units
+from services.answers.subjects import Asked, Subject
 
 Ask = Callable[[], object]
 

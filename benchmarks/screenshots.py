@@ -12,8 +12,8 @@ from benchmarks.pages import chromium
 from benchmarks.questions import served
 from schemas.units import UnitId
 from schemas.web import PatchQuery
-from services.atlas import Atlas
-from services.units import patches
+from services.answers.units import patches
+from services.opened.atlas import Atlas
 
 WIDTH_PX, HEIGHT_PX, QUALITY = 1200, 900, 75
 

@@ -6,8 +6,8 @@ import pyarrow as pa
 
 from schemas.units import UnitId
 from schemas.web import PatchPage, PatchQuery
-from services import units
-from services.atlas import Atlas
+from services.answers import units
+from services.opened.atlas import Atlas
 
 _LABEL = "label000"
 

@@ -44,7 +44,7 @@ class CompareJob(CompareQuery):
 
 
 JobQuery = Annotated[OptimiseJob | ProjectJob | SimilarJob | CompareJob, Field(discriminator="kind")]
-"""Any job that can be asked for: a further kind is a further member here, and an entry in `services.kinds`."""
+"""Any job that can be asked for: a further kind is a further member here, and an entry in `services.server.kinds`."""
 
 
 class Job(Answer):

@@ -35,11 +35,11 @@ def top(
     from schemas.kin import BandPage, BandRow
     from schemas.units import UnitId
     from schemas.web import PatchPage, PatchRow
-    from services.bands import bands as banded
-    from services.maxima import several_patches
-    from services.questions import patch_query
-    from services.sheet import patch_picture, unit_sheet
-    from services.subjects import Asked
+    from services.answers.bands import bands as banded
+    from services.answers.maxima import several_patches
+    from services.answers.questions import patch_query
+    from services.answers.subjects import Asked
+    from services.visuals.sheet import patch_picture, unit_sheet
     from unitscope.output import show_rows
 
     opened = Asked(atlas, trust_code=trust_code, version=version)
@@ -84,8 +84,8 @@ def explain(
 ) -> None:
     """The units that an image excites most unusually, by percentile over the corpus, or over what passes of it."""
     from schemas.web import ExplainRow
-    from services.filters import Filter
-    from services.subjects import Asked
+    from services.answers.subjects import Asked
+    from services.opened.filters import Filter
     from unitscope.output import show_rows
 
     asked = Asked(atlas, trust_code=trust_code, version=version)
@@ -115,8 +115,8 @@ def neighbors(
     """The nearest patches of the corpus, one per image."""
     from schemas.geometry import Box
     from schemas.web import NeighborRow
-    from services.filters import Filter
-    from services.subjects import Asked
+    from services.answers.subjects import Asked
+    from services.opened.filters import Filter
     from unitscope.output import show_rows
 
     asked = Asked(atlas, trust_code=trust_code, version=version)
@@ -144,9 +144,9 @@ def units(
     from schemas.errors import UsageError
     from schemas.kin import SelectiveRow
     from schemas.web import UnitRow
-    from services.atlas import Atlas
-    from services.selectivity import selective_units
-    from services.units import unit_page
+    from services.answers.selectivity import selective_units
+    from services.answers.units import unit_page
+    from services.opened.atlas import Atlas
     from unitscope.output import show_rows
 
     opened = Atlas(atlas, version=version)

@@ -179,7 +179,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve atlases as an API and as pages. Listens on this machine only, unless keys say who may ask."""
-    from services.settings import Settings
+    from services.server.settings import Settings
     from unitscope.serving import serve_atlases
 
     settings = Settings(

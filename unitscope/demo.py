@@ -23,11 +23,11 @@ def demo(
     from pipelines.config import IndexConfig
     from pipelines.index import index
     from schemas.web import PatchQuery
-    from services.atlas import Atlas
-    from services.settings import Settings
-    from services.sheet import units_sheet
-    from services.striking import striking_units
-    from services.units import patches
+    from services.answers.striking import striking_units
+    from services.answers.units import patches
+    from services.opened.atlas import Atlas
+    from services.server.settings import Settings
+    from services.visuals.sheet import units_sheet
     from unitscope.photographs import packaged_photographs, photographs_in, write_tiles
     from unitscope.progress import shown
     from unitscope.serving import serve_atlases

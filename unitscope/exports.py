@@ -41,10 +41,10 @@ def export(
     as_json: JsonFlag = False,
 ) -> None:
     """Tables of units and their exemplars, or a bundle of pages; the folder appears when all is written."""
-    from services.atlas import Atlas
-    from services.bundle import write_bundle
-    from services.chosen import chosen_units, every_unit
-    from services.exports import write_tables
+    from services.answers.chosen import chosen_units, every_unit
+    from services.answers.exports import write_tables
+    from services.opened.atlas import Atlas
+    from services.pages.bundle import write_bundle
     from unitscope.output import show_facts
 
     opened = Atlas(atlas)

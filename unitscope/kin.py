@@ -29,8 +29,8 @@ def labels(
     from schemas.kin import SelectivityRow
     from schemas.units import UnitId
     from schemas.web import LabelRow
-    from services import selectivity
-    from services.atlas import Atlas
+    from services.answers import selectivity
+    from services.opened.atlas import Atlas
     from unitscope.output import show_rows
 
     opened, asked = Atlas(atlas, version=version), UnitId.parse(unit)
@@ -65,8 +65,8 @@ def similar(
     """The units most like a unit. Co-activation of a layer is computed once and stored in the atlas."""
     from schemas.kin import SimilarRow
     from schemas.units import UnitId
-    from services.similar import similar as similar_units
-    from services.subjects import Asked
+    from services.answers.similar import similar as similar_units
+    from services.answers.subjects import Asked
     from unitscope.output import show_rows
     from unitscope.progress import shown
 
@@ -99,8 +99,8 @@ def facets(
     """A unit's first images in groups that look alike where it peaks: one unit, maybe several things."""
     from schemas.kin import FacetRow
     from schemas.units import UnitId
-    from services.facets import facets as found_facets
-    from services.subjects import Asked
+    from services.answers.facets import facets as found_facets
+    from services.answers.subjects import Asked
     from unitscope.output import show_rows
 
     page = found_facets(Asked(atlas, version=version), UnitId.parse(unit))

@@ -19,20 +19,20 @@ from schemas.kin import (
 from schemas.units import UnitId, parse_target
 from schemas.visuals import FilterRow, OptimiseQuery, VisualRow
 from schemas.web import ExplainRow, LabelRow, LayerRow, NeighborRow, Order, PatchQuery, PatchRow, UnitRow
-from services import comparisons, selectivity
-from services.bands import bands as cut_bands
-from services.eigen import EigenPatches, eigen_patches
-from services.facets import facets
-from services.filters import Filter
-from services.formats import as_table
-from services.maxima import several_patches
-from services.optimising import optimise
-from services.projections import projections
-from services.similar import similar
-from services.subjects import Asked
-from services.units import unit_page
-from services.visualisations import visual_picture, visualisations
-from services.weights import filter_page
+from services.answers import comparisons, selectivity
+from services.answers.bands import bands as cut_bands
+from services.answers.facets import facets
+from services.answers.formats import as_table
+from services.answers.maxima import several_patches
+from services.answers.similar import similar
+from services.answers.subjects import Asked
+from services.answers.units import unit_page
+from services.answers.visualisations import visual_picture, visualisations
+from services.opened.filters import Filter
+from services.visuals.eigen import EigenPatches, eigen_patches
+from services.visuals.optimising import optimise
+from services.visuals.projections import projections
+from services.visuals.weights import filter_page
 
 
 class Notebook:

@@ -52,9 +52,9 @@ def optimise(
     """Make inputs that excite units, classes or a direction most, judged beside the corpus. Nothing is made twice."""
     from pipelines.visualise import optimise_units
     from schemas.visuals import OptimiseQuery, VisualRow
-    from services.optimising import optimise_plan
-    from services.subjects import Asked
-    from services.visualisations import visual_row
+    from services.answers.subjects import Asked
+    from services.answers.visualisations import visual_row
+    from services.visuals.optimising import optimise_plan
     from unitscope.output import show_rows
     from unitscope.progress import shown
 
@@ -96,8 +96,8 @@ def visualisations(
     """The stored pictures of a unit or direction, each with the activation it reaches beside the corpus."""
     from schemas.units import parse_target
     from schemas.visuals import VisualRow
-    from services.atlas import Atlas
-    from services.visualisations import visualisations as list_visualisations
+    from services.answers.visualisations import visualisations as list_visualisations
+    from services.opened.atlas import Atlas
     from unitscope.output import show_rows
 
     page = list_visualisations(Atlas(atlas, version=version), parse_target(unit))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def show_rows(rows: Sequence[Any], kind: type, style: TableStyle, document: Any) -> None:
     """Rows as a table for people or as a file; `json` prints the whole document."""
-    from services.formats import json_bytes, rows_as
+    from services.answers.formats import json_bytes, rows_as
 
     if style == "table":
         _show_table(rows, kind)
@@ -28,7 +28,7 @@ def show_rows(rows: Sequence[Any], kind: type, style: TableStyle, document: Any)
 
 def write_rows(out: Path, rows: Sequence[Any], kind: type, document: Any) -> None:
     """The same as a file, in the format of its suffix; raises UsageError and StorageError."""
-    from services.formats import FORMATS, json_bytes, rows_as
+    from services.answers.formats import FORMATS, json_bytes, rows_as
 
     style = next((one for one in FORMATS if out.suffix == f".{one}"), None)
     if style is None:
@@ -43,7 +43,7 @@ def write_rows(out: Path, rows: Sequence[Any], kind: type, document: Any) -> Non
 
 def show_facts(facts: Mapping[str, Any], as_json: bool) -> None:
     """A few named values."""
-    from services.formats import json_bytes
+    from services.answers.formats import json_bytes
 
     if as_json:
         sys.stdout.write(json_bytes(dict(facts)).decode() + "\n")

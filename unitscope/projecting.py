@@ -52,12 +52,12 @@ def project(
     """Units' patches projected back to their pixels; made once, then kept in the atlas."""
     from pipelines.visualise import project_units
     from schemas.visuals import VisualRow
-    from services.chosen import chosen_units
-    from services.drawing import check_ending, write_drawing
-    from services.hierarchy import project_sheet
-    from services.projections import asked_exemplars, checked_method, project_plan
-    from services.subjects import Asked
-    from services.visualisations import visual_row
+    from services.answers.chosen import chosen_units
+    from services.answers.subjects import Asked
+    from services.answers.visualisations import visual_row
+    from services.visuals.drawing import check_ending, write_drawing
+    from services.visuals.hierarchy import project_sheet
+    from services.visuals.projections import asked_exemplars, checked_method, project_plan
     from unitscope.output import show_rows
     from unitscope.progress import shown
 
@@ -100,10 +100,10 @@ def sheet(
     as_json: JsonFlag = False,
 ) -> None:
     """One figure of what layers look for, first to last: units with nine patches, projections, optimised input."""
-    from services.drawing import check_ending, write_drawing
-    from services.hierarchy import Look, chosen_layers, hierarchy
-    from services.projections import checked_method
-    from services.subjects import Asked
+    from services.answers.subjects import Asked
+    from services.visuals.drawing import check_ending, write_drawing
+    from services.visuals.hierarchy import Look, chosen_layers, hierarchy
+    from services.visuals.projections import checked_method
     from unitscope.output import show_facts
 
     check_ending(out)
@@ -130,9 +130,9 @@ def filters(
 ) -> None:
     """The weights of the first layer as pictures, one for each unit."""
     from schemas.visuals import FilterRow
-    from services.drawing import check_ending, write_drawing
-    from services.subjects import Asked
-    from services.weights import filter_page, filter_sheet
+    from services.answers.subjects import Asked
+    from services.visuals.drawing import check_ending, write_drawing
+    from services.visuals.weights import filter_page, filter_sheet
     from unitscope.output import show_rows
 
     if out is not None:
@@ -162,9 +162,9 @@ def eigen(
     """Mean and principal components of a unit's patches, aligned at their peaks."""
     from schemas.geometry import Size
     from schemas.units import UnitId
-    from services.drawing import check_ending, write_drawing
-    from services.eigen import eigen_patches, eigen_sheet
-    from services.subjects import Asked
+    from services.answers.subjects import Asked
+    from services.visuals.drawing import check_ending, write_drawing
+    from services.visuals.eigen import eigen_patches, eigen_sheet
     from unitscope.output import show_facts
 
     if out is not None:

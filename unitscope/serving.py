@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:
-    from services.settings import Settings
+    from services.server.settings import Settings
 
 _MESSAGES_WAITING = 2
 """Of each WebSocket: what is asked and its picture, up to the limit of uploads."""
@@ -18,7 +18,7 @@ def serve_atlases(settings: "Settings", host: str, port: int) -> None:
     """Serve until interrupted. Raises UsageError for an open address without keys and for a port in use."""
     import uvicorn
 
-    from services.app import create_app
+    from services.web.app import create_app
 
     if not is_loopback(host) and settings.key_file is None and not settings.anonymous_read:
         raise UsageError(

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from pipelines.config import IndexConfig
 from pipelines.index import index
 from pipelines.plan import Progress
-from services.app import Settings, create_app
+from services.web.app import Settings, create_app
 from tests.pictures import write_corpus
 from tests.unitscope.test_cli import run_in_process
 from unitscope.figures import published

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from services.app import Settings
-from services.assets import figure, percent
+from services.pages.assets import figure, percent
+from services.web.app import Settings
 from tests.kin import PLAIN, TWIN
 from tests.pages.conftest import numbers
 from tests.pages.test_access import grave_faults

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from playwright.sync_api import Page, expect
 
-from services.assets import figure, percent
+from services.pages.assets import figure, percent
 from tests.pages.conftest import numbers
 
 Opened = Callable[..., Page]

@@ -12,8 +12,8 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, Page, WebSocket, expect
 
-from services.app import Settings, create_app
-from services.assets import figure, percent
+from services.pages.assets import figure, percent
+from services.web.app import Settings, create_app
 from tests.pages.conftest import CHROMIUM
 from tests.services.test_images import picture_bytes
 

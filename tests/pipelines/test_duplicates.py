@@ -13,8 +13,8 @@ from pipelines.duplicates import MOST_FLIPPED_BITS, MOST_TINT_STEPS, duplicate_g
 from pipelines.index import index
 from schemas.units import UnitId
 from schemas.web import PatchQuery
-from services.atlas import Atlas
-from services.units import patches
+from services.answers.units import patches
+from services.opened.atlas import Atlas
 from tests.pictures import blobs
 
 

@@ -15,9 +15,9 @@ from pipelines.config import IndexConfig
 from pipelines.index import index
 from schemas.units import LayerSpec, UnitId
 from schemas.web import PatchQuery
-from services.atlas import Atlas
-from services.formats import json_bytes
-from services.units import patches
+from services.answers.formats import json_bytes
+from services.answers.units import patches
+from services.opened.atlas import Atlas
 from tests import oracle
 from unitscope import ask  # noqa: F401
 from unitscope.cli import app

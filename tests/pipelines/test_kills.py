@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from schemas.errors import NotFoundError
-from services.atlas import Atlas
+from services.opened.atlas import Atlas
 from tests.conftest import TINY_LAYERS
 from tests.tables import contents, difference
 

@@ -30,7 +30,7 @@ from pipelines.versions import collect
 from schemas.errors import NotFoundError, UsageError
 from schemas.kin import Comparison, MatchRow
 from schemas.versions import read_version
-from services.atlas import Atlas
+from services.opened.atlas import Atlas
 from tests import kin
 from tests.kin import PLAIN, TWIN, ZEROED
 from tests.nodes import Loopback, Nodes

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from services.app import Settings, create_app
+from services.web.app import Settings, create_app
 from tests.corpora import pictures_of, write_list, write_parquet, write_tars
 from tests.pictures import write_corpus
 from tests.tables import contents, difference

@@ -22,10 +22,10 @@ from schemas.errors import UsageError
 from schemas.geometry import Location, Size
 from schemas.units import UnitId
 from schemas.web import PatchQuery
-from services.atlas import Atlas
-from services.crops import cut, picture, read_image
-from services.subjects import Asked
-from services.units import patches
+from services.answers.subjects import Asked
+from services.answers.units import patches
+from services.opened.atlas import Atlas
+from services.opened.crops import cut, picture, read_image
 from tests import oracle
 from tests.networks import write_networks
 from tests.pictures import blobs, stripes

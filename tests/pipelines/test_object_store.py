@@ -28,8 +28,8 @@ from schemas.errors import AtlasError, BusyError, NotFoundError, StorageError, S
 from schemas.manifest import Manifest
 from schemas.units import UnitId
 from schemas.web import PatchQuery
-from services.atlas import Atlas
-from services.units import patches
+from services.answers.units import patches
+from services.opened.atlas import Atlas
 from tests.conftest import TINY_LAYERS
 from tests.tables import contents, difference, manifest_of
 from unitscope import ask, exports, upkeep  # noqa: F401

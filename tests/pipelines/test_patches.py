@@ -15,8 +15,8 @@ from pipelines.vectors import VectorFile, Vectors
 from schemas.errors import CapacityError
 from schemas.geometry import Box
 from schemas.manifest import Manifest, Part, PatchIndex
-from services.atlas import Atlas
-from services.search import PatchSearch, PatchVectors
+from services.answers.search import PatchSearch, PatchVectors
+from services.opened.atlas import Atlas
 from tests.tables import manifest_of
 
 IMAGES, REGIONS = 600, 4

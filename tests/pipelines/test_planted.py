@@ -10,9 +10,9 @@ from pipelines.config import IndexConfig
 from pipelines.index import index
 from schemas.units import UnitId
 from schemas.web import PatchQuery
-from services.atlas import Atlas
-from services.subjects import Asked
-from services.units import patches
+from services.answers.subjects import Asked
+from services.answers.units import patches
+from services.opened.atlas import Atlas
 from tests import planted
 from tests.pictures import marked
 from tests.tables import manifest_of

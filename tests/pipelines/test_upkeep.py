@@ -17,11 +17,11 @@ from schemas.errors import NotFoundError, UsageError
 from schemas.manifest import Manifest
 from schemas.units import UnitId
 from schemas.web import PatchQuery, PatchRow
-from services.atlas import Atlas
-from services.filters import EVERY_IMAGE, Filter
-from services.subjects import Asked
-from services.tombstones import regrouped
-from services.units import patches
+from services.answers.subjects import Asked
+from services.answers.units import patches
+from services.opened.atlas import Atlas
+from services.opened.filters import EVERY_IMAGE, Filter
+from services.opened.tombstones import regrouped
 from tests.conftest import TINY_LAYERS
 from tests.pictures import blobs
 from tests.tables import contents, difference, manifest_of

@@ -15,7 +15,7 @@ from pipelines.storage import write_model, write_table
 from pipelines.upkeep import remove
 from pipelines.verify import verify
 from schemas.errors import AtlasError, FormatError
-from services.atlas import Atlas
+from services.opened.atlas import Atlas
 from tests.tables import manifest_of
 from unitscope.cli import app
 

@@ -14,8 +14,8 @@ from schemas import layout
 from schemas.errors import AtlasError, BusyError, NotFoundError
 from schemas.units import UnitId
 from schemas.web import PatchQuery, PatchRow
-from services.atlas import Atlas
-from services.units import patches
+from services.answers.units import patches
+from services.opened.atlas import Atlas
 from tests.tables import manifest_of
 
 UNIT = UnitId("_blocks.15", 7)

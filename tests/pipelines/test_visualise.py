@@ -19,10 +19,10 @@ from pipelines.visualise import optimise_units, project_units
 from pipelines.visuals import read_visual
 from schemas import layout
 from schemas.units import UnitId
-from services.atlas import Atlas
-from services.chosen import chosen_units
-from services.projections import asked_exemplars, project_plan, projections
-from services.subjects import Asked
+from services.answers.chosen import chosen_units
+from services.answers.subjects import Asked
+from services.opened.atlas import Atlas
+from services.visuals.projections import asked_exemplars, project_plan, projections
 
 UNITS = [UnitId("_blocks.0", channel) for channel in range(3)]
 

@@ -16,9 +16,9 @@ from schemas import layout
 from schemas.errors import AtlasError, NotFoundError
 from schemas.units import UnitId
 from schemas.visuals import VisualKey
-from services.app import Settings, create_app
-from services.atlas import Atlas
-from services.visualisations import visualisations
+from services.answers.visualisations import visualisations
+from services.opened.atlas import Atlas
+from services.web.app import Settings, create_app
 
 UNIT = UnitId("_blocks.5", 3)
 KEY = VisualKey(atlas_key="a", kind="optimised", layer=UNIT.layer, channel=UNIT.channel, method="m", settings={"lr": 1})

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from schemas.errors import UsageError
-from services.access import read_keys
+from services.server.access import read_keys
 from tests.services.conftest import UNIT, bearer
 
 API = "/api/v1/atlases/tiny"

@@ -5,8 +5,8 @@ import pytest
 
 from schemas.geometry import Box, Location, Placement, ReceptiveField, Size
 from schemas.units import LayerSpec
-from services.boxes import LayerBoxes, to_image
-from services.subjects import Asked
+from services.answers.subjects import Asked
+from services.opened.boxes import LayerBoxes, to_image
 
 
 def tokens() -> LayerSpec:

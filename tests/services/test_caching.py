@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from services.database import Database
+from services.opened.database import Database
 from tests.services.conftest import UNIT, bearer
 
 

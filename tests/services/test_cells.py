@@ -11,8 +11,8 @@ from starlette.testclient import TestClient
 from pipelines.vision.preprocessing import place
 from schemas.geometry import Box, Location, Size
 from schemas.web import ActivationMap
-from services.cells import CellGrid, map_picture, with_map
-from services.subjects import Asked
+from services.answers.cells import CellGrid, map_picture, with_map
+from services.answers.subjects import Asked
 from tests.pictures import blobs
 from tests.services.conftest import UNIT
 

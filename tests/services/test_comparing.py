@@ -10,11 +10,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from schemas.kin import CompareQuery, SimilarQuery
-from services.app import Settings, create_app
-from services.assets import figure, percent
-from services.comparing import compute_compare, compute_similar
-from services.comparisons import SORTS
-from services.subjects import Asked
+from services.answers.comparing import compute_compare, compute_similar
+from services.answers.comparisons import SORTS
+from services.answers.subjects import Asked
+from services.pages.assets import figure, percent
+from services.web.app import Settings, create_app
 from tests.kin import PLAIN, TWIN, ZEROED
 from tests.services.test_jobs import JOBS, ended
 from tests.services.test_kin import invoke

@@ -11,10 +11,10 @@ from starlette.testclient import TestClient
 
 from schemas.geometry import Size
 from schemas.units import UnitId
-from services.assets import percent
-from services.eigen import EigenPatches, eigen_patches
-from services.latest import Latest
-from services.subjects import Asked
+from services.answers.subjects import Asked
+from services.opened.latest import Latest
+from services.pages.assets import percent
+from services.visuals.eigen import EigenPatches, eigen_patches
 from tests.services.conftest import UNIT
 
 QUERY = "k=40&components=4&size=24"

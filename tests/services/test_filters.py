@@ -13,10 +13,10 @@ from schemas.errors import UsageError
 from schemas.geometry import Box
 from schemas.units import UnitId
 from schemas.web import ImageRow, PatchQuery
-from services.filters import Condition, Filter
-from services.formats import rows_as
-from services.subjects import Asked
-from services.units import patches
+from services.answers.formats import rows_as
+from services.answers.subjects import Asked
+from services.answers.units import patches
+from services.opened.filters import Condition, Filter
 from tests.corpora import pictures_of, write_tars
 
 UNIT = UnitId("_blocks.0", 3)

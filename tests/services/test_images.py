@@ -10,7 +10,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from schemas.web import ActivationMap, ExplainPage, ImagePage, NeighborBatch, NeighborPage, Upload
-from services.subjects import Asked, Subject
+from services.answers.subjects import Asked, Subject
 from tests.pictures import blobs
 
 API = "/api/v1/atlases/tiny"

@@ -16,8 +16,8 @@ from starlette.testclient import TestClient
 import unitscope
 from schemas import layout
 from schemas.jobs import OptimiseJob
-from services.jobs import Jobs
-from services.settings import Settings
+from services.server.jobs import Jobs
+from services.server.settings import Settings
 from tests.services.conftest import bearer
 
 JOBS = "/api/v1/jobs"

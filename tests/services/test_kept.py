@@ -14,13 +14,13 @@ from pipelines.sql_views import write_catalog
 from schemas.errors import NotFoundError, UsageError
 from schemas.units import UnitId
 from schemas.web import PatchQuery
-from services import selectivity
-from services.app import Settings, create_app
-from services.bands import bands
-from services.facets import facets
-from services.similar import similar
-from services.subjects import Asked
-from services.units import histogram, patches, peak_box, unit_page
+from services.answers import selectivity
+from services.answers.bands import bands
+from services.answers.facets import facets
+from services.answers.similar import similar
+from services.answers.subjects import Asked
+from services.answers.units import histogram, patches, peak_box, unit_page
+from services.web.app import Settings, create_app
 from tests.conftest import TINY_LAYERS
 from tests.services.conftest import bearer
 

@@ -19,13 +19,13 @@ from schemas.errors import NotFoundError, UsageError
 from schemas.kin import BandPage, FacetPage, SimilarPage
 from schemas.units import UnitId
 from schemas.web import PatchQuery
-from services.app import Settings, create_app
-from services.bands import bands
-from services.facets import facets, group
-from services.maxima import local_maxima, several_patches
-from services.similar import similar
-from services.subjects import Asked
-from services.units import patches
+from services.answers.bands import bands
+from services.answers.facets import facets, group
+from services.answers.maxima import local_maxima, several_patches
+from services.answers.similar import similar
+from services.answers.subjects import Asked
+from services.answers.units import patches
+from services.web.app import Settings, create_app
 from tests import kin
 from tests.kin import PLAIN, TWIN, ZEROED
 from unitscope import ask  # noqa: F401

@@ -17,8 +17,8 @@ from starlette.websockets import WebSocketDisconnect
 from schemas.geometry import Location
 from schemas.live import LiveAnswer, LiveProblem
 from schemas.units import UnitId
-from services.live import levels_of, shrunk
-from services.subjects import Asked
+from services.answers.live import levels_of, shrunk
+from services.answers.subjects import Asked
 from tests.services.conftest import bearer
 from tests.services.test_images import API, image_of, picture_bytes, upload
 

@@ -10,9 +10,9 @@ from starlette.testclient import TestClient
 
 from schemas.geometry import Box, Location
 from schemas.web import ActivationMap
-from services.cells import CellGrid
-from services.masks import mask, masked
-from services.subjects import Asked
+from services.answers.cells import CellGrid
+from services.answers.masks import mask, masked
+from services.answers.subjects import Asked
 from tests.services.conftest import UNIT
 
 API = "/api/v1/atlases/tiny"

@@ -9,8 +9,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from schemas.web import PatchPage
-from services.assets import count, figure, percent
-from services.subjects import Asked
+from services.answers.subjects import Asked
+from services.pages.assets import count, figure, percent
 from tests.services.conftest import UNIT, bearer
 from tests.services.test_images import picture_bytes
 

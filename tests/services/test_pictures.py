@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from services.sprites import SHEET_PX, TILE_PX, Sprite
+from services.visuals.sprites import SHEET_PX, TILE_PX, Sprite
 from tests.services.conftest import UNIT
 
 API = "/api/v1/atlases/tiny"

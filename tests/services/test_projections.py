@@ -20,14 +20,14 @@ from schemas.geometry import Box, Location, Size
 from schemas.units import UnitId
 from schemas.visuals import VisualKey
 from schemas.web import PatchQuery
-from services.app import Settings, create_app
-from services.crops import read_image
-from services.drawing import page, png, svg
-from services.eigen import aligned_patches, eigen_patches
-from services.hierarchy import Look, Strip, chosen_layers, lay_out, unit_panel
-from services.projections import projections
-from services.subjects import Asked
-from services.units import patches
+from services.answers.subjects import Asked
+from services.answers.units import patches
+from services.opened.crops import read_image
+from services.visuals.drawing import page, png, svg
+from services.visuals.eigen import aligned_patches, eigen_patches
+from services.visuals.hierarchy import Look, Strip, chosen_layers, lay_out, unit_panel
+from services.visuals.projections import projections
+from services.web.app import Settings, create_app
 
 UNIT = UnitId("_blocks.5", 3)
 

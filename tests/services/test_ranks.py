@@ -15,9 +15,9 @@ from pipelines.stores import FolderStore
 from schemas import tables
 from schemas.errors import AtlasError
 from schemas.manifest import Part
-from services.database import Database
-from services.parts import Parts
-from services.ranks import RankedPart, RankedUnit
+from services.opened.database import Database
+from services.opened.parts import Parts
+from services.opened.ranks import RankedPart, RankedUnit
 
 COUNT = 170_000
 

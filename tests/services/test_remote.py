@@ -10,7 +10,7 @@ from moto.server import ThreadedMotoServer
 from starlette.testclient import TestClient
 
 from pipelines.upkeep import remove
-from services.app import Settings, create_app
+from services.web.app import Settings, create_app
 from tests.pipelines.test_object_store import uploaded
 from tests.services.conftest import UNIT
 

@@ -8,9 +8,9 @@ import pytest
 from pipelines.upkeep import remove
 from schemas.errors import NotFoundError, UsageError
 from schemas.units import UnitId
-from services import intervals
-from services.atlas import Atlas
-from services.selectivity import labels, selective_units, selectivity
+from services.answers import intervals
+from services.answers.selectivity import labels, selective_units, selectivity
+from services.opened.atlas import Atlas
 from tests import kin
 from tests.kin import COLOURED, GREEN, GREY, RED, ZEROED
 

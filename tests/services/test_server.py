@@ -10,8 +10,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from schemas.errors import NotFoundError, OverloadError, UsageError
-from services.shelf import Shelf
-from services.turns import Turns
+from services.server.shelf import Shelf
+from services.server.turns import Turns
 from tests.services.conftest import UNIT
 
 

@@ -18,11 +18,11 @@ from pipelines.index import index
 from pipelines.visuals import Made, write_visual
 from schemas.geometry import Box, Location
 from schemas.visuals import VisualKey
-from services.app import Settings, create_app
-from services.assets import figure
-from services.crops import fitted
-from services.sprites import MOST_BYTES, SHEET_PX, SHEET_TILES, SheetFormat, Sprite, webp
-from services.tiles import TILE_PX
+from services.opened.crops import fitted
+from services.pages.assets import figure
+from services.visuals.sprites import MOST_BYTES, SHEET_PX, SHEET_TILES, SheetFormat, Sprite, webp
+from services.visuals.tiles import TILE_PX
+from services.web.app import Settings, create_app
 
 API, PAGE = "/api/v1/atlases/grown", "/a/grown/layers/_blocks.15"
 SEEN = Box(40, 60, 168, 156)

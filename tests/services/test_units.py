@@ -12,8 +12,8 @@ from starlette.testclient import TestClient
 
 from schemas.units import UnitId
 from schemas.web import Histogram, LabelPage, LayerPage, PatchPage, PatchQuery, UnitPage
-from services import units
-from services.subjects import Asked
+from services.answers import units
+from services.answers.subjects import Asked
 from tests.services.conftest import UNIT
 
 LAYER = "/api/v1/atlases/tiny/layers/_blocks.5"

@@ -17,8 +17,8 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner, Result
 
 import unitscope
-from services.app import Settings, create_app
-from services.assets import figure
+from services.pages.assets import figure
+from services.web.app import Settings, create_app
 from tests.conftest import TINY_LAYERS
 from tests.pictures import blobs
 from unitscope import ask  # noqa: F401

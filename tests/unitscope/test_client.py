@@ -13,7 +13,7 @@ import uvicorn
 
 import unitscope
 from schemas.errors import AccessError, BusyError, NotFoundError, PictureError, UnitscopeError, UsageError
-from services.app import Settings, create_app
+from services.web.app import Settings, create_app
 from tests.services.conftest import key_file  # noqa: F401
 from unitscope.client import Client
 from unitscope.notebook import Notebook

@@ -21,10 +21,10 @@ from pipelines.sql_views import write_catalog
 from pipelines.upkeep import compact, remove
 from schemas.errors import NotFoundError, UsageError
 from schemas.units import UnitId
-from services.app import Settings, create_app
-from services.atlas import Atlas
-from services.bundle import write_bundle
-from services.exports import write_tables
+from services.answers.exports import write_tables
+from services.opened.atlas import Atlas
+from services.pages.bundle import write_bundle
+from services.web.app import Settings, create_app
 from tests.services.test_pages import Elements
 from tests.unitscope.test_cli import invoke, run_in_process
 from unitscope import exports  # noqa: F401  (adds its commands)

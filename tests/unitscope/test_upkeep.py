@@ -8,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 from typer.testing import CliRunner, Result
 
-from services.app import Settings, create_app
+from services.web.app import Settings, create_app
 from unitscope import ask, upkeep  # noqa: F401
 from unitscope.cli import app
 

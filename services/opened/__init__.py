@@ -1,0 +1,1 @@
+"""An atlas opened for reading: its tables, its images, patches cut from them; nothing is computed here."""

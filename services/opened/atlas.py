@@ -1,0 +1,284 @@
+"""An opened atlas, read-only: what it holds, by layer, unit and image."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipelines.originals import Originals
+from pipelines.stores import Root, Store, store_of
+from schemas import tables
+from schemas.errors import NotFoundError
+from schemas.geometry import Location, Placement, Size
+from schemas.manifest import BLOCK_UNITS, LayerEntry
+from schemas.units import UnitId
+from schemas.versions import read_version
+from schemas.web import AtlasRow, ImageRow, LayerRow, SkippedRow
+from services.opened.boxes import LayerBoxes
+from services.opened.catalogue import Catalogue
+from services.opened.database import Database, Row
+from services.opened.filters import Filter
+from services.opened.kept import Beyond, BoundedUnit, missing_peak, stored_location
+from services.opened.parts import Parts
+from services.opened.peaks import ScannedPeaks
+from services.opened.ranks import RankedPart, RankedUnit, first_ranks
+
+_KEPT_BLOCKS = 4096
+"""Of units, whose places in their ranked part are kept."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """A layer's units as arrays; `ranked`: those that have ranked images and are not dead. Knots: unit × share."""
+
+    ranked: NDArray[np.bool_]
+    count: NDArray[np.int64]
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    knots: NDArray[np.float32]
+
+
+class Atlas:
+    """One sealed version of an atlas, the present one unless another is named; it stays as it is while newer ones are
+    sealed, until `gc` deletes its parts. Raises NotFoundError if there is none, AtlasError if parts are missing.
+
+    A database statement that takes longer than `question_timeout_s` raises BusyError (None: as long as it takes).
+    """
+
+    def __init__(self, root: Root | Store, question_timeout_s: float | None = None, version: str | None = None) -> None:
+        self.store = store_of(root)
+        self.root = self.store.root
+        self.manifest = read_version(self.store, version)
+        self.name = self.store.name
+        self.version = self.manifest.version
+        self._database = Database(self.store, self.manifest.hot.database, question_timeout_s)
+        self._parts = Parts(self.store)
+        self.catalogue = Catalogue(self._parts, self.manifest, self._database)
+        self._peaks = ScannedPeaks(self._parts, self.manifest)
+        self._positions = {entry.spec.name: position for position, entry in enumerate(self.manifest.layers)}
+        self._units: dict[str, pa.Table] = {}
+        self._statistics: dict[str, Statistics] = {}
+        self._boxes: dict[str, LayerBoxes] = {}
+        self._ranked_part = lru_cache(_KEPT_BLOCKS)(self._find_ranked_part)
+        self.readers = self._parts.readers
+
+    def close(self) -> None:
+        """End what runs beside the questions."""
+        self.readers.shutdown()
+        self._database.close()
+
+    def summary(self) -> AtlasRow:
+        """The atlas in one row."""
+        manifest = self.manifest
+        return AtlasRow(
+            name=self.name,
+            version=manifest.version,
+            model=self.model_name,
+            images=manifest.corpus.image_count,
+            skipped=manifest.corpus.skipped_count,
+            labels=manifest.corpus.label_count,
+            layers=len(manifest.layers),
+            units=sum(entry.spec.units for entry in manifest.layers),
+            created=manifest.created,
+            stale_images=manifest.stale_count,
+            kept=manifest.kept,
+        )
+
+    @property
+    def model_name(self) -> str:
+        """The model's spec; of a file of code only its last name, for no answer tells where things lie."""
+        spec = self.manifest.model.spec
+        if not spec.startswith("file:"):
+            return spec
+        return "file:" + spec.removeprefix("file:").replace("\\", "/").rpartition("/")[2]
+
+    # layers and units
+
+    def layer(self, name: str) -> LayerEntry:
+        """A recorded layer; raises NotFoundError that names those there are."""
+        return self.manifest.recorded(name)
+
+    def layers(self) -> list[LayerRow]:
+        """All recorded layers in the order of the forward."""
+        rows = []
+        for entry in self.manifest.layers:
+            statuses = self.units(entry.spec.name)["status"].to_pylist()
+            field = entry.spec.receptive_field
+            rows.append(
+                LayerRow(
+                    name=entry.spec.name,
+                    kind=entry.spec.kind,
+                    units=entry.spec.units,
+                    grid=entry.spec.grid,
+                    stride=field.stride,
+                    receptive_field=field.size,
+                    effective_field=field.effective,
+                    live=statuses.count("live"),
+                    dead=statuses.count("dead"),
+                )
+            )
+        return rows
+
+    def units(self, layer: str) -> pa.Table:
+        """The units table of a layer, in order of channels."""
+        entry = self.layer(layer)
+        if layer not in self._units:
+            self._units[layer] = self._parts.read(entry.units)
+        return self._units[layer]
+
+    def statistics(self, layer: str) -> Statistics:
+        """The units table of a layer as arrays."""
+        if layer not in self._statistics:
+            self._statistics[layer] = _arrays(self.units(layer))
+        return self._statistics[layer]
+
+    def unit(self, unit: UnitId) -> Row:
+        """One row of the units table; raises NotFoundError that names the valid range."""
+        count = self.layer(unit.layer).spec.units
+        if not 0 <= unit.channel < count:
+            raise NotFoundError(f"unit {unit} does not exist: layer {unit.layer} has units 0 to {count - 1}")
+        row: Row = self.units(unit.layer).slice(unit.channel, 1).to_pylist()[0]
+        return row
+
+    # peaks
+
+    def ranked(self, unit: UnitId) -> RankedUnit:
+        """The unit's images in rank order, for one question; of a bounded atlas the first of them."""
+        known, kept = self.statistics(unit.layer), self.manifest.kept
+        part = self._ranked_part(unit.layer, unit.channel // BLOCK_UNITS)
+        key = self._database, part, self._positions[unit.layer], unit.channel
+        count = int(known.count[unit.channel])
+        if kept is None or kept >= count:
+            return RankedUnit(*key)
+        return BoundedUnit(*key, Beyond(kept, count, known.knots[unit.channel]))
+
+    def first_ranks(self, layer: str, count: int) -> dict[str, NDArray[Any]]:
+        """Unit, image and activation of the first `count` ranks of every unit of a layer."""
+        self.layer(layer)
+        return first_ranks(self._database, self._positions[layer], count)
+
+    def first_peaks(self, layer: str, units: Sequence[int]) -> dict[int, tuple[Row, Location]]:
+        """For each of some units of a layer the first image and where the unit peaks on it, where one is left."""
+        found = {unit: self._first_peak(UnitId(layer, unit)) for unit in units}
+        left = {unit: peak for unit, peak in found.items() if peak is not None}
+        images = self.catalogue.rows([image for image, _ in left.values()])
+        return {unit: (row, location) for (unit, (_, location)), row in zip(left.items(), images, strict=True)}
+
+    def locations(self, layer: str, channels: Sequence[int], image: Row) -> dict[int, Location]:
+        """Where some units of a layer peak on one image of the corpus; raises NotFoundError where a bounded atlas
+        does not keep it."""
+        if self.manifest.keep is None:
+            return self._peaks.locations(self.layer(layer), channels, image)
+        return {channel: self._kept_location(UnitId(layer, channel), image) for channel in channels}
+
+    def activations(self, layer: str, image: Row) -> NDArray[np.float32]:
+        """The peaks of all units of a layer on one image of the corpus, in order of channels."""
+        return self._peaks.activations(self.layer(layer), image)
+
+    def scanned_activations(self, layer: str, channels: Sequence[int], shard: str) -> NDArray[np.float32]:
+        """The peaks of some units of a layer on every image of a shard, unit × row of the shard."""
+        return self._peaks.of_units(self.layer(layer), channels, shard)
+
+    def boxes(self, layer: str) -> LayerBoxes:
+        """The boxes of all locations of a layer."""
+        if layer not in self._boxes:
+            self._boxes[layer] = LayerBoxes(self.layer(layer).spec)
+        return self._boxes[layer]
+
+    # images
+
+    def images(self, numbers: Sequence[int]) -> dict[int, Row]:
+        """Rows of the images table by number."""
+        return dict(zip(numbers, self.catalogue.rows(numbers), strict=True))
+
+    def find_image(self, reference: str) -> Row:
+        """The image with this id, an unambiguous beginning of it, or this path."""
+        return self.catalogue.find(reference)
+
+    def image_by_path(self, path: str) -> Row:
+        """The image of this file below the corpus root; raises NotFoundError."""
+        return self.catalogue.at_path(path)
+
+    def image_list(self, passing: Filter, after: int | None, limit: int) -> list[Row]:
+        """Images that pass in order of their numbers, from behind number `after` on."""
+        return self.catalogue.listed(passing, after, limit)
+
+    def image_by_id(self, image_id: str) -> Row | None:
+        """The image whose bytes have this digest, if it is in the atlas."""
+        return self.catalogue.by_id(image_id)
+
+    @cached_property
+    def originals(self) -> Originals:
+        """The pictures of the corpus, by their addresses."""
+        return Originals(self.manifest.corpus.root)
+
+    @cached_property
+    def skipped(self) -> list[SkippedRow]:
+        """The files of the corpus that are no usable image."""
+        rows = self._parts.read(self.manifest.skipped).to_pylist()
+        return [SkippedRow(path=row["path"], size_bytes=row["size_bytes"], reason=row["reason"]) for row in rows]
+
+    def image_row(self, image: Row) -> ImageRow:
+        """An image as answers show it."""
+        placement = self.placement(image)
+        return ImageRow(
+            **{name: image[name] for name in ("image", "image_id", "path", "other_paths", "label", "size_bytes")},
+            format=image["format"],
+            mode=image["mode"],
+            size=placement.image,
+            seen_box=placement.seen,
+            duplicate_group=image["duplicate_group"],
+            metadata=json.loads(image["metadata"] or "{}"),
+        )
+
+    def placement(self, image: Row) -> Placement:
+        """How the image became the network's input."""
+        return Placement(
+            image=Size(image["height_px"], image["width_px"]),
+            resized=Size(image["resized_height_px"], image["resized_width_px"]),
+            crop=Location(image["crop_row"], image["crop_col"]),
+            input=self.manifest.preprocessing.input,
+        )
+
+    def _find_ranked_part(self, layer: str, block: int) -> RankedPart:
+        counts = self.statistics(layer).count[block * BLOCK_UNITS : (block + 1) * BLOCK_UNITS]
+        stored = counts if self.manifest.kept is None else np.minimum(counts, self.manifest.kept)
+        return RankedPart(self._parts, self.layer(layer).ranked[block], stored.tolist())
+
+    def _kept_location(self, unit: UnitId, image: Row) -> Location:
+        count = int(self.statistics(unit.layer).count[unit.channel])
+        found = stored_location(self.ranked(unit), image["image"], count)
+        if found is None:
+            raise missing_peak(self.manifest, unit, image["path"])
+        return found
+
+    def _first_peak(self, unit: UnitId) -> tuple[int, Location] | None:
+        present, ranked = self.catalogue.present, self.ranked(unit)
+        rank: int | None = 0
+        if present is not None:
+            last = int(self.statistics(unit.layer).count[unit.channel]) - 1
+            left = (ranks[present.take(images)] for ranks, images in ranked.images(0, last))
+            rank = next((int(ranks[0]) for ranks in left if len(ranks)), None)
+        if rank is None:
+            return None
+        image, row, col = (int(column[0]) for column in ranked.at(["image", "row", "col"], np.array([rank])))
+        return image, Location(row, col)
+
+
+def _arrays(units: pa.Table) -> Statistics:
+    counts = units["image_count"].to_numpy()
+    knots = np.full((len(counts), len(tables.KNOT_SHARES)), np.inf, np.float32)
+    knots[counts > 0] = units["knots"].combine_chunks().flatten().to_numpy().reshape(-1, knots.shape[1])
+    std = units["std"].to_numpy().astype(np.float64)
+    return Statistics(
+        ranked=(counts > 0) & (np.array(units["status"].to_pylist()) != "dead"),
+        count=counts,
+        mean=units["mean"].to_numpy().astype(np.float64),
+        std=np.where(std > 0, std, 1.0),
+        knots=knots,
+    )

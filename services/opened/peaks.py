@@ -1,0 +1,58 @@
+"""What a scan wrote about single images: the peak of every unit, shard by shard."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from itertools import groupby
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from schemas.geometry import Location
+from schemas.manifest import BLOCK_UNITS, LayerEntry, Manifest
+from services.opened.database import Row
+from services.opened.parts import Parts
+
+
+class ScannedPeaks:
+    """Reads the peaks parts: units × images of a shard, sorted by unit, so that a cell's position is known."""
+
+    def __init__(self, parts: Parts, manifest: Manifest) -> None:
+        self._parts = parts
+        self._receipts = {receipt.shard: receipt for receipt in manifest.shards}
+
+    def activations(self, entry: LayerEntry, image: Row) -> NDArray[np.float32]:
+        """The peak of every unit of a layer on one image, in order of channels."""
+        count = self._receipts[image["shard"]].forward_count
+        with self._open(entry, image) as file:
+            column = file.read(columns=["activation"], use_threads=False)["activation"]
+        cells: NDArray[np.float32] = column.to_numpy()[image["shard_row"] :: count]
+        return cells
+
+    def of_units(self, entry: LayerEntry, channels: Sequence[int], shard: str) -> NDArray[np.float32]:
+        """The peaks of some units of a layer on every image of a shard, unit × row of the shard."""
+        count = self._receipts[shard].forward_count
+        found = np.empty((len(channels), count), np.float32)
+        places = sorted(range(len(channels)), key=channels.__getitem__)
+        with self._parts.open(self._receipts[shard].peaks[entry.spec.name]) as file:
+            for block, own in groupby(places, lambda place: channels[place] // BLOCK_UNITS):
+                column = file.read_row_group(block, columns=["activation"], use_threads=False)["activation"]
+                cells = column.to_numpy().reshape(-1, count)
+                for place in own:
+                    found[place] = cells[channels[place] % BLOCK_UNITS]
+        return found
+
+    def locations(self, entry: LayerEntry, channels: Sequence[int], image: Row) -> dict[int, Location]:
+        """Where some units of a layer peak on one image."""
+        count = self._receipts[image["shard"]].forward_count
+        found = {}
+        with self._open(entry, image) as file:
+            for block, own in groupby(sorted(channels), lambda channel: channel // BLOCK_UNITS):
+                table = file.read_row_group(block, columns=["row", "col"], use_threads=False)
+                for channel in own:
+                    position = channel % BLOCK_UNITS * count + image["shard_row"]
+                    found[channel] = Location(table["row"][position].as_py(), table["col"][position].as_py())
+        return found
+
+    def _open(self, entry: LayerEntry, image: Row) -> AbstractContextManager[pq.ParquetFile]:
+        return self._parts.open(self._receipts[image["shard"]].peaks[entry.spec.name])

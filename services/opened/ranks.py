@@ -1,0 +1,111 @@
+"""The ranked rows of a unit, row group by row group: the first from the hot database, all others from its part."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas import tables
+from schemas.manifest import BLOCK_UNITS, Part
+from services.opened.database import Database
+from services.opened.parts import Parts
+
+Array = NDArray[Any]
+
+_FIRST_RANKS = "SELECT rank, image, activation, row, col FROM first_ranks WHERE layer = $1 AND unit = $2 ORDER BY rank"
+_FIRST_OF_ALL = "SELECT unit, image, activation FROM first_ranks WHERE layer = $1 AND rank < $2 ORDER BY unit, rank"
+_ACTIVATION = tables.RANKED.get_field_index("activation")
+
+
+def first_ranks(database: Database, layer: int, count: int) -> dict[str, Array]:
+    """Unit, image and activation of every unit's first `count` ranks, at most FIRST_RANKS, unit by unit in rank order.
+
+    `layer` is the layer's position in the manifest.
+    """
+    return database.prepared(_FIRST_OF_ALL, [layer, count])
+
+
+class RankedPart:
+    """The ranked part of a block of units, which have `image_counts` ranked images each."""
+
+    def __init__(self, parts: Parts, part: Part, image_counts: Sequence[int]) -> None:
+        self._parts, self._part = parts, part
+        self.readers = parts.readers
+        self.ends = [tables.group_ends(count) for count in image_counts]
+        self._first_groups = np.cumsum([0, *(len(ends) - 1 for ends in self.ends)]).tolist()
+
+    def columns(self, unit: int, place: int, names: Sequence[str]) -> dict[str, Array]:
+        """Columns of one of a unit's row groups; units are counted within the block."""
+        with self._parts.open(self._part) as file:
+            read = file.read_row_group(self._first_groups[unit] + place, list(names), use_threads=False)
+            return {name: read[name].to_numpy() for name in names}
+
+    def maxima(self, unit: int) -> NDArray[np.float32]:
+        """The highest activation of each of a unit's row groups."""
+        groups = map(self._parts.footer(self._part).row_group, range(*self._first_groups[unit : unit + 2]))
+        return np.array([group.column(_ACTIVATION).statistics.max for group in groups], np.float32)
+
+
+class RankedUnit:
+    """One unit for one question: what was read is kept, so that nothing is read twice.
+
+    `layer` is the layer's position in the manifest. Raises AtlasError where a part is missing or damaged.
+    """
+
+    def __init__(self, database: Database, part: RankedPart, layer: int, channel: int) -> None:
+        self._database, self._part = database, part
+        self._key, self._unit = [layer, channel], channel % BLOCK_UNITS
+        self._starts = np.array(part.ends[self._unit])
+        self._read: dict[tuple[int, str], Array] = {}
+
+    def at(self, names: Sequence[str], ranks: Array) -> list[Array]:
+        """Columns at these ranks, in their order."""
+        found = [np.empty(len(ranks), tables.RANKED.field(name).type.to_pandas_dtype()) for name in names]
+        places = np.searchsorted(self._starts, ranks, side="right") - 1
+        wanted = np.unique(places).tolist()
+        read = self._part.readers.map if len(wanted) > 1 else map
+        for place, columns in zip(wanted, read(lambda place: self._columns(place, names), wanted), strict=True):
+            own = places == place
+            for column, values in zip(found, columns, strict=True):
+                column[own] = values[ranks[own] - self._starts[place]]
+        return found
+
+    def images(self, first: int, last: int, upwards: bool = False) -> Iterator[tuple[Array, Array]]:
+        """Ranks from `first` to `last` with the images there, group by group; `upwards` from the last one on."""
+        places = np.flatnonzero((self._starts[:-1] <= last) & (self._starts[1:] > first)).tolist()
+        for place in places[::-1] if upwards else places:
+            start, end = self._starts[place : place + 2]
+            ranks = np.arange(max(first, start), min(last + 1, end))
+            images = self._column(place, "image")[ranks - start]
+            yield (ranks[::-1], images[::-1]) if upwards else (ranks, images)
+
+    def activations(self) -> NDArray[np.float32]:
+        """All finite peaks in descending order."""
+        return np.concatenate([self._column(place, "activation") for place in range(len(self._starts) - 1)])
+
+    def above(self, activations: NDArray[np.float32]) -> NDArray[np.int64]:
+        """For each activation, how many images peak above it: the first rank that has it, if one has."""
+        first = self._read.get((0, "activation"))
+        if first is not None and len(activations) and activations.min() >= first[-1]:
+            return np.searchsorted(-first, -activations)
+        places = np.searchsorted(-self._part.maxima(self._unit), -activations) - 1
+        found = np.zeros(len(activations), np.int64)
+        for place in np.unique(places[places >= 0]).tolist():
+            own = places == place
+            found[own] = self._starts[place] + np.searchsorted(-self._column(place, "activation"), -activations[own])
+        return found
+
+    def _column(self, place: int, name: str) -> Array:
+        return self._columns(place, [name])[0]
+
+    def _columns(self, place: int, names: Sequence[str]) -> list[Array]:
+        missing = [name for name in names if (place, name) not in self._read]
+        if missing:
+            hot = not place and len(missing) > 1  # a single column comes sooner from the part
+            found = self._first_ranks() if hot else self._part.columns(self._unit, place, missing)
+            self._read |= {(place, name): values for name, values in found.items()}
+        return [self._read[place, name] for name in names]
+
+    def _first_ranks(self) -> dict[str, Array]:
+        return self._database.prepared(_FIRST_RANKS, self._key)

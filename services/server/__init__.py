@@ -1,0 +1,1 @@
+"""What a running server holds: its atlases, uploads, jobs, keys and limits."""

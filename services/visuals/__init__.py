@@ -1,0 +1,1 @@
+"""Pictures that explain units: sheets, tiles, inputs made for them, projections, filters."""

@@ -1,0 +1,1 @@
+"""The application: routes, and how questions come in and answers go out."""

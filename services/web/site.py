@@ -1,0 +1,72 @@
+"""All that a running application holds, opened at its start."""
+
+import gc
+from dataclasses import dataclass, field
+from threading import BoundedSemaphore
+
+from jinja2 import Environment
+from starlette.requests import Request
+
+from pipelines.cache import Cache
+from pipelines.stores import store_of
+from services.pages.assets import StaticFile
+from services.server.access import Keys
+from services.server.jobs import Jobs
+from services.server.settings import Settings
+from services.server.shelf import Shelf
+from services.server.telemetry import Telemetry
+from services.server.turns import Turns
+from services.server.uploads import Uploads
+from services.visuals.sprites import Sheets
+
+
+@dataclass
+class Site:
+    """Settings, keys and figures from the first moment; the shelf once the atlases are open."""
+
+    settings: Settings
+    keys: Keys
+    templates: Environment
+    pages_digest: str
+    static: dict[str, StaticFile]
+    telemetry: Telemetry
+    turns: Turns
+    uploads: Uploads
+    jobs: Jobs
+    pictures: BoundedSemaphore
+    live: BoundedSemaphore
+    sheets: Sheets
+    _shelf: Shelf | None = field(default=None)
+
+    @property
+    def shelf(self) -> Shelf:
+        assert self._shelf is not None, "the atlases are opened by the application's lifespan"
+        return self._shelf
+
+    @property
+    def is_open(self) -> bool:
+        return self._shelf is not None
+
+    def open(self) -> None:
+        """Open all atlases; raises what is wrong with one of them.
+
+        What is in memory by then stays: the collector need not look through it again, which takes 0.1 s.
+        """
+        settings = self.settings
+        cache = Cache.chosen(settings.cache, settings.cache_gb)
+        stores = tuple(store_of(root, cache) for root in settings.atlases)
+        self._shelf = Shelf(stores, settings.question_timeout_s, self.turns.turn, settings.trust_code)
+        gc.collect()
+        gc.freeze()
+
+    def close(self) -> None:
+        """Let go of all atlases; no request may be under way."""
+        self.jobs.close()
+        self.shelf.close()
+        self._shelf = None
+
+
+def site_of(request: Request) -> Site:
+    """The site that a request came to."""
+    site: Site = request.app.state.site
+    return site
