@@ -159,8 +159,8 @@ def test_the_value_under_the_pointer_is_the_recorded_activation(opened: Opened, 
 def test_an_endless_list_goes_on_in_place(opened: Opened, ask: Ask) -> None:
     page = opened(f"/a/tiny/{UNIT}")
     expect(page.locator("a.next")).to_be_attached()
-    for _ in range(8):
-        page.mouse.wheel(0, 4000)
+    seen = "() => { const link = document.querySelector('a.next'); link?.scrollIntoView(); return link !== null; }"
+    while page.evaluate(seen):
         page.wait_for_timeout(150)
     rows = ask(f"{UNIT}/patches?k=40")["rows"]
     expect(page.locator(".patches li")).to_have_count(len(rows))
