@@ -23,6 +23,7 @@ def demo(
     from pipelines.config import IndexConfig
     from pipelines.index import index
     from schemas.web import PatchQuery
+    from services.answers.links import Links
     from services.answers.striking import striking_units
     from services.answers.units import patches
     from services.opened.atlas import Atlas
@@ -53,4 +54,6 @@ def demo(
     if manifest.corpus.skipped_count:
         tell(f"{manifest.corpus.skipped_count} files are no usable picture")
     if not no_serve:
-        serve_atlases(Settings(atlases=(atlas,)), host, port)
+        links, image = Links(opened.name, ""), pages[0].rows[0].image_id
+        first_pages = [links.unit(*chosen[0]), links.image(image), links.live(unit=str(chosen[0]), image=image)]
+        serve_atlases(Settings(atlases=(atlas,)), host, port, first_pages)

@@ -3,6 +3,7 @@
 import ipaddress
 import socket
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from schemas.errors import UsageError
@@ -14,8 +15,11 @@ _MESSAGES_WAITING = 2
 """Of each WebSocket: what is asked and its picture, up to the limit of uploads."""
 
 
-def serve_atlases(settings: "Settings", host: str, port: int) -> None:
-    """Serve until interrupted. Raises UsageError for an open address without keys and for a port in use."""
+def serve_atlases(settings: "Settings", host: str, port: int, first_pages: Sequence[str] = ()) -> None:
+    """Serve until interrupted, and say where, and which pages to look at first.
+
+    Raises UsageError for an open address without keys and for a port in use.
+    """
     import uvicorn
 
     from services.web.app import create_app
@@ -28,7 +32,9 @@ def serve_atlases(settings: "Settings", host: str, port: int) -> None:
     app = create_app(settings)
     listener = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host
-    sys.stderr.write(f"serving on http://{shown}:{listener.getsockname()[1]}/  (Ctrl-C stops)\n")
+    root = f"http://{shown}:{listener.getsockname()[1]}"
+    sys.stderr.write(f"serving on {root}/  (Ctrl-C stops)\n")
+    sys.stderr.writelines(f"  {root}{page}\n" for page in first_pages)
     sys.stderr.flush()
     config = uvicorn.Config(
         app,
