@@ -21,8 +21,8 @@ import numpy as np
 from benchmarks.million import LABELS, LAYER_UNITS, RARE_LABEL, layers
 from benchmarks.report import print_table, save
 from benchmarks.truth import compare_with_scan
+from schemas.answers import PatchQuery
 from schemas.units import UnitId
-from schemas.web import PatchQuery
 from services.answers import units
 from services.answers.subjects import Asked, Subject
 

@@ -10,8 +10,8 @@ from playwright.sync_api import sync_playwright
 
 from benchmarks.pages import chromium
 from benchmarks.questions import served
+from schemas.answers import PatchQuery
 from schemas.units import UnitId
-from schemas.web import PatchQuery
 from services.answers.units import patches
 from services.opened.atlas import Atlas
 

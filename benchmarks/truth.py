@@ -4,8 +4,8 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from schemas.answers import PatchPage, PatchQuery
 from schemas.units import UnitId
-from schemas.web import PatchPage, PatchQuery
 from services.answers import units
 from services.opened.atlas import Atlas
 

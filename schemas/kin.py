@@ -5,7 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.web import Answer, PatchRow, UnitStatus
+from schemas.answers import PatchRow, UnitStatus
+from schemas.web import Answer
 
 Likeness = Literal["coactivation", "exemplars", "weights"]
 

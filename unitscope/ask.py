@@ -32,9 +32,9 @@ def top(
     as_json: JsonFlag = False,
 ) -> None:
     """The patches that most excite a unit."""
+    from schemas.answers import PatchPage, PatchRow
     from schemas.kin import BandPage, BandRow
     from schemas.units import UnitId
-    from schemas.web import PatchPage, PatchRow
     from services.answers.bands import bands as banded
     from services.answers.maxima import several_patches
     from services.answers.questions import patch_query
@@ -83,7 +83,7 @@ def explain(
     as_json: JsonFlag = False,
 ) -> None:
     """The units that an image excites most unusually, by percentile over the corpus, or over what passes of it."""
-    from schemas.web import ExplainRow
+    from schemas.answers import ExplainRow
     from services.answers.subjects import Asked
     from services.opened.filters import Filter
     from unitscope.output import show_rows
@@ -113,8 +113,8 @@ def neighbors(
     as_json: JsonFlag = False,
 ) -> None:
     """The nearest patches of the corpus, one per image."""
+    from schemas.answers import NeighborRow
     from schemas.geometry import Box
-    from schemas.web import NeighborRow
     from services.answers.subjects import Asked
     from services.opened.filters import Filter
     from unitscope.output import show_rows
@@ -141,9 +141,9 @@ def units(
     as_json: JsonFlag = False,
 ) -> None:
     """One row per unit of a layer: status, maximum, mean, quantiles, active share, top label."""
+    from schemas.answers import UnitRow
     from schemas.errors import UsageError
     from schemas.kin import SelectiveRow
-    from schemas.web import UnitRow
     from services.answers.selectivity import selective_units
     from services.answers.units import unit_page
     from services.opened.atlas import Atlas

@@ -13,6 +13,7 @@ from urllib.request import Request, urlopen
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.answers import Order
 from schemas.errors import (
     AccessError,
     BusyError,
@@ -28,7 +29,6 @@ from schemas.errors import (
 )
 from schemas.kin import Likeness
 from schemas.units import Target, UnitId, parse_target
-from schemas.web import Order
 
 _API = "/api/v1"
 _ID = re.compile(r"[0-9a-f]{6,64}")
@@ -76,7 +76,7 @@ class Client:
         return self._whole_table(f"{self._atlas}/layers/{quote(layer, safe='@')}/units", sort=sort)
 
     def top(self, unit: str, k: int = 9, per_image: int = 1, **query: Any) -> pa.Table:
-        """The patches that most excite a unit; further filters as in `schemas.web.PatchQuery`.
+        """The patches that most excite a unit; further filters as in `schemas.answers.PatchQuery`.
 
         More than one peak `per_image` are local maxima of its map, which the model computes again.
         """

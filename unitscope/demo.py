@@ -22,7 +22,7 @@ def demo(
     """Index packaged photographs with packaged weights, show what some units like, and serve it."""
     from pipelines.config import IndexConfig
     from pipelines.index import index
-    from schemas.web import PatchQuery
+    from schemas.answers import PatchQuery
     from services.answers.links import Links
     from services.answers.striking import striking_units
     from services.answers.units import patches

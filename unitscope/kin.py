@@ -25,10 +25,10 @@ def labels(
     as_json: JsonFlag = False,
 ) -> None:
     """The labels that excite a unit: share of its first ranks with lift and interval, or over all ranks."""
+    from schemas.answers import LabelRow
     from schemas.errors import UsageError
     from schemas.kin import SelectivityRow
     from schemas.units import UnitId
-    from schemas.web import LabelRow
     from services.answers import selectivity
     from services.opened.atlas import Atlas
     from unitscope.output import show_rows

@@ -5,6 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from schemas.answers import ExplainRow, LabelRow, NeighborRow, Order, PatchQuery, PatchRow, UnitRow
 from schemas.geometry import Box, Size
 from schemas.kin import (
     BandRow,
@@ -18,7 +19,7 @@ from schemas.kin import (
 )
 from schemas.units import UnitId, parse_target
 from schemas.visuals import FilterRow, OptimiseQuery, VisualRow
-from schemas.web import ExplainRow, LabelRow, LayerRow, NeighborRow, Order, PatchQuery, PatchRow, UnitRow
+from schemas.web import LayerRow
 from services.answers import comparisons, selectivity
 from services.answers.bands import bands as cut_bands
 from services.answers.facets import facets
@@ -52,7 +53,7 @@ class Notebook:
         return as_table(unit_page(self._asked.atlas, layer, sort, limit=count).rows, UnitRow)
 
     def top(self, unit: str, k: int = 9, per_image: int = 1, **query: Any) -> pa.Table:
-        """The patches that most excite a unit; further filters as in `schemas.web.PatchQuery`.
+        """The patches that most excite a unit; further filters as in `schemas.answers.PatchQuery`.
 
         More than one peak `per_image` are local maxima of its map, which the model computes again.
         """

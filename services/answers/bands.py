@@ -4,10 +4,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from schemas.answers import PatchQuery
 from schemas.errors import UsageError
 from schemas.kin import BandPage, BandRow
 from schemas.units import UnitId
-from schemas.web import PatchQuery
 from services.answers.exemplars import Exemplars
 from services.answers.units import patches
 from services.opened.atlas import Atlas

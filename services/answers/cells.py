@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from schemas.answers import ActivationMap
 from schemas.errors import UsageError
 from schemas.geometry import Box, Location, Placement
 from schemas.units import LayerSpec
-from schemas.web import ActivationMap
 from services.answers.images import Activations
 
 _VEIL = (128, 128, 128)

@@ -15,11 +15,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from schemas import tables
+from schemas.answers import ActivationMap
 from schemas.errors import UsageError
 from schemas.geometry import Box, Location, Placement
 from schemas.units import LayerSpec, UnitId
 from schemas.visuals import ProjectionMethod
-from schemas.web import ActivationMap
 from services.answers.cells import checked_cell
 from services.answers.images import Activations, Cells
 from services.answers.search import Vector

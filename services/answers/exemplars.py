@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.answers import PatchQuery, PatchRow
 from schemas.geometry import Box
 from schemas.units import UnitId
-from schemas.web import PatchQuery, PatchRow
 from services.opened.atlas import Atlas
 from services.opened.boxes import Boxes, to_image
 from services.opened.filters import Filter

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from schemas.answers import PatchQuery, PatchRow, UnitRow
 from schemas.errors import StorageError, UsageError
 from schemas.units import UnitId
-from schemas.web import PatchQuery, PatchRow, UnitRow
 from services.answers.formats import as_table
 from services.answers.units import patches, unit_row
 from services.opened.atlas import Atlas

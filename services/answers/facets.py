@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.answers import PatchPage, PatchQuery
 from schemas.kin import FacetPage, FacetRow
 from schemas.units import UnitId
-from schemas.web import PatchPage, PatchQuery
 from services.answers.subjects import Asked
 from services.answers.units import patches
 

@@ -11,10 +11,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from schemas import tables
+from schemas.answers import ExplainPage, ExplainRow
 from schemas.errors import UsageError
 from schemas.geometry import Location, Placement
 from schemas.units import UnitId
-from schemas.web import ExplainPage, ExplainRow
 from services.answers.among import Among
 from services.opened.atlas import Atlas
 from services.opened.database import Row

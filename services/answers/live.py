@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.answers import ExplainRow
 from schemas.errors import UsageError
 from schemas.geometry import Location
 from schemas.live import LiveAnswer, LiveAsk, LiveProjection, LiveUnit
 from schemas.units import UnitId
 from schemas.visuals import ProjectionMethod
-from schemas.web import ExplainRow
 from services.answers.encoder import Encoded, Look
 from services.answers.images import Activations, ComputedPeaks, PicturePeaks, StoredPeaks, explain
 from services.answers.subjects import Asked

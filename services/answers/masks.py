@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from schemas.answers import ActivationMap
 from schemas.geometry import Box
-from schemas.web import ActivationMap
 from services.answers.cells import CellGrid
 
 SHARE = 0.5

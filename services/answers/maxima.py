@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from schemas.answers import PatchPage, PatchQuery, PatchRow
 from schemas.errors import UsageError
 from schemas.geometry import Location
 from schemas.units import UnitId
-from schemas.web import PatchPage, PatchQuery, PatchRow
 from services.answers.subjects import Asked, Subject
 from services.answers.units import patches
 from services.opened.atlas import Atlas

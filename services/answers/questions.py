@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
+from schemas.answers import PatchQuery
 from schemas.errors import UsageError
-from schemas.web import PatchQuery
 
 
 def patch_query(

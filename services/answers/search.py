@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from pipelines.cache import Held
 from pipelines.stores import Root, Store, store_of
+from schemas.answers import NeighborPage, NeighborRow, SearchInfo
 from schemas.errors import AtlasError, UsageError
 from schemas.geometry import Box, Placement
 from schemas.manifest import Part, PatchIndex
-from schemas.web import NeighborPage, NeighborRow, SearchInfo
 from services.opened.atlas import Atlas
 from services.opened.filters import EVERY_IMAGE, Filter
 

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas import tables
+from schemas.answers import LabelPage, LabelRow
 from schemas.errors import NotFoundError, UsageError, listing
 from schemas.kin import SelectivePage, SelectiveRow, SelectivityPage, SelectivityRow
 from schemas.units import UnitId
-from schemas.web import LabelPage, LabelRow
 from services.answers import intervals
 from services.answers.units import rank_range
 from services.opened.atlas import Atlas

@@ -1,7 +1,7 @@
 """A few units worth looking at first: far above their mean on pictures of several labels."""
 
+from schemas.answers import PatchQuery
 from schemas.units import UnitId
-from schemas.web import PatchQuery
 from services.answers.units import patches
 from services.opened.atlas import Atlas
 

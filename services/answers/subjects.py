@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.stores import Root, Store
+from schemas.answers import ActivationMap, ExplainPage, NeighborPage, PatchQuery, PatchRow
 from schemas.errors import UsageError
 from schemas.geometry import Box, Location, Placement
 from schemas.units import UnitId
-from schemas.web import ActivationMap, ExplainPage, NeighborPage, PatchQuery, PatchRow
 from services.answers.cells import CellPeaks, checked_cell
 from services.answers.encoder import Encoded, Encoder, Turn
 from services.answers.images import ComputedPeaks, PicturePeaks, StoredPeaks, explain

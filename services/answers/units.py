@@ -6,19 +6,10 @@ import numpy as np
 import pyarrow as pa
 
 from schemas import tables
+from schemas.answers import Histogram, PatchPage, PatchQuery, PatchRow, QuantileRow, UnitPage, UnitRow, UnitStatus
 from schemas.errors import UsageError, listing
 from schemas.geometry import Box, Location, Placement
 from schemas.units import LayerSpec, UnitId
-from schemas.web import (
-    Histogram,
-    PatchPage,
-    PatchQuery,
-    PatchRow,
-    QuantileRow,
-    UnitPage,
-    UnitRow,
-    UnitStatus,
-)
 from services.answers import cursors
 from services.answers.exemplars import Exemplars
 from services.opened.atlas import Atlas

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from schemas.answers import PatchRow
 from schemas.units import UnitId
 from schemas.visuals import VisualRow
-from schemas.web import PatchRow
 from services.answers.exports import Written, new_folder
 from services.answers.links import Links, Value
 from services.answers.subjects import Asked

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from schemas.web import Histogram
+from schemas.answers import Histogram
 
 WIDTH, HEIGHT = 640, 160
 _GAP = 1.5

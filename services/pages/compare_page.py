@@ -4,11 +4,12 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from schemas.answers import PatchQuery
 from schemas.errors import UnitscopeError
 from schemas.jobs import CompareJob
 from schemas.kin import CompareQuery, ComparisonRow, MatchPage, MatchRow
 from schemas.units import UnitId
-from schemas.web import AtlasRow, PatchQuery
+from schemas.web import AtlasRow
 from services.answers.comparing import check_compare
 from services.answers.comparisons import comparison, comparisons
 from services.answers.links import Links

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from schemas.answers import PatchQuery
 from schemas.kin import SelectiveRow
 from schemas.units import UnitId
-from schemas.web import AtlasRow, PatchQuery
+from schemas.web import AtlasRow
 from services.answers.links import Links
 from services.answers.selectivity import selective_units
 from services.answers.units import patches

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from schemas.answers import PatchQuery, UnitRow
 from schemas.geometry import Size
 from schemas.units import UnitId
-from schemas.web import AtlasRow, ImageRow, PatchQuery, UnitRow
+from schemas.web import AtlasRow, ImageRow
 from services.answers import units
 from services.answers.links import Links
 from services.answers.subjects import Asked

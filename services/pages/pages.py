@@ -4,9 +4,10 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from schemas.answers import PatchRow
 from schemas.geometry import Box
 from schemas.units import UnitId
-from schemas.web import LayerRow, PatchRow
+from schemas.web import LayerRow
 from services.answers import selectivity, units
 from services.answers.links import Links, Value, box_text
 from services.answers.questions import patch_query, quantile_band

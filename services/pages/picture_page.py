@@ -3,9 +3,10 @@
 import shlex
 from dataclasses import dataclass, replace
 
+from schemas.answers import ExplainRow
 from schemas.geometry import Box, Location
 from schemas.units import UnitId
-from schemas.web import ExplainRow, Upload
+from schemas.web import Upload
 from services.answers import units
 from services.answers.cells import CellGrid
 from services.answers.links import Value, box_text

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
+from schemas.answers import Order, PatchQuery
 from schemas.errors import UnitscopeError
 from schemas.kin import FacetPage, FacetRow, Likeness, SimilarPage, SimilarRow
 from schemas.units import UnitId
-from schemas.web import AtlasRow, Order, PatchQuery
+from schemas.web import AtlasRow
 from services.answers.facets import LEAST_SILHOUETTE, facets
 from services.answers.links import Links
 from services.answers.similar import is_computed, similar

@@ -2,26 +2,22 @@
 
 from dataclasses import dataclass
 
-from schemas.geometry import Box, Location, Size
-from schemas.manifest import Manifest
-from schemas.units import UnitId
-from schemas.web import (
+from schemas.answers import (
     ActivationMap,
-    AtlasRow,
     ExplainRow,
     Histogram,
-    ImageRow,
     LabelPage,
-    LayerRow,
     NeighborRow,
     PatchPage,
     PatchRow,
     SearchInfo,
-    SkippedPage,
     UnitRow,
     UnitStatus,
-    Upload,
 )
+from schemas.geometry import Box, Location, Size
+from schemas.manifest import Manifest
+from schemas.units import UnitId
+from schemas.web import AtlasRow, ImageRow, LayerRow, SkippedPage, Upload
 from services.answers.cells import CellGrid
 from services.answers.links import Links
 from services.pages.charts import Chart

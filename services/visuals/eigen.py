@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from schemas.answers import PatchQuery
 from schemas.errors import NotFoundError, UsageError
 from schemas.geometry import Box, Location, ReceptiveField, Size
 from schemas.units import UnitId
-from schemas.web import PatchQuery
 from services.answers.subjects import Asked
 from services.answers.units import patches
 from services.opened.crops import read_image

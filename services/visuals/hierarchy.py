@@ -8,10 +8,10 @@ from PIL import Image
 
 from pipelines.vision.globs import matches
 from pipelines.visuals import list_visuals
+from schemas.answers import PatchQuery, PatchRow
 from schemas.errors import NotFoundError, UsageError, listing
 from schemas.units import LayerSpec, UnitId
 from schemas.visuals import OptimiseQuery, ProjectionMethod
-from schemas.web import PatchQuery, PatchRow
 from services.answers.striking import spread_layers, striking_in
 from services.answers.subjects import Asked
 from services.answers.units import patches

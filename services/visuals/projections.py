@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, get_args
 from PIL import Image
 
 from pipelines.visuals import read_picture
+from schemas.answers import PatchQuery, PatchRow
 from schemas.errors import NotFoundError, UsageError, listing
 from schemas.geometry import Location
 from schemas.units import UnitId
 from schemas.visuals import ProjectionMethod, ProjectQuery, Visual, VisualPage, VisualRow
-from schemas.web import PatchQuery, PatchRow
 from services.answers.chosen import chosen_units
 from services.answers.subjects import Asked
 from services.answers.units import input_box_to_show, patches

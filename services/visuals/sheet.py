@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
+from schemas.answers import PatchPage, PatchRow
 from schemas.errors import NotFoundError
 from schemas.kin import BandPage
 from schemas.units import UnitId
-from schemas.web import PatchPage, PatchRow
 from services.answers.units import shown_box
 from services.opened.atlas import Atlas
 from services.opened.crops import cut, picture, read_image

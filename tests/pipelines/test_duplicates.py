@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pipelines.config import IndexConfig
 from pipelines.duplicates import MOST_FLIPPED_BITS, MOST_TINT_STEPS, duplicate_groups
 from pipelines.index import index
+from schemas.answers import PatchQuery
 from schemas.units import UnitId
-from schemas.web import PatchQuery
 from services.answers.units import patches
 from services.opened.atlas import Atlas
 from tests.pictures import blobs

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from pipelines.config import IndexConfig
 from pipelines.index import index
+from schemas.answers import PatchQuery
 from schemas.units import LayerSpec, UnitId
-from schemas.web import PatchQuery
 from services.answers.formats import json_bytes
 from services.answers.units import patches
 from services.opened.atlas import Atlas

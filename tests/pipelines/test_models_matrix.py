@@ -18,10 +18,10 @@ from torchvision.transforms.v2 import InterpolationMode
 from pipelines.config import IndexConfig
 from pipelines.index import index
 from pipelines.vision.models import load_model
+from schemas.answers import PatchQuery
 from schemas.errors import UsageError
 from schemas.geometry import Location, Size
 from schemas.units import UnitId
-from schemas.web import PatchQuery
 from services.answers.subjects import Asked
 from services.answers.units import patches
 from services.opened.atlas import Atlas

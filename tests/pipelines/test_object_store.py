@@ -24,10 +24,10 @@ from pipelines.upkeep import remove, restore
 from pipelines.verify import verify
 from pipelines.versions import collect, version_rows
 from schemas import layout
+from schemas.answers import PatchQuery
 from schemas.errors import AtlasError, BusyError, NotFoundError, StorageError, StoreError, UsageError
 from schemas.manifest import Manifest
 from schemas.units import UnitId
-from schemas.web import PatchQuery
 from services.answers.units import patches
 from services.opened.atlas import Atlas
 from tests.conftest import TINY_LAYERS

@@ -8,8 +8,8 @@ from PIL import Image
 
 from pipelines.config import IndexConfig
 from pipelines.index import index
+from schemas.answers import PatchQuery
 from schemas.units import UnitId
-from schemas.web import PatchQuery
 from services.answers.subjects import Asked
 from services.answers.units import patches
 from services.opened.atlas import Atlas

@@ -13,10 +13,10 @@ from pipelines.upkeep import compact, remove, restore
 from pipelines.verify import verify
 from pipelines.versions import collect
 from schemas import layout
+from schemas.answers import PatchQuery, PatchRow
 from schemas.errors import NotFoundError, UsageError
 from schemas.manifest import Manifest
 from schemas.units import UnitId
-from schemas.web import PatchQuery, PatchRow
 from services.answers.subjects import Asked
 from services.answers.units import patches
 from services.opened.atlas import Atlas

@@ -11,9 +11,9 @@ from pipelines.upkeep import compact, remove, restore
 from pipelines.verify import verify
 from pipelines.versions import collect, sealed_versions, version_rows
 from schemas import layout
+from schemas.answers import PatchQuery, PatchRow
 from schemas.errors import AtlasError, BusyError, NotFoundError
 from schemas.units import UnitId
-from schemas.web import PatchQuery, PatchRow
 from services.answers.units import patches
 from services.opened.atlas import Atlas
 from tests.tables import manifest_of

@@ -9,8 +9,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from pipelines.vision.preprocessing import place
+from schemas.answers import ActivationMap
 from schemas.geometry import Box, Location, Size
-from schemas.web import ActivationMap
 from services.answers.cells import CellGrid, map_picture, with_map
 from services.answers.subjects import Asked
 from tests.pictures import blobs

@@ -9,10 +9,11 @@ import pytest
 from pipelines.config import IndexConfig
 from pipelines.hot import metadata_columns
 from pipelines.index import index
+from schemas.answers import PatchQuery
 from schemas.errors import UsageError
 from schemas.geometry import Box
 from schemas.units import UnitId
-from schemas.web import ImageRow, PatchQuery
+from schemas.web import ImageRow
 from services.answers.formats import rows_as
 from services.answers.subjects import Asked
 from services.answers.units import patches

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from schemas.web import ActivationMap, ExplainPage, ImagePage, NeighborBatch, NeighborPage, Upload
+from schemas.answers import ActivationMap, ExplainPage, NeighborBatch, NeighborPage
+from schemas.web import ImagePage, Upload
 from services.answers.subjects import Asked, Subject
 from tests.pictures import blobs
 

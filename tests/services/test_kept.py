@@ -11,9 +11,9 @@ from starlette.testclient import TestClient
 from pipelines.config import IndexConfig
 from pipelines.index import index
 from pipelines.sql_views import write_catalog
+from schemas.answers import PatchQuery
 from schemas.errors import NotFoundError, UsageError
 from schemas.units import UnitId
-from schemas.web import PatchQuery
 from services.answers import selectivity
 from services.answers.bands import bands
 from services.answers.facets import facets

@@ -15,10 +15,10 @@ from typer.testing import CliRunner, Result
 
 import unitscope
 from pipelines.upkeep import remove
+from schemas.answers import PatchQuery
 from schemas.errors import NotFoundError, UsageError
 from schemas.kin import BandPage, FacetPage, SimilarPage
 from schemas.units import UnitId
-from schemas.web import PatchQuery
 from services.answers.bands import bands
 from services.answers.facets import facets, group
 from services.answers.maxima import local_maxima, several_patches

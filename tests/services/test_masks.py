@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from schemas.answers import ActivationMap
 from schemas.geometry import Box, Location
-from schemas.web import ActivationMap
 from services.answers.cells import CellGrid
 from services.answers.masks import mask, masked
 from services.answers.subjects import Asked

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from schemas.web import PatchPage
+from schemas.answers import PatchPage
 from services.answers.subjects import Asked
 from services.pages.assets import count, figure, percent
 from tests.services.conftest import UNIT, bearer

@@ -15,11 +15,11 @@ from pipelines.vision.models import load_model
 from pipelines.vision.preprocessing import normalise, prepare
 from pipelines.vision.signed import SHOWN_SHARE
 from pipelines.visuals import Made, write_visual
+from schemas.answers import PatchQuery
 from schemas.errors import NotFoundError, UsageError
 from schemas.geometry import Box, Location, Size
 from schemas.units import UnitId
 from schemas.visuals import VisualKey
-from schemas.web import PatchQuery
 from services.answers.subjects import Asked
 from services.answers.units import patches
 from services.opened.crops import read_image

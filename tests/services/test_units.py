@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from starlette.testclient import TestClient
 
+from schemas.answers import Histogram, LabelPage, PatchPage, PatchQuery, UnitPage
 from schemas.units import UnitId
-from schemas.web import Histogram, LabelPage, LayerPage, PatchPage, PatchQuery, UnitPage
+from schemas.web import LayerPage
 from services.answers import units
 from services.answers.subjects import Asked
 from tests.services.conftest import UNIT

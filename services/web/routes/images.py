@@ -7,9 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
+from schemas.answers import ActivationMap, ExplainPage, ExplainRow, NeighborPage, NeighborRow
 from schemas.geometry import Box, Location
 from schemas.units import UnitId
-from schemas.web import ActivationMap, ExplainPage, ExplainRow, ImagePage, ImageRow, NeighborPage, NeighborRow
+from schemas.web import ImagePage, ImageRow
 from services.answers import cursors
 from services.answers.cells import map_picture
 from services.answers.subjects import Subject

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
+from schemas.answers import LabelPage, LabelRow, Order
 from schemas.kin import (
     BandPage,
     BandRow,
@@ -24,7 +25,6 @@ from schemas.kin import (
     SimilarRow,
 )
 from schemas.units import UnitId
-from schemas.web import LabelPage, LabelRow, Order
 from services.answers import comparisons, selectivity
 from services.answers.bands import MOST_BANDS, bands
 from services.answers.facets import facets

@@ -8,10 +8,10 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
+from schemas.answers import Order, UnitStatus
 from schemas.errors import UsageError
 from schemas.geometry import Location
 from schemas.units import UnitId
-from schemas.web import Order, UnitStatus
 from services.answers.subjects import Subject
 from services.pages.finding import find_view, place_named
 from services.pages.layer_page import LayerAddress, layer_view

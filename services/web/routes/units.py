@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Path, Query
 from starlette.responses import Response
 
+from schemas.answers import Histogram, Order, PatchPage, PatchRow, UnitPage, UnitRow, UnitStatus
 from schemas.units import UnitId
 from schemas.visuals import EigenPage, EigenRow, VisualPage, VisualRow
-from schemas.web import Histogram, Order, PatchPage, PatchRow, UnitPage, UnitRow, UnitStatus
 from services.answers import units
 from services.answers.maxima import MOST_PEAKS, several_patches
 from services.answers.questions import patch_query

@@ -12,10 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pipelines.vision.pictures import open_picture
+from schemas.answers import ActivationMap, ExplainPage, NeighborBatch, NeighborPage, NeighborQuery
 from schemas.errors import TooLargeError, UsageError
 from schemas.geometry import Location
 from schemas.units import UnitId
-from schemas.web import ActivationMap, ExplainPage, NeighborBatch, NeighborPage, NeighborQuery, Upload
+from schemas.web import Upload
 from services.answers.subjects import Subject
 from services.opened.filters import Filter
 from services.server import caching
