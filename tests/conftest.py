@@ -30,6 +30,12 @@ os.environ |= {  # here, so that workers that Ray starts have it too
 TINY_LAYERS = ("_blocks.0", "_blocks.5", "_blocks.15")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests begin: two processes then end at about the same time."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """40 pictures with the labels blobs and stripes, a copy, a truncated file and a text file."""

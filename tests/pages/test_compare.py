@@ -155,21 +155,21 @@ def test_with_the_keyboard_alone_from_two_atlases_to_band_box_and_overlay(opened
 
 def test_the_parts_of_a_unit_load_where_they_are_seen_and_change_in_place(opened: Opened, api: Any) -> None:
     page = opened(UNIT)
-    similar = page.locator("lazy-part").last
+    similar = page.locator('lazy-part[src$="/similar"]')
     similar.scroll_into_view_if_needed()
     expect(similar.locator(".kin li")).to_have_count(9)
     similar.get_by_role("link", name="co-activation").click()
     expect(similar.get_by_text("Not computed yet")).to_be_visible()
     similar.get_by_role("button", name="Compute co-activation").click()
     page.get_by_role("link", name="To the unit").click()
-    page.locator("lazy-part").last.scroll_into_view_if_needed()
+    page.locator('lazy-part[src$="/similar"]').scroll_into_view_if_needed()
     rows = api(f"planted/layers/conv/units/{PLAIN}/similar")["rows"]
     assert (rows[0]["channel"], rows[0]["similarity"]) == (TWIN, 1.0)
     expect(page.locator(".kin li")).to_have_count(9)
     assert [numbers(text)[0] for text in page.locator(".kin strong").all_inner_texts()] == [
         round(row["similarity"], 3) for row in rows
     ]
-    page.locator("lazy-part").last.get_by_role("link", name="incoming weights").click()
+    page.locator('lazy-part[src$="/similar"]').get_by_role("link", name="incoming weights").click()
     expect(page.get_by_text("cosine of incoming weights", exact=False)).to_be_visible()
     assert page.url.partition("#")[0].endswith(UNIT)
 

@@ -163,9 +163,9 @@ def test_an_endless_list_goes_on_in_place(opened: Opened, ask: Ask) -> None:
     while page.evaluate(seen):
         page.wait_for_timeout(150)
     rows = ask(f"{UNIT}/patches?k=40")["rows"]
-    expect(page.locator(".patches li")).to_have_count(len(rows))
+    expect(page.locator("endless-list .patches li")).to_have_count(len(rows))
     expect(page.locator("a.next")).to_have_count(0)
-    shown = [numbers(text)[0] for text in page.locator(".patches strong").all_inner_texts()]
+    shown = [numbers(text)[0] for text in page.locator("endless-list .patches strong").all_inner_texts()]
     assert shown == [float(figure(row["activation"]).replace("−", "-")) for row in rows]
 
 

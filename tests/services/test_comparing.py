@@ -25,7 +25,7 @@ COMPARE = {"kind": "compare", "atlas": "planted", "other": "permuted", "layer": 
 SIMILAR = {"kind": "similar", "atlas": "planted", "unit": f"conv:{PLAIN}"}
 BANDS = ("0.9..0.99", "0.5..0.9", "0.1..0.5", "0..0.1")
 NAMES = ("planted", "permuted", "alien")
-PARTS = ("bands", "facets", "similar")
+PARTS = ("bands", "facets", "similar", "eigen")
 UNIT = f"/a/planted/layers/conv/units/{PLAIN}"
 
 
