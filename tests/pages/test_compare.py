@@ -1,5 +1,6 @@
 """People's ways through two atlases compared, and on from there: without scripts, by mouse alone, by keyboard alone."""
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -161,6 +162,7 @@ def test_the_parts_of_a_unit_load_where_they_are_seen_and_change_in_place(opened
     similar.get_by_role("link", name="co-activation").click()
     expect(similar.get_by_text("Not computed yet")).to_be_visible()
     similar.get_by_role("button", name="Compute co-activation").click()
+    expect(page).to_have_title(re.compile("similar, done"), timeout=30_000)
     page.get_by_role("link", name="To the unit").click()
     page.locator('lazy-part[src$="/similar"]').scroll_into_view_if_needed()
     rows = api(f"planted/layers/conv/units/{PLAIN}/similar")["rows"]
