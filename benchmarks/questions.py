@@ -23,7 +23,7 @@ from benchmarks.report import print_table, save
 from benchmarks.truth import compare_with_scan
 from schemas.answers import PatchQuery
 from schemas.units import UnitId
-from services.answers import units
+from services.answers import selectivity, units
 from services.answers.subjects import Asked, Subject
 
 Ask = Callable[[], object]
@@ -69,7 +69,7 @@ def store_questions(asked: Asked, chance: random.Random) -> dict[str, Callable[[
         "label, twelve images": patches(label=RARE_LABEL),
         "histogram": about(lambda unit: units.histogram(atlas, unit)),
         "quantiles": about(lambda unit: units.histogram(atlas, unit).quantiles),
-        "labels": about(lambda unit: units.labels(atlas, unit)),
+        "labels": about(lambda unit: selectivity.labels(atlas, unit)),
         "unit list": about(lambda unit: units.unit_page(atlas, unit.layer)),
         "explain an image": explain,
     }
