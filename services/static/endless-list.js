@@ -1,10 +1,12 @@
-// A list that goes on where its end is seen: the link to the next page loads in place.
+// A list that goes on where its end is seen: the link to the next page loads in place. With `asked` it waits for the
+// link to be followed once, for what stands below it would else never be reached.
 
 class EndlessList extends HTMLElement {
   connectedCallback() {
     this.seen = new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && this.extend(), {
       rootMargin: "200px",
     });
+    this.addEventListener("click", (event) => this.ask(event));
     this.watch();
   }
 
@@ -14,7 +16,16 @@ class EndlessList extends HTMLElement {
 
   watch() {
     this.link = this.querySelector("a.next");
-    if (this.link) this.seen.observe(this.link);
+    if (this.link && !this.hasAttribute("asked")) this.seen.observe(this.link);
+  }
+
+  ask(event) {
+    const plain = event.button === 0 && !(event.metaKey || event.ctrlKey || event.shiftKey || event.altKey);
+    if (!plain || !this.link || event.target !== this.link) return;
+    event.preventDefault();
+    if (this.link.hasAttribute("aria-busy")) return;
+    this.removeAttribute("asked");
+    this.extend();
   }
 
   async extend() {

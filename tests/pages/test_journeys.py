@@ -158,7 +158,9 @@ def test_the_value_under_the_pointer_is_the_recorded_activation(opened: Opened, 
 
 def test_an_endless_list_goes_on_in_place(opened: Opened, ask: Ask) -> None:
     page = opened(f"/a/tiny/{UNIT}")
-    expect(page.locator("a.next")).to_be_attached()
+    page.wait_for_timeout(300)
+    expect(page.locator("endless-list .patches li")).to_have_count(9)
+    page.locator("endless-list a.next").click()
     seen = "() => { const link = document.querySelector('a.next'); link?.scrollIntoView(); return link !== null; }"
     while page.evaluate(seen):
         page.wait_for_timeout(150)
