@@ -4,11 +4,12 @@ from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any
 
-from fastapi import Path, Query
+from fastapi import Depends, Path, Query
 from starlette.requests import Request
 
 from schemas.errors import UsageError, listing
 from schemas.geometry import Box, Location
+from services.opened.filters import Filter
 
 MOST_ROWS = 1000
 
@@ -27,6 +28,14 @@ BoxText = Annotated[
 ]
 
 Fields = Annotated[list[str] | None, Query(description="as one text, or as its numbers one by one, as forms send them")]
+
+
+def passing_filter(label: str | None = None, where: Where = None) -> Filter:
+    """Which images a question is about."""
+    return Filter(label, tuple(where or ()))
+
+
+Passing = Annotated[Filter, Depends(passing_filter)]
 
 
 def row_count(limit: int | None, k: int | None, default: int) -> int:

@@ -18,7 +18,7 @@ from services.opened.atlas import Atlas
 from services.opened.crops import encoded
 from services.opened.filters import Filter
 from services.web.documentation import PICTURE, ROWS
-from services.web.parameters import BoxText, Cursor, ImageName, K, Limit, Where, box_of, row_count
+from services.web.parameters import BoxText, Cursor, ImageName, K, Limit, Passing, box_of, row_count
 from services.web.pictures import MEDIA_TYPES
 from services.web.replies import Computing, Reading, Reply
 from services.web.routes import API
@@ -44,9 +44,8 @@ class Nearest:
 @routes.get("", response_model=ImagePage, responses=ROWS)
 def list_images(
     reply: Reading,
+    passing: Passing,
     path: Annotated[str | None, Query(description="the image with this path below the corpus root")] = None,
-    label: str | None = None,
-    where: Where = None,
     limit: Limit = None,
     cursor: Cursor = None,
 ) -> Response:
@@ -56,7 +55,7 @@ def list_images(
         atlas = reply.asked.atlas
         if path is not None:
             return ImagePage(rows=[atlas.image_row(atlas.image_by_path(path))], next=None)
-        return image_page(atlas, Filter(label, tuple(where or ())), limit or 100, cursor)
+        return image_page(atlas, passing, limit or 100, cursor)
 
     return reply.rows(ImageRow, page)
 
@@ -71,15 +70,14 @@ def read_image(reply: Reading, image: ImageName) -> Response:
 def list_image_units(
     reply: Reading,
     image: ImageName,
+    passing: Passing,
     layer: LayerQuery = None,
     k: K = None,
     limit: Limit = None,
-    label: str | None = None,
-    where: Where = None,
 ) -> Response:
     """The units that an image excites most unusually, by percentile over the corpus, or over what passes of it; of a
     bounded atlas this runs the model."""
-    asking, passing = reply, Filter(label, tuple(where or ()))
+    asking = reply
     if not reply.asked.stores_peaks:
         reply.demand("compute")
         asking = replace(reply, scope="compute")
@@ -110,13 +108,12 @@ def list_cell_units(
 def list_image_neighbors(
     reply: Reading,
     image: ImageName,
+    passing: Passing,
     layer: EmbeddedLayer = None,
     box: BoxText = None,
     k: K = None,
     limit: Limit = None,
     exact: Exact = False,
-    label: str | None = None,
-    where: Where = None,
 ) -> Response:
     """The images with the patch most similar to a box of this one; a box of one's own runs the model."""
     wanted = box_of(box)
@@ -128,7 +125,7 @@ def list_image_neighbors(
         return found
 
     asking = reply if wanted is None else replace(reply, scope="compute")
-    asked = Nearest(layer, wanted, row_count(limit, k, 9), exact, Filter(label, tuple(where or ())))
+    asked = Nearest(layer, wanted, row_count(limit, k, 9), exact, passing)
     return neighboring(asking, subject, asked)
 
 

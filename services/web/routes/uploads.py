@@ -22,7 +22,7 @@ from services.opened.filters import Filter
 from services.server import caching
 from services.server.uploads import FORMATS, Kept
 from services.web.documentation import PICTURE, ROWS
-from services.web.parameters import BoxText, K, Limit, Where, box_of, row_count
+from services.web.parameters import BoxText, K, Limit, Passing, box_of, row_count
 from services.web.pictures import PictureName, Width, upload_picture
 from services.web.replies import Computing, Reply
 from services.web.routes import API
@@ -81,14 +81,13 @@ def remove_upload(reply: Computing, upload: str) -> Response:
 def list_upload_units(
     reply: Computing,
     upload: str,
+    passing: Passing,
     layer: LayerQuery = None,
     k: K = None,
     limit: Limit = None,
-    label: str | None = None,
-    where: Where = None,
 ) -> Response:
     """The units that an upload excites most unusually, by percentile over the corpus, or over what passes of it."""
-    asking, passing = replace(reply, private=True), Filter(label, tuple(where or ()))
+    asking = replace(reply, private=True)
     return explained(asking, lambda: upload_subject(asking, upload), layer, row_count(limit, k, 20), passing)
 
 
@@ -120,17 +119,16 @@ def list_upload_cell_units(
 def list_upload_neighbors(
     reply: Computing,
     upload: str,
+    passing: Passing,
     layer: EmbeddedLayer = None,
     box: BoxText = None,
     k: K = None,
     limit: Limit = None,
     exact: Exact = False,
-    label: str | None = None,
-    where: Where = None,
 ) -> Response:
     """The images with the patch most similar to a box of an upload."""
     asking = replace(reply, private=True)
-    asked = Nearest(layer, box_of(box), row_count(limit, k, 9), exact, Filter(label, tuple(where or ())))
+    asked = Nearest(layer, box_of(box), row_count(limit, k, 9), exact, passing)
     return neighboring(asking, lambda: upload_subject(asking, upload), asked)
 
 
