@@ -98,7 +98,7 @@ class Fusions:
         weight, bias, padding = chain.weight.to(image.dtype), chain.bias.to(image.dtype), list(chain.padding)
         stride, dilation = _pair(conv.argument(3, "stride", 1)), _pair(conv.argument(5, "dilation", 1))
         groups = conv.argument(6, "groups", 1)
-        if image.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        if not _has_fused_kernel(image):
             alone, then = F.conv2d(image, weight, bias, stride, padding, dilation, groups), chain.activation
             return alone if then is None else then.function(alone, *then.args[1:], **then.kwargs)
         key = (number, image.dtype)
@@ -111,6 +111,13 @@ class Fusions:
             image, self._packed[key], bias, padding, stride, dilation, groups, name, limits, ""
         )
         return output
+
+
+def _has_fused_kernel(image: Tensor) -> bool:
+    """Whether this processor has a kernel that convolves and activates at once in the image's precision."""
+    if image.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    return image.dtype != torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def find_fusions(model: nn.Module, layers: Sequence[str], images: Float[Tensor, "image channel row col"]) -> Fusions:
