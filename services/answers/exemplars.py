@@ -31,6 +31,7 @@ class Exemplars:
         self._ranked = atlas.ranked(unit)
         self._groups = atlas.catalogue.group_codes
         self._chosen = atlas.catalogue.chosen(Filter(query.label, query.where))
+        self._few = None if self._chosen is None else atlas.few_ranks(unit, self._chosen)
 
     def following(self, after: int | None, count: int) -> tuple[Ranks, list[int]]:
         """The next `count` ranks, fewer if there are no more, and each one's key: where the next page goes on."""
@@ -124,8 +125,15 @@ class Exemplars:
         )
 
     def _images(self, first: int, last: int) -> Iterator[tuple[Ranks, NDArray[Any]]]:
-        """Ranks and their images, from the end at which the question's order begins; random order has none."""
-        return self._ranked.images(first, last, upwards=self._query.order == "asc")
+        """Ranks and their images, from the end at which the question's order begins (random order has none): of few
+        that pass, only those."""
+        upwards = self._query.order == "asc"
+        if self._few is None:
+            yield from self._ranked.images(first, last, upwards)
+        else:
+            ranks, images = self._few
+            inside = slice(*np.searchsorted(ranks, (first, last + 1)))
+            yield ranks[inside][:: -1 if upwards else 1], images[inside][:: -1 if upwards else 1]
 
 
 def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:

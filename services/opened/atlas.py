@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ from services.opened.ranks import RankedPart, RankedUnit, first_ranks
 
 _KEPT_BLOCKS = 4096
 """Of units, whose places in their ranked part are kept."""
+_FEW_IN_A_GROUP = 4
+"""Images that are found from their own scans in the time that one row group of a unit's image numbers takes."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,22 @@ class Atlas:
     def scanned_activations(self, layer: str, channels: Sequence[int], shard: str) -> NDArray[np.float32]:
         """The peaks of some units of a layer on every image of a shard, unit × row of the shard."""
         return self._peaks.of_units(self.layer(layer), channels, shard)
+
+    def few_ranks(self, unit: UnitId, chosen: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        """The ranks of the chosen images in ascending order, and the images there, from what was scanned of each;
+        None where they are so many that going through all ranks is faster, or where scanned peaks are not kept."""
+        group_count = len(tables.group_ends(len(chosen))) - 1
+        if self.manifest.keep or np.count_nonzero(chosen) > _FEW_IN_A_GROUP * group_count:
+            return None
+        images = np.flatnonzero(chosen)
+        shards, rows = self.catalogue.columns(images, ["shard", "shard_row"]).values()
+        read = partial(self.scanned_activations, unit.layer, [unit.channel])
+        cells = [peaks[0, row] for peaks, row in zip(self.readers.map(read, shards), rows, strict=True)]
+        peaks = np.array(cells, np.float32)
+        ranked = np.isfinite(peaks)
+        ranks = self.ranked(unit).ranks_of(images[ranked], peaks[ranked])
+        order = np.argsort(ranks)
+        return ranks[order], images[ranked][order]
 
     def boxes(self, layer: str) -> LayerBoxes:
         """The boxes of all locations of a layer."""

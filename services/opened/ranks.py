@@ -96,6 +96,22 @@ class RankedUnit:
             found[own] = self._starts[place] + np.searchsorted(-self._column(place, "activation"), -activations[own])
         return found
 
+    def ranks_of(self, images: Array, activations: NDArray[np.float32]) -> NDArray[np.int64]:
+        """The rank of each of some images, whose finite peaks these are; of a whole unit only.
+
+        Reads the activations near them, and image numbers only where several images have the same peak.
+        """
+        found = self.above(activations)
+        ends = self.above(np.nextafter(activations, np.float32(-np.inf)))
+        for first, end in set(zip(found.tolist(), ends.tolist(), strict=True)):
+            if end - first > 1:
+                tied = np.flatnonzero(found == first)
+                for ranks, among in self.images(first, end - 1):
+                    places = np.minimum(np.searchsorted(among, images[tied]), len(among) - 1)
+                    here = among[places] == images[tied]
+                    found[tied[here]] = ranks[places[here]]
+        return found
+
     def _column(self, place: int, name: str) -> Array:
         return self._columns(place, [name])[0]
 

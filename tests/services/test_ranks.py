@@ -91,6 +91,12 @@ def test_images_above_activations_are_counted_also_where_ties_go_over_the_end_of
         assert ranked.above(some.astype(np.float32)).tolist() == [int((values > one).sum()) for one in some]
 
 
+@pytest.mark.parametrize("ranks", [[0], [500, 3, 169_999], [1023, 1024, 1025], list(range(0, 170_000, 997)), []])
+def test_an_image_is_found_by_its_peak_also_among_ties(ranked: RankedUnit, plain: pa.Table, ranks: list[int]) -> None:
+    images, values = (plain[name].to_numpy()[ranks] for name in ("image", "activation"))
+    assert ranked.ranks_of(images, values).tolist() == ranks
+
+
 def test_all_activations_are_read_in_order(ranked: RankedUnit, plain: pa.Table) -> None:
     assert np.array_equal(ranked.activations(), plain["activation"].to_numpy())
 
