@@ -143,7 +143,7 @@ class Ranker:
         columns = ["activation", "row", "col"]
         with (
             store_of(self.plan.atlas).hold(part) as path,
-            pq.ParquetFile(path, metadata=self.footers.get(part.path), memory_map=True) as file,
+            pq.ParquetFile(path, metadata=self.footers.get(part.path), pre_buffer=False) as file,
         ):
             self.footers[part.path] = file.metadata
             return file.read_row_group(group, columns=columns, use_threads=False)

@@ -112,7 +112,7 @@ def _ranked_units(
     """Images and activations of each unit, in rank order."""
     remaining = iter(counts.tolist())
     for block in blocks:
-        with store_of(side.atlas).hold(entry.ranked[block]) as path, pq.ParquetFile(path, memory_map=True) as file:
+        with store_of(side.atlas).hold(entry.ranked[block]) as path, pq.ParquetFile(path, pre_buffer=False) as file:
             group = 0
             for count in (count for _, count in zip(range(BLOCK_UNITS), remaining, strict=False)):
                 groups = list(range(group, group + len(tables.group_ends(count)) - 1))

@@ -1,7 +1,8 @@
 """A unit's exemplars: which ranks a question chooses, and the rows that answer it."""
 
 from collections.abc import Iterator
-from functools import cached_property, partial
+from functools import cached_property
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from services.opened.filters import Filter
 
 Ranks = NDArray[np.int64]
 
+_PEAK = ("image", "activation", "row", "col")
 _NAMED = ("image_id", "path", "label", "duplicate_group")
 _PLACED = ("crop_row", "crop_col", "height_px", "width_px", "resized_height_px", "resized_width_px")
 
@@ -28,10 +30,9 @@ class Exemplars:
 
     def __init__(self, atlas: Atlas, unit: UnitId, query: PatchQuery, band: tuple[int, int]) -> None:
         self._atlas, self._unit, self._query, self._band = atlas, unit, query, band
-        self._ranked = atlas.ranked(unit)
         self._groups = atlas.catalogue.group_codes
         self._chosen = atlas.catalogue.chosen(Filter(query.label, query.where))
-        self._few = None if self._chosen is None else atlas.few_ranks(unit, self._chosen)
+        self._ranked = atlas.ranked_among(unit, self._chosen)
 
     def following(self, after: int | None, count: int) -> tuple[Ranks, list[int]]:
         """The next `count` ranks, fewer if there are no more, and each one's key: where the next page goes on."""
@@ -49,7 +50,7 @@ class Exemplars:
 
     def rows(self, ranks: Ranks, image_count: int) -> list[PatchRow]:
         """What answers show of the images at these ranks."""
-        images, activation, row, col = self._ranked.at(["image", "activation", "row", "col"], ranks)
+        images, activation, row, col = self._ranked.at(_PEAK, ranks)
         found = self._atlas.catalogue.columns(images, _NAMED)
         placed = {name: self._atlas.catalogue.column(name)[images].astype(np.int64) for name in _PLACED}
         theoretical, effective, padding = self._atlas.boxes(self._unit.layer).at(row, col)
@@ -108,7 +109,7 @@ class Exemplars:
         """Which of the ranks are the first that passes the filters of its duplicate group, or in no group."""
         if self._query.expand_duplicates or not len(ranks):
             return np.ones(len(ranks), bool)
-        groups = self._groups.take(self._ranked.at(["image"], ranks)[0])
+        groups = self._groups.take(self._ranked.at(_PEAK, ranks)[0])  # the rest of it is shown next
         wanted = np.unique(groups[groups >= 0])
         first: dict[int, int] = {-1: -1}
         for among, images in self._images(*self._band) if len(wanted) else ():
@@ -125,15 +126,8 @@ class Exemplars:
         )
 
     def _images(self, first: int, last: int) -> Iterator[tuple[Ranks, NDArray[Any]]]:
-        """Ranks and their images, from the end at which the question's order begins (random order has none): of few
-        that pass, only those."""
-        upwards = self._query.order == "asc"
-        if self._few is None:
-            yield from self._ranked.images(first, last, upwards)
-        else:
-            ranks, images = self._few
-            inside = slice(*np.searchsorted(ranks, (first, last + 1)))
-            yield ranks[inside][:: -1 if upwards else 1], images[inside][:: -1 if upwards else 1]
+        """Ranks and their images, from the end at which the question's order begins; random order has none."""
+        return self._ranked.images(first, last, upwards=self._query.order == "asc")
 
 
 def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -144,4 +138,4 @@ def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def _as_boxes(boxes: Boxes) -> list[Box]:
-    return list(map(partial(tuple.__new__, Box), boxes.tolist()))
+    return list(map(tuple.__new__, repeat(Box), zip(*boxes.T.tolist(), strict=True)))  # half the time of Box(*box)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby
 from typing import NamedTuple, Protocol
 
@@ -111,7 +110,7 @@ def explain(
     if passing != EVERY_IMAGE and atlas.manifest.keep is not None:
         raise UsageError("percentiles among some images take every peak, of which this atlas keeps the first alone")
     among = None if passing == EVERY_IMAGE else Among(atlas, passing)
-    bounds = list(atlas.readers.map(lambda name: _bounds(atlas, name, peaks.activations(name), among), names))
+    bounds = [_bounds(atlas, name, peaks.activations(name), among) for name in names]
     enough = np.sort(np.concatenate([one.at_least for one in bounds]))[-limit:].min(initial=1)
     near = [candidate for one in bounds for candidate in one.candidates(enough)]
     percentiles = _percentiles(atlas, near, among)
@@ -152,7 +151,7 @@ def _bounds(atlas: Atlas, layer: str, peaks: Activations, among: Among | None) -
 def _percentiles(atlas: Atlas, rows: Sequence[Candidate], among: Among | None) -> dict[Candidate, float]:
     """Units that none of the images has a peak of are left out."""
     if among is None:
-        return dict(zip(rows, atlas.readers.map(partial(_percentile, atlas), rows), strict=True))
+        return {row: _percentile(atlas, row) for row in rows}
     found: dict[Candidate, float] = {}
     for layer, group in groupby(rows, lambda row: row.layer):
         own = list(group)

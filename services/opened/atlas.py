@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from services.opened.filters import Filter
 from services.opened.kept import Beyond, BoundedUnit, missing_peak, stored_location
 from services.opened.parts import Parts
 from services.opened.peaks import ScannedPeaks
-from services.opened.ranks import RankedPart, RankedUnit, first_ranks
+from services.opened.ranks import FewRanked, HotBlock, RankedPart, RankedUnit, first_ranks
 
 _KEPT_BLOCKS = 4096
 """Of units, whose places in their ranked part are kept."""
@@ -67,11 +67,9 @@ class Atlas:
         self._statistics: dict[str, Statistics] = {}
         self._boxes: dict[str, LayerBoxes] = {}
         self._ranked_part = lru_cache(_KEPT_BLOCKS)(self._find_ranked_part)
-        self.readers = self._parts.readers
 
     def close(self) -> None:
         """End what runs beside the questions."""
-        self.readers.shutdown()
         self._database.close()
 
     def summary(self) -> AtlasRow:
@@ -153,11 +151,22 @@ class Atlas:
         """The unit's images in rank order, for one question; of a bounded atlas the first of them."""
         known, kept = self.statistics(unit.layer), self.manifest.kept
         part = self._ranked_part(unit.layer, unit.channel // BLOCK_UNITS)
-        key = self._database, part, self._positions[unit.layer], unit.channel
         count = int(known.count[unit.channel])
         if kept is None or kept >= count:
-            return RankedUnit(*key)
-        return BoundedUnit(*key, Beyond(kept, count, known.knots[unit.channel]))
+            return RankedUnit(part, unit.channel)
+        return BoundedUnit(part, unit.channel, Beyond(kept, count, known.knots[unit.channel]))
+
+    def ranked_among(self, unit: UnitId, chosen: NDArray[np.bool_] | None) -> RankedUnit | FewRanked:
+        """The same, but only the chosen images where they are so few that to look for each of them among what was
+        scanned is faster than to go through all ranks; None: all are chosen."""
+        group_count = len(tables.group_ends(self.manifest.images.rows)) - 1
+        if chosen is None or self.manifest.keep or np.count_nonzero(chosen) > _FEW_IN_A_GROUP * group_count:
+            return self.ranked(unit)
+        images = np.flatnonzero(chosen)
+        shards, rows = self.catalogue.columns(images, ["shard", "shard_row"]).values()
+        peaks = self._peaks.of_unit(self.layer(unit.layer), unit.channel, shards, rows)
+        finite = np.isfinite(peaks["activation"])
+        return FewRanked(self.ranked(unit), images[finite], {name: column[finite] for name, column in peaks.items()})
 
     def first_ranks(self, layer: str, count: int) -> dict[str, NDArray[Any]]:
         """Unit, image and activation of the first `count` ranks of every unit of a layer."""
@@ -185,22 +194,6 @@ class Atlas:
     def scanned_activations(self, layer: str, channels: Sequence[int], shard: str) -> NDArray[np.float32]:
         """The peaks of some units of a layer on every image of a shard, unit × row of the shard."""
         return self._peaks.of_units(self.layer(layer), channels, shard)
-
-    def few_ranks(self, unit: UnitId, chosen: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-        """The ranks of the chosen images in ascending order, and the images there, from what was scanned of each;
-        None where they are so many that going through all ranks is faster, or where scanned peaks are not kept."""
-        group_count = len(tables.group_ends(len(chosen))) - 1
-        if self.manifest.keep or np.count_nonzero(chosen) > _FEW_IN_A_GROUP * group_count:
-            return None
-        images = np.flatnonzero(chosen)
-        shards, rows = self.catalogue.columns(images, ["shard", "shard_row"]).values()
-        read = partial(self.scanned_activations, unit.layer, [unit.channel])
-        cells = [peaks[0, row] for peaks, row in zip(self.readers.map(read, shards), rows, strict=True)]
-        peaks = np.array(cells, np.float32)
-        ranked = np.isfinite(peaks)
-        ranks = self.ranked(unit).ranks_of(images[ranked], peaks[ranked])
-        order = np.argsort(ranks)
-        return ranks[order], images[ranked][order]
 
     def boxes(self, layer: str) -> LayerBoxes:
         """The boxes of all locations of a layer."""
@@ -264,9 +257,11 @@ class Atlas:
         )
 
     def _find_ranked_part(self, layer: str, block: int) -> RankedPart:
-        counts = self.statistics(layer).count[block * BLOCK_UNITS : (block + 1) * BLOCK_UNITS]
-        stored = counts if self.manifest.kept is None else np.minimum(counts, self.manifest.kept)
-        return RankedPart(self._parts, self.layer(layer).ranked[block], stored.tolist())
+        first = block * BLOCK_UNITS
+        counts = self.statistics(layer).count[first : first + BLOCK_UNITS]
+        stored = (counts if self.manifest.kept is None else np.minimum(counts, self.manifest.kept)).tolist()
+        hot = HotBlock(self._database, self._positions[layer], first, stored)
+        return RankedPart(self._parts, self.layer(layer).ranked[block], hot, stored)
 
     def _kept_location(self, unit: UnitId, image: Row) -> Location:
         count = int(self.statistics(unit.layer).count[unit.channel])

@@ -3,15 +3,20 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from itertools import groupby
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from schemas import tables
 from schemas.geometry import Location
 from schemas.manifest import BLOCK_UNITS, LayerEntry, Manifest
 from services.opened.database import Row
 from services.opened.parts import Parts
+
+_PEAK = ["activation", "row", "col"]
 
 
 class ScannedPeaks:
@@ -23,11 +28,27 @@ class ScannedPeaks:
 
     def activations(self, entry: LayerEntry, image: Row) -> NDArray[np.float32]:
         """The peak of every unit of a layer on one image, in order of channels."""
-        count = self._receipts[image["shard"]].forward_count
+        count, row = self._receipts[image["shard"]].forward_count, image["shard_row"]
         with self._open(entry, image) as file:
             column = file.read(columns=["activation"], use_threads=False)["activation"]
-        cells: NDArray[np.float32] = column.to_numpy()[image["shard_row"] :: count]
+        cells: NDArray[np.float32] = column.to_numpy()[row::count]
         return cells
+
+    def of_unit(
+        self, entry: LayerEntry, channel: int, shards: Sequence[str], rows: Sequence[int]
+    ) -> dict[str, NDArray[Any]]:
+        """Activation, row and col of a unit's peak on some images, each at its row of its shard."""
+        block, place = divmod(channel, BLOCK_UNITS)
+
+        def cell(shard: str, row: int) -> pa.Table:
+            receipt = self._receipts[shard]
+            with self._parts.open(receipt.peaks[entry.spec.name]) as file:
+                table = file.read_row_group(block, columns=_PEAK, use_threads=False)
+            return table.slice(place * receipt.forward_count + row, 1)
+
+        none = tables.PEAKS.empty_table().select(_PEAK)
+        found = pa.concat_tables([none, *map(cell, shards, rows)])
+        return {name: found[name].to_numpy() for name in _PEAK}
 
     def of_units(self, entry: LayerEntry, channels: Sequence[int], shard: str) -> NDArray[np.float32]:
         """The peaks of some units of a layer on every image of a shard, unit × row of the shard."""

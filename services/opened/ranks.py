@@ -1,6 +1,7 @@
 """The ranked rows of a unit, row group by row group: the first from the hot database, all others from its part."""
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from services.opened.parts import Parts
 
 Array = NDArray[Any]
 
-_FIRST_RANKS = "SELECT rank, image, activation, row, col FROM first_ranks WHERE layer = $1 AND unit = $2 ORDER BY rank"
+_FIRST_ROW = "SELECT min(rowid) AS first FROM first_ranks WHERE layer = ? AND unit >= ?"
+_FIRST_RANKS = "SELECT rank, image, activation, row, col FROM first_ranks WHERE rowid BETWEEN $1 AND $2"
 _FIRST_OF_ALL = "SELECT unit, image, activation FROM first_ranks WHERE layer = $1 AND rank < $2 ORDER BY unit, rank"
 _ACTIVATION = tables.RANKED.get_field_index("activation")
 
@@ -26,12 +28,35 @@ def first_ranks(database: Database, layer: int, count: int) -> dict[str, Array]:
     return database.prepared(_FIRST_OF_ALL, [layer, count])
 
 
+class HotBlock:
+    """The first ranks of a block of units in the hot database.
+
+    They lie there unit by unit in rank order: by the numbers of their rows they are found in half the time that a
+    search for the unit and sorting take. `layer` is the layer's position in the manifest, `first_unit` the block's
+    first; the units have `image_counts` ranked images each.
+    """
+
+    def __init__(self, database: Database, layer: int, first_unit: int, image_counts: Sequence[int]) -> None:
+        self._database, self._key = database, [layer, first_unit]
+        self._starts = np.cumsum([0, *(min(count, tables.FIRST_RANKS) for count in image_counts)]).tolist()
+
+    def columns(self, unit: int) -> dict[str, Array]:
+        """All columns of a unit that has ranked images; units are counted within the block."""
+        first, end = (self._first_row + start for start in self._starts[unit : unit + 2])
+        return self._database.prepared(_FIRST_RANKS, [first, end - 1])
+
+    @cached_property
+    def _first_row(self) -> int:
+        row: int = self._database.rows(_FIRST_ROW, self._key)[0]["first"]
+        return row
+
+
 class RankedPart:
     """The ranked part of a block of units, which have `image_counts` ranked images each."""
 
-    def __init__(self, parts: Parts, part: Part, image_counts: Sequence[int]) -> None:
+    def __init__(self, parts: Parts, part: Part, hot: HotBlock, image_counts: Sequence[int]) -> None:
         self._parts, self._part = parts, part
-        self.readers = parts.readers
+        self.hot = hot
         self.ends = [tables.group_ends(count) for count in image_counts]
         self._first_groups = np.cumsum([0, *(len(ends) - 1 for ends in self.ends)]).tolist()
 
@@ -50,12 +75,11 @@ class RankedPart:
 class RankedUnit:
     """One unit for one question: what was read is kept, so that nothing is read twice.
 
-    `layer` is the layer's position in the manifest. Raises AtlasError where a part is missing or damaged.
+    Raises AtlasError where a part is missing or damaged.
     """
 
-    def __init__(self, database: Database, part: RankedPart, layer: int, channel: int) -> None:
-        self._database, self._part = database, part
-        self._key, self._unit = [layer, channel], channel % BLOCK_UNITS
+    def __init__(self, part: RankedPart, channel: int) -> None:
+        self._part, self._unit = part, channel % BLOCK_UNITS
         self._starts = np.array(part.ends[self._unit])
         self._read: dict[tuple[int, str], Array] = {}
 
@@ -63,11 +87,9 @@ class RankedUnit:
         """Columns at these ranks, in their order."""
         found = [np.empty(len(ranks), tables.RANKED.field(name).type.to_pandas_dtype()) for name in names]
         places = np.searchsorted(self._starts, ranks, side="right") - 1
-        wanted = np.unique(places).tolist()
-        read = self._part.readers.map if len(wanted) > 1 else map
-        for place, columns in zip(wanted, read(lambda place: self._columns(place, names), wanted), strict=True):
+        for place in np.unique(places).tolist():
             own = places == place
-            for column, values in zip(found, columns, strict=True):
+            for column, values in zip(found, self._columns(place, names), strict=True):
                 column[own] = values[ranks[own] - self._starts[place]]
         return found
 
@@ -96,22 +118,6 @@ class RankedUnit:
             found[own] = self._starts[place] + np.searchsorted(-self._column(place, "activation"), -activations[own])
         return found
 
-    def ranks_of(self, images: Array, activations: NDArray[np.float32]) -> NDArray[np.int64]:
-        """The rank of each of some images, whose finite peaks these are; of a whole unit only.
-
-        Reads the activations near them, and image numbers only where several images have the same peak.
-        """
-        found = self.above(activations)
-        ends = self.above(np.nextafter(activations, np.float32(-np.inf)))
-        for first, end in set(zip(found.tolist(), ends.tolist(), strict=True)):
-            if end - first > 1:
-                tied = np.flatnonzero(found == first)
-                for ranks, among in self.images(first, end - 1):
-                    places = np.minimum(np.searchsorted(among, images[tied]), len(among) - 1)
-                    here = among[places] == images[tied]
-                    found[tied[here]] = ranks[places[here]]
-        return found
-
     def _column(self, place: int, name: str) -> Array:
         return self._columns(place, [name])[0]
 
@@ -119,9 +125,49 @@ class RankedUnit:
         missing = [name for name in names if (place, name) not in self._read]
         if missing:
             hot = not place and len(missing) > 1  # a single column comes sooner from the part
-            found = self._first_ranks() if hot else self._part.columns(self._unit, place, missing)
+            found = self._part.hot.columns(self._unit) if hot else self._part.columns(self._unit, place, missing)
             self._read |= {(place, name): values for name, values in found.items()}
         return [self._read[place, name] for name in names]
 
-    def _first_ranks(self) -> dict[str, Array]:
-        return self._database.prepared(_FIRST_RANKS, self._key)
+
+class FewRanked:
+    """Some images of a unit, which are asked for as those of `RankedUnit` are: ranks are those among all images.
+
+    `peaks` are the images' finite peaks, by name of column. Reads the activations near them, and image numbers only
+    where several images of the unit have the same peak.
+    """
+
+    def __init__(self, whole: RankedUnit, images: NDArray[np.int64], peaks: dict[str, Array]) -> None:
+        self._whole = whole
+        ranks = _ranks_of(whole, images, peaks["activation"])
+        order = np.argsort(ranks)
+        self._ranks = ranks[order]
+        self._columns = {name: column[order] for name, column in {"image": images, **peaks}.items()}
+
+    def at(self, names: Sequence[str], ranks: Array) -> list[Array]:
+        """Columns at these ranks of such images, in their order."""
+        places = np.searchsorted(self._ranks, ranks)
+        return [self._columns[name][places] for name in names]
+
+    def images(self, first: int, last: int, upwards: bool = False) -> Iterator[tuple[Array, Array]]:
+        """Ranks from `first` to `last` of such images with the images there; `upwards` from the last one on."""
+        inside = slice(*np.searchsorted(self._ranks, (first, last + 1)))
+        ranks, images = self._ranks[inside], self._columns["image"][inside]
+        yield (ranks[::-1], images[::-1]) if upwards else (ranks, images)
+
+    def above(self, activations: NDArray[np.float32]) -> NDArray[np.int64]:
+        """For each activation, how many of all images peak above it."""
+        return self._whole.above(activations)
+
+
+def _ranks_of(unit: RankedUnit, images: NDArray[np.int64], activations: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The rank of each of some images, whose finite peaks these are."""
+    firsts, ends = unit.above(activations), unit.above(np.nextafter(activations, np.float32(-np.inf)))
+    found = firsts.copy()
+    for first in np.unique(firsts[ends - firsts > 1]).tolist():
+        tied = np.flatnonzero(firsts == first)
+        for ranks, among in unit.images(first, int(ends[tied[0]]) - 1):
+            places = np.minimum(np.searchsorted(among, images[tied]), len(among) - 1)
+            here = among[places] == images[tied]
+            found[tied[here]] = ranks[places[here]]
+    return found

@@ -17,7 +17,7 @@ from schemas.errors import AtlasError
 from schemas.manifest import Part
 from services.opened.database import Database
 from services.opened.parts import Parts
-from services.opened.ranks import RankedPart, RankedUnit
+from services.opened.ranks import FewRanked, HotBlock, RankedPart, RankedUnit
 
 COUNT = 170_000
 
@@ -58,9 +58,9 @@ def database(folder: Path) -> Iterator[Database]:
 
 @pytest.fixture
 def ranked(folder: Path, database: Database) -> RankedUnit:
-    return RankedUnit(
-        database, RankedPart(Parts(FolderStore(folder)), named("block.parquet"), [0, 0, 0, 0, 0, COUNT]), 2, 5
-    )
+    counts = [0, 0, 0, 0, 0, COUNT]
+    part = RankedPart(Parts(FolderStore(folder)), named("block.parquet"), HotBlock(database, 2, 0, counts), counts)
+    return RankedUnit(part, 5)
 
 
 @pytest.mark.parametrize(
@@ -94,13 +94,16 @@ def test_images_above_activations_are_counted_also_where_ties_go_over_the_end_of
 @pytest.mark.parametrize("ranks", [[0], [500, 3, 169_999], [1023, 1024, 1025], list(range(0, 170_000, 997)), []])
 def test_an_image_is_found_by_its_peak_also_among_ties(ranked: RankedUnit, plain: pa.Table, ranks: list[int]) -> None:
     images, values = (plain[name].to_numpy()[ranks] for name in ("image", "activation"))
-    assert ranked.ranks_of(images, values).tolist() == ranks
+    few = FewRanked(ranked, images, {"activation": values, "row": plain["row"].to_numpy()[ranks]})
+    found = [(rank, image) for among in few.images(0, COUNT) for rank, image in zip(*among, strict=True)]
+    assert found == [(rank, plain["image"][rank].as_py()) for rank in sorted(ranks)]
+    assert few.at(["row"], np.array(ranks, np.int64))[0].tolist() == plain["row"].to_numpy()[ranks].tolist()
 
 
 def test_all_activations_are_read_in_order(ranked: RankedUnit, plain: pa.Table) -> None:
     assert np.array_equal(ranked.activations(), plain["activation"].to_numpy())
 
 
-def test_a_missing_part_is_named(folder: Path) -> None:
+def test_a_missing_part_is_named(folder: Path, database: Database) -> None:
     with pytest.raises(AtlasError, match=r"ranked/x\.parquet"):
-        RankedPart(Parts(FolderStore(folder)), named("ranked/x.parquet"), [1]).maxima(0)
+        RankedPart(Parts(FolderStore(folder)), named("ranked/x.parquet"), HotBlock(database, 2, 0, [1]), [1]).maxima(0)
