@@ -16,6 +16,7 @@ from services.opened.boxes import Boxes, to_image
 from services.opened.filters import Filter
 
 Ranks = NDArray[np.int64]
+Keys = NDArray[np.integer[Any]]
 
 _PEAK = ("image", "activation", "row", "col")
 _NAMED = ("image_id", "path", "label", "duplicate_group")
@@ -34,18 +35,18 @@ class Exemplars:
         self._chosen = atlas.catalogue.chosen(Filter(query.label, query.where))
         self._ranked = atlas.ranked_among(unit, self._chosen)
 
-    def following(self, after: int | None, count: int) -> tuple[Ranks, list[int]]:
+    def following(self, after: int | None, count: int) -> tuple[Ranks, Keys]:
         """The next `count` ranks, fewer if there are no more, and each one's key: where the next page goes on."""
-        ranks, keys = np.empty(0, np.int64), list[int]()
+        ranks, keys = np.empty(0, np.int64), np.empty(0, np.uint64 if self._query.order == "random" else np.int64)
         while len(ranks) < count:
             wanted = count - len(ranks)
             found, found_keys = self._candidates(after, wanted)
             leads = self._leads(found)
             ranks = np.concatenate([ranks, found[leads]])
-            keys += [key for key, lead in zip(found_keys, leads.tolist(), strict=True) if lead]
+            keys = np.concatenate([keys, found_keys[leads]])
             if len(found) < wanted:
                 break
-            after = found_keys[-1]
+            after = int(found_keys[-1])
         return ranks, keys
 
     def rows(self, ranks: Ranks, image_count: int) -> list[PatchRow]:
@@ -66,12 +67,12 @@ class Exemplars:
         ]
         return list(map(PatchRow, *columns))
 
-    def _candidates(self, after: int | None, count: int) -> tuple[Ranks, list[int]]:
+    def _candidates(self, after: int | None, count: int) -> tuple[Ranks, Keys]:
         """The next ranks that pass the filters, near duplicates among them, and their keys."""
         if self._query.order == "random":
             ranks, keys = self._shuffled
             start = 0 if after is None else int(np.searchsorted(keys, np.uint64(after), side="right"))
-            return ranks[start : start + count], keys[start : start + count].tolist()
+            return ranks[start : start + count], keys[start : start + count]
         first, last = self._band
         if self._query.order == "asc":
             last = last if after is None else min(last, -after - 1)
@@ -81,7 +82,7 @@ class Exemplars:
             ranks = np.arange(first, min(last + 1, first + count))
         if self._chosen is not None:
             ranks = self._passing(self._chosen, first, last, count)
-        return ranks, (ranks if self._query.order == "desc" else -ranks).tolist()
+        return ranks, ranks if self._query.order == "desc" else -ranks
 
     @cached_property
     def _shuffled(self) -> tuple[Ranks, NDArray[np.uint64]]:
@@ -107,23 +108,23 @@ class Exemplars:
 
     def _leads(self, ranks: Ranks) -> NDArray[np.bool_]:
         """Which of the ranks are the first that passes the filters of its duplicate group, or in no group."""
-        if self._query.expand_duplicates or not len(ranks):
-            return np.ones(len(ranks), bool)
+        leads = np.ones(len(ranks), bool)
+        if self._query.expand_duplicates:
+            return leads
         groups = self._groups.take(self._ranked.at(_PEAK, ranks)[0])  # the rest of it is shown next
-        wanted = np.unique(groups[groups >= 0])
-        first: dict[int, int] = {-1: -1}
+        members = np.flatnonzero(groups >= 0)
+        wanted, first = np.unique(groups[members]), dict[int, int]()
         for among, images in self._images(*self._band) if len(wanted) else ():
             found = self._groups.take(images)
             passes = np.isin(found, wanted)
             if self._chosen is not None:
                 passes &= self._chosen.take(images)
-            members, places = np.unique(found[passes], return_index=True)
-            first = dict(zip(members.tolist(), among[passes][places].tolist(), strict=True)) | first
-            if len(first) > len(wanted):
+            numbers, places = np.unique(found[passes], return_index=True)
+            first = dict(zip(numbers.tolist(), among[passes][places].tolist(), strict=True)) | first
+            if len(first) == len(wanted):
                 break
-        return np.array(
-            [first[group] in (-1, rank) for group, rank in zip(groups.tolist(), ranks.tolist(), strict=True)]
-        )
+        leads[members] = [first[group] for group in groups[members].tolist()] == ranks[members]
+        return leads
 
     def _images(self, first: int, last: int) -> Iterator[tuple[Ranks, NDArray[Any]]]:
         """Ranks and their images, from the end at which the question's order begins; random order has none."""

@@ -46,7 +46,7 @@ def patches(atlas: Atlas, unit: UnitId, query: PatchQuery) -> PatchPage:
         stale_images=stale,
         kept=atlas.manifest.kept,
         rows=exemplars.rows(ranks[: query.limit], count),
-        next=cursors.encode(keys[query.limit - 1], question) if more else None,
+        next=cursors.encode(int(keys[query.limit - 1]), question) if more else None,
     )
 
 

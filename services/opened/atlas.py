@@ -26,7 +26,7 @@ from services.opened.filters import Filter
 from services.opened.kept import Beyond, BoundedUnit, missing_peak, stored_location
 from services.opened.parts import Parts
 from services.opened.peaks import ScannedPeaks
-from services.opened.ranks import FewRanked, HotBlock, RankedPart, RankedUnit, first_ranks
+from services.opened.ranks import FewRanked, HotLayer, RankedPart, RankedUnit, first_ranks
 
 _KEPT_BLOCKS = 4096
 """Of units, whose places in their ranked part are kept."""
@@ -66,6 +66,7 @@ class Atlas:
         self._units: dict[str, pa.Table] = {}
         self._statistics: dict[str, Statistics] = {}
         self._boxes: dict[str, LayerBoxes] = {}
+        self._hot: dict[str, HotLayer] = {}
         self._ranked_part = lru_cache(_KEPT_BLOCKS)(self._find_ranked_part)
 
     def close(self) -> None:
@@ -150,11 +151,11 @@ class Atlas:
     def ranked(self, unit: UnitId) -> RankedUnit:
         """The unit's images in rank order, for one question; of a bounded atlas the first of them."""
         known, kept = self.statistics(unit.layer), self.manifest.kept
-        part = self._ranked_part(unit.layer, unit.channel // BLOCK_UNITS)
+        key = self._ranked_part(unit.layer, unit.channel // BLOCK_UNITS), self._hot_layer(unit.layer), unit.channel
         count = int(known.count[unit.channel])
         if kept is None or kept >= count:
-            return RankedUnit(part, unit.channel)
-        return BoundedUnit(part, unit.channel, Beyond(kept, count, known.knots[unit.channel]))
+            return RankedUnit(*key)
+        return BoundedUnit(*key, Beyond(kept, count, known.knots[unit.channel]))
 
     def ranked_among(self, unit: UnitId, chosen: NDArray[np.bool_] | None) -> RankedUnit | FewRanked:
         """The same, but only the chosen images where they are so few that to look for each of them among what was
@@ -257,11 +258,18 @@ class Atlas:
         )
 
     def _find_ranked_part(self, layer: str, block: int) -> RankedPart:
-        first = block * BLOCK_UNITS
-        counts = self.statistics(layer).count[first : first + BLOCK_UNITS]
-        stored = (counts if self.manifest.kept is None else np.minimum(counts, self.manifest.kept)).tolist()
-        hot = HotBlock(self._database, self._positions[layer], first, stored)
-        return RankedPart(self._parts, self.layer(layer).ranked[block], hot, stored)
+        stored = self._stored(layer)[block * BLOCK_UNITS : (block + 1) * BLOCK_UNITS]
+        return RankedPart(self._parts, self.layer(layer).ranked[block], stored.tolist())
+
+    def _hot_layer(self, layer: str) -> HotLayer:
+        if layer not in self._hot:
+            self._hot[layer] = HotLayer(self._database, self._positions[layer], self._stored(layer))
+        return self._hot[layer]
+
+    def _stored(self, layer: str) -> NDArray[np.int64]:
+        """How many ranks of each unit of a layer are stored."""
+        counts = self.statistics(layer).count
+        return counts if self.manifest.kept is None else np.minimum(counts, self.manifest.kept)
 
     def _kept_location(self, unit: UnitId, image: Row) -> Location:
         count = int(self.statistics(unit.layer).count[unit.channel])

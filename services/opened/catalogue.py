@@ -17,6 +17,9 @@ from services.opened.filters import Condition, Filter, all_hold
 from services.opened.parts import Parts
 from services.opened.tombstones import regrouped
 
+_CODED = ("label", "duplicate_group")
+"""Columns that are kept as numbers: positions among the labels, numbers of images."""
+
 
 class Catalogue:
     """Rows of the images table. An image's number is the position of its id, so ids are found by bisection."""
@@ -25,6 +28,7 @@ class Catalogue:
         self._database = database
         self._held = parts.hold(manifest.hot.images)
         self._images = parts.rows(self._held, manifest.hot.images)
+        self._ids = self._images["image_id"]
         self.label_codes, self.group_codes = self.column("label"), self.column("duplicate_group")
         self.present: NDArray[np.bool_] | None = None
         """Which images answers may show; None where that is all."""
@@ -39,14 +43,16 @@ class Catalogue:
 
     def columns(self, numbers: NDArray[np.integer[Any]], names: Sequence[str]) -> dict[str, list[Any]]:
         """Some columns of the images with these numbers."""
-        taken = self._images.select(list(names)).take(pa.array(numbers))
-        found: dict[str, list[Any]] = {name: taken[name].to_pylist() for name in names}
-        if "label" in found:
+        taken = self._images.select([name for name in names if name not in _CODED]).take(pa.array(numbers))
+        found: dict[str, list[Any]] = {name: taken[name].to_pylist() for name in taken.schema.names}
+        if "label" in names:
             names_or_none = [*self._label_names, None]
-            found["label"] = [names_or_none[code] for code in found["label"]]
-        if "duplicate_group" in found:
-            groups = self.group_codes[numbers].tolist()
-            found["duplicate_group"] = [None if code < 0 else self._id(code) for code in groups]
+            found["label"] = [names_or_none[code] for code in self.label_codes[numbers].tolist()]
+        if "duplicate_group" in names:
+            groups = self.group_codes[numbers]
+            found["duplicate_group"] = [None] * len(groups)
+            for place in np.flatnonzero(groups >= 0).tolist():
+                found["duplicate_group"][place] = self._id(groups[place])
         return found
 
     def rows(self, numbers: Sequence[int] | NDArray[np.integer[Any]]) -> list[Row]:
@@ -185,5 +191,5 @@ class Catalogue:
         return bisect_left(range(len(self._images)), image_id, key=self._id)
 
     def _id(self, number: int) -> str:
-        image_id: str = self._images["image_id"][number].as_py()
+        image_id: str = self._ids[number].as_py()
         return image_id

@@ -11,7 +11,7 @@ from schemas.errors import NotFoundError, UsageError
 from schemas.geometry import Location
 from schemas.manifest import Manifest
 from schemas.units import UnitId
-from services.opened.ranks import RankedPart, RankedUnit
+from services.opened.ranks import HotLayer, RankedPart, RankedUnit
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Beyond:
 class BoundedUnit(RankedUnit):
     """The first ranks of a unit for one question."""
 
-    def __init__(self, part: RankedPart, channel: int, beyond: Beyond) -> None:
-        super().__init__(part, channel)
+    def __init__(self, part: RankedPart, hot: HotLayer, channel: int, beyond: Beyond) -> None:
+        super().__init__(part, hot, channel)
         self._beyond = beyond
 
     def above(self, activations: NDArray[np.float32]) -> NDArray[np.int64]:

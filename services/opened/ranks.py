@@ -14,7 +14,7 @@ from services.opened.parts import Parts
 
 Array = NDArray[Any]
 
-_FIRST_ROW = "SELECT min(rowid) AS first FROM first_ranks WHERE layer = ? AND unit >= ?"
+_FIRST_ROW = "SELECT min(rowid) AS first FROM first_ranks WHERE layer = ?"
 _FIRST_RANKS = "SELECT rank, image, activation, row, col FROM first_ranks WHERE rowid BETWEEN $1 AND $2"
 _FIRST_OF_ALL = "SELECT unit, image, activation FROM first_ranks WHERE layer = $1 AND rank < $2 ORDER BY unit, rank"
 _ACTIVATION = tables.RANKED.get_field_index("activation")
@@ -28,35 +28,34 @@ def first_ranks(database: Database, layer: int, count: int) -> dict[str, Array]:
     return database.prepared(_FIRST_OF_ALL, [layer, count])
 
 
-class HotBlock:
-    """The first ranks of a block of units in the hot database.
+class HotLayer:
+    """The first ranks of a layer's units in the hot database.
 
     They lie there unit by unit in rank order: by the numbers of their rows they are found in half the time that a
-    search for the unit and sorting take. `layer` is the layer's position in the manifest, `first_unit` the block's
-    first; the units have `image_counts` ranked images each.
+    search for the unit and sorting take. `layer` is the layer's position in the manifest; its units have `image_counts`
+    ranked images each.
     """
 
-    def __init__(self, database: Database, layer: int, first_unit: int, image_counts: Sequence[int]) -> None:
-        self._database, self._key = database, [layer, first_unit]
-        self._starts = np.cumsum([0, *(min(count, tables.FIRST_RANKS) for count in image_counts)]).tolist()
+    def __init__(self, database: Database, layer: int, image_counts: NDArray[np.integer[Any]]) -> None:
+        self._database, self._layer = database, layer
+        self._starts = np.append(0, np.minimum(image_counts, tables.FIRST_RANKS).cumsum())
 
-    def columns(self, unit: int) -> dict[str, Array]:
-        """All columns of a unit that has ranked images; units are counted within the block."""
-        first, end = (self._first_row + start for start in self._starts[unit : unit + 2])
+    def columns(self, channel: int) -> dict[str, Array]:
+        """All columns of a unit that has ranked images."""
+        first, end = self._first_row + self._starts[channel : channel + 2]
         return self._database.prepared(_FIRST_RANKS, [first, end - 1])
 
     @cached_property
     def _first_row(self) -> int:
-        row: int = self._database.rows(_FIRST_ROW, self._key)[0]["first"]
+        row: int = self._database.rows(_FIRST_ROW, [self._layer])[0]["first"]
         return row
 
 
 class RankedPart:
     """The ranked part of a block of units, which have `image_counts` ranked images each."""
 
-    def __init__(self, parts: Parts, part: Part, hot: HotBlock, image_counts: Sequence[int]) -> None:
+    def __init__(self, parts: Parts, part: Part, image_counts: Sequence[int]) -> None:
         self._parts, self._part = parts, part
-        self.hot = hot
         self.ends = [tables.group_ends(count) for count in image_counts]
         self._first_groups = np.cumsum([0, *(len(ends) - 1 for ends in self.ends)]).tolist()
 
@@ -78,8 +77,8 @@ class RankedUnit:
     Raises AtlasError where a part is missing or damaged.
     """
 
-    def __init__(self, part: RankedPart, channel: int) -> None:
-        self._part, self._unit = part, channel % BLOCK_UNITS
+    def __init__(self, part: RankedPart, hot: HotLayer, channel: int) -> None:
+        self._part, self._hot, self._channel, self._unit = part, hot, channel, channel % BLOCK_UNITS
         self._starts = np.array(part.ends[self._unit])
         self._read: dict[tuple[int, str], Array] = {}
 
@@ -125,7 +124,7 @@ class RankedUnit:
         missing = [name for name in names if (place, name) not in self._read]
         if missing:
             hot = not place and len(missing) > 1  # a single column comes sooner from the part
-            found = self._part.hot.columns(self._unit) if hot else self._part.columns(self._unit, place, missing)
+            found = self._hot.columns(self._channel) if hot else self._part.columns(self._unit, place, missing)
             self._read |= {(place, name): values for name, values in found.items()}
         return [self._read[place, name] for name in names]
 

@@ -17,7 +17,7 @@ from schemas.errors import AtlasError
 from schemas.manifest import Part
 from services.opened.database import Database
 from services.opened.parts import Parts
-from services.opened.ranks import FewRanked, HotBlock, RankedPart, RankedUnit
+from services.opened.ranks import FewRanked, HotLayer, RankedPart, RankedUnit
 
 COUNT = 170_000
 
@@ -59,8 +59,8 @@ def database(folder: Path) -> Iterator[Database]:
 @pytest.fixture
 def ranked(folder: Path, database: Database) -> RankedUnit:
     counts = [0, 0, 0, 0, 0, COUNT]
-    part = RankedPart(Parts(FolderStore(folder)), named("block.parquet"), HotBlock(database, 2, 0, counts), counts)
-    return RankedUnit(part, 5)
+    part = RankedPart(Parts(FolderStore(folder)), named("block.parquet"), counts)
+    return RankedUnit(part, HotLayer(database, 2, np.array(counts)), 5)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +104,6 @@ def test_all_activations_are_read_in_order(ranked: RankedUnit, plain: pa.Table) 
     assert np.array_equal(ranked.activations(), plain["activation"].to_numpy())
 
 
-def test_a_missing_part_is_named(folder: Path, database: Database) -> None:
+def test_a_missing_part_is_named(folder: Path) -> None:
     with pytest.raises(AtlasError, match=r"ranked/x\.parquet"):
-        RankedPart(Parts(FolderStore(folder)), named("ranked/x.parquet"), HotBlock(database, 2, 0, [1]), [1]).maxima(0)
+        RankedPart(Parts(FolderStore(folder)), named("ranked/x.parquet"), [1]).maxima(0)
