@@ -21,6 +21,7 @@ from pipelines.plan import Progress
 
 TARGETS = {"memory at 16 × the pictures / at 1 ×": 1.1, "rate of two workers / of one": 1.8}
 _SAMPLED_S = 0.2
+_SHARD_SIZE = 64
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=256)
     parser.add_argument("--folder", type=Path, default=Path("build/bench"))
     asked = parser.parse_args()
+    if asked.pictures < 2 * _SHARD_SIZE:
+        parser.error(f"--pictures: at least {2 * _SHARD_SIZE}, or the rate is that of too few shards")
     cores = len(os.sched_getaffinity(0))
     growing = [scan(asked.folder, times * asked.pictures, cores) for times in (1, 4, 16)]
     parallel = [scan(asked.folder, 4 * asked.pictures, workers) for workers in (1, 2, *([cores] if cores > 2 else []))]
@@ -65,7 +68,7 @@ def scan(folder: Path, pictures: int, workers: int) -> Run:
 
     watcher = threading.Thread(target=_watch, args=(peak, finished))
     watcher.start()
-    index(IndexConfig(corpus=str(corpus), atlas=str(atlas), workers=workers, shard_size=64), report)
+    index(IndexConfig(corpus=str(corpus), atlas=str(atlas), workers=workers, shard_size=_SHARD_SIZE), report)
     finished.set()
     watcher.join()
     (started, before), (ended, after) = done[workers - 1], done[-1]
@@ -77,7 +80,7 @@ def _watch(peak: list[int], finished: threading.Event) -> None:
     while not finished.wait(_SAMPLED_S):
         for child in psutil.Process().children(recursive=True):
             try:
-                if "_Worker" in " ".join(child.cmdline()):
+                if any(word.startswith("ray::") for word in child.cmdline()):
                     status = Path(f"/proc/{child.pid}/status").read_text()
                     peak[0] = max(peak[0], int(status.partition("VmHWM:")[2].split()[0]) * 1024)
             except (psutil.Error, OSError, IndexError):

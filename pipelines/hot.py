@@ -17,7 +17,10 @@ from schemas.manifest import Hot, LayerEntry, Part
 
 
 def build_hot(atlas: Root, version: str, images: Part, layers: Sequence[LayerEntry]) -> Hot:
-    """Write what a version's answers look up; rebuildable from images and ranked tables at any time."""
+    """Write what a version's answers look up; rebuildable from images and ranked tables at any time.
+
+    First ranks are written layer by layer, unit by unit, in rank order: answers find a unit's by the numbers of rows.
+    """
     store = store_of(atlas)
 
     def write_database(file: Path) -> None:

@@ -170,6 +170,7 @@ def serve(
     port: Annotated[int, typer.Option(help="port to listen on; 0 takes a free one")] = 8000,
     key_file: Annotated[Path | None, typer.Option(help="lines of: name scope[,scope] sha256-of-the-key")] = None,
     anonymous_read: Annotated[bool, typer.Option("--anonymous-read", help="let anyone read")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="processes that answer; each opens all atlases")] = 1,
     trust_code: TrustFlag = False,
     cache: Annotated[
         Path | None, typer.Option(envvar="UNITSCOPE_CACHE", help="folder for parts of atlases at s3://")
@@ -190,7 +191,7 @@ def serve(
         cache=cache,
         cache_gb=cache_gb,
     )
-    serve_atlases(settings, host, port)
+    serve_atlases(settings, host, port, process_count=workers)
 
 
 @app.command()

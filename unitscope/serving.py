@@ -1,52 +1,59 @@
-"""Start the server: closed by default, one process, a clean stop."""
+"""Start the server: closed by default, in one process or several, with a clean stop."""
 
 import ipaddress
+import multiprocessing
+import os
+import signal
 import socket
 import sys
+import tempfile
+import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from schemas.errors import UsageError
+from schemas.errors import UnitscopeError, UsageError
 
 if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
+    from fastapi import FastAPI
+
     from services.server.settings import Settings
 
 _MESSAGES_WAITING = 2
 """Of each WebSocket: what is asked and its picture, up to the limit of uploads."""
 
 
-def serve_atlases(settings: "Settings", host: str, port: int, first_pages: Sequence[str] = ()) -> None:
+def serve_atlases(
+    settings: "Settings", host: str, port: int, first_pages: Sequence[str] = (), process_count: int = 1
+) -> None:
     """Serve until interrupted, and say where, and which pages to look at first.
 
-    Raises UsageError for an open address without keys and for a port in use.
+    Raises UsageError for an open address without keys and for a port in use, and what is wrong with an atlas.
     """
-    import uvicorn
-
-    from services.web.app import create_app
-
     if not is_loopback(host) and settings.key_file is None and not settings.anonymous_read:
         raise UsageError(
             f"refusing to listen on {host} without keys: anyone there could read the atlases; "
             "give --key-file, or --anonymous-read if that is meant"
         )
+    from services.web.app import create_app
+
     app = create_app(settings)
     listener = _listen(host, port)
+    app.state.site.open()
     shown = f"[{host}]" if ":" in host else host
     root = f"http://{shown}:{listener.getsockname()[1]}"
     sys.stderr.write(f"serving on {root}/  (Ctrl-C stops)\n")
     sys.stderr.writelines(f"  {root}{page}\n" for page in first_pages)
     sys.stderr.flush()
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        server_header=False,
-        proxy_headers=False,
-        ws_max_size=settings.upload_bytes,
-        ws_max_queue=_MESSAGES_WAITING,
-        ws_per_message_deflate=False,  # deflating frames and maps would take longer than to send them
-    )
-    server = uvicorn.Server(config)
-    server.run(sockets=[listener])
+    if process_count == 1:
+        import uvicorn
+
+        uvicorn.Server(_configured(app, settings)).run(sockets=[listener])
+    else:
+        app.state.site.close()
+        _serve_side_by_side(settings, listener, process_count)
 
 
 def is_loopback(host: str) -> bool:
@@ -57,6 +64,60 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _serve_side_by_side(settings: "Settings", listener: socket.socket, process_count: int) -> None:
+    """Serve by several processes, which share uploads, jobs and figures; one that dies is replaced."""
+    from uvicorn.supervisors import Multiprocess
+
+    from services.server.shared import held
+    from services.server.telemetry import SHARED_FIGURES
+
+    with tempfile.TemporaryDirectory(prefix="unitscope-") as figures, held(settings) as address:
+        os.environ[SHARED_FIGURES] = figures
+        config = _configured(partial(_made_beside, settings, address), settings, factory=True, workers=process_count)
+        processes = Multiprocess(config, [listener])
+        stops = list[int]()
+
+        def stop(number: int, _frame: object) -> None:
+            stops.append(number)
+            processes.should_exit.set()
+
+        signal.signal(signal.SIGINT, stop)
+        signal.signal(signal.SIGTERM, stop)
+        processes.run()
+    if not stops:
+        raise UnitscopeError("the server's processes do not start; what they wrote above says why")
+    raise SystemExit(128 + stops[0])
+
+
+def _made_beside(settings: "Settings", address: str) -> "FastAPI":
+    """The application of one of several processes, which ends when the one that started it does."""
+    from services.server.shared import Shared
+    from services.web.app import create_app
+
+    threading.Thread(target=_end_with, args=[multiprocessing.parent_process()], daemon=True).start()
+    return create_app(settings, Shared.held_at(address))
+
+
+def _end_with(parent: "BaseProcess") -> None:
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _configured(app: object, settings: "Settings", **options: Any) -> Any:
+    import uvicorn
+
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        log_level="warning",
+        server_header=False,
+        proxy_headers=False,
+        ws_max_size=settings.upload_bytes,
+        ws_max_queue=_MESSAGES_WAITING,
+        ws_per_message_deflate=False,  # deflating frames and maps would take longer than to send them
+        **options,
+    )
 
 
 def _listen(host: str, port: int) -> socket.socket:

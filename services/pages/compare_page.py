@@ -18,7 +18,7 @@ from services.answers.units import patches
 from services.pages.job_views import JobView, job_view
 from services.pages.pages import links_of, unit_strip
 from services.pages.views import Choice, Strip
-from services.server.jobs import Jobs, has_ended
+from services.server.board import Board, has_ended
 from services.server.problems import without_paths
 from services.server.shelf import Shelf
 
@@ -115,7 +115,7 @@ class ComparisonView:
     command: str
 
 
-def choice_view(shelf: Shelf, jobs: Jobs, a: str | None, query: CompareQuery | None, asks: bool) -> ChoiceView:
+def choice_view(shelf: Shelf, board: Board, a: str | None, query: CompareQuery | None, asks: bool) -> ChoiceView:
     """The form that chooses two atlases; with a `query` what can be done about them.
 
     Raises NotFoundError for an atlas that is not served, or a layer that is not there.
@@ -137,7 +137,7 @@ def choice_view(shelf: Shelf, jobs: Jobs, a: str | None, query: CompareQuery | N
         layers_b=layers_b,
         is_pair=is_pair,
         refusal=_refusal(shelf.newest(first), query, shelf.newest(other)) if is_pair and query else None,
-        job=_running(jobs, first, query) if asks and query else None,
+        job=_running(board, first, query) if asks and query else None,
         asks=asks,
         command=_command(first, other, layer, layer_b),
         stored=[one for name in names for one in _stored(shelf.newest(name))],
@@ -217,10 +217,10 @@ def _refusal(one: Asked, query: CompareQuery, two: Asked) -> str | None:
     return None
 
 
-def _running(jobs: Jobs, atlas: str, query: CompareQuery) -> JobView | None:
+def _running(board: Board, atlas: str, query: CompareQuery) -> JobView | None:
     """A job that has not ended and answers the same question."""
     wanted = CompareJob(kind="compare", atlas=atlas, **query.model_dump())
-    return next((job_view(job) for job in jobs.all() if job.query == wanted and not has_ended(job)), None)
+    return next((job_view(job) for job in board.all() if job.query == wanted and not has_ended(job)), None)
 
 
 def _stored(asked: Asked) -> list[Stored]:

@@ -6,7 +6,7 @@ from schemas.errors import UsageError
 from schemas.jobs import CompareJob, Job, OptimiseJob, ProjectJob, SimilarJob
 from schemas.units import UnitId
 from services.answers.links import Links
-from services.server.jobs import has_ended
+from services.server.board import has_ended
 from services.server.kinds import KINDS
 
 

@@ -24,10 +24,12 @@ class Settings(BaseModel):
     uploads_kept_bytes: int = Field(256_000_000, ge=1)
     upload_lifetime_s: float = Field(3600, gt=0)
     question_timeout_s: float = Field(5, gt=0, description="of one statement to the database")
-    forwards_waiting: int = Field(8, ge=0, description="one forward runs, so many wait, the next are refused")
-    live_at_once: int = Field(8, ge=0, description="live pages with an open connection; more are refused")
+    forwards_waiting: int = Field(
+        8, ge=0, description="one forward runs in each process, so many wait, the next are refused"
+    )
+    live_at_once: int = Field(8, ge=0, description="live pages with an open connection to a process; more are refused")
     live_idle_s: float = Field(60, gt=0, description="a connection that asks nothing for so long is closed")
-    jobs_running: int = Field(1, ge=1, description="each holds a model of its own, and a core")
+    jobs_running: int = Field(1, ge=1, description="of each process; each holds a model of its own, and a core")
     jobs_waiting: int = Field(8, ge=0, description="more are refused")
     jobs_kept: int = Field(64, ge=0, description="jobs that ended and are still told about")
     pictures_at_once: int = Field(4, ge=1, description="decoded at once; 150 MB each at the pixel limit")

@@ -1,18 +1,24 @@
 """Figures of a running server for Prometheus; names end in units, routes are labelled by their template."""
 
+import os
 import time
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from schemas.answers import NeighborPage
+
+SHARED_FIGURES = "PROMETHEUS_MULTIPROC_DIR"
+"""Read by the library when it is imported: in that folder every process keeps its figures."""
 
 _SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Telemetry:
-    """The figures of one application, in a registry of its own."""
+    """The figures of one application, in a registry of its own; where SHARED_FIGURES names a folder, those of all
+    processes of a server."""
 
     media_type = CONTENT_TYPE_LATEST
 
@@ -44,9 +50,18 @@ class Telemetry:
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self.forwards = Gauge("unitscope_forwards_present_count", "Forwards that run or wait", registry=self.registry)
-        self.uploads = Gauge("unitscope_uploads_bytes", "Memory held by uploads", registry=self.registry)
-        self.atlases = Gauge("unitscope_atlases_count", "Atlases that are served", registry=self.registry)
+        self.forwards = Gauge(
+            "unitscope_forwards_present_count",
+            "Forwards that run or wait",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+        self.uploads = Gauge(
+            "unitscope_uploads_bytes", "Memory held by uploads", registry=self.registry, multiprocess_mode="mostrecent"
+        )
+        self.atlases = Gauge(
+            "unitscope_atlases_count", "Atlases that are served", registry=self.registry, multiprocess_mode="mostrecent"
+        )
 
     def answered(self, method: str, route: str, status: int, seconds: float, size_bytes: int) -> None:
         """Count one answer."""
@@ -63,4 +78,8 @@ class Telemetry:
 
     def text(self) -> bytes:
         """All figures in Prometheus' text format."""
-        return generate_latest(self.registry)
+        if SHARED_FIGURES not in os.environ:
+            return generate_latest(self.registry)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)

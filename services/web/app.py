@@ -22,9 +22,9 @@ from services.server.caching import package_version
 from services.server.jobs import Jobs
 from services.server.problems import problem_of
 from services.server.settings import Settings
+from services.server.shared import Shared
 from services.server.telemetry import Telemetry
 from services.server.turns import Turns
-from services.server.uploads import Uploads
 from services.visuals.sprites import Sheets
 from services.web.documentation import describe
 from services.web.envelope import Envelope
@@ -61,12 +61,13 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, shared: Shared | None = None) -> FastAPI:
     """API and pages over the atlases of `settings`, which are opened when the server starts.
 
-    Raises UsageError for an unusable key file; an atlas that cannot be opened stops the start.
+    `shared`: what this process has in common with others, if there are any. Raises UsageError for an unusable key
+    file; an atlas that cannot be opened stops the start.
     """
-    site = _build_site(settings)
+    site = _build_site(settings, shared or Shared.alone(settings))
     app = FastAPI(
         title="unitscope",
         version=package_version(),
@@ -91,18 +92,19 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def _build_site(settings: Settings) -> Site:
-    static = assets.read_static()
+def _build_site(settings: Settings, shared: Shared) -> Site:
+    static, telemetry = assets.read_static(), Telemetry()
     return Site(
         settings=settings,
         keys=read_keys(settings.key_file, settings.anonymous_read),
         templates=assets.make_templates(static),
         pages_digest=assets.pages_digest(),
         static=static,
-        telemetry=Telemetry(),
-        turns=Turns(running=1, waiting=settings.forwards_waiting),
-        uploads=Uploads(settings),
-        jobs=Jobs(settings),
+        telemetry=telemetry,
+        turns=Turns(running=1, waiting=settings.forwards_waiting, tell=telemetry.forwards.set),
+        uploads=shared.uploads,
+        board=shared.board,
+        jobs=Jobs(shared.board, settings.jobs_running),
         pictures=BoundedSemaphore(settings.pictures_at_once),
         live=BoundedSemaphore(settings.live_at_once),
         sheets=Sheets(),
@@ -114,7 +116,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     site: Site = app.state.site
     threads = anyio.to_thread.current_default_thread_limiter()
     threads.total_tokens = _THREADS_PER_CORE * (os.cpu_count() or 1) + 1 + site.settings.forwards_waiting
-    await asyncio.to_thread(site.open)
+    if not site.is_open:
+        await asyncio.to_thread(site.open)
     yield
     site.close()
 

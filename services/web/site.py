@@ -11,6 +11,7 @@ from pipelines.cache import Cache
 from pipelines.stores import store_of
 from services.pages.assets import StaticFile
 from services.server.access import Keys
+from services.server.board import Board
 from services.server.jobs import Jobs
 from services.server.settings import Settings
 from services.server.shelf import Shelf
@@ -32,6 +33,7 @@ class Site:
     telemetry: Telemetry
     turns: Turns
     uploads: Uploads
+    board: Board
     jobs: Jobs
     pictures: BoundedSemaphore
     live: BoundedSemaphore

@@ -55,7 +55,9 @@ def test_the_api_is_probed_and_only_reads() -> None:
     assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
     assert all(mount["readOnly"] for mount in container["volumeMounts"] if mount["name"] != "scratch")
     labels = named("Deployment", "api")["spec"]["template"]["metadata"]["labels"]
-    assert named("Service", "api")["spec"]["selector"].items() <= labels.items()
+    service = named("Service", "api")["spec"]
+    assert service["selector"].items() <= labels.items()
+    assert service["sessionAffinity"] == "ClientIP", "a replica knows its own uploads and jobs only"
 
 
 def test_the_index_run_wants_a_token_and_its_status_is_read() -> None:

@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 import unitscope
 from schemas import layout
 from schemas.jobs import OptimiseJob
+from services.server.board import Board
 from services.server.jobs import Jobs
 from services.server.settings import Settings
 from tests.services.conftest import bearer
@@ -150,10 +151,11 @@ def test_jobs_need_the_scope_compute(served: Any, key_file: Path) -> None:
 
 
 def test_ended_jobs_are_forgotten_when_newer_ones_come(client: TestClient, asked: Any) -> None:
-    jobs = Jobs(Settings(jobs_kept=1, jobs_waiting=8))
+    board = Board(Settings(jobs_kept=1, jobs_waiting=8))
+    jobs = Jobs(board, running=1)
     made = [jobs.add(OptimiseJob(**QUICK), asked) for _ in range(3)]
-    while jobs.find(made[-1].id).state != "done":
+    while board.find(made[-1].id).state != "done":
         time.sleep(0.05)
     last = jobs.add(OptimiseJob(**QUICK), asked)
-    assert {job.id for job in jobs.all()} == {last.id, made[-1].id}
+    assert {job.id for job in board.all()} == {last.id, made[-1].id}
     jobs.close()

@@ -29,7 +29,7 @@ def show_choice(reply: General, a: Name = None, b: Name = None, layer: Name = No
     if query is not None and (stored := _stored(reply, a or "", query)):
         return RedirectResponse(stored, 303, headers=_NO_STORE)
     asks = reply.site.keys.allows_anyone("compute")
-    view = choice_view(reply.site.shelf, reply.site.jobs, a or None, query, asks)
+    view = choice_view(reply.site.shelf, reply.site.board, a or None, query, asks)
     return replace(reply, private=True).page("compare.html", lambda: vars(view))
 
 

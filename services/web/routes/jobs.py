@@ -11,7 +11,7 @@ from pipelines.visuals import check_writable
 from schemas.jobs import CompareJob, Job, JobPage, JobQuery
 from services.answers.formats import MEDIA_TYPES, json_bytes
 from services.server import caching
-from services.server.jobs import Jobs, has_ended
+from services.server.board import Board, has_ended
 from services.web.replies import ComputingAnywhere, Reply
 from services.web.routes import API
 
@@ -36,33 +36,33 @@ def create_job(reply: ComputingAnywhere, query: JobQuery) -> Response:
 @routes.get("", response_model=JobPage)
 def list_jobs(reply: ComputingAnywhere) -> Response:
     """The jobs that the server remembers, the newest first."""
-    return _answer(JobPage(rows=reply.site.jobs.all()))
+    return _answer(JobPage(rows=reply.site.board.all()))
 
 
 @routes.get("/{job}", response_model=Job)
 def read_job(reply: ComputingAnywhere, job: str) -> Response:
     """How far a job is."""
-    return _answer(reply.site.jobs.find(job))
+    return _answer(reply.site.board.find(job))
 
 
 @routes.get("/{job}/events", response_model=Job)
 async def follow_job(reply: ComputingAnywhere, job: str) -> Response:
     """The job each time it has changed, as server-sent events, until it has ended."""
-    await run_in_threadpool(reply.site.jobs.find, job)
+    await run_in_threadpool(reply.site.board.find, job)
     headers = {**_PRIVATE, "X-Accel-Buffering": "no"}
-    return StreamingResponse(_events(reply.site.jobs, job), headers=headers, media_type="text/event-stream")
+    return StreamingResponse(_events(reply.site.board, job), headers=headers, media_type="text/event-stream")
 
 
 @routes.delete("/{job}", response_model=Job)
 def cancel_job(reply: ComputingAnywhere, job: str) -> Response:
     """Stop a job before its next step; what it has stored stays."""
-    return _answer(reply.site.jobs.cancel(job))
+    return _answer(reply.site.board.cancel(job))
 
 
 @routes.post("/{job}/cancel", response_model=Job)
 def stop_job(reply: ComputingAnywhere, job: str) -> Response:
     """The same for those who cannot send DELETE."""
-    return _answer(reply.site.jobs.cancel(job))
+    return _answer(reply.site.board.cancel(job))
 
 
 def take_job(reply: Reply, query: JobQuery) -> Job:
@@ -74,10 +74,10 @@ def take_job(reply: Reply, query: JobQuery) -> Job:
     return reply.site.jobs.add(query, asked, *others)
 
 
-async def _events(jobs: Jobs, name: str) -> AsyncIterator[bytes]:
+async def _events(board: Board, name: str) -> AsyncIterator[bytes]:
     told, quiet = None, 0
     while told is None or not has_ended(told):
-        job = jobs.find(name)
+        job = await run_in_threadpool(board.find, name)
         if job != told:
             yield b"event: " + job.state.encode() + b"\ndata: " + json_bytes(job) + b"\n\n"
             told, quiet = job, 0

@@ -39,7 +39,6 @@ def read_metrics(request: Request) -> Response:
     site = site_of(request)
     site.keys.check(request.headers.get("authorization"), "admin")
     telemetry = site.telemetry
-    telemetry.forwards.set(site.turns.present)
     telemetry.uploads.set(site.uploads.total_bytes())
     telemetry.atlases.set(len(site.shelf.names) if site.is_open else 0)
     return Response(telemetry.text(), headers={"Cache-Control": "no-store"}, media_type=telemetry.media_type)

@@ -1,0 +1,136 @@
+"""Several processes that answer as one server: uploads, jobs and figures are found whichever is asked."""
+
+import io
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from schemas import layout
+from tests.deploy.test_figures import names_in
+from tests.pictures import blobs
+
+PROCESSES = 2
+API = "/api/v1"
+
+
+class Server:
+    """A running server of several processes; each request comes on a connection of its own."""
+
+    def __init__(self, atlas: Path) -> None:
+        command = [sys.executable, "-m", "unitscope", "serve", str(atlas), "--port", "0", "--workers", str(PROCESSES)]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr is not None
+        line = next(line for line in self.process.stderr if "serving on" in line)
+        self.root = line.split()[2].rstrip("/")
+        assert self.ask("/readyz") == {"status": "ready"}
+
+    def ask(self, path: str, data: bytes | None = None, media_type: str = "application/json") -> Any:
+        request = urllib.request.Request(self.root + path, data, {"Content-Type": media_type, "Connection": "close"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            body = answer.read()
+        return json.loads(body) if answer.headers.get_content_type().endswith("json") else body.decode()
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that answer, once all of them have started."""
+        for _ in range(300):
+            children = psutil.Process(self.process.pid).children(recursive=True)
+            found = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+            if len(found) == PROCESSES and all(len(child.threads()) > 2 for child in found):
+                return found
+            time.sleep(0.1)
+        raise AssertionError(found)
+
+    @contextmanager
+    def only(self, worker: psutil.Process) -> Iterator[None]:
+        """Let one process answer and all others wait; not for long, as those that hang are replaced."""
+        others = [other for other in self.workers() if other.pid != worker.pid]
+        for other in others:
+            other.suspend()
+        try:
+            yield
+        finally:
+            for other in others:
+                other.resume()
+
+
+@pytest.fixture(scope="module")
+def atlas(tiny_atlas: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    copied = shutil.copytree(tiny_atlas, tmp_path_factory.mktemp("beside") / "tiny")
+    shutil.rmtree(copied / layout.VISUALS, ignore_errors=True)
+    return copied
+
+
+@pytest.fixture(scope="module")
+def server(atlas: Path) -> Iterator[Server]:
+    started = Server(atlas)
+    yield started
+    started.process.kill()
+    started.process.communicate(timeout=60)
+
+
+def test_each_process_knows_the_uploads_jobs_and_figures_of_the_others(server: Server) -> None:
+    first, second = server.workers()
+    picture = io.BytesIO()
+    blobs(990).save(picture, "PNG")
+    job = {"kind": "optimise", "atlas": "tiny", "units": ["_blocks.0:3"], "steps": 100_000}
+    with server.only(first):
+        upload = server.ask(f"{API}/atlases/tiny/uploads", picture.getvalue(), "image/png")["id"]
+        running = server.ask(f"{API}/jobs", json.dumps(job).encode())["id"]
+        asked = [server.ask(f"{API}/atlases/tiny/layers") for _ in range(3)]
+    with server.only(second):
+        assert server.ask(f"{API}/atlases/tiny/uploads/{upload}")["id"] == upload
+        assert server.ask(f"{API}/jobs/{running}")["state"] in ("waiting", "running")
+        server.ask(f"{API}/jobs/{running}/cancel", b"")
+        assert asked == [server.ask(f"{API}/atlases/tiny/layers")] * 3
+        figures = names_in(server.ask("/metrics"))
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            server.ask(f"{API}/atlases/tiny/uploads/none")
+    assert figures["unitscope_responses_total"] >= 9
+    assert figures["unitscope_uploads_bytes"] > len(picture.getvalue())
+    for _ in range(300):
+        if server.ask(f"{API}/jobs/{running}")["state"] == "cancelled":
+            break
+        time.sleep(0.1)
+    assert server.ask(f"{API}/jobs")["rows"][0]["state"] == "cancelled"
+
+
+def test_a_process_that_dies_is_replaced_and_its_job_has_failed(server: Server) -> None:
+    first, _ = server.workers()
+    job = {"kind": "optimise", "atlas": "tiny", "units": ["_blocks.0:3"], "steps": 100_000}
+    with server.only(first):
+        running = server.ask(f"{API}/jobs", json.dumps(job).encode())["id"]
+    first.kill()
+    for _ in range(300):
+        found = server.ask(f"{API}/jobs/{running}")
+        if found["state"] == "failed":
+            break
+        time.sleep(0.1)
+    assert "the process that ran it has ended" in found["problem"]
+    assert first.pid not in [worker.pid for worker in server.workers()]
+    assert server.ask("/readyz") == {"status": "ready"}
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long), (signal.SIGKILL, -9)],
+)
+def test_a_signal_stops_all_processes(atlas: Path, number: signal.Signals, code: int) -> None:
+    server = Server(atlas)
+    workers = server.workers()
+    server.process.send_signal(number)
+    server.process.wait(timeout=60)
+    assert server.process.returncode == code
+    assert psutil.wait_procs(workers, timeout=30)[1] == []
+    server.process.communicate(timeout=60)
