@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pipelines.cache import Held
 from pipelines.stores import Root, Store, store_of
 from schemas.answers import NeighborPage, NeighborRow, SearchInfo
-from schemas.errors import AtlasError, UsageError
-from schemas.geometry import Box, Placement
+from schemas.errors import AtlasError
+from schemas.geometry import Box
 from schemas.manifest import Part, PatchIndex
 from services.opened.atlas import Atlas
 from services.opened.filters import EVERY_IMAGE, Filter
@@ -212,17 +212,3 @@ def _cosines(vectors: Vector, query: Vector) -> Vector:
     """Cosine similarities; rounding to 16 bits has moved the stored lengths away from one."""
     lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors)) * np.linalg.norm(query)
     return np.asarray((vectors @ query) / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
-
-
-def checked_box(box: Box, placement: Placement) -> Box:
-    """The part of an original box that the network sees, in input pixels; raises UsageError if there is none."""
-    size = placement.image
-    if not box.inside(size):
-        raise UsageError(
-            f"box {','.join(map(str, box))} is not within the picture: "
-            f"0,0 to {size.height},{size.width} as top,left,bottom,right, not empty"
-        )
-    seen = placement.to_input(box)
-    if min(seen.size) <= 0:
-        raise UsageError(f"box {','.join(map(str, box))} lies outside what the network sees: {placement.seen}")
-    return seen

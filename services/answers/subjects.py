@@ -18,10 +18,10 @@ from schemas.units import UnitId
 from services.answers.cells import CellPeaks, checked_cell
 from services.answers.encoder import Encoded, Encoder, Turn
 from services.answers.images import ComputedPeaks, PicturePeaks, StoredPeaks, explain
-from services.answers.search import PatchSearch, checked_box
 from services.answers.striking import striking_units
 from services.answers.units import patches
 from services.opened.atlas import Atlas
+from services.opened.boxes import checked_box
 from services.opened.crops import read_image
 from services.opened.database import Row
 from services.opened.filters import EVERY_IMAGE, Filter
@@ -31,6 +31,7 @@ from services.opened.latest import Latest
 if TYPE_CHECKING:
     from pipelines.vision.filters import Filters
     from pipelines.vision.preprocessing import Pixels
+    from services.answers.search import PatchSearch
     from services.visuals.eigen import EigenPatches
 
 
@@ -61,7 +62,9 @@ class Asked:
         self._turn, self.trust_code = turn, trust_code
 
     @cached_property
-    def search(self) -> PatchSearch:
+    def search(self) -> "PatchSearch":
+        from services.answers.search import PatchSearch  # with FAISS, a third of a second that others do without
+
         return PatchSearch(self.atlas)
 
     @cached_property

@@ -1,11 +1,12 @@
-"""Boxes of many peaks of one layer at once: what `ReceptiveField` and `Placement` say of one, as arrays."""
+"""Boxes of many peaks of one layer at once, as arrays, and the box that a question is about."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.geometry import Box, Location, ReceptiveField
+from schemas.errors import UsageError
+from schemas.geometry import Box, Location, Placement, ReceptiveField
 from schemas.units import LayerSpec
 
 Boxes = NDArray[np.int64]
@@ -40,6 +41,20 @@ def to_image(boxes: Boxes, placed: dict[str, NDArray[np.int64]]) -> Boxes:
     first = np.clip((boxes[:, :2] + crop) * image // resized, 0, image)
     end = np.clip(-((boxes[:, 2:] + crop) * image // -resized), first, image)
     return np.concatenate([first, end], axis=1)
+
+
+def checked_box(box: Box, placement: Placement) -> Box:
+    """The part of an original box that the network sees, in input pixels; raises UsageError if there is none."""
+    size = placement.image
+    if not box.inside(size):
+        raise UsageError(
+            f"box {','.join(map(str, box))} is not within the picture: "
+            f"0,0 to {size.height},{size.width} as top,left,bottom,right, not empty"
+        )
+    seen = placement.to_input(box)
+    if min(seen.size) <= 0:
+        raise UsageError(f"box {','.join(map(str, box))} lies outside what the network sees: {placement.seen}")
+    return seen
 
 
 def _boxes_at(field: ReceptiveField, location: Location) -> list[Box]:

@@ -39,8 +39,8 @@ class Parts:
 
     def read(self, part: Part) -> pa.Table:
         """The whole part."""
-        with self._told(part), self._store.hold(part) as file:
-            return pq.read_table(file, partitioning=None)
+        with self.open(part) as file:
+            return file.read(use_threads=False)
 
     def hold(self, part: Part) -> Held:
         """The file of a part of any kind, for as long as it is held."""
