@@ -55,6 +55,7 @@ class Exemplars:
         found = self._atlas.catalogue.columns(images, _NAMED)
         placed = {name: self._atlas.catalogue.column(name)[images].astype(np.int64) for name in _PLACED}
         theoretical, effective, padding = self._atlas.boxes(self._unit.layer).at(row, col)
+        boxes = *to_image(np.stack([theoretical, effective]), placed), padding
         columns = [
             ranks.tolist(),
             *(found[name] for name in ("image_id", "path", "label")),
@@ -62,7 +63,7 @@ class Exemplars:
             (1 - self._ranked.above(activation) / image_count).tolist(),
             row.tolist(),
             col.tolist(),
-            *map(_as_boxes, (to_image(theoretical, placed), to_image(effective, placed), padding)),
+            *map(_as_boxes, boxes),
             found["duplicate_group"],
         ]
         return list(map(PatchRow, *columns))

@@ -34,13 +34,14 @@ class LayerBoxes:
 
 
 def to_image(boxes: Boxes, placed: dict[str, NDArray[np.int64]]) -> Boxes:
-    """Boxes of input pixels in their original pictures, whose placements are columns of the images table."""
+    """Boxes of input pixels in their original pictures, whose placements are columns of the images table; of several
+    kinds for each picture, where the pictures are the last axis but one."""
     crop = np.stack([placed["crop_row"], placed["crop_col"]], axis=1)
     image = np.stack([placed["height_px"], placed["width_px"]], axis=1)
     resized = np.stack([placed["resized_height_px"], placed["resized_width_px"]], axis=1)
-    first = np.clip((boxes[:, :2] + crop) * image // resized, 0, image)
-    end = np.clip(-((boxes[:, 2:] + crop) * image // -resized), first, image)
-    return np.concatenate([first, end], axis=1)
+    first = np.clip((boxes[..., :2] + crop) * image // resized, 0, image)
+    end = np.clip(-((boxes[..., 2:] + crop) * image // -resized), first, image)
+    return np.concatenate([first, end], axis=-1)
 
 
 def checked_box(box: Box, placement: Placement) -> Box:

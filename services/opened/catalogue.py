@@ -51,8 +51,10 @@ class Catalogue:
         if "duplicate_group" in names:
             groups = self.group_codes[numbers]
             found["duplicate_group"] = [None] * len(groups)
-            for place in np.flatnonzero(groups >= 0).tolist():
-                found["duplicate_group"][place] = self._id(groups[place])
+            members = np.flatnonzero(groups >= 0)
+            names_of_groups = self._ids.take(pa.array(groups[members])).to_pylist()
+            for place, name in zip(members.tolist(), names_of_groups, strict=True):
+                found["duplicate_group"][place] = name
         return found
 
     def rows(self, numbers: Sequence[int] | NDArray[np.integer[Any]]) -> list[Row]:
