@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -27,22 +26,12 @@ from services.opened.kept import Beyond, BoundedUnit, missing_peak, stored_locat
 from services.opened.parts import Parts
 from services.opened.peaks import ScannedPeaks
 from services.opened.ranks import FewRanked, HotLayer, RankedPart, RankedUnit, first_ranks
+from services.opened.statistics import Statistics
 
 _KEPT_BLOCKS = 4096
 """Of units, whose places in their ranked part are kept."""
 _FEW_IN_A_GROUP = 4
 """Images that are found from their own scans in the time that one row group of a unit's image numbers takes."""
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """A layer's units as arrays; `ranked`: those that have ranked images and are not dead. Knots: unit × share."""
-
-    ranked: NDArray[np.bool_]
-    count: NDArray[np.int64]
-    mean: NDArray[np.float64]
-    std: NDArray[np.float64]
-    knots: NDArray[np.float32]
 
 
 class Atlas:
@@ -135,7 +124,7 @@ class Atlas:
     def statistics(self, layer: str) -> Statistics:
         """The units table of a layer as arrays."""
         if layer not in self._statistics:
-            self._statistics[layer] = _arrays(self.units(layer))
+            self._statistics[layer] = Statistics.of(self.units(layer))
         return self._statistics[layer]
 
     def unit(self, unit: UnitId) -> Row:
@@ -289,17 +278,3 @@ class Atlas:
             return None
         image, row, col = (int(column[0]) for column in ranked.at(["image", "row", "col"], np.array([rank])))
         return image, Location(row, col)
-
-
-def _arrays(units: pa.Table) -> Statistics:
-    counts = units["image_count"].to_numpy()
-    knots = np.full((len(counts), len(tables.KNOT_SHARES)), np.inf, np.float32)
-    knots[counts > 0] = units["knots"].combine_chunks().flatten().to_numpy().reshape(-1, knots.shape[1])
-    std = units["std"].to_numpy().astype(np.float64)
-    return Statistics(
-        ranked=(counts > 0) & (np.array(units["status"].to_pylist()) != "dead"),
-        count=counts,
-        mean=units["mean"].to_numpy().astype(np.float64),
-        std=np.where(std > 0, std, 1.0),
-        knots=knots,
-    )
