@@ -48,7 +48,8 @@ class ScannedPeaks:
 
         none = tables.PEAKS.empty_table().select(_PEAK)
         found = pa.concat_tables([none, *map(cell, shards, rows)])
-        return {name: found[name].to_numpy() for name in _PEAK}
+        columns = {name: found[name].to_numpy() for name in _PEAK}
+        return {**columns, "activation": columns["activation"] + np.float32(0)}  # as it is ranked: −0 is 0
 
     def of_units(self, entry: LayerEntry, channels: Sequence[int], shard: str) -> NDArray[np.float32]:
         """The peaks of some units of a layer on every image of a shard, unit × row of the shard."""
