@@ -28,12 +28,15 @@ from schemas.answers import PatchQuery
 from schemas.errors import AtlasError, BusyError, NotFoundError, StorageError, StoreError, UsageError
 from schemas.manifest import Manifest
 from schemas.units import UnitId
-from services.answers.units import patches
+from services.answers.units import histogram, patches
 from services.opened.atlas import Atlas
 from tests.conftest import TINY_LAYERS
 from tests.tables import contents, difference, manifest_of
 from unitscope import ask, exports, upkeep  # noqa: F401
 from unitscope.cli import app
+
+ALL_RANKS = 60
+"""Bins of a histogram that is counted over all ranks of a unit, from its part: stored are 64."""
 
 UNITS = ("_blocks.0:3", "_blocks.5:40", "_blocks.15:290")
 
@@ -145,6 +148,7 @@ def test_a_cache_with_room_for_few_parts_keeps_its_bound_and_the_answers(
             for channel in range(0, count, 8):
                 unit = UnitId(layer, channel)
                 assert patches(there, unit, PatchQuery(limit=40)) == patches(here, unit, PatchQuery(limit=40))
+                assert histogram(there, unit, ALL_RANKS) == histogram(here, unit, ALL_RANKS)
                 kept = [path for path in tmp_path.iterdir() if len(path.name) == 64]
                 assert sum(path.stat().st_size for path in kept) <= cache.limit_bytes
                 fetched |= {path.name for path in kept}
@@ -179,7 +183,7 @@ def test_a_flipped_object_is_never_answered_from(tiny_atlas: Path, bucket: Any, 
     bucket.put_object(Key=f"torn/{part.path}", Body=bytes(data))
     atlas = Atlas(store_of(address, Cache(tmp_path, 10**9)))
     with pytest.raises(AtlasError, match=f"part {part.path} is damaged: its bytes are not those that were sealed"):
-        patches(atlas, UnitId("_blocks.5", 2 * 16), PatchQuery())
+        histogram(atlas, UnitId("_blocks.5", 2 * 16), ALL_RANKS)
 
 
 def test_versions_are_made_listed_and_collected_as_in_a_folder(tiny_atlas: Path, bucket: Any, tmp_path: Path) -> None:
