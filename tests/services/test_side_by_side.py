@@ -123,11 +123,18 @@ def test_a_process_that_dies_is_replaced_and_its_job_has_failed(server: Server) 
 
 
 @pytest.mark.parametrize(
-    ("number", "code"),
-    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long), (signal.SIGKILL, -9)],
+    ("number", "code"), [(signal.SIGKILL, -9), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long)]
 )
 def test_a_signal_stops_all_processes(atlas: Path, number: signal.Signals, code: int) -> None:
-    server = Server(atlas)
+    stopped(Server(atlas), number, code)
+
+
+def test_an_interrupt_stops_all_processes(server: Server) -> None:
+    stopped(server, signal.SIGINT, 130)
+
+
+def stopped(server: Server, number: signal.Signals, code: int) -> None:
+    """Send a signal to the first process, and see that all end."""
     workers = server.workers()
     server.process.send_signal(number)
     server.process.wait(timeout=60)
