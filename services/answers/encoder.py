@@ -22,7 +22,6 @@ from schemas.units import LayerSpec, UnitId
 from schemas.visuals import ProjectionMethod
 from services.answers.cells import checked_cell
 from services.answers.images import Activations, Cells
-from services.answers.search import Vector
 from services.opened.atlas import Atlas
 
 if TYPE_CHECKING:
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from pipelines.vision.filters import Filters
     from pipelines.vision.models import VisionModel
     from pipelines.vision.preprocessing import Prepared
+    from services.answers.search import Vector
 
 
 Turn = Callable[[], AbstractContextManager[None]]
@@ -95,7 +95,7 @@ class Encoder:
             output = output_of(module, layer, images).float()
         return Look(layer, as_map(output, spec)[0].numpy(), _peaks(output, spec))
 
-    def embed(self, picture: Encoded, box: Box | None) -> Vector:
+    def embed(self, picture: Encoded, box: Box | None) -> "Vector":
         """The pooled unit-length vector of a box of input pixels (None: the whole view), rounded as stored ones are."""
         from pipelines.vision.embedding import cell_regions, cells_of, pool
 
@@ -155,7 +155,7 @@ class Encoder:
         with self._lock:
             return read_filters(self._model.module, self._model.input_shape, layer)
 
-    def incoming_weights(self, layer: str) -> Vector:
+    def incoming_weights(self, layer: str) -> "Vector":
         """The weights that each unit of a layer reads its inputs with, unit × weight; raises UsageError if none."""
         from pipelines.vision.incoming import incoming_weights
 

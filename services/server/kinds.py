@@ -8,7 +8,6 @@ from schemas.jobs import CompareJob, OptimiseJob, ProjectJob, SimilarJob
 from services.answers.chosen import chosen_units
 from services.answers.comparing import check_compare, check_similar, compute_compare, compute_similar
 from services.answers.subjects import Asked
-from services.visuals.optimising import optimise, optimise_plan
 from services.visuals.projections import project_units
 
 Tell = Callable[[int, int], None]
@@ -31,7 +30,17 @@ class Kind:
 
 
 def _check_optimise(asked: Asked, query: OptimiseJob) -> None:
+    from services.visuals.optimising import (
+        optimise_plan,
+    )  # and torch with it, which a server does not wait for to start
+
     optimise_plan(asked, query)
+
+
+def _optimise(asked: Asked, query: OptimiseJob, tell: Tell) -> Iterator[str]:
+    from services.visuals.optimising import optimise
+
+    return (row.url for row in optimise(asked, query, tell))
 
 
 def _check_project(asked: Asked, query: ProjectJob) -> None:
@@ -58,7 +67,7 @@ def _sides(query: CompareJob) -> str:
 KINDS: Mapping[str, Kind] = {
     "optimise": Kind(
         check=_check_optimise,
-        run=lambda asked, query, tell: (row.url for row in optimise(asked, query, tell)),
+        run=_optimise,
         unit="steps",
         about=_units,
     ),

@@ -17,7 +17,6 @@ from services.answers.subjects import Asked
 from services.answers.units import patches
 from services.opened.atlas import Atlas
 from services.visuals.drawing import INK, PIXELS, QUIET, Drawing, Tile, Words, shortened
-from services.visuals.optimising import optimise
 from services.visuals.projections import picture_of, project_rows
 from services.visuals.sheet import patch_picture
 
@@ -117,6 +116,8 @@ def hierarchy(asked: Asked, layers: Sequence[str], count: int, look: Look, tell:
     chosen = {layer: striking_in(asked.atlas, layer, count) for layer in layers}
     units = tuple(str(unit) for found in chosen.values() for unit in found)
     if look.recipe is not None and units:
+        from services.visuals.optimising import optimise  # with torch, which a sheet of what is stored does without
+
         query = OptimiseQuery(units=units, recipe=look.recipe, seed=look.seed)
         for number, row in enumerate(optimise(asked, query)):
             reached = "no finite activation" if row.activation is None else f"{row.activation:.4g}"

@@ -1,6 +1,8 @@
 """The server itself: life, figures, its own description."""
 
 import re
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -19,6 +21,12 @@ def test_the_server_says_that_it_lives_and_what_it_is(client: TestClient) -> Non
     assert client.get("/livez").json() == {"status": "alive"}
     assert client.get("/readyz").json() == {"status": "ready"}
     assert set(client.get("/version").json()) == {"version", "api", "format_version"}
+
+
+@pytest.mark.parametrize("module", ["services.web.app", "services.answers.subjects", "services.answers.units"])
+def test_what_answers_from_the_atlas_alone_starts_without_the_model_and_the_index(module: str) -> None:
+    code = f"import sys, {module}; print(sorted({{'torch', 'torchvision', 'faiss', 'ray'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_figures_are_labelled_by_route_not_by_address(client: TestClient) -> None:
