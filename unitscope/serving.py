@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _MESSAGES_WAITING = 2
 """Of each WebSocket: what is asked and its picture, up to the limit of uploads."""
+_PATIENCE_S = 60
+"""How long a process may not answer before it is replaced: a busy machine takes seconds to load what it needs."""
 
 
 def serve_atlases(
@@ -75,7 +77,9 @@ def _serve_side_by_side(settings: "Settings", listener: socket.socket, process_c
 
     with tempfile.TemporaryDirectory(prefix="unitscope-") as figures, held(settings) as address:
         os.environ[SHARED_FIGURES] = figures
-        config = _configured(partial(_made_beside, settings, address), settings, factory=True, workers=process_count)
+        made = partial(_made_beside, settings, address)
+        options = {"workers": process_count, "timeout_worker_healthcheck": _PATIENCE_S}
+        config = _configured(made, settings, factory=True, **options)
         processes = Multiprocess(config, [listener])
         stops = list[int]()
 
