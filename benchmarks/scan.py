@@ -51,7 +51,7 @@ def main() -> None:
     settle_process()
     corpus = write_pictures(asked.folder / f"pictures-{asked.pictures}", asked.pictures)
     exact = _scanner(corpus, asked.folder, "fp32")
-    # elsewhere a convolution in bf16 takes minutes
+    # elsewhere bf16 is emulated: a run with it was not done after 570 s
     half = _scanner(corpus, asked.folder, "bf16") if torch.ops.mkldnn._is_mkldnn_bf16_supported() else None
     contestants = _contestants(exact, half, corpus, asked.folder)
     rates: dict[str, list[float]] = {name: [] for name in contestants}
