@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _MESSAGES_WAITING = 2
 """Of each WebSocket: what is asked and its picture, up to the limit of uploads."""
 _PATIENCE_S = 60
-"""How long a process may not answer before it is replaced: a busy machine takes seconds to load what it needs."""
+"""How long a process may not answer while another is replaced; loading what it needs takes seconds."""
 
 
 def serve_atlases(
@@ -75,12 +75,19 @@ def _serve_side_by_side(settings: "Settings", listener: socket.socket, process_c
     from services.server.shared import held
     from services.server.telemetry import SHARED_FIGURES
 
+    class Replaced(Multiprocess):
+        """Replaces a process as soon as it has ended; to ask the living each time would wait for one that just died."""
+
+        def keep_subprocess_alive(self) -> None:
+            if not all(process.process.is_alive() for process in self.processes):
+                super().keep_subprocess_alive()
+
     with tempfile.TemporaryDirectory(prefix="unitscope-") as figures, held(settings) as address:
         os.environ[SHARED_FIGURES] = figures
         made = partial(_made_beside, settings, address)
         options = {"workers": process_count, "timeout_worker_healthcheck": _PATIENCE_S}
         config = _configured(made, settings, factory=True, **options)
-        processes = Multiprocess(config, [listener])
+        processes = Replaced(config, [listener])
         stops = list[int]()
 
         def stop(number: int, _frame: object) -> None:

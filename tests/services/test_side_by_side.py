@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +45,13 @@ class Server:
     def workers(self) -> list[psutil.Process]:
         """The processes that answer, once all of them have started."""
         for _ in range(300):
-            children = psutil.Process(self.process.pid).children(recursive=True)
-            found = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-            if len(found) == PROCESSES and all(len(child.threads()) > 2 for child in found):
-                return found
+            with suppress(psutil.Error):  # one that ends meanwhile
+                children = psutil.Process(self.process.pid).children(recursive=True)
+                found = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+                if len(found) == PROCESSES and all(len(child.threads()) > 2 for child in found):
+                    return found
             time.sleep(0.1)
-        raise AssertionError(found)
+        raise AssertionError(children)
 
     @contextmanager
     def only(self, worker: psutil.Process) -> Iterator[None]:
