@@ -4,7 +4,6 @@ Server and clients are processes of their own. A sample of the answers is compar
 """
 
 import argparse
-import gc
 import http.client
 import random
 import subprocess
@@ -25,6 +24,7 @@ from schemas.answers import PatchQuery
 from schemas.units import UnitId
 from services.answers import selectivity, units
 from services.answers.subjects import Asked, Subject
+from services.web.site import collect_seldom
 
 Ask = Callable[[], object]
 
@@ -208,8 +208,7 @@ def main() -> None:
         asked = Asked(options.atlases / size)
         chance = random.Random(2)
         compare_with_scan(asked.atlas, [random_unit(chance) for _ in range(options.checked)])
-        gc.collect()
-        gc.freeze()  # as a server does once its atlases are open
+        collect_seldom()  # as a server does once its atlases are open
         results[size] = measure_store(asked, options.questions)
         results[size] |= measure_http(asked, options.questions, [int(n) for n in options.clients.split(",")])
     show(results)

@@ -2,17 +2,15 @@
 
 from collections.abc import Iterator
 from functools import cached_property
-from itertools import repeat
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schemas.answers import PatchQuery, PatchRow
-from schemas.geometry import Box
 from schemas.units import UnitId
 from services.opened.atlas import Atlas
-from services.opened.boxes import Boxes, to_image
+from services.opened.boxes import as_boxes, to_image
 from services.opened.filters import Filter
 
 Ranks = NDArray[np.int64]
@@ -55,7 +53,7 @@ class Exemplars:
         found = self._atlas.catalogue.columns(images, _NAMED)
         placed = {name: self._atlas.catalogue.column(name)[images].astype(np.int64) for name in _PLACED}
         theoretical, effective, padding = self._atlas.boxes(self._unit.layer).at(row, col)
-        boxes = *to_image(np.stack([theoretical, effective]), placed), padding
+        boxes = to_image(np.stack([theoretical, effective]), placed)
         columns = [
             ranks.tolist(),
             *(found[name] for name in ("image_id", "path", "label")),
@@ -63,7 +61,8 @@ class Exemplars:
             (1 - self._ranked.above(activation) / image_count).tolist(),
             row.tolist(),
             col.tolist(),
-            *map(_as_boxes, boxes),
+            *map(as_boxes, boxes),
+            padding,
             found["duplicate_group"],
         ]
         return list(map(PatchRow, *columns))
@@ -137,7 +136,3 @@ def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
     numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return numbers ^ (numbers >> np.uint64(31))
-
-
-def _as_boxes(boxes: Boxes) -> list[Box]:
-    return list(map(tuple.__new__, repeat(Box), zip(*boxes.T.tolist(), strict=True)))  # columns first: half the time

@@ -1,5 +1,6 @@
 """Boxes of many peaks of one layer at once, as arrays, and the box that a question is about."""
 
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,20 @@ class LayerBoxes:
         cols = [*(Location(0, col) for col in range(spec.grid.width)), token]
         self._rows = np.array([_boxes_at(field, location) for location in rows])
         self._cols = np.array([_boxes_at(field, location) for location in cols])
+        self._width = len(cols)
+        every = np.indices((len(rows), len(cols))).reshape(2, -1)
+        self._paddings = as_boxes(self._found(*every)[:, 2])
 
-    def at(self, row: NDArray[Any], col: NDArray[Any]) -> tuple[Boxes, Boxes, Boxes]:
+    def at(self, row: NDArray[Any], col: NDArray[Any]) -> tuple[Boxes, Boxes, list[Box]]:
         """Theoretical boxes, effective boxes and padding at these locations, in input pixels."""
-        found = self._rows[row]
+        found = self._found(row, col)
+        cells = np.where(row < 0, -1, row.astype(np.int64) * self._width + col)
+        return found[:, 0], found[:, 1], [self._paddings[cell] for cell in cells.tolist()]
+
+    def _found(self, row: NDArray[Any], col: NDArray[Any]) -> NDArray[np.int64]:
+        found: NDArray[np.int64] = self._rows[row]
         found[..., 1::2] = self._cols[np.where(row < 0, -1, col)][..., 1::2]
-        return found[:, 0], found[:, 1], found[:, 2]
+        return found
 
 
 def to_image(boxes: Boxes, placed: dict[str, NDArray[np.int64]]) -> Boxes:
@@ -42,6 +51,11 @@ def to_image(boxes: Boxes, placed: dict[str, NDArray[np.int64]]) -> Boxes:
     first = np.clip((boxes[..., :2] + crop) * image // resized, 0, image)
     end = np.clip(-((boxes[..., 2:] + crop) * image // -resized), first, image)
     return np.concatenate([first, end], axis=-1)
+
+
+def as_boxes(boxes: Boxes) -> list[Box]:
+    """The same, one by one."""
+    return list(map(tuple.__new__, repeat(Box), zip(*boxes.T.tolist(), strict=True)))  # columns first: half the time
 
 
 def checked_box(box: Box, placement: Placement) -> Box:

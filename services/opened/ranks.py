@@ -15,7 +15,7 @@ from services.opened.parts import Parts
 Array = NDArray[Any]
 
 _FIRST_ROW = "SELECT min(rowid) AS first FROM first_ranks WHERE layer = ?"
-_FIRST_RANKS = "SELECT rank, image, activation, row, col FROM first_ranks WHERE rowid BETWEEN $1 AND $2"
+_FIRST_RANKS = "SELECT image, activation, row, col FROM first_ranks WHERE rowid BETWEEN $1 AND $2"
 _FIRST_OF_ALL = "SELECT unit, image, activation FROM first_ranks WHERE layer = $1 AND rank < $2 ORDER BY unit, rank"
 _ACTIVATION = tables.RANKED.get_field_index("activation")
 
@@ -41,7 +41,7 @@ class HotLayer:
         self._starts = np.append(0, np.minimum(image_counts, tables.FIRST_RANKS).cumsum())
 
     def columns(self, channel: int) -> dict[str, Array]:
-        """All columns of a unit that has ranked images."""
+        """All columns of a unit that has ranked images, but its ranks: those are counted from 0."""
         first, end = self._first_row + self._starts[channel : channel + 2]
         return self._database.prepared(_FIRST_RANKS, [first, end - 1])
 

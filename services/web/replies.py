@@ -1,6 +1,7 @@
 """How an answer goes out: in which format, with which ETag and lifetime; 304 before any query."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Protocol
@@ -30,7 +31,8 @@ class Reply:
     """The answer to one request, about one atlas unless `atlas` is empty.
 
     `scope` is what the question needs: shared caches keep only what anyone may ask. `private` answers are kept by
-    nobody. `state` tells what the answer is decided by besides the atlas's version.
+    nobody. `state` tells what the answer is decided by besides the atlas's version. `quick` answers take milliseconds,
+    and few of them are made at once.
     """
 
     request: Request
@@ -39,6 +41,7 @@ class Reply:
     scope: Scope = "read"
     private: bool = False
     state: str = ""
+    quick: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
     status: int = 200
 
@@ -111,7 +114,8 @@ class Reply:
             headers["Cache-Control"] = caching.lifetime(self.request, self.version, shared)
             if caching.is_known(self.request, etag):
                 return Response(status_code=304, headers=headers)
-        content = make()
+        with self.site.quick if self.quick else nullcontext():
+            content = make()
         return Response(content, self.status, {**headers, **(late or {})}, media_type)
 
     def _format(self) -> TableFormat:
@@ -128,17 +132,17 @@ class Reply:
         return "json"
 
 
-def reply_about(scope: Scope) -> Any:
+def reply_about(scope: Scope, quick: bool = False) -> Any:
     """A dependency: checks the key and the parameters' names, then gives the reply about the atlas in the address."""
 
     async def reply(request: Request, atlas: str) -> Reply:
-        return _reply(request, scope, atlas)
+        return _reply(request, scope, atlas, quick)
 
     return reply
 
 
-def _reply(request: Request, scope: Scope, atlas: str) -> Reply:
-    reply = Reply(request, site_of(request), atlas, scope)
+def _reply(request: Request, scope: Scope, atlas: str, quick: bool = False) -> Reply:
+    reply = Reply(request, site_of(request), atlas, scope, quick=quick)
     reply.demand(scope)
     check_names(request)
     return reply
@@ -153,6 +157,7 @@ async def _computing(request: Request) -> Reply:
 
 
 Reading = Annotated[Reply, Depends(reply_about("read"))]
+QuickReading = Annotated[Reply, Depends(reply_about("read", quick=True))]
 Computing = Annotated[Reply, Depends(reply_about("compute"))]
 General = Annotated[Reply, Depends(_general)]
 ComputingAnywhere = Annotated[Reply, Depends(_computing)]

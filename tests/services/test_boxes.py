@@ -6,7 +6,7 @@ import pytest
 from schemas.geometry import Box, Location, Placement, ReceptiveField, Size
 from schemas.units import LayerSpec
 from services.answers.subjects import Asked
-from services.opened.boxes import LayerBoxes, to_image
+from services.opened.boxes import LayerBoxes, as_boxes, to_image
 
 
 def tokens() -> LayerSpec:
@@ -28,9 +28,10 @@ def test_boxes_are_those_of_every_single_location(asked: Asked, layer: str) -> N
     spec = tokens() if layer == "tokens" else asked.atlas.layer(layer).spec
     places, field = locations(spec), spec.receptive_field
     rows, cols = np.array(places, np.int16).T
-    found = LayerBoxes(spec).at(rows, cols)
-    for boxes, one in zip(found, (field.box_at, field.effective_box_at, field.padding_at), strict=True):
-        assert [Box(*box) for box in boxes.tolist()] == [one(place) for place in places]
+    theoretical, effective, padding = LayerBoxes(spec).at(rows, cols)
+    assert as_boxes(theoretical) == [field.box_at(place) for place in places]
+    assert as_boxes(effective) == [field.effective_box_at(place) for place in places]
+    assert padding == [field.padding_at(place) for place in places]
 
 
 def test_boxes_in_the_original_picture_are_those_of_every_single_placement() -> None:

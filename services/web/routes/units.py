@@ -17,7 +17,7 @@ from services.opened.crops import encoded
 from services.pages.eigen_page import COMPONENTS, PATCHES, EigenQuery, eigen_page, eigen_picture
 from services.web.documentation import PICTURE, ROWS
 from services.web.parameters import Channel, Cursor, K, LayerName, Limit, Where, row_count
-from services.web.replies import Reading
+from services.web.replies import QuickReading, Reading
 from services.web.routes import API
 
 routes = APIRouter(prefix=f"{API}/atlases/{{atlas}}/layers/{{layer}}/units", tags=["units"])
@@ -27,7 +27,7 @@ _SORTS = ", ".join(units.SORTS)
 
 @routes.get("", response_model=UnitPage, responses=ROWS)
 def list_units(
-    reply: Reading,
+    reply: QuickReading,
     layer: LayerName,
     sort: Annotated[str, Query(description=f"one of {_SORTS}; with a leading - descending")] = "channel",
     status: UnitStatus | None = None,
@@ -39,14 +39,14 @@ def list_units(
 
 
 @routes.get("/{channel}", response_model=UnitRow)
-def read_unit(reply: Reading, layer: LayerName, channel: Channel) -> Response:
+def read_unit(reply: QuickReading, layer: LayerName, channel: Channel) -> Response:
     """Status and statistics of one unit."""
     return reply.document(lambda: units.unit_row(layer, reply.asked.atlas.unit(UnitId(layer, channel))))
 
 
 @routes.get("/{channel}/patches", response_model=PatchPage, responses=ROWS)
 def list_patches(
-    reply: Reading,
+    reply: QuickReading,
     layer: LayerName,
     channel: Channel,
     k: K = None,
@@ -67,13 +67,13 @@ def list_patches(
     asking = reply
     if per_image > 1:
         reply.demand("compute")
-        asking = replace(reply, scope="compute")
+        asking = replace(reply, scope="compute", quick=False)
     return asking.rows(PatchRow, lambda: several_patches(asking.asked, UnitId(layer, channel), query, per_image))
 
 
 @routes.get("/{channel}/histogram", response_model=Histogram)
 def read_histogram(
-    reply: Reading, layer: LayerName, channel: Channel, bins: Annotated[int, Query(ge=1, le=1024)] = 64
+    reply: QuickReading, layer: LayerName, channel: Channel, bins: Annotated[int, Query(ge=1, le=1024)] = 64
 ) -> Response:
     """The distribution of a unit's peaks: one peak per image, in equal bins, and exact quantiles."""
     return reply.document(lambda: units.histogram(reply.asked.atlas, UnitId(layer, channel), bins))
