@@ -3,8 +3,10 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Literal
+
+from unitscope.stopping import stop_if_wished
 
 if TYPE_CHECKING:
     from pipelines.plan import Progress
@@ -26,16 +28,20 @@ _STAGES = {
 
 @contextmanager
 def shown(style: Style) -> "Iterator[Callable[[Progress], None]]":
-    """A function that shows each progress it is told, in the given style."""
+    """A function that shows each progress it is told, in the given style; it stops the work where that is wished."""
     if style == "auto":
         style = "bar" if sys.stderr.isatty() else "log"
-    if style == "bar":
-        with _bar() as tell:
-            yield tell
-    elif style == "none":
-        yield lambda progress: None
-    else:
-        yield _Lines(as_json=style == "json")
+    with _bar() if style == "bar" else nullcontext(_silent if style == "none" else _Lines(style == "json")) as show:
+
+        def tell(progress: "Progress") -> None:
+            stop_if_wished()
+            show(progress)
+
+        yield tell
+
+
+def _silent(progress: "Progress") -> None:
+    pass
 
 
 @contextmanager
