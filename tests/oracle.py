@@ -36,11 +36,23 @@ TORCHVISION_LOOK = Look(
 
 
 class Truth(NamedTuple):
-    """Image ids in ascending order and, by layer, every unit's maximum and first location on each of them."""
+    """Image ids in ascending order and, by layer, every unit's maximum and first location on each of them.
+
+    `rounding` is by how much a unit's activations may differ: 1e-4 of the largest.
+    """
 
     ids: list[str]
     activation: dict[str, np.ndarray]
     place: dict[str, np.ndarray]
+    rounding: dict[str, np.ndarray]
+
+    def beside(self, exact: "Truth") -> "Truth":
+        """The same; where this forward is itself far from one in double precision, others may differ thrice as much."""
+        rounding = {
+            layer: np.maximum(least, 3 * np.abs(self.activation[layer] - exact.activation[layer]).max(axis=0))
+            for layer, least in self.rounding.items()
+        }
+        return self._replace(rounding=rounding)
 
 
 def seen(data: bytes, look: Look) -> torch.Tensor:
@@ -86,10 +98,11 @@ def measure(model: nn.Module, layers: list[str], corpus: Path, look: Look, last:
     activation: dict[str, list] = {layer: [] for layer in layers}
     place: dict[str, list] = {layer: [] for layer in layers}
     model.eval()
+    precision = next(model.parameters()).dtype
     with torch.no_grad():
         for start in range(0, len(ids), 20):
             calls.clear()
-            model(torch.stack([readable[image_id] for image_id in ids[start : start + 20]]))
+            model(torch.stack([readable[image_id] for image_id in ids[start : start + 20]]).to(precision))
             for layer in layers:
                 path, _, call = layer.partition("@")
                 output = calls[path][int(call or 0)]
@@ -101,25 +114,23 @@ def measure(model: nn.Module, layers: list[str], corpus: Path, look: Look, last:
                 for image in flat:
                     place[layer].append(image.argmax(axis=1))
                     activation[layer].append(image.max(axis=1))
-    return Truth(
-        ids,
-        {layer: np.stack(rows) for layer, rows in activation.items()},
-        {layer: np.stack(rows) for layer, rows in place.items()},
-    )
+    peaks = {layer: np.stack(rows) for layer, rows in activation.items()}
+    places = {layer: np.stack(rows) for layer, rows in place.items()}
+    return Truth(ids, peaks, places, {layer: 1e-4 * np.abs(values).max(axis=0) for layer, values in peaks.items()})
 
 
 def disagreements(truth: Truth, layer: str, unit: int, rows: list[dict], width: int, prefix: int = 0) -> list[str]:
-    """How the rows of `top` differ from the truth where it is clear by more than 1e-4 of the unit's range."""
+    """How the rows of `top` differ from the truth where it is clear by more than rounding."""
     values, places = truth.activation[layer][:, unit], truth.place[layer][:, unit]
     order = np.lexsort((np.arange(len(values)), -values))[: len(rows) + 1]
     position = {image_id: number for number, image_id in enumerate(truth.ids)}
-    scale = float(np.abs(values).max())
+    rounding = truth.rounding[layer][unit]
     found = []
     for rank, row in enumerate(rows):
         number = position[row["image_id"]]
-        if abs(row["activation"] - values[number]) > 1e-4 * scale:
+        if abs(row["activation"] - values[number]) > rounding:
             found.append(f"{layer}:{unit} rank {rank}: {row['activation']} is not {values[number]}")
-        if number != order[rank] and abs(values[number] - values[order[rank]]) > 1e-4 * scale:
+        if number != order[rank] and abs(values[number] - values[order[rank]]) > rounding:
             found.append(f"{layer}:{unit} rank {rank}: another image is higher")
         index = row["col"] if row["row"] < 0 else prefix + row["row"] * width + row["col"]
         if number == order[rank] and index != places[number]:

@@ -1,5 +1,6 @@
 """Every family of networks, end to end: recorded as NumPy's argmax says, asked in every way, in boxes that hold."""
 
+import copy
 import math
 import runpy
 from dataclasses import dataclass
@@ -182,7 +183,7 @@ def assert_explanation_holds(asked: Asked, truth: oracle.Truth) -> None:
     assert len(rows) == min(20, sum(values.shape[1] for values in truth.activation.values()))
     for row in rows:
         values = truth.activation[row.layer][:, row.channel]
-        rounding = 1e-4 * float(np.abs(values).max())
+        rounding = float(truth.rounding[row.layer][row.channel])
         assert row.activation == pytest.approx(values[own], abs=rounding)
         counts = [int((values <= row.activation + sign * rounding).sum()) for sign in (-1, 1)]
         assert counts[0] <= round(row.percentile * PICTURES) <= counts[1]
@@ -200,7 +201,9 @@ def test_networks_answer_as_the_oracle(
 ) -> None:
     opened = indexed(case, networks, corpus, tmp_path / "a")
     module, look = plain_network(case.spec, networks)
-    truth = oracle.measure(module, list(case.layers), corpus, look, case.last)
+    double = copy.deepcopy(module).double()
+    truth, exact = (oracle.measure(one, list(case.layers), corpus, look, case.last) for one in (module, double))
+    truth = truth.beside(exact)
     assert_top_holds(case, opened, truth)
     asked = Asked(tmp_path / "a")
     assert_explanation_holds(asked, truth)
