@@ -1,11 +1,13 @@
 """What questions cost at the store and through HTTP: `python -m benchmarks.questions`, after benchmarks.million.
 
-Server and clients are processes of their own. A sample of the answers is compared with a full scan in SQL.
+Server and clients are processes of their own. A sample of the answers is compared with a full scan in SQL. All is asked
+in rounds that take turns, and every figure is the median over rounds, as other work on the machine comes and goes.
 """
 
 import argparse
 import http.client
 import random
+import statistics
 import subprocess
 import sys
 import time
@@ -27,6 +29,7 @@ from services.answers.subjects import Asked, Subject
 from services.web.site import collect_seldom
 
 Ask = Callable[[], object]
+Figures = dict[str, dict[str, float]]
 
 FREQUENT_LABEL, FEW_LABEL = "label000", f"label{LABELS - 10}"
 TARGETS_MS = {
@@ -117,29 +120,35 @@ def timed_ms(ask: Ask) -> float:
     return (time.perf_counter() - started) * 1e3
 
 
-def measure_store(asked: Asked, count: int) -> dict[str, dict[str, float]]:
+def measure_store(asked: Asked, chance: random.Random, count: int) -> Figures:
     """Latencies at the store, each question about another unit or image."""
     found = {}
-    for name, make in store_questions(asked, random.Random(0)).items():
+    for name, make in store_questions(asked, chance).items():
         timed_ms(make())
         found[f"store: {name}"] = percentiles([timed_ms(make()) for _ in range(count)])
     return found
 
 
-def measure_http(asked: Asked, count: int, clients: list[int]) -> dict[str, dict[str, float]]:
+def measure_http(port: int, questions: dict[str, Callable[[], str]], count: int, clients: list[int]) -> Figures:
     """Latencies through HTTP one after the other, then top-9 by several clients at once."""
     found = {}
-    with served(asked.atlas.root) as port:
-        questions = http_questions(asked, random.Random(1))
-        for name, make in questions.items():
-            ask_all(port, [make() for _ in range(20)], 1)
-            times, _ = ask_all(port, [make() for _ in range(count)], 1)
-            found[f"http: {name}"] = percentiles(times)
-        for number in clients:
-            addresses = [questions["top 9"]() for _ in range(4 * count)]
-            times, seconds = ask_all(port, addresses, number)
-            found[f"http: top 9, {number} clients"] = {**percentiles(times), "per_s": round(len(times) / seconds)}
+    for name, make in questions.items():
+        ask_all(port, [make() for _ in range(20)], 1)
+        times, _ = ask_all(port, [make() for _ in range(count)], 1)
+        found[f"http: {name}"] = percentiles(times)
+    for number in clients:
+        addresses = [questions["top 9"]() for _ in range(4 * count)]
+        times, seconds = ask_all(port, addresses, number)
+        found[f"http: top 9, {number} clients"] = {**percentiles(times), "per_s": round(len(times) / seconds)}
     return found
+
+
+def medians(rounds: list[Figures]) -> Figures:
+    """Of each figure over the rounds."""
+    return {
+        name: {key: statistics.median(one[name][key] for one in rounds) for key in figures}
+        for name, figures in rounds[0].items()
+    }
 
 
 def ask_all(port: int, addresses: list[str], client_count: int) -> tuple[list[float], float]:
@@ -175,7 +184,7 @@ def served(atlas: Path) -> Iterator[int]:
             server.terminate()
 
 
-def show(results: dict[str, dict[str, dict[str, float]]]) -> None:
+def show(results: dict[str, Figures]) -> None:
     """The figures, their growth, and each one's share of its target for the largest atlas."""
     smallest, largest = min(results, key=int), max(results, key=int)
     rows = []
@@ -200,19 +209,30 @@ def main() -> None:
     parser.add_argument("--atlases", type=Path, default=Path("build/bench"))
     parser.add_argument("--images", default="10000,100000,1000000")
     parser.add_argument("--clients", default="1,8,50")
-    parser.add_argument("--questions", type=int, default=200, help="of each kind")
+    parser.add_argument("--questions", type=int, default=200, help="of each kind in each round")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--checked", type=int, default=3, help="units compared with a full scan")
     options = parser.parse_args()
-    results = {}
+    results, gains = {}, {}
     for size in options.images.split(","):
         asked = Asked(options.atlases / size)
         chance = random.Random(2)
         compare_with_scan(asked.atlas, [random_unit(chance) for _ in range(options.checked)])
         collect_seldom()  # as a server does once its atlases are open
-        results[size] = measure_store(asked, options.questions)
-        results[size] |= measure_http(asked, options.questions, [int(n) for n in options.clients.split(",")])
+        clients = options.clients.split(",")
+        with served(asked.atlas.root) as port:
+            questions = http_questions(asked, chance)
+            rounds = [
+                measure_store(asked, chance, options.questions)
+                | measure_http(port, questions, options.questions, [int(number) for number in clients])
+                for _ in range(options.rounds)
+            ]
+        results[size] = medians(rounds)
+        one, many = (f"http: top 9, {number} clients" for number in (clients[0], clients[-1]))
+        gains[size] = round(statistics.median(each[many]["per_s"] / each[one]["per_s"] for each in rounds), 3)
     show(results)
-    save("questions", {"unit": "ms", "results": results})
+    sys.stdout.write(f"throughput of {clients[-1]} clients / {clients[0]}, by images: {gains} (wanted: 1)\n")
+    save("questions", {"unit": "ms", "results": results, "throughput of most clients / fewest": gains})
 
 
 if __name__ == "__main__":

@@ -116,11 +116,12 @@ class Exemplars:
         wanted, first = np.unique(groups[members]), dict[int, int]()
         for among, images in self._images(*self._band) if len(wanted) else ():
             found = self._groups.take(images)
-            passes = np.isin(found, wanted)
+            passing = np.flatnonzero(found >= 0)
+            passing = passing[np.isin(found[passing], wanted)]
             if self._chosen is not None:
-                passes &= self._chosen.take(images)
-            numbers, places = np.unique(found[passes], return_index=True)
-            first = dict(zip(numbers.tolist(), among[passes][places].tolist(), strict=True)) | first
+                passing = passing[self._chosen.take(images[passing])]
+            numbers, places = np.unique(found[passing], return_index=True)
+            first = dict(zip(numbers.tolist(), among[passing][places].tolist(), strict=True)) | first
             if len(first) == len(wanted):
                 break
         leads[members] = [first[group] for group in groups[members].tolist()] == ranks[members]

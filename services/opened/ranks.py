@@ -86,8 +86,9 @@ class RankedUnit:
         """Columns at these ranks, in their order."""
         found = [np.empty(len(ranks), tables.RANKED.field(name).type.to_pandas_dtype()) for name in names]
         places = np.searchsorted(self._starts, ranks, side="right") - 1
-        for place in np.unique(places).tolist():
-            own = places == place
+        needed = np.unique(places).tolist()
+        for place in needed:
+            own = places == place if len(needed) > 1 else slice(None)
             for column, values in zip(found, self._columns(place, names), strict=True):
                 column[own] = values[ranks[own] - self._starts[place]]
         return found
