@@ -39,10 +39,11 @@ def write_atomically(root: Root, path: str, write: Callable[[Path], None], rows:
 
 
 def write_table(root: Root, path: str, table: pa.Table, row_group_size: int | None = None) -> Part:
-    """Write a Parquet part in the encodings that measured smallest for its columns."""
+    """Write a Parquet part in the encodings that measured smallest for its columns; vectors have no statistics."""
+    plain = [field.name for field in table.schema if not pa.types.is_nested(field.type)]
 
     def write(file: Path) -> None:
-        with parquet_writer(file, table.schema, image_encoding=_DELTA) as writer:
+        with parquet_writer(file, table.schema, image_encoding=_DELTA, keep_statistics=plain) as writer:
             writer.write_table(table, row_group_size=row_group_size or max(1, table.num_rows))
 
     return write_atomically(root, path, write, table.num_rows)
