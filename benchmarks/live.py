@@ -92,6 +92,8 @@ def browser_rates(atlas: Path, questions: dict[str, str], seconds: float) -> dic
             page.on("websocket", lambda socket, into=answers: socket.on("framereceived", counting(into)))
             page.goto(f"http://127.0.0.1:{port}/a/{atlas.name}/live?{question}")
             page.get_by_role("button", name="Camera").click()
+            while not answers:
+                page.wait_for_timeout(100)  # the server loads what it needs for the first
             page.wait_for_timeout(2000)
             before = len(answers)
             page.wait_for_timeout(1000 * seconds)

@@ -5,6 +5,9 @@ import { Input } from "./live-input.js";
 import { Link } from "./live-link.js";
 import { METHODS, Panel, split } from "./live-panel.js";
 
+const SLOW_MS = 1500;
+const SLOW = "No answer yet. A server that has just started loads the network first, for some seconds.";
+
 class LiveView extends HTMLElement {
   connectedCallback() {
     if (!("WebSocket" in window)) {
@@ -42,14 +45,23 @@ class LiveView extends HTMLElement {
       this.waiting = false;
       try {
         const frame = await this.input.frame();
-        const answer = await this.link.ask(this.question(frame.image), frame.data);
-        await this.panel.show(answer, frame, this.input);
+        await this.panel.show(await this.answered(frame), frame, this.input);
         this.panel.tell("");
       } catch (fault) {
         await this.wait(fault);
       }
     }
     this.busy = false;
+  }
+
+  /** The answer to a frame; where it is long in coming, that is said. */
+  async answered({ image, data }) {
+    const slow = setTimeout(() => this.panel.tell(SLOW), SLOW_MS);
+    try {
+      return await this.link.ask(this.question(image), data);
+    } finally {
+      clearTimeout(slow);
+    }
   }
 
   /** Say what went wrong; where the server is busy or lost, ask again later. */

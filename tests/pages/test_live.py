@@ -255,9 +255,10 @@ def test_the_newest_frame_wins_where_the_server_is_slow(server: Server, page: Pa
         for _ in range(5):
             page.keyboard.press("e")
         newest = said(page, "image")
-        page.wait_for_timeout(200)
+        expect(page.locator("#live-state")).to_contain_text("No answer yet")
     shown = page.locator("#live-frame[data-image]")
     expect(shown).to_have_attribute("data-image", str(newest))
+    expect(page.locator("#live-state")).to_be_empty()
     assert [ask["image"] for ask in talk.asked[count:]][1:] == [newest], "one under way, then the newest alone"
 
 
