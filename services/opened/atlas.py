@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,11 @@ class Atlas:
         self._boxes: dict[str, LayerBoxes] = {}
         self._hot: dict[str, HotLayer] = {}
         self._ranked_part = lru_cache(_KEPT_BLOCKS)(self._find_ranked_part)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether its parts lie on this machine, so that none has to be fetched for a question."""
+        return isinstance(self.root, Path)
 
     def close(self) -> None:
         """End what runs beside the questions."""

@@ -56,8 +56,8 @@ _THREADS_PER_CORE = 2
 """For questions, besides those that forwards may keep waiting. More only take turns at the interpreter: with 40 threads
 on two cores, 50 clients got 0.8 of one client's throughput, with 12 as much."""
 _QUICK_AT_ONCE = 2
-"""Answers that take milliseconds: one uses the interpreter while another is at the database. With as many as there were
-threads, each took turns nine times, and 50 clients got 0.8 of one client's throughput."""
+"""Answers that take milliseconds: one uses the interpreter while another is at the database. When all threads made
+some, each took turns nine times, and 50 clients got 0.8 of one client's throughput."""
 _ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": Problem, "description": "The request cannot be answered; the detail says why"},
     "5XX": {"model": Problem, "description": "The server failed, or is at its limit"},

@@ -114,7 +114,8 @@ class Reply:
             headers["Cache-Control"] = caching.lifetime(self.request, self.version, shared)
             if caching.is_known(self.request, etag):
                 return Response(status_code=304, headers=headers)
-        with self.site.quick if self.quick else nullcontext():
+        # what has to be fetched from a store first lets others pass
+        with self.site.quick if self.quick and self.asked.atlas.is_here else nullcontext():
             content = make()
         return Response(content, self.status, {**headers, **(late or {})}, media_type)
 
