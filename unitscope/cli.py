@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -18,7 +19,6 @@ from unitscope.options import (
     TrustFlag,
     split_globs,
 )
-from unitscope.stopping import listen
 
 
 def main() -> NoReturn:
@@ -26,7 +26,7 @@ def main() -> NoReturn:
     6 busy or other format, 130 or 143 on signals."""
     from unitscope import ask, demo, exports, kin, optimising, projecting, upkeep  # noqa: F401  (each adds its commands)
 
-    listen()
+    signal.signal(signal.SIGTERM, _stop)
     try:
         code = app(standalone_mode=False)
     except KeyboardInterrupt:
@@ -226,3 +226,7 @@ def _failure_code(error: Exception) -> int:
         return int(getattr(error, "exit_code", 2))
     sys.excepthook(type(error), error, error.__traceback__)
     return 1
+
+
+def _stop(_number: int, _frame: object) -> None:
+    raise SystemExit(143)

@@ -3,10 +3,8 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
-
-from unitscope.stopping import stop_if_wished
 
 if TYPE_CHECKING:
     from pipelines.plan import Progress
@@ -28,20 +26,16 @@ _STAGES = {
 
 @contextmanager
 def shown(style: Style) -> "Iterator[Callable[[Progress], None]]":
-    """A function that shows each progress it is told, in the given style; it stops the work where that is wished."""
+    """A function that shows each progress it is told, in the given style."""
     if style == "auto":
         style = "bar" if sys.stderr.isatty() else "log"
-    with _bar() if style == "bar" else nullcontext(_silent if style == "none" else _Lines(style == "json")) as show:
-
-        def tell(progress: "Progress") -> None:
-            stop_if_wished()
-            show(progress)
-
-        yield tell
-
-
-def _silent(progress: "Progress") -> None:
-    pass
+    if style == "bar":
+        with _bar() as tell:
+            yield tell
+    elif style == "none":
+        yield lambda progress: None
+    else:
+        yield _Lines(as_json=style == "json")
 
 
 @contextmanager
