@@ -1,4 +1,5 @@
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -27,6 +28,9 @@ os.environ |= {  # here, so that workers that Ray starts have it too
     "AWS_SECRET_ACCESS_KEY": "secret",
     "AWS_DEFAULT_REGION": "us-east-1",
 }
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # a shell starts what it runs in the background so, and the commands that tests interrupt would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 TINY_LAYERS = ("_blocks.0", "_blocks.5", "_blocks.15")
 
 

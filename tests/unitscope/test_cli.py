@@ -260,6 +260,6 @@ def test_interrupt_keeps_finished_shards_and_prints_how_to_resume(tiny_corpus: P
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
     _, talk = process.communicate(timeout=120)
-    assert process.returncode == 130
+    assert process.returncode == 130, talk
     assert "Resume with: unitscope index" in talk
     assert psutil.wait_procs(children, timeout=30)[1] == []
