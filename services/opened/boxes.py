@@ -27,6 +27,7 @@ class LayerBoxes:
         self._rows = np.array([_boxes_at(field, location) for location in rows])
         self._cols = np.array([_boxes_at(field, location) for location in cols])
         self._width = len(cols)
+        # padding does not depend on the picture, so it is made once
         every = np.indices((len(rows), len(cols))).reshape(2, -1)
         self._paddings = as_boxes(self._found(*every)[:, 2])
 

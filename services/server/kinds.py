@@ -30,9 +30,8 @@ class Kind:
 
 
 def _check_optimise(asked: Asked, query: OptimiseJob) -> None:
-    from services.visuals.optimising import (
-        optimise_plan,
-    )  # and torch with it, which a server does not wait for to start
+    # with torch, which a server does not wait for to start
+    from services.visuals.optimising import optimise_plan
 
     optimise_plan(asked, query)
 
