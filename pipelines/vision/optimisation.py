@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, UInt8
@@ -11,16 +11,9 @@ from torch import Tensor
 from pipelines.vision import objectives, regularisers, transforms
 from pipelines.vision.models import VisionModel
 from pipelines.vision.objectives import Objective
-from pipelines.vision.parameterisation import (
-    Fourier,
-    Parameterisation,
-    Pixels,
-    pixel_noise,
-    spectrum_noise,
-    spectrum_of,
-)
+from pipelines.vision.parameterisation import Fourier, Parameterisation, Pixels, Start, first_pixels, first_spectrum
 from pipelines.vision.preprocessing import normalise
-from pipelines.vision.recipes import Recipe, Regularisation
+from pipelines.vision.recipes import Recipe
 from pipelines.vision.recording import record
 from pipelines.vision.redirection import Redirected
 from pipelines.vision.reduction import peaks
@@ -31,18 +24,9 @@ from schemas.units import LayerSpec
 EightBit = UInt8[Tensor, "image channel row col"]
 Along = int | Float[Tensor, " unit"]
 """What is looked at in a layer's output: a channel, or the product with a vector over its units."""
-NOISE, GREY = "noise", "grey"
 
 Tell = Callable[[int, int], None]
 """Told after each step: how many are done, of how many. What it raises stops the work."""
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where optimising begins: seeded noise, the parameterisation's zero, or a picture as the network sees it."""
-
-    name: str = NOISE
-    picture: UInt8[Tensor, "channel row col"] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +34,7 @@ class Wish:
     """What is to be made, besides for which objective: by which recipe, from which start and seed, how many."""
 
     recipe: Recipe
-    start: Start = Start()
+    start: Start = field(default_factory=Start)
     seed: int = 0
     count: int = 1
 
@@ -109,8 +93,8 @@ class _Aim:
 def _judged(model: VisionModel, aim: _Aim, wish: Wish, tell: Tell | None) -> Optimised:
     """Pictures for an aim, and what they reach."""
     layer = aim.layer
-    field = layer.receptive_field.size or layer.receptive_field.input
-    movement = wish.recipe.movement.within(min(field))
+    seen = layer.receptive_field.size or layer.receptive_field.input
+    movement = wish.recipe.movement.within(min(seen))
     recipe = wish.recipe.model_copy(update={"movement": movement})
     if wish.count > 1 and not recipe.diversity:
         raise UsageError(f"recipe {recipe.name} has no diversity: make one picture at a time, with other seeds")
@@ -265,24 +249,8 @@ class _Climb:
                 seen = (uphill != 0).sum((1, 2, 3), keepdim=True).clamp(min=1)
                 size = (uphill.square().sum((1, 2, 3), keepdim=True) / seen).sqrt()
                 values = values + self.recipe.rate * uphill / size.clamp(min=torch.finfo(size.dtype).tiny)
-                values = regularised(values, uphill, self.recipe.regularisation, step)
+                values = regularisers.regularised(values, uphill, self.recipe.regularisation, step)
             canvas.values.copy_(regularisers.clipped(values, canvas.mean))
-
-
-def regularised(values: Tensor, uphill: Tensor, figures: Regularisation, step: int) -> Tensor:
-    """What the regularisers of a recipe leave, in the order of Yosinski's toolbox."""
-    values = regularisers.decayed(values, figures.decay)
-    if figures.blur_every and figures.blur_px and step % figures.blur_every == 0:
-        values = regularisers.blurred(values, figures.blur_px)
-    if figures.small_value_percent:
-        values = regularisers.without_small_values(values, figures.small_value_percent)
-    if figures.small_norm_percent:
-        values = regularisers.without_small_norms(values, figures.small_norm_percent)
-    if figures.small_contribution_percent:
-        values = regularisers.without_small_contributions(values, uphill, figures.small_contribution_percent)
-    if figures.contrast is not None:
-        values = regularisers.of_norm(values, figures.contrast)
-    return values
 
 
 def _canvas(model: VisionModel, wish: Wish, generator: torch.Generator) -> Parameterisation:
@@ -290,33 +258,8 @@ def _canvas(model: VisionModel, wish: Wish, generator: torch.Generator) -> Param
     shape, device = torch.Size([wish.count, *model.input_shape]), _device(model)
     mean = torch.tensor(model.preprocessing.mean, device=device) / 255
     if wish.recipe.parameterisation == "fourier":
-        return Fourier(_spectrum(wish.start, shape, generator).to(device), shape[3])
-    return Pixels(_pixels(wish.start, shape, mean.cpu(), generator).to(device), mean)
-
-
-def _pixels(start: Start, shape: torch.Size, mean: Tensor, generator: torch.Generator) -> Tensor:
-    if start.picture is not None:
-        return _given(start.picture, shape) - mean[:, None, None]
-    return pixel_noise(shape, generator) if _is_noise(start) else torch.zeros(shape)
-
-
-def _spectrum(start: Start, shape: torch.Size, generator: torch.Generator) -> Tensor:
-    if start.picture is not None:
-        return spectrum_of(_given(start.picture, shape))
-    noise = spectrum_noise(shape, generator)
-    return noise if _is_noise(start) else torch.zeros_like(noise)
-
-
-def _given(picture: Tensor, shape: torch.Size) -> Tensor:
-    if picture.shape != shape[1:]:
-        raise UsageError(f"the start has the shape {tuple(picture.shape)}; the network takes {tuple(shape[1:])}")
-    return (picture.float() / 255).expand(shape).contiguous()
-
-
-def _is_noise(start: Start) -> bool:
-    if start.name not in (NOISE, GREY):
-        raise UsageError(f"start {start.name!r} is unknown; there are {NOISE}, {GREY} and pictures of the corpus")
-    return start.name == NOISE
+        return Fourier(first_spectrum(wish.start, shape, generator).to(device), shape[3])
+    return Pixels(first_pixels(wish.start, shape, mean.cpu(), generator).to(device), mean)
 
 
 def _device(model: VisionModel) -> torch.device:

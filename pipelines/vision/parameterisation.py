@@ -1,8 +1,14 @@
-"""What an optimised picture is made of: its pixels, or their spectrum in decorrelated colours."""
+"""What an optimised picture is made of: its pixels, or their spectrum in decorrelated colours; and where it begins."""
+
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Complex, Float, UInt8
 from torch import Tensor
+
+from schemas.errors import UsageError
+
+NOISE, GREY = "noise", "grey"
 
 Pictures = Float[Tensor, "image channel row col"]
 """Values from 0 to 1."""
@@ -16,6 +22,14 @@ _PIXEL_NOISE = 10 / 255
 """Deviation of the first picture's noise: as in lucid, and in Yosinski's toolbox."""
 _INSIDE = 1e-3
 """How far a colour stays from black and white, where the sigmoid has no inverse."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where optimising begins: seeded noise, the parameterisation's zero, or a picture as the network sees it."""
+
+    name: str = NOISE
+    picture: UInt8[Tensor, "channel row col"] | None = None
 
 
 class Pixels:
@@ -47,16 +61,24 @@ Parameterisation = Pixels | Fourier
 """Variables (`values`), and the pictures that they stand for (`pictures()`, differentiable)."""
 
 
-def pixel_noise(shape: torch.Size, generator: torch.Generator) -> Pictures:
+def first_pixels(
+    start: Start, shape: torch.Size, mean: Float[Tensor, " channel"], generator: torch.Generator
+) -> Pictures:
     """Values of `Pixels` to begin with."""
-    return _PIXEL_NOISE * torch.randn(shape, generator=generator)
+    if start.picture is not None:
+        return _given(start.picture, shape) - mean[:, None, None]
+    return _PIXEL_NOISE * torch.randn(shape, generator=generator) if _is_noise(start) else torch.zeros(shape)
 
 
-def spectrum_noise(shape: torch.Size, generator: torch.Generator) -> Complex[Tensor, "image channel row half"]:
+def first_spectrum(
+    start: Start, shape: torch.Size, generator: torch.Generator
+) -> Complex[Tensor, "image channel row half"]:
     """The spectrum of `Fourier` to begin with, for pictures of this shape."""
+    if start.picture is not None:
+        return spectrum_of(_given(start.picture, shape))
     count, channels, rows, cols = shape
-    parts = torch.randn(count, channels, rows, cols // 2 + 1, 2, generator=generator)
-    return torch.view_as_complex(_FOURIER_NOISE * parts)
+    noise = _FOURIER_NOISE * torch.randn(count, channels, rows, cols // 2 + 1, 2, generator=generator)
+    return torch.view_as_complex(noise if _is_noise(start) else torch.zeros_like(noise))
 
 
 def spectrum_of(pictures: Pictures) -> Complex[Tensor, "image channel row half"]:
@@ -85,3 +107,15 @@ def correlated(values: Pictures, inverse: bool = False) -> Pictures:
     mixing = (COLOUR / COLOUR.norm(dim=0).max()).to(values.device)
     mixed: Tensor = torch.einsum("ij,njrc->nirc", torch.linalg.inv(mixing) if inverse else mixing, values)
     return mixed
+
+
+def _given(picture: Tensor, shape: torch.Size) -> Tensor:
+    if picture.shape != shape[1:]:
+        raise UsageError(f"the start has the shape {tuple(picture.shape)}; the network takes {tuple(shape[1:])}")
+    return (picture.float() / 255).expand(shape).contiguous()
+
+
+def _is_noise(start: Start) -> bool:
+    if start.name not in (NOISE, GREY):
+        raise UsageError(f"start {start.name!r} is unknown; there are {NOISE}, {GREY} and pictures of the corpus")
+    return start.name == NOISE

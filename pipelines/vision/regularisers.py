@@ -5,10 +5,28 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transform
 
+from pipelines.vision.recipes import Regularisation
+
 Values = Float[Tensor, "image channel row col"]
 
 _BLUR_REACH = 4
 """Deviations after which the bell curve of a blur is cut off."""
+
+
+def regularised(values: Values, uphill: Values, figures: Regularisation, step: int) -> Values:
+    """What the regularisers of a recipe leave, in the order of Yosinski's toolbox."""
+    values = decayed(values, figures.decay)
+    if figures.blur_every and figures.blur_px and step % figures.blur_every == 0:
+        values = blurred(values, figures.blur_px)
+    if figures.small_value_percent:
+        values = without_small_values(values, figures.small_value_percent)
+    if figures.small_norm_percent:
+        values = without_small_norms(values, figures.small_norm_percent)
+    if figures.small_contribution_percent:
+        values = without_small_contributions(values, uphill, figures.small_contribution_percent)
+    if figures.contrast is not None:
+        values = of_norm(values, figures.contrast)
+    return values
 
 
 def clipped(values: Values, mean: Float[Tensor, "channel 1 1"]) -> Values:

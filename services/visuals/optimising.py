@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from pipelines.optimised import OptimisePlan, Optimiser, make_plan
 from pipelines.vision.objectives import CLASSES, DIRECTIONS, check_direction, check_name
-from pipelines.vision.optimisation import GREY, NOISE, Start, Wish
+from pipelines.vision.optimisation import Wish
+from pipelines.vision.parameterisation import GREY, NOISE, Start
 from pipelines.vision.recipes import recipe
 from schemas.errors import UsageError, listing
 from schemas.units import DirectionId, Target

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from pipelines.vision import objectives
 from pipelines.vision.models import VisionModel
 from pipelines.vision.objectives import at_location, channel_mean, direction, diversity
-from pipelines.vision.optimisation import GREY, Start, Wish, measure, optimise, optimise_direction, optimise_unit
+from pipelines.vision.optimisation import Wish, measure, optimise, optimise_direction, optimise_unit
+from pipelines.vision.parameterisation import GREY, Start
 from pipelines.vision.preprocessing import normalise
 from pipelines.vision.receptive_fields import measure_layers
 from pipelines.vision.recipes import RECIPES, recipe

@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines.vision import regularisers, transforms
-from pipelines.vision.optimisation import regularised
 from pipelines.vision.parameterisation import COLOUR, Fourier, Pixels, correlated, frequency_weights, spectrum_of
 from pipelines.vision.recipes import RECIPES, Regularisation
 from pipelines.vision.transforms import Movement
@@ -93,10 +92,11 @@ def test_regularisers_come_in_the_toolbox_order(values: torch.Tensor) -> None:
     plain = regularisers.blurred(values * 0.9, 0.5)
     plain = regularisers.without_small_norms(regularisers.without_small_values(plain, 10.0), 20.0)
     assert torch.equal(
-        regularised(values, gradient, figures, step=4),
+        regularisers.regularised(values, gradient, figures, step=4),
         regularisers.without_small_contributions(plain, gradient, 30.0),
     )
-    assert not torch.equal(regularised(values, gradient, figures, step=4), regularised(values, gradient, figures, 5))
+    later = regularisers.regularised(values, gradient, figures, step=5)
+    assert not torch.equal(regularisers.regularised(values, gradient, figures, step=4), later)
 
 
 def test_the_four_sets_of_the_paper_are_those_of_its_table() -> None:
