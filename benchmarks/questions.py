@@ -32,6 +32,7 @@ Ask = Callable[[], object]
 Figures = dict[str, dict[str, float]]
 
 FREQUENT_LABEL, FEW_LABEL = "label000", f"label{LABELS - 10}"
+OF_TWO = ", two server processes"
 TARGETS_MS = {
     **{f"store: top {k}": ("p99", 5) for k in (9, 100, 1000)},
     **{f"http: top {k}": ("p99", 15) for k in (9, 100, 1000)},
@@ -129,18 +130,28 @@ def measure_store(asked: Asked, chance: random.Random, count: int) -> Figures:
     return found
 
 
-def measure_http(port: int, questions: dict[str, Callable[[], str]], count: int, clients: list[int]) -> Figures:
-    """Latencies through HTTP one after the other, then top-9 by several clients at once."""
+def measure_http(port: int, questions: dict[str, Callable[[], str]], count: int) -> Figures:
+    """Latencies through HTTP one after the other."""
     found = {}
     for name, make in questions.items():
         ask_all(port, [make() for _ in range(20)], 1)
         times, _ = ask_all(port, [make() for _ in range(count)], 1)
         found[f"http: {name}"] = percentiles(times)
-    for number in clients:
-        addresses = [questions["top 9"]() for _ in range(4 * count)]
-        times, seconds = ask_all(port, addresses, number)
-        found[f"http: top 9, {number} clients"] = {**percentiles(times), "per_s": round(len(times) / seconds)}
     return found
+
+
+def measure_clients(port: int, make: Callable[[], str], count: int, clients: list[int], suffix: str = "") -> Figures:
+    """Latencies and rate of one kind of question by several clients at once."""
+    found = {}
+    for number in clients:
+        times, seconds = ask_all(port, [make() for _ in range(count)], number)
+        found[f"{clients_name(number)}{suffix}"] = {**percentiles(times), "per_s": round(len(times) / seconds)}
+    return found
+
+
+def clients_name(number: int) -> str:
+    """What the figure of so many clients is called."""
+    return f"http: top 9, {number} clients"
 
 
 def medians(rounds: list[Figures]) -> Figures:
@@ -172,9 +183,9 @@ def ask_all(port: int, addresses: list[str], client_count: int) -> tuple[list[fl
 
 
 @contextmanager
-def served(atlas: Path) -> Iterator[int]:
+def served(atlas: Path | str, *flags: str) -> Iterator[int]:
     """A server of the atlas in a process of its own; gives its port."""
-    command = [sys.executable, "-m", "unitscope", "serve", str(atlas), "--port", "0"]
+    command = [sys.executable, "-m", "unitscope", "serve", str(atlas), "--port", "0", *flags]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
         line = next(line for line in server.stderr if "serving on" in line)
@@ -219,20 +230,29 @@ def main() -> None:
         chance = random.Random(2)
         compare_with_scan(asked.atlas, [random_unit(chance) for _ in range(options.checked)])
         collect_seldom()  # as a server does once its atlases are open
-        clients = options.clients.split(",")
-        with served(asked.atlas.root) as port:
+        clients = [int(number) for number in options.clients.split(",")]
+        one, many, together = clients_name(clients[0]), clients_name(clients[-1]), 4 * options.questions
+        with served(asked.atlas.root) as port, served(asked.atlas.root, "--workers", "2") as port_of_two:
             questions = http_questions(asked, chance)
+            top_9 = questions["top 9"]
+            ask_all(port_of_two, [top_9() for _ in range(40)], clients[-1])
             rounds = [
                 measure_store(asked, chance, options.questions)
-                | measure_http(port, questions, options.questions, [int(number) for number in clients])
+                | measure_http(port, questions, options.questions)
+                | measure_clients(port, top_9, together, clients)
+                | measure_clients(port_of_two, top_9, together, clients[-1:], OF_TWO)
                 for _ in range(options.rounds)
             ]
         results[size] = medians(rounds)
-        one, many = (f"http: top 9, {number} clients" for number in (clients[0], clients[-1]))
-        gains[size] = round(statistics.median(each[many]["per_s"] / each[one]["per_s"] for each in rounds), 3)
+        gains[size] = {
+            name: round(statistics.median(each[name]["per_s"] / each[one]["per_s"] for each in rounds), 3)
+            for name in (many, f"{many}{OF_TWO}")
+        }
     show(results)
-    sys.stdout.write(f"throughput of {clients[-1]} clients / {clients[0]}, by images: {gains} (wanted: 1)\n")
-    save("questions", {"unit": "ms", "results": results, "throughput of most clients / fewest": gains})
+    for size, ratios in gains.items():
+        for name, ratio in ratios.items():
+            sys.stdout.write(f"{int(size):,} images: throughput of {name} / {one}: {ratio} (wanted: 1)\n")
+    save("questions", {"unit": "ms", "results": results, "throughput / that of fewest clients": gains})
 
 
 if __name__ == "__main__":
