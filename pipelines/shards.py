@@ -1,6 +1,7 @@
 """What a shard's scan writes: its files, images and peaks as tables, and the receipt that makes them count."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +13,11 @@ from pipelines.storage import write_model, write_table
 from pipelines.stores import Root
 from schemas import layout, tables
 from schemas.geometry import Box, Placement
-from schemas.manifest import BLOCK_UNITS, Receipt
+from schemas.manifest import BLOCK_UNITS, Part, Receipt
 from schemas.units import LayerSpec
+
+_WRITERS = 4
+"""Layers written at once: most of the time is waiting, for a disk to keep what was written or for an object store."""
 
 
 @dataclass(frozen=True)
@@ -77,21 +81,24 @@ class ScannedShard:
 
 
 def write_shard(atlas: Root, atlas_key: str, shard: ScannedShard, forward: str, seconds: float) -> Receipt:
-    """Write all tables and, last, the receipt."""
+    """Write all tables, the layers' beside each other, and, last, the receipt."""
     name, embeddings = shard.name, shard.embeddings
     rows_per_block = BLOCK_UNITS * max(1, len(shard.images))
     read = [one for one in shard.files if not one.reason]
     refused = [one for one in shard.files if one.reason]
+
+    def write_peaks(one: LayerPeaks) -> Part:
+        return write_table(atlas, layout.peaks(one.layer.name, name), peaks_table(one), rows_per_block)
+
+    with ThreadPoolExecutor(_WRITERS, thread_name_prefix="write") as threads:
+        peaks = list(threads.map(write_peaks, shard.peaks))
     receipt = Receipt(
         shard=name,
         atlas_key=atlas_key,
         files=write_table(atlas, layout.files(name), _files_table(read)),
         scanned=write_table(atlas, layout.scanned(name), _images_table(shard.images)),
         skipped=write_table(atlas, layout.skipped(name), _skipped_table(refused)),
-        peaks={
-            one.layer.name: write_table(atlas, layout.peaks(one.layer.name, name), peaks_table(one), rows_per_block)
-            for one in shard.peaks
-        },
+        peaks={one.layer.name: part for one, part in zip(shard.peaks, peaks, strict=True)},
         embeddings=write_table(
             atlas, layout.embeddings(embeddings.layer, name), _embeddings_table(embeddings, shard.images)
         ),
