@@ -113,18 +113,20 @@ class Exemplars:
             return leads
         groups = self._groups.take(self._ranked.at(_PEAK, ranks)[0])  # the rest of it is shown next
         members = np.flatnonzero(groups >= 0)
-        wanted, first = np.unique(groups[members]), dict[int, int]()
+        wanted, which = np.unique(groups[members], return_inverse=True)
+        first = np.full(len(wanted), -1)
         for among, images in self._images(*self._band) if len(wanted) else ():
             found = self._groups.take(images)
             passing = np.flatnonzero(found >= 0)
-            passing = passing[np.isin(found[passing], wanted)]
             if self._chosen is not None:
                 passing = passing[self._chosen.take(images[passing])]
             numbers, places = np.unique(found[passing], return_index=True)
-            first = dict(zip(numbers.tolist(), among[passing][places].tolist(), strict=True)) | first
-            if len(first) == len(wanted):
+            at = np.minimum(np.searchsorted(wanted, numbers), len(wanted) - 1)
+            new = (wanted[at] == numbers) & (first[at] < 0)
+            first[at[new]] = among[passing[places[new]]]
+            if first.min() >= 0:
                 break
-        leads[members] = [first[group] for group in groups[members].tolist()] == ranks[members]
+        leads[members] = first[which] == ranks[members]
         return leads
 
     def _images(self, first: int, last: int) -> Iterator[tuple[Ranks, NDArray[Any]]]:
