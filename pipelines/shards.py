@@ -17,7 +17,7 @@ from schemas.manifest import BLOCK_UNITS, Part, Receipt
 from schemas.units import LayerSpec
 
 _WRITERS = 4
-"""Layers written at once: most of the time is waiting, for a disk to keep what was written or for an object store."""
+"""Layers written at once: each waits for the disk to keep what was written, or for an object store."""
 
 
 @dataclass(frozen=True)
