@@ -41,6 +41,8 @@ from schemas.manifest import (
 )
 from schemas.units import LayerSpec
 
+_SLOW_BF16 = "bf16 is meant for GPUs: on most CPUs fp32 is faster, and exact"
+
 
 def index(config: IndexConfig, report: Report) -> Manifest:
     """Bring the atlas up to date with the corpus and return its sealed manifest.
@@ -112,7 +114,8 @@ def _scan(plan: Plan, workers: cluster.Resources, report: Report, stage: str = "
     shards = plan.shards(workers.slots)
     nodes = Counter[str]()
     skipped = rows = 0
-    report(Progress(stage, 0, len(plan.pending), "files"))
+    slow = plan.scan.precision == "bf16" and not workers.gpus
+    report(Progress(stage, 0, len(plan.pending), "files", note=_SLOW_BF16 if slow else ""))
     receipts = []
     scan = replace(plan.scan, decoder_count=workers.decoder_count)
     for done in cluster.each(partial(Scanner, scan), shards, workers):

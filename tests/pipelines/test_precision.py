@@ -8,7 +8,8 @@ import torch
 
 from pipelines.config import IndexConfig
 from pipelines.corpus import list_corpus
-from pipelines.plan import make_plan
+from pipelines.index import index
+from pipelines.plan import Progress, make_plan
 from pipelines.scan import Forwarded, Scanner
 from pipelines.vision.preprocessing import prepare
 from tests.conftest import TINY_LAYERS
@@ -39,6 +40,24 @@ def test_bf16_keeps_its_bound(tiny_corpus: Path, tmp_path: Path) -> None:
     exact, half = (forwarded(tiny_corpus, tmp_path / name, precision=name) for name in ("fp32", "bf16"))
     assert 1e-4 < largest_error(half, exact) < HALF_ERROR
     torch.testing.assert_close(half.vectors, exact.vectors, rtol=0, atol=0.06)
+
+
+def test_bf16_without_a_gpu_says_that_fp32_is_better(tiny_corpus: Path, tmp_path: Path, ray_session: None) -> None:
+    notes = []
+    for precision in ("fp32", "bf16"):
+        config = IndexConfig(
+            corpus=str(tiny_corpus),
+            atlas=str(tmp_path / precision),
+            layers=TINY_LAYERS,
+            limit=2,
+            batch_size=2,
+            device="cpu",
+            precision=precision,
+        )
+        said: list[Progress] = []
+        assert index(config, said.append).precision == precision
+        notes.append([progress.note for progress in said if progress.note])
+    assert notes[0] == [] and len(notes[1]) == 1 and "fp32 is faster" in notes[1][0]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here; the CPU runs the same code in all other tests")
