@@ -27,7 +27,7 @@ def patches(atlas: Atlas, unit: UnitId, query: PatchQuery) -> PatchPage:
     Of a group of near duplicates the first that passes the filters stands for all, unless asked otherwise. A
     dead unit has no patches: its images are all alike to it.
     """
-    statistics = atlas.unit(unit, lists=False)
+    statistics = atlas.unit(unit)
     status, count = statistics["status"], statistics["image_count"]
     note, stale = status_note(statistics), atlas.manifest.stale_count
     if status == "dead" or count == 0:
