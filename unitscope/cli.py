@@ -139,9 +139,12 @@ def index(
     with shown(progress) as shown_report, published(shown_report, metrics_host, metrics_port) as report:
         if plan:
             corpus_files = list_corpus(settings.corpus, settings.limit)
-            show_facts(forecast(expected(make_plan(settings, corpus_files, report))), as_json)
-            return
-        manifest = run_index(settings, report)
+            planned = forecast(expected(make_plan(settings, corpus_files, report)))
+        else:
+            manifest = run_index(settings, report)
+    if plan:
+        show_facts(planned, as_json)
+        return
     found = manifest.corpus
     facts = {
         "atlas": settings.atlas,

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -26,16 +26,20 @@ _STAGES = {
 
 @contextmanager
 def shown(style: Style) -> "Iterator[Callable[[Progress], None]]":
-    """A function that shows each progress it is told, in the given style."""
+    """A function that shows each progress it is told, in the given style.
+
+    Meanwhile what is printed goes to stderr: Ray tells of dead workers on stdout, which is for data.
+    """
     if style == "auto":
         style = "bar" if sys.stderr.isatty() else "log"
-    if style == "bar":
-        with _bar() as tell:
-            yield tell
-    elif style == "none":
-        yield lambda progress: None
-    else:
-        yield _Lines(as_json=style == "json")
+    with redirect_stdout(sys.stderr):
+        if style == "bar":
+            with _bar() as tell:
+                yield tell
+        elif style == "none":
+            yield lambda progress: None
+        else:
+            yield _Lines(as_json=style == "json")
 
 
 @contextmanager
