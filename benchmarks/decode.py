@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 
 from benchmarks.pictures import write_pictures
 from benchmarks.report import print_table, save
-from pipelines import cluster
-from pipelines.vision.models import DEFAULT_SPEC, load_model
-from pipelines.vision.preprocessing import prepare
-from schemas.manifest import Preprocessing
+from unitscope_pipelines import cluster
+from unitscope_pipelines.vision.images.preprocessing import prepare
+from unitscope_pipelines.vision.models.models import DEFAULT_SPEC, load_model
+from unitscope_schemas.manifest import Preprocessing
 
 BATCH, SHARD = 32, 64
 _SAMPLED_S = 0.25

@@ -21,13 +21,13 @@ from playwright.sync_api import sync_playwright
 
 from benchmarks.questions import served
 from benchmarks.report import print_table, save
-from pipelines.vision.models import reload_model
-from pipelines.vision.preprocessing import normalise, prepare
-from schemas.live import LiveAsk
-from services.answers.formats import json_bytes
-from services.answers.live import Stages, answer, frame_of
-from services.answers.subjects import Asked
-from services.opened.crops import picture, read_image
+from unitscope_pipelines.vision.images.preprocessing import normalise, prepare
+from unitscope_pipelines.vision.models.models import reload_model
+from unitscope_schemas.answers.live import LiveAsk
+from unitscope_schemas.formats import json_bytes
+from unitscope_services.atlas.crops import picture, read_image
+from unitscope_services.queries.live import Stages, answer, frame_of
+from unitscope_services.queries.session import Asked
 
 TARGET_PER_S = 5
 CAMERA = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]

@@ -15,13 +15,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from rich.console import Console
 
-from pipelines import cluster
-from pipelines.exemplars import Block, RankedBlock, Ranker, RankPlan
-from pipelines.hot import build_hot
-from pipelines.storage import write_atomically, write_model, write_table
-from schemas import layout, tables
-from schemas.geometry import Box, Location, ReceptiveField, Size
-from schemas.manifest import (
+from unitscope_pipelines import cluster
+from unitscope_pipelines.indexing.lookup import build_hot
+from unitscope_pipelines.indexing.ranking import Block, RankedBlock, Ranker, RankPlan
+from unitscope_pipelines.storage.parts import write_atomically, write_model, write_table
+from unitscope_schemas import layout, tables
+from unitscope_schemas.geometry import Box, Location, ReceptiveField, Size
+from unitscope_schemas.manifest import (
     BLOCK_UNITS,
     FORMAT_VERSION,
     CorpusEntry,
@@ -33,7 +33,7 @@ from schemas.manifest import (
     Preprocessing,
     Receipt,
 )
-from schemas.units import LayerSpec
+from unitscope_schemas.units import LayerSpec
 
 LAYER_UNITS = 320
 SHARD_IMAGES = 1_024

@@ -16,13 +16,13 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.report import print_table, save
-from pipelines.optimised import Optimiser, make_plan
-from pipelines.vision.optimisation import Wish
-from pipelines.vision.recipes import recipe
-from pipelines.visuals import read_picture
-from schemas.units import UnitId
-from schemas.visuals import Visual
-from services.opened.atlas import Atlas
+from unitscope_pipelines.derived.optimise import Optimiser, make_plan
+from unitscope_pipelines.derived.visuals import read_picture
+from unitscope_pipelines.vision.optimisation.optimisation import Wish
+from unitscope_pipelines.vision.optimisation.recipes import recipe
+from unitscope_schemas.answers.visuals import Visual
+from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.atlas import Atlas
 
 TARGETS = {"olah2017": 0.95, "yosinski2015": 0.80}
 """Least share of live units whose optimised picture excites them more than every picture of the corpus."""

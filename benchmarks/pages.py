@@ -20,14 +20,14 @@ from playwright.sync_api import Page, Request, Response, sync_playwright
 from benchmarks.pictures import write_pictures
 from benchmarks.questions import ask_all, percentiles, random_unit, served
 from benchmarks.report import print_table, save
-from pipelines.config import IndexConfig
-from pipelines.index import index
-from pipelines.visuals import Made, write_visual
-from schemas import layout
-from schemas.geometry import Location
-from schemas.visuals import VisualKey, VisualKind
-from services.answers.subjects import Asked
-from services.pages.layer_page import LayerAddress
+from unitscope_pipelines.derived.visuals import Made, write_visual
+from unitscope_pipelines.indexing.config import IndexConfig
+from unitscope_pipelines.indexing.index import index
+from unitscope_schemas import layout
+from unitscope_schemas.answers.visuals import VisualKey, VisualKind
+from unitscope_schemas.geometry import Location
+from unitscope_services.pages.layer import LayerAddress
+from unitscope_services.queries.session import Asked
 
 UNITS, LAYER, NOISE_PX = 2_048, "layer4.2", 64
 KINDS = ("patch", "optimised", "projection")

@@ -20,15 +20,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from benchmarks.report import print_table, save
-from pipelines.patch_index import build_memory, choose_index
-from pipelines.patches import EmbeddedLayer, build_patches
-from pipelines.recall import RECALL_AT, Truth
-from pipelines.storage import write_table
-from pipelines.vectors import VectorFile, Vectors
-from schemas import layout, tables
-from schemas.geometry import Box
-from schemas.manifest import Part, PatchIndex, Receipt
-from services.answers.search import PatchVectors
+from unitscope_pipelines.indexing.patches.build import EmbeddedLayer, build_patches
+from unitscope_pipelines.indexing.patches.index import build_memory, choose_index
+from unitscope_pipelines.indexing.patches.recall import RECALL_AT, Truth
+from unitscope_pipelines.indexing.patches.vectors import VectorFile, Vectors
+from unitscope_pipelines.storage.parts import write_table
+from unitscope_schemas import layout, tables
+from unitscope_schemas.geometry import Box
+from unitscope_schemas.manifest import Part, PatchIndex, Receipt
+from unitscope_services.queries.neighbors import PatchVectors
 
 WIDTH, REGIONS = 1280, 14
 CLUSTER_IMAGES, SHARD_IMAGES, QUERIES, WARM_UP, CLIENTS = 50, 1024, 1000, 200, 8

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from pipelines.vision.recording import record
-from schemas.manifest import Preprocessing
+from unitscope_pipelines.vision.recording.recording import record
+from unitscope_schemas.manifest import Preprocessing
 
 KEPT = 9
 

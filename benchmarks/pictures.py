@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipelines.vision.pictures import open_picture, upright
 from unitscope.photographs import packaged_photographs
+from unitscope_pipelines.vision.images.pictures import open_picture, upright
 
 _WIDTH, _HEIGHT, _QUALITY = 500, 375, 90
 _FOLDER_FILES = 1_000

@@ -12,9 +12,9 @@ import time
 import torch
 
 from benchmarks.report import print_table, save
-from pipelines.vision.deconvnet import METHODS, project
-from pipelines.vision.models import load_model
-from pipelines.vision.receptive_fields import measure_layers
+from unitscope_pipelines.vision.attribution.deconvnet import METHODS, project
+from unitscope_pipelines.vision.models.models import load_model
+from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
 
 LAYER, CORES, TARGET_S = "features.28", 2, 5.0
 

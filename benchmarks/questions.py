@@ -22,11 +22,11 @@ import numpy as np
 from benchmarks.million import LABELS, LAYER_UNITS, RARE_LABEL, layers
 from benchmarks.report import print_table, save
 from benchmarks.truth import compare_with_scan
-from schemas.answers import PatchQuery
-from schemas.units import UnitId
-from services.answers import selectivity, units
-from services.answers.subjects import Asked, Subject
-from services.web.site import collect_seldom
+from unitscope_schemas.answers.patches import PatchQuery
+from unitscope_schemas.units import UnitId
+from unitscope_services.queries import labels, units
+from unitscope_services.queries.session import Asked, Subject
+from unitscope_services.web.app_state import collect_seldom
 
 Ask = Callable[[], object]
 Figures = dict[str, dict[str, float]]
@@ -73,7 +73,7 @@ def store_questions(asked: Asked, chance: random.Random) -> dict[str, Callable[[
         "label, twelve images": patches(label=RARE_LABEL),
         "histogram": about(lambda unit: units.histogram(atlas, unit)),
         "quantiles": about(lambda unit: units.histogram(atlas, unit).quantiles),
-        "labels": about(lambda unit: selectivity.labels(atlas, unit)),
+        "labels": about(lambda unit: labels.labels(atlas, unit)),
         "unit list": about(lambda unit: units.unit_page(atlas, unit.layer)),
         "explain an image": explain,
     }

@@ -23,14 +23,14 @@ from torch import Tensor
 from benchmarks.peers import hook_and_topk, zennit_crp
 from benchmarks.pictures import write_pictures
 from benchmarks.report import print_table, save
-from pipelines.config import IndexConfig
-from pipelines.corpus import list_corpus
-from pipelines.plan import cut_shards, make_plan
-from pipelines.scan import Scanner
-from pipelines.vision.device import settle_process
-from pipelines.vision.fusing import Fusions
-from pipelines.vision.models import load_model
-from pipelines.vision.preprocessing import normalise, prepare
+from unitscope_pipelines.corpora.listing import list_corpus
+from unitscope_pipelines.indexing.config import IndexConfig
+from unitscope_pipelines.indexing.plan import cut_shards, make_plan
+from unitscope_pipelines.indexing.scan import Scanner
+from unitscope_pipelines.vision.images.preprocessing import normalise, prepare
+from unitscope_pipelines.vision.models.models import load_model
+from unitscope_pipelines.vision.recording.device import settle_process
+from unitscope_pipelines.vision.recording.fusing import Fusions
 
 BATCH = 32
 TARGETS = {

@@ -10,10 +10,10 @@ from playwright.sync_api import sync_playwright
 
 from benchmarks.pages import chromium
 from benchmarks.questions import served
-from schemas.answers import PatchQuery
-from schemas.units import UnitId
-from services.answers.units import patches
-from services.opened.atlas import Atlas
+from unitscope_schemas.answers.patches import PatchQuery
+from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.queries.units import patches
 
 WIDTH_PX, HEIGHT_PX, QUALITY = 1200, 900, 75
 

@@ -4,10 +4,10 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from schemas.answers import PatchPage, PatchQuery
-from schemas.units import UnitId
-from services.answers import units
-from services.opened.atlas import Atlas
+from unitscope_schemas.answers.patches import PatchPage, PatchQuery
+from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.queries import units
 
 _LABEL = "label000"
 

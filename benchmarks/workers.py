@@ -15,9 +15,9 @@ import psutil
 
 from benchmarks.pictures import write_pictures
 from benchmarks.report import print_table, save
-from pipelines.config import IndexConfig
-from pipelines.index import index
-from pipelines.plan import Progress
+from unitscope_pipelines.indexing.config import IndexConfig
+from unitscope_pipelines.indexing.index import index
+from unitscope_schemas.progress import Progress
 
 TARGETS = {"memory at 16 × the pictures / at 1 ×": 1.1, "rate of two workers / of one": 1.8}
 _SAMPLED_S = 0.2

@@ -12,11 +12,11 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from pipelines.cluster import connected
-from pipelines.config import IndexConfig
-from pipelines.index import index
 from tests import kin
 from tests.pictures import write_corpus
+from unitscope_pipelines.cluster import connected
+from unitscope_pipelines.indexing.config import IndexConfig
+from unitscope_pipelines.indexing.index import index
 
 _CACHE = tempfile.TemporaryDirectory(prefix="unitscope-tests-")
 with socket.create_server(("127.0.0.1", 0)) as free:

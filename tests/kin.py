@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipelines.config import IndexConfig
-from pipelines.index import index
+from unitscope_pipelines.indexing.config import IndexConfig
+from unitscope_pipelines.indexing.index import index
 
 RED, GREEN, PLAIN, TWIN, ZEROED = range(5)
 UNITS = 40

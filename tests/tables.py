@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from pipelines.storage import read_manifest
-from schemas.manifest import Manifest
+from unitscope_pipelines.storage.parts import read_manifest
+from unitscope_schemas.manifest import Manifest
 
 Rows = dict[str, list]
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from unitscope.command import app, tell
-from unitscope.options import (
+from unitscope.commands.app import app, tell
+from unitscope.commands.options import (
     AtlasArgument,
     JsonFlag,
     LatentsOption,
@@ -24,7 +24,6 @@ from unitscope.options import (
 def main() -> NoReturn:
     """Run the command line; exits 0 done, 1 failed, 2 usage, 3 too many skipped, 4 faults found, 5 not found,
     6 busy or other format, 130 or 143 on signals."""
-    from unitscope import ask, demo, exports, kin, optimising, projecting, upkeep  # noqa: F401  (each adds its commands)
 
     signal.signal(signal.SIGTERM, _stop)
     try:
@@ -61,10 +60,10 @@ def layers(
     as_json: JsonFlag = False,
 ) -> None:
     """Table of layers: name, kind, units, grid, stride, receptive field."""
-    from pipelines.vision.models import choose_layers, load_model
-    from pipelines.vision.receptive_fields import measure_layers
-    from schemas.web import LayerRow
-    from unitscope.output import show_rows
+    from unitscope.commands.output import show_rows
+    from unitscope_pipelines.vision.models.models import choose_layers, load_model
+    from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
+    from unitscope_schemas.answers.served import LayerRow
 
     loaded = load_model(model, weights, tuple(latents or ()), trust_code)
     specs = measure_layers(loaded.module, choose_layers(loaded, split_globs(layer_globs)), loaded.input_shape)
@@ -123,15 +122,15 @@ def index(
     flags: dict[str, Any] = dict(locals())
     for other in ("layer_globs", "config", "metrics_port", "metrics_host", "plan", "progress", "as_json"):
         del flags[other]
-    from pipelines.config import IndexConfig, load_config
-    from pipelines.corpus import list_corpus
-    from pipelines.forecast import forecast
-    from pipelines.index import expected
-    from pipelines.index import index as run_index
-    from pipelines.plan import make_plan
-    from unitscope.figures import published
-    from unitscope.output import show_facts
-    from unitscope.progress import shown
+    from unitscope.commands.output import show_facts
+    from unitscope.commands.progress import shown
+    from unitscope.run_metrics import published
+    from unitscope_pipelines.corpora.listing import list_corpus
+    from unitscope_pipelines.indexing.config import IndexConfig, load_config
+    from unitscope_pipelines.indexing.forecast import forecast
+    from unitscope_pipelines.indexing.index import expected
+    from unitscope_pipelines.indexing.index import index as run_index
+    from unitscope_pipelines.indexing.plan import make_plan
 
     flags["layers"] = split_globs(layer_globs) or None
     flags["trust_code"] = trust_code or None
@@ -183,8 +182,8 @@ def serve(
     ] = None,
 ) -> None:
     """Serve atlases as an API and as pages. Listens on this machine only, unless keys say who may ask."""
-    from services.server.settings import Settings
-    from unitscope.serving import serve_atlases
+    from unitscope_services.server.settings import Settings
+    from unitscope_services.web.serving import serve_atlases
 
     settings = Settings(
         atlases=tuple(atlases),
@@ -207,8 +206,8 @@ def verify(
     as_json: JsonFlag = False,
 ) -> None:
     """Check every part against its digest and a random sample of rows against a new forward; exit 4 on faults."""
-    from pipelines.verify import verify as run_verify
-    from unitscope.output import show_verdict
+    from unitscope.commands.output import show_verdict
+    from unitscope_pipelines.indexing.verify import verify as run_verify
 
     verdict = run_verify(atlas, sample, seed, corpus, trust_code)
     show_verdict(verdict, as_json)
@@ -218,7 +217,7 @@ def verify(
 
 def _failure_code(error: Exception) -> int:
     """Say what went wrong and give the exit code; what is no known error shows its stack."""
-    from schemas.errors import UnitscopeError
+    from unitscope_schemas.errors import UnitscopeError
 
     if isinstance(error, UnitscopeError):
         tell(f"error: {error}")

@@ -13,8 +13,9 @@ from urllib.request import Request, urlopen
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.answers import Order
-from schemas.errors import (
+from unitscope_schemas.answers.patches import Order
+from unitscope_schemas.answers.relations import Likeness
+from unitscope_schemas.errors import (
     AccessError,
     BusyError,
     ModelError,
@@ -27,8 +28,7 @@ from schemas.errors import (
     UsageError,
     listing,
 )
-from schemas.kin import Likeness
-from schemas.units import Target, UnitId, parse_target
+from unitscope_schemas.units import Target, UnitId, parse_target
 
 _API = "/api/v1"
 _ID = re.compile(r"[0-9a-f]{6,64}")

@@ -5,9 +5,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from schemas.answers import ExplainRow, LabelRow, NeighborRow, Order, PatchQuery, PatchRow, UnitRow
-from schemas.geometry import Box, Size
-from schemas.kin import (
+from unitscope_schemas.answers.patches import ExplainRow, LabelRow, NeighborRow, Order, PatchQuery, PatchRow, UnitRow
+from unitscope_schemas.answers.relations import (
     BandRow,
     ComparisonRow,
     FacetRow,
@@ -17,23 +16,24 @@ from schemas.kin import (
     SelectivityRow,
     SimilarRow,
 )
-from schemas.units import UnitId, parse_target
-from schemas.visuals import FilterRow, OptimiseQuery, VisualRow
-from schemas.web import LayerRow
-from services.answers import comparisons, selectivity
-from services.answers.bands import bands as cut_bands
-from services.answers.facets import facets
-from services.answers.formats import as_table
-from services.answers.maxima import several_patches
-from services.answers.similar import similar
-from services.answers.subjects import Asked
-from services.answers.units import unit_page
-from services.answers.visualisations import visual_picture, visualisations
-from services.opened.filters import Filter
-from services.visuals.eigen import EigenPatches, eigen_patches
-from services.visuals.optimising import optimise
-from services.visuals.projections import projections
-from services.visuals.weights import filter_page
+from unitscope_schemas.answers.served import LayerRow
+from unitscope_schemas.answers.visuals import FilterRow, OptimiseQuery, VisualRow
+from unitscope_schemas.formats import as_table
+from unitscope_schemas.geometry import Box, Size
+from unitscope_schemas.units import UnitId, parse_target
+from unitscope_services.atlas.image_filter import Filter
+from unitscope_services.figures.conv_filters import filter_page
+from unitscope_services.figures.eigen import EigenPatches, eigen_patches
+from unitscope_services.figures.optimise import optimise
+from unitscope_services.figures.project import projections
+from unitscope_services.queries import compare, labels
+from unitscope_services.queries.bands import bands as cut_bands
+from unitscope_services.queries.facets import facets
+from unitscope_services.queries.local_maxima import several_patches
+from unitscope_services.queries.session import Asked
+from unitscope_services.queries.similar import similar
+from unitscope_services.queries.units import unit_page
+from unitscope_services.queries.visuals import visual_picture, visualisations
 
 
 class Notebook:
@@ -62,15 +62,15 @@ class Notebook:
 
     def labels(self, unit: str, ranks: int | None = None) -> pa.Table:
         """Labels among a unit's first ranks, as stored or counted over so many, with lift and its interval."""
-        return as_table(selectivity.labels(self._asked.atlas, UnitId.parse(unit), ranks=ranks).rows, LabelRow)
+        return as_table(labels.labels(self._asked.atlas, UnitId.parse(unit), ranks=ranks).rows, LabelRow)
 
     def selectivity(self, unit: str) -> pa.Table:
         """Labels by the chance, over all ranks, that their images excite the unit more than others do."""
-        return as_table(selectivity.selectivity(self._asked.atlas, UnitId.parse(unit)).rows, SelectivityRow)
+        return as_table(labels.selectivity(self._asked.atlas, UnitId.parse(unit)).rows, SelectivityRow)
 
     def selective(self, label: str, layer: str | None = None, k: int = 100) -> pa.Table:
         """The units whose first ranks hold a label most above its share of the corpus."""
-        return as_table(selectivity.selective_units(self._asked.atlas, label, layer, k).rows, SelectiveRow)
+        return as_table(labels.selective_units(self._asked.atlas, label, layer, k).rows, SelectiveRow)
 
     def bands(self, unit: str, bands: int = 10, k: int = 3, order: Order = "random", **query: Any) -> pa.Table:
         """Some patches from each of equal bands of the unit's distribution, the highest first."""
@@ -90,8 +90,8 @@ class Notebook:
 
     def correlate(self, layer: str, among: str | None = None, workers: int | None = None) -> None:
         """Compute and store the co-activation of two layers' units, or of one layer's; once for each version."""
-        from pipelines.kin import LayerPair, Sealed, find_kin
-        from pipelines.kin_runs import Crew
+        from unitscope_pipelines.derived.coactivation import LayerPair, Sealed, find_kin
+        from unitscope_pipelines.runs.coactivation import Crew
 
         sealed = Sealed(self._asked.atlas.root, self.manifest)
         find_kin(sealed, sealed, [LayerPair(layer, among or layer)], Crew(lambda _: None, workers))
@@ -100,9 +100,9 @@ class Notebook:
         self, other: str, layer: str | None = None, layer_b: str | None = None, workers: int | None = None
     ) -> pa.Table:
         """Unit by unit the best match in another atlas of the same pictures; computed once and stored in this one."""
-        from pipelines.comparison import compare
-        from pipelines.kin import Sealed
-        from pipelines.kin_runs import Crew
+        from unitscope_pipelines.derived.coactivation import Sealed
+        from unitscope_pipelines.derived.compare import compare
+        from unitscope_pipelines.runs.coactivation import Crew
 
         own, crew = Sealed(self._asked.atlas.root, self.manifest), Crew(lambda _: None, workers)
         found = compare(own, Sealed.present(other), crew, (layer, layer_b))
@@ -110,11 +110,11 @@ class Notebook:
 
     def comparisons(self) -> pa.Table:
         """The stored comparisons with other atlases."""
-        return as_table(comparisons.comparisons(self._asked.atlas).rows, ComparisonRow)
+        return as_table(compare.comparisons(self._asked.atlas).rows, ComparisonRow)
 
     def comparison(self, identifier: str, layer: str | None = None) -> pa.Table:
         """A stored comparison, unit by unit, of one layer or all."""
-        found = comparisons.comparison(self._asked.atlas, identifier, layer, limit=None)
+        found = compare.comparison(self._asked.atlas, identifier, layer, limit=None)
         return as_table(found.rows, MatchRow)
 
     def explain(self, image: str, layer: str | None = None, k: int = 20, **passing: Any) -> pa.Table:

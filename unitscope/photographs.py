@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipelines.corpus import list_corpus
-from pipelines.vision.pictures import open_picture, upright
-from schemas.errors import CorpusError
-from schemas.geometry import Box, Size
+from unitscope_pipelines.corpora.listing import list_corpus
+from unitscope_pipelines.vision.images.pictures import open_picture, upright
+from unitscope_schemas.errors import CorpusError
+from unitscope_schemas.geometry import Box, Size
 
 _PACKAGED = {
     "skimage": (

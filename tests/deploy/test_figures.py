@@ -10,13 +10,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from pipelines.config import IndexConfig
-from pipelines.index import index
-from pipelines.plan import Progress
-from services.web.app import Settings, create_app
 from tests.pictures import write_corpus
 from tests.unitscope.test_cli import run_in_process
-from unitscope.figures import published
+from unitscope.run_metrics import published
+from unitscope_pipelines.indexing.config import IndexConfig
+from unitscope_pipelines.indexing.index import index
+from unitscope_schemas.progress import Progress
+from unitscope_services.web.app import Settings, create_app
 
 ROOT = Path(__file__).parent.parent.parent
 WORDS = {"sum", "rate", "by", "le", "histogram_quantile", "max", "time", "route", "status", "exact"}

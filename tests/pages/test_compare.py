@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from services.pages.assets import figure, percent
-from services.web.app import Settings
 from tests.kin import PLAIN, TWIN
 from tests.pages.conftest import numbers
 from tests.pages.test_access import grave_faults
 from tests.pages.test_journeys import parameter, screen_place
 from tests.unitscope.test_client import running
+from unitscope_services.web.app import Settings
+from unitscope_services.web.assets import figure, percent
 
 Opened = Callable[..., Page]
 UNIT = f"/a/planted/layers/conv/units/{PLAIN}"

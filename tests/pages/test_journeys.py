@@ -7,8 +7,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from playwright.sync_api import Page, expect
 
-from services.pages.assets import figure, percent
 from tests.pages.conftest import numbers
+from unitscope_services.web.assets import figure, percent
 
 Opened = Callable[..., Page]
 Ask = Callable[[str], Any]

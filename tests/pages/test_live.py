@@ -12,10 +12,10 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, Page, WebSocket, expect
 
-from services.pages.assets import figure, percent
-from services.web.app import Settings, create_app
 from tests.pages.conftest import CHROMIUM
 from tests.services.test_images import picture_bytes
+from unitscope_services.web.app import Settings, create_app
+from unitscope_services.web.assets import figure, percent
 
 Opened = Callable[..., Page]
 Ask = Callable[[str], Any]

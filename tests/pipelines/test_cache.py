@@ -9,9 +9,9 @@ from typing import IO
 
 import pytest
 
-from pipelines.cache import Cache
-from schemas.errors import AtlasError, StorageError, UsageError
-from schemas.manifest import Part
+from unitscope_pipelines.storage.cache import Cache
+from unitscope_schemas.errors import AtlasError, StorageError, UsageError
+from unitscope_schemas.manifest import Part
 
 SIZE = 1000
 

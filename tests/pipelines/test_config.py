@@ -1,7 +1,7 @@
 import tomllib
 from pathlib import Path
 
-from pipelines.config import IndexConfig
+from unitscope_pipelines.indexing.config import IndexConfig
 
 SAMPLE = Path(__file__).parents[2] / "deploy" / "index.toml"
 

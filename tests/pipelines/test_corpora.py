@@ -13,16 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.catalogue import Catalogue, catalogue, read_part
-from pipelines.config import IndexConfig
-from pipelines.corpus import list_corpus
-from pipelines.originals import Originals
-from pipelines.plan import Plan, cut_shards, make_plan
-from pipelines.scan import Scanner
-from pipelines.storage import read_receipts
-from schemas.addresses import Address, Cell, Range
-from schemas.errors import AtlasError, CorpusError
 from tests.corpora import add, pictures_of, write_list, write_parquet, write_tars
+from unitscope_pipelines.corpora.listing import list_corpus
+from unitscope_pipelines.indexing.catalogue import Catalogue, catalogue
+from unitscope_pipelines.indexing.config import IndexConfig
+from unitscope_pipelines.indexing.plan import Plan, cut_shards, make_plan
+from unitscope_pipelines.indexing.scan import Scanner
+from unitscope_pipelines.storage.originals import Originals
+from unitscope_pipelines.storage.parts import read_part, read_receipts
+from unitscope_schemas.addresses import Address, Cell, Range
+from unitscope_schemas.errors import AtlasError, CorpusError
 
 LAYER = "_blocks.0"
 
@@ -220,7 +220,7 @@ def test_a_tar_in_an_object_store_is_listed_in_few_pieces_whatever_its_members(
             add(tar, f"{number:03d}.jpg", bytes(50_000))
             add(tar, f"{number:03d}.cls", b"grey")
     pictures_bucket.upload_file(str(tmp_path / "one.tar"), "one.tar")
-    monkeypatch.setattr("pipelines.corpora.tars._AT_ONCE_BYTES", at_once)
+    monkeypatch.setattr("unitscope_pipelines.corpora.tars._AT_ONCE_BYTES", at_once)
     with caplog.at_level(logging.INFO, "werkzeug"):
         listed = list_corpus("s3://corpus")
     reads = [record for record in caplog.messages if "GET /corpus/one.tar" in record]

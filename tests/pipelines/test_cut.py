@@ -8,17 +8,17 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
-from pipelines.catalogue import catalogue, read_part
-from pipelines.config import IndexConfig
-from pipelines.corpus import list_corpus
-from pipelines.index import index
-from pipelines.plan import Plan, cut_shards, make_plan
-from pipelines.scan import Scanner
-from pipelines.storage import read_receipts
-from schemas.manifest import Receipt
 from tests.conftest import TINY_LAYERS
 from tests.pictures import write_corpus
 from tests.tables import contents, difference, manifest_of
+from unitscope_pipelines.corpora.listing import list_corpus
+from unitscope_pipelines.indexing.catalogue import catalogue
+from unitscope_pipelines.indexing.config import IndexConfig
+from unitscope_pipelines.indexing.index import index
+from unitscope_pipelines.indexing.plan import Plan, cut_shards, make_plan
+from unitscope_pipelines.indexing.scan import Scanner
+from unitscope_pipelines.storage.parts import read_part, read_receipts
+from unitscope_schemas.manifest import Receipt
 
 
 def run(corpus: Path, atlas: Path, **options: object) -> None:

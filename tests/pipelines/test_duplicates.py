@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.config import IndexConfig
-from pipelines.duplicates import MOST_FLIPPED_BITS, MOST_TINT_STEPS, duplicate_groups
-from pipelines.index import index
-from schemas.answers import PatchQuery
-from schemas.units import UnitId
-from services.answers.units import patches
-from services.opened.atlas import Atlas
 from tests.pictures import blobs
+from unitscope_pipelines.indexing.config import IndexConfig
+from unitscope_pipelines.indexing.duplicates import MOST_FLIPPED_BITS, MOST_TINT_STEPS, duplicate_groups
+from unitscope_pipelines.indexing.index import index
+from unitscope_schemas.answers.patches import PatchQuery
+from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.queries.units import patches
 
 
 @settings(max_examples=40, deadline=None)

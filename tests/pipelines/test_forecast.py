@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.config import IndexConfig
-from pipelines.corpus import list_corpus
-from pipelines.forecast import forecast
-from pipelines.plan import make_plan
 from tests.conftest import TINY_LAYERS
 from tests.tables import manifest_of
+from unitscope_pipelines.corpora.listing import list_corpus
+from unitscope_pipelines.indexing.config import IndexConfig
+from unitscope_pipelines.indexing.forecast import forecast
+from unitscope_pipelines.indexing.plan import make_plan
 
 
 def test_a_plan_is_within_a_fifth_of_what_the_run_took(tiny_corpus: Path, tiny_atlas: Path) -> None:

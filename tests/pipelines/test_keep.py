@@ -13,19 +13,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.config import IndexConfig, load_config
-from pipelines.corpus import list_corpus
-from pipelines.index import expected, index
-from pipelines.kin import Here, LayerPair, Sealed, find_kin
-from pipelines.plan import Progress, make_plan
-from pipelines.storage import read_manifest, read_receipts
-from pipelines.upkeep import compact, remove, restore
-from pipelines.verify import verify
-from pipelines.versions import collect, kept_version, sealed_versions
-from schemas.errors import UsageError
-from schemas.manifest import Manifest
 from tests.pictures import blobs, write_corpus
 from tests.tables import contents, difference, manifest_of
+from unitscope_pipelines.corpora.listing import list_corpus
+from unitscope_pipelines.derived.coactivation import Here, LayerPair, Sealed, find_kin
+from unitscope_pipelines.indexing.config import IndexConfig, load_config
+from unitscope_pipelines.indexing.index import expected, index
+from unitscope_pipelines.indexing.plan import make_plan
+from unitscope_pipelines.indexing.upkeep import compact, remove, restore
+from unitscope_pipelines.indexing.verify import verify
+from unitscope_pipelines.indexing.versions import collect, kept_version, sealed_versions
+from unitscope_pipelines.storage.parts import read_manifest, read_receipts
+from unitscope_schemas.errors import UsageError
+from unitscope_schemas.manifest import Manifest
+from unitscope_schemas.progress import Progress
 
 LAYERS = ("_blocks.0", "_blocks.5")
 KEEP = 5

@@ -10,10 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from schemas.errors import NotFoundError
-from services.opened.atlas import Atlas
 from tests.conftest import TINY_LAYERS
 from tests.tables import contents, difference
+from unitscope_schemas.errors import NotFoundError
+from unitscope_services.atlas.atlas import Atlas
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

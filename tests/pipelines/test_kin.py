@@ -16,24 +16,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipelines import kin as kin_job
-from pipelines import kin_runs
-from pipelines.comparison import Layers
-from pipelines.comparison import compare as compare_sealed
-from pipelines.kin import Here, LayerPair, Sealed, find_kin, shared_sides
-from pipelines.kin_runs import Crew
-from pipelines.plan import Progress
-from pipelines.profiles import centred_ranks, correlations, exemplars_among, read_profiles, shared_exemplars
-from pipelines.stores import store_of
-from pipelines.upkeep import remove
-from pipelines.versions import collect
-from schemas.errors import NotFoundError, UsageError
-from schemas.kin import Comparison, MatchRow
-from schemas.versions import read_version
-from services.opened.atlas import Atlas
 from tests import kin
 from tests.kin import PLAIN, TWIN, ZEROED
 from tests.nodes import Loopback, Nodes
+from unitscope_pipelines.derived import coactivation as kin_job
+from unitscope_pipelines.derived.coactivation import Here, LayerPair, Sealed, find_kin, shared_sides
+from unitscope_pipelines.derived.compare import Layers
+from unitscope_pipelines.derived.compare import compare as compare_sealed
+from unitscope_pipelines.derived.rank_profiles import (
+    centred_ranks,
+    correlations,
+    exemplars_among,
+    read_profiles,
+    shared_exemplars,
+)
+from unitscope_pipelines.indexing.upkeep import remove
+from unitscope_pipelines.indexing.versions import collect
+from unitscope_pipelines.runs import coactivation as coactivation_run
+from unitscope_pipelines.runs.coactivation import Crew
+from unitscope_pipelines.storage.stores import store_of
+from unitscope_schemas.answers.relations import Comparison, MatchRow
+from unitscope_schemas.errors import NotFoundError, UsageError
+from unitscope_schemas.progress import Progress
+from unitscope_schemas.versions import read_version
+from unitscope_services.atlas.atlas import Atlas
 
 CONV = LayerPair("conv", "conv")
 
@@ -107,7 +113,7 @@ def test_tiles_of_units_on_ray_change_nothing_and_nothing_stored_is_computed_aga
     (whole,) = find_kin(Sealed.present(folder / "planted"), Sealed.present(folder / "planted"), [CONV], Here(silent))
     shutil.copytree(folder / "planted", tmp_path / "cut", ignore=shutil.ignore_patterns("kin"))
     monkeypatch.setattr(kin_job, "_TILE_BLOCKS", 1)
-    monkeypatch.setattr(kin_runs, "_PRODUCTS_HERE", 0)
+    monkeypatch.setattr(coactivation_run, "_PRODUCTS_HERE", 0)
     told: list[Progress] = []
     cut = Sealed.present(tmp_path / "cut")
     (tiled,) = find_kin(cut, cut, [CONV], Crew(told.append, 1))

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from services.web.app import Settings, create_app
 from tests.corpora import pictures_of, write_list, write_parquet, write_tars
 from tests.pictures import write_corpus
 from tests.tables import contents, difference
+from unitscope_services.web.app import Settings, create_app
 
 LAYER = "_blocks.5"
 OF_KIND = {"path", "address", "metadata"}

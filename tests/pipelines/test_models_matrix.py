@@ -16,21 +16,21 @@ from torch import nn
 from torchvision import models
 from torchvision.transforms.v2 import InterpolationMode
 
-from pipelines.config import IndexConfig
-from pipelines.index import index
-from pipelines.vision.models import load_model
-from schemas.answers import PatchQuery
-from schemas.errors import UsageError
-from schemas.geometry import Location, Size
-from schemas.units import UnitId
-from services.answers.subjects import Asked
-from services.answers.units import patches
-from services.opened.atlas import Atlas
-from services.opened.crops import cut, picture, read_image
 from tests import oracle
 from tests.networks import write_networks
 from tests.pictures import blobs, stripes
 from tests.vision.test_receptive_fields import assert_boxes_hold_for_nan
+from unitscope_pipelines.indexing.config import IndexConfig
+from unitscope_pipelines.indexing.index import index
+from unitscope_pipelines.vision.models.models import load_model
+from unitscope_schemas.answers.patches import PatchQuery
+from unitscope_schemas.errors import UsageError
+from unitscope_schemas.geometry import Location, Size
+from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.atlas.crops import cut, picture, read_image
+from unitscope_services.queries.session import Asked
+from unitscope_services.queries.units import patches
 
 CHECKED_UNITS = 12
 PICTURES = 9

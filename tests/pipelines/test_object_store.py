@@ -11,29 +11,29 @@ import pytest
 from moto.server import ThreadedMotoServer
 from typer.testing import CliRunner, Result
 
-from pipelines import writer_lock
-from pipelines.cache import Cache
-from pipelines.config import IndexConfig
-from pipelines.corpus import list_corpus
-from pipelines.index import index
-from pipelines.plan import make_plan
-from pipelines.scan import Scanner
-from pipelines.storage import locked, read_manifest, read_receipts, write_atomically
-from pipelines.stores import store_of
-from pipelines.upkeep import remove, restore
-from pipelines.verify import verify
-from pipelines.versions import collect, version_rows
-from schemas import layout
-from schemas.answers import PatchQuery
-from schemas.errors import AtlasError, BusyError, NotFoundError, StorageError, StoreError, UsageError
-from schemas.manifest import Manifest
-from schemas.units import UnitId
-from services.answers.units import histogram, patches
-from services.opened.atlas import Atlas
 from tests.conftest import TINY_LAYERS
 from tests.tables import contents, difference, manifest_of
-from unitscope import ask, exports, upkeep  # noqa: F401
 from unitscope.cli import app
+from unitscope.commands import export, questions, upkeep  # noqa: F401
+from unitscope_pipelines.corpora.listing import list_corpus
+from unitscope_pipelines.indexing.config import IndexConfig
+from unitscope_pipelines.indexing.index import index
+from unitscope_pipelines.indexing.plan import make_plan
+from unitscope_pipelines.indexing.scan import Scanner
+from unitscope_pipelines.indexing.upkeep import remove, restore
+from unitscope_pipelines.indexing.verify import verify
+from unitscope_pipelines.indexing.versions import collect, version_rows
+from unitscope_pipelines.storage import writer_lock
+from unitscope_pipelines.storage.cache import Cache
+from unitscope_pipelines.storage.parts import locked, read_manifest, read_receipts, write_atomically
+from unitscope_pipelines.storage.stores import store_of
+from unitscope_schemas import layout
+from unitscope_schemas.answers.patches import PatchQuery
+from unitscope_schemas.errors import AtlasError, BusyError, NotFoundError, StorageError, StoreError, UsageError
+from unitscope_schemas.manifest import Manifest
+from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.queries.units import histogram, patches
 
 ALL_RANKS = 60
 """Bins of a histogram that is counted over all ranks of a unit, from its part: stored are 64."""

@@ -7,17 +7,17 @@ import faiss
 import numpy as np
 import pytest
 
-from pipelines.catalogue import read_part
-from pipelines.patch_index import IndexPlan, build_memory, choose_index, spread
-from pipelines.patches import add_index
-from pipelines.recall import Truth
-from pipelines.vectors import VectorFile, Vectors
-from schemas.errors import CapacityError
-from schemas.geometry import Box
-from schemas.manifest import Manifest, Part, PatchIndex
-from services.answers.search import PatchSearch, PatchVectors
-from services.opened.atlas import Atlas
 from tests.tables import manifest_of
+from unitscope_pipelines.indexing.patches.build import add_index
+from unitscope_pipelines.indexing.patches.index import IndexPlan, build_memory, choose_index, spread
+from unitscope_pipelines.indexing.patches.recall import Truth
+from unitscope_pipelines.indexing.patches.vectors import VectorFile, Vectors
+from unitscope_pipelines.storage.parts import read_part
+from unitscope_schemas.errors import CapacityError
+from unitscope_schemas.geometry import Box
+from unitscope_schemas.manifest import Manifest, Part, PatchIndex
+from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.queries.neighbors import PatchSearch, PatchVectors
 
 IMAGES, REGIONS = 600, 4
 

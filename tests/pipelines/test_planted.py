@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.config import IndexConfig
-from pipelines.index import index
-from schemas.answers import PatchQuery
-from schemas.units import UnitId
-from services.answers.subjects import Asked
-from services.answers.units import patches
-from services.opened.atlas import Atlas
 from tests import planted
 from tests.pictures import marked
 from tests.tables import manifest_of
+from unitscope_pipelines.indexing.config import IndexConfig
+from unitscope_pipelines.indexing.index import index
+from unitscope_schemas.answers.patches import PatchQuery
+from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.queries.session import Asked
+from unitscope_services.queries.units import patches
 
 MARK = (200, 300, 208, 308)
 

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.config import IndexConfig
-from pipelines.corpus import list_corpus
-from pipelines.index import index
-from pipelines.plan import Progress, make_plan
-from pipelines.scan import Forwarded, Scanner
-from pipelines.vision.preprocessing import prepare
 from tests.conftest import TINY_LAYERS
+from unitscope_pipelines.corpora.listing import list_corpus
+from unitscope_pipelines.indexing.config import IndexConfig
+from unitscope_pipelines.indexing.index import index
+from unitscope_pipelines.indexing.plan import make_plan
+from unitscope_pipelines.indexing.scan import Forwarded, Scanner
+from unitscope_pipelines.vision.images.preprocessing import prepare
+from unitscope_schemas.progress import Progress
 
 HALF_ERROR = 0.25
 """Of a unit's largest value over the pictures: what --precision bf16 promises, see benchmarks/README.md."""

@@ -5,10 +5,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipelines.cluster import Resources, each
-from pipelines.storage import locked, parquet_writer, write_atomically, write_table
-from schemas import tables
-from schemas.errors import BusyError, NotFoundError, StorageError
+from unitscope_pipelines.cluster import Resources, each
+from unitscope_pipelines.storage.parts import locked, parquet_writer, write_atomically, write_table
+from unitscope_schemas import tables
+from unitscope_schemas.errors import BusyError, NotFoundError, StorageError
 
 
 def test_a_failed_write_leaves_neither_part_nor_temporary_file(tmp_path: Path) -> None:

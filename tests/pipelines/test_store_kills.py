@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from pipelines.upkeep import compact, remove
-from pipelines.verify import verify
-from pipelines.versions import collect
 from tests.conftest import TINY_LAYERS
 from tests.pipelines.test_kills import reaches_scan
 from tests.pipelines.test_object_store import downloaded, keys, named_by, uploaded
 from tests.tables import contents, difference, manifest_of
+from unitscope_pipelines.indexing.upkeep import compact, remove
+from unitscope_pipelines.indexing.verify import verify
+from unitscope_pipelines.indexing.versions import collect
 
 pytestmark = pytest.mark.long
 

@@ -7,24 +7,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.config import IndexConfig
-from pipelines.index import index
-from pipelines.upkeep import compact, remove, restore
-from pipelines.verify import verify
-from pipelines.versions import collect
-from schemas import layout
-from schemas.answers import PatchQuery, PatchRow
-from schemas.errors import NotFoundError, UsageError
-from schemas.manifest import Manifest
-from schemas.units import UnitId
-from services.answers.subjects import Asked
-from services.answers.units import patches
-from services.opened.atlas import Atlas
-from services.opened.filters import EVERY_IMAGE, Filter
-from services.opened.tombstones import regrouped
 from tests.conftest import TINY_LAYERS
 from tests.pictures import blobs
 from tests.tables import contents, difference, manifest_of
+from unitscope_pipelines.indexing.config import IndexConfig
+from unitscope_pipelines.indexing.index import index
+from unitscope_pipelines.indexing.upkeep import compact, remove, restore
+from unitscope_pipelines.indexing.verify import verify
+from unitscope_pipelines.indexing.versions import collect
+from unitscope_schemas import layout
+from unitscope_schemas.answers.patches import PatchQuery, PatchRow
+from unitscope_schemas.errors import NotFoundError, UsageError
+from unitscope_schemas.manifest import Manifest
+from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.atlas.catalogue import regrouped
+from unitscope_services.atlas.image_filter import EVERY_IMAGE, Filter
+from unitscope_services.queries.session import Asked
+from unitscope_services.queries.units import patches
 
 UNIT = UnitId("_blocks.5", 3)
 

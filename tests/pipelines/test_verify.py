@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from pipelines.storage import write_model, write_table
-from pipelines.upkeep import remove
-from pipelines.verify import verify
-from schemas.errors import AtlasError, FormatError
-from services.opened.atlas import Atlas
 from tests.tables import manifest_of
 from unitscope.cli import app
+from unitscope_pipelines.indexing.upkeep import remove
+from unitscope_pipelines.indexing.verify import verify
+from unitscope_pipelines.storage.parts import write_model, write_table
+from unitscope_schemas.errors import AtlasError, FormatError
+from unitscope_services.atlas.atlas import Atlas
 
 
 @pytest.fixture

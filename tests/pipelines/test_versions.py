@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 
 import unitscope
-from pipelines.storage import locked
-from pipelines.upkeep import compact, remove, restore
-from pipelines.verify import verify
-from pipelines.versions import collect, sealed_versions, version_rows
-from schemas import layout
-from schemas.answers import PatchQuery, PatchRow
-from schemas.errors import AtlasError, BusyError, NotFoundError
-from schemas.units import UnitId
-from services.answers.units import patches
-from services.opened.atlas import Atlas
 from tests.tables import manifest_of
+from unitscope_pipelines.indexing.upkeep import compact, remove, restore
+from unitscope_pipelines.indexing.verify import verify
+from unitscope_pipelines.indexing.versions import collect, sealed_versions, version_rows
+from unitscope_pipelines.storage.parts import locked
+from unitscope_schemas import layout
+from unitscope_schemas.answers.patches import PatchQuery, PatchRow
+from unitscope_schemas.errors import AtlasError, BusyError, NotFoundError
+from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.queries.units import patches
 
 UNIT = UnitId("_blocks.15", 7)
 

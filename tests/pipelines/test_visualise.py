@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.optimised import make_plan
-from pipelines.plan import Progress
-from pipelines.vision.optimisation import Wish
-from pipelines.vision.recipes import recipe
-from pipelines.visualise import optimise_units, project_units
-from pipelines.visuals import read_visual
-from schemas import layout
-from schemas.units import UnitId
-from services.answers.chosen import chosen_units
-from services.answers.subjects import Asked
-from services.opened.atlas import Atlas
-from services.visuals.projections import asked_exemplars, project_plan, projections
+from unitscope_pipelines.derived.optimise import make_plan
+from unitscope_pipelines.derived.visuals import read_visual
+from unitscope_pipelines.runs.visuals import optimise_units, project_units
+from unitscope_pipelines.vision.optimisation.optimisation import Wish
+from unitscope_pipelines.vision.optimisation.recipes import recipe
+from unitscope_schemas import layout
+from unitscope_schemas.progress import Progress
+from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.figures.project import asked_exemplars, project_plan, projections
+from unitscope_services.queries.session import Asked
+from unitscope_services.queries.unit_selection import chosen_units
 
 UNITS = [UnitId("_blocks.0", channel) for channel in range(3)]
 

@@ -9,16 +9,24 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from pipelines.verify import verify
-from pipelines.versions import collect
-from pipelines.visuals import Made, faulty_visuals, find_visual, list_visuals, read_picture, read_visual, write_visual
-from schemas import layout
-from schemas.errors import AtlasError, NotFoundError
-from schemas.units import UnitId
-from schemas.visuals import VisualKey
-from services.answers.visualisations import visualisations
-from services.opened.atlas import Atlas
-from services.web.app import Settings, create_app
+from unitscope_pipelines.derived.visuals import (
+    Made,
+    faulty_visuals,
+    find_visual,
+    list_visuals,
+    read_picture,
+    read_visual,
+    write_visual,
+)
+from unitscope_pipelines.indexing.verify import verify
+from unitscope_pipelines.indexing.versions import collect
+from unitscope_schemas import layout
+from unitscope_schemas.answers.visuals import VisualKey
+from unitscope_schemas.errors import AtlasError, NotFoundError
+from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.queries.visuals import visualisations
+from unitscope_services.web.app import Settings, create_app
 
 UNIT = UnitId("_blocks.5", 3)
 KEY = VisualKey(atlas_key="a", kind="optimised", layer=UNIT.layer, channel=UNIT.channel, method="m", settings={"lr": 1})

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from services.answers.subjects import Asked
-from services.web.app import Settings, create_app
+from unitscope_services.queries.session import Asked
+from unitscope_services.web.app import Settings, create_app
 
 UNIT = "/api/v1/atlases/tiny/layers/_blocks.5/units/3"
 

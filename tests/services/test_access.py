@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from schemas.errors import UsageError
-from services.server.access import read_keys
 from tests.services.conftest import UNIT, bearer
+from unitscope_schemas.errors import UsageError
+from unitscope_services.server.access import read_keys
 
 API = "/api/v1/atlases/tiny"
 UPLOADS = f"{API}/uploads/none"

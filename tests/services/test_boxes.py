@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from schemas.geometry import Box, Location, Placement, ReceptiveField, Size
-from schemas.units import LayerSpec
-from services.answers.subjects import Asked
-from services.opened.boxes import LayerBoxes, as_boxes, to_image
+from unitscope_schemas.geometry import Box, Location, Placement, ReceptiveField, Size
+from unitscope_schemas.units import LayerSpec
+from unitscope_services.atlas.boxes import LayerBoxes, as_boxes, to_image
+from unitscope_services.queries.session import Asked
 
 
 def tokens() -> LayerSpec:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from services.opened.database import Database
 from tests.services.conftest import UNIT, bearer
+from unitscope_services.atlas.database import Database
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from pipelines.vision.preprocessing import place
-from schemas.answers import ActivationMap
-from schemas.geometry import Box, Location, Size
-from services.answers.cells import CellGrid, map_picture, with_map
-from services.answers.subjects import Asked
 from tests.pictures import blobs
 from tests.services.conftest import UNIT
+from unitscope_pipelines.vision.images.preprocessing import place
+from unitscope_schemas.answers.patches import ActivationMap
+from unitscope_schemas.geometry import Box, Location, Size
+from unitscope_services.encoding.cells import CellGrid, map_picture, with_map
+from unitscope_services.queries.session import Asked
 
 API = "/api/v1/atlases/tiny"
 SHAPES = {"landscape": Size(300, 500), "portrait": Size(500, 300), "square": Size(96, 96), "pixel": Size(1, 1)}

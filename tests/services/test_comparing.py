@@ -9,16 +9,15 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from schemas.kin import CompareQuery, SimilarQuery
-from services.answers.comparing import compute_compare, compute_similar
-from services.answers.comparisons import SORTS
-from services.answers.subjects import Asked
-from services.pages.assets import figure, percent
-from services.web.app import Settings, create_app
 from tests.kin import PLAIN, TWIN, ZEROED
 from tests.services.test_jobs import JOBS, ended
 from tests.services.test_kin import invoke
 from tests.services.test_pages import Elements
+from unitscope_schemas.answers.relations import CompareQuery, SimilarQuery
+from unitscope_services.queries.compare import SORTS, compute_compare, compute_similar
+from unitscope_services.queries.session import Asked
+from unitscope_services.web.app import Settings, create_app
+from unitscope_services.web.assets import figure, percent
 
 API = "/api/v1/atlases/planted"
 COMPARE = {"kind": "compare", "atlas": "planted", "other": "permuted", "layer": "conv"}

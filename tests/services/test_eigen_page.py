@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from schemas.geometry import Size
-from schemas.units import UnitId
-from services.answers.subjects import Asked
-from services.opened.latest import Latest
-from services.pages.assets import percent
-from services.visuals.eigen import EigenPatches, eigen_patches
 from tests.services.conftest import UNIT
+from unitscope_schemas.geometry import Size
+from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.memo import Latest
+from unitscope_services.figures.eigen import EigenPatches, eigen_patches
+from unitscope_services.queries.session import Asked
+from unitscope_services.web.assets import percent
 
 QUERY = "k=40&components=4&size=24"
 

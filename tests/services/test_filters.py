@@ -6,19 +6,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.config import IndexConfig
-from pipelines.hot import metadata_columns
-from pipelines.index import index
-from schemas.answers import PatchQuery
-from schemas.errors import UsageError
-from schemas.geometry import Box
-from schemas.units import UnitId
-from schemas.web import ImageRow
-from services.answers.formats import rows_as
-from services.answers.subjects import Asked
-from services.answers.units import patches
-from services.opened.filters import Condition, Filter
 from tests.corpora import pictures_of, write_tars
+from unitscope_pipelines.indexing.config import IndexConfig
+from unitscope_pipelines.indexing.index import index
+from unitscope_pipelines.indexing.lookup import metadata_columns
+from unitscope_schemas.answers.patches import PatchQuery
+from unitscope_schemas.answers.served import ImageRow
+from unitscope_schemas.errors import UsageError
+from unitscope_schemas.formats import rows_as
+from unitscope_schemas.geometry import Box
+from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.image_filter import Condition, Filter
+from unitscope_services.queries.session import Asked
+from unitscope_services.queries.units import patches
 
 UNIT = UnitId("_blocks.0", 3)
 

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from schemas.answers import ActivationMap, ExplainPage, NeighborBatch, NeighborPage
-from schemas.web import ImagePage, Upload
-from services.answers.subjects import Asked, Subject
 from tests.pictures import blobs
+from unitscope_schemas.answers.patches import ActivationMap, ExplainPage, NeighborBatch, NeighborPage
+from unitscope_schemas.answers.served import ImagePage, Upload
+from unitscope_services.queries.session import Asked, Subject
 
 API = "/api/v1/atlases/tiny"
 
@@ -207,7 +207,7 @@ def test_forwards_beyond_the_queue_are_refused_with_a_time_to_wait(served: Any) 
 def test_a_question_beyond_the_time_limit_is_stopped(served: Any) -> None:
     client = served(question_timeout_s=0.2)
     database = client.app.state.site.shelf.newest("tiny").atlas._database
-    from schemas.errors import BusyError
+    from unitscope_schemas.errors import BusyError
 
     with pytest.raises(BusyError, match=r"longer than 0\.2 s"):
         database.rows("SELECT sum(a.range * b.range) FROM range(1000000) a, range(100000) b", [])

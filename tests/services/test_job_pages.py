@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from schemas import layout
 from tests.services.test_jobs import ended
+from unitscope_schemas import layout
 
 UNIT = "/a/tiny/layers/_blocks.0/units/3"
 

@@ -14,12 +14,12 @@ import pytest
 from starlette.testclient import TestClient
 
 import unitscope
-from schemas import layout
-from schemas.jobs import OptimiseJob
-from services.server.board import Board
-from services.server.jobs import Jobs
-from services.server.settings import Settings
 from tests.services.conftest import bearer
+from unitscope_schemas import layout
+from unitscope_schemas.answers.jobs import OptimiseJob
+from unitscope_services.server.job_registry import Board
+from unitscope_services.server.jobs import Jobs
+from unitscope_services.server.settings import Settings
 
 JOBS = "/api/v1/jobs"
 QUICK = {"kind": "optimise", "atlas": "tiny", "units": ["_blocks.0:3"], "steps": 3}

@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from pipelines.config import IndexConfig
-from pipelines.index import index
-from pipelines.sql_views import write_catalog
-from schemas.answers import PatchQuery
-from schemas.errors import NotFoundError, UsageError
-from schemas.units import UnitId
-from services.answers import selectivity
-from services.answers.bands import bands
-from services.answers.facets import facets
-from services.answers.similar import similar
-from services.answers.subjects import Asked
-from services.answers.units import histogram, patches, peak_box, unit_page
-from services.web.app import Settings, create_app
 from tests.conftest import TINY_LAYERS
 from tests.services.conftest import bearer
+from unitscope_pipelines.derived.sql_catalog import write_catalog
+from unitscope_pipelines.indexing.config import IndexConfig
+from unitscope_pipelines.indexing.index import index
+from unitscope_schemas.answers.patches import PatchQuery
+from unitscope_schemas.errors import NotFoundError, UsageError
+from unitscope_schemas.units import UnitId
+from unitscope_services.queries import labels
+from unitscope_services.queries.bands import bands
+from unitscope_services.queries.facets import facets
+from unitscope_services.queries.session import Asked
+from unitscope_services.queries.similar import similar
+from unitscope_services.queries.units import histogram, patches, peak_box, unit_page
+from unitscope_services.web.app import Settings, create_app
 
 KEEP = 15
 UNIT = UnitId("_blocks.5", 3)
@@ -117,9 +117,9 @@ def test_how_many_peak_above_is_exact_among_the_kept_and_else_no_less_than_true(
 def test_statistics_are_those_of_all_images(asked: Asked, kept: Asked) -> None:
     assert histogram(kept.atlas, UNIT, 32) == histogram(asked.atlas, UNIT, 32)
     assert unit_page(kept.atlas, UNIT.layer).rows == unit_page(asked.atlas, UNIT.layer).rows
-    assert selectivity.labels(kept.atlas, UNIT).rows == selectivity.labels(asked.atlas, UNIT).rows
-    first = selectivity.labels(kept.atlas, UNIT, ranks=KEEP)
-    assert first == selectivity.labels(asked.atlas, UNIT, ranks=KEEP)
+    assert labels.labels(kept.atlas, UNIT).rows == labels.labels(asked.atlas, UNIT).rows
+    first = labels.labels(kept.atlas, UNIT, ranks=KEEP)
+    assert first == labels.labels(asked.atlas, UNIT, ranks=KEEP)
 
 
 def test_similar_units_and_facets_take_the_kept_ranks(asked: Asked, kept: Asked) -> None:
@@ -131,16 +131,16 @@ def test_what_takes_all_ranks_is_refused_in_words(kept: Asked) -> None:
     questions = (
         lambda: histogram(kept.atlas, UNIT, 48),
         lambda: bands(kept.atlas, UNIT, 4, PatchQuery()),
-        lambda: selectivity.selectivity(kept.atlas, UNIT),
+        lambda: labels.selectivity(kept.atlas, UNIT),
         lambda: similar(kept, UNIT),
     )
     for question in questions:
         with pytest.raises(UsageError, match=rf"takes all ranks of a unit, but {NOTE}: index with --keep all"):
             question()
     with pytest.raises(UsageError, match=rf"that takes rank 15, but {NOTE}"):
-        selectivity.labels(kept.atlas, UNIT, ranks=KEEP + 1)
+        labels.labels(kept.atlas, UNIT, ranks=KEEP + 1)
     with pytest.raises(UsageError, match=NOTE):
-        selectivity.labels(kept.atlas, UNIT, quantile=(0.1, 0.2))
+        labels.labels(kept.atlas, UNIT, quantile=(0.1, 0.2))
 
 
 def test_a_patch_is_cut_where_a_kept_rank_says_and_nowhere_else(asked: Asked, kept: Asked) -> None:

@@ -14,24 +14,24 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner, Result
 
 import unitscope
-from pipelines.upkeep import remove
-from schemas.answers import PatchQuery
-from schemas.errors import NotFoundError, UsageError
-from schemas.kin import BandPage, FacetPage, SimilarPage
-from schemas.units import UnitId
-from services.answers.bands import bands
-from services.answers.facets import facets, group
-from services.answers.maxima import local_maxima, several_patches
-from services.answers.similar import similar
-from services.answers.subjects import Asked
-from services.answers.units import patches
-from services.web.app import Settings, create_app
 from tests import kin
 from tests.kin import PLAIN, TWIN, ZEROED
-from unitscope import ask  # noqa: F401
-from unitscope import kin as kin_commands  # noqa: F401
 from unitscope.cli import app
+from unitscope.commands import questions  # noqa: F401
+from unitscope.commands import relations as kin_commands  # noqa: F401
 from unitscope.notebook import Notebook
+from unitscope_pipelines.indexing.upkeep import remove
+from unitscope_schemas.answers.patches import PatchQuery
+from unitscope_schemas.answers.relations import BandPage, FacetPage, SimilarPage
+from unitscope_schemas.errors import NotFoundError, UsageError
+from unitscope_schemas.units import UnitId
+from unitscope_services.queries.bands import bands
+from unitscope_services.queries.facets import facets, group
+from unitscope_services.queries.local_maxima import local_maxima, several_patches
+from unitscope_services.queries.session import Asked
+from unitscope_services.queries.similar import similar
+from unitscope_services.queries.units import patches
+from unitscope_services.web.app import Settings, create_app
 
 BASE = "/api/v1/atlases/planted"
 PLAIN_UNIT = UnitId("conv", PLAIN)

@@ -14,13 +14,13 @@ from PIL import Image
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
-from schemas.geometry import Location
-from schemas.live import LiveAnswer, LiveProblem
-from schemas.units import UnitId
-from services.answers.live import levels_of, shrunk
-from services.answers.subjects import Asked
 from tests.services.conftest import bearer
 from tests.services.test_images import API, image_of, picture_bytes, upload
+from unitscope_schemas.answers.live import LiveAnswer, LiveProblem
+from unitscope_schemas.geometry import Location
+from unitscope_schemas.units import UnitId
+from unitscope_services.queries.live import levels_of, shrunk
+from unitscope_services.queries.session import Asked
 
 LIVE = f"{API}/live"
 Got = tuple[LiveAnswer, dict[str, bytes]]

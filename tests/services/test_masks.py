@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from schemas.answers import ActivationMap
-from schemas.geometry import Box, Location
-from services.answers.cells import CellGrid
-from services.answers.masks import mask, masked
-from services.answers.subjects import Asked
 from tests.services.conftest import UNIT
+from unitscope_schemas.answers.patches import ActivationMap
+from unitscope_schemas.geometry import Box, Location
+from unitscope_services.encoding.cells import CellGrid
+from unitscope_services.encoding.masks import mask, masked
+from unitscope_services.queries.session import Asked
 
 API = "/api/v1/atlases/tiny"
 

@@ -11,12 +11,12 @@ import pytest
 from starlette.testclient import TestClient
 
 import unitscope
-from pipelines.visuals import faulty_visuals
-from schemas import layout
-from schemas.errors import NotFoundError
 from tests.services.test_jobs import JOBS, ended
 from tests.unitscope.test_cli import invoke
-from unitscope import optimising  # noqa: F401
+from unitscope.commands import optimise  # noqa: F401
+from unitscope_pipelines.derived.visuals import faulty_visuals
+from unitscope_schemas import layout
+from unitscope_schemas.errors import NotFoundError
 
 VECTOR = [0.1 * place - 0.7 for place in range(16)]
 WISHES = [

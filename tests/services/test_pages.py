@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from schemas.answers import PatchPage
-from services.answers.subjects import Asked
-from services.pages.assets import count, figure, percent
 from tests.services.conftest import UNIT, bearer
 from tests.services.test_images import picture_bytes
+from unitscope_schemas.answers.patches import PatchPage
+from unitscope_services.queries.session import Asked
+from unitscope_services.web.assets import count, figure, percent
 
 PAGE = "/a/tiny/layers/_blocks.5/units/3"
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from services.visuals.sprites import SHEET_PX, TILE_PX, Sprite
 from tests.services.conftest import UNIT
+from unitscope_services.figures.sprites import SHEET_PX, TILE_PX, Sprite
 
 API = "/api/v1/atlases/tiny"
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from schemas.web import Problem
-from services.server.problems import without_paths
 from tests.services.conftest import UNIT
+from unitscope_schemas.answers.served import Problem
+from unitscope_services.server.problems import without_paths
 
 
 def problem(answer: Any, status: int) -> Problem:
@@ -142,6 +142,6 @@ def test_a_request_id_comes_back(client: TestClient) -> None:
 
 
 def test_nan_becomes_null_in_json() -> None:
-    from services.answers.formats import json_bytes
+    from unitscope_schemas.formats import json_bytes
 
     assert json.loads(json_bytes({"a": [float("nan"), float("-inf"), 1.5]})) == {"a": [None, None, 1.5]}

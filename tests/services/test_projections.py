@@ -10,24 +10,24 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import unitscope
-from pipelines.vision.deconvnet import project
-from pipelines.vision.models import load_model
-from pipelines.vision.preprocessing import normalise, prepare
-from pipelines.vision.signed import SHOWN_SHARE
-from pipelines.visuals import Made, write_visual
-from schemas.answers import PatchQuery
-from schemas.errors import NotFoundError, UsageError
-from schemas.geometry import Box, Location, Size
-from schemas.units import UnitId
-from schemas.visuals import VisualKey
-from services.answers.subjects import Asked
-from services.answers.units import patches
-from services.opened.crops import read_image
-from services.visuals.drawing import page, png, svg
-from services.visuals.eigen import aligned_patches, eigen_patches
-from services.visuals.hierarchy import Look, Strip, chosen_layers, lay_out, unit_panel
-from services.visuals.projections import projections
-from services.web.app import Settings, create_app
+from unitscope_pipelines.derived.visuals import Made, write_visual
+from unitscope_pipelines.vision.attribution.deconvnet import project
+from unitscope_pipelines.vision.images.diverging import SHOWN_SHARE
+from unitscope_pipelines.vision.images.preprocessing import normalise, prepare
+from unitscope_pipelines.vision.models.models import load_model
+from unitscope_schemas.answers.patches import PatchQuery
+from unitscope_schemas.answers.visuals import VisualKey
+from unitscope_schemas.errors import NotFoundError, UsageError
+from unitscope_schemas.geometry import Box, Location, Size
+from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.crops import read_image
+from unitscope_services.figures.drawing import page, png, svg
+from unitscope_services.figures.eigen import aligned_patches, eigen_patches
+from unitscope_services.figures.hierarchy import Look, Strip, chosen_layers, lay_out, unit_panel
+from unitscope_services.figures.project import projections
+from unitscope_services.queries.session import Asked
+from unitscope_services.queries.units import patches
+from unitscope_services.web.app import Settings, create_app
 
 UNIT = UnitId("_blocks.5", 3)
 

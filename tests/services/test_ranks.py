@@ -9,15 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.exemplars import Numbering, rank_peaks
-from pipelines.storage import parquet_writer
-from pipelines.stores import FolderStore
-from schemas import tables
-from schemas.errors import AtlasError
-from schemas.manifest import Part
-from services.opened.database import Database
-from services.opened.parts import Parts
-from services.opened.ranks import FewRanked, HotLayer, RankedPart, RankedUnit
+from unitscope_pipelines.indexing.ranking import Numbering, rank_peaks
+from unitscope_pipelines.storage.parts import parquet_writer
+from unitscope_pipelines.storage.stores import FolderStore
+from unitscope_schemas import tables
+from unitscope_schemas.errors import AtlasError
+from unitscope_schemas.manifest import Part
+from unitscope_services.atlas.database import Database
+from unitscope_services.atlas.parts import Parts
+from unitscope_services.atlas.ranks import FewRanked, HotLayer, RankedPart, RankedUnit
 
 COUNT = 170_000
 

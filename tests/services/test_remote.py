@@ -9,10 +9,10 @@ import pytest
 from moto.server import ThreadedMotoServer
 from starlette.testclient import TestClient
 
-from pipelines.upkeep import remove
-from services.web.app import Settings, create_app
 from tests.pipelines.test_object_store import uploaded
 from tests.services.conftest import UNIT
+from unitscope_pipelines.indexing.upkeep import remove
+from unitscope_services.web.app import Settings, create_app
 
 
 @pytest.fixture

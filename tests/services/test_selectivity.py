@@ -5,14 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.upkeep import remove
-from schemas.errors import NotFoundError, UsageError
-from schemas.units import UnitId
-from services.answers import intervals
-from services.answers.selectivity import labels, selective_units, selectivity
-from services.opened.atlas import Atlas
 from tests import kin
 from tests.kin import COLOURED, GREEN, GREY, RED, ZEROED
+from unitscope_pipelines.indexing.upkeep import remove
+from unitscope_schemas.errors import NotFoundError, UsageError
+from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.queries.labels import labels, of_auc, of_share, selective_units, selectivity
 
 COUNT = 2 * COLOURED + GREY
 
@@ -34,7 +33,7 @@ def unit(channel: int) -> UnitId:
 
 
 def test_a_share_has_the_interval_of_wilsons_formula() -> None:
-    low, high = intervals.of_share(np.array([0, 7, 20]), 20)
+    low, high = of_share(np.array([0, 7, 20]), 20)
     for count, found in zip((0, 7, 20), zip(low, high, strict=True), strict=True):
         shares = np.linspace(0, 1, 100_001)
         inside = shares[np.abs(shares - count / 20) <= 1.959964 * np.sqrt(shares * (1 - shares) / 20)]
@@ -44,7 +43,7 @@ def test_a_share_has_the_interval_of_wilsons_formula() -> None:
 def test_an_area_has_an_interval_that_holds_it_and_narrows_with_more_images() -> None:
     widths = []
     for count in (3, 30, 300):
-        low, high = intervals.of_auc(np.array([0.0, 0.5, 0.9, 1.0]), np.full(4, count), np.full(4, 4 * count))
+        low, high = of_auc(np.array([0.0, 0.5, 0.9, 1.0]), np.full(4, count), np.full(4, 4 * count))
         assert (low >= 0).all()
         assert (high <= 1).all()
         assert (low <= [0, 0.5, 0.9, 1]).all()
@@ -56,7 +55,7 @@ def test_an_area_has_an_interval_that_holds_it_and_narrows_with_more_images() ->
 
 def test_an_area_of_a_half_has_the_interval_of_mann_and_whitneys_variance() -> None:
     inside, outside = 200, 300
-    low, high = intervals.of_auc(np.array([0.5]), np.array([inside]), np.array([outside]))
+    low, high = of_auc(np.array([0.5]), np.array([inside]), np.array([outside]))
     deviation = np.sqrt((inside + outside + 1) / (12 * inside * outside))
     assert (high - low)[0] == pytest.approx(2 * 1.96 * deviation, rel=0.02)
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from schemas.errors import NotFoundError, OverloadError, UsageError
-from services.server.shelf import Shelf
-from services.server.turns import Turns
 from tests.services.conftest import UNIT
+from unitscope_schemas.errors import NotFoundError, OverloadError, UsageError
+from unitscope_services.server.admission import Turns
+from unitscope_services.server.atlas_registry import Shelf
 
 
 def test_the_server_says_that_it_lives_and_what_it_is(client: TestClient) -> None:
@@ -23,7 +23,9 @@ def test_the_server_says_that_it_lives_and_what_it_is(client: TestClient) -> Non
     assert set(client.get("/version").json()) == {"version", "api", "format_version"}
 
 
-@pytest.mark.parametrize("module", ["services.web.app", "services.answers.subjects", "services.answers.units"])
+@pytest.mark.parametrize(
+    "module", ["unitscope_services.web.app", "unitscope_services.queries.session", "unitscope_services.queries.units"]
+)
 def test_what_answers_from_the_atlas_alone_starts_without_the_model_and_the_index(module: str) -> None:
     code = f"import sys, {module}; print(sorted({{'torch', 'torchvision', 'faiss', 'ray'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

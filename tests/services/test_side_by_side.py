@@ -17,9 +17,9 @@ from typing import Any
 import psutil
 import pytest
 
-from schemas import layout
 from tests.deploy.test_figures import names_in
 from tests.pictures import blobs
+from unitscope_schemas import layout
 
 PROCESSES = 2
 API = "/api/v1"

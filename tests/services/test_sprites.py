@@ -13,16 +13,16 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from pipelines.config import IndexConfig
-from pipelines.index import index
-from pipelines.visuals import Made, write_visual
-from schemas.geometry import Box, Location
-from schemas.visuals import VisualKey
-from services.opened.crops import fitted
-from services.pages.assets import figure
-from services.visuals.sprites import MOST_BYTES, SHEET_PX, SHEET_TILES, SheetFormat, Sprite, webp
-from services.visuals.tiles import TILE_PX
-from services.web.app import Settings, create_app
+from unitscope_pipelines.derived.visuals import Made, write_visual
+from unitscope_pipelines.indexing.config import IndexConfig
+from unitscope_pipelines.indexing.index import index
+from unitscope_schemas.answers.visuals import VisualKey
+from unitscope_schemas.geometry import Box, Location
+from unitscope_services.atlas.crops import fitted
+from unitscope_services.figures.sprites import MOST_BYTES, SHEET_PX, SHEET_TILES, SheetFormat, Sprite, webp
+from unitscope_services.figures.tiles import TILE_PX
+from unitscope_services.web.app import Settings, create_app
+from unitscope_services.web.assets import figure
 
 API, PAGE = "/api/v1/atlases/grown", "/a/grown/layers/_blocks.15"
 SEEN = Box(40, 60, 168, 156)

@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from starlette.testclient import TestClient
 
-from schemas.answers import Histogram, LabelPage, PatchPage, PatchQuery, UnitPage
-from schemas.units import UnitId
-from schemas.web import LayerPage
-from services.answers import units
-from services.answers.subjects import Asked
 from tests.services.conftest import UNIT
+from unitscope_schemas.answers.patches import Histogram, LabelPage, PatchPage, PatchQuery, UnitPage
+from unitscope_schemas.answers.served import LayerPage
+from unitscope_schemas.units import UnitId
+from unitscope_services.queries import units
+from unitscope_services.queries.session import Asked
 
 LAYER = "/api/v1/atlases/tiny/layers/_blocks.5"
 

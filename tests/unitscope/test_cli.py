@@ -17,12 +17,12 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner, Result
 
 import unitscope
-from services.pages.assets import figure
-from services.web.app import Settings, create_app
 from tests.conftest import TINY_LAYERS
 from tests.pictures import blobs
-from unitscope import ask  # noqa: F401
 from unitscope.cli import app
+from unitscope.commands import questions  # noqa: F401
+from unitscope_services.web.app import Settings, create_app
+from unitscope_services.web.assets import figure
 
 
 def invoke(*words: object) -> Result:
@@ -214,7 +214,7 @@ def test_unknown_keys_in_the_config_file_name_the_nearest(tiny_corpus: Path, tmp
 def test_file_gives_way_to_environment_and_both_to_flags(
     tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipelines.config import IndexConfig, load_config
+    from unitscope_pipelines.indexing.config import IndexConfig, load_config
 
     file = tmp_path / "run.toml"
     file.write_text('[index]\nbatch_size = 4\nshard_size = 5\nlayers = ["_blocks.*"]\n')

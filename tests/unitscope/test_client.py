@@ -12,11 +12,11 @@ import pytest
 import uvicorn
 
 import unitscope
-from schemas.errors import AccessError, BusyError, NotFoundError, PictureError, UnitscopeError, UsageError
-from services.web.app import Settings, create_app
 from tests.services.conftest import key_file  # noqa: F401
 from unitscope.client import Client
 from unitscope.notebook import Notebook
+from unitscope_schemas.errors import AccessError, BusyError, NotFoundError, PictureError, UnitscopeError, UsageError
+from unitscope_services.web.app import Settings, create_app
 
 
 @pytest.fixture(scope="module")

@@ -17,17 +17,17 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import unitscope
-from pipelines.sql_views import write_catalog
-from pipelines.upkeep import compact, remove
-from schemas.errors import NotFoundError, UsageError
-from schemas.units import UnitId
-from services.answers.exports import write_tables
-from services.opened.atlas import Atlas
-from services.pages.bundle import write_bundle
-from services.web.app import Settings, create_app
 from tests.services.test_pages import Elements
 from tests.unitscope.test_cli import invoke, run_in_process
-from unitscope import exports  # noqa: F401  (adds its commands)
+from unitscope.commands import export  # noqa: F401  (adds its commands)
+from unitscope_pipelines.derived.sql_catalog import write_catalog
+from unitscope_pipelines.indexing.upkeep import compact, remove
+from unitscope_schemas.errors import NotFoundError, UsageError
+from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.exports.bundle import write_bundle
+from unitscope_services.exports.tables import write_tables
+from unitscope_services.web.app import Settings, create_app
 
 UNITS = ("_blocks.0:3", "_blocks.5:3", "_blocks.5:4", "_blocks.15:200")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from unitscope.progress import Style, shown
+from unitscope.commands.progress import Style, shown
 
 
 @pytest.mark.parametrize("style", ["bar", "log", "json", "none"])

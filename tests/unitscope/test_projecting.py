@@ -11,7 +11,7 @@ from PIL import Image
 
 import unitscope
 from tests.unitscope.test_cli import invoke
-from unitscope import projecting  # noqa: F401
+from unitscope.commands import project  # noqa: F401
 
 UNIT = "_blocks.5:3"
 

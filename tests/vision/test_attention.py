@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipelines.vision.intervals import Intervals
-from pipelines.vision.reaches import CLIPPED
+from unitscope_pipelines.vision.receptive_fields.dependency import CLIPPED
+from unitscope_pipelines.vision.receptive_fields.intervals import Intervals
 
 SHAPE = (1, 4, 5, 3)
 OTHERS = torch.rand(2, *SHAPE, generator=torch.Generator().manual_seed(0))

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipelines.vision.models import VisionModel, load_model
-from pipelines.vision.receptive_fields import measure_layers
-from schemas.errors import ModelError
-from schemas.geometry import Size
-from schemas.units import LayerSpec
 from tests.networks import write_networks
+from unitscope_pipelines.vision.models.models import VisionModel, load_model
+from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
+from unitscope_schemas.errors import ModelError
+from unitscope_schemas.geometry import Size
+from unitscope_schemas.units import LayerSpec
 
 
 @pytest.fixture(scope="module")

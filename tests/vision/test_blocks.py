@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from pipelines.vision.blocks import torchvision_blocks, usual_blocks
+from unitscope_pipelines.vision.models.blocks import torchvision_blocks, usual_blocks
 
 TORCHVISION = {
     "alexnet": (),

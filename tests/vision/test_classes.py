@@ -5,12 +5,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipelines.vision.classes import Classes, class_labels, classes_of
-from pipelines.vision.models import VisionModel, load_model
-from schemas.errors import NotFoundError, UsageError
-from schemas.geometry import Size
-from schemas.manifest import ModelEntry, Preprocessing
-from schemas.units import UnitId
+from unitscope_pipelines.vision.models.classes import Classes, class_labels, classes_of
+from unitscope_pipelines.vision.models.models import VisionModel, load_model
+from unitscope_schemas.errors import NotFoundError, UsageError
+from unitscope_schemas.geometry import Size
+from unitscope_schemas.manifest import ModelEntry, Preprocessing
+from unitscope_schemas.units import UnitId
 
 
 class Headed(nn.Module):

@@ -8,11 +8,11 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipelines.vision.deconvnet import METHODS, project
-from pipelines.vision.receptive_fields import measure_layers
-from schemas.geometry import Location
-from schemas.units import LayerSpec
-from schemas.visuals import ProjectionMethod
+from unitscope_pipelines.vision.attribution.deconvnet import METHODS, project
+from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
+from unitscope_schemas.answers.visuals import ProjectionMethod
+from unitscope_schemas.geometry import Location
+from unitscope_schemas.units import LayerSpec
 
 
 def _layer(model: nn.Module, name: str, shape: tuple[int, int, int]) -> LayerSpec:

@@ -7,9 +7,9 @@ import torchvision
 from PIL import Image
 from torch import nn
 
-from pipelines.vision.filters import filter_picture, read_filters
-from pipelines.vision.signed import signed_picture
-from schemas.errors import UsageError
+from unitscope_pipelines.vision.attribution.conv_filters import filter_picture, read_filters
+from unitscope_pipelines.vision.images.diverging import signed_picture
+from unitscope_schemas.errors import UsageError
 
 
 def _levels(weights: torch.Tensor) -> np.ndarray:

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipelines.vision.fusing import Fusions, find_fusions
-from pipelines.vision.models import choose_layers, load_model
-from pipelines.vision.recording import record
-from schemas.errors import ModelError
+from unitscope_pipelines.vision.models.models import choose_layers, load_model
+from unitscope_pipelines.vision.recording.fusing import Fusions, find_fusions
+from unitscope_pipelines.vision.recording.recording import record
+from unitscope_schemas.errors import ModelError
 
 IMAGES = torch.randn(2, 3, 20, 20, generator=torch.Generator().manual_seed(0))
 

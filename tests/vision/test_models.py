@@ -5,12 +5,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipelines.vision.models import choose_layers, load_model
-from pipelines.vision.preprocessing import from_data_config
-from schemas.errors import ModelError, UsageError
-from schemas.geometry import Size
-from schemas.manifest import Preprocessing
 from tests.networks import write_networks
+from unitscope_pipelines.vision.images.preprocessing import from_data_config
+from unitscope_pipelines.vision.models.models import choose_layers, load_model
+from unitscope_schemas.errors import ModelError, UsageError
+from unitscope_schemas.geometry import Size
+from unitscope_schemas.manifest import Preprocessing
 
 
 def test_the_default_layers_are_block_outputs() -> None:

@@ -10,19 +10,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipelines.vision import objectives
-from pipelines.vision.models import VisionModel
-from pipelines.vision.objectives import at_location, channel_mean, direction, diversity
-from pipelines.vision.optimisation import Wish, measure, optimise, optimise_direction, optimise_unit
-from pipelines.vision.parameterisation import GREY, Start
-from pipelines.vision.preprocessing import normalise
-from pipelines.vision.receptive_fields import measure_layers
-from pipelines.vision.recipes import RECIPES, recipe
-from pipelines.vision.redirection import Redirected
-from schemas.errors import CapacityError, UsageError
-from schemas.geometry import Location, Size
-from schemas.manifest import ModelEntry, Preprocessing
-from schemas.units import LayerSpec
+from unitscope_pipelines.vision.images.preprocessing import normalise
+from unitscope_pipelines.vision.models.models import VisionModel
+from unitscope_pipelines.vision.optimisation import objectives
+from unitscope_pipelines.vision.optimisation.objectives import at_location, channel_mean, direction, diversity
+from unitscope_pipelines.vision.optimisation.optimisation import (
+    Wish,
+    measure,
+    optimise,
+    optimise_direction,
+    optimise_unit,
+)
+from unitscope_pipelines.vision.optimisation.parameterisation import GREY, Start
+from unitscope_pipelines.vision.optimisation.recipes import RECIPES, recipe
+from unitscope_pipelines.vision.optimisation.relu_gradient import Redirected
+from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
+from unitscope_schemas.errors import CapacityError, UsageError
+from unitscope_schemas.geometry import Location, Size
+from unitscope_schemas.manifest import ModelEntry, Preprocessing
+from unitscope_schemas.units import LayerSpec
 
 SHORT = recipe("olah2017", steps=4)
 

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.config import IndexConfig, load_config
-from pipelines.vision.models import choose_layers, load_model, reload_model
-from pipelines.vision.receptive_fields import measure_layers
-from pipelines.vision.recording import record
-from schemas.errors import ModelError, UsageError
-from schemas.geometry import Location
 from tests.networks import write_networks
 from tests.vision.test_receptive_fields import assert_boxes_hold_for_nan
+from unitscope_pipelines.indexing.config import IndexConfig, load_config
+from unitscope_pipelines.vision.models.models import choose_layers, load_model, reload_model
+from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
+from unitscope_pipelines.vision.recording.recording import record
+from unitscope_schemas.errors import ModelError, UsageError
+from unitscope_schemas.geometry import Location
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.vision.models import load_model
-from pipelines.vision.preprocessing import normalise, place, prepare
-from schemas.errors import PictureError
-from schemas.geometry import Box, Size
-from schemas.manifest import Preprocessing
 from tests import oracle
 from tests.pictures import blobs
+from unitscope_pipelines.vision.images.preprocessing import normalise, place, prepare
+from unitscope_pipelines.vision.models.models import load_model
+from unitscope_schemas.errors import PictureError
+from unitscope_schemas.geometry import Box, Size
+from unitscope_schemas.manifest import Preprocessing
 
 LITE = Preprocessing(resize_px=256, input=Size(224, 224), interpolation="bicubic", mean=(127,) * 3, std=(128,) * 3)
 

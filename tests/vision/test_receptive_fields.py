@@ -18,13 +18,13 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipelines.vision.embedding import as_map
-from pipelines.vision.models import VisionModel, choose_layers, load_model
-from pipelines.vision.receptive_fields import measure_layers
-from pipelines.vision.recording import record, split_call
-from schemas.errors import ModelError
-from schemas.geometry import Box, Location, ReceptiveField, Size
-from schemas.units import LayerSpec
+from unitscope_pipelines.vision.models.models import VisionModel, choose_layers, load_model
+from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
+from unitscope_pipelines.vision.recording.embedding import as_map
+from unitscope_pipelines.vision.recording.recording import record, split_call
+from unitscope_schemas.errors import ModelError
+from unitscope_schemas.geometry import Box, Location, ReceptiveField, Size
+from unitscope_schemas.units import LayerSpec
 
 INPUT = (3, 224, 224)
 

@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from pipelines.vision.recording import record
-from pipelines.vision.reduction import peaks
-from schemas.errors import ModelError
+from unitscope_pipelines.vision.recording.peaks import peaks
+from unitscope_pipelines.vision.recording.recording import record
+from unitscope_schemas.errors import ModelError
 
 
 @settings(max_examples=60, deadline=None)

@@ -7,10 +7,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from pipelines.vision import regularisers, transforms
-from pipelines.vision.parameterisation import COLOUR, Fourier, Pixels, correlated, frequency_weights, spectrum_of
-from pipelines.vision.recipes import RECIPES, Regularisation
-from pipelines.vision.transforms import Movement
+from unitscope_pipelines.vision.optimisation import regularisers, transforms
+from unitscope_pipelines.vision.optimisation.parameterisation import (
+    COLOUR,
+    Fourier,
+    Pixels,
+    correlated,
+    frequency_weights,
+    spectrum_of,
+)
+from unitscope_pipelines.vision.optimisation.recipes import RECIPES, Regularisation
+from unitscope_pipelines.vision.optimisation.transforms import Movement
 
 Array = NDArray[np.float32]
 SHAPES = ((2, 3, 12, 9), (1, 1, 8, 11), (2, 5, 7, 7))

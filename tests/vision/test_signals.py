@@ -5,12 +5,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pipelines.vision.deconvnet import signals
-from pipelines.vision.receptive_fields import measure_layers
-from pipelines.vision.recording import output_of
-from schemas.errors import ModelError, UsageError
-from schemas.geometry import Location
-from schemas.visuals import ProjectionMethod
+from unitscope_pipelines.vision.attribution.deconvnet import signals
+from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
+from unitscope_pipelines.vision.recording.recording import output_of
+from unitscope_schemas.answers.visuals import ProjectionMethod
+from unitscope_schemas.errors import ModelError, UsageError
+from unitscope_schemas.geometry import Location
 
 PLACE = Location(2, 3)
 

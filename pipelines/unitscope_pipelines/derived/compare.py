@@ -1,0 +1,156 @@
+"""Two atlases of one corpus compared: which unit of the other each unit is, how surely, and what both rank first."""
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from unitscope_pipelines.derived.coactivation import LayerPair, Run, Sealed, find_kin
+from unitscope_pipelines.storage.parts import write_model
+from unitscope_pipelines.storage.stores import Root, store_of
+from unitscope_schemas import layout
+from unitscope_schemas.answers.relations import ComparedAtlas, Comparison, LayerMatch, MatchRow
+from unitscope_schemas.errors import UsageError, listing
+
+Matrix = NDArray[np.float64]
+Layers = tuple[str | None, str | None]
+"""One of each atlas; only the first: the same name in both; none: every layer name that both have."""
+
+
+def compare(one: Sealed, two: Sealed, run: Run, layers: Layers = (None, None)) -> Comparison:
+    """Compare two atlases, or two layers of one, over the images that both have by their bytes; stored in the first.
+
+    Compared once, the stored answer is given. Raises UsageError where no image or no layer is shared.
+    """
+    stored = stored_comparison(one, two, layers)
+    if stored is not None:
+        return stored
+    pairs = layer_pairs(one, two, layers)
+    found = [_likeness(one.root, table) for table in find_kin(one, two, pairs, run)]
+    rows = [_matches(pair, *matrices) for pair, (_, matrices) in zip(pairs, found, strict=True)]
+    counts, path = found[0][0], _path(one, two, pairs)
+    comparison = Comparison(
+        id=PurePosixPath(path).stem,
+        a=_side(one),
+        b=_side(two),
+        shared_images=counts["image_count"],
+        top_images=counts["top_images"],
+        layers=[_summary(pair, own, two.layer(pair.b).spec.units) for pair, own in zip(pairs, rows, strict=True)],
+        rows=[row for own in rows for row in own],
+    )
+    write_model(one.root, path, comparison)
+    return comparison
+
+
+def stored_comparison(one: Sealed, two: Sealed, layers: Layers = (None, None)) -> Comparison | None:
+    """What `compare` has stored for this question, if it has; raises UsageError where no layer is shared."""
+    stored = store_of(one.root).read(_path(one, two, layer_pairs(one, two, layers)))
+    return None if stored is None else Comparison.model_validate_json(stored)
+
+
+def layer_pairs(a: Sealed, b: Sealed, layers: Layers) -> list[LayerPair]:
+    """The layers that are compared; raises UsageError or NotFoundError that names those there are."""
+    layer_a, layer_b = layers
+    if layer_a is None and layer_b is not None:
+        raise UsageError(f"layer {layer_b!r} of the second atlas is compared with one of the first: give --layer too")
+    if layer_a is not None:
+        pair = LayerPair(a.layer(layer_a).spec.name, b.layer(layer_b or layer_a).spec.name)
+        return [pair]
+    of_b = [entry.spec.name for entry in b.manifest.layers]
+    of_a = [entry.spec.name for entry in a.manifest.layers]
+    pairs = [LayerPair(name, name) for name in of_a if name in of_b]
+    if not pairs:
+        raise UsageError(
+            f"no layer has the same name in both atlases; give --layer, one of {listing(of_a, most=40)}, and "
+            f"--layer-b, one of {listing(of_b, most=40)}"
+        )
+    return pairs
+
+
+def _path(one: Sealed, two: Sealed, pairs: Sequence[LayerPair]) -> str:
+    names = [two.manifest.version, *(name for pair in pairs for name in (pair.a, pair.b))]
+    return layout.comparison(one.manifest.version, *names)
+
+
+def _likeness(root: Root, path: str) -> tuple[dict[str, int], tuple[Matrix, Matrix]]:
+    """Over how many images a stored table is, and its correlations and overlaps, unit × unit."""
+    read: pa.Table = pq.read_table(pa.BufferReader(store_of(root).read(path)), partitioning=None)
+    counts = {name: int(read.schema.metadata[name.encode()]) for name in ("image_count", "top_images")}
+    correlation, jaccard = (
+        read[name].combine_chunks().flatten().to_numpy().reshape(read.num_rows, -1).astype(np.float64)
+        for name in ("correlation", "jaccard")
+    )
+    return counts, (correlation, 2 * jaccard / (1 + jaccard))
+
+
+def _matches(pair: LayerPair, correlation: Matrix, overlap: Matrix) -> list[MatchRow]:
+    """One row per unit of the first layer; of equal correlations the lower channel is the match."""
+    known = np.where(np.isnan(correlation), -np.inf, correlation)
+    order = np.argsort(-known, axis=1, kind="stable")[:, :2]
+    best_of_b = known.argmax(axis=0)
+    same_size = correlation.shape[0] == correlation.shape[1]
+    rows = []
+    for unit, ranked in enumerate(order.tolist()):
+        match, runner_up = ([*(other if known[unit, other] > -np.inf else None for other in ranked), None])[:2]
+        first, second = _at(correlation, unit, match), _at(correlation, unit, runner_up)
+        rows.append(
+            MatchRow(
+                layer=pair.a,
+                channel=unit,
+                layer_b=pair.b,
+                match=match,
+                correlation=first,
+                overlap=_at(overlap, unit, match),
+                runner_up=runner_up,
+                runner_up_correlation=second,
+                margin=None if first is None or second is None else first - second,
+                mutual=match is not None and bool(best_of_b[match] == unit),
+                same_correlation=_at(correlation, unit, unit if same_size else None),
+                same_overlap=_at(overlap, unit, unit if same_size else None),
+            )
+        )
+    return rows
+
+
+def _summary(pair: LayerPair, rows: Sequence[MatchRow], units_b: int) -> LayerMatch:
+    matched = [row for row in rows if row.match is not None]
+    same_size = len(rows) == units_b
+    return LayerMatch(
+        layer=pair.a,
+        layer_b=pair.b,
+        units=len(rows),
+        units_b=units_b,
+        compared=len(matched),
+        correlation=_middle([row.correlation for row in matched], np.median),
+        overlap=_middle([row.overlap for row in matched], np.mean),
+        margin=_middle([row.margin for row in matched], np.median),
+        mutual_share=_middle([row.mutual for row in matched], np.mean),
+        same_share=_middle([row.match == row.channel for row in matched], np.mean) if same_size else None,
+        same_correlation=_middle([row.same_correlation for row in matched], np.median),
+        same_overlap=_middle([row.same_overlap for row in matched], np.mean),
+    )
+
+
+def _middle(values: Sequence[float | None], measure: Any) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(measure(known)) if known else None
+
+
+def _at(matrix: Matrix, unit: int, other: int | None) -> float | None:
+    value = None if other is None else float(matrix[unit, other])
+    return None if value is None or np.isnan(value) else value
+
+
+def _side(atlas: Sealed) -> ComparedAtlas:
+    manifest = atlas.manifest
+    return ComparedAtlas(
+        name=store_of(atlas.root).name,
+        version=manifest.version,
+        model=manifest.model.spec.rpartition("/")[2],  # no path of this machine: servers show it
+        weights_digest=manifest.model.weights_digest,
+        images=manifest.corpus.image_count,
+    )

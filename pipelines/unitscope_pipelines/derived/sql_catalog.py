@@ -1,0 +1,225 @@
+"""Sealed atlases for dashboards and SQL: one DuckDB file of views over their Parquet, without a copy of it.
+
+Views find their parts by absolute paths, so the file belongs to the place where the atlases lie. Macros name no view:
+DuckDB would look for it in the database that asks, not in the one that is attached.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+
+from unitscope_pipelines.storage.filesystem import is_remote
+from unitscope_pipelines.storage.parts import read_manifest, write_atomically
+from unitscope_pipelines.storage.stores import Root
+from unitscope_schemas import tables
+from unitscope_schemas.errors import NotFoundError, UsageError
+from unitscope_schemas.geometry import Box, Location
+from unitscope_schemas.manifest import BLOCK_UNITS, Manifest, Part
+from unitscope_schemas.units import LayerSpec
+
+_TAKEN = ("main", "temp", "information_schema", "pg_catalog")
+_SIDES = ("top", "left", "bottom", "right")
+
+_OF_IMAGE = (
+    *("image_id", "path", "label", "duplicate_group", "crop_row", "crop_col"),
+    *("height_px", "width_px", "resized_height_px", "resized_width_px"),
+)
+_NO_UNIT = "'this atlas has no unit ' || layer || ':' || unit"
+_NO_LAYER = "'this atlas has no layer ' || layer"
+"""Instead of a path, so that DuckDB's message about the missing file says it."""
+
+_TOP_PATCHES = """
+CREATE MACRO {schema}.top_patches(layer, unit, k) AS TABLE
+WITH own AS (
+    SELECT r.rank, r.image, r.activation, r.row, r.col,
+        rank() OVER (ORDER BY r.activation DESC) - 1 AS above,
+        (SELECT s.image_count FROM read_parquet({units_part}) AS s WHERE s.unit = unit) AS image_count
+    FROM read_parquet({ranked_part}) AS r WHERE r.unit = unit
+), chosen AS (
+    SELECT own.*, {of_image} FROM own JOIN read_parquet({images}) AS i USING (image)
+    WHERE (SELECT s.status FROM read_parquet({units_part}) AS s WHERE s.unit = unit) <> 'dead'
+    QUALIFY i.duplicate_group IS NULL OR row_number() OVER (PARTITION BY i.duplicate_group ORDER BY own.rank) = 1
+    ORDER BY own.rank LIMIT k
+), placed AS (
+    SELECT *, {boxes}[layer]['rows'][if(row < 0, -1, row + 1)] AS across,
+        {boxes}[layer]['cols'][if(row < 0, -1, col + 1)] AS along
+    FROM chosen
+)
+SELECT rank, image_id, path, label, activation, 1 - above / image_count AS percentile, row, col, {sides},
+    duplicate_group
+FROM placed ORDER BY rank
+"""
+_EXPLAIN = """
+CREATE MACRO {schema}.explain(layer, picture, k) AS TABLE
+WITH own AS (
+    SELECT r.unit, r.activation, r.row, r.col, {of_image}
+    FROM read_parquet({ranked_parts}) AS r JOIN read_parquet({images}) AS i USING (image)
+    WHERE i.image_id = picture OR i.path = picture
+), counted AS (
+    SELECT r.unit, count(*) AS image_count, count(*) FILTER (WHERE r.activation > own.activation) AS above
+    FROM read_parquet({ranked_parts}) AS r JOIN own USING (unit) GROUP BY r.unit
+), placed AS (
+    SELECT own.*, 1 - counted.above / counted.image_count AS percentile,
+        (own.activation::DOUBLE - s.mean) / if(s.std > 0, s.std, 1) AS deviation,
+        {boxes}[layer]['rows'][if(row < 0, -1, row + 1)] AS across,
+        {boxes}[layer]['cols'][if(row < 0, -1, col + 1)] AS along
+    FROM own JOIN counted USING (unit) JOIN read_parquet({layer_units_part}) AS s USING (unit) WHERE s.status <> 'dead'
+)
+SELECT layer AS layer, unit AS channel, activation, percentile, row, col, {box_sides}
+FROM placed ORDER BY percentile DESC, deviation DESC, channel LIMIT k
+"""
+_UNIT_HISTOGRAM = """
+CREATE MACRO {schema}.unit_histogram(layer, unit) AS TABLE
+SELECT bin, minimum + width * bin AS low, minimum + width * (bin + 1) AS high, histogram[bin + 1] AS image_count
+FROM (
+    SELECT s.minimum::DOUBLE AS minimum, (s.maximum::DOUBLE - s.minimum) / {bins} AS width, s.histogram,
+        unnest(range(len(s.histogram))) AS bin
+    FROM read_parquet({units_part}) AS s WHERE s.unit = unit
+)
+ORDER BY bin
+"""
+_UNIT_LABELS = """
+CREATE MACRO {schema}.unit_labels(layer, unit) AS TABLE
+SELECT found.label, found.count, found.share, found.lift
+FROM (SELECT unnest(s.top_labels) AS found FROM read_parquet({units_part}) AS s WHERE s.unit = unit)
+"""
+
+
+def write_catalog(atlases: Sequence[Root], target: Path) -> Part:
+    """Write views over the sealed version of each atlas, in a schema of its name; the first without a schema too.
+
+    Each has `images`, `skipped`, `layers`, `units`, `ranked` and the macros `top_patches(layer, unit, k)`,
+    `unit_histogram(layer, unit)`, `unit_labels(layer, unit)` and `explain(layer, picture, k)`: the units of a layer
+    that an image, by id or path, excites most; it reads all ranks of the layer.
+
+    Raises NotFoundError for what is no atlas, UsageError for one whose tables still hold removed images, and for one in
+    an object store.
+    """
+    sealed = {root.resolve(): _sealed(root) for root in map(_folder, atlases)}
+    names = [root.name for root in sealed]
+    for name in names:
+        if name.lower() in _TAKEN or sum(name.lower() == other.lower() for other in names) > 1:
+            raise UsageError(f"{name!r} cannot name one atlas of a catalog; rename its directory")
+
+    def write(file: Path) -> None:
+        with duckdb.connect(os.fspath(file)) as database:
+            for number, (root, manifest) in enumerate(sealed.items()):
+                database.execute(f"CREATE SCHEMA {_name(root.name)}")
+                for schema in [_name(root.name), *(["main"] if number == 0 else [])]:
+                    for statement in _statements(schema, root, manifest):
+                        database.execute(statement)
+
+    return write_atomically(target.absolute().parent, target.name, write, rows=len(sealed))
+
+
+def _folder(root: Root) -> Path:
+    if is_remote(str(root)):
+        raise UsageError(
+            f"{root} is in an object store, which the views of a catalog cannot read: DuckDB would need an extension "
+            "that is downloaded; copy the atlas into a folder, or export its tables with unitscope export"
+        )
+    return Path(root)
+
+
+def _sealed(root: Path) -> Manifest:
+    manifest = read_manifest(root)
+    if manifest is None:
+        raise NotFoundError(f"{root} is no atlas; write one with unitscope index")
+    if manifest.stale_count:
+        raise UsageError(
+            f"the tables of {root} still hold {manifest.stale_count} removed images; run unitscope compact"
+        )
+    return manifest
+
+
+def _statements(schema: str, root: Path, manifest: Manifest) -> list[str]:
+    """What makes the views and macros of one atlas."""
+
+    def file(part: Part) -> str:
+        return _text(str(root / part.path))
+
+    ranked = {
+        f"{entry.spec.name}:{block}": file(part) for entry in manifest.layers for block, part in enumerate(entry.ranked)
+    }
+    units = {entry.spec.name: file(entry.units) for entry in manifest.layers}
+    blocks = {entry.spec.name: f"[{', '.join(map(file, entry.ranked))}]" for entry in manifest.layers}
+    each_units = [f"SELECT {_text(layer)} AS layer, * FROM read_parquet({path})" for layer, path in units.items()]
+    each_ranked = [f"SELECT {_text(layer)} AS layer, * FROM read_parquet({paths})" for layer, paths in blocks.items()]
+    layers = [
+        f"({place}, {_text(spec.name)}, {_text(spec.kind)}, {spec.units}, {spec.grid.height}, {spec.grid.width})"
+        for place, spec in enumerate(entry.spec for entry in manifest.layers)
+    ]
+    known = {
+        "schema": schema,
+        "ranked_part": f"ifnull({_map(ranked)}[layer || ':' || unit // {BLOCK_UNITS}], {_NO_UNIT})",
+        "ranked_parts": f"ifnull({_map(blocks)}[layer], [{_NO_LAYER}])",
+        "layer_units_part": f"ifnull({_map(units)}[layer], {_NO_LAYER})",
+        "units_part": f"ifnull({_map(units)}[layer], {_NO_UNIT})",
+        "images": file(manifest.images),
+        "boxes": _map({entry.spec.name: _boxes(entry.spec) for entry in manifest.layers}),
+        "sides": ", ".join([*_in_picture("box", 0), *_in_picture("effective_box", 4), *_as_measured("padding", 8)]),
+        "box_sides": ", ".join(_in_picture("box", 0)),
+        "of_image": ", ".join(f"i.{name}" for name in _OF_IMAGE),
+        "bins": tables.HISTOGRAM_BINS,
+    }
+    return [
+        f"CREATE VIEW {schema}.images AS FROM read_parquet({file(manifest.images)})",
+        f"CREATE VIEW {schema}.skipped AS FROM read_parquet({file(manifest.skipped)})",
+        f"CREATE VIEW {schema}.layers AS FROM (VALUES {', '.join(layers)}) "
+        "AS named(position, name, kind, units, grid_height, grid_width)",
+        f"CREATE VIEW {schema}.units AS {' UNION ALL '.join(each_units)}",
+        f"CREATE VIEW {schema}.ranked AS {' UNION ALL '.join(each_ranked)}",
+        *(macro.format(**known) for macro in (_TOP_PATCHES, _EXPLAIN, _UNIT_HISTOGRAM, _UNIT_LABELS)),
+    ]
+
+
+def _boxes(spec: LayerSpec) -> str:
+    """Box, effective box and padding of each grid row and of each column, twelve numbers; a token's come last.
+
+    Top and bottom of each depend on the row alone, left and right on the column alone.
+    """
+    token = Location(-1, 0)
+    rows = [_twelve(spec, Location(row, 0)) for row in range(spec.grid.height)]
+    cols = [_twelve(spec, Location(0, col)) for col in range(spec.grid.width)]
+    return (
+        f"{{'rows': {json.dumps([*rows, _twelve(spec, token)])}, 'cols': {json.dumps([*cols, _twelve(spec, token)])}}}"
+    )
+
+
+def _twelve(spec: LayerSpec, location: Location) -> list[int]:
+    field = spec.receptive_field
+    boxes: list[Box] = [field.box_at(location), field.effective_box_at(location), field.padding_at(location)]
+    return [side for box in boxes for side in box]
+
+
+def _in_picture(name: str, first: int) -> list[str]:
+    """The four sides of a box in pixels of the original picture, as `Placement.to_image` finds them."""
+    columns = []
+    for place, side in enumerate(_SIDES):
+        axis, source = (("height", "across"), ("width", "along"))[place % 2]
+        crop = ("crop_row", "crop_col")[place % 2]
+        scaled = f"({source}[{first + place + 1}] + {crop}) * {axis}_px::BIGINT"
+        up = f" + resized_{axis}_px - 1" if place >= 2 else ""
+        columns.append(f"least(({scaled}{up}) // resized_{axis}_px, {axis}_px)::INTEGER AS {name}_{side}")
+    return columns
+
+
+def _as_measured(name: str, first: int) -> list[str]:
+    return [
+        f"{('across', 'along')[place % 2]}[{first + place + 1}] AS {name}_{side}" for place, side in enumerate(_SIDES)
+    ]
+
+
+def _map(entries: dict[str, str]) -> str:
+    return "MAP {" + ", ".join(f"{_text(key)}: {value}" for key, value in entries.items()) + "}"
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _name(value: str) -> str:
+    return '"' + value.replace('"', '""') + '"'

@@ -1,0 +1,102 @@
+"""One frozen model per command: defaults < file < environment < flags."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from unitscope_pipelines.vision.models.models import DEFAULT_SPEC
+from unitscope_schemas.errors import UsageError, listing
+
+DEFAULT_FILE = "unitscope.toml"
+
+
+class IndexConfig(BaseModel):
+    """An index run. `None` means: decided from the machine or taken from the atlas."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    corpus: str = Field(description="folder of pictures, tar shards, Parquet files, or a list; local or s3://")
+    atlas: str = Field(description="directory or s3:// address to write")
+    model: str = Field(DEFAULT_SPEC, description="SCHEME:NAME, for example torchvision:resnet18")
+    weights: str = Field("default", description="default, random:SEED or a state-dict file")
+    latents: tuple[str, ...] = Field((), description="dictionaries on layers: LAYER=file:PATH.py:FACTORY")
+    trust_code: bool = Field(False, description="run the files that model and latents name; by flag only")
+    layers: tuple[str, ...] = Field((), description="globs on module paths; default: block outputs")
+    embed: str | None = Field(None, description="layer whose embeddings find nearest patches; default: the last")
+    batch_size: int = Field(32, ge=1, le=4096, description="images in one forward; part of the atlas's identity")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="fp32 is exact, bf16 rounds")
+    patch_memory_gb: float | None = Field(
+        None, gt=0, description="memory that the nearest-patch index may take when served; default: 3, or the least"
+    )
+    device: str = Field("auto", description="auto, cpu or cuda")
+    workers: int | None = Field(None, ge=1, le=4096, description="scanning processes; default: one per GPU or core")
+    address: str | None = Field(None, description="address of a running Ray cluster; default: a local one")
+    shard_size: int | None = Field(
+        None, ge=1, le=1_000_000, description="files that a worker scans and commits at once; default: at most 1024"
+    )
+    most_pixels: int = Field(100_000_000, ge=1, description="larger pictures are skipped before decoding")
+    keep: str | None = Field(
+        None,
+        pattern="^(all|top:[1-9][0-9]*)$",
+        description="ranks that are stored of each unit: all, or top:K; default: as the atlas has it, else all",
+    )
+    max_errors: int | None = Field(None, ge=0, description="exit code 3 if more files are skipped; default: no limit")
+    limit: int | None = Field(None, ge=1, description="index only the first so many files")
+
+    @property
+    def patch_memory_bytes(self) -> int | None:
+        return None if self.patch_memory_gb is None else int(1e9 * self.patch_memory_gb)
+
+    def ranks_kept(self, before: int | None) -> int | None:
+        """The first ranks of each unit to store, None for all; `before`: those of the atlas as it is."""
+        if self.keep is None:
+            return before
+        return None if self.keep == "all" else int(self.keep.removeprefix("top:"))
+
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+def load_config(kind: type[Config], section: str, flags: Mapping[str, Any], file: Path | None = None) -> Config:
+    """Merge the file's section, `UNITSCOPE_…` variables and flags (None = not given) into one config.
+
+    Raises UsageError for a missing file, an unknown key (naming the nearest) and a value out of range.
+    """
+    merged: dict[str, Any] = {}
+    path = file or Path(DEFAULT_FILE)
+    if file is not None or path.is_file():
+        merged |= _read_section(path, section)
+    for key in kind.model_fields:
+        value = os.environ.get(f"UNITSCOPE_{key.upper()}")
+        if value is not None:
+            merged[key] = value.split() if key in ("layers", "latents") else value
+    merged |= {key: value for key, value in flags.items() if value is not None}
+    for key in merged:
+        if key not in kind.model_fields:
+            near = get_close_matches(key, kind.model_fields, n=1) or list(kind.model_fields)
+            raise UsageError(f"{path}: unknown key {key!r} in [{section}]; did you mean {listing(near)}?")
+    try:
+        return kind(**merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"{section} {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def _read_section(path: Path, section: str) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UsageError(f"config file {str(path)!r} cannot be read: {error.strerror}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"config file {str(path)!r} is not TOML: {error}") from None
+    values = content.get(section, {})
+    if not isinstance(values, dict):
+        raise UsageError(f"config file {str(path)!r}: [{section}] is not a table")
+    if "trust_code" in values:
+        raise UsageError(f"config file {str(path)!r}: a file cannot trust code; give --trust-code on the command line")
+    return values

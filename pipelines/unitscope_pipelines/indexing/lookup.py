@@ -1,0 +1,96 @@
+"""What answers look up: first ranks and names in a DuckDB file, images by number in a memory-mapped Arrow file."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from unitscope_pipelines.storage.parts import read_part, write_atomically
+from unitscope_pipelines.storage.stores import Root, store_of
+from unitscope_schemas import layout, tables
+from unitscope_schemas.manifest import Hot, LayerEntry, Part
+
+
+def build_hot(atlas: Root, version: str, images: Part, layers: Sequence[LayerEntry]) -> Hot:
+    """Write what a version's answers look up; rebuildable from images and ranked tables at any time.
+
+    First ranks are written layer by layer, unit by unit, in rank order: answers find a unit's by the numbers of rows.
+    """
+    store = store_of(atlas)
+
+    def write_database(file: Path) -> None:
+        with duckdb.connect(os.fspath(file)) as database, store.hold(images) as listed:
+            source = str(listed)
+            database.execute(
+                "CREATE TABLE labels AS SELECT label, count(*) AS image_count FROM read_parquet(?) "
+                "WHERE label IS NOT NULL GROUP BY label ORDER BY label",
+                [source],
+            )
+            database.execute(
+                "CREATE TABLE files AS SELECT path, image FROM read_parquet($1) "
+                "UNION ALL SELECT unnest(other_paths), image FROM read_parquet($1) ORDER BY path",
+                [source],
+            )
+            database.execute("CREATE UNIQUE INDEX files_by_path ON files (path)")
+            database.execute(
+                "CREATE TABLE first_ranks (layer INTEGER, unit INTEGER, rank INTEGER, image INTEGER, "
+                "activation FLOAT, row SMALLINT, col SMALLINT)"
+            )
+            for position, entry in enumerate(layers):
+                for part in entry.ranked:
+                    with store.hold(part) as ranked:
+                        database.execute(
+                            "INSERT INTO first_ranks SELECT ?, unit, rank, image, activation, row, col "
+                            "FROM read_parquet(?) WHERE rank < ? ORDER BY unit, rank",
+                            [position, str(ranked), tables.FIRST_RANKS],
+                        )
+            database.execute("CHECKPOINT")
+
+    def write_rows(file: Path) -> None:
+        rows = _rows(read_part(atlas, images))
+        with pa.OSFile(os.fspath(file), "wb") as sink, pa.ipc.new_file(sink, rows.schema) as writer:
+            writer.write_batch(rows)
+
+    return Hot(
+        database=write_atomically(atlas, layout.hot(version), write_database, images.rows),
+        images=write_atomically(atlas, layout.hot_images(version), write_rows, images.rows),
+    )
+
+
+def _rows(images: pa.Table) -> pa.RecordBatch:
+    """The images table with numbers for labels and groups, in one batch: taking rows of several copies columns."""
+    label = images["label"].combine_chunks()
+    names = pc.unique(label.drop_null()).sort()
+    columns = {name: images[name].combine_chunks() for name in images.column_names}
+    columns["label"] = pc.index_in(label, value_set=names).fill_null(-1)
+    columns["duplicate_group"] = pc.index_in(images["duplicate_group"], value_set=images["image_id"].combine_chunks())
+    columns["duplicate_group"] = columns["duplicate_group"].combine_chunks().fill_null(-1)
+    rows = pa.record_batch([columns[field.name].cast(field.type) for field in tables.HOT_IMAGES], tables.HOT_IMAGES)
+    for name, values in metadata_columns(columns["metadata"].to_pylist()).items():
+        rows = rows.append_column(f"{tables.METADATA_PREFIX}{name}", values)
+    return rows
+
+
+def metadata_columns(documents: Sequence[str | None]) -> dict[str, pa.Array]:
+    """A column for each name in the JSON objects: truth values, whole numbers, numbers, or else text."""
+    columns: dict[str, list[object]] = {}
+    for row, document in enumerate(documents):
+        for name, value in json.loads(document).items() if document else ():
+            columns.setdefault(name, [None] * len(documents))[row] = value
+    return {name: _typed(values) for name, values in sorted(columns.items())}
+
+
+def _typed(values: list[object]) -> pa.Array:
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {bool}:
+        return pa.array(values, pa.bool_())
+    if kinds == {int} and all(value is None or abs(value) < 2**63 for value in values):  # type: ignore[arg-type]
+        return pa.array(values, pa.int64())
+    if kinds <= {int, float}:
+        return pa.array([None if value is None else float(value) for value in values], pa.float64())  # type: ignore[arg-type]
+    texts = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
+    return pa.array(texts, pa.large_string())

@@ -1,0 +1,1 @@
+"""Vectors of patches and the index that finds the nearest."""

@@ -1,0 +1,94 @@
+"""The vectors of all patches of a version, and the index that finds the nearest."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from unitscope_pipelines.indexing.patches.index import IndexPlan, build_index, choose_index
+from unitscope_pipelines.indexing.patches.vectors import VectorFile
+from unitscope_pipelines.storage.parts import read_part, write_atomically
+from unitscope_pipelines.storage.stores import Root, store_of
+from unitscope_schemas import layout
+from unitscope_schemas.geometry import Box
+from unitscope_schemas.manifest import Part, PatchIndex, Receipt
+
+_BATCH_IMAGES, _BUFFER_BYTES = 64, 1 << 20
+"""Images whose vectors are in memory while shards are copied; of a shard's file that is read at a time."""
+
+
+@dataclass(frozen=True)
+class EmbeddedLayer:
+    """The layer whose pooled output is searched; the memory that its index may take when served, if it is said."""
+
+    layer: str
+    width: int
+    regions: list[Box]
+    memory_bytes: int | None = None
+
+
+def build_patches(
+    atlas: Root, version: str, embedded: EmbeddedLayer, receipts: list[Receipt], images: Part
+) -> PatchIndex:
+    """Write the vectors in order of image × region, and the index that fits their number.
+
+    A vector's id is `image · regions + region`. Recall of the ten best images is measured on the vectors themselves
+    against exact search, and probes and short list are the cheapest with 0.99.
+    """
+    count = images.rows * len(embedded.regions)
+    path = layout.vectors(embedded.layer, version)
+    shape = (count, embedded.width, len(embedded.regions))
+    part = write_atomically(
+        atlas, path, lambda file: VectorFile(file, *shape).write(_image_vectors(atlas, receipts, images, shape)), count
+    )
+    exact = PatchIndex.none(embedded.layer, embedded.width, embedded.regions, part)
+    plan = choose_index(count, embedded.width, embedded.memory_bytes)
+    return exact if plan is None else add_index(atlas, version, exact, plan)
+
+
+def add_index(atlas: Root, version: str, exact: PatchIndex, plan: IndexPlan) -> PatchIndex:
+    """Build the planned index over vectors that are written, and tell how to ask it."""
+    with store_of(atlas).hold(exact.vectors) as file:
+        index, tuning = build_index(VectorFile(file, plan.count, plan.width, len(exact.regions)), plan)
+    path = layout.index(exact.layer, version)
+    return exact.model_copy(
+        update={
+            "index": write_atomically(atlas, path, lambda file: faiss.write_index(index, os.fspath(file)), plan.count),
+            "factory": plan.factory,
+            "exact": False,
+            "recall_at_10": tuning.recall,
+            "probes": tuning.probes,
+            "short_list": tuning.short_list,
+        }
+    )
+
+
+def _image_vectors(
+    atlas: Root, receipts: list[Receipt], images: Part, shape: tuple[int, int, int]
+) -> Iterator[tuple[int, NDArray[np.float16]]]:
+    """Every image's number and vectors, region × number, in the order of shards."""
+    _, width, regions = shape
+    table = read_part(atlas, images, ["shard", "shard_row"])
+    shards = pc.index_in(table["shard"], value_set=pa.array([receipt.shard for receipt in receipts])).to_numpy()
+    rows = table["shard_row"].to_numpy()
+    order = np.argsort(shards, kind="stable")
+    ends = np.searchsorted(shards[order], np.arange(len(receipts) + 1))
+    store = store_of(atlas)
+    for receipt, first, last in zip(receipts, ends, ends[1:], strict=False):
+        image_of_row = np.full(receipt.forward_count, -1)
+        image_of_row[rows[order[first:last]]] = order[first:last]
+        with store.hold(receipt.embeddings) as file, pq.ParquetFile(file, buffer_size=_BUFFER_BYTES) as stored:
+            start = 0
+            for batch in stored.iter_batches(_BATCH_IMAGES * regions, columns=["vector"]):
+                vectors = batch["vector"].flatten().to_numpy().reshape(-1, regions, width)
+                for image, own in zip(image_of_row[start:].tolist(), vectors, strict=False):
+                    if image >= 0:
+                        yield image, own
+                start += len(vectors)
+    pa.default_memory_pool().release_unused()

@@ -1,0 +1,162 @@
+"""What an index run would do, found out before any of it is done."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NoReturn
+
+import pyarrow as pa
+
+from unitscope_pipelines.corpora.listing import Listing
+from unitscope_pipelines.indexing.catalogue import known_ids, pending_files
+from unitscope_pipelines.indexing.config import IndexConfig
+from unitscope_pipelines.indexing.patches.index import choose_index
+from unitscope_pipelines.indexing.scan import ScanPlan
+from unitscope_pipelines.indexing.shards import Shard
+from unitscope_pipelines.storage.parts import read_manifest, read_measured, read_receipts
+from unitscope_pipelines.storage.stores import absolute
+from unitscope_pipelines.vision.models.models import choose_layers, load_model
+from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
+from unitscope_pipelines.vision.recording.embedding import cell_regions
+from unitscope_schemas import tables
+from unitscope_schemas.errors import UsageError, listing
+from unitscope_schemas.manifest import Manifest, ModelEntry, Receipt, atlas_key
+from unitscope_schemas.progress import Progress, Report
+
+_SHARD_FILES, _SHARDS_PER_WORKER = 1024, 4
+"""Most files in a shard, and least shards for a worker where the corpus is small: even work, progress to see."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do: the work that is pending, before any of it is done."""
+
+    config: IndexConfig
+    scan: ScanPlan
+    listing: Listing
+    pending: pa.Table
+    """Those rows of the listing that no finished shard has read in their present state."""
+    finished: list[Receipt]
+    previous: Manifest | None
+    keep: int | None = None
+    """How many first ranks of each unit are stored, None for all."""
+
+    @property
+    def lacks_peaks(self) -> bool:
+        """Whether peaks of finished shards are gone, so that other images or ranks need their forwards again."""
+        return any(not receipt.peaks for receipt in self.finished)
+
+    @property
+    def cells_per_image(self) -> int:
+        """Units over all layers: rows that one image adds."""
+        return sum(layer.units for layer in self.scan.layers)
+
+    def shards(self, worker_count: int) -> list[Shard]:
+        """The pending files in shards of the configured size, else of whole batches, several for each worker.
+
+        On top of a bounded atlas they have other names than its own, whose files are never written to again.
+        """
+        bounded = self.previous.version if self.previous and self.previous.keep is not None else ""
+        batch = self.config.batch_size
+        even = -(-len(self.pending) // (_SHARDS_PER_WORKER * worker_count))
+        size = self.config.shard_size or min(_SHARD_FILES, max(1, -(-even // batch)) * batch)
+        return cut_shards(self.pending, size, bounded)
+
+
+def make_plan(config: IndexConfig, corpus: Listing, report: Report) -> Plan:
+    """Load the model, measure its layers and find out what is pending; writes nothing.
+
+    Raises UsageError if the atlas was made with another model, preprocessing, layers, precision or batch size,
+    CapacityError if no index of so many patches fits the memory it may take.
+    """
+    report(Progress("plan", 0, 1, "model"))
+    atlas = absolute(config.atlas)
+    previous = read_manifest(atlas)
+    model = load_model(config.model, config.weights, config.latents, config.trust_code)
+    names = choose_layers(model, config.layers)
+    key = atlas_key(model.entry, model.preprocessing, names, config.precision, config.batch_size)
+    if previous is not None and previous.atlas_key != key:
+        _refuse_other_atlas(previous, config, names, model.entry)
+    layers = read_measured(atlas, key) or measure_layers(model.module, names, model.input_shape)
+    embed = config.embed or (previous.patches.layer if previous else names[-1])
+    if embed not in names:
+        raise UsageError(f"embedding layer {embed!r} is not recorded; recorded are {listing(names)}")
+    if previous is not None and previous.patches.layer != embed:
+        raise UsageError(f"the atlas embeds {previous.patches.layer!r}; use another directory to embed {embed!r}")
+    finished = _with_bounded(read_receipts(atlas, key), previous)
+    if mixed := {path for receipt in finished for path in _embedded(receipt)} - {embed}:
+        raise UsageError(f"finished shards of {atlas} embed {listing(mixed)}; use --embed with it or another directory")
+    scan = ScanPlan(
+        corpus=corpus.root,
+        atlas=atlas,
+        atlas_key=key,
+        model=model.entry,
+        preprocessing=model.preprocessing,
+        layers=tuple(layers),
+        embed_layer=embed,
+        batch_size=config.batch_size,
+        precision=config.precision,
+        device=config.device,
+        most_pixels=config.most_pixels,
+        known_ids=known_ids(finished, atlas),
+        trust_code=config.trust_code,
+    )
+    embedded = next(layer for layer in layers if layer.name == embed)
+    choose_index(len(corpus.files) * len(cell_regions(embedded.grid)), embedded.units, config.patch_memory_bytes)
+    keep = config.ranks_kept(previous.keep if previous else None)
+    return Plan(config, scan, corpus, pending_files(corpus, finished, atlas), finished, previous, keep)
+
+
+def scanned_again(plan: Plan, new: Sequence[Receipt] = ()) -> Plan:
+    """The plan that runs the forwards of finished shards again whose peaks are gone; but for files in `new` shards."""
+    atlas, left = plan.scan.atlas, [receipt for receipt in plan.finished if receipt.peaks]
+    done = [*left, *new]
+    scan = replace(plan.scan, known_ids=known_ids(done, atlas))
+    return replace(plan, scan=scan, finished=left, pending=pending_files(plan.listing, done, atlas))
+
+
+def _with_bounded(receipts: list[Receipt], previous: Manifest | None) -> list[Receipt]:
+    """With those of the bounded atlas whose peaks were deleted when it was sealed."""
+    with_peaks = {receipt.shard for receipt in receipts}
+    sealed = previous.shards if previous else []
+    bounded = [receipt for receipt in sealed if not receipt.peaks and receipt.shard not in with_peaks]
+    return sorted([*receipts, *bounded], key=lambda receipt: receipt.shard)
+
+
+def cut_shards(files: pa.Table, size: int, beside: str = "") -> list[Shard]:
+    """Cut files into shards named by their content, so that a shard that runs again replaces itself; by `beside` too,
+    so that it does not."""
+    shards = []
+    for start in range(0, len(files), size):
+        part = files.take(pa.array(range(start, min(start + size, len(files)))))  # a slice would carry all to workers
+        listed = beside + json.dumps([part[name].to_pylist() for name in tables.FILE_KEY])
+        shards.append(Shard(hashlib.sha256(listed.encode()).hexdigest()[:16], part))
+    return shards
+
+
+def _refuse_other_atlas(previous: Manifest, config: IndexConfig, names: list[str], model: ModelEntry) -> NoReturn:
+    """One directory holds one atlas: say what differs instead of replacing it."""
+    was = [entry.spec.name for entry in previous.layers]
+    differences = [
+        text
+        for differs, text in (
+            (
+                previous.model.weights_digest != model.weights_digest,
+                f"weights of {previous.model.spec} ({previous.model.weights})",
+            ),
+            (previous.model.code_digests != model.code_digests, f"other code of {previous.model.spec}"),
+            (was != names, f"layers {listing(was)}"),
+            (previous.precision != config.precision, f"precision {previous.precision}"),
+            (previous.batch_size != config.batch_size, f"batch size {previous.batch_size}"),
+        )
+        if differs
+    ] or ["other preprocessing"]
+    raise UsageError(
+        f"{config.atlas} is an atlas of {'; '.join(differences)}; repeat those options, or name another directory"
+    )
+
+
+def _embedded(receipt: Receipt) -> set[str]:
+    return {Path(receipt.embeddings.path).parent.name}

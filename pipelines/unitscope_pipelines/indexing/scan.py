@@ -1,0 +1,233 @@
+"""One shard to its tables: read, prepare, record, reduce, write. Pure: knows no cluster."""
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from unitscope_pipelines.corpora.listing import CorpusFile, corpus_files
+from unitscope_pipelines.indexing.shards import (
+    Embeddings,
+    LayerPeaks,
+    ReadFile,
+    ScannedImage,
+    ScannedShard,
+    Shard,
+    write_shard,
+)
+from unitscope_pipelines.storage.originals import Originals
+from unitscope_pipelines.storage.stores import Root
+from unitscope_pipelines.vision.images.perceptual_hash import packed, sketch
+from unitscope_pipelines.vision.images.preprocessing import Pixels, Prepared, normalise, prepare
+from unitscope_pipelines.vision.models.models import reload_model
+from unitscope_pipelines.vision.receptive_fields.receptive_fields import dead_leaves
+from unitscope_pipelines.vision.recording.device import choose_device, settle_process
+from unitscope_pipelines.vision.recording.embedding import cell_regions, pool, region_boxes
+from unitscope_pipelines.vision.recording.fusing import find_fusions
+from unitscope_pipelines.vision.recording.peaks import Peaks, channels_first, peaks
+from unitscope_pipelines.vision.recording.recording import record
+from unitscope_schemas import tables
+from unitscope_schemas.errors import PictureError
+from unitscope_schemas.manifest import ModelEntry, Preprocessing, Receipt
+from unitscope_schemas.units import LayerSpec
+
+_PREFETCHED_BATCHES = 2
+_STORE_READERS = 16
+"""Threads that read from an object store, where every read waits some hundredths of a second."""
+
+Result = TypeVar("Result")
+Read = tuple[ReadFile, Prepared | None]
+"""A file, and its picture if its forward may still have to run."""
+
+
+@dataclass(frozen=True)
+class ScanPlan:
+    """What every shard of a run has in common."""
+
+    corpus: str
+    atlas: Root
+    atlas_key: str
+    model: ModelEntry
+    preprocessing: Preprocessing
+    layers: tuple[LayerSpec, ...]
+    embed_layer: str
+    batch_size: int
+    precision: str
+    device: str
+    most_pixels: int
+    known_ids: frozenset[str]
+    """Images that an earlier version already holds: their files are noted, their forwards not run again."""
+    decoder_count: int = 0
+    """Threads that decode ahead of the forward; 0: files are read ahead, but decoded between forwards, which is 4 %
+    faster on a single core."""
+    trust_code: bool = False
+    """Whether a model of the owner's own code may be built."""
+
+
+@dataclass(frozen=True)
+class Forwarded:
+    """What one batch gives: peaks by layer, pooled vectors of the embedding layer, and sketches."""
+
+    peaks: dict[str, Peaks]
+    vectors: Float[Tensor, "image region unit"]
+    brighter: Bool[Tensor, "image 16 16"]
+    tint: UInt8[Tensor, "image 3"]
+
+
+class Scanner:
+    """Scans shards with one loaded model; a worker makes one and calls it once per shard."""
+
+    def __init__(self, plan: ScanPlan) -> None:
+        self.plan = plan
+        self.originals = Originals(plan.corpus)
+        self.device = choose_device(plan.device)
+        settle_process()
+        self.model = reload_model(plan.model, plan.trust_code)
+        self.model.module.to(self.device)
+        self.layers = {layer.name: layer for layer in plan.layers}
+        self.embed_layer = self.layers[plan.embed_layer]
+        self.regions = cell_regions(self.embed_layer.grid)
+        watched = dead_leaves(2, self.model.input_shape, np.random.default_rng(0)).to(self.device)
+        self.fusions = find_fusions(self.model.module, list(self.layers), watched)
+
+    def __call__(self, shard: Shard) -> Receipt:
+        """Write the shard's tables, then its receipt; returns the receipt."""
+        started = time.monotonic()
+        files: list[ReadFile] = []
+        images: list[ScannedImage] = []
+        found: list[Forwarded] = []
+        readers = max(1, self.plan.decoder_count, _STORE_READERS if self.originals.place.remote else 0)
+        with ThreadPoolExecutor(readers, thread_name_prefix="read") as threads:
+            new = _new_images(self._reads(threads, corpus_files(shard.files)), files)
+            while batch := list(islice(new, self.plan.batch_size)):
+                forwarded = self.forward([prepared.pixels for _, prepared in batch])
+                found.append(forwarded)
+                images += [
+                    ScannedImage(
+                        image_id, seen.format, seen.mode, seen.placement, packed(brighter), bytes(tint.tolist())
+                    )
+                    for (image_id, seen), brighter, tint in zip(batch, forwarded.brighter, forwarded.tint, strict=True)
+                ]
+        scanned = ScannedShard(
+            shard.name,
+            files,
+            images,
+            [_layer_peaks(layer, [one.peaks[layer.name] for one in found]) for layer in self.plan.layers],
+            self._embeddings(found),
+        )
+        seconds = round(time.monotonic() - started, 3)
+        return write_shard(self.plan.atlas, self.plan.atlas_key, scanned, self.about_forward, seconds)
+
+    @property
+    def about_forward(self) -> str:
+        """How forwards run here, in words for the manifest."""
+        return f"{self.device.type}, {self.plan.precision}, channels last, {self.fusions}"
+
+    def forward(self, pixels: list[Pixels]) -> Forwarded:
+        """Peaks of every layer and pooled vectors of the embedding layer, for up to one batch of pictures.
+
+        The batch is filled up to its fixed size, so that a picture's values do not depend on its company. What is
+        found on a GPU is copied while it computes, and waited for once.
+        """
+        count, on_gpu = len(pixels), self.device.type == "cuda"
+        channels, height, width = pixels[0].shape
+        lines = torch.zeros(self.plan.batch_size, height, width, channels, dtype=torch.uint8, pin_memory=on_gpu)
+        torch.stack([one.permute(1, 2, 0) for one in pixels], out=lines[:count])
+        batch = lines.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        embedded: list[Tensor] = []
+
+        def keep(layer: str, output: Tensor) -> Peaks:
+            if layer == self.plan.embed_layer:
+                embedded.append(pool(output, self.embed_layer, self.regions))
+            return peaks(channels_first(output, self.layers[layer]), layer)
+
+        def fetched(values: Tensor) -> Tensor:
+            return values[:count].to("cpu", non_blocking=True)
+
+        half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.plan.precision == "bf16")
+        module = self.model.module
+        with torch.inference_mode():
+            with half, record(module, list(self.layers), keep) as recorded, self.fusions.running():
+                module(normalise(batch, self.plan.preprocessing))
+            found = Forwarded(
+                {layer: Peaks(*map(fetched, pair)) for layer, pair in recorded.items()},
+                fetched(embedded[0]),
+                *map(fetched, sketch(batch)),
+            )
+        if on_gpu:
+            torch.cuda.synchronize(self.device)
+        return found
+
+    def read(self, file: CorpusFile) -> Read:
+        """A file of the corpus, and its picture if it is one whose forward may still have to run."""
+        return self._decoded(self._loaded(file))
+
+    def _reads(self, threads: ThreadPoolExecutor, files: Sequence[CorpusFile]) -> Iterator[Read]:
+        """The files in order, read and perhaps decoded ahead of the forward."""
+        ahead = _PREFETCHED_BATCHES * self.plan.batch_size
+        if self.plan.decoder_count:
+            return _prefetch(threads, self.read, files, ahead)
+        return map(self._decoded, _prefetch(threads, self._loaded, files, ahead))
+
+    def _loaded(self, file: CorpusFile) -> tuple[ReadFile, bytes]:
+        try:
+            data = self.originals.read(file.address)
+        except OSError as error:
+            return ReadFile(file, 0, reason=f"{tables.UNREADABLE}: {error.strerror or error}"), b""
+        return ReadFile(file, len(data), hashlib.sha256(data).hexdigest()), data
+
+    def _decoded(self, loaded: tuple[ReadFile, bytes]) -> Read:
+        read, data = loaded
+        if read.reason or read.image_id in self.plan.known_ids:
+            return read, None
+        try:
+            return read, prepare(data, self.plan.preprocessing, self.plan.most_pixels)
+        except PictureError as error:
+            return ReadFile(read.file, read.size_bytes, reason=str(error)), None
+
+    def _embeddings(self, found: list[Forwarded]) -> Embeddings:
+        empty = np.empty((0, len(self.regions), self.embed_layer.units), np.float16)
+        vectors = np.concatenate([empty, *(one.vectors.to(torch.float16).numpy() for one in found)])
+        return Embeddings(self.embed_layer.name, vectors, region_boxes(self.embed_layer))
+
+
+def _prefetch(
+    threads: ThreadPoolExecutor, read: Callable[[CorpusFile], Result], files: Sequence[CorpusFile], count: int
+) -> Iterator[Result]:
+    """Read files in order on threads, at most `count` of them ahead."""
+    remaining = iter(files)
+    ahead = deque(threads.submit(read, file) for file in islice(remaining, count))
+    while ahead:
+        result = ahead.popleft().result()
+        ahead.extend(threads.submit(read, file) for file in islice(remaining, 1))
+        yield result
+
+
+def _new_images(reads: Iterator[Read], files: list[ReadFile]) -> Iterator[tuple[str, Prepared]]:
+    """Note every file; yield the pictures whose forward is still to run, with their ids."""
+    seen: set[str] = set()
+    for read, prepared in reads:
+        files.append(read)
+        if prepared is not None and read.image_id not in seen:
+            seen.add(read.image_id)
+            yield read.image_id, prepared
+
+
+def _layer_peaks(layer: LayerSpec, found: list[Peaks]) -> LayerPeaks:
+    activation = [part.activation.numpy() for part in found]
+    location = [part.location.numpy() for part in found]
+    empty = np.empty((0, layer.units))
+    return LayerPeaks(
+        layer,
+        np.concatenate([empty, *activation]).astype(np.float32),
+        np.concatenate([empty, *location]).astype(np.int64),
+    )

@@ -1,0 +1,1 @@
+"""Derived work for many units, spread over a Ray cluster."""

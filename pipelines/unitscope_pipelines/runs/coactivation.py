@@ -1,0 +1,38 @@
+"""Units compared by many processes: on Ray, or here where a cluster would take longer to start."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from unitscope_pipelines import cluster
+from unitscope_pipelines.derived.coactivation import Correlator, Here, KinPlan, Tile, TileKin
+from unitscope_schemas.progress import Progress, Report
+
+_PRODUCTS_HERE = 5_000_000_000
+"""Of two numbers: 320 × 320 units on 10,000 images are a fifth of it and took one core a second."""
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Compares tiles on a cluster started here or, with `address`, on a running one; what takes seconds here."""
+
+    report: Report
+    workers: int | None = None
+    address: str | None = None
+
+    def __call__(self, plan: KinPlan, tiles: Sequence[Tile]) -> Iterator[TileKin]:
+        if self.address is None and sum(map(plan.products, tiles)) <= _PRODUCTS_HERE:
+            yield from Here(self._tell)(plan, tiles)
+            return
+        total, finished, nodes = sum(map(plan.steps, tiles)), 0, Counter[str]()
+        self._tell(0, total)
+        with cluster.connected(self.address):
+            for done in cluster.each(partial(Correlator, plan), tiles, cluster.resources(self.workers, "cpu")):
+                yield done.result  # stored, if it completes a pair of layers, before it is told
+                finished += plan.steps(done.result.tile)
+                nodes[done.node] += plan.steps(done.result.tile)
+                self._tell(finished, total, nodes)
+
+    def _tell(self, done: int, total: int, nodes: Counter[str] | None = None) -> None:
+        self.report(Progress("correlate", done, total, "blocks of units", dict(nodes or {})))

@@ -1,0 +1,1 @@
+"""Where bytes lie: folders and object stores, parts written atomically, one writer at a time, original pictures."""

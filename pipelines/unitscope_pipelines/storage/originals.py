@@ -1,0 +1,90 @@
+"""The bytes of a picture from its address: what a scan reads, and what shows a picture again without one."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from threading import Lock
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from unitscope_pipelines.storage.filesystem import Place
+from unitscope_schemas.addresses import Address, Cell, Range
+from unitscope_schemas.errors import CorpusError, NotFoundError
+
+_KEPT_GROUPS = 2
+"""Row groups that are kept: rows are asked for in their order, and a group may take a hundred megabytes."""
+
+
+@dataclass(frozen=True)
+class Original:
+    """An image by its id, its path for people, and the addresses of files that held its bytes when it was indexed."""
+
+    image_id: str
+    path: str
+    addresses: tuple[str, ...]
+
+
+class Originals:
+    """Reads the pictures of a corpus; safe from any number of threads.
+
+    Raises OSError where a file is gone or cannot be read, CorpusError that names a Parquet file that is broken.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.place = Place(root)
+        self._lock = Lock()
+        self._groups = lru_cache(_KEPT_GROUPS)(self._read_group)
+
+    def read(self, address: str) -> bytes:
+        """The picture's bytes; none where a Parquet row holds none."""
+        found = Address.parse(address)
+        if isinstance(found.part, Range):
+            return self.place.read(found.file, found.part.offset, found.part.size_bytes)
+        if isinstance(found.part, Cell):
+            with self._lock:  # two threads would both read the group
+                group = self._groups(found.file, found.part.row_group)
+            data: bytes | None = group[found.part.row].as_py()
+            return data or b""
+        return self.place.read(found.file)
+
+    def read_original(self, image: Original) -> bytes:
+        """The bytes of an image; raises NotFoundError if they are gone or no longer those that were indexed."""
+        for address in image.addresses:
+            try:
+                data = self.read(address)
+            except (OSError, CorpusError):
+                continue
+            if hashlib.sha256(data).hexdigest() == image.image_id:
+                return data
+        raise NotFoundError(
+            f"picture {image.path!r} is gone or was edited since it was indexed; restore it or index again"
+        )
+
+    def _read_group(self, file: str, row_group: int) -> pa.ChunkedArray:
+        try:
+            with self.place.open(file) as source, pq.ParquetFile(source) as parquet:
+                column = image_column(parquet.schema_arrow)
+                return parquet.read_row_group(row_group, columns=[column], use_threads=False).flatten()[0]
+        except (pa.ArrowInvalid, KeyError, IndexError) as error:
+            raise CorpusError(f"Parquet file {file!r} is broken: {error}; restore it and run again") from None
+
+
+def image_column(schema: pa.Schema) -> str:
+    """The column with pictures' bytes: a struct with the field `bytes`, or binary; `image` if there are several.
+
+    Raises KeyError that names the columns there are if there is none.
+    """
+    found = {field.name: f"{field.name}.bytes" for field in schema if _holds_bytes(field.type)}
+    found |= {field.name: field.name for field in schema if _is_binary(field.type)}
+    if not found:
+        raise KeyError(f"it has no column of image bytes, only {', '.join(schema.names) or 'none'}")
+    return found.get("image") or next(iter(found.values()))
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    return pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 and _is_binary(kind.field("bytes").type)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))

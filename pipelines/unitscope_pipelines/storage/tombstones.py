@@ -1,0 +1,27 @@
+"""Images that were taken out by hand: which they are, and which are left."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from unitscope_pipelines.storage.parts import read_part
+from unitscope_pipelines.storage.stores import Root
+from unitscope_schemas import tables
+from unitscope_schemas.manifest import Manifest
+
+
+def removed_images(manifest: Manifest, atlas: Root) -> pa.Table:
+    """The images that are out, in order of ids."""
+    removed = manifest.removed
+    return tables.REMOVED.empty_table() if removed is None else read_part(atlas, removed.table)
+
+
+def without(images: pa.Table, removed: pa.Table) -> pa.Table:
+    """Rows of images or files whose image is not among the removed."""
+    if removed.num_rows == 0:
+        return images
+    return images.filter(pc.invert(pc.is_in(images["image_id"], value_set=removed["image_id"].combine_chunks())))
+
+
+def present_images(manifest: Manifest, atlas: Root) -> pa.Table:
+    """The rows of the images table that are no tombstones, with the numbers that they have there."""
+    return without(read_part(atlas, manifest.images), removed_images(manifest, atlas))

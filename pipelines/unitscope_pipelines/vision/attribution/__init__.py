@@ -1,0 +1,1 @@
+"""From a unit back to pixels: projections and weights."""

@@ -1,0 +1,88 @@
+"""A layer's weights as pictures: what its units answer to, where the input is pixels."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from unitscope_pipelines.vision.images.diverging import PAPER, Signed, signed_picture
+from unitscope_schemas.errors import ModelError, UsageError, listing
+
+FIRST = "first"
+"""Stands for the first layer with weights that a forward calls."""
+
+
+@dataclass(frozen=True)
+class Filters:
+    """One filter for each unit of a layer: its weights by input channel."""
+
+    layer: str
+    weights: Float[NDArray[np.float32], "unit channel row col"]
+
+
+def read_filters(model: nn.Module, input_shape: tuple[int, int, int], layer: str = FIRST) -> Filters:
+    """The filters of a convolution (a patch embedding is one), or of a linear layer that takes all pixels.
+
+    Raises UsageError that names the layers that have filters for one that has none.
+    """
+    modules = dict(model.named_modules())
+    path = _first(model, input_shape) if layer == FIRST else layer
+    module = modules.get(path)
+    if isinstance(module, nn.Conv2d):
+        weights = module.weight
+    elif isinstance(module, nn.Linear) and module.in_features == math.prod(input_shape):
+        weights = module.weight.view(-1, *input_shape)
+    else:
+        known = listing(name for name, one in modules.items() if isinstance(one, nn.Conv2d))
+        raise UsageError(f"layer {path!r} has no filters that pictures can show; these have: {known}")
+    return Filters(path, weights.detach().float().cpu().contiguous().numpy())
+
+
+def filter_picture(weights: Float[NDArray[np.float32], "channel row col"]) -> Signed:
+    """A filter of one or three channels as one picture; of others one grey picture for each channel, in row order.
+
+    The pictures of one filter have one scale, and lie one white pixel apart.
+    """
+    if len(weights) in (1, 3):
+        return signed_picture(weights)
+    columns = math.ceil(math.sqrt(len(weights)))
+    height, width = weights.shape[1:]
+    lines = -(-len(weights) // columns)
+    shown = signed_picture(weights.reshape(1, -1, width))
+    sheet = Image.new("L", (columns * (width + 1) - 1, lines * (height + 1) - 1), PAPER)
+    for channel in range(len(weights)):
+        row, col = divmod(channel, columns)
+        part = shown.picture.crop((0, channel * height, width, (channel + 1) * height))
+        sheet.paste(part, (col * (width + 1), row * (height + 1)))
+    return Signed(sheet, shown.scale)
+
+
+class _Called(Exception):  # noqa: N818  (no error: it ends the forward)
+    """The path of the first layer with weights, thrown out of the forward."""
+
+
+def _first(model: nn.Module, input_shape: tuple[int, int, int]) -> str:
+    def stop(path: str) -> Callable[[nn.Module, Any], None]:
+        def hook(_module: nn.Module, _inputs: Any) -> None:
+            raise _Called(path)
+
+        return hook
+
+    weighted = {path: one for path, one in model.named_modules() if isinstance(one, nn.Conv2d | nn.Linear)}
+    handles = [module.register_forward_pre_hook(stop(path)) for path, module in weighted.items()]
+    try:
+        with torch.no_grad():
+            model(torch.zeros(1, *input_shape))
+    except _Called as called:
+        return str(called)
+    finally:
+        for handle in handles:
+            handle.remove()
+    raise ModelError("no convolution or linear layer is called in a forward, so there are no filters to show")

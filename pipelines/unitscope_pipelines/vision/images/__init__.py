@@ -1,0 +1,1 @@
+"""Pictures from bytes to the network's input, and arrays as pictures."""

@@ -1,0 +1,41 @@
+"""Signed values as pictures: grey is zero, and one scale for the whole picture."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+from PIL import Image
+
+from unitscope_schemas.errors import UsageError
+
+GREY, SWING, PAPER = 128, 127, 255
+SHOWN_SHARE = 0.995
+"""Of a projection's values, those that the scale holds: a few pixels are so large that the others would be grey."""
+
+
+Values = Float[NDArray[np.float32], "channel row col"]
+
+
+class Signed(NamedTuple):
+    """A picture of signed values, and the value that is white where its negative is black (0 if all are zero)."""
+
+    picture: Image.Image
+    scale: float
+
+
+def signed_picture(values: Values, share: float = 1.0) -> Signed:
+    """Three channels as colours, one as grey levels: `128 + 127 × value / scale`, rounded and clipped.
+
+    The scale is the magnitude that this share of the values does not exceed: with 1 the largest. Raises UsageError for
+    another number of channels, which one picture cannot show, and for values that are not finite.
+    """
+    if len(values) not in (1, 3):
+        raise UsageError(f"one picture cannot show {len(values)} channels; show one channel at a time")
+    magnitudes = np.abs(values)
+    if not np.isfinite(magnitudes).all():
+        raise UsageError("the values are not finite, so there is no picture of them")
+    scale = float(np.quantile(magnitudes, share)) or float(magnitudes.max())
+    levels = np.rint(GREY + SWING * np.clip(values / (scale or 1.0), -1, 1)).astype(np.uint8)
+    pixels = levels[0] if len(levels) == 1 else levels.transpose(1, 2, 0)
+    return Signed(Image.fromarray(np.ascontiguousarray(pixels)), scale)

@@ -1,0 +1,1 @@
+"""Networks by their spec: modules, weights, default layers, classes and latents."""

@@ -1,0 +1,110 @@
+"""The classes that a model tells apart: the layer whose units are their logits, and their names."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unitscope_pipelines.vision.models.models import VisionModel
+from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
+from unitscope_pipelines.vision.recording.recording import output_tensor
+from unitscope_schemas.errors import NotFoundError, UsageError, listing
+from unitscope_schemas.manifest import ModelEntry
+from unitscope_schemas.units import LayerSpec, UnitId
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The layer that puts out what the model does, one unit for each class; `labels` are empty where none are known."""
+
+    model: str
+    layer: LayerSpec
+    labels: tuple[str, ...]
+
+    def unit(self, reference: str) -> UnitId:
+        """The unit of a class by its index or label, in whatever case; raises NotFoundError that says what there is."""
+        if reference.isdecimal() and int(reference) < self.layer.units:
+            return UnitId(self.layer.name, int(reference))
+        wanted = reference.casefold()
+        found = [place for place, label in enumerate(self.labels) if wanted in _spellings(label)]
+        if len(found) == 1:
+            return UnitId(self.layer.name, found[0])
+        known = f"its output has the classes 0 to {self.layer.units - 1}"
+        if len(found) > 1:
+            raise NotFoundError(f"several classes of {self.model} are called {reference!r}: {listing(found)}; give one")
+        if not self.labels:
+            raise NotFoundError(f"{self.model} has no class {reference!r}: {known}, whose labels are not known")
+        near = get_close_matches(wanted, [one for label in self.labels for one in _spellings(label)], 3)
+        hint = f"; did you mean {listing(near)}?" if near else ""
+        raise NotFoundError(f"{self.model} has no class {reference!r}: {known}, each also by its label{hint}")
+
+
+def classes_of(model: VisionModel) -> Classes:
+    """The classes of a model; raises UsageError for one whose output is no vector that one of its modules puts out."""
+    name = _output_layer(model)
+    (layer,) = measure_layers(model.module, [name], model.input_shape, picture_count=0)
+    if layer.kind != "vector":
+        raise UsageError(f"{model.entry.spec} puts out no vector of classes but {name}; optimise units of that layer")
+    labels = class_labels(model.entry)
+    return Classes(model.entry.spec, layer, labels if len(labels) == layer.units else ())
+
+
+def class_labels(model: ModelEntry) -> tuple[str, ...]:
+    """The labels that weights published with a model were trained for, in order; none of all other weights."""
+    scheme, _, name = model.spec.partition(":")
+    if model.weights != "default" or scheme not in ("efficientnet-lite", "torchvision", "timm"):
+        return ()
+    if scheme == "timm":
+        return _timm_labels(name)
+    from torchvision import models
+
+    # EfficientNet-Lite was trained on ImageNet, in the same order
+    weights: Any = models.get_model_weights(name if scheme == "torchvision" else "efficientnet_b0")
+    return tuple(weights["DEFAULT"].meta.get("categories", ()))
+
+
+def _timm_labels(name: str) -> tuple[str, ...]:
+    import timm
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
+
+    config = timm.get_pretrained_cfg(name)
+    subset = None if config is None else infer_imagenet_subset(config.to_dict())  # type: ignore[no-untyped-call]
+    return tuple(ImageNetInfo(subset).label_descriptions()) if subset else ()
+
+
+def _spellings(label: str) -> list[str]:
+    """A label as a whole, and each of the names by commas in it."""
+    return list(dict.fromkeys([label.casefold(), *(one.strip() for one in label.casefold().split(","))]))
+
+
+def _output_layer(model: VisionModel) -> str:
+    """The innermost module call whose output is the model's very output."""
+    calls: Counter[str] = Counter()
+    outputs: list[tuple[str, int, Any]] = []
+
+    def hook(path: str) -> Callable[[nn.Module, Any, Any], None]:
+        def take(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            outputs.append((path, calls[path], output))
+            calls[path] += 1
+
+        return take
+
+    handles = [module.register_forward_hook(hook(path)) for path, module in model.module.named_modules() if path]
+    try:
+        with torch.inference_mode():
+            image = torch.zeros(1, *model.input_shape)
+            last = output_tensor(model.module(image), "output")
+    finally:
+        for handle in handles:
+            handle.remove()
+    for path, call, output in outputs:
+        if isinstance(output, Tensor) and output is last:
+            return f"{path}@{call}" if calls[path] > 1 else path
+    raise UsageError(
+        f"the output of {model.entry.spec} is computed behind all of its modules, so none of them has its classes; "
+        "optimise units of a layer"
+    )

@@ -1,0 +1,30 @@
+"""The weights with which a layer's units read their inputs."""
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from unitscope_pipelines.vision.recording.recording import split_call
+from unitscope_schemas.errors import UsageError, listing
+from unitscope_schemas.units import LayerSpec
+
+_WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
+
+def incoming_weights(model: nn.Module, layer: LayerSpec) -> NDArray[np.float32]:
+    """One row of weights per unit, the bias left out: unit × (channel × row × col).
+
+    Of a grouped convolution the kernels, whatever channels each reads. Raises UsageError for a layer that has no
+    weights of its own, such as a block, naming those within it that do.
+    """
+    path, _ = split_call(layer.name)
+    module = dict(model.named_modules())[path]
+    if not isinstance(module, _WEIGHTED):
+        inner = [name for name, one in module.named_modules(prefix=path) if isinstance(one, _WEIGHTED)]
+        there = f"; index one of those within it: {listing(inner)}" if inner else ""
+        raise UsageError(
+            f"layer {layer.name!r} ({type(module).__name__}) has no incoming weights of its own, one row per unit"
+            f"{there}; or ask by coactivation or by exemplars"
+        )
+    rows: NDArray[np.float32] = module.weight.detach().flatten(1).float().cpu().numpy()
+    return rows

@@ -1,0 +1,1 @@
+"""Inputs optimised for a unit, a direction or a class."""

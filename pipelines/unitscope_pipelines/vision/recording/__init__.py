@@ -1,0 +1,1 @@
+"""What layers put out, recorded during a forward and reduced to peaks and embeddings."""

@@ -1,0 +1,83 @@
+"""Region-pooled layer embeddings: several unit-length vectors per image, at three scales."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from unitscope_pipelines.vision.recording.peaks import channels_first
+from unitscope_schemas.geometry import Box, Size
+from unitscope_schemas.units import LayerSpec
+
+SCALES = (1, 2, 3)
+"""Regions per side at each scale: 1 + 4 + 9 regions (Tolias et al. 2016, R-MAC)."""
+
+
+def cell_regions(grid: Size) -> list[Box]:
+    """Regions in grid cells: at scale s, s × s overlapping windows of 2 / (s + 1) of the side; doubles left out."""
+    regions = [
+        Box(top, left, top + height, left + width)
+        for scale in SCALES
+        for top, height in _windows(grid.height, scale)
+        for left, width in _windows(grid.width, scale)
+    ]
+    return list(dict.fromkeys(regions))
+
+
+def region_boxes(layer: LayerSpec) -> list[Box]:
+    """The same regions in input pixels."""
+    size = layer.receptive_field.input
+    return [
+        Box(
+            cells.top * size.height // layer.grid.height,
+            cells.left * size.width // layer.grid.width,
+            -(cells.bottom * size.height // -layer.grid.height),
+            -(cells.right * size.width // -layer.grid.width),
+        )
+        for cells in cell_regions(layer.grid)
+    ]
+
+
+def cells_of(box: Box, layer: LayerSpec) -> Box:
+    """The grid cells that a box of input pixels touches; at least one."""
+    size, grid = layer.receptive_field.input, layer.grid
+    top = min(box.top * grid.height // size.height, grid.height - 1)
+    left = min(box.left * grid.width // size.width, grid.width - 1)
+    return Box(
+        top,
+        left,
+        max(top + 1, -(box.bottom * grid.height // -size.height)),
+        max(left + 1, -(box.right * grid.width // -size.width)),
+    )
+
+
+def pool(output: Float[Tensor, "image ..."], layer: LayerSpec, cells: list[Box]) -> Float[Tensor, "image region unit"]:
+    """Mean over each region of cells, scaled to unit length; an all-zero region stays zero.
+
+    One product with a matrix of regions × cells: a map's NaN reaches all of its image's regions.
+    """
+    maps = as_map(output, layer).float()
+    shares = torch.zeros(len(cells), *maps.shape[2:], device=maps.device)
+    for share, (top, left, bottom, right) in zip(shares, cells, strict=True):
+        share[top:bottom, left:right] = 1 / ((bottom - top) * (right - left))
+    with torch.autocast(maps.device.type, enabled=False):
+        means = shares.flatten(1) @ maps.permute(0, 2, 3, 1).flatten(1, 2)
+    return F.normalize(means, dim=2)
+
+
+def as_map(output: Float[Tensor, "image ..."], layer: LayerSpec) -> Float[Tensor, "image unit row col"]:
+    """Any layer's output on its grid; class and register tokens are left out."""
+    if layer.kind == "vector":
+        return output[:, :, None, None]
+    if layer.kind == "tokens":
+        return output[:, layer.prefix_tokens :].transpose(1, 2).reshape(len(output), -1, *layer.grid)
+    return channels_first(output, layer)
+
+
+def _windows(cells: int, scale: int) -> list[tuple[int, int]]:
+    length = min(cells, math.ceil(2 * cells / (scale + 1)))
+    if scale == 1:
+        return [(0, length)]
+    return [(round(step * (cells - length) / (scale - 1)), length) for step in range(scale)]

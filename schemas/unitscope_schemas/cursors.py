@@ -1,0 +1,31 @@
+"""Cursors: where a listing goes on, bound to the question that it belongs to."""
+
+import base64
+import binascii
+import hashlib
+import json
+
+from unitscope_schemas.errors import UsageError
+
+
+def encode(position: int, question: str) -> str:
+    """An opaque cursor for the rows behind `position` of a question."""
+    content = json.dumps([position, _digest(question)], separators=(",", ":"))
+    return base64.urlsafe_b64encode(content.encode()).decode().rstrip("=")
+
+
+def decode(cursor: str | None, question: str) -> int | None:
+    """The position, None at the start; raises UsageError for a cursor that is not of this question."""
+    if cursor is None:
+        return None
+    try:
+        position, digest = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (ValueError, TypeError, binascii.Error):
+        raise UsageError("cursor is not one that this server gave") from None
+    if digest != _digest(question) or not isinstance(position, int):
+        raise UsageError("cursor belongs to another question: start again without it")
+    return position
+
+
+def _digest(question: str) -> str:
+    return hashlib.sha256(question.encode()).hexdigest()[:12]

@@ -1,0 +1,170 @@
+"""Boxes, placements and receptive fields: integer arithmetic on half-open pixel ranges, no arrays."""
+
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from unitscope_schemas.errors import UsageError
+
+Span = tuple[int, int]
+"""Half-open range (first, end) of pixel rows or columns."""
+
+
+class Size(NamedTuple):
+    """Height and width in pixels (or rows and columns of a grid)."""
+
+    height: int
+    width: int
+
+
+class Location(NamedTuple):
+    """(row, col) on a layer's grid; a class or register token t has row −1 and col t."""
+
+    row: int
+    col: int
+
+
+class Box(NamedTuple):
+    """Half-open pixels (top, left, bottom, right)."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def size(self) -> Size:
+        """Height and width of the box in pixels."""
+        return Size(self.bottom - self.top, self.right - self.left)
+
+    def clipped(self, size: Size) -> "Box":
+        """The part of the box inside a picture of `size`."""
+        top, left = min(max(self.top, 0), size.height), min(max(self.left, 0), size.width)
+        bottom, right = min(max(self.bottom, top), size.height), min(max(self.right, left), size.width)
+        return Box(top, left, bottom, right)
+
+    def inside(self, size: Size) -> bool:
+        """Whether the box is not empty and lies within a picture of `size`."""
+        return 0 <= self.top < self.bottom <= size.height and 0 <= self.left < self.right <= size.width
+
+    @classmethod
+    def parse(cls, text: str) -> "Box":
+        """Read `top,left,bottom,right`; raises UsageError."""
+        try:
+            top, left, bottom, right = (int(part) for part in text.split(","))
+        except ValueError:
+            raise UsageError(f"box {text!r} is not four whole numbers: top,left,bottom,right") from None
+        return cls(top, left, bottom, right)
+
+
+class Placement(BaseModel):
+    """Where the network's input lies in the original picture: resize to `resized`, then crop `input` at `crop`.
+
+    The original picture is the upright one: its EXIF orientation has been applied.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    image: Size
+    resized: Size
+    crop: Location
+    input: Size
+
+    @property
+    def seen(self) -> Box:
+        """The part of the original picture that the network sees."""
+        return self.to_image(Box(0, 0, self.input.height, self.input.width))
+
+    def to_image(self, box: Box) -> Box:
+        """The smallest box of original pixels that holds an input box; clipped to the picture."""
+        return Box(
+            (box.top + self.crop.row) * self.image.height // self.resized.height,
+            (box.left + self.crop.col) * self.image.width // self.resized.width,
+            -((box.bottom + self.crop.row) * self.image.height // -self.resized.height),
+            -((box.right + self.crop.col) * self.image.width // -self.resized.width),
+        ).clipped(self.image)
+
+    def to_input(self, box: Box) -> Box:
+        """The smallest box of input pixels that holds an original box; clipped to the input."""
+        return Box(
+            box.top * self.resized.height // self.image.height - self.crop.row,
+            box.left * self.resized.width // self.image.width - self.crop.col,
+            -(box.bottom * self.resized.height // -self.image.height) - self.crop.row,
+            -(box.right * self.resized.width // -self.image.width) - self.crop.col,
+        ).clipped(self.input)
+
+
+class ReceptiveField(BaseModel):
+    """The input pixels that can change a layer's units, for every location of its grid.
+
+    `rows[r]` and `cols[c]` are measured on the real computation and clipped at the input's border; `size`,
+    `stride` and `start` are the unclipped geometry (`start` may be negative: padding), None where a unit sees
+    the whole input through pooling or attention. `effective` is the height and width of the box at a location
+    that holds at least 90 % of the gradient's energy (Luo et al. 2016), as measured on samples of the layer.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    input: Size
+    kind: Literal["local", "whole"]
+    size: Size | None
+    stride: Size | None
+    start: Location | None
+    rows: tuple[Span, ...]
+    cols: tuple[Span, ...]
+    effective: Size
+
+    def box_at(self, location: Location) -> Box:
+        """The theoretical box of a location, in input pixels, clipped at the border."""
+        if location.row < 0:
+            return Box(0, 0, self.input.height, self.input.width)
+        (top, bottom), (left, right) = self.rows[location.row], self.cols[location.col]
+        return Box(top, left, bottom, right)
+
+    def padding_at(self, location: Location) -> Box:
+        """How many pixels of the unclipped box lie beyond each border: (top, left, bottom, right)."""
+        if self.size is None or self.stride is None or self.start is None or location.row < 0:
+            return Box(0, 0, 0, 0)
+        top = self.start.row + location.row * self.stride.height
+        left = self.start.col + location.col * self.stride.width
+        return Box(
+            max(0, -top),
+            max(0, -left),
+            max(0, top + self.size.height - self.input.height),
+            max(0, left + self.size.width - self.input.width),
+        )
+
+    def effective_box_at(self, location: Location) -> Box:
+        """The effective box of a location, in input pixels: never beyond the theoretical one.
+
+        Its middle is the location's, but at the input's border it is moved inwards: there a gradient spreads to
+        the inside only, just as far.
+        """
+        theoretical = self.box_at(location)
+        if location.row < 0:
+            return theoretical
+        height, width = self.effective
+        row, col = self.centre_at(location)
+        top = max(0, min(row - height // 2, self.input.height - height))
+        left = max(0, min(col - width // 2, self.input.width - width))
+        return Box(
+            max(top, theoretical.top),
+            max(left, theoretical.left),
+            min(top + height, theoretical.bottom),
+            min(left + width, theoretical.right),
+        )
+
+    @property
+    def covers_input(self) -> bool:
+        """Whether a unit away from the border sees the whole input, so that the effective box says more."""
+        return self.size is None or (self.size.height >= self.input.height and self.size.width >= self.input.width)
+
+    def centre_at(self, location: Location) -> tuple[int, int]:
+        """The input pixel (row, col) in the middle of a location's unclipped box, kept inside the input."""
+        if self.size is not None and self.stride is not None and self.start is not None:
+            row = self.start.row + location.row * self.stride.height + self.size.height // 2
+            col = self.start.col + location.col * self.stride.width + self.size.width // 2
+        else:
+            row = (2 * location.row + 1) * self.input.height // (2 * len(self.rows))
+            col = (2 * location.col + 1) * self.input.width // (2 * len(self.cols))
+        return min(max(row, 0), self.input.height - 1), min(max(col, 0), self.input.width - 1)

@@ -1,0 +1,275 @@
+"""The manifest: the seal of an atlas version, naming every part that readers may open."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from unitscope_schemas.errors import AtlasError, FormatError, NotFoundError, listing
+from unitscope_schemas.geometry import Box, Size
+from unitscope_schemas.units import LayerSpec
+
+FORMAT_VERSION = 2
+BLOCK_UNITS = 16
+"""Units in one ranked file, and in one row group of the peaks that it is ranked from."""
+EXACT = "Flat"
+"""FAISS's name for no index: vectors are searched one by one."""
+_MEND = "delete manifest.json and run the index command again: finished shards are kept"
+
+
+class Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Preprocessing(Entry):
+    """How a picture becomes the network's input; part of the atlas key, decoder included.
+
+    Resize so that the shorter side is `resize_px` with antialiased `interpolation` on 8-bit pixels, crop `input`
+    from the centre, then `(pixel − mean) / std` per channel, pixels 0 to 255; transparent pixels show white.
+    """
+
+    resize_px: int
+    input: Size
+    interpolation: Literal["bicubic", "bilinear"]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    decoder: str = "torchvision for plain JPEG, Pillow for all else"
+
+    @property
+    def channels(self) -> int:
+        return len(self.mean)
+
+
+class ModelEntry(Entry):
+    spec: str
+    weights: str
+    weights_digest: str
+    latents: tuple[str, ...] = ()
+    """Dictionaries hung on layers, `LAYER=file:PATH.py:FACTORY`."""
+    code_digests: tuple[str, ...] = ()
+    """SHA-256 of every file of the owner's code that the model was built with."""
+
+    @property
+    def runs_code(self) -> bool:
+        """Whether building the model runs a file of its owner's."""
+        return self.spec.startswith("file:") or bool(self.latents)
+
+
+class Part(Entry):
+    """One file of the atlas with what it must hold."""
+
+    path: str
+    rows: int
+    size_bytes: int
+    sha256: str
+
+
+class Receipt(Entry):
+    """What one finished shard wrote. Written last, so a shard with a receipt is complete.
+
+    The manifest of a bounded atlas names no peaks: they are deleted once ranks and statistics are made of them.
+    """
+
+    shard: str
+    atlas_key: str
+    files: Part
+    scanned: Part
+    skipped: Part
+    peaks: dict[str, Part]
+    embeddings: Part
+    forward_count: int
+    forward: str
+    """How its forwards ran: device, precision, what was fused."""
+    seconds: float
+
+    def parts(self) -> list[Part]:
+        return [self.files, self.scanned, self.skipped, *self.peaks.values(), self.embeddings]
+
+    def without_peaks(self) -> "Receipt":
+        """What is left of it in a bounded atlas."""
+        return self.model_copy(update={"peaks": {}})
+
+
+class MeasuredLayers(Entry):
+    """The recorded layers with their receptive fields, kept for runs that resume."""
+
+    atlas_key: str
+    layers: list[LayerSpec]
+
+
+class LayerEntry(Entry):
+    spec: LayerSpec
+    units: Part
+    ranked: list[Part]
+
+
+class PatchIndex(Entry):
+    """The FAISS index over pooled embeddings, and how to ask it for ten images; more images take as much more."""
+
+    layer: str
+    width: int
+    regions: list[Box]
+    vectors: Part
+    index: Part | None
+    factory: str
+    exact: bool
+    recall_at_10: float
+    """Share of the ten best other images that are found, measured at build time against exact search over the full
+    vectors, for 1,000 of them."""
+    probes: int
+    """Lists of the index that are searched for ten images; 0 where search is exact."""
+    short_list: int
+    """Its candidates that are scored again with the full vectors."""
+
+    @classmethod
+    def none(cls, layer: str, width: int, regions: list[Box], vectors: Part) -> "PatchIndex":
+        """Vectors without an index: they are searched exactly, one by one."""
+        return cls(
+            layer=layer,
+            width=width,
+            regions=regions,
+            vectors=vectors,
+            index=None,
+            factory=EXACT,
+            exact=True,
+            recall_at_10=1.0,
+            probes=0,
+            short_list=0,
+        )
+
+
+class Hot(Entry):
+    """What answers look up; rebuildable from the images table."""
+
+    database: Part
+    images: Part
+
+
+class Removed(Entry):
+    """Images that were taken out by hand: no answer shows them, and no index run takes them in again."""
+
+    table: Part
+    stale: int
+    """How many of them this version's images, ranks, statistics and vectors still hold: its tombstones."""
+    built: str
+    """The version whose tables this one reads."""
+
+
+class CorpusEntry(Entry):
+    root: str
+    image_count: int
+    file_count: int
+    skipped_count: int
+    ignored_count: int
+    label_count: int
+
+
+class Manifest(Entry):
+    """Everything readers need to know; an atlas version is what its manifest names."""
+
+    format_version: int
+    unitscope_version: str
+    created: str
+    atlas_key: str
+    version: str
+    model: ModelEntry
+    preprocessing: Preprocessing
+    precision: Literal["fp32", "bf16"]
+    batch_size: int
+    corpus: CorpusEntry
+    layers: list[LayerEntry]
+    images: Part
+    skipped: Part
+    hot: Hot
+    patches: PatchIndex
+    shards: list[Receipt]
+    forward_count: int
+    """How many forwards this version's run needed: new images only."""
+    config: dict[str, Any]
+    """The configuration of the run that sealed this version."""
+    removed: Removed | None = None
+    keep: int | None = None
+    """A bounded atlas holds so many first ranks of each unit, and no peaks; None: all."""
+
+    @property
+    def kept(self) -> int | None:
+        """How many first ranks of each unit there are, None if all are, as in a bounded atlas of few images."""
+        return self.keep if self.keep is not None and self.keep < self.images.rows else None
+
+    @property
+    def built(self) -> str:
+        """The version whose tables this one reads: another one as long as there are tombstones."""
+        return self.removed.built if self.removed else self.version
+
+    @property
+    def stale_count(self) -> int:
+        """Removed images that ranks, percentiles and statistics of this version still count."""
+        return self.removed.stale if self.removed else 0
+
+    def parts(self) -> Iterator[Part]:
+        """Every file that this version needs, receipts left out."""
+        yield from (self.images, self.skipped, self.hot.database, self.hot.images, self.patches.vectors)
+        if self.patches.index is not None:
+            yield self.patches.index
+        if self.removed is not None:
+            yield self.removed.table
+        for layer in self.layers:
+            yield from (layer.units, *layer.ranked)
+        for receipt in self.shards:
+            yield from receipt.parts()
+
+    def layer(self, name: str) -> LayerEntry | None:
+        return next((entry for entry in self.layers if entry.spec.name == name), None)
+
+    def recorded(self, name: str, where: str = "this atlas") -> LayerEntry:
+        """A recorded layer; raises NotFoundError that names those there are."""
+        entry = self.layer(name)
+        if entry is None:
+            known = listing((entry.spec.name for entry in self.layers), most=40)
+            raise NotFoundError(f"layer {name!r} is not in {where}; it has {known}")
+        return entry
+
+
+def parse_manifest(text: str, atlas: str) -> Manifest:
+    """Read a manifest; raises FormatError for another format version and AtlasError for a damaged one."""
+    try:
+        content = json.loads(text)
+        found, writer = content.get("format_version"), content.get("unitscope_version")
+    except (ValueError, AttributeError):
+        raise AtlasError(f"manifest of atlas {atlas} is damaged: not a JSON object; {_MEND}") from None
+    if found != FORMAT_VERSION:
+        own = f"the unitscope that wrote it ({writer or 'it does not say which'})"
+        if isinstance(found, int) and found > FORMAT_VERSION:
+            advice = f"it is newer: use {own} or a later one"
+        else:
+            advice = f"no migration leads from there: use {own}, or index again into a new directory"
+        raise FormatError(f"atlas {atlas} has format version {found}, this unitscope reads {FORMAT_VERSION}; {advice}")
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = ".".join(map(str, error.errors()[0]["loc"])) or "the start"
+        raise AtlasError(
+            f"manifest of atlas {atlas} is damaged: {error.error_count()} faults, first at {first}; {_MEND}"
+        ) from None
+
+
+def atlas_key(
+    model: ModelEntry, preprocessing: Preprocessing, layers: list[str], precision: str, batch_size: int
+) -> str:
+    """Digest of all that decides the recorded values: another key is another atlas.
+
+    The batch size belongs to it because kernels round differently at different batch sizes.
+    """
+    content = {
+        "format": FORMAT_VERSION,
+        "weights": model.weights_digest,
+        "preprocessing": preprocessing.model_dump(mode="json"),
+        "layers": layers,
+        "precision": precision,
+        "batch_size": batch_size,
+    }
+    if model.code_digests:
+        content["code"] = list(model.code_digests)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,86 @@
+"""What a bounded atlas answers: the first ranks of each unit, and words for what would take the others."""
+
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unitscope_schemas import tables
+from unitscope_schemas.errors import NotFoundError, UsageError
+from unitscope_schemas.geometry import Location
+from unitscope_schemas.manifest import Manifest
+from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.ranks import HotLayer, RankedPart, RankedUnit
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """What is known of the ranks of a unit that are not kept: how many are, of how many images, and all quantiles."""
+
+    kept: int
+    image_count: int
+    knots: NDArray[np.float32]
+
+
+class BoundedUnit(RankedUnit):
+    """The first ranks of a unit for one question."""
+
+    def __init__(self, part: RankedPart, hot: HotLayer, channel: int, beyond: Beyond) -> None:
+        super().__init__(part, hot, channel)
+        self._beyond = beyond
+
+    def above(self, activations: NDArray[np.float32]) -> NDArray[np.int64]:
+        """For each activation, how many images peak above it: exactly where it is among the kept ranks or between
+        them, else at most so many, by the stored quantiles."""
+        found, beyond = np.asarray(super().above(activations), np.int64), self._beyond
+        lower = found >= beyond.kept
+        shares = np.floor(np.array(tables.KNOT_SHARES) * beyond.image_count).astype(np.int64)
+        passed = (beyond.knots <= activations[lower, None]).sum(axis=1)
+        not_above = np.where(passed == 0, 0, np.minimum(shares[passed - 1] + 1, beyond.image_count))
+        found[lower] = beyond.image_count - not_above
+        return found
+
+
+def stored_location(ranked: RankedUnit, image: int, image_count: int) -> Location | None:
+    """Where a unit peaks on an image, if that is among the ranks that are stored."""
+    own = [ranks[images == image] for ranks, images in ranked.images(0, image_count - 1)]
+    found = np.concatenate([np.empty(0, np.int64), *own])
+    if not len(found):
+        return None
+    row, col = ranked.at(["row", "col"], found)
+    return Location(int(row[0]), int(col[0]))
+
+
+def bounded_note(manifest: Manifest) -> str | None:
+    """What a person should know about the answers of an atlas that keeps first ranks alone."""
+    if manifest.kept is None:
+        return None
+    return f"this atlas keeps the first {manifest.kept} of each unit's {manifest.images.rows} images"
+
+
+def check_whole(manifest: Manifest, what: str) -> None:
+    """Raises UsageError where an answer takes all ranks of a unit and the atlas keeps the first alone."""
+    if manifest.kept is not None:
+        raise UsageError(
+            f"{what} takes all ranks of a unit, but {bounded_note(manifest)}: index with --keep all to ask it"
+        )
+
+
+def check_ranks(manifest: Manifest, unit: UnitId, image_count: int, last: int) -> None:
+    """Raises UsageError where an answer takes ranks of a unit up to one that the atlas does not keep."""
+    if manifest.kept is None or last < min(manifest.kept, image_count):
+        return
+    low = ceil(1e6 * (1 - (manifest.kept - 1) / image_count)) / 1e6
+    raise UsageError(
+        f"{unit}: that takes rank {last}, but {bounded_note(manifest)}: ask for the highest, or within the quantiles "
+        f"{low:g}..1, or index with --keep all"
+    )
+
+
+def missing_peak(manifest: Manifest, unit: UnitId, path: str) -> NotFoundError:
+    """Where a unit peaks on an image that is not among the kept is not known without the model."""
+    return NotFoundError(
+        f"where {unit} peaks on {path!r} is not stored: {bounded_note(manifest)}; ask for the image's map, which runs "
+        "the model"
+    )

@@ -1,0 +1,69 @@
+"""A patch's picture from its address: read, checked against the image id, cut from the upright original."""
+
+import io
+from typing import Literal
+
+from PIL import Image
+
+from unitscope_pipelines.storage.originals import Original
+from unitscope_pipelines.vision.images.pictures import open_picture, upright
+from unitscope_schemas.errors import UsageError
+from unitscope_schemas.geometry import Box, Size
+from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.atlas.database import Row
+
+PictureFormat = Literal["jpg", "png", "webp"]
+
+_SAVE = {
+    "jpg": {"format": "JPEG", "quality": 90, "subsampling": 0},
+    "png": {"format": "PNG", "compress_level": 6},
+    "webp": {"format": "WEBP", "quality": 90, "method": 4},
+}
+
+
+def read_image(atlas: Atlas, image: Row) -> bytes:
+    """The bytes of an image's file; raises NotFoundError if it is gone or no longer the one that was indexed."""
+    return atlas.originals.read_original(original_of(image))
+
+
+def original_of(image: Row) -> Original:
+    """Where an image of the corpus is."""
+    return Original(image["image_id"], image["path"], (image["address"], *image["other_addresses"]))
+
+
+def picture(data: bytes) -> Image.Image:
+    """The whole upright picture in RGB."""
+    return upright(open_picture(data))
+
+
+def cut(whole: Image.Image, box: Box, side_px: int | None = None, context: float = 0.0) -> Image.Image:
+    """The patch inside an original box, widened by `context` of its sides, scaled so that it fits a square.
+
+    Patches keep their shape; small ones are enlarged with visible pixels' edges smoothed.
+    """
+    size = Size(whole.height, whole.width)
+    if not box.inside(size):
+        raise UsageError(f"box {','.join(map(str, box))} is not within the picture of {size.height} × {size.width}")
+    wide = widened(box, size, context)
+    patch = whole.crop((wide.left, wide.top, wide.right, wide.bottom))
+    return patch if side_px is None else fitted(patch, side_px)
+
+
+def widened(box: Box, size: Size, context: float) -> Box:
+    """A box with `context` of its sides added on each, as far as the picture reaches."""
+    rows, cols = round(box.size.height * context), round(box.size.width * context)
+    return Box(box.top - rows, box.left - cols, box.bottom + rows, box.right + cols).clipped(size)
+
+
+def fitted(patch: Image.Image, side_px: int) -> Image.Image:
+    """Scaled so that the longer side has `side_px` pixels."""
+    scale = side_px / max(patch.size)
+    size = max(1, round(patch.width * scale)), max(1, round(patch.height * scale))
+    return patch.resize(size, Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.LANCZOS)
+
+
+def encoded(patch: Image.Image, file_format: PictureFormat) -> bytes:
+    """The picture as a file; the same pixels give the same bytes."""
+    buffer = io.BytesIO()
+    patch.save(buffer, **_SAVE[file_format])  # type: ignore[arg-type]
+    return buffer.getvalue()

@@ -1,0 +1,98 @@
+"""DuckDB over the parts of one atlas: read-only, nothing outside it, a time limit for every statement."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+
+from unitscope_pipelines.storage.stores import Store
+from unitscope_schemas.errors import AtlasError, BusyError
+from unitscope_schemas.manifest import Part
+from unitscope_services.atlas.deadlines import Deadlines
+
+Row = dict[str, Any]
+
+
+class Database:
+    """Answers statements from any thread. Raises AtlasError where a part is missing or damaged.
+
+    A statement that takes longer than `timeout_s` raises BusyError (None: as long as it takes).
+    """
+
+    def __init__(self, store: Store, hot: Part, timeout_s: float | None = None) -> None:
+        self._name, self._held = store.name, store.hold(hot)
+        self._deadlines = None if timeout_s is None else Deadlines(timeout_s)
+        self._threads = threading.local()
+        self._connection = duckdb.connect(":memory:")
+        try:
+            self._connection.execute(f"ATTACH '{_quoted(self._held.path)}' AS hot (READ_ONLY)")
+        except duckdb.Error as error:
+            raise AtlasError(f"part {hot.path} of atlas {store.root} is missing or damaged: {error}") from None
+        self._connection.execute("SET GLOBAL threads = 1")  # questions are short, and many come at once
+        self._connection.execute("SET GLOBAL parquet_metadata_cache = true")
+        self._connection.execute("SET GLOBAL validate_external_file_cache = 'NO_VALIDATION'")  # parts never change
+        self._connection.execute(f"SET GLOBAL allowed_directories = ['{_quoted(self._held.path.resolve().parent)}/']")
+        self._connection.execute("SET GLOBAL enable_external_access = false")
+        self._connection.execute("SET GLOBAL lock_configuration = true")
+
+    def rows(self, statement: str, parameters: list[Any]) -> list[Row]:
+        """The rows of a statement."""
+        with self._result(statement, parameters) as result:
+            names = [column[0] for column in result.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+    def columns(self, statement: str, parameters: list[Any]) -> dict[str, np.ndarray[Any, Any]]:
+        """The columns of a statement."""
+        with self._result(statement, parameters) as result:
+            columns: dict[str, np.ndarray[Any, Any]] = result.fetchnumpy()
+            return columns
+
+    def prepared(self, statement: str, numbers: Sequence[int]) -> dict[str, np.ndarray[Any, Any]]:
+        """The columns of a statement that each thread prepares once; its parameters $1, $2 … are whole numbers."""
+        if statement not in self._prepared:
+            name = self._prepared[statement] = f"prepared_{len(self._prepared)}"
+            self._cursor.execute(f"PREPARE {name} AS {statement}")
+        return self.columns(f"EXECUTE {self._prepared[statement]}({', '.join(map(str, map(int, numbers)))})", [])
+
+    def close(self) -> None:
+        """End the thread that keeps the time limit; what is still referenced stays usable without limit."""
+        if self._deadlines:
+            self._deadlines.stop()
+
+    @contextmanager
+    def _result(self, statement: str, parameters: list[Any]) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A statement's result; DuckDB computes while it is fetched, so the time limit covers that too."""
+        cursor = self._cursor
+        try:
+            with self._deadlines.over(cursor) if self._deadlines else nullcontext():
+                yield cursor.execute(statement, parameters)
+        except duckdb.InterruptException:
+            limit = self._deadlines.timeout_s if self._deadlines else 0
+            raise BusyError(f"this question takes longer than {limit:g} s; ask for less, or ask again later") from None
+        except (duckdb.IOException, duckdb.InvalidInputException) as error:
+            raise AtlasError(f"a part of atlas {self._name} is missing or damaged: {error}") from None
+
+    @property
+    def _prepared(self) -> dict[str, str]:
+        """Names of what this thread's cursor has prepared."""
+        if not hasattr(self._threads, "prepared"):
+            self._threads.prepared = {}
+        prepared: dict[str, str] = self._threads.prepared
+        return prepared
+
+    @property
+    def _cursor(self) -> duckdb.DuckDBPyConnection:
+        """This thread's own: one cursor answers one statement at a time."""
+        if not hasattr(self._threads, "cursor"):
+            self._threads.cursor = self._connection.cursor()
+            self._threads.cursor.execute("USE hot")
+        cursor: duckdb.DuckDBPyConnection = self._threads.cursor
+        return cursor
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")

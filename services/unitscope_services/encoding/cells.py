@@ -1,0 +1,131 @@
+"""A layer's cells on a picture: where each lies, what its units say there, and a unit's map as a picture."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from PIL import Image
+
+from unitscope_schemas.answers.patches import ActivationMap
+from unitscope_schemas.errors import UsageError
+from unitscope_schemas.geometry import Box, Location, Placement
+from unitscope_schemas.units import LayerSpec
+
+Activations = NDArray[np.float32]
+"""One value for each unit of a layer, in order of channels."""
+Cells = dict[str, pa.Table]
+"""By layer, in order of channels: activation, row and col of every unit's peak on one picture."""
+
+_VEIL = (128, 128, 128)
+_MOST_OPAQUE = 224
+"""Grey hides bright and dark pictures alike; some of the picture still shows through."""
+
+
+@dataclass(frozen=True)
+class CellGrid:
+    """A layer's cells in pixels of the original picture: one stride high and wide around the middle of what its units
+    see. The first and last may lie partly outside."""
+
+    rows: int
+    cols: int
+    top: float
+    left: float
+    height: float
+    width: float
+
+    @classmethod
+    def of(cls, layer: LayerSpec, placement: Placement) -> "CellGrid":
+        """The cells of a layer on a picture; without a stride, equal shares of what the network sees."""
+        field, grid = layer.receptive_field, layer.grid
+        if field.size is not None and field.stride is not None and field.start is not None:
+            height, width = map(float, field.stride)
+            top = field.start.row + (field.size.height - height) / 2
+            left = field.start.col + (field.size.width - width) / 2
+        else:
+            height, width = field.input.height / grid.height, field.input.width / grid.width
+            top = left = 0.0
+        down, across = (
+            placement.image.height / placement.resized.height,
+            placement.image.width / placement.resized.width,
+        )
+        return cls(
+            rows=grid.height,
+            cols=grid.width,
+            top=(top + placement.crop.row) * down,
+            left=(left + placement.crop.col) * across,
+            height=height * down,
+            width=width * across,
+        )
+
+    def corner(self, cell: Location) -> tuple[float, float]:
+        """Top and left of a cell."""
+        return self.top + cell.row * self.height, self.left + cell.col * self.width
+
+
+@dataclass(frozen=True)
+class CellPeaks:
+    """The activations of a layer's units at one location, to be explained like peaks."""
+
+    values: Activations
+    location: Location
+
+    def activations(self, layer: str) -> Activations:
+        return self.values
+
+    def locations(self, layer: str, channels: list[int]) -> list[Location]:
+        return [self.location] * len(channels)
+
+
+def checked_cell(layer: LayerSpec, cell: Location) -> Location:
+    """The cell itself; raises UsageError if it is not on the layer's grid."""
+    if not (0 <= cell.row < layer.grid.height and 0 <= cell.col < layer.grid.width):
+        raise UsageError(
+            f"cell {cell.row},{cell.col} is not on the grid of {layer.name}: "
+            f"rows 0 to {layer.grid.height - 1}, columns 0 to {layer.grid.width - 1}"
+        )
+    return cell
+
+
+def map_picture(found: ActivationMap) -> Image.Image:
+    """A unit's map to lay over a picture: clear at its highest activation, veiled at zero.
+
+    One pixel for each cell, and around them one more that repeats the outermost, so that a map that begins half a
+    cell inside still covers the border. Where no activation is above zero the lowest is veiled; so is what is not
+    finite.
+    """
+    values = np.pad(np.array(found.values, np.float64), 1, mode="edge")
+    finite = np.isfinite(values)
+    heat = np.zeros(values.shape)
+    if finite.any():
+        high = values[finite].max()
+        low = 0.0 if high > 0 else values[finite].min()
+        heat[finite] = ((values[finite] - low) / (high - low)).clip(0) if high > low else 0.0
+    pixels = np.empty((*values.shape, 4), np.uint8)
+    pixels[..., :3] = _VEIL
+    pixels[..., 3] = np.rint((1 - heat) * _MOST_OPAQUE)
+    return Image.fromarray(pixels, "RGBA")
+
+
+def with_map(whole: Image.Image, found: ActivationMap, grid: CellGrid, seen: Box) -> Image.Image:
+    """A whole picture, maybe scaled, with a unit's map laid over what the network sees of it.
+
+    `grid` and `seen` are in the pixels of `whole`; what lies outside the grid shows the nearest cell.
+    """
+    heat = np.asarray(map_picture(found))[1:-1, 1:-1]
+    rows = _cells_along(seen.top, seen.bottom, grid.top, grid.height, grid.rows)
+    cols = _cells_along(seen.left, seen.right, grid.left, grid.width, grid.cols)
+    shown = whole.convert("RGBA")
+    shown.alpha_composite(Image.fromarray(heat[rows][:, cols], "RGBA"), (seen.left, seen.top))
+    return shown.convert("RGB")
+
+
+def _cells_along(first: int, end: int, start: float, step: float, count: int) -> NDArray[np.int64]:
+    """The cell that lies nearest to the middle of each pixel along one side."""
+    cells: NDArray[np.int64] = np.floor((np.arange(first, end) + 0.5 - start) / step).astype(np.int64)
+    return cells.clip(0, count - 1)
+
+
+def scaled(grid: CellGrid, down: float, across: float) -> CellGrid:
+    """The same cells on a picture that was scaled by these factors."""
+    return CellGrid(grid.rows, grid.cols, grid.top * down, grid.left * across, grid.height * down, grid.width * across)

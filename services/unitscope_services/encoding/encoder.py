@@ -1,0 +1,243 @@
+"""The model, loaded on first use, behind a lock: for pictures from outside and activation maps."""
+
+import hashlib
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from unitscope_schemas import tables
+from unitscope_schemas.answers.patches import ActivationMap
+from unitscope_schemas.answers.visuals import ProjectionMethod
+from unitscope_schemas.errors import UsageError
+from unitscope_schemas.geometry import Box, Location, Placement
+from unitscope_schemas.units import LayerSpec, UnitId
+from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.encoding.cells import Activations, Cells, checked_cell
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+    from unitscope_pipelines.vision.attribution.conv_filters import Filters
+    from unitscope_pipelines.vision.attribution.deconvnet import Projections
+    from unitscope_pipelines.vision.images.preprocessing import Prepared
+    from unitscope_pipelines.vision.models.classes import Classes
+    from unitscope_pipelines.vision.models.models import VisionModel
+
+
+Turn = Callable[[], AbstractContextManager[None]]
+"""What a forward runs within: a server lets only so many run or wait at once."""
+_PICTURES_KEPT = 2
+"""Whose recorded outputs stay in memory: 3 MB each for EfficientNet-Lite0, 40 MB for ResNet-50's blocks."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A picture as the network and the atlas see it."""
+
+    image_id: str
+    prepared: "Prepared"
+
+    @property
+    def placement(self) -> Placement:
+        return self.prepared.placement
+
+
+class Look(NamedTuple):
+    """What one layer makes of a picture: unit × row × col on its grid, and the peak of every unit as of `cells`."""
+
+    layer: str
+    maps: NDArray[np.float32]
+    peaks: pa.Table
+
+
+class Encoder:
+    """Runs the atlas's model on single pictures, one at a time, each within a `turn`."""
+
+    def __init__(self, atlas: Atlas, turn: Turn = nullcontext, trust_code: bool = False) -> None:
+        self.atlas = atlas
+        self._turn, self._trust_code = turn, trust_code
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
+        self._kept_lock = threading.Lock()
+
+    def read(self, data: bytes) -> Encoded:
+        """Decode and place a picture; raises PictureError."""
+        from unitscope_pipelines.vision.images.preprocessing import prepare
+
+        prepared = prepare(data, self.atlas.manifest.preprocessing)
+        return Encoded(hashlib.sha256(data).hexdigest(), prepared)
+
+    def cells(self, picture: Encoded) -> Cells:
+        """By layer the peaks of every unit on the picture, in order of channels."""
+        return {name: _peaks(output, self._spec(name)) for name, output in self._forward(picture).items()}
+
+    def look(self, picture: Encoded, layer: str) -> Look:
+        """One layer on a picture; the forward ends there, and nothing is kept."""
+        from unitscope_pipelines.vision.images.preprocessing import normalise
+        from unitscope_pipelines.vision.recording.embedding import as_map
+        from unitscope_pipelines.vision.recording.recording import output_of
+
+        spec = self._spec(layer)
+        with self._inference() as module:
+            images = normalise(picture.prepared.pixels[None], self.atlas.manifest.preprocessing)
+            output = output_of(module, layer, images).float()
+        return Look(layer, as_map(output, spec)[0].numpy(), _peaks(output, spec))
+
+    def embed(self, picture: Encoded, box: Box | None) -> NDArray[np.float32]:
+        """The pooled unit-length vector of a box of input pixels (None: the whole view), rounded as stored ones are."""
+        from unitscope_pipelines.vision.recording.embedding import cell_regions, cells_of, pool
+
+        spec = self._spec(self.atlas.manifest.patches.layer)
+        cells = cell_regions(spec.grid)[0] if box is None else cells_of(box, spec)
+        vector = pool(self._forward(picture)[spec.name], spec, [cells])[0, 0].numpy()
+        return np.asarray(vector.astype(np.float16), np.float32)
+
+    def activation_map(self, picture: Encoded, unit: UnitId) -> ActivationMap:
+        """A unit's activation at every location of its grid; non-finite values are null."""
+        from unitscope_pipelines.vision.recording.embedding import as_map
+
+        self.atlas.unit(unit)
+        spec = self._spec(unit.layer)
+        grid = as_map(self._outputs(picture)[unit.layer], spec)[0, unit.channel].float().numpy()
+        row, col = divmod(int(grid.argmax()), grid.shape[1])
+        peak = float(grid[row, col])
+        return ActivationMap(
+            unit=str(unit),
+            values=[[value if math.isfinite(value) else None for value in line] for line in grid.tolist()],
+            seen_box=picture.placement.seen,
+            maximum=peak if math.isfinite(peak) else None,
+            row=row,
+            col=col,
+        )
+
+    def project(
+        self, pictures: Sequence[Encoded], unit: UnitId, locations: Sequence[Location], method: ProjectionMethod
+    ) -> "Projections":
+        """The unit's activation at one location of each picture, projected back to the pixels; always in float32."""
+        import torch
+
+        from unitscope_pipelines.vision.attribution.deconvnet import project
+        from unitscope_pipelines.vision.images.preprocessing import normalise
+
+        pixels = torch.stack([picture.prepared.pixels for picture in pictures])
+        images = normalise(pixels, self.atlas.manifest.preprocessing)
+        with self._turn(), self._lock:
+            return project(self._model.module, self._spec(unit.layer), unit.channel, images, locations, method)
+
+    def signals(
+        self, picture: Encoded, unit: UnitId, location: Location, method: ProjectionMethod, layer: str
+    ) -> NDArray[np.float32]:
+        """What of that projection's signal reaches a layer before the unit's, unit × row × col; raises UsageError."""
+        from unitscope_pipelines.vision.attribution.deconvnet import signals
+        from unitscope_pipelines.vision.images.preprocessing import normalise
+
+        images = normalise(picture.prepared.pixels[None], self.atlas.manifest.preprocessing)
+        start, at = (self._spec(unit.layer), unit.channel), self._spec(layer)
+        with self._turn(), self._lock:
+            return signals(self._model.module, start, images, location, method, at).numpy()
+
+    def filters(self, layer: str) -> "Filters":
+        """A layer's weights; `first` is the first layer with weights. Raises UsageError for one without filters."""
+        from unitscope_pipelines.vision.attribution.conv_filters import read_filters
+
+        with self._lock:
+            return read_filters(self._model.module, self._model.input_shape, layer)
+
+    def incoming_weights(self, layer: str) -> NDArray[np.float32]:
+        """The weights that each unit of a layer reads its inputs with, unit × weight; raises UsageError if none."""
+        from unitscope_pipelines.vision.models.incoming_weights import incoming_weights
+
+        with self._lock:
+            return incoming_weights(self._model.module, self._spec(layer))
+
+    def classes(self) -> "Classes":
+        """The classes that the model tells apart; raises UsageError where it puts out none."""
+        from unitscope_pipelines.vision.models.classes import classes_of
+
+        with self._turn(), self._lock:
+            return classes_of(self._model)
+
+    def at_cell(self, picture: Encoded, layer: str, cell: Location) -> Activations:
+        """The activation of every unit of a layer at one cell of its grid, in order of channels."""
+        from unitscope_pipelines.vision.recording.embedding import as_map
+
+        spec = self._spec(layer)
+        row, col = checked_cell(spec, cell)
+        values: Activations = as_map(self._outputs(picture)[layer], spec)[0, :, row, col].float().numpy()
+        return values
+
+    @cached_property
+    def _model(self) -> "VisionModel":
+        from unitscope_pipelines.vision.models.models import reload_model
+
+        entry = self.atlas.manifest.model
+        if entry.runs_code and not self._trust_code:
+            raise UsageError(
+                "the atlas's model is its owner's own code, which is not run here; open the atlas with --trust-code "
+                "(trust_code=True in Python) if you trust it"
+            )
+        return reload_model(entry, self._trust_code)
+
+    def _spec(self, layer: str) -> LayerSpec:
+        return self.atlas.layer(layer).spec
+
+    def _outputs(self, picture: Encoded) -> "dict[str, Tensor]":
+        """The same as of `_forward`; those of the last few pictures are kept, as a pointer asks cell after cell."""
+        with self._kept_lock:
+            if (kept := self._kept.get(picture.image_id)) is not None:
+                self._kept.move_to_end(picture.image_id)
+                return kept
+        outputs = self._forward(picture)
+        with self._kept_lock:
+            self._kept[picture.image_id] = outputs
+            while len(self._kept) > _PICTURES_KEPT:
+                self._kept.popitem(last=False)
+        return outputs
+
+    def _forward(self, picture: Encoded) -> "dict[str, Tensor]":
+        """Every recorded layer's output, float32 on the CPU."""
+        from unitscope_pipelines.vision.images.preprocessing import normalise
+        from unitscope_pipelines.vision.recording.recording import record
+
+        names = [entry.spec.name for entry in self.atlas.manifest.layers]
+        with (
+            self._inference() as module,
+            record(module, names, lambda _, output: output.float().clone()) as recorded,
+        ):
+            module(normalise(picture.prepared.pixels[None], self.atlas.manifest.preprocessing))
+            return dict(recorded)
+
+    @contextmanager
+    def _inference(self) -> "Iterator[Module]":
+        """The model for a forward as at index time, alone and within a turn."""
+        import torch
+
+        half = self.atlas.manifest.precision == "bf16"
+        with self._turn(), self._lock, torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+            yield self._model.module
+
+
+def _peaks(output: "Tensor", spec: LayerSpec) -> pa.Table:
+    """The peaks of a layer's units on one picture, in order of channels."""
+    from unitscope_pipelines.vision.recording.peaks import channels_first, peaks
+
+    found = peaks(channels_first(output, spec), spec.name)
+    places = [spec.location(index) for index in found.location[0].tolist()]
+    columns = [
+        pa.array(np.arange(len(places), dtype=np.int32)),
+        pa.array(found.activation[0].numpy()),
+        pa.array([place.row for place in places], pa.int16()),
+        pa.array([place.col for place in places], pa.int16()),
+    ]
+    names = ["unit", "activation", "row", "col"]
+    return pa.table(columns, schema=pa.schema([tables.PEAKS.field(column) for column in names]))

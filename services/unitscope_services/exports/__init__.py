@@ -1,0 +1,1 @@
+"""Exports that need no server: tables, and a bundle of pages."""

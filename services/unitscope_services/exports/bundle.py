@@ -1,0 +1,189 @@
+"""A bundle of pages that needs no server: index, layers and units as served, with their patches as files."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from unitscope_schemas.answers.patches import PatchRow
+from unitscope_schemas.answers.visuals import VisualRow
+from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.atlas.crops import encoded
+from unitscope_services.exports.tables import Written, new_folder
+from unitscope_services.figures.sheet import patch_picture
+from unitscope_services.pages.layer import LayerAddress, layer_view
+from unitscope_services.pages.links import Links, Value
+from unitscope_services.pages.pages import PATCH_PX, UnitAddress, atlas_view, unit_view
+from unitscope_services.pages.unit_visuals import Learned
+from unitscope_services.pages.views import Patch, Tile
+from unitscope_services.queries.session import Asked
+from unitscope_services.queries.visuals import visual_picture
+from unitscope_services.web.assets import make_templates, read_static
+
+
+@dataclass(frozen=True)
+class BundleLinks(Links):
+    """Addresses among the files of a bundle, from a page so many folders down; what only a server answers is empty."""
+
+    up: str = ""
+
+    @property
+    def home(self) -> str:
+        return f"{self.up}index.html"
+
+    @property
+    def skipped(self) -> str:
+        return ""
+
+    @property
+    def find(self) -> str:
+        return ""
+
+    def filters(self, layer: str | None = None) -> str:
+        return ""
+
+    @property
+    def compare(self) -> str:
+        return ""
+
+    def live(self, *parts: str, **query: Value) -> str:
+        return ""
+
+    def api(self, *parts: Value, **query: Value) -> str:
+        return ""
+
+    def layer(self, name: str, **query: Value) -> str:
+        return f"{self.up}layers/{quote(name)}.html"
+
+    def unit(self, layer: str, channel: int, query: Mapping[str, Value] | None = None) -> str:
+        return f"{self.up}units/{quote(layer)}/{channel}.html"
+
+    def picture(self, unit: UnitId, row: PatchRow) -> str:
+        """The file of one exemplar's patch."""
+        return f"{self.up}patches/{quote(unit.layer)}/{unit.channel}-{row.rank}.jpg"
+
+
+class Bundle:
+    """Writes the pages of some units of an atlas into a folder."""
+
+    def __init__(self, atlas: Atlas, units: Sequence[UnitId], folder: Path) -> None:
+        self._atlas, self._units, self._folder = atlas, set(units), folder
+        self._asked = Asked(atlas.store, version=atlas.version)
+        self._static = read_static()
+        self._templates = make_templates(self._static)
+
+    def write_static(self) -> None:
+        """The style sheet and the mark."""
+        for name, file in self._static.items():
+            if not name.endswith(".js"):
+                self._path("static", name).write_bytes(file.content)
+
+    def write_index(self, layers: Sequence[str]) -> None:
+        """Provenance, and the layers that are here."""
+        view = atlas_view(self._asked, uploads=False)
+        shown = [layer for layer in view.layers if layer.name in layers]
+        links = self._links("")
+        self._render("atlas.html", replace(view, links=links, layers=shown, striking=[]), links, "index.html")
+
+    def write_unit(self, unit: UnitId, k: int) -> Tile:
+        """The page of a unit with its patches beside it; gives its tile on the layer's page."""
+        links = self._links("../../")
+        view = unit_view(self._atlas, unit, UnitAddress(count=k))
+        for row in view.page.rows:
+            picture = patch_picture(self._atlas, unit, row, PATCH_PX)
+            path = self._path("patches", unit.layer, f"{unit.channel}-{row.rank}.jpg")
+            path.write_bytes(encoded(picture, "jpg"))
+        pictures = [links.picture(unit, row) for row in view.page.rows]
+        before, after = UnitId(unit.layer, unit.channel - 1), UnitId(unit.layer, unit.channel + 1)
+        view = replace(
+            view,
+            links=links,
+            patches=[Patch(row, picture, picture) for row, picture in zip(view.page.rows, pictures, strict=True)],
+            looks=[],
+            orders=[],
+            bands=[],
+            label_links={},
+            before=links.unit(*before) if before in self._units else None,
+            after=links.unit(*after) if after in self._units else None,
+            following=None,
+            rows_api="",
+            learned=self._learned(view.learned, unit),
+            preview=None,
+        )
+        self._render("unit.html", view, links, "units", unit.layer, f"{unit.channel}.html")
+        on_layer = self._links("../")
+        first = view.page.rows[0] if view.page.rows else None
+        statistics = self._atlas.unit(unit)
+        return Tile(
+            unit.channel,
+            statistics["status"],
+            statistics["maximum"],
+            on_layer.unit(*unit),
+            picture=on_layer.picture(unit, first) if first else None,
+            without="" if first else "never active",
+        )
+
+    def _learned(self, learned: Learned, unit: UnitId) -> Learned:
+        """What was made of a unit, with its pictures as files."""
+
+        def kept(rows: list[VisualRow]) -> list[VisualRow]:
+            addresses = []
+            for row in rows:
+                path = ("visuals", unit.layer, f"{unit.channel}-{row.id}.png")
+                self._path(*path).write_bytes(visual_picture(self._atlas, unit, row.id)[1])
+                addresses.append("../../" + "/".join(map(quote, path)))
+            return [replace(row, url=address) for row, address in zip(rows, addresses, strict=True)]
+
+        return replace(
+            learned, optimised=kept(learned.optimised), projections=kept(learned.projections), asks=None, rows_api=""
+        )
+
+    def write_layer(self, layer: str, tiles: list[Tile]) -> None:
+        """The units of a layer that are here."""
+        links = self._links("../")
+        view = replace(
+            layer_view(self._asked, layer, LayerAddress()),
+            links=links,
+            tiles=tiles,
+            preview=None,
+            kinds=[],
+            filters=None,
+            sorts=[],
+            statuses=[],
+            following=None,
+            rows_api="",
+        )
+        self._render("layer.html", view, links, "layers", f"{layer}.html")
+
+    def _links(self, up: str) -> BundleLinks:
+        return BundleLinks(self._atlas.name, self._atlas.version, up)
+
+    def _render(self, template: str, view: Any, links: BundleLinks, *path: str) -> None:
+        around = {"home": links.home, "docs": "", "scripts": False, "static": lambda name: f"{links.up}static/{name}"}
+        html = self._templates.get_template(template).render({**vars(view), **around})
+        self._path(*path).write_text(html, encoding="utf-8")
+
+    def _path(self, *parts: str) -> Path:
+        path = self._folder.joinpath(*parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def write_bundle(atlas: Atlas, units: Sequence[UnitId], out: Path, k: int = 9) -> Written:
+    """Write a folder of pages that opens from `index.html` without a server or a script.
+
+    Raises UsageError if `out` holds anything, NotFoundError if a picture of the corpus is gone.
+    """
+    tiles: dict[str, list[Tile]] = {}
+    with new_folder(out) as folder:
+        bundle = Bundle(atlas, units, folder)
+        bundle.write_static()
+        for unit in units:
+            tiles.setdefault(unit.layer, []).append(bundle.write_unit(unit, k))
+        for layer, own in tiles.items():
+            bundle.write_layer(layer, own)
+        bundle.write_index(list(tiles))
+        exemplars = sum(1 for _ in (folder / "patches").rglob("*.jpg"))
+    return Written(len(units), exemplars)

@@ -1,0 +1,104 @@
+"""Eigen-patches: mean and principal components of a unit's top patches, aligned at their peaks."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from unitscope_schemas.answers.patches import PatchQuery
+from unitscope_schemas.errors import NotFoundError, UsageError
+from unitscope_schemas.geometry import Box, Location, ReceptiveField, Size
+from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.crops import read_image
+from unitscope_services.figures.drawing import Drawing
+from unitscope_services.figures.hierarchy import Block, Panel, Strip, lay_out
+from unitscope_services.queries.session import Asked
+from unitscope_services.queries.units import patches
+
+Patches = NDArray[np.uint8]
+"""patch × row × col × channel, in pixels of the network's input."""
+
+
+@dataclass(frozen=True)
+class EigenPatches:
+    """`mean` in pixel values 0 to 255; `components` of unit length, each with its share of the patches' variance."""
+
+    unit: UnitId
+    size: Size
+    used: int
+    left_out: int
+    """Patches that would reach beyond their picture: they have no pixels there to average."""
+    mean: NDArray[np.float64]
+    components: NDArray[np.float64]
+    shares: NDArray[np.float64]
+
+
+def eigen_patches(asked: Asked, unit: UnitId, k: int = 64, count: int = 9, size: Size | None = None) -> EigenPatches:
+    """Of a unit's first `k` patches the mean and, at most, `count` principal components, by scikit-learn's PCA.
+
+    Every patch has the peak in its middle. Without a size it is the effective field's, at most half the input's: larger
+    ones would hardly ever lie within their pictures. Raises UsageError where fewer than two do.
+    """
+    from sklearn.decomposition import PCA
+
+    field = asked.atlas.layer(unit.layer).spec.receptive_field
+    size = size or Size(*map(min, field.effective, (side // 2 for side in field.input)))
+    cut, left_out = aligned_patches(asked, unit, k, size)
+    if len(cut) < 2:
+        raise UsageError(
+            f"only {len(cut)} of {len(cut) + left_out} patches of {unit} lie within their pictures with their peak in "
+            f"the middle of {size.height} × {size.width} pixels; choose a smaller --size, more patches or another layer"
+        )
+    shape = cut.shape[1:]
+    found = PCA(min(count, len(cut) - 1), svd_solver="full").fit(cut.reshape(len(cut), -1).astype(np.float64))
+    return EigenPatches(
+        unit=unit,
+        size=size,
+        used=len(cut),
+        left_out=left_out,
+        mean=found.mean_.reshape(shape),
+        components=found.components_.reshape(-1, *shape),
+        shares=found.explained_variance_ratio_,
+    )
+
+
+def aligned_patches(asked: Asked, unit: UnitId, k: int, size: Size) -> tuple[Patches, int]:
+    """The patches with the peak in the middle that lie within the input, and how many do not."""
+    atlas = asked.atlas
+    page = patches(atlas, unit, PatchQuery(limit=k))
+    if not page.rows:
+        raise NotFoundError(f"unit {unit} has no patches: {page.note}")
+    field = atlas.layer(unit.layer).spec.receptive_field
+    boxes = [_centred(field, Location(row.row, row.col), size) for row in page.rows]
+    inside = [(row, box) for row, box in zip(page.rows, boxes, strict=True) if box.inside(field.input)]
+    cut = []
+    for row, box in inside:
+        seen = asked.encoder.read(read_image(atlas, atlas.find_image(row.image_id))).prepared.pixels
+        cut.append(seen[:, box.top : box.bottom, box.left : box.right].permute(1, 2, 0).numpy())
+    channels = atlas.manifest.preprocessing.channels
+    return np.array(cut, np.uint8).reshape(-1, *size, channels), len(page.rows) - len(inside)
+
+
+def eigen_sheet(asked: Asked, found: EigenPatches) -> Drawing:
+    """Mean and components in one drawing: of components grey is zero, each in its own scale."""
+    from unitscope_pipelines.vision.images.diverging import signed_picture
+
+    mean = np.rint(found.mean).astype(np.uint8)
+    shown = [signed_picture(one.transpose(2, 0, 1).astype(np.float32)).picture for one in found.components]
+    shares = [f"{100 * share:.1f} % of the variance" for share in found.shares]
+    caption = f"{found.used} patches of {found.size.height} x {found.size.width} px, {found.left_out} left out"
+    components = Block("components, largest share first", tuple(zip(shown, shares, strict=True)))
+    blocks = (Block("mean", ((Image.fromarray(mean.squeeze()), caption),)), components)
+    spec = asked.atlas.layer(found.unit.layer).spec
+    return lay_out(asked.atlas, [Strip(spec, (Panel(found.unit, caption, blocks),))])
+
+
+def _centred(field: ReceptiveField, location: Location, size: Size) -> Box:
+    """The input box of this size around a location; a class token's is the middle of the input."""
+    if location.row < 0:
+        row, col = field.input.height // 2, field.input.width // 2
+    else:
+        row, col = field.centre_at(location)
+    top, left = row - size.height // 2, col - size.width // 2
+    return Box(top, left, top + size.height, left + size.width)

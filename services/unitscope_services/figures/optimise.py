@@ -1,0 +1,89 @@
+"""Optimised pictures on request: which units are meant, and how their pictures are to be made.
+
+Command line, notebooks and jobs all ask through here, so that they make one picture.
+"""
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from unitscope_pipelines.derived.optimise import OptimisePlan, Optimiser, make_plan
+from unitscope_pipelines.vision.optimisation.objectives import CLASSES, DIRECTIONS, check_direction, check_name
+from unitscope_pipelines.vision.optimisation.optimisation import Wish
+from unitscope_pipelines.vision.optimisation.parameterisation import GREY, NOISE, Start
+from unitscope_pipelines.vision.optimisation.recipes import recipe
+from unitscope_schemas.answers.visuals import OptimiseQuery, VisualRow
+from unitscope_schemas.errors import UsageError, listing
+from unitscope_schemas.units import DirectionId, Target
+from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.queries.session import Asked, Subject
+from unitscope_services.queries.unit_selection import chosen_units
+from unitscope_services.queries.visuals import visual_row
+
+Tell = Callable[[int, int], None]
+
+
+def optimise_plan(asked: Asked, query: OptimiseQuery, device: str = "auto") -> tuple[OptimisePlan, list[Target]]:
+    """How the pictures of a question are made, and of what, each once, in the order asked.
+
+    Raises UsageError for what is unknown or does not go together, NotFoundError for what is not in the atlas or model.
+    """
+    check_name(query.objective)
+    if (query.direction is not None) != (query.objective in DIRECTIONS):
+        raise UsageError(f"objective {query.objective!r} and a direction: give both, {listing(DIRECTIONS)}, or neither")
+    wish = Wish(recipe(query.recipe, query.steps), _start(asked, query.start), query.seed, query.count)
+    if query.count > 1 and not wish.recipe.diversity:
+        raise UsageError(f"recipe {query.recipe} has no diversity: make one picture at a time, with other seeds")
+    objective = CLASSES.get(query.objective, query.objective)
+    plan = make_plan(asked.atlas.manifest, asked.atlas.root, wish, objective, device, asked.trust_code)
+    if query.direction is not None:
+        return _along(asked.atlas, query, query.direction, plan)
+    if query.objective in CLASSES:
+        return _of_classes(asked, query, plan)
+    return plan, list(chosen_units(asked.atlas, query.units, query.top))
+
+
+def _of_classes(asked: Asked, query: OptimiseQuery, plan: OptimisePlan) -> tuple[OptimisePlan, list[Target]]:
+    classes = asked.encoder.classes()
+    found = dict.fromkeys(map(classes.unit, query.units))
+    return replace(plan, layers={classes.layer.name: classes.layer, **plan.layers}), list(found)
+
+
+def _along(
+    atlas: Atlas, query: OptimiseQuery, direction: Sequence[float], plan: OptimisePlan
+) -> tuple[OptimisePlan, list[Target]]:
+    if len(query.units) != 1:
+        raise UsageError(f"a direction is one of a single layer: name that instead of {len(query.units)} of them")
+    layer = atlas.layer(query.units[0]).spec
+    try:
+        vector = struct.unpack(f"<{len(direction)}f", struct.pack(f"<{len(direction)}f", *direction))
+    except (OverflowError, struct.error):
+        vector = ()
+    check_direction(layer, vector)
+    return replace(plan, direction=vector), [DirectionId.of(layer.name, vector)]
+
+
+def optimise(asked: Asked, query: OptimiseQuery, tell: Tell | None = None) -> Iterator[VisualRow]:
+    """Make the pictures of all units one after the other, here; rows come as soon as a unit is done.
+
+    `tell` hears how many steps are done over all units; what it raises stops the work.
+    """
+    plan, units = optimise_plan(asked, query)
+    make, steps = Optimiser(plan), plan.wish.recipe.steps
+    for number, unit in enumerate(units):
+        for visual in make(unit, _shifted(tell, number * steps, len(units) * steps)):
+            yield visual_row(asked.atlas, visual)
+        if tell:
+            tell((number + 1) * steps, len(units) * steps)
+
+
+def _shifted(tell: Tell | None, before: int, total: int) -> Tell | None:
+    return None if tell is None else lambda done, _: tell(before + done, total)
+
+
+def _start(asked: Asked, name: str) -> Start:
+    """A picture of the corpus as the network sees it; never a file from elsewhere."""
+    if name in (NOISE, GREY):
+        return Start(name)
+    image = asked.atlas.find_image(name)
+    return Start(image["image_id"], asked.pixels(Subject(image, None)))

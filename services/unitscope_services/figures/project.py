@@ -1,0 +1,120 @@
+"""Units' exemplars projected back to their pixels: made on request, stored, and never made twice.
+
+Command line, notebooks and jobs all ask through here, so that they make one picture.
+"""
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, get_args
+
+from PIL import Image
+
+from unitscope_pipelines.derived.visuals import read_picture
+from unitscope_schemas.answers.patches import PatchQuery, PatchRow
+from unitscope_schemas.answers.visuals import ProjectionMethod, ProjectQuery, Visual, VisualPage, VisualRow
+from unitscope_schemas.errors import NotFoundError, UsageError, listing
+from unitscope_schemas.geometry import Location
+from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.atlas.crops import original_of
+from unitscope_services.queries.session import Asked
+from unitscope_services.queries.unit_selection import chosen_units
+from unitscope_services.queries.units import input_box_to_show, patches
+from unitscope_services.queries.visuals import visual_row
+
+if TYPE_CHECKING:
+    from unitscope_pipelines.derived.project import Projector, ProjectPlan, UnitExemplars
+
+
+def projections(asked: Asked, unit: UnitId, method: str = "deconvnet", k: int = 9) -> VisualPage:
+    """The projections of a unit's first `k` patches, in their order; those that are not stored are made and stored.
+
+    Raises NotFoundError for a unit without patches, UsageError for an unknown method.
+    """
+    plan, (wanted,) = project_plan(asked, checked_method(method)), asked_exemplars(asked.atlas, [unit], k)
+    made = _projector(asked, plan)(wanted)
+    return VisualPage(
+        unit=str(unit),
+        stale_images=asked.atlas.manifest.stale_count,
+        rows=[visual_row(asked.atlas, visual) for visual in made],
+    )
+
+
+def project_units(asked: Asked, query: ProjectQuery, tell: Callable[[int, int], None]) -> Iterator[VisualRow]:
+    """The projections of several units, one unit after the other; `tell` hears how many units are done, of how many.
+
+    A unit without patches has none, and is passed over. What `tell` raises stops the work.
+    """
+    units = chosen_units(asked.atlas, query.units, query.top)
+    for number, unit in enumerate(units):
+        tell(number, len(units))
+        rows = patches(asked.atlas, unit, PatchQuery(limit=query.k)).rows
+        for visual in project_rows(asked, unit, rows, query.method):
+            yield visual_row(asked.atlas, visual)
+    tell(len(units), len(units))
+
+
+def project_rows(asked: Asked, unit: UnitId, rows: Sequence[PatchRow], method: ProjectionMethod) -> list[Visual]:
+    """One projection for each patch."""
+    return _projector(asked, project_plan(asked, method))(_exemplars(asked.atlas, unit, rows))
+
+
+def project_plan(asked: Asked, method: ProjectionMethod, device: str = "cpu") -> "ProjectPlan":
+    """How projections from an atlas are made."""
+    from unitscope_pipelines.derived.project import ProjectPlan
+
+    manifest = asked.atlas.manifest
+    return ProjectPlan(
+        atlas=asked.atlas.root,
+        corpus=manifest.corpus.root,
+        atlas_key=manifest.atlas_key,
+        model=manifest.model,
+        preprocessing=manifest.preprocessing,
+        layers={entry.spec.name: entry.spec for entry in manifest.layers},
+        method=method,
+        device=device,
+        trust_code=asked.trust_code,
+    )
+
+
+def asked_exemplars(atlas: Atlas, units: Sequence[UnitId], k: int) -> "list[UnitExemplars]":
+    """The first `k` patches of each unit that has any, as workers need them to project them.
+
+    Raises NotFoundError if none has.
+    """
+    pages = {unit: patches(atlas, unit, PatchQuery(limit=k)) for unit in units}
+    if not any(page.rows for page in pages.values()):
+        why = "; ".join(f"unit {unit} has no patches to project: {page.note}" for unit, page in pages.items())
+        raise NotFoundError(why or "none of the layers has a live unit")
+    return [_exemplars(atlas, unit, page.rows) for unit, page in pages.items() if page.rows]
+
+
+def picture_of(asked: Asked, visual: Visual) -> Image.Image:
+    """The stored picture."""
+    return Image.open(io.BytesIO(read_picture(asked.atlas.root, visual)))
+
+
+def checked_method(name: str) -> ProjectionMethod:
+    """The method of this name; raises UsageError that names those there are."""
+    for method in get_args(ProjectionMethod):
+        if method == name:
+            return method  # type: ignore[no-any-return]
+    raise UsageError(f"there is no method {name!r} to project by; there are {listing(get_args(ProjectionMethod))}")
+
+
+def _projector(asked: Asked, plan: "ProjectPlan") -> "Projector":
+    """Projects with the model that answers other questions too."""
+    from unitscope_pipelines.derived.project import Projector
+
+    return Projector(plan, asked.encoder)
+
+
+def _exemplars(atlas: Atlas, unit: UnitId, rows: Sequence[PatchRow]) -> "UnitExemplars":
+    from unitscope_pipelines.derived.project import Exemplar, UnitExemplars
+
+    spec = atlas.layer(unit.layer).spec
+    found = []
+    for row in rows:
+        image, location = original_of(atlas.find_image(row.image_id)), Location(row.row, row.col)
+        found.append(Exemplar(image, location, row.activation, input_box_to_show(spec, location)))
+    return UnitExemplars(unit, tuple(found))

@@ -1,0 +1,117 @@
+"""The picture of each unit on a sheet of tiles: its first patch, or what was made of it."""
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from unitscope_schemas.answers.visuals import Visual, VisualKind
+from unitscope_schemas.errors import NotFoundError
+from unitscope_schemas.geometry import Box
+from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.atlas.crops import cut, fitted, picture, read_image
+from unitscope_services.atlas.database import Row
+from unitscope_services.figures.conv_filters import filters_of, picture_of_filter
+from unitscope_services.figures.project import picture_of
+from unitscope_services.queries.session import Asked
+from unitscope_services.queries.units import box_to_show
+
+SpriteKind = Literal["patch", "optimised", "projection", "filter"]
+"""The first patch; the stored input that excites the unit most; a projection of its highest activation; its weights."""
+Turn = AbstractContextManager[object]
+Tile = tuple[int, Image.Image | None]
+"""A channel with its picture, None where that is gone from the corpus."""
+
+TILE_PX = 64
+
+
+def unit_count(asked: Asked, layer: str, kind: SpriteKind) -> int:
+    """How many tiles a layer has; filters also those of layers that are not recorded."""
+    return len(filters_of(asked, layer).weights) if kind == "filter" else asked.atlas.layer(layer).spec.units
+
+
+def channels_with(asked: Asked, layer: str, kind: SpriteKind) -> Collection[int]:
+    """The units that have a picture of the kind; empty if none has."""
+    if kind == "patch":
+        return set(np.flatnonzero(asked.atlas.statistics(layer).ranked).tolist())
+    if kind == "filter":
+        return range(unit_count(asked, layer, kind))
+    return asked.gallery.shown(layer, kind).visuals.keys()
+
+
+def state_of(asked: Asked, layer: str, kind: SpriteKind) -> str:
+    """What the tiles are decided by besides the atlas's version: the pictures that are stored."""
+    return asked.gallery.shown(layer, kind).state if kind in ("optimised", "projection") else ""
+
+
+def tiles(asked: Asked, layer: str, kind: SpriteKind, channels: Sequence[int], turn: Turn) -> Iterator[Tile]:
+    """Those of some units that have a picture of the kind, at most 64 pixels high and wide, in any order.
+
+    What takes long is done within a `turn`.
+    """
+    if kind == "patch":
+        return _patches(asked.atlas, layer, channels, turn)
+    if kind == "filter":
+        return _filters(asked, layer, channels)
+    return _visuals(asked, layer, kind, channels, turn)
+
+
+def visual_tile(asked: Asked, visual: Visual) -> Image.Image:
+    """A stored picture, an optimised one cut to what its unit sees."""
+    shown, box = picture_of(asked, visual).convert("RGB"), visual.box
+    if visual.key.kind == "optimised" and box is not None:
+        shown = shown.crop((box.left, box.top, box.right, box.bottom))
+    return fitted(shown, TILE_PX)
+
+
+def filter_tile(filter_picture: Image.Image) -> Image.Image:
+    """A filter with each weight as a square of as many whole pixels as fit."""
+    times = TILE_PX // max(filter_picture.size)
+    shown = filter_picture.convert("RGB")
+    return (
+        fitted(shown, TILE_PX)
+        if times == 0
+        else shown.resize((shown.width * times, shown.height * times), Image.Resampling.NEAREST)
+    )
+
+
+def _patches(atlas: Atlas, layer: str, channels: Sequence[int], turn: Turn) -> Iterator[Tile]:
+    ranked = atlas.statistics(layer).ranked
+    for image, boxes in _by_image(atlas, layer, [channel for channel in channels if ranked[channel]]):
+        with turn:
+            try:
+                whole = picture(read_image(atlas, image))
+            except NotFoundError:
+                yield from ((channel, None) for channel in boxes)
+                continue
+            found = [(channel, cut(whole, box, TILE_PX)) for channel, box in boxes.items()]
+        yield from found
+
+
+def _by_image(atlas: Atlas, layer: str, channels: list[int]) -> Iterator[tuple[Row, dict[int, Box]]]:
+    """Each image that is a unit's first, once, with the boxes of all units whose first it is."""
+    spec = atlas.layer(layer).spec
+    images: dict[str, Row] = {}
+    boxes: dict[str, dict[int, Box]] = {}
+    for channel, (image, location) in atlas.first_peaks(layer, channels).items():
+        images[image["image_id"]] = image
+        box = box_to_show(spec, atlas.placement(image), location)
+        boxes.setdefault(image["image_id"], {})[channel] = box
+    for image_id, image in images.items():
+        yield image, boxes[image_id]
+
+
+def _visuals(asked: Asked, layer: str, kind: VisualKind, channels: Sequence[int], turn: Turn) -> Iterator[Tile]:
+    shown = asked.gallery.shown(layer, kind).visuals
+    for channel in channels:
+        if channel in shown:
+            with turn:
+                tile = visual_tile(asked, shown[channel])
+            yield channel, tile
+
+
+def _filters(asked: Asked, layer: str, channels: Sequence[int]) -> Iterator[Tile]:
+    found = filters_of(asked, layer)
+    return ((channel, filter_tile(picture_of_filter(found, channel))) for channel in channels)

@@ -1,0 +1,146 @@
+"""The page of a layer: every unit a tile, in the order and of the kind of picture that its address asks for."""
+
+import shlex
+from collections import Counter
+from dataclasses import dataclass
+
+from unitscope_services.figures.sprites import SHEET_PX, Sprite
+from unitscope_services.figures.tiles import TILE_PX, SpriteKind, channels_with, state_of
+from unitscope_services.pages.links import Value
+from unitscope_services.pages.pages import layer_row, links_of
+from unitscope_services.pages.views import Choice, LayerView, NoTiles, Tile
+from unitscope_services.queries import units
+from unitscope_services.queries.session import Asked
+
+TILES = 512
+"""At once; the list goes on where its end is seen, and the browser shows another order in a quarter of the time."""
+
+_SORTS = {
+    "channel": "channel",
+    "-maximum": "highest peak",
+    "-mean": "mean",
+    "-std": "spread",
+    "positive_share": "most selective",
+    "status": "status",
+}
+_KINDS: dict[SpriteKind, str] = {
+    "patch": "top patch",
+    "optimised": "optimised",
+    "projection": "projection",
+    "filter": "filter",
+}
+_ABOUT: dict[SpriteKind, str] = {
+    "patch": "Each tile is the patch of the corpus that excites the unit most; below it the unit and its highest peak.",
+    "optimised": "Each tile is the stored input, made for the unit, that excites it most, cut to what the unit sees; "
+    "below it the unit and its highest peak in the corpus. Units without one stand last.",
+    "projection": "Each tile is a patch of the unit projected to its pixels, the one of the highest activation: grey "
+    "is nothing, each in its own scale; below it the unit and its highest peak. Units without one stand last.",
+    "filter": "Each tile is the unit's weights: grey is zero, each in its own scale; below it the unit and its highest "
+    "peak.",
+}
+_NONE_MADE = "none made"
+
+
+@dataclass(frozen=True)
+class LayerAddress:
+    """What the address of a layer's page asks for."""
+
+    kind: SpriteKind = "patch"
+    sort: str = "channel"
+    status: str | None = None
+    cursor: str | None = None
+
+
+def layer_view(asked: Asked, layer: str, address: LayerAddress) -> LayerView:
+    """A layer as tiles, one per unit."""
+    atlas, kind, sort, status = asked.atlas, address.kind, address.sort, address.status
+    order, question = _order(asked, layer, address), f"{atlas.version} {layer} {kind} {sort} {status}"
+    channels, following = units.channel_page(order, question, TILES, address.cursor)
+    links = links_of(atlas)
+    counts = Counter(atlas.units(layer)["status"].to_pylist())
+    missing = _no_tiles(asked, layer, kind)
+    tiles = _tiles(asked, layer, kind, channels) if missing is None else []
+
+    def here(**changed: Value) -> str:
+        own: dict[str, Value] = {"kind": None if kind == "patch" else kind, "sort": sort, "status": status}
+        return links.layer(layer, **{**own, **changed})
+
+    return LayerView(
+        atlas=atlas.summary(),
+        links=links,
+        layer=layer_row(atlas, layer),
+        tiles=tiles,
+        sheet_px=(SHEET_PX, TILE_PX),
+        preview=next((tile.sheet for tile in tiles if tile.sheet), None),
+        command=shlex.join(["unitscope", "units", atlas.name, layer, "--sort", sort]),
+        kinds=[
+            Choice(text, here(kind=None if name == "patch" else name), name == kind)
+            for name, text in _KINDS.items()
+            if name != "filter" or _may_be_first(asked, layer)
+        ],
+        about=_ABOUT[kind],
+        missing=missing,
+        filters=links.filters() if _may_be_first(asked, layer) else None,
+        sorts=[Choice(text, here(sort=name), name == sort) for name, text in _SORTS.items()],
+        statuses=[
+            Choice("all", here(status=None), status is None, str(sum(counts.values()))),
+            *(
+                Choice(name, here(status=name), name == status, str(counts[name]))
+                for name in units.STATUSES
+                if counts[name]
+            ),
+        ],
+        following=following and here(cursor=following),
+        rows_api=links.api("layers", layer, "units"),
+    )
+
+
+def _order(asked: Asked, layer: str, address: LayerAddress) -> list[int]:
+    """The channels in the order asked for; those of which nothing was made stand last."""
+    order = units.channel_order(asked.atlas, layer, address.sort, address.status)
+    if address.kind not in ("optimised", "projection"):
+        return order
+    shown = channels_with(asked, layer, address.kind)
+    return sorted(order, key=lambda channel: channel not in shown)
+
+
+def _may_be_first(asked: Asked, layer: str) -> bool:
+    """Whether it can be the model's first layer with weights: only the first recorded one, which needs no model."""
+    return asked.atlas.manifest.layers[0].spec.name == layer
+
+
+def _no_tiles(asked: Asked, layer: str, kind: SpriteKind) -> NoTiles | None:
+    """Why there is nothing to show, if so; raises NotFoundError for a layer that is not recorded."""
+    atlas = asked.atlas
+    if kind == "filter":
+        first = asked.first_filters.layer
+        reason = f"Filters are those of the model's first layer with weights, {first}; {layer} lies behind it."
+        return None if first == layer else NoTiles(reason, href=links_of(atlas).filters())
+    if kind == "patch" or channels_with(asked, layer, kind):
+        return None
+    if kind == "optimised":
+        words, what = ["optimise", atlas.name, layer], "No input has been made for a unit of this layer."
+    else:
+        words = ["project", atlas.name, f"{layer}:0", "--method", "guided"]
+        what = "No patch has been projected for a unit of this layer."
+    return NoTiles(f"{what} This command makes them:", shlex.join(["unitscope", *words]))
+
+
+def _tiles(asked: Asked, layer: str, kind: SpriteKind, channels: list[int]) -> list[Tile]:
+    """The tiles of some units, in their order."""
+    links, shown = links_of(asked.atlas), channels_with(asked, layer, kind)
+    state, table = state_of(asked, layer, kind), asked.atlas.units(layer).take(channels)
+    statuses, maxima = table["status"].to_pylist(), table["maximum"].to_pylist()
+    sheets: dict[int, str] = {}
+    tiles, ranked = [], asked.atlas.statistics(layer).ranked
+    for channel, status, maximum, href in zip(channels, statuses, maxima, links.units(layer, channels), strict=True):
+        if channel not in shown:
+            tiles.append(
+                Tile(channel, status, maximum, href, without=_NONE_MADE if ranked[channel] else "never active")
+            )
+            continue
+        sprite = Sprite.of(channel)
+        if sprite.sheet not in sheets:
+            sheets[sprite.sheet] = links.sprites(layer, sprite.sheet, kind, state)
+        tiles.append(Tile(channel, status, maximum, href, sheets[sprite.sheet], sprite))
+    return tiles

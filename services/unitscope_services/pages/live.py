@@ -1,0 +1,110 @@
+"""What the live page shows before the first frame: layers, a unit and what is stored of it, a picture to begin with."""
+
+from dataclasses import dataclass
+
+from unitscope_schemas.answers.patches import PatchQuery, UnitRow
+from unitscope_schemas.answers.served import AtlasRow, ImageRow
+from unitscope_schemas.geometry import Size
+from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.figures.sprites import COLUMNS, SHEET_TILES
+from unitscope_services.figures.tiles import TILE_PX
+from unitscope_services.pages.charts import Chart, histogram_chart
+from unitscope_services.pages.links import Links
+from unitscope_services.pages.pages import links_of
+from unitscope_services.pages.unit_visuals import Learned, learned
+from unitscope_services.pages.views import Patch
+from unitscope_services.queries import units
+from unitscope_services.queries.session import Asked
+
+_PATCHES = 9
+_PATCH_PX = 160
+
+
+@dataclass(frozen=True)
+class LiveLayer:
+    """`sheets` are the pictures of its units' patches, 256 to a sheet."""
+
+    name: str
+    units: int
+    sheets: list[str]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What an atlas knows of a unit, to stand beside what it does now."""
+
+    links: Links
+    id: str
+    unit: UnitRow
+    note: str | None
+    patches: list[Patch]
+    chart: Chart | None
+    learned: Learned
+
+
+@dataclass(frozen=True)
+class LiveView:
+    """`image` is the picture to begin with; `resize_px` and `input` the geometry of the network's input."""
+
+    atlas: AtlasRow
+    links: Links
+    layers: list[LiveLayer]
+    stored: Stored
+    image: ImageRow
+    resize_px: int
+    input: Size
+    upload_bytes: int
+    tile_px: int = TILE_PX
+    sheet_columns: int = COLUMNS
+
+
+def live_view(asked: Asked, unit: UnitId, image: str | None, upload_bytes: int) -> LiveView:
+    """The page with a unit chosen; raises NotFoundError for a unit or an image that is not there."""
+    atlas = asked.atlas
+    links, preprocessing = links_of(atlas), atlas.manifest.preprocessing
+    stored = stored_of(atlas, unit)
+    name = image or (stored.patches[0].row.image_id if stored.patches else None)
+    first = atlas.find_image(name) if name else atlas.catalogue.rows([0])[0]
+    return LiveView(
+        atlas=atlas.summary(),
+        links=links,
+        layers=[_layer(links, entry.spec.name, entry.spec.units) for entry in atlas.manifest.layers],
+        stored=stored,
+        image=atlas.image_row(first),
+        resize_px=preprocessing.resize_px,
+        input=preprocessing.input,
+        upload_bytes=upload_bytes,
+    )
+
+
+def stored_of(atlas: Atlas, unit: UnitId) -> Stored:
+    """The nine patches of a unit, its histogram, and what was made of it."""
+    statistics, links = atlas.unit(unit), links_of(atlas)
+    page = units.patches(atlas, unit, PatchQuery(limit=_PATCHES))
+    return Stored(
+        links=links,
+        id=str(unit),
+        unit=units.unit_row(unit.layer, statistics),
+        note=page.note,
+        patches=[
+            Patch(row, links.peak(row.image_id, str(unit), _PATCH_PX), links.live(unit=str(unit), image=row.image_id))
+            for row in page.rows
+        ],
+        chart=histogram_chart(units.histogram(atlas, unit)),
+        learned=learned(atlas, unit, computes=False),
+    )
+
+
+def first_unit(asked: Asked, unit: str | None, layer: str | None) -> UnitId:
+    """The unit that is asked for, or else a striking one: of the layer, or of one in the middle."""
+    if unit:
+        return UnitId.parse(unit)
+    if layer:
+        return UnitId(asked.atlas.layer(layer).spec.name, 0)
+    striking = [found for found, _ in asked.striking]
+    return striking[len(striking) // 2] if striking else UnitId(asked.atlas.manifest.layers[0].spec.name, 0)
+
+
+def _layer(links: Links, name: str, count: int) -> LiveLayer:
+    return LiveLayer(name, count, [links.sprites(name, sheet) for sheet in range(-(-count // SHEET_TILES))])

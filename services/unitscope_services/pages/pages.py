@@ -1,0 +1,176 @@
+"""Makes what pages show, from the same functions that the API answers with."""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from unitscope_schemas.answers.patches import PatchRow
+from unitscope_schemas.answers.served import LayerRow
+from unitscope_schemas.geometry import Box
+from unitscope_schemas.questions import patch_query, quantile_band
+from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.pages.charts import histogram_chart
+from unitscope_services.pages.links import Links, Value, box_text
+from unitscope_services.pages.unit_visuals import learned
+from unitscope_services.pages.views import AtlasView, Choice, Patch, Strip, UnitView
+from unitscope_services.queries import units
+from unitscope_services.queries.labels import labels
+from unitscope_services.queries.session import Asked
+
+PATCHES = 9
+_LABELS = 8
+_TILE_PX = 128
+PATCH_PX = 360
+_PREVIEW_PX = 600
+
+_LOOKS: dict[str, dict[str, Value]] = {
+    "patch": {},
+    "masked": {"overlay": "mask"},
+    "context": {"context": 1},
+    "whole": {"overlay": "box"},
+    "activation": {"overlay": "map"},
+}
+_COMPUTED_LOOKS = ("masked", "activation")
+"""Looks that run the model."""
+_BANDS = {
+    None: "all",
+    "0.9..0.99": "90 – 99 %",
+    "0.5..0.9": "50 – 90 %",
+    "0.1..0.5": "10 – 50 %",
+    "0..0.1": "0 – 10 %",
+}
+_ORDERS = {"desc": "highest", "asc": "lowest", "random": "random"}
+
+
+@dataclass(frozen=True)
+class UnitAddress:
+    """What the address of a unit's page asks for."""
+
+    look: str = "patch"
+    order: str = "desc"
+    quantile: str | None = None
+    label: str | None = None
+    cursor: str | None = None
+    count: int = PATCHES
+
+
+def links_of(atlas: Atlas) -> Links:
+    """Addresses within an atlas in its present version."""
+    return Links(atlas.name, atlas.version)
+
+
+def atlas_view(asked: Asked, uploads: bool) -> AtlasView:
+    """Where an atlas comes from, its layers, a few striking units, and whether anyone may upload."""
+    atlas = asked.atlas
+    links, config = links_of(atlas), atlas.manifest.config
+    words = ["unitscope", "index", _last_name(config["corpus"]), "--atlas", atlas.name]
+    words += ["--model", atlas.model_name, "--batch-size", str(atlas.manifest.batch_size)]
+    words += [word for glob in config["layers"] for word in ("--layers", glob)]
+    words += [] if atlas.manifest.keep is None else ["--keep", f"top:{atlas.manifest.keep}"]
+    return AtlasView(
+        atlas=atlas.summary(),
+        links=links,
+        manifest=atlas.manifest,
+        layers=atlas.layers(),
+        striking=[unit_strip(atlas, unit, rows) for unit, rows in asked.striking],
+        uploads=uploads,
+        command=shlex.join(words),
+    )
+
+
+def unit_view(atlas: Atlas, unit: UnitId, asked: UnitAddress, computes: bool = False) -> UnitView:
+    """A unit's patches, distribution and labels, and what was made of it; whether the reader `computes` decides which
+    looks run the model and what the page offers to make."""
+    statistics = atlas.unit(unit)
+    query = patch_query(asked.count, asked.quantile, asked.label, asked.order, cursor=asked.cursor)
+    page = units.patches(atlas, unit, query)
+    links, layer = links_of(atlas), layer_row(atlas, unit.layer)
+    histogram = units.histogram(atlas, unit)
+    band = quantile_band(asked.quantile) if asked.quantile else None
+    first_labels = labels(atlas, unit, _LABELS, quantile=band)
+    own: dict[str, Value] = {
+        "order": _unless(asked.order, "desc"),
+        "quantile": asked.quantile,
+        "label": asked.label,
+    }
+    look: dict[str, Value] = {"look": _unless(asked.look, "patch")}
+    spec = atlas.layer(unit.layer).spec
+
+    def here(**changed: Value) -> str:
+        return links.unit(*unit, {**own, **look, **changed})
+
+    return UnitView(
+        atlas=atlas.summary(),
+        links=links,
+        layer=layer,
+        unit=units.unit_row(unit.layer, statistics),
+        id=str(unit),
+        page=page,
+        patches=[_patch(links, unit, row, units.shown_box(spec, row), asked.look) for row in page.rows],
+        looks=[
+            Choice(name, here(look=_unless(name, "patch"), cursor=asked.cursor), name == asked.look)
+            for name in _LOOKS
+            if computes or name not in _COMPUTED_LOOKS
+        ],
+        orders=[Choice(text, here(order=_unless(name, "desc")), name == asked.order) for name, text in _ORDERS.items()],
+        bands=[Choice(text, here(quantile=band), band == asked.quantile) for band, text in _BANDS.items()],
+        label=asked.label,
+        without_label=here(label=None),
+        band=band or (0.0, 1.0),
+        band_count=_band_count(statistics["image_count"], band),
+        kept={name: str(value) for name, value in {**own, **look}.items() if value is not None},
+        label_links={row.label: here(label=row.label) for row in first_labels.rows},
+        histogram=histogram,
+        chart=histogram_chart(histogram, band),
+        labels=first_labels,
+        before=links.unit(unit.layer, unit.channel - 1) if unit.channel > 0 else None,
+        after=links.unit(unit.layer, unit.channel + 1) if unit.channel + 1 < spec.units else None,
+        following=page.next and here(cursor=page.next),
+        rows_api=links.api("layers", unit.layer, "units", unit.channel, "patches"),
+        rows_query=links.at("", **own),
+        preview=links.peak(page.rows[0].image_id, str(unit), _PREVIEW_PX) if page.rows else None,
+        embed=here(embed=1),
+        effective=spec.receptive_field.covers_input,
+        command=_top_command(atlas, unit, asked.count, own),
+        learned=learned(atlas, unit, computes),
+    )
+
+
+def _patch(links: Links, unit: UnitId, row: PatchRow, box: Box, look: str, size: int = PATCH_PX) -> Patch:
+    picture = links.peak(row.image_id, str(unit), size, _LOOKS[look])
+    return Patch(row, picture, links.image(row.image_id, spot=box_text(box)))
+
+
+def unit_strip(atlas: Atlas, unit: UnitId, rows: Sequence[PatchRow]) -> Strip:
+    """Patches of a unit in a line, small."""
+    links, spec = links_of(atlas), atlas.layer(unit.layer).spec
+    patches = [_patch(links, unit, row, units.shown_box(spec, row), "patch", _TILE_PX) for row in rows]
+    return Strip(unit, links.unit(*unit), patches)
+
+
+def layer_row(atlas: Atlas, layer: str) -> LayerRow:
+    """One layer as answers show it."""
+    name = atlas.layer(layer).spec.name
+    return next(row for row in atlas.layers() if row.name == name)
+
+
+def _band_count(image_count: int, band: tuple[float, float] | None) -> int:
+    """How many images lie in a percentile band, near duplicates counted one by one."""
+    first, last = units.rank_range(band, image_count)
+    return max(0, last - first + 1)
+
+
+def _top_command(atlas: Atlas, unit: UnitId, count: int, query: dict[str, Value]) -> str:
+    words = ["unitscope", "top", atlas.name, str(unit), "-k", str(count)]
+    for name, value in query.items():
+        words += [f"--{name}", str(value)] if value else []
+    return shlex.join(words)
+
+
+def _unless(value: str, default: str) -> str | None:
+    return None if value == default else value
+
+
+def _last_name(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2]

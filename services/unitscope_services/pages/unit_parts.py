@@ -1,0 +1,209 @@
+"""Parts of a unit's page that take longer than the page itself, each with an address of its own."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import groupby
+
+from unitscope_schemas.answers.patches import Order, PatchQuery
+from unitscope_schemas.answers.relations import FacetPage, FacetRow, Likeness, SimilarPage, SimilarRow
+from unitscope_schemas.answers.served import AtlasRow
+from unitscope_schemas.errors import UnitscopeError
+from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.pages.links import Links
+from unitscope_services.pages.pages import links_of, unit_strip
+from unitscope_services.pages.views import Choice, Strip
+from unitscope_services.queries.facets import LEAST_SILHOUETTE, facets
+from unitscope_services.queries.session import Asked
+from unitscope_services.queries.similar import is_computed, similar
+from unitscope_services.queries.units import patches, status_note
+from unitscope_services.server.problems import without_paths
+
+_SIMILAR, _PATCHES, _IN_BAND = 9, 3, 6
+_METHODS: Mapping[Likeness, str] = {
+    "coactivation": "co-activation",
+    "exemplars": "shared exemplars",
+    "weights": "incoming weights",
+}
+_BANDS: tuple[tuple[str, tuple[float, float] | None, Order], ...] = (
+    ("highest", None, "desc"),
+    ("90 – 99 %", (0.9, 0.99), "random"),
+    ("50 – 90 %", (0.5, 0.9), "random"),
+    ("10 – 50 %", (0.1, 0.5), "random"),
+    ("0 – 10 %", (0.0, 0.1), "random"),
+    ("lowest", None, "asc"),
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Whose part it is."""
+
+    atlas: AtlasRow
+    links: Links
+    unit: UnitId
+    page_href: str
+
+    @classmethod
+    def of(cls, atlas: Atlas, unit: UnitId) -> "Part":
+        links = links_of(atlas)
+        return cls(atlas.summary(), links, unit, links.unit(*unit))
+
+
+@dataclass(frozen=True)
+class Similar:
+    """A unit like the one asked about, with its first patches."""
+
+    row: SimilarRow
+    strip: Strip
+
+
+@dataclass(frozen=True)
+class SimilarView:
+    """`page` is None where this is not computed yet or not possible, which `note` says; `asks` is where a form has it
+    computed, None where there is nothing to compute or the reader may not."""
+
+    part: Part
+    by: Likeness
+    method: str
+    among: str
+    layers: list[str]
+    tabs: list[Choice]
+    page: SimilarPage | None
+    note: str | None
+    found: list[Similar]
+    asks: str | None
+    command: str
+    rows_api: str
+    rows_query: str
+
+
+@dataclass(frozen=True)
+class Facet:
+    """Some of the exemplars that one facet holds, and how many it holds."""
+
+    number: int
+    share: float
+    count: int
+    strip: Strip
+
+
+@dataclass(frozen=True)
+class FacetsView:
+    part: Part
+    page: FacetPage
+    least_silhouette: float
+    found: list[Facet]
+    command: str
+    rows_api: str
+
+
+@dataclass(frozen=True)
+class Band:
+    """A few patches from one part of a unit's distribution, and the address of all of them."""
+
+    name: str
+    href: str
+    strip: Strip
+
+
+@dataclass(frozen=True)
+class BandsView:
+    part: Part
+    note: str | None
+    found: list[Band]
+    command: str
+
+
+def similar_view(asked: Asked, unit: UnitId, by: Likeness | None, among: str | None, computes: bool) -> SimilarView:
+    """The units of a layer, its own unless another is named, most like a unit by one method.
+
+    Without a method: by co-activation where that is computed, else by shared exemplars, which cost nothing ahead.
+    """
+    atlas, part = asked.atlas, Part.of(asked.atlas, unit)
+    atlas.unit(unit)
+    other = atlas.layer(among or unit.layer).spec.name
+    among = None if other == unit.layer else other
+    computed = is_computed(atlas, unit.layer, other)
+    chosen: Likeness = by or ("coactivation" if computed else "exemplars")
+    missing = chosen == "coactivation" and not computed
+    page, note = (None, None) if missing else _similar(asked, unit, chosen, among)
+    address = part.links.part(*unit, "similar")
+    query = {"by": chosen, "among": among}
+    return SimilarView(
+        part=part,
+        by=chosen,
+        method=_METHODS[chosen],
+        among=other,
+        layers=[entry.spec.name for entry in atlas.manifest.layers],
+        tabs=[
+            Choice(text, part.links.at(address, by=name, among=among), name == chosen)
+            for name, text in _METHODS.items()
+            if computes or name != "weights"
+        ],
+        page=page,
+        note=note,
+        found=[Similar(row, _strip(atlas, UnitId(row.layer, row.channel))) for row in page.rows] if page else [],
+        asks=address if missing and computes else None,
+        command=_similar_command(atlas, unit, chosen, among),
+        rows_api="" if page is None else part.links.api("layers", unit.layer, "units", unit.channel, "similar"),
+        rows_query=part.links.at("", **query),
+    )
+
+
+def facets_view(asked: Asked, unit: UnitId) -> FacetsView:
+    """A unit's first exemplars in groups that look alike."""
+    atlas, part, page = asked.atlas, Part.of(asked.atlas, unit), facets(asked, unit)
+    found = []
+    for number, rows in groupby(page.rows, key=lambda row: row.facet):
+        held: list[FacetRow] = list(rows)
+        found.append(Facet(number, held[0].share, len(held), unit_strip(atlas, unit, held[:_IN_BAND])))
+    return FacetsView(
+        part=part,
+        page=page,
+        least_silhouette=LEAST_SILHOUETTE,
+        found=found,
+        command=shlex.join(["unitscope", "facets", atlas.name, str(unit)]),
+        rows_api=part.links.api("layers", unit.layer, "units", unit.channel, "facets"),
+    )
+
+
+def bands_view(atlas: Atlas, unit: UnitId) -> BandsView:
+    """A few patches from every part of a unit's distribution, from its highest peaks to its lowest."""
+    part, statistics, found = Part.of(atlas, unit), atlas.unit(unit), []
+    for name, band, order in _BANDS:
+        rows = patches(atlas, unit, PatchQuery(limit=_IN_BAND, quantile=band, order=order)).rows
+        text = None if band is None else f"{band[0]:g}..{band[1]:g}"
+        query = {"quantile": text, "order": None if order == "desc" else order}
+        negative = name == "lowest" and statistics["minimum"] is not None and statistics["minimum"] < 0
+        if rows:
+            href, strip = part.links.unit(*unit, query), unit_strip(atlas, unit, rows)
+            found.append(Band("most negative" if negative else name, href, strip))
+    return BandsView(
+        part=part,
+        note=status_note(statistics),
+        found=found,
+        command=shlex.join(["unitscope", "top", atlas.name, str(unit), "--bands", "10", "-k", "3"]),
+    )
+
+
+def _similar(asked: Asked, unit: UnitId, by: Likeness, among: str | None) -> tuple[SimilarPage | None, str | None]:
+    """The answer, or why there is none: only some layers have weights of their own, and not everybody their model."""
+    try:
+        page = similar(asked, unit, by, among, _SIMILAR)
+    except UnitscopeError as error:
+        if error.http_status >= 500:
+            raise
+        return None, without_paths(str(error))
+    return page, None if page.rows else "Nothing to compare: the unit's peaks are all equal, or its weights are 0."
+
+
+def _strip(atlas: Atlas, unit: UnitId) -> Strip:
+    return unit_strip(atlas, unit, patches(atlas, unit, PatchQuery(limit=_PATCHES)).rows)
+
+
+def _similar_command(atlas: Atlas, unit: UnitId, by: Likeness, among: str | None) -> str:
+    words = ["unitscope", "similar", atlas.name, str(unit)]
+    words += [] if by == "coactivation" else ["--by", by]
+    return shlex.join([*words, *(["--layer", among] if among else [])])

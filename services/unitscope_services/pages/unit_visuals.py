@@ -1,0 +1,43 @@
+"""What was made of a unit, for its page: optimised inputs and projections, each with what it shows."""
+
+import shlex
+from dataclasses import dataclass
+
+from unitscope_schemas.answers.visuals import VisualRow
+from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.pages.links import Links
+from unitscope_services.queries.visuals import visualisations
+
+_SHOWN = 12
+"""Pictures of a kind on the page; all are in the list that the page links."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """`asks` is where a form asks for an optimised input, None where the reader may not have one made."""
+
+    optimised: list[VisualRow]
+    projections: list[VisualRow]
+    asks: str | None
+    optimise_command: str
+    project_command: str
+    rows_api: str
+
+
+def learned(atlas: Atlas, unit: UnitId, computes: bool) -> Learned:
+    """The stored pictures of a unit; nothing is made here."""
+    links, rows = Links(atlas.name, atlas.version), visualisations(atlas, unit).rows
+    return Learned(
+        optimised=[row for row in rows if row.kind == "optimised"][:_SHOWN],
+        projections=sorted((row for row in rows if row.kind == "projection"), key=_place)[:_SHOWN],
+        asks=f"{links.unit(*unit)}/optimised" if computes else None,
+        optimise_command=shlex.join(["unitscope", "optimise", atlas.name, str(unit)]),
+        project_command=shlex.join(["unitscope", "project", atlas.name, str(unit)]),
+        rows_api=links.api("layers", unit.layer, "units", unit.channel, "visualisations"),
+    )
+
+
+def _place(row: VisualRow) -> tuple[str, float]:
+    """By method, the highest activation first, as its patches stand above."""
+    return row.method, -(row.activation or 0.0)

@@ -1,0 +1,239 @@
+"""What each page shows: the same answers as the API's, with links and drawings; read by the templates."""
+
+from dataclasses import dataclass
+
+from unitscope_schemas.answers.patches import (
+    ActivationMap,
+    ExplainRow,
+    Histogram,
+    LabelPage,
+    NeighborRow,
+    PatchPage,
+    PatchRow,
+    SearchInfo,
+    UnitRow,
+    UnitStatus,
+)
+from unitscope_schemas.answers.served import AtlasRow, ImageRow, LayerRow, SkippedPage, Upload
+from unitscope_schemas.geometry import Box, Location, Size
+from unitscope_schemas.manifest import Manifest
+from unitscope_schemas.units import UnitId
+from unitscope_services.encoding.cells import CellGrid
+from unitscope_services.figures.sprites import Sprite
+from unitscope_services.pages.charts import Chart
+from unitscope_services.pages.links import Links
+from unitscope_services.pages.unit_visuals import Learned
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several ways to look at a page."""
+
+    name: str
+    href: str
+    current: bool
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Patch:
+    """An exemplar with its picture and the page of its image."""
+
+    row: PatchRow
+    picture: str
+    href: str
+
+
+@dataclass(frozen=True)
+class HomeView:
+    """`computes`: whether anyone may have things made here."""
+
+    atlases: list[AtlasRow]
+    computes: bool
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A unit with its first patches in a line."""
+
+    unit: UnitId
+    href: str
+    patches: list[Patch]
+
+
+@dataclass(frozen=True)
+class AtlasView:
+    atlas: AtlasRow
+    links: Links
+    manifest: Manifest
+    layers: list[LayerRow]
+    striking: list[Strip]
+    uploads: bool
+    command: str
+
+
+@dataclass(frozen=True)
+class SkippedView:
+    atlas: AtlasRow
+    links: Links
+    page: SkippedPage
+    following: str | None
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A unit with its picture: a sheet and the place there, or a `picture` of its own; or why it has none."""
+
+    channel: int
+    status: UnitStatus
+    maximum: float | None
+    href: str
+    sheet: str | None = None
+    sprite: Sprite | None = None
+    picture: str | None = None
+    without: str = ""
+
+
+@dataclass(frozen=True)
+class NoTiles:
+    """Why no unit of a layer has a picture of a kind, and what would help: a command, or a page."""
+
+    reason: str
+    command: str | None = None
+    href: str | None = None
+
+
+@dataclass(frozen=True)
+class LayerView:
+    """`about` says what the tiles show; `missing` is there where no unit has such a picture."""
+
+    atlas: AtlasRow
+    links: Links
+    layer: LayerRow
+    tiles: list[Tile]
+    sheet_px: tuple[int, int]
+    """Side of a sheet and of a tile on it."""
+    preview: str | None
+    command: str
+    kinds: list[Choice]
+    about: str
+    missing: NoTiles | None
+    filters: str | None
+    sorts: list[Choice]
+    statuses: list[Choice]
+    following: str | None
+    rows_api: str
+
+
+@dataclass(frozen=True)
+class UnitView:
+    """`effective`: patches show the effective field, as the theoretical one is the whole input. `kept`: what the form
+    for the band passes on; `band_count`: images in it."""
+
+    atlas: AtlasRow
+    links: Links
+    layer: LayerRow
+    unit: UnitRow
+    id: str
+    page: PatchPage
+    patches: list[Patch]
+    looks: list[Choice]
+    orders: list[Choice]
+    bands: list[Choice]
+    label: str | None
+    without_label: str
+    band: tuple[float, float]
+    band_count: int
+    kept: dict[str, str]
+    label_links: dict[str, str]
+    histogram: Histogram
+    chart: Chart | None
+    labels: LabelPage
+    before: str | None
+    after: str | None
+    following: str | None
+    rows_api: str
+    rows_query: str
+    preview: str | None
+    embed: str
+    effective: bool
+    command: str
+    learned: Learned
+
+
+@dataclass(frozen=True)
+class Excited:
+    """A unit that the picture excites, and where in it; `spot` frames the place, `map` lays the unit's map over it."""
+
+    row: ExplainRow
+    box: Box
+    href: str
+    spot: str
+    map: str
+
+
+@dataclass(frozen=True)
+class Neighbor:
+    row: NeighborRow
+    picture: str
+    href: str
+
+
+@dataclass(frozen=True)
+class Here:
+    """A cell of a layer's grid, and the units that are most unusually active there."""
+
+    layer: str
+    cell: Location
+    units: list[Excited]
+
+
+@dataclass(frozen=True)
+class Laid:
+    """A unit whose map lies over the picture, and the place of its highest activation."""
+
+    unit: UnitId
+    found: ActivationMap
+    href: str
+    picture: str
+    values: str
+    without: str
+
+
+@dataclass(frozen=True)
+class PictureView:
+    """An image of the corpus (`image`) or an upload (`upload`), maybe both.
+
+    `start` is the page's address without parameters, `kept` what its forms pass on; `grid` are the cells of
+    `grid_layer`. Without `computes` the reader may not run the model: there are no cells, maps or boxes to ask for.
+    """
+
+    atlas: AtlasRow
+    links: Links
+    title: str
+    image: ImageRow | None
+    upload: Upload | None
+    picture: str
+    preview: str | None
+    size: Size
+    seen: Box
+    spot: Box | None
+    box: Box | None
+    computes: bool
+    start: str
+    kept: dict[str, str]
+    layer: str | None
+    grid: CellGrid
+    grid_layer: str
+    here: Here | None
+    laid: Laid | None
+    excited: list[Excited]
+    neighbors: list[Neighbor]
+    search: SearchInfo
+    whole: str
+    layers: list[Choice]
+    units_api: str
+    cells_api: str | None
+    neighbors_api: str
+    neighbors_query: str
+    command: str | None

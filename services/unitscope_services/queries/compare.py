@@ -1,0 +1,135 @@
+"""Stored comparisons of an atlas with others."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+
+from pydantic import ValidationError
+
+from unitscope_pipelines.derived.coactivation import Here, LayerPair, Sealed, Tell, find_kin, shared_sides
+from unitscope_pipelines.derived.compare import compare, layer_pairs, stored_comparison
+from unitscope_schemas import cursors, layout
+from unitscope_schemas.answers.relations import (
+    CompareQuery,
+    Comparison,
+    ComparisonPage,
+    ComparisonRow,
+    MatchPage,
+    MatchRow,
+    SimilarQuery,
+)
+from unitscope_schemas.errors import AtlasError, NotFoundError, UsageError, listing
+from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.pages.links import Links
+
+SORTS = ("channel", "correlation", "overlap", "margin", "same_correlation", "same_overlap")
+
+
+def comparisons(atlas: Atlas) -> ComparisonPage:
+    """The comparisons of this version of the atlas with others, in order of their ids."""
+    found = [_read(atlas, path) for path in _paths(atlas)]
+    rows = [
+        ComparisonRow(
+            id=one.id,
+            atlas_b=one.b.name,
+            model_b=one.b.model,
+            version_b=one.b.version,
+            shared_images=one.shared_images,
+            layers=len(one.layers),
+            units=len(one.rows),
+        )
+        for one in found
+    ]
+    return ComparisonPage(rows=rows)
+
+
+def comparison(
+    atlas: Atlas,
+    identifier: str,
+    layer: str | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+    sort: str = "channel",
+) -> MatchPage:
+    """A page of a comparison's units, of one layer or all; without `limit` all of them.
+
+    `sort` is one of SORTS, descending with a leading minus; units without a value come last, ties by layer and channel.
+    Raises NotFoundError that names the comparisons there are.
+    """
+    paths = {PurePosixPath(path).stem: path for path in _paths(atlas)}
+    if identifier not in paths:
+        there = f"there are {listing(paths)}" if paths else f"make one with unitscope compare {atlas.name} OTHER"
+        raise NotFoundError(f"atlas {atlas.name} has no comparison {identifier!r} of this version; {there}")
+    found = _read(atlas, paths[identifier])
+    if layer is not None:
+        atlas.layer(layer)
+    rows = _sorted([row for row in found.rows if layer in (None, row.layer)], sort)
+    question = f"{identifier} {layer} {sort}"
+    start = cursors.decode(cursor, question) or 0
+    end = len(rows) if limit is None else start + limit
+    following = cursors.encode(end, question) if end < len(rows) else None
+    return MatchPage(**{**dict(found), "rows": rows[start:end]}, next=following)
+
+
+def _sorted(rows: Sequence[MatchRow], sort: str) -> list[MatchRow]:
+    name, sign = sort.removeprefix("-"), -1 if sort.startswith("-") else 1
+    if name not in SORTS:
+        raise UsageError(f"units cannot be sorted by {name!r}; there are {listing(SORTS)}, also with a leading -")
+    if name == "channel":
+        return list(rows)[::sign]
+    values = [getattr(row, name) for row in rows]
+    order = sorted(range(len(rows)), key=lambda place: (values[place] is None, sign * (values[place] or 0.0)))
+    return [rows[place] for place in order]
+
+
+def _paths(atlas: Atlas) -> list[str]:
+    stored = (file.path for file in atlas.store.walk(layout.COMPARISONS))
+    return sorted(path for path in stored if path.endswith(".json") and layout.version_of(path) == atlas.version)
+
+
+def _read(atlas: Atlas, path: str) -> Comparison:
+    try:
+        return Comparison.model_validate_json(atlas.store.read(path) or b"")
+    except ValidationError as error:
+        raise AtlasError(f"comparison {path} is damaged: {str(error)[:200]}; delete it, and compare again") from None
+
+
+def check_similar(atlas: Atlas, query: SimilarQuery) -> None:
+    """Raises what is wrong with a question for co-activation."""
+    unit = UnitId.parse(query.unit)
+    atlas.unit(unit)
+    atlas.layer(query.among or unit.layer)
+
+
+def compute_similar(atlas: Atlas, query: SimilarQuery, tell: Tell) -> Iterator[str]:
+    """Compute and store the co-activation of the unit's layer; gives the address of the units most like it."""
+    unit, own = UnitId.parse(query.unit), _sealed(atlas)
+    find_kin(own, own, [LayerPair(unit.layer, query.among or unit.layer)], Here(tell))
+    links = Links(atlas.name, atlas.version)
+    yield links.api("layers", unit.layer, "units", unit.channel, "similar", among=query.among)
+
+
+def check_compare(atlas: Atlas, query: CompareQuery, other: Atlas) -> None:
+    """Raises UsageError where no image or no layer is shared, NotFoundError for a layer that is not there.
+
+    Reads both atlases' image ids: about a second for a million images.
+    """
+    one, two = _sealed(atlas), _sealed(other)
+    layer_pairs(one, two, (query.layer, query.layer_b))
+    shared_sides(one, two)
+
+
+def compute_compare(atlas: Atlas, query: CompareQuery, tell: Tell, other: Atlas) -> Iterator[str]:
+    """Compare two atlases and store the result in the first; gives its address."""
+    found = compare(_sealed(atlas), _sealed(other), Here(tell), (query.layer, query.layer_b))
+    yield Links(atlas.name, atlas.version).api("comparisons", found.id)
+
+
+def stored_id(atlas: Atlas, query: CompareQuery, other: Atlas) -> str | None:
+    """The id of the stored comparison that answers a question, if there is one; raises as `check_compare`."""
+    found = stored_comparison(_sealed(atlas), _sealed(other), (query.layer, query.layer_b))
+    return None if found is None else found.id
+
+
+def _sealed(atlas: Atlas) -> Sealed:
+    return Sealed(atlas.root, atlas.manifest)

@@ -1,0 +1,104 @@
+"""Facets: one unit, several things. Its exemplars in groups that look alike where the unit peaks."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unitscope_schemas.answers.patches import PatchPage, PatchQuery
+from unitscope_schemas.answers.relations import FacetPage, FacetRow
+from unitscope_schemas.units import UnitId
+from unitscope_services.queries.session import Asked
+from unitscope_services.queries.units import patches
+
+EXEMPLARS = 64
+_MOST_FACETS = 6
+_LEAST_EXEMPLARS = 4
+"""Of a facet, on average: fewer are single pictures rather than a thing."""
+LEAST_SILHOUETTE = 0.25
+"""Up to it there is no substantial structure (Kaufman & Rousseeuw 1990): the exemplars are one facet."""
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """The facet of each exemplar, 0 for the largest, and how clearly they fall apart."""
+
+    facets: NDArray[np.int64]
+    silhouette: float | None
+
+    @classmethod
+    def one(cls, count: int, silhouette: float | None = None) -> "Grouping":
+        return cls(np.zeros(count, np.int64), silhouette)
+
+
+def facets(asked: Asked, unit: UnitId, limit: int = EXEMPLARS) -> FacetPage:
+    """A unit's first exemplars in facets: by facet, largest first, and within it by rank.
+
+    Exemplars are compared by the stored embedding of the region whose centre is nearest to the peak.
+    """
+    page = patches(asked.atlas, unit, PatchQuery(limit=limit))
+    grouping = group(_embeddings(asked, unit, page)) if page.rows else Grouping.one(0)
+    sizes = np.bincount(grouping.facets)
+    rows = [
+        FacetRow(**vars(row), facet=facet + 1, share=float(sizes[facet] / len(page.rows)))
+        for row, facet in zip(page.rows, grouping.facets.tolist(), strict=True)
+    ]
+    rows.sort(key=lambda row: row.facet)
+    return FacetPage(
+        unit=page.unit,
+        status=page.status,
+        note=page.note,
+        layer=asked.atlas.manifest.patches.layer,
+        stale_images=page.stale_images,
+        exemplars=len(rows),
+        facets=len(sizes),
+        silhouette=grouping.silhouette,
+        rows=rows,
+    )
+
+
+def group(vectors: NDArray[np.float32]) -> Grouping:
+    """Vectors of unit length in groups: Ward's tree (1963), cut where the mean silhouette (Rousseeuw 1987) is highest.
+
+    From two groups to six, of four vectors or more on average; one group where no cut is above LEAST_SILHOUETTE.
+    Without chance: the same vectors give the same groups.
+    """
+    from sklearn.cluster import AgglomerativeClustering
+    from sklearn.metrics import silhouette_score
+
+    count = len(vectors)
+    best = Grouping.one(count)
+    for number in range(2, min(_MOST_FACETS, count // _LEAST_EXEMPLARS) + 1):
+        found = AgglomerativeClustering(number, linkage="ward").fit_predict(vectors)
+        score = float(silhouette_score(vectors, found))
+        if best.silhouette is None or score > best.silhouette:
+            best = Grouping(_by_size(found), score)
+    if best.silhouette is not None and best.silhouette <= LEAST_SILHOUETTE:
+        return Grouping.one(count, best.silhouette)
+    return best
+
+
+def _by_size(found: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Groups numbered from the largest on; of equal ones the one with the first vector comes first."""
+    names, first, sizes = np.unique(found, return_index=True, return_counts=True)
+    place = np.empty(len(names), np.int64)
+    place[np.lexsort((first, -sizes))] = np.arange(len(names))
+    return place[found]
+
+
+def _embeddings(asked: Asked, unit: UnitId, page: PatchPage) -> NDArray[np.float32]:
+    """Of each exemplar the stored vector of the region nearest to the peak, the smaller of two, in unit length."""
+    atlas, regions = asked.atlas, np.array(asked.atlas.manifest.patches.regions)
+    row, col = (np.array([getattr(one, name) for one in page.rows]) for name in ("row", "col"))
+    _, seen, _ = atlas.boxes(unit.layer).at(row, col)
+    apart = _doubled_centres(seen)[:, None] - _doubled_centres(regions)[None]
+    areas = (regions[:, 2] - regions[:, 0]) * (regions[:, 3] - regions[:, 1])
+    nearest = [np.lexsort((areas, own))[0] for own in np.square(apart).sum(axis=2)]
+    images = atlas.ranked(unit).at(["image"], np.array([one.rank for one in page.rows]))[0].astype(np.int64)
+    vectors = np.asarray(asked.search.vectors.stored[images * len(regions) + nearest], np.float32)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
+
+
+def _doubled_centres(boxes: NDArray[np.int64]) -> NDArray[np.int64]:
+    return boxes[:, :2] + boxes[:, 2:]

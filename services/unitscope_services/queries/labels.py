@@ -1,0 +1,226 @@
+"""Which labels excite a unit, and which units a label excites: shares of first ranks with lift, and over all ranks."""
+
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unitscope_schemas import tables
+from unitscope_schemas.answers.patches import LabelPage, LabelRow
+from unitscope_schemas.answers.relations import SelectivePage, SelectiveRow, SelectivityPage, SelectivityRow
+from unitscope_schemas.errors import NotFoundError, UsageError, listing
+from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.atlas.bounded import check_ranks, check_whole
+from unitscope_services.atlas.database import Row
+from unitscope_services.queries.units import rank_range
+
+
+def labels(
+    atlas: Atlas,
+    unit: UnitId,
+    limit: int = 20,
+    ranks: int | None = None,
+    quantile: tuple[float, float] | None = None,
+) -> LabelPage:
+    """Labels among a unit's first ranks, with lift: their share there over their share of the corpus.
+
+    Without `ranks` those that are stored; with it they are counted now, and no removed image counts. With `quantile`
+    they are counted over all images of that percentile band, near duplicates one by one.
+    """
+    statistics = atlas.unit(unit)
+    if ranks is not None and quantile is not None:
+        raise UsageError("labels are counted over first ranks or over a percentile band: give ranks or quantile")
+    if ranks is not None and ranks < 1:
+        raise UsageError(f"ranks is {ranks}; labels are counted over at least the first rank")
+    if ranks is not None:
+        count = statistics["image_count"]
+        check_ranks(atlas.manifest, unit, count, min(ranks, count) - 1)
+        return _counted_labels(atlas, unit, limit, _labelled_ranks(atlas, unit)[0][:ranks])
+    if quantile is not None:
+        first, last = rank_range(quantile, statistics["image_count"])
+        check_ranks(atlas.manifest, unit, statistics["image_count"], last)
+        return _counted_labels(atlas, unit, limit, _label_codes(atlas, _ranked_images(atlas, unit, first, last)))
+    total = min(tables.TOP_LABEL_RANKS, statistics["image_count"])
+    return LabelPage(
+        unit=str(unit),
+        ranks=total,
+        stale_images=atlas.manifest.stale_count,
+        rows=[
+            LabelRow(**{**row, **_lift_ends(row["count"], total, row["share"] / row["lift"])})
+            for row in statistics["top_labels"][:limit]
+        ],
+    )
+
+
+def selectivity(atlas: Atlas, unit: UnitId, limit: int = 20) -> SelectivityPage:
+    """Labels by the chance that their images excite the unit more than others do, over all ranks.
+
+    The chance is the area under the curve: Mann & Whitney's statistic (1947), ties half. A label that all images or
+    none have says nothing and is left out; no removed image counts. Reads all ranks of the unit.
+    """
+    check_whole(atlas.manifest, "selectivity over all ranks")
+    codes, activations = _labelled_ranks(atlas, unit)
+    names = _label_names(atlas)
+    inside = np.bincount(codes, minlength=len(names) + 1)[:-1]
+    outside = len(codes) - inside
+    telling = np.flatnonzero((inside > 0) & (outside > 0))
+    below = np.bincount(codes, _ranks_from_below(activations), len(names) + 1)[telling]
+    means = np.bincount(codes, activations.astype(np.float64), len(names) + 1)[telling] / inside[telling]
+    auc = (below - inside[telling] * (inside[telling] + 1) / 2) / (inside[telling] * outside[telling])
+    low, high = of_auc(auc, inside[telling], outside[telling])
+    columns = (inside[telling], means, auc, low, high)
+    rows = [
+        SelectivityRow(names[code], *figures)
+        for code, figures in zip(telling, zip(*(column.tolist() for column in columns), strict=True), strict=True)
+    ]
+    rows.sort(key=lambda row: (-row.auc, row.label))
+    return SelectivityPage(unit=str(unit), images=len(codes), rows=rows[:limit])
+
+
+def selective_units(atlas: Atlas, label: str, layer: str | None = None, limit: int = 100) -> SelectivePage:
+    """The units whose first ranks hold the label most above its share of the corpus, by the lower end of the lift.
+
+    Of one layer or of all. From the stored top labels, which name every label among those ranks; dead units, whose
+    ranks mean nothing, are left out. Raises NotFoundError for a label that no image has.
+    """
+    _check_label(atlas, label)
+    base = float(atlas.catalogue.labelled(label).mean())
+    entries = atlas.manifest.layers if layer is None else [atlas.layer(layer)]
+    rows = [
+        _selective_row(entry.spec.name, row, label, base)
+        for entry in entries
+        for row in atlas.units(entry.spec.name).select(_ASKED).to_pylist()
+        if row["status"] != "dead" and row["image_count"]
+    ]
+    rows.sort(key=lambda row: (-row.lift_low, -row.lift))
+    return SelectivePage(label=label, stale_images=atlas.manifest.stale_count, rows=rows[:limit])
+
+
+_ASKED = ["unit", "status", "image_count", "top_labels"]
+
+
+def _selective_row(layer: str, row: Row, label: str, base: float) -> SelectiveRow:
+    total = min(tables.TOP_LABEL_RANKS, row["image_count"])
+    count = next((found["count"] for found in row["top_labels"] if found["label"] == label), 0)
+    return SelectiveRow(
+        layer=layer,
+        channel=row["unit"],
+        status=row["status"],
+        label=label,
+        ranks=total,
+        count=count,
+        share=count / total,
+        lift=count / total / base,
+        **_lift_ends(count, total, base),
+    )
+
+
+def _counted_labels(atlas: Atlas, unit: UnitId, limit: int, codes: NDArray[np.int64]) -> LabelPage:
+    names, total = _label_names(atlas), len(codes)
+    shares = np.array([row["image_count"] for row in atlas.catalogue.labels()]) / atlas.catalogue.count
+    counts = np.bincount(codes, minlength=len(names) + 1)[:-1]
+    rows = [
+        LabelRow(
+            label=names[code],
+            count=int(counts[code]),
+            share=float(counts[code] / total),
+            lift=float(counts[code] / total / shares[code]),
+            **_lift_ends(int(counts[code]), total, float(shares[code])),
+        )
+        for code in np.flatnonzero(counts).tolist()
+    ]
+    rows.sort(key=lambda row: (-row.count, -row.lift, row.label))
+    return LabelPage(unit=str(unit), ranks=total, rows=rows[:limit])
+
+
+def _lift_ends(count: int, total: int, base: float) -> dict[str, float]:
+    """Ends of the lift's interval: those of the share over the label's share of the corpus, which is known exactly."""
+    low, high = of_share(np.array([count]), total)
+    return {"lift_low": float(low[0] / base), "lift_high": float(high[0] / base)}
+
+
+def _labelled_ranks(atlas: Atlas, unit: UnitId) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Label numbers (the last one for none) and activations of a unit's images, in rank order."""
+    count = atlas.unit(unit)["image_count"]
+    images = _ranked_images(atlas, unit, 0, count - 1)
+    activations = atlas.ranked(unit).activations() if count else np.empty(0, np.float32)
+    present = atlas.catalogue.present
+    return _label_codes(atlas, images), activations if present is None else activations[present.take(images)]
+
+
+def _ranked_images(atlas: Atlas, unit: UnitId, first: int, last: int) -> NDArray[np.int64]:
+    """The numbers of a unit's images from one rank to another, both included, in rank order."""
+    pieces = [images for _, images in atlas.ranked(unit).images(first, last)] if first <= last else []
+    return np.concatenate([np.empty(0, np.int64), *pieces]).astype(np.int64)
+
+
+def _label_codes(atlas: Atlas, images: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Label numbers (the last one for none) of those of some images that are not removed."""
+    present = atlas.catalogue.present
+    left = images if present is None else images[present.take(images)]
+    codes = atlas.catalogue.label_codes.take(left).astype(np.int64)
+    codes[codes < 0] = len(_label_names(atlas))
+    return codes
+
+
+def _ranks_from_below(descending: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Ranks of descending values, 1 for the lowest; equal values share their mean rank."""
+    starts = np.flatnonzero(np.diff(descending, prepend=np.inf))
+    ends = np.append(starts[1:], len(descending))
+    return np.repeat(len(descending) - (starts + ends - 1) / 2, ends - starts)
+
+
+def _label_names(atlas: Atlas) -> list[str]:
+    return [row["label"] for row in atlas.catalogue.labels()]
+
+
+def _check_label(atlas: Atlas, label: str) -> None:
+    known = [row["label"] for row in atlas.catalogue.labels() if row["image_count"]]
+    if label not in known:
+        near = get_close_matches(label, known) or known
+        there = f"there are {listing(near)}" if near else "the corpus has no labels: sub-folders would be labels"
+        raise NotFoundError(f"no image of this atlas has the label {label!r}; {there}")
+
+
+_Z = 1.959964
+"""Standard deviations of a normal distribution that hold 95 % of it."""
+_HALVINGS = 50
+"""Beyond the last bit of a 64-bit float between 0 and 1."""
+
+Numbers = NDArray[np.floating[Any]] | NDArray[np.integer[Any]]
+
+
+def of_share(count: Numbers, total: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Ends of the interval of `count / total` (Wilson 1927): within 0..1, and of some width at both ends."""
+    share = np.asarray(count, np.float64) / total
+    middle = share + _Z**2 / (2 * total)
+    half = _Z * np.sqrt(share * (1 - share) / total + (_Z / (2 * total)) ** 2)
+    scale = 1 + _Z**2 / total
+    return np.maximum((middle - half) / scale, 0), np.minimum((middle + half) / scale, 1)
+
+
+def of_auc(auc: Numbers, inside: Numbers, outside: Numbers) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Ends of the interval of the area under the curve from so many images inside and outside a class.
+
+    Each end is the area from which the observed one lies `_Z` standard deviations away, by the variance of Hanley
+    & McNeil (1982) at that end, as Wilson does for shares: a perfect area has an interval too.
+    """
+    observed = np.asarray(auc, np.float64)
+    ends = []
+    for extreme in (0.0, 1.0):
+        near, far = observed.copy(), np.full_like(observed, extreme)
+        for _ in range(_HALVINGS):
+            middle = (near + far) / 2
+            within = np.abs(observed - middle) <= _Z * np.sqrt(_auc_variance(middle, inside, outside))
+            near, far = np.where(within, middle, near), np.where(within, far, middle)
+        ends.append(near)
+    return ends[0], ends[1]
+
+
+def _auc_variance(auc: NDArray[np.float64], inside: Numbers, outside: Numbers) -> NDArray[np.float64]:
+    two_inside, two_outside = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    spread = (inside - 1) * (two_inside - auc**2) + (outside - 1) * (two_outside - auc**2)
+    variance: NDArray[np.float64] = (auc * (1 - auc) + spread) / (inside * outside)
+    return np.maximum(variance, 0)

@@ -1,0 +1,218 @@
+"""Frames answered as they come: all maps of a layer, a unit and its place in the corpus, its way back to the pixels."""
+
+import io
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unitscope_schemas.answers.live import LiveAnswer, LiveAsk, LiveProjection, LiveUnit
+from unitscope_schemas.answers.patches import ExplainRow
+from unitscope_schemas.answers.visuals import ProjectionMethod
+from unitscope_schemas.errors import UsageError
+from unitscope_schemas.geometry import Location
+from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.atlas.crops import read_image
+from unitscope_services.atlas.database import Row
+from unitscope_services.encoding.encoder import Encoded, Look
+from unitscope_services.queries.explain import Activations, ComputedPeaks, PicturePeaks, StoredPeaks, explain
+from unitscope_services.queries.session import Asked
+from unitscope_services.queries.visuals import percentile
+
+MOST_CELLS = 2**19
+"""Of all maps together, a byte each: no screen shows more of them, and ten frames of them a second are 5 MB."""
+TOP = 8
+_NONE, _SWING = 128, 127
+_FAST = 1
+"""Least compression of a projection's PNG, which is shown for a moment and not kept."""
+
+Levels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An answer, and the bytes of its parts by name."""
+
+    head: LiveAnswer
+    parts: dict[str, bytes]
+
+
+@dataclass
+class Stages:
+    """Seconds by stage of the work."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def of(self, stage: str) -> Iterator[None]:
+        """Counts the time within."""
+        started = time.perf_counter()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture as the network sees it, and its row if its very bytes are in the corpus: then its peaks are the stored
+    ones, as everywhere else where they are stored."""
+
+    image: Row | None
+    picture: Encoded
+
+    def peaks(self, asked: Asked, look: Look) -> PicturePeaks:
+        """The peaks of the units of a layer that was looked at."""
+        if self.image is not None and asked.stores_peaks:
+            return StoredPeaks(asked.atlas, self.image)
+        return ComputedPeaks({look.layer: look.peaks})
+
+
+def frame_of(asked: Asked, ask: LiveAsk, data: bytes | None) -> Frame:
+    """The frame by its bytes, or by the name of an image of the corpus; raises PictureError, NotFoundError."""
+    if data is None:
+        image = asked.atlas.find_image(ask.image or "")
+        return Frame(image, asked.encoder.read(read_image(asked.atlas, image)))
+    picture = asked.encoder.read(data)
+    return Frame(asked.atlas.image_by_id(picture.image_id), picture)
+
+
+def answer(asked: Asked, ask: LiveAsk, frame: Frame, stages: Stages) -> Answered:
+    """What is asked about a frame; raises UsageError, NotFoundError, OverloadError. Nothing of it is kept."""
+    unit = UnitId.parse(ask.unit)
+    asked.atlas.unit(unit)
+    with stages.of("forward"):
+        look = asked.encoder.look(frame.picture, unit.layer)
+    parts: dict[str, bytes] = {}
+    projection = None
+    if ask.method is not None:
+        with stages.of("projection"):
+            start = UnitId.parse(ask.project) if ask.project else unit
+            place = _place(asked, frame, start, look)
+            projection, parts["projection"] = _projected(asked, frame.picture, start, place, ask.method)
+    with stages.of("maps"):
+        if ask.signals:
+            levels = _signals(asked, frame.picture, projection, unit.layer)
+        else:
+            levels = levels_of(asked.atlas, unit.layer, look.maps)
+        shown = shrunk(levels)
+        parts |= {"maps": shown.tobytes(), "map": levels[unit.channel].tobytes()}
+    with stages.of("explain"):
+        peaks = frame.peaks(asked, look)
+        top = explain(asked.atlas, peaks, frame.picture.placement, unit.layer, TOP).rows
+        chosen = _unit(asked.atlas, peaks, unit)
+    head = LiveAnswer(
+        id=ask.id,
+        layer=unit.layer,
+        units=len(levels),
+        grid=(levels.shape[1], levels.shape[2]),
+        maps_grid=(shown.shape[1], shown.shape[2]),
+        unit=chosen,
+        top=[_row(asked.atlas, row) for row in top],
+        projection=projection,
+        seconds={stage: round(seconds, 5) for stage, seconds in stages.seconds.items()},
+        signals=ask.signals,
+        parts=list(parts),
+    )
+    return Answered(head, parts)
+
+
+def levels_of(atlas: Atlas, layer: str, maps: Activations) -> Levels:
+    """Maps as bytes on the scale of each unit in the corpus: 0 for no activation, 255 for its maximum and above.
+
+    Of a unit that is never above zero, 0 stands for its minimum; what is not finite is 0.
+    """
+    known = atlas.units(layer)
+    high, low = (known[name].to_numpy().astype(np.float32)[:, None, None] for name in ("maximum", "minimum"))
+    low = np.where(high > 0, np.float32(0), low)
+    span = np.where(high > low, high - low, np.float32(np.inf))
+    with np.errstate(invalid="ignore"):
+        shares = np.clip((maps - low) / span, 0, 1)
+    return np.rint(255 * np.nan_to_num(shares)).astype(np.uint8)
+
+
+def shrunk(levels: Levels, most: int = MOST_CELLS) -> Levels:
+    """Maps of at most so many cells together: each cell the highest of a square of some, as few as will do."""
+    units, rows, cols = levels.shape
+    step = 1
+    while step < max(rows, cols) and units * math.ceil(rows / step) * math.ceil(cols / step) > most:
+        step += 1
+    if step == 1:
+        return levels
+    down = np.maximum.reduceat(levels, np.arange(0, rows, step), axis=1)
+    smaller: Levels = np.maximum.reduceat(down, np.arange(0, cols, step), axis=2)
+    return smaller
+
+
+def _unit(atlas: Atlas, peaks: PicturePeaks, unit: UnitId) -> LiveUnit:
+    value = float(peaks.activations(unit.layer)[unit.channel])
+    place = peaks.locations(unit.layer, [unit.channel])[0]
+    ranked = bool(atlas.statistics(unit.layer).ranked[unit.channel]) and math.isfinite(value)
+    return LiveUnit(
+        channel=unit.channel,
+        activation=value if math.isfinite(value) else None,
+        percentile=percentile(atlas, unit, value) if ranked else None,
+        row=place.row,
+        col=place.col,
+        label=_label(atlas, unit),
+    )
+
+
+def _row(atlas: Atlas, row: ExplainRow) -> LiveUnit:
+    return LiveUnit(
+        channel=row.channel,
+        activation=row.activation,
+        percentile=row.percentile,
+        row=row.row,
+        col=row.col,
+        label=_label(atlas, UnitId(row.layer, row.channel)),
+    )
+
+
+def _label(atlas: Atlas, unit: UnitId) -> str | None:
+    labels = atlas.units(unit.layer)["top_labels"][unit.channel].as_py()
+    return labels[0]["label"] if labels else None
+
+
+def _place(asked: Asked, frame: Frame, unit: UnitId, look: Look) -> Location:
+    """Where a unit peaks on the frame: of the layer that was looked at, or of another one."""
+    asked.atlas.unit(unit)
+    if unit.layer != look.layer:
+        look = asked.encoder.look(frame.picture, unit.layer)
+    return frame.peaks(asked, look).locations(unit.layer, [unit.channel])[0]
+
+
+def _projected(
+    asked: Asked, picture: Encoded, unit: UnitId, place: Location, method: ProjectionMethod
+) -> tuple[LiveProjection, bytes]:
+    """The projection of a unit's activation at a place of the frame, and its PNG."""
+    from unitscope_pipelines.vision.images.diverging import SHOWN_SHARE, signed_picture
+
+    found = asked.encoder.project([picture], unit, [place], method)
+    shown = signed_picture(found.pixels[0].numpy(), SHOWN_SHARE)
+    file = io.BytesIO()
+    shown.picture.save(file, "PNG", compress_level=_FAST)
+    told = LiveProjection(
+        unit=str(unit),
+        method=method,
+        activation=float(found.activation[0]),
+        row=place.row,
+        col=place.col,
+        scale=shown.scale,
+        notes=found.notes,
+    )
+    return told, file.getvalue()
+
+
+def _signals(asked: Asked, picture: Encoded, start: LiveProjection | None, layer: str) -> Levels:
+    """The signals that reach a layer's units as bytes: 128 is none, the strongest of the layer 255 or 1."""
+    if start is None:
+        raise UsageError("signals are those of a projection: name its method too")
+    place = Location(start.row, start.col)
+    found = asked.encoder.signals(picture, UnitId.parse(start.unit), place, start.method, layer)
+    strongest = float(np.abs(found).max())
+    levels: Levels = np.rint(_NONE + _SWING * found / (strongest or 1.0)).astype(np.uint8)
+    return levels

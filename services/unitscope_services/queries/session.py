@@ -1,0 +1,156 @@
+"""The picture a question is about, of the corpus or from outside, and the questions one can ask about it.
+
+Command line, notebooks and API all ask through here, so that they give one answer.
+"""
+
+import hashlib
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unitscope_pipelines.storage.stores import Root, Store
+from unitscope_schemas.answers.patches import ActivationMap, ExplainPage, NeighborPage, PatchQuery, PatchRow
+from unitscope_schemas.errors import UsageError
+from unitscope_schemas.geometry import Box, Location, Placement
+from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.atlas.boxes import checked_box
+from unitscope_services.atlas.crops import read_image
+from unitscope_services.atlas.database import Row
+from unitscope_services.atlas.gallery import Gallery
+from unitscope_services.atlas.image_filter import EVERY_IMAGE, Filter
+from unitscope_services.encoding.cells import CellPeaks, checked_cell
+from unitscope_services.encoding.encoder import Encoded, Encoder, Turn
+from unitscope_services.queries.explain import ComputedPeaks, PicturePeaks, StoredPeaks, explain
+from unitscope_services.queries.unit_selection import striking_units
+from unitscope_services.queries.units import patches
+
+if TYPE_CHECKING:
+    from unitscope_pipelines.vision.attribution.conv_filters import Filters
+    from unitscope_pipelines.vision.images.preprocessing import Pixels
+    from unitscope_services.queries.neighbors import PatchSearch
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A picture: its row if its bytes are in the corpus, otherwise the picture as the network sees it."""
+
+    image: Row | None
+    picture: Encoded | None
+
+
+class Asked:
+    """An opened atlas with its patch search and, loaded only when needed, its model."""
+
+    def __init__(
+        self,
+        root: Root | Store,
+        question_timeout_s: float | None = None,
+        turn: Turn = nullcontext,
+        trust_code: bool = False,
+        version: str | None = None,
+    ) -> None:
+        self.atlas = Atlas(root, question_timeout_s, version)
+        self._turn, self.trust_code = turn, trust_code
+
+    @cached_property
+    def search(self) -> "PatchSearch":
+        # with FAISS, a third of a second that others do without
+        from unitscope_services.queries.neighbors import PatchSearch
+
+        return PatchSearch(self.atlas)
+
+    @cached_property
+    def striking(self) -> list[tuple[UnitId, list[PatchRow]]]:
+        """A few units worth looking at first, with their first patches; found once per version."""
+        query = PatchQuery(limit=6)
+        return [(unit, patches(self.atlas, unit, query).rows) for unit in striking_units(self.atlas, count=4)]
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        return Encoder(self.atlas, self._turn, self.trust_code)
+
+    @cached_property
+    def gallery(self) -> Gallery:
+        return Gallery(self.atlas.store)
+
+    @cached_property
+    def first_filters(self) -> "Filters":
+        """The filters of the model's first layer with weights, which takes a forward to find."""
+        return self.encoder.filters("first")
+
+    def find(self, reference: str) -> Subject:
+        """An image of the corpus by id, beginning of the id or path; or else a picture file."""
+        path = Path(reference)
+        if path.is_file():
+            return self.read(path.read_bytes())
+        return Subject(self.atlas.find_image(reference), None)
+
+    def read(self, data: bytes) -> Subject:
+        """A picture by its bytes: the image of the corpus if it has the same; raises PictureError."""
+        image = self.atlas.image_by_id(hashlib.sha256(data).hexdigest())
+        return Subject(image, None if image else self.encoder.read(data))
+
+    def placement(self, subject: Subject) -> Placement:
+        """How the picture becomes the network's input."""
+        return self.atlas.placement(subject.image) if subject.image else self._picture(subject).placement
+
+    @property
+    def stores_peaks(self) -> bool:
+        """Whether what an image of the corpus excites can be told without the model: not by a bounded atlas."""
+        return self.atlas.manifest.keep is None
+
+    def explain(
+        self, subject: Subject, layer: str | None = None, limit: int = 20, passing: Filter = EVERY_IMAGE
+    ) -> ExplainPage:
+        """The units that the picture excites most unusually, by percentile among the images that pass."""
+        if subject.image is not None and self.stores_peaks:
+            peaks: PicturePeaks = StoredPeaks(self.atlas, subject.image)
+        else:
+            peaks = ComputedPeaks(self.encoder.cells(self._picture(subject)))
+        return explain(self.atlas, peaks, self.placement(subject), layer, limit, passing)
+
+    def neighbors(
+        self,
+        subject: Subject,
+        box: Box | None = None,
+        limit: int = 9,
+        exact: bool = False,
+        passing: Filter = EVERY_IMAGE,
+    ) -> NeighborPage:
+        """The images with the patch most similar to a box of the picture (None: all that the network sees)."""
+        placement = self.placement(subject)
+        seen = None if box is None else checked_box(box, placement)
+        stored = None if subject.image is None else self.search.stored(subject.image, box)
+        vector, query_box = stored or (self.encoder.embed(self._picture(subject), seen), box or placement.seen)
+        return self.search.nearest(vector, query_box, limit, exact, passing)
+
+    def pixels(self, subject: Subject) -> "Pixels":
+        """The picture as the network sees it, resized and cropped, in 8 bits."""
+        return self._picture(subject).prepared.pixels
+
+    def activation_map(self, subject: Subject, unit: UnitId) -> ActivationMap:
+        """A unit's activation at every location of its grid."""
+        return self.encoder.activation_map(self._picture(subject), unit)
+
+    def at_cell(self, subject: Subject, layer: str, cell: Location, limit: int = 20) -> ExplainPage:
+        """The units of a layer that are most unusually active at one cell of its grid, by percentile of peaks."""
+        checked_cell(self.atlas.layer(layer).spec, cell)
+        peaks = CellPeaks(self.encoder.at_cell(self._picture(subject), layer, cell), cell)
+        return explain(self.atlas, peaks, self.placement(subject), layer, limit)
+
+    def layer_of_embedding(self, layer: str | None) -> str:
+        """The layer whose embeddings are indexed; raises UsageError if another is asked for."""
+        embedded = self.atlas.manifest.patches.layer
+        if layer not in (None, embedded):
+            self.atlas.layer(str(layer))
+            raise UsageError(f"patches are indexed by layer {embedded!r}, not {layer!r}; index with --embed {layer}")
+        return embedded
+
+    def _picture(self, subject: Subject) -> Encoded:
+        if subject.picture is not None:
+            return subject.picture
+        assert subject.image is not None
+        return self.encoder.read(read_image(self.atlas, subject.image))

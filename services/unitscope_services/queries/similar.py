@@ -1,0 +1,136 @@
+"""Similar units: by the images on which they peak, by the exemplars they share, by the weights they read with."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from unitscope_schemas import layout, tables
+from unitscope_schemas.answers.relations import Likeness, SimilarPage, SimilarRow
+from unitscope_schemas.errors import AtlasError, NotFoundError, UsageError
+from unitscope_schemas.manifest import BLOCK_UNITS
+from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.atlas.bounded import bounded_note, check_whole
+from unitscope_services.queries.session import Asked
+
+_DIGITS = 12
+"""Of a cosine that are not rounding: equal weights give 1."""
+
+Likenesses = NDArray[np.float64]
+"""Of one unit with every unit of a layer; NaN where there is none."""
+
+
+def similar(
+    asked: Asked, unit: UnitId, by: Likeness = "coactivation", layer: str | None = None, limit: int = 9
+) -> SimilarPage:
+    """The units of a layer (None: its own) that are most like a unit, without itself; ties by channel.
+
+    Raises NotFoundError where co-activation has not been computed, UsageError where a layer has no weights.
+    """
+    atlas = asked.atlas
+    atlas.unit(unit)
+    other = atlas.layer(layer or unit.layer).spec.name
+    found, note = _LIKENESS[by](asked, unit, other)
+    if other == unit.layer:
+        found[unit.channel] = np.nan
+    known = np.flatnonzero(~np.isnan(found))
+    order = known[np.argsort(-found[known], kind="stable")][:limit]
+    rows = [
+        SimilarRow(
+            rank=rank,
+            layer=other,
+            channel=row["unit"],
+            similarity=float(found[row["unit"]]),
+            status=row["status"],
+            top_label=row["top_labels"][0]["label"] if row["top_labels"] else None,
+        )
+        for rank, row in enumerate(atlas.units(other).take(order).to_pylist())
+    ]
+    return SimilarPage(unit=str(unit), by=by, layer=other, note=note, rows=rows)
+
+
+def is_computed(atlas: Atlas, layer: str, other: str) -> bool:
+    """Whether the co-activation of two layers' units, or of one's, is stored for this version."""
+    return atlas.store.stamp(layout.kin(atlas.version, layer, atlas.version, other)) is not None
+
+
+def _by_coactivation(asked: Asked, unit: UnitId, other: str) -> tuple[Likenesses, str]:
+    atlas = asked.atlas
+    check_whole(atlas.manifest, "co-activation")
+    path = layout.kin(atlas.version, unit.layer, atlas.version, other)
+    content = atlas.store.read(path)
+    if content is None:
+        raise NotFoundError(
+            f"co-activation of layer {unit.layer} with {other} is not computed for this version of the atlas: run "
+            f"unitscope similar {atlas.name} {unit}{'' if other == unit.layer else f' --layer {other}'}, or ask by "
+            "exemplars"
+        )
+    try:
+        with pq.ParquetFile(pa.BufferReader(content)) as read:
+            row = read.read_row_group(unit.channel // BLOCK_UNITS, columns=["correlation"])
+            images = int(read.schema_arrow.metadata[b"image_count"])
+    except (OSError, KeyError, ValueError) as error:
+        raise AtlasError(
+            f"part {path} of atlas {atlas.name} is damaged: {error}; delete it to compute it again"
+        ) from None
+    values = row["correlation"][unit.channel % BLOCK_UNITS].values.to_numpy().astype(np.float64)
+    return values, f"rank correlation of peaks over {images} images"
+
+
+def _by_exemplars(asked: Asked, unit: UnitId, other: str) -> tuple[Likenesses, str]:
+    atlas = asked.atlas
+    most = tables.exemplar_count(atlas.catalogue.count)
+    own_units, own_images = _exemplars(atlas, unit.layer, most)
+    own = own_images[own_units == unit.channel]
+    units, images = (own_units, own_images) if other == unit.layer else _exemplars(atlas, other, most)
+    count = atlas.layer(other).spec.units
+    sizes = np.bincount(units, minlength=count)
+    both = np.bincount(units[np.isin(images, own)], minlength=count)
+    either = (sizes + len(own) - both).astype(np.float64)
+    either[(sizes == 0) | (len(own) == 0)] = np.nan
+    return both / either, f"share of both units' first {most} images that both have"
+
+
+def _exemplars(atlas: Atlas, layer: str, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Units and images of the first `most` present images of every unit, without those tied with the next."""
+    left = min(tables.FIRST_RANKS, most + 1 + atlas.manifest.stale_count)
+    if atlas.manifest.kept is not None and atlas.manifest.kept < left:
+        raise UsageError(
+            f"shared exemplars take the first {left} ranks of each unit, but {bounded_note(atlas.manifest)}; ask by "
+            f"weights, or index with --keep top:{left} or more"
+        )
+    found = atlas.first_ranks(layer, left)
+    units, images, activations = (np.asarray(found[name]) for name in ("unit", "image", "activation"))
+    if atlas.catalogue.present is not None:
+        shown = atlas.catalogue.present.take(images)
+        units, images, activations = units[shown], images[shown], activations[shown]
+    starts = np.flatnonzero(np.diff(units, prepend=-1))
+    places = np.arange(len(units)) - np.repeat(starts, np.diff(starts, append=len(units)))
+    bars = np.full(int(units.max(initial=0)) + 1, -np.inf, np.float32)
+    bars[units[places == most]] = activations[places == most]
+    chosen = (places < most) & (activations > bars[units])
+    return units[chosen].astype(np.int64), images[chosen].astype(np.int64)
+
+
+def _by_weights(asked: Asked, unit: UnitId, other: str) -> tuple[Likenesses, str]:
+    own = asked.encoder.incoming_weights(unit.layer).astype(np.float64)
+    others = asked.encoder.incoming_weights(other).astype(np.float64)
+    if own.shape[1] != others.shape[1]:
+        raise UsageError(
+            f"a unit of {unit.layer} reads {own.shape[1]} weights and one of {other} {others.shape[1]}: only units "
+            "that read as many can be compared by weights"
+        )
+    lengths = np.sqrt((own[unit.channel] @ own[unit.channel]) * np.einsum("ij,ij->i", others, others))
+    lengths[lengths == 0] = np.nan
+    cosines = others @ own[unit.channel] / lengths
+    return cosines.round(_DIGITS), "cosine of incoming weights"
+
+
+_LIKENESS: dict[Likeness, Callable[[Asked, UnitId, str], tuple[Likenesses, str]]] = {
+    "coactivation": _by_coactivation,
+    "exemplars": _by_exemplars,
+    "weights": _by_weights,
+}

@@ -1,0 +1,84 @@
+"""The stored pictures of a unit or direction, judged when asked: the activation they reach beside the corpus."""
+
+from typing import TypeGuard
+
+import numpy as np
+
+from unitscope_pipelines.derived.visuals import list_visuals, read_picture, read_visual
+from unitscope_schemas.answers.visuals import Visual, VisualPage, VisualRow
+from unitscope_schemas.errors import NotFoundError
+from unitscope_schemas.units import Target, UnitId
+from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.pages.links import Links
+
+
+def visualisations(atlas: Atlas, target: Target) -> VisualPage:
+    """All pictures that were made of a unit or direction.
+
+    Raises NotFoundError for a unit that the atlas does not have, and for what the atlas does not record if there are
+    no pictures of it either.
+    """
+    if _is_recorded(target, atlas):
+        atlas.unit(target)
+    found = list_visuals(atlas.root, target)
+    if not found and not _is_recorded(target, atlas):
+        raise NotFoundError(f"{target} is no unit that this atlas records, and no picture of it is stored")
+    return VisualPage(
+        unit=str(target),
+        stale_images=atlas.manifest.stale_count,
+        rows=[visual_row(atlas, visual) for visual in found],
+    )
+
+
+def visual_row(atlas: Atlas, visual: Visual) -> VisualRow:
+    """A stored picture as answers show it, with the maximum of its unit over the corpus and its percentile there."""
+    key, target, maximum, share, notes = visual.key, visual.key.target, None, None, visual.notes
+    kind, name = ("units" if isinstance(target, UnitId) else "directions"), target[1]
+    if _is_recorded(target, atlas):
+        maximum = atlas.unit(target)["maximum"]
+        share = None if key.objective.startswith("-") else percentile(atlas, target, visual.activation)
+    else:
+        notes = (*notes, f"the atlas records no peaks of {target}, so there is no corpus maximum")
+    return VisualRow(
+        id=key.id,
+        unit=str(target),
+        kind=key.kind,
+        method=key.method,
+        objective=key.objective,
+        start=key.start,
+        seed=key.seed,
+        number=key.number,
+        count=key.count,
+        activation=visual.activation,
+        corpus_maximum=maximum,
+        percentile=share,
+        image_id=key.image_id,
+        row=visual.location.row if visual.location else None,
+        col=visual.location.col if visual.location else None,
+        box=visual.box,
+        note="; ".join(notes),
+        path=visual.picture.path,
+        url=Links(atlas.name, atlas.version).api("layers", key.layer, kind, name, "visualisations", f"{key.id}.png"),
+    )
+
+
+def visual_picture(atlas: Atlas, target: Target, name: str) -> tuple[Visual, bytes]:
+    """A stored picture with its PNG; raises NotFoundError, and AtlasError if it is not the one that was stored."""
+    if _is_recorded(target, atlas):
+        atlas.unit(target)
+    visual = read_visual(atlas.root, target, name)
+    return visual, read_picture(atlas.root, visual)
+
+
+def percentile(atlas: Atlas, unit: UnitId, activation: float | None) -> float | None:
+    """Share of the unit's ranked images whose peak is at most this activation; None where there are none."""
+    count = atlas.unit(unit)["image_count"]
+    if activation is None or not count:
+        return None
+    above = int(atlas.ranked(unit).above(np.array([activation], np.float32))[0])
+    return 1 - above / int(count)
+
+
+def _is_recorded(target: Target, atlas: Atlas) -> TypeGuard[UnitId]:
+    """Whether it is a unit of a layer that the atlas holds peaks of."""
+    return isinstance(target, UnitId) and atlas.manifest.layer(target.layer) is not None

@@ -1,0 +1,95 @@
+"""The atlases that are served, each in its newest sealed version."""
+
+import logging
+import threading
+import time
+from collections.abc import Hashable, Sequence
+from contextlib import nullcontext
+
+from unitscope_pipelines.storage.stores import Root, Store, store_of
+from unitscope_schemas import layout
+from unitscope_schemas.errors import NotFoundError, UnitscopeError, UsageError, listing
+from unitscope_services.encoding.encoder import Turn
+from unitscope_services.queries.session import Asked
+
+_log = logging.getLogger("unitscope")
+
+
+class _Place:
+    """One atlas, what is open of it, the manifest that was last tried, and when it was last looked for."""
+
+    def __init__(self, store: Store, asked: Asked, seal: Hashable) -> None:
+        self.store, self.asked, self.seal = store, asked, seal
+        self.looking = threading.Lock()
+        self.looked = time.monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        return time.monotonic() - self.looked >= self.store.look_every_s
+
+
+class Shelf:
+    """Opens all atlases at once, and one anew when its manifest is another: at the next request, or for an object
+    store, where looking takes as long as a question, at the first one that is a second later.
+
+    A version that cannot be opened is logged and the one before stays; requests under way keep the version
+    that they started with.
+    """
+
+    def __init__(
+        self,
+        roots: Sequence[Root | Store],
+        question_timeout_s: float | None = None,
+        turn: Turn = nullcontext,
+        trust_code: bool = False,
+    ) -> None:
+        self._question_timeout_s, self._turn, self._trust_code = question_timeout_s, turn, trust_code
+        self._places: dict[str, _Place] = {}
+        for root in roots:
+            store = store_of(root)
+            seal = store.stamp(layout.MANIFEST)
+            place = _Place(store, self._open(store), seal)
+            name = place.asked.atlas.name
+            if name in self._places:
+                raise UsageError(f"two atlases are called {name!r}; they are addressed by their directory's name")
+            self._places[name] = place
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(self._places)
+
+    def newest(self, name: str) -> Asked:
+        """The newest version of an atlas; raises NotFoundError that names those there are."""
+        place = self._places.get(name)
+        if place is None:
+            known = f"there are {listing(self.names, most=40)}" if self._places else "there are none"
+            raise NotFoundError(f"atlas {name!r} is not served here; {known}")
+        if place.is_due and place.looking.acquire(blocking=False):
+            try:
+                self._look(name, place)
+            finally:
+                place.looked = time.monotonic()
+                place.looking.release()
+        return place.asked
+
+    def close(self) -> None:
+        """End what runs beside the requests."""
+        for place in self._places.values():
+            place.asked.atlas.close()
+
+    def _look(self, name: str, place: _Place) -> None:
+        try:
+            seal = place.store.stamp(layout.MANIFEST)
+        except UnitscopeError as error:
+            _log.error("atlas %s cannot be looked at, the version that is open stays: %s", name, error)
+            return
+        if seal in (place.seal, None):
+            return
+        try:
+            place.asked = self._open(place.store)
+        except UnitscopeError as error:
+            _log.error("the new version of atlas %s cannot be opened, the one before stays: %s", name, error)
+        place.seal = seal
+
+    def _open(self, store: Store) -> Asked:
+        return Asked(store, self._question_timeout_s, self._turn, self._trust_code)

@@ -1,0 +1,91 @@
+"""What a job of each kind does: a question to an atlas whose answer is stored in it."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from unitscope_schemas.answers.jobs import CompareJob, OptimiseJob, ProjectJob, SimilarJob
+from unitscope_services.figures.project import project_units
+from unitscope_services.queries.compare import check_compare, check_similar, compute_compare, compute_similar
+from unitscope_services.queries.session import Asked
+from unitscope_services.queries.unit_selection import chosen_units
+
+Tell = Callable[[int, int], None]
+"""Told how much is done, of how much; what it raises ends the job."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How jobs of a kind run. Where a query names a second atlas, both functions get that one last."""
+
+    check: Callable[..., object]
+    """Called with atlas and query: raises what is wrong with it, before the job is taken."""
+    run: Callable[..., Iterator[str]]
+    """Called with atlas, query and `Tell`: does the work, yields the address of each result once it is stored, and
+    skips what is stored already."""
+    unit: str
+    """What `Tell` counts."""
+    about: Callable[[Any], str]
+    """What a query asks about, in a few words."""
+
+
+def _check_optimise(asked: Asked, query: OptimiseJob) -> None:
+    # with torch, which a server does not wait for to start
+    from unitscope_services.figures.optimise import optimise_plan
+
+    optimise_plan(asked, query)
+
+
+def _optimise(asked: Asked, query: OptimiseJob, tell: Tell) -> Iterator[str]:
+    from unitscope_services.figures.optimise import optimise
+
+    return (row.url for row in optimise(asked, query, tell))
+
+
+def _check_project(asked: Asked, query: ProjectJob) -> None:
+    chosen_units(asked.atlas, query.units, query.top)
+
+
+def _check_similar(asked: Asked, query: SimilarJob) -> None:
+    check_similar(asked.atlas, query)
+
+
+def _check_compare(asked: Asked, query: CompareJob, other: Asked) -> None:
+    check_compare(asked.atlas, query, other.atlas)
+
+
+def _units(query: OptimiseJob | ProjectJob) -> str:
+    return ", ".join(query.units)
+
+
+def _sides(query: CompareJob) -> str:
+    layers = " with ".join(dict.fromkeys(filter(None, (query.layer, query.layer_b))))
+    return f"{query.atlas} with {query.other}{f' ({layers})' if layers else ''}"
+
+
+KINDS: Mapping[str, Kind] = {
+    "optimise": Kind(
+        check=_check_optimise,
+        run=_optimise,
+        unit="steps",
+        about=_units,
+    ),
+    "project": Kind(
+        check=_check_project,
+        run=lambda asked, query, tell: (row.url for row in project_units(asked, query, tell)),
+        unit="units",
+        about=_units,
+    ),
+    "similar": Kind(
+        check=_check_similar,
+        run=lambda asked, query, tell: compute_similar(asked.atlas, query, tell),
+        unit="blocks of units",
+        about=lambda query: str(query.unit),
+    ),
+    "compare": Kind(
+        check=_check_compare,
+        run=lambda asked, query, tell, other: compute_compare(asked.atlas, query, tell, other.atlas),
+        unit="blocks of units",
+        about=_sides,
+    ),
+}

@@ -1,0 +1,122 @@
+"""Errors as problem details (RFC 9457), and as a page for people: without stack traces or file-system paths."""
+
+import logging
+import re
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+
+from unitscope_schemas.answers.served import Problem
+from unitscope_schemas.errors import (
+    AccessError,
+    AtlasError,
+    BusyError,
+    FormatError,
+    OverloadError,
+    ScopeError,
+    StorageError,
+    UnitscopeError,
+)
+from unitscope_schemas.formats import json_bytes
+
+MEDIA_TYPE = "application/problem+json"
+
+_log = logging.getLogger("unitscope")
+
+_PUBLIC = {
+    FormatError: "the atlas was written in another format version; the server's log says which",
+    AtlasError: "a part of the atlas is missing or damaged; the server's log names it, unitscope verify finds it",
+    StorageError: "the server cannot write; its log says why",
+}
+"""What is told where the message itself is meant for whoever runs the server."""
+_UNEXPECTED = "the server failed; its log has the reason under this request id"
+_ABSOLUTE_PATH = re.compile(r"(?<![\w/.:-])(?:[A-Za-z]:)?(?:[\\/][^\s'\",;\\/]+)+[\\/]")
+
+
+def problem_of(request: HTTPConnection, error: Exception) -> Response:
+    """The answer to a request that failed; what is the server's own fault is logged."""
+    problem, headers = described(request, error)
+    headers |= {"Cache-Control": "no-store"}
+    if _wants_page(request):
+        html = request.app.state.site.templates.get_template("problem.html").render(problem=problem)
+        return Response(html, problem.status, headers, "text/html; charset=utf-8")
+    return Response(json_bytes(problem), problem.status, headers, MEDIA_TYPE)
+
+
+def described(request: HTTPConnection, error: Exception) -> tuple[Problem, dict[str, str]]:
+    """What went wrong, and the headers that tell programs what would do; the server's own fault is logged."""
+    status, title, detail, headers = _read(request, error)
+    problem = Problem(
+        title=title,
+        status=status,
+        detail=detail,
+        instance=request.scope.get("unitscope.path", request.scope["path"]),
+        request_id=request.scope.get("unitscope.request_id", ""),
+    )
+    return problem, headers
+
+
+def without_paths(text: str) -> str:
+    """A message in which every absolute path is cut down to its last name."""
+    return _ABSOLUTE_PATH.sub("", text)
+
+
+def _read(request: HTTPConnection, error: Exception) -> tuple[int, str, str, dict[str, str]]:
+    if isinstance(error, UnitscopeError):
+        return _read_own(request, error)
+    if isinstance(error, RequestValidationError):
+        return 400, "Bad request", faults(error.errors()), {}
+    if isinstance(error, HTTPException):
+        title = HTTPStatus(error.status_code).phrase
+        return error.status_code, title, _routing_detail(request, error), dict(error.headers or {})
+    _log.error("request %s failed", request.scope.get("unitscope.request_id"), exc_info=error)
+    return 500, HTTPStatus(500).phrase, _UNEXPECTED, {}
+
+
+def _read_own(request: HTTPConnection, error: UnitscopeError) -> tuple[int, str, str, dict[str, str]]:
+    headers = {}
+    if isinstance(error, ScopeError):
+        headers["WWW-Authenticate"] = 'Bearer realm="unitscope", error="insufficient_scope"'
+    elif isinstance(error, AccessError):
+        headers["WWW-Authenticate"] = 'Bearer realm="unitscope"'
+    elif isinstance(error, OverloadError):
+        headers["Retry-After"] = str(error.retry_after_s)
+    if error.http_status >= 500 and not isinstance(error, BusyError):
+        _log.error("request %s: %s", request.scope.get("unitscope.request_id"), error)
+        detail = next((text for kind, text in _PUBLIC.items() if isinstance(error, kind)), _UNEXPECTED)
+    else:
+        detail = without_paths(str(error))
+    return error.http_status, error.title, detail, headers
+
+
+def _routing_detail(request: HTTPConnection, error: HTTPException) -> str:
+    if error.status_code == 404:
+        return "there is nothing at this address; /docs lists what there is"
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        return f"{request.scope['method']} is not possible here; possible is {allowed}"
+    return without_paths(str(error.detail))
+
+
+def faults(errors: Sequence[Any]) -> str:
+    """What is wrong with which parameter, and what would be right."""
+    return "; ".join(_fault(error) for error in errors)
+
+
+def _fault(error: dict[str, Any]) -> str:
+    place = ".".join(str(part) for part in error["loc"][1:]) or "the request's body"
+    message = error["msg"][:1].lower() + error["msg"][1:]
+    given = error.get("input")
+    shown = f", not {given!r}" if isinstance(given, str | int | float) and len(str(given)) <= 80 else ""
+    return f"{place}: {message.removeprefix('value error, ').replace('input ', '', 1)}{shown}"
+
+
+def _wants_page(request: HTTPConnection) -> bool:
+    """Browsers on pages get a page; programs, and all of the API, problem details."""
+    path = str(request.scope["path"])
+    return not path.startswith("/api/") and "text/html" in request.headers.get("accept", "")

@@ -1,0 +1,128 @@
+"""The application: API and pages over some atlases, put together here."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from threading import BoundedSemaphore
+from typing import Any
+
+import anyio
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from unitscope_schemas.answers.served import Problem
+from unitscope_schemas.errors import UnitscopeError
+from unitscope_services.figures.sprites import Sheets
+from unitscope_services.server.access import read_keys
+from unitscope_services.server.admission import Turns
+from unitscope_services.server.caching import package_version
+from unitscope_services.server.jobs import Jobs
+from unitscope_services.server.problems import problem_of
+from unitscope_services.server.settings import Settings
+from unitscope_services.server.shared import Shared
+from unitscope_services.server.telemetry import Telemetry
+from unitscope_services.web import assets
+from unitscope_services.web.app_state import Site
+from unitscope_services.web.documentation import describe
+from unitscope_services.web.middleware import Envelope
+from unitscope_services.web.page_routes import compare, pages, unit_parts
+from unitscope_services.web.page_routes import jobs as job_pages
+from unitscope_services.web.page_routes import live as live_pages
+from unitscope_services.web.routes import (
+    atlases,
+    conv_filters,
+    images,
+    jobs,
+    live,
+    pictures,
+    relations,
+    server,
+    units,
+    uploads,
+    visuals,
+)
+
+__all__ = ["Settings", "create_app"]
+
+_FORM_OVERHEAD_BYTES = 4096
+"""What a multipart form adds to the picture inside it."""
+_THREADS_PER_CORE = 2
+"""For questions, besides those that forwards may keep waiting. More only take turns at the interpreter: with 40 threads
+on two cores, 50 clients got 0.8 of one client's throughput, with 12 as much."""
+_QUICK_AT_ONCE = 2
+"""Answers that take milliseconds: one uses the interpreter while another is at the database. When all threads made
+some, each took turns nine times, and 50 clients got 0.8 of one client's throughput."""
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": Problem, "description": "The request cannot be answered; the detail says why"},
+    "5XX": {"model": Problem, "description": "The server failed, or is at its limit"},
+}
+
+
+def create_app(settings: Settings, shared: Shared | None = None) -> FastAPI:
+    """API and pages over the atlases of `settings`, which are opened when the server starts.
+
+    `shared`: what this process has in common with others, if there are any. Raises UsageError for an unusable key
+    file; an atlas that cannot be opened stops the start.
+    """
+    site = _build_site(settings, shared or Shared.alone(settings))
+    app = FastAPI(
+        title="unitscope",
+        version=package_version(),
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        lifespan=_lifespan,
+    )
+    app.state.site = site
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]
+    for kind in (UnitscopeError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, _handle)
+    for group in (pictures, atlases, conv_filters, units, visuals, images, uploads, jobs, relations):
+        app.include_router(group.routes, responses=_ERRORS)
+    app.include_router(server.routes, responses=_ERRORS)
+    app.include_router(live.routes)
+    for group in (pages, job_pages, compare, live_pages, unit_parts):
+        app.include_router(group.routes, include_in_schema=False)
+    app.add_middleware(
+        Envelope, telemetry=site.telemetry, body_limit_bytes=settings.upload_bytes + _FORM_OVERHEAD_BYTES
+    )
+    return app
+
+
+def _build_site(settings: Settings, shared: Shared) -> Site:
+    static, telemetry = assets.read_static(), Telemetry()
+    return Site(
+        settings=settings,
+        keys=read_keys(settings.key_file, settings.anonymous_read),
+        templates=assets.make_templates(static),
+        pages_digest=assets.pages_digest(),
+        static=static,
+        telemetry=telemetry,
+        turns=Turns(running=1, waiting=settings.forwards_waiting, tell=telemetry.forwards.set),
+        uploads=shared.uploads,
+        board=shared.board,
+        jobs=Jobs(shared.board, settings.jobs_running),
+        pictures=BoundedSemaphore(settings.pictures_at_once),
+        quick=BoundedSemaphore(_QUICK_AT_ONCE),
+        live=BoundedSemaphore(settings.live_at_once),
+        sheets=Sheets(),
+    )
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    site: Site = app.state.site
+    threads = anyio.to_thread.current_default_thread_limiter()
+    threads.total_tokens = _THREADS_PER_CORE * (os.cpu_count() or 1) + 1 + site.settings.forwards_waiting
+    if not site.is_open:
+        await asyncio.to_thread(site.open)
+    yield
+    site.close()
+
+
+async def _handle(request: Request, error: Exception) -> Response:
+    return problem_of(request, error)

@@ -1,0 +1,55 @@
+"""The description of the API: every answer with its model, every error as problem details, and a page of it."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from unitscope_schemas.formats import MEDIA_TYPES
+from unitscope_services.server import problems
+from unitscope_services.server.caching import package_version
+
+Responses = dict[int | str, dict[str, Any]]
+
+ROWS: Responses = {
+    200: {
+        "description": "A page of rows; .ndjson .csv .arrow .parquet at the end of the address give the rows alone",
+        "content": {
+            media_type.split(";")[0]: {"schema": {"type": "string"}}
+            for file_format, media_type in MEDIA_TYPES.items()
+            if file_format != "json"
+        },
+    }
+}
+PICTURE: Responses = {
+    200: {"description": "The picture", "content": {f"image/{kind}": {} for kind in ("jpeg", "png", "webp")}}
+}
+_ORDER = ("atlases", "units", "kin", "images", "pictures", "uploads", "jobs", "server")
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document; made once."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title="unitscope",
+            version=package_version(),
+            summary="Which image patches excite each unit of a vision model most",
+            routes=app.routes,
+        )
+        for path in document["paths"].values():
+            for operation in path.values():
+                for status, response in operation["responses"].items():
+                    if status in ("4XX", "5XX"):
+                        response["content"] = {problems.MEDIA_TYPE: response["content"]["application/json"]}
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def operations(document: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """By tag the operations of an OpenAPI document, each with `method` and `path`."""
+    found: dict[str, list[dict[str, Any]]] = {tag: [] for tag in _ORDER}
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            tag = operation.get("tags", ["server"])[0]
+            found.setdefault(tag, []).append({"method": method.upper(), "path": path, **operation})
+    return found

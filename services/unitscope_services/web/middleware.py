@@ -1,0 +1,120 @@
+"""What surrounds every request: its id, a bounded body, safe headers, its figures; no exception leaves it."""
+
+import re
+import time
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from unitscope_schemas.errors import TooLargeError
+from unitscope_schemas.formats import FORMATS
+from unitscope_services.server.problems import problem_of
+from unitscope_services.server.telemetry import Telemetry
+
+_POLICY = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors "
+FRAMED_POLICY = f"{_POLICY}*"
+"""Of a page that other sites may frame: one that has nothing to press but links."""
+SAFE_HEADERS = {
+    "Content-Security-Policy": f"{_POLICY}'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+_REQUEST_ID = re.compile(r"[\w.-]{1,64}")
+_SUFFIX = re.compile(rf"\.({'|'.join(FORMATS)})$")
+_SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+
+
+class Envelope:
+    """Outermost layer of the application."""
+
+    def __init__(self, app: ASGIApp, telemetry: Telemetry, body_limit_bytes: int) -> None:
+        self.app, self.telemetry, self.body_limit_bytes = app, telemetry, body_limit_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        method = scope["method"]
+        scope = _addressed(scope)
+        answer = _Answer(send, scope["unitscope.request_id"], bodiless=method == "HEAD")
+        try:
+            headers = Headers(scope=scope)
+            if method not in _SAFE_METHODS and headers.get("sec-fetch-site") == "cross-site":
+                raise HTTPException(403, "a page of another site asked for this; ask from this server's own pages")
+            length = headers.get("content-length", "0")
+            if not length.isdecimal() or int(length) > self.body_limit_bytes:
+                raise TooLargeError(self._too_large())
+            await self.app(scope, self._bounded(receive), answer)
+        except Exception as error:
+            if answer.status is not None:
+                raise
+            await problem_of(Request(scope), error)(scope, receive, answer)
+        finally:
+            route = getattr(scope.get("route"), "path", "unmatched")
+            seconds = time.perf_counter() - started
+            known_method = method if method in _METHODS else "other"
+            self.telemetry.answered(known_method, route, answer.status or 500, seconds, answer.size_bytes)
+
+    def _bounded(self, receive: Receive) -> Receive:
+        """Stops a body that goes on beyond the limit, whatever length it announced."""
+        received = 0
+
+        async def bounded() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self.body_limit_bytes:
+                raise HTTPException(413, self._too_large())
+            return message
+
+        return bounded
+
+    def _too_large(self) -> str:
+        return f"the body is longer than the limit of {self.body_limit_bytes:,} bytes"
+
+
+class _Answer:
+    """Sends on what the application answers, with the headers that every answer has."""
+
+    def __init__(self, send: Send, request_id: str, bodiless: bool) -> None:
+        self._send, self._request_id, self._bodiless = send, request_id, bodiless
+        self.status: int | None = None
+        self.size_bytes = 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-ID"] = self._request_id
+            for name, value in SAFE_HEADERS.items():
+                headers.setdefault(name, value)
+        elif message["type"] == "http.response.body":
+            if self._bodiless:
+                message = {**message, "body": b""}
+            self.size_bytes += len(message.get("body", b""))
+        await self._send(message)
+
+
+def _addressed(scope: Scope) -> Scope:
+    """Give the request an id; take the format's suffix off an API address; answer HEAD like GET.
+
+    A copy: the server itself reads the method of the scope that it made.
+    """
+    given = Headers(scope=scope).get("x-request-id", "")
+    path = scope["path"]
+    own = {
+        **scope,
+        "method": "GET" if scope["method"] == "HEAD" else scope["method"],
+        "unitscope.path": path,
+        "unitscope.request_id": given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex,
+    }
+    if path.startswith("/api/") and (suffix := _SUFFIX.search(path)):
+        own |= {"path": path[: suffix.start()], "unitscope.suffix": suffix[1]}
+    return own

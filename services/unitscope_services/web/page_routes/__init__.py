@@ -1,0 +1,1 @@
+"""The addresses of the pages for people; each only asks and replies."""

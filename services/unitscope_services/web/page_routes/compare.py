@@ -1,0 +1,73 @@
+"""Pages of two atlases compared: choose them, have them compared, see what was found unit by unit."""
+
+from dataclasses import replace
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Path, Query
+from starlette.responses import RedirectResponse, Response
+
+from unitscope_schemas.answers.jobs import CompareJob
+from unitscope_schemas.answers.relations import CompareQuery
+from unitscope_schemas.errors import UsageError
+from unitscope_services.pages.compare import ComparisonAddress, choice_view, comparison_view
+from unitscope_services.pages.pages import links_of
+from unitscope_services.queries.compare import stored_id
+from unitscope_services.web.parameters import Cursor
+from unitscope_services.web.replies import ComputingAnywhere, General, Reading, Reply
+from unitscope_services.web.routes.jobs import take_job
+
+routes = APIRouter()
+
+_NO_STORE = {"Cache-Control": "no-store"}
+Name = Annotated[str | None, Query(max_length=200)]
+
+
+@routes.get("/compare")
+def show_choice(reply: General, a: Name = None, b: Name = None, layer: Name = None, layer_b: Name = None) -> Response:
+    """Choose two atlases; leads to what is stored about them, else says what there is to do."""
+    query = CompareQuery(other=b, layer=layer or None, layer_b=layer_b or None) if a and b else None
+    if query is not None and (stored := _stored(reply, a or "", query)):
+        return RedirectResponse(stored, 303, headers=_NO_STORE)
+    asks = reply.site.keys.allows_anyone("compute")
+    view = choice_view(reply.site.shelf, reply.site.board, a or None, query, asks)
+    return replace(reply, private=True).page("compare.html", lambda: vars(view))
+
+
+@routes.post("/compare")
+def ask_for_comparison(
+    reply: ComputingAnywhere,
+    a: Annotated[str, Form()],
+    b: Annotated[str, Form()],
+    layer: Annotated[str | None, Form()] = None,
+    layer_b: Annotated[str | None, Form()] = None,
+) -> Response:
+    """Have two atlases compared, and lead to the job that does, or to the result if it is stored."""
+    query = CompareJob(kind="compare", atlas=a, other=b, layer=layer or None, layer_b=layer_b or None)
+    target = _stored(reply, a, query) or f"/jobs/{take_job(reply, query).id}"
+    return RedirectResponse(target, 303, headers=_NO_STORE)
+
+
+@routes.get("/a/{atlas}/comparisons/{comparison}")
+def show_comparison(
+    reply: Reading,
+    comparison: Annotated[str, Path(description="id of a stored comparison")],
+    layer: str | None = None,
+    sort: str = "channel",
+    cursor: Cursor = None,
+) -> Response:
+    """Two atlases, unit by unit, with both units' patches side by side."""
+    shelf, address = reply.site.shelf, ComparisonAddress(layer or None, sort, cursor)
+    # the other atlas may get a new version at any time, so nobody may keep the page
+    return replace(reply, private=True).page(
+        "comparison.html", lambda: vars(comparison_view(reply.asked, shelf, comparison, address))
+    )
+
+
+def _stored(reply: Reply, atlas: str, query: CompareQuery) -> str | None:
+    """The page of the stored answer, if there is one."""
+    one, two = reply.site.shelf.newest(atlas).atlas, reply.site.shelf.newest(query.other).atlas
+    try:
+        found = stored_id(one, query, two)
+    except UsageError:
+        return None  # the page says what is wrong with the question
+    return None if found is None else links_of(one).comparison(found)

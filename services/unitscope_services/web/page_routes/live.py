@@ -1,0 +1,48 @@
+"""The live page, and the part of it about the chosen unit."""
+
+from dataclasses import replace
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from unitscope_schemas.answers.visuals import ProjectionMethod
+from unitscope_schemas.units import UnitId
+from unitscope_services.pages.live import first_unit, live_view, stored_of
+from unitscope_services.web.middleware import SAFE_HEADERS
+from unitscope_services.web.replies import Computing
+
+routes = APIRouter()
+
+LIVE_HEADERS = {
+    "Permissions-Policy": SAFE_HEADERS["Permissions-Policy"].replace("camera=()", "camera=(self)"),
+    # a video file that the reader opens is an address of the page's own
+    "Content-Security-Policy": SAFE_HEADERS["Content-Security-Policy"] + "; media-src 'self' blob:",
+}
+UnitName = Annotated[str | None, Query(description="the chosen unit, `LAYER:UNIT`")]
+
+
+@routes.get("/a/{atlas}/live")
+def show_live(
+    reply: Computing,
+    unit: UnitName = None,
+    layer: str | None = None,
+    image: str | None = None,
+    back: ProjectionMethod | None = None,
+    hold: str | None = None,
+) -> Response:
+    """Frames of a picture, a camera or a film as the network sees them; `back` and `hold` are read by the page."""
+
+    def view() -> dict[str, object]:
+        found = live_view(reply.asked, first_unit(reply.asked, unit, layer), image, reply.site.settings.upload_bytes)
+        return vars(found)
+
+    # made pictures are shown without a new version of the atlas, as on the unit's page
+    return replace(reply, private=True, headers=LIVE_HEADERS).page("live.html", view)
+
+
+@routes.get("/a/{atlas}/live/unit")
+def show_stored(reply: Computing, unit: str) -> Response:
+    """What is stored of the chosen unit, which follows the choice."""
+    growing = replace(reply, private=True)
+    return growing.page("live_here.html", lambda: {"stored": stored_of(reply.asked.atlas, UnitId.parse(unit))})

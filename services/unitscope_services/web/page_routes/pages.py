@@ -1,0 +1,215 @@
+"""Pages for people: they work without scripts, and every one is a plain address."""
+
+from dataclasses import replace
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import RedirectResponse, Response
+
+from unitscope_schemas.answers.patches import Order, UnitStatus
+from unitscope_schemas.errors import UsageError
+from unitscope_schemas.geometry import Location
+from unitscope_schemas.units import UnitId
+from unitscope_services.figures.tiles import SpriteKind, state_of
+from unitscope_services.pages.conv_filters import filters_view
+from unitscope_services.pages.find_page import find_view, place_named
+from unitscope_services.pages.layer import LayerAddress, layer_view
+from unitscope_services.pages.pages import UnitAddress, atlas_view, links_of, unit_view
+from unitscope_services.pages.picture import PictureAddress, PicturePage
+from unitscope_services.pages.views import HomeView, SkippedView
+from unitscope_services.queries.session import Subject
+from unitscope_services.web.documentation import describe, operations
+from unitscope_services.web.middleware import FRAMED_POLICY
+from unitscope_services.web.parameters import (
+    BoxText,
+    Channel,
+    Cursor,
+    Fields,
+    ImageName,
+    LayerName,
+    band_in,
+    box_in,
+    box_of,
+    cell_in,
+)
+from unitscope_services.web.replies import Computing, General, Reading, Reply
+from unitscope_services.web.routes.atlases import skipped_page
+from unitscope_services.web.routes.uploads import find_upload, keep_upload, read_body, upload_row, upload_subject
+
+routes = APIRouter()
+
+_SKIPPED_ROWS = 100
+
+
+@routes.get("/")
+def show_home(reply: General) -> Response:
+    """The atlases, or what to do when there are none."""
+    shelf = reply.site.shelf
+    computes = reply.site.keys.allows_anyone("compute")
+    return reply.page(
+        "home.html", lambda: _named(HomeView([shelf.newest(name).atlas.summary() for name in shelf.names], computes))
+    )
+
+
+@routes.get("/docs")
+def show_documentation(reply: General) -> Response:
+    """The API, from its own description."""
+    document = describe(reply.request.app)
+    return reply.page("docs.html", lambda: {"document": document, "groups": operations(document)})
+
+
+@routes.get("/a/{atlas}")
+def show_atlas(reply: Reading) -> Response:
+    """Provenance and layers."""
+    uploads = reply.site.keys.allows_anyone("compute")
+    return reply.page("atlas.html", lambda: _named(atlas_view(reply.asked, uploads)))
+
+
+@routes.get("/a/{atlas}/skipped")
+def show_skipped(reply: Reading, cursor: Cursor = None) -> Response:
+    """The files that are no usable image."""
+
+    def view() -> SkippedView:
+        atlas, page = reply.asked.atlas, skipped_page(reply, _SKIPPED_ROWS, cursor)
+        links = links_of(atlas)
+        following = page.next and links.at(links.skipped, cursor=page.next)
+        return SkippedView(atlas.summary(), links, page, following)
+
+    return reply.page("skipped.html", lambda: _named(view()))
+
+
+@routes.get("/a/{atlas}/find")
+def find(reply: Reading, q: Annotated[str, Query(max_length=500)] = "") -> Response:
+    """Leads from `layer:unit`, a layer, an image id or a path to its page; shows what any other text may mean."""
+    atlas, text = reply.asked.atlas, q.strip()
+    target = place_named(atlas, text)
+    if target is not None:
+        return RedirectResponse(target, 303, headers={"Cache-Control": "no-store"})
+    return reply.page("find.html", lambda: _named(find_view(atlas, text)))
+
+
+@routes.get("/a/{atlas}/filters")
+def show_filters(reply: Reading, layer: str = "first") -> Response:
+    """A layer's weights as pictures."""
+    return reply.page("filters.html", lambda: _named(filters_view(reply.asked, layer or "first")))
+
+
+@routes.get("/a/{atlas}/layers/{layer}")
+def show_layer(
+    reply: Reading,
+    layer: LayerName,
+    kind: SpriteKind = "patch",
+    sort: str = "channel",
+    status: UnitStatus | None = None,
+    cursor: Cursor = None,
+) -> Response:
+    """The units of a layer, each with its first patch or what was made of it."""
+    growing = replace(reply, state=state_of(reply.asked, layer, kind))
+    address = LayerAddress(kind, sort, status, cursor)
+    return growing.page("layer.html", lambda: _named(layer_view(growing.asked, layer, address)))
+
+
+@routes.get("/a/{atlas}/layers/{layer}/units/{channel}")
+def show_unit(
+    reply: Reading,
+    layer: LayerName,
+    channel: Channel,
+    look: Literal["patch", "masked", "context", "whole", "activation"] = "patch",
+    order: Order = "desc",
+    quantile: Fields = None,
+    label: str | None = None,
+    cursor: Cursor = None,
+    embed: bool = False,
+) -> Response:
+    """What a unit responds to; `embed` only its patches, for other sites to frame if anyone may read here."""
+    address = UnitAddress(look, order, band_in(quantile), label or None, cursor)
+    keys = reply.site.keys
+    if embed and keys.allows_anyone("read"):
+        reply = replace(reply, headers={"Content-Security-Policy": FRAMED_POLICY})
+    view = partial(unit_view, reply.asked.atlas, UnitId(layer, channel), address, keys.allows_anyone("compute"))
+    if embed:
+        return reply.page("embed.html", lambda: _named(view()))
+    growing = replace(reply, private=True)  # what is made of a unit is shown without a new version of the atlas
+    return growing.page("unit.html", lambda: _named(view()))
+
+
+def picture_address(
+    layer: str | None = None, spot: BoxText = None, box: Fields = None, unit: str | None = None, cell: Fields = None
+) -> PictureAddress:
+    """What the address of a picture's page asks for; raises UsageError."""
+    return PictureAddress(
+        layer=layer or None,
+        spot=box_of(spot or None),
+        box=box_in(box),
+        unit=UnitId.parse(unit) if unit else None,
+        cell=cell_in(cell),
+    )
+
+
+PictureQuery = Annotated[PictureAddress, Depends(picture_address)]
+
+
+@routes.get("/a/{atlas}/images/{image}")
+def show_image(reply: Reading, image: ImageName, address: PictureQuery) -> Response:
+    """An image of the corpus: what it excites and what resembles it."""
+    asking = _asking(reply, address)
+    return asking.page("picture.html", lambda: _named(_image_page(asking, image, address).view()))
+
+
+@routes.get("/a/{atlas}/images/{image}/here")
+def show_image_cell(reply: Computing, image: ImageName, address: PictureQuery) -> Response:
+    """The part of an image's page about one cell, which follows the pointer."""
+    return reply.page("here.html", lambda: {"here": _image_page(reply, image, address).here(_cell(address))})
+
+
+@routes.post("/a/{atlas}/uploads")
+async def take_upload(reply: Computing, request: Request) -> Response:
+    """Keeps a picture from the form and leads to its page."""
+    kept = await run_in_threadpool(keep_upload, reply, await read_body(request))
+    start = await run_in_threadpool(lambda: links_of(reply.asked.atlas).uploads)
+    return RedirectResponse(f"{start}/{kept.id}", 303, headers={"Cache-Control": "no-store"})
+
+
+@routes.get("/a/{atlas}/uploads/{upload}")
+def show_upload(reply: Computing, upload: str, address: PictureQuery) -> Response:
+    """An upload: what it excites and what resembles it."""
+    asking = replace(reply, private=True)
+    return asking.page("picture.html", lambda: _named(_upload_page(asking, upload, address).view()))
+
+
+@routes.get("/a/{atlas}/uploads/{upload}/here")
+def show_upload_cell(reply: Computing, upload: str, address: PictureQuery) -> Response:
+    """The part of an upload's page about one cell, which follows the pointer."""
+    asking = replace(reply, private=True)
+    return asking.page("here.html", lambda: {"here": _upload_page(asking, upload, address).here(_cell(address))})
+
+
+def _asking(reply: Reply, address: PictureAddress) -> Reply:
+    """The reply, with the scope that the address needs."""
+    if reply.asked.stores_peaks and not address.runs_model:
+        return reply
+    reply.demand("compute")
+    return replace(reply, scope="compute")
+
+
+def _image_page(reply: Reply, image: str, address: PictureAddress) -> PicturePage:
+    subject = Subject(reply.asked.atlas.find_image(image), None)
+    return PicturePage(reply.asked, subject, None, address, reply.site.keys.allows_anyone("compute"))
+
+
+def _upload_page(reply: Reply, upload: str, address: PictureAddress) -> PicturePage:
+    row = upload_row(reply, find_upload(reply, upload))
+    return PicturePage(reply.asked, upload_subject(reply, upload), row, address, computes=True)
+
+
+def _cell(address: PictureAddress) -> Location:
+    if address.cell is None:
+        raise UsageError("give cell=row,col")
+    return address.cell
+
+
+def _named(view: Any) -> dict[str, Any]:
+    """A view as what templates call it: its fields by their names."""
+    return {name: getattr(view, name) for name in view.__dataclass_fields__}

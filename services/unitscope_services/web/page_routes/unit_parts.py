@@ -1,0 +1,55 @@
+"""The parts of a unit's page that it loads when they are looked at: pages of their own without scripts."""
+
+from dataclasses import replace
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from unitscope_schemas.answers.relations import Likeness
+from unitscope_schemas.units import UnitId
+from unitscope_services.pages.eigen import EigenView, eigen_view
+from unitscope_services.pages.unit_parts import bands_view, facets_view, similar_view
+from unitscope_services.web.parameters import Channel, LayerName
+from unitscope_services.web.replies import Reading
+
+routes = APIRouter(prefix="/a/{atlas}/layers/{layer}/units/{channel}")
+
+
+@routes.get("/similar")
+def show_similar(
+    reply: Reading,
+    layer: LayerName,
+    channel: Channel,
+    by: Likeness | None = None,
+    among: Annotated[str | None, Query(max_length=500)] = None,
+) -> Response:
+    """The units most like a unit, each with its first patches."""
+    asking = replace(reply, private=True)  # co-activation is computed without a new version of the atlas
+    if by == "weights":
+        asking.demand("compute")
+    computes, unit = reply.site.keys.allows_anyone("compute"), UnitId(layer, channel)
+    return asking.page("similar.html", lambda: vars(similar_view(reply.asked, unit, by, among or None, computes)))
+
+
+@routes.get("/facets")
+def show_facets(reply: Reading, layer: LayerName, channel: Channel) -> Response:
+    """A unit's first exemplars in groups that look alike where it peaks."""
+    return reply.page("facets.html", lambda: vars(facets_view(reply.asked, UnitId(layer, channel))))
+
+
+@routes.get("/bands")
+def show_bands(reply: Reading, layer: LayerName, channel: Channel) -> Response:
+    """Examples from the whole distribution of a unit."""
+    return reply.page("bands.html", lambda: vars(bands_view(reply.asked.atlas, UnitId(layer, channel))))
+
+
+@routes.get("/eigen")
+def show_eigen_patches(reply: Reading, layer: LayerName, channel: Channel) -> Response:
+    """Mean and principal components of a unit's patches; reads their pictures."""
+
+    def view() -> EigenView:
+        with reply.site.pictures:
+            return eigen_view(reply.asked, UnitId(layer, channel))
+
+    return reply.page("eigen.html", lambda: vars(view()))

@@ -1,0 +1,130 @@
+"""Pictures as replies: whole images and patches; the same address gives the same bytes."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated, Literal
+
+from fastapi import Path, Query
+from PIL import Image, ImageDraw
+from starlette.responses import Response
+
+from unitscope_schemas.geometry import Box, Size
+from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.crops import PictureFormat, cut, encoded, fitted, picture, read_image, widened
+from unitscope_services.atlas.database import Row
+from unitscope_services.encoding.cells import CellGrid, scaled, with_map
+from unitscope_services.encoding.masks import mask, masked
+from unitscope_services.figures.sprites import SheetAddress, SheetFormat
+from unitscope_services.figures.tiles import SpriteKind, state_of
+from unitscope_services.queries.session import Subject
+from unitscope_services.queries.units import peak_box
+from unitscope_services.server.uploads import Kept
+from unitscope_services.web.replies import Reply
+
+PictureName = Annotated[PictureFormat, Path(description="jpg and webp are lossy, png holds the exact pixels")]
+Width = Annotated[int | None, Query(ge=16, le=4096, description="in pixels; without it the picture's own")]
+Overlay = Literal["none", "box", "map", "mask"]
+
+MEDIA_TYPES: dict[PictureFormat, str] = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
+_ACCENT = (255, 106, 0)
+_PAPER = (255, 255, 255)
+
+
+def image_picture(reply: Reply, image: str, kind: PictureFormat, width: int | None) -> Response:
+    """The reply with a whole upright image of the corpus."""
+    return _picture(reply, kind, lambda: _widened(_whole(reply, reply.asked.atlas.find_image(image)), width))
+
+
+def upload_picture(reply: Reply, kept: Kept, kind: PictureFormat, width: int | None) -> Response:
+    """The reply with a whole upright upload."""
+    return _picture(reply, kind, lambda: _widened(picture(kept.data), width))
+
+
+def patch_picture(
+    reply: Reply,
+    image: str,
+    kind: PictureFormat,
+    place: str | Box,
+    size: int | None,
+    context: float,
+    overlay: Overlay,
+) -> Response:
+    """The reply with the patch of an image: a given box, or where the unit `LAYER:UNIT` peaks."""
+
+    def make() -> Image.Image:
+        atlas = reply.asked.atlas
+        row = atlas.find_image(image)
+        box = place if isinstance(place, Box) else peak_box(atlas, UnitId.parse(place), row)
+        whole = _whole(reply, row)
+        if overlay == "box":
+            return _with_box(whole, box, size)
+        if overlay == "map":
+            return _with_map(reply, row, UnitId.parse(str(place)), whole, size)
+        if overlay == "mask":
+            wide = widened(box, Size(whole.height, whole.width), context)
+            return _masked(reply, row, UnitId.parse(str(place)), cut(whole, wide, size), wide)
+        return cut(whole, box, size, context)
+
+    return _picture(reply, kind, make)
+
+
+def sprite_picture(reply: Reply, layer: str, what: SpriteKind, number: int, kind: SheetFormat) -> Response:
+    """The reply with a sheet of tiles."""
+    sheet = SheetAddress(layer, what, number, state_of(reply.asked, layer, what))
+    growing, site = replace(reply, state=sheet.state), reply.site
+    return growing.picture(kind, MEDIA_TYPES[kind], lambda: site.sheets.read(growing.asked, sheet, kind, site.pictures))
+
+
+def _picture(reply: Reply, kind: PictureFormat, make: Callable[[], Image.Image]) -> Response:
+    def content() -> bytes:
+        with reply.site.pictures:
+            return encoded(make(), kind)
+
+    return reply.picture(kind, MEDIA_TYPES[kind], content)
+
+
+def _whole(reply: Reply, image: Row) -> Image.Image:
+    return picture(read_image(reply.asked.atlas, image))
+
+
+def _widened(whole: Image.Image, width: int | None) -> Image.Image:
+    """Scaled to a width, never enlarged."""
+    if width is None or width >= whole.width:
+        return whole
+    return fitted(whole, round(width * max(whole.size) / whole.width))
+
+
+def _with_map(reply: Reply, image: Row, unit: UnitId, whole: Image.Image, size: int | None) -> Image.Image:
+    """The whole picture, fitted into a square if wished, with the unit's map laid over it."""
+    atlas = reply.asked.atlas
+    found = reply.asked.activation_map(Subject(image, None), unit)
+    shown = whole if size is None else fitted(whole, size)
+    placement = atlas.placement(image)
+    down, across = shown.height / whole.height, shown.width / whole.width
+    grid = scaled(CellGrid.of(atlas.layer(unit.layer).spec, placement), down, across)
+    top, left, bottom, right = placement.seen
+    seen = Box(round(top * down), round(left * across), round(bottom * down), round(right * across))
+    return with_map(shown, found, grid, seen)
+
+
+def _masked(reply: Reply, image: Row, unit: UnitId, patch: Image.Image, box: Box) -> Image.Image:
+    """The patch of a box, darkened where the unit's map is below its threshold."""
+    atlas = reply.asked.atlas
+    found = reply.asked.activation_map(Subject(image, None), unit)
+    down, across = patch.height / box.size.height, patch.width / box.size.width
+    grid = scaled(CellGrid.of(atlas.layer(unit.layer).spec, atlas.placement(image)), down, across)
+    within = replace(grid, top=grid.top - box.top * down, left=grid.left - box.left * across)
+    return masked(patch, mask(found, within, Box(0, 0, patch.height, patch.width)))
+
+
+def _with_box(whole: Image.Image, box: Box, size: int | None) -> Image.Image:
+    """The whole picture, fitted into a square if wished, with the box drawn around what is inside it."""
+    shown = whole if size is None else fitted(whole, size)
+    across, down = shown.width / whole.width, shown.height / whole.height
+    line = max(2, max(shown.size) // 100)
+    left, top = round(box.left * across), round(box.top * down)
+    right, bottom = round(box.right * across) - 1, round(box.bottom * down) - 1
+    draw = ImageDraw.Draw(shown)
+    draw.rectangle((left - line, top - line, right + line, bottom + line), outline=_PAPER, width=line)
+    draw.rectangle((left, top, max(left, right), max(top, bottom)), outline=_ACCENT, width=line)
+    return shown

@@ -1,0 +1,164 @@
+"""How an answer goes out: in which format, with which ETag and lifetime; 304 before any query."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, Any, Protocol
+
+from fastapi import Depends, Request
+from starlette.responses import Response
+
+from unitscope_schemas.errors import UsageError
+from unitscope_schemas.formats import FORMATS, MEDIA_TYPES, TableFormat, json_bytes, rows_as
+from unitscope_services.pages.links import dated
+from unitscope_services.queries.session import Asked
+from unitscope_services.server import caching
+from unitscope_services.server.access import Scope
+from unitscope_services.web.app_state import Site, site_of
+from unitscope_services.web.parameters import check_names
+
+
+class RowPage(Protocol):
+    """A page with rows and, if there are more, the cursor to the next."""
+
+    @property
+    def rows(self) -> Sequence[object]: ...
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The answer to one request, about one atlas unless `atlas` is empty.
+
+    `scope` is what the question needs: shared caches keep only what anyone may ask. `private` answers are kept by
+    nobody. `state` tells what the answer is decided by besides the atlas's version. `quick` answers take milliseconds,
+    and few of them are made at once.
+    """
+
+    request: Request
+    site: Site
+    atlas: str = ""
+    scope: Scope = "read"
+    private: bool = False
+    state: str = ""
+    quick: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
+    status: int = 200
+
+    @cached_property
+    def asked(self) -> Asked:
+        """The atlas in its newest version, the same one during the whole request."""
+        return self.site.shelf.newest(self.atlas)
+
+    @cached_property
+    def version(self) -> str:
+        """What the answer is decided by, besides the address."""
+        if self.atlas:
+            return dated(self.asked.atlas.version, self.state)
+        return " ".join(self.site.shelf.newest(name).atlas.version for name in self.site.shelf.names)
+
+    def demand(self, scope: Scope) -> None:
+        """Raises AccessError or ScopeError unless the request's key allows this too."""
+        self.site.keys.check(self.request.headers.get("authorization"), scope)
+
+    def document(self, make: Callable[[], object]) -> Response:
+        """One JSON document; raises UsageError where rows are asked for."""
+        if self._format() != "json":
+            raise UsageError("this is one document, not rows: it comes as .json only")
+        return self._send("json", MEDIA_TYPES["json"], lambda: json_bytes(make()))
+
+    def rows(self, kind: type, make: Callable[[], Any]) -> Response:
+        """A page of rows: as JSON the page itself, in all other formats its rows; a Link leads to the next."""
+        file_format = self._format()
+        links: dict[str, str] = {}
+
+        def content() -> bytes:
+            page = make()
+            if following := getattr(page, "next", None):
+                address = self.request.url.include_query_params(cursor=following)
+                links["Link"] = f'<{self.request.scope["unitscope.path"]}?{address.query}>; rel="next"'
+            return json_bytes(page) if file_format == "json" else rows_as(page.rows, kind, file_format)
+
+        return self._send(file_format, MEDIA_TYPES[file_format], content, links)
+
+    def picture(self, kind: str, media_type: str, make: Callable[[], bytes]) -> Response:
+        """A picture of the corpus."""
+        return self._send(kind, media_type, make)
+
+    def stored(self, sha256: str, media_type: str, content: bytes) -> Response:
+        """A file that is kept under this address for good, whatever the atlas's version; its ETag is its digest."""
+        etag = f'"{sha256[:32]}"'
+        visibility = "public" if self.site.keys.allows_anyone(self.scope) else "private"
+        headers = {"Vary": "Authorization", "ETag": etag, "Cache-Control": f"{visibility}, {caching.FOR_GOOD}"}
+        if caching.is_known(self.request, etag):
+            return Response(status_code=304, headers=headers)
+        return Response(content, headers=headers, media_type=media_type)
+
+    def page(self, template: str, make: Callable[[], Mapping[str, object]]) -> Response:
+        """A page for people; its ETag also depends on how pages look."""
+        html = self.site.templates.get_template(template)
+        origin = str(self.request.base_url).rstrip("/")
+        kind = f"html {self.site.pages_digest} {origin}"
+        around = {"origin": origin, "computes": self.site.keys.allows_anyone("compute")}
+        return self._send(kind, "text/html; charset=utf-8", lambda: html.render({**around, **make()}).encode())
+
+    def _send(
+        self, kind: str, media_type: str, make: Callable[[], bytes], late: Mapping[str, str] | None = None
+    ) -> Response:
+        """The answer, or 304 if the client has it; headers in `late` are known only once it is made."""
+        headers = {**self.headers, "Vary": "Accept, Authorization", "Cache-Control": caching.PRIVATE}
+        if not self.private:
+            etag = caching.etag_of(self.request, self.version, kind)
+            headers["ETag"] = etag
+            shared = self.site.keys.allows_anyone(self.scope)
+            headers["Cache-Control"] = caching.lifetime(self.request, self.version, shared)
+            if caching.is_known(self.request, etag):
+                return Response(status_code=304, headers=headers)
+        # what has to be fetched from a store first lets others pass
+        with self.site.quick if self.quick and self.asked.atlas.is_here else nullcontext():
+            content = make()
+        return Response(content, self.status, {**headers, **(late or {})}, media_type)
+
+    def _format(self) -> TableFormat:
+        """The suffix of the address, or else the first known media type that is accepted."""
+        suffix = self.request.scope.get("unitscope.suffix")
+        for file_format in FORMATS:
+            if file_format == suffix:
+                return file_format
+        accepted = self.request.headers.get("accept", "")
+        for part in accepted.split(","):
+            for file_format, media_type in MEDIA_TYPES.items():
+                if part.split(";")[0].strip().lower() == media_type.split(";")[0]:
+                    return file_format
+        return "json"
+
+
+def reply_about(scope: Scope, quick: bool = False) -> Any:
+    """A dependency: checks the key and the parameters' names, then gives the reply about the atlas in the address."""
+
+    async def reply(request: Request, atlas: str) -> Reply:
+        return _reply(request, scope, atlas, quick)
+
+    return reply
+
+
+def _reply(request: Request, scope: Scope, atlas: str, quick: bool = False) -> Reply:
+    reply = Reply(request, site_of(request), atlas, scope, quick=quick)
+    reply.demand(scope)
+    check_names(request)
+    return reply
+
+
+async def _general(request: Request) -> Reply:
+    return _reply(request, "read", "")
+
+
+async def _computing(request: Request) -> Reply:
+    return _reply(request, "compute", "")
+
+
+Reading = Annotated[Reply, Depends(reply_about("read"))]
+QuickReading = Annotated[Reply, Depends(reply_about("read", quick=True))]
+Computing = Annotated[Reply, Depends(reply_about("compute"))]
+General = Annotated[Reply, Depends(_general)]
+ComputingAnywhere = Annotated[Reply, Depends(_computing)]

@@ -1,0 +1,102 @@
+"""Atlases and their layers: what is served, where it comes from, what was skipped."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from unitscope_schemas import cursors
+from unitscope_schemas.answers.served import AtlasPage, AtlasRow, LayerPage, LayerRow, SkippedPage, SkippedRow
+from unitscope_schemas.manifest import Manifest
+from unitscope_services.web.documentation import ROWS
+from unitscope_services.web.parameters import MOST_ROWS, Cursor, LayerName, Limit
+from unitscope_services.web.replies import General, Reading, Reply
+from unitscope_services.web.routes import API
+
+routes = APIRouter(prefix=f"{API}/atlases", tags=["atlases"])
+
+
+@routes.get("", response_model=AtlasPage, responses=ROWS)
+def list_atlases(reply: General) -> Response:
+    """The atlases that are served here."""
+    shelf = reply.site.shelf
+    return reply.rows(AtlasRow, lambda: AtlasPage(rows=[shelf.newest(name).atlas.summary() for name in shelf.names]))
+
+
+@routes.get("/{atlas}", response_model=AtlasRow)
+def read_atlas(reply: Reading) -> Response:
+    """One atlas in one row."""
+    return reply.document(lambda: reply.asked.atlas.summary())
+
+
+@routes.get("/{atlas}/manifest", response_model=Manifest)
+def read_manifest(reply: Reading) -> Response:
+    """Model, weights, preprocessing, corpus, layers and every part with its digest; paths of the server's disk are
+    cut down to their last name."""
+    return reply.document(lambda: public_manifest(reply.asked.atlas.manifest))
+
+
+@routes.get("/{atlas}/skipped", response_model=SkippedPage, responses=ROWS)
+def list_skipped(
+    reply: Reading,
+    limit: Limit = None,
+    cursor: Cursor = None,
+) -> Response:
+    """The files of the corpus that are no usable image, each with the reason."""
+    return reply.rows(SkippedRow, lambda: skipped_page(reply, limit or MOST_ROWS, cursor))
+
+
+@routes.get("/{atlas}/layers", response_model=LayerPage, responses=ROWS)
+def list_layers(reply: Reading) -> Response:
+    """The recorded layers in the order of the forward: grid, stride and receptive field."""
+    return reply.rows(LayerRow, lambda: LayerPage(rows=reply.asked.atlas.layers()))
+
+
+@routes.get("/{atlas}/layers/{layer}", response_model=LayerRow)
+def read_layer(reply: Reading, layer: LayerName) -> Response:
+    """One layer."""
+    return reply.document(lambda: _layer_row(reply, layer))
+
+
+def skipped_page(reply: Reply, limit: int, cursor: str | None) -> SkippedPage:
+    """A page of the skipped files, in order of their paths."""
+    atlas = reply.asked.atlas
+    question = f"{atlas.version} skipped"
+    start = cursors.decode(cursor, question) or 0
+    rows = atlas.skipped[start : start + limit]
+    more = start + limit < len(atlas.skipped)
+    return SkippedPage(rows=rows, next=cursors.encode(start + limit, question) if more else None)
+
+
+def public_manifest(manifest: Manifest) -> Manifest:
+    """The manifest without paths of the machine that wrote it."""
+    return manifest.model_copy(
+        update={
+            "corpus": manifest.corpus.model_copy(update={"root": _last_name(manifest.corpus.root)}),
+            "model": manifest.model.model_copy(
+                update={
+                    "spec": _last_name(manifest.model.spec),
+                    "weights": _last_name(manifest.model.weights),
+                    "latents": tuple(map(_without_folder, manifest.model.latents)),
+                }
+            ),
+            "config": {
+                name: [_without_folder(one) for one in value] if name == "latents" else _last_name(value)
+                for name, value in manifest.config.items()
+            },
+        }
+    )
+
+
+def _last_name(value: Any) -> Any:
+    return value.replace("\\", "/").rstrip("/").rpartition("/")[2] if isinstance(value, str) else value
+
+
+def _without_folder(latents: str) -> str:
+    layer, _, spec = latents.partition("=")
+    return f"{layer}={_last_name(spec)}"
+
+
+def _layer_row(reply: Reply, layer: str) -> LayerRow:
+    name = reply.asked.atlas.layer(layer).spec.name
+    return next(row for row in reply.asked.atlas.layers() if row.name == name)

@@ -1,0 +1,50 @@
+"""Filters: a layer's weights as pictures."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path
+from starlette.responses import Response
+
+from unitscope_schemas.answers.visuals import FilterPage, FilterRow
+from unitscope_services.atlas.crops import encoded
+from unitscope_services.figures.conv_filters import filter_of, filter_page, filter_sheet
+from unitscope_services.figures.drawing import png, svg
+from unitscope_services.web.documentation import PICTURE, ROWS
+from unitscope_services.web.parameters import Channel
+from unitscope_services.web.replies import Reading
+from unitscope_services.web.routes import API
+
+routes = APIRouter(prefix=f"{API}/atlases/{{atlas}}/layers/{{layer}}/filters", tags=["units"])
+
+_DRAWINGS = {"png": (png, "image/png"), "svg": (svg, "image/svg+xml")}
+WeightsName = Annotated[
+    str, Path(description="module path of a convolution, recorded or not; `first` is the first layer with weights")
+]
+
+
+@routes.get("", response_model=FilterPage, responses=ROWS)
+def list_filters(reply: Reading, layer: WeightsName) -> Response:
+    """The weights of a layer as pictures, one for each unit, with their scale."""
+    return reply.rows(FilterRow, lambda: filter_page(reply.asked, layer))
+
+
+@routes.get("/sheet.{kind}", responses=PICTURE)
+def read_filters(
+    reply: Reading,
+    layer: WeightsName,
+    kind: Annotated[Literal["png", "svg"], Path(description="pixels, or pictures in a drawing with real text")],
+) -> Response:
+    """All filters of a layer in one drawing, under their channels."""
+    form, media_type = _DRAWINGS[kind]
+    return reply.picture(kind, media_type, lambda: form(filter_sheet(reply.asked, layer)))
+
+
+@routes.get("/{channel}.{kind}", responses=PICTURE)
+def read_filter(
+    reply: Reading,
+    layer: WeightsName,
+    channel: Channel,
+    kind: Annotated[Literal["png"], Path(description="the exact pixels, one for each weight")],
+) -> Response:
+    """The picture of one filter: grey is zero, white the largest magnitude."""
+    return reply.picture(kind, "image/png", lambda: encoded(filter_of(reply.asked, layer, channel), kind))

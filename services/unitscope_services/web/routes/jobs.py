@@ -1,0 +1,92 @@
+"""Jobs: ask for one, see how far it is, follow it, stop it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response, StreamingResponse
+
+from unitscope_pipelines.derived.visuals import check_writable
+from unitscope_schemas.answers.jobs import CompareJob, Job, JobPage, JobQuery
+from unitscope_schemas.formats import MEDIA_TYPES, json_bytes
+from unitscope_services.server import caching
+from unitscope_services.server.job_registry import Board, has_ended
+from unitscope_services.web.replies import ComputingAnywhere, Reply
+from unitscope_services.web.routes import API
+
+routes = APIRouter(prefix=f"{API}/jobs", tags=["jobs"])
+
+_LOOK_EVERY_S = 0.25
+_BEAT_EVERY = 60
+"""Looks without news after which a comment keeps the connection open: a quarter of a minute."""
+_PRIVATE = {"Cache-Control": caching.PRIVATE}
+
+
+@routes.post("", response_model=Job, status_code=202)
+def create_job(reply: ComputingAnywhere, query: JobQuery) -> Response:
+    """Take a job: its answer has the address at which it can be followed. Results are stored in the atlas.
+
+    Refused where the server cannot write into the atlas; there the command of the same name would do it.
+    """
+    job = take_job(reply, query)
+    return _answer(job, 202, {"Location": f"{API}/jobs/{job.id}"})
+
+
+@routes.get("", response_model=JobPage)
+def list_jobs(reply: ComputingAnywhere) -> Response:
+    """The jobs that the server remembers, the newest first."""
+    return _answer(JobPage(rows=reply.site.board.all()))
+
+
+@routes.get("/{job}", response_model=Job)
+def read_job(reply: ComputingAnywhere, job: str) -> Response:
+    """How far a job is."""
+    return _answer(reply.site.board.find(job))
+
+
+@routes.get("/{job}/events", response_model=Job)
+async def follow_job(reply: ComputingAnywhere, job: str) -> Response:
+    """The job each time it has changed, as server-sent events, until it has ended."""
+    await run_in_threadpool(reply.site.board.find, job)
+    headers = {**_PRIVATE, "X-Accel-Buffering": "no"}
+    return StreamingResponse(_events(reply.site.board, job), headers=headers, media_type="text/event-stream")
+
+
+@routes.delete("/{job}", response_model=Job)
+def cancel_job(reply: ComputingAnywhere, job: str) -> Response:
+    """Stop a job before its next step; what it has stored stays."""
+    return _answer(reply.site.board.cancel(job))
+
+
+@routes.post("/{job}/cancel", response_model=Job)
+def stop_job(reply: ComputingAnywhere, job: str) -> Response:
+    """The same for those who cannot send DELETE."""
+    return _answer(reply.site.board.cancel(job))
+
+
+def take_job(reply: Reply, query: JobQuery) -> Job:
+    """A job that was asked for; raises what is wrong with it, and ReadOnlyError where results could not be stored."""
+    shelf = reply.site.shelf
+    asked = shelf.newest(query.atlas)
+    others = [shelf.newest(query.other)] if isinstance(query, CompareJob) else []
+    check_writable(asked.atlas.root, f"unitscope {query.kind}")
+    return reply.site.jobs.add(query, asked, *others)
+
+
+async def _events(board: Board, name: str) -> AsyncIterator[bytes]:
+    told, quiet = None, 0
+    while told is None or not has_ended(told):
+        job = await run_in_threadpool(board.find, name)
+        if job != told:
+            yield b"event: " + job.state.encode() + b"\ndata: " + json_bytes(job) + b"\n\n"
+            told, quiet = job, 0
+        else:
+            quiet += 1
+            if quiet % _BEAT_EVERY == 0:
+                yield b": still here\n\n"
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+
+def _answer(content: Job | JobPage, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(json_bytes(content), status, {**_PRIVATE, **(headers or {})}, MEDIA_TYPES["json"])

@@ -1,0 +1,129 @@
+"""Live frames over a WebSocket: one picture after the other, each answered before the next is read."""
+
+import asyncio
+import uuid
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, WebSocket
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.websockets import WebSocketDisconnect
+
+from unitscope_pipelines.vision.images.pictures import open_picture
+from unitscope_schemas.answers.live import LiveAsk, LiveProblem
+from unitscope_schemas.errors import OverloadError, ScopeError, TooLargeError, UnitscopeError, UsageError
+from unitscope_schemas.formats import json_bytes
+from unitscope_services.queries.live import Answered, Stages, answer, frame_of
+from unitscope_services.server.problems import described, faults, problem_of
+from unitscope_services.server.uploads import FORMATS
+from unitscope_services.web.app_state import Site
+from unitscope_services.web.routes import API
+
+routes = APIRouter(prefix=f"{API}/atlases/{{atlas}}")
+
+IDLE, TRY_AGAIN = 1000, 1013
+"""Close codes of RFC 6455, section 7.4.1 and its registry."""
+
+
+@routes.websocket("/live")
+async def answer_frames(socket: WebSocket, atlas: str) -> None:
+    """Frames in, their answers out, in turn, until either side closes."""
+    site: Site = socket.app.state.site
+    socket.scope["unitscope.request_id"] = uuid.uuid4().hex
+    try:
+        check_origin(socket)
+        site.keys.check(socket.headers.get("authorization"), "compute")
+        site.shelf.newest(atlas)
+    except UnitscopeError as error:
+        await socket.send_denial_response(problem_of(socket, error))
+        return
+    await socket.accept()
+    if not site.live.acquire(blocking=False):
+        most = site.settings.live_at_once
+        await socket.close(TRY_AGAIN, f"{most} live pages are open, more are not let in; try again in a moment")
+        return
+    try:
+        await _Conversation(socket, site, atlas).hold()
+    except WebSocketDisconnect:
+        pass
+    finally:
+        site.live.release()
+
+
+def check_origin(socket: WebSocket) -> None:
+    """Raises ScopeError for a page of another site: browsers let any page connect, and only tell which it is."""
+    origin = socket.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != socket.headers.get("host"):
+        raise ScopeError(f"a page of {origin} asked for this; ask from this server's own pages")
+
+
+class _Conversation:
+    """One socket and what it asked last; a frame is forgotten once it is answered."""
+
+    def __init__(self, socket: WebSocket, site: Site, atlas: str) -> None:
+        self._socket, self._site, self._atlas = socket, site, atlas
+        self._asked: LiveAsk | None = None
+
+    async def hold(self) -> None:
+        """Answers until the other side closes or asks nothing for a while."""
+        idle_s = self._site.settings.live_idle_s
+        while True:
+            try:
+                message = await asyncio.wait_for(self._socket.receive(), idle_s)
+            except TimeoutError:
+                await self._socket.close(IDLE, f"nothing was asked for {idle_s:g} s; connect again to go on")
+                return
+            if message["type"] == "websocket.disconnect":
+                return
+            try:
+                await self._hear(message)
+            except WebSocketDisconnect:
+                raise
+            except Exception as error:  # noqa: BLE001  (told and logged by `described`, as of requests)
+                await self._complain(error)
+
+    async def _hear(self, message: Any) -> None:
+        """A text asks about an image of the corpus or about the picture that follows."""
+        text, data = message.get("text"), message.get("bytes")
+        if text is not None:
+            self._asked = None
+            self._asked = _parsed(text)
+            if self._asked.image is None:
+                return
+        if self._asked is None:
+            raise UsageError("say what is asked about a picture before it is sent")
+        answered = await run_in_threadpool(self._answer, self._asked, data)
+        self._asked = None
+        await self._socket.send_text(json_bytes(answered.head).decode())
+        for name in answered.head.parts:
+            await self._socket.send_bytes(answered.parts[name])
+
+    def _answer(self, ask: LiveAsk, data: bytes | None) -> Answered:
+        asked, stages = self._site.shelf.newest(self._atlas), Stages()
+        with self._site.telemetry.live_seconds.time():
+            with stages.of("prepare"), self._site.pictures:
+                if data is not None:
+                    self._check(data)
+                frame = frame_of(asked, ask, data)
+            return answer(asked, ask, frame, stages)
+
+    def _check(self, data: bytes) -> None:
+        settings = self._site.settings
+        if len(data) > settings.upload_bytes:
+            raise TooLargeError(f"{len(data):,} bytes are more than the limit of {settings.upload_bytes:,}")
+        open_picture(data, FORMATS, settings.upload_pixels)
+
+    async def _complain(self, error: Exception) -> None:
+        problem, _ = described(self._socket, error)
+        retry_after_s = error.retry_after_s if isinstance(error, OverloadError) else None
+        asked, self._asked = self._asked, None
+        told = LiveProblem(id=asked.id if asked else None, problem=problem, retry_after_s=retry_after_s)
+        await self._socket.send_text(json_bytes(told).decode())
+
+
+def _parsed(text: str) -> LiveAsk:
+    try:
+        return LiveAsk.model_validate_json(text)
+    except ValidationError as error:
+        raise UsageError(faults([{**one, "loc": ("ask", *one["loc"])} for one in error.errors()])) from None

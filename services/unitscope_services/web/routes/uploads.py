@@ -1,0 +1,209 @@
+"""Pictures from outside, and questions in batches."""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.responses import Response
+
+from unitscope_pipelines.vision.images.pictures import open_picture
+from unitscope_schemas.answers.patches import ActivationMap, ExplainPage, NeighborBatch, NeighborPage, NeighborQuery
+from unitscope_schemas.answers.served import Upload
+from unitscope_schemas.errors import TooLargeError, UsageError
+from unitscope_schemas.geometry import Location
+from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.image_filter import Filter
+from unitscope_services.queries.session import Subject
+from unitscope_services.server import caching
+from unitscope_services.server.uploads import FORMATS, Kept
+from unitscope_services.web.documentation import PICTURE, ROWS
+from unitscope_services.web.parameters import BoxText, K, Limit, Passing, box_of, row_count
+from unitscope_services.web.pictures import PictureName, Width, upload_picture
+from unitscope_services.web.replies import Computing, Reply
+from unitscope_services.web.routes import API
+from unitscope_services.web.routes.images import (
+    EmbeddedLayer,
+    Exact,
+    LayerQuery,
+    Nearest,
+    at_cell,
+    explained,
+    mapped,
+    mapped_picture,
+    neighboring,
+)
+
+routes = APIRouter(prefix=f"{API}/atlases/{{atlas}}", tags=["uploads"])
+
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            **{media_type: {} for media_type in ("image/jpeg", "image/png", "image/webp")},
+            "multipart/form-data": {
+                "schema": {"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}}
+            },
+        },
+    }
+}
+
+
+@routes.post("/uploads", response_model=Upload, status_code=201, openapi_extra=_BODY)
+async def create_upload(reply: Computing, request: Request) -> Response:
+    """Keep a picture for a while: the body itself, or the field `file` of a form."""
+    data = await read_body(request)
+    kept = await run_in_threadpool(keep_upload, reply, data)
+    location = f"{request.scope['unitscope.path'].rstrip('/')}/{kept.id}"
+    made = replace(reply, private=True, headers={"Location": location}, status=201)
+    return await run_in_threadpool(made.document, lambda: upload_row(made, kept))
+
+
+@routes.get("/uploads/{upload}", response_model=Upload)
+def read_upload(reply: Computing, upload: str) -> Response:
+    """An upload that is still kept."""
+    asking = replace(reply, private=True)
+    return asking.document(lambda: upload_row(asking, find_upload(asking, upload)))
+
+
+@routes.delete("/uploads/{upload}", status_code=204)
+def remove_upload(reply: Computing, upload: str) -> Response:
+    """Forget an upload now."""
+    reply.site.uploads.remove(reply.atlas, upload)
+    return Response(status_code=204, headers={"Cache-Control": caching.PRIVATE})
+
+
+@routes.get("/uploads/{upload}/units", response_model=ExplainPage, responses=ROWS)
+def list_upload_units(
+    reply: Computing,
+    upload: str,
+    passing: Passing,
+    layer: LayerQuery = None,
+    k: K = None,
+    limit: Limit = None,
+) -> Response:
+    """The units that an upload excites most unusually, by percentile over the corpus, or over what passes of it."""
+    asking = replace(reply, private=True)
+    return explained(asking, lambda: upload_subject(asking, upload), layer, row_count(limit, k, 20), passing)
+
+
+@routes.get("/uploads/{upload}/map", response_model=ActivationMap)
+def read_upload_map(reply: Computing, upload: str, layer: str, unit: int) -> Response:
+    """A unit's activation at every location of its grid on an upload."""
+    asking = replace(reply, private=True)
+    return mapped(asking, lambda: upload_subject(asking, upload), UnitId(layer, unit))
+
+
+@routes.get("/uploads/{upload}/map.png", responses=PICTURE)
+def read_upload_map_picture(reply: Computing, upload: str, layer: str, unit: int) -> Response:
+    """The same as a picture to lay over the upload: a pixel a cell and a border, clear where most active."""
+    asking = replace(reply, private=True)
+    return mapped_picture(asking, lambda: upload_subject(asking, upload), UnitId(layer, unit))
+
+
+@routes.get("/uploads/{upload}/cells", response_model=ExplainPage, responses=ROWS)
+def list_upload_cell_units(
+    reply: Computing, upload: str, layer: str, row: int, col: int, k: K = None, limit: Limit = None
+) -> Response:
+    """The units of a layer that are most unusually active at one cell of its grid."""
+    asking = replace(reply, private=True)
+    subject = partial(upload_subject, asking, upload)
+    return at_cell(asking, subject, layer, Location(row, col), row_count(limit, k, 20))
+
+
+@routes.get("/uploads/{upload}/neighbors", response_model=NeighborPage, responses=ROWS)
+def list_upload_neighbors(
+    reply: Computing,
+    upload: str,
+    passing: Passing,
+    layer: EmbeddedLayer = None,
+    box: BoxText = None,
+    k: K = None,
+    limit: Limit = None,
+    exact: Exact = False,
+) -> Response:
+    """The images with the patch most similar to a box of an upload."""
+    asking = replace(reply, private=True)
+    asked = Nearest(layer, box_of(box), row_count(limit, k, 9), exact, passing)
+    return neighboring(asking, lambda: upload_subject(asking, upload), asked)
+
+
+@routes.get("/uploads/{upload}/picture.{kind}", responses=PICTURE)
+def read_upload_picture(reply: Computing, upload: str, kind: PictureName, width: Width = None) -> Response:
+    """The upload itself, upright."""
+    asking = replace(reply, private=True)
+    return upload_picture(asking, find_upload(asking, upload), kind, width)
+
+
+@routes.post("/neighbors", response_model=NeighborBatch)
+def find_neighbors(reply: Computing, query: NeighborQuery) -> Response:
+    """The nearest patches of several vectors and uploads at once."""
+    asking = replace(reply, private=True)
+    if not query.vectors and not query.uploads:
+        raise UsageError("nothing is asked for: give vectors, uploads, or both")
+    return asking.document(lambda: _batch(asking, query))
+
+
+async def read_body(request: Request) -> bytes:
+    """The uploaded bytes, whether they are the body or a form's field `file`."""
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        return await request.body()
+    async with request.form(max_files=1, max_fields=4) as form:
+        file = form.get("file")
+        if not isinstance(file, UploadFile):
+            raise UsageError("the form has no file in its field 'file'")
+        return await file.read()
+
+
+def keep_upload(reply: Reply, data: bytes) -> Kept:
+    """Check a picture and keep it; raises PictureError, TooLargeError."""
+    settings = reply.site.settings
+    if len(data) > settings.upload_bytes:
+        raise TooLargeError(f"{len(data):,} bytes are more than the limit of {settings.upload_bytes:,}")
+    open_picture(data, FORMATS, settings.upload_pixels)
+    with reply.site.pictures:
+        picture = reply.asked.encoder.read(data)
+    return reply.site.uploads.add(reply.atlas, data, picture)
+
+
+def find_upload(reply: Reply, upload: str) -> Kept:
+    """An upload to the reply's atlas; raises NotFoundError."""
+    return reply.site.uploads.find(reply.atlas, upload)
+
+
+def upload_subject(reply: Reply, upload: str) -> Subject:
+    """An upload as a subject: the image of the corpus with the same bytes, if there is one."""
+    picture = find_upload(reply, upload).picture
+    image = reply.asked.atlas.image_by_id(picture.image_id)
+    return Subject(image, None if image else picture)
+
+
+def upload_row(reply: Reply, kept: Kept) -> Upload:
+    """An upload as answers show it."""
+    return Upload(
+        id=kept.id,
+        image_id=kept.picture.image_id,
+        size=kept.picture.placement.image,
+        seen_box=kept.picture.placement.seen,
+        expires=kept.expires,
+        in_corpus=reply.asked.atlas.image_by_id(kept.picture.image_id) is not None,
+    )
+
+
+def _batch(reply: Reply, query: NeighborQuery) -> NeighborBatch:
+    width = reply.asked.atlas.manifest.patches.width
+    for position, vector in enumerate(query.vectors):
+        if len(vector) != width or not np.isfinite(vector).all() or not np.any(vector):
+            raise UsageError(f"vector {position} is not {width} finite numbers, one of them other than zero")
+    vectors = [np.asarray(vector, np.float32) for vector in query.vectors]
+    subjects = [upload_subject(reply, upload) for upload in query.uploads]
+    how = (None, query.k, query.exact, Filter(query.label, query.where))
+    searches = [
+        *(partial(reply.asked.search.nearest, vector, *how) for vector in vectors),
+        *(partial(reply.asked.neighbors, subject, *how) for subject in subjects),
+    ]
+    return NeighborBatch(pages=list(map(reply.site.telemetry.timed, searches)))

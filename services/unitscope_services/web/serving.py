@@ -1,0 +1,139 @@
+"""Start the server: closed by default, in one process or several, with a clean stop."""
+
+import ipaddress
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from unitscope_schemas.errors import UnitscopeError, UsageError
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
+    from fastapi import FastAPI
+
+    from unitscope_services.server.settings import Settings
+
+_MESSAGES_WAITING = 2
+"""Of each WebSocket: what is asked and its picture, up to the limit of uploads."""
+_PATIENCE_S = 60
+"""How long a process may not answer while another is replaced; loading what it needs takes seconds."""
+
+
+def serve_atlases(
+    settings: "Settings", host: str, port: int, first_pages: Sequence[str] = (), process_count: int = 1
+) -> None:
+    """Serve until interrupted, and say where, and which pages to look at first.
+
+    Raises UsageError for an open address without keys and for a port in use, and what is wrong with an atlas.
+    """
+    if not is_loopback(host) and settings.key_file is None and not settings.anonymous_read:
+        raise UsageError(
+            f"refusing to listen on {host} without keys: anyone there could read the atlases; "
+            "give --key-file, or --anonymous-read if that is meant"
+        )
+    from unitscope_services.web.app import create_app
+
+    app = create_app(settings)
+    listener = _listen(host, port)
+    app.state.site.open()
+    shown = f"[{host}]" if ":" in host else host
+    root = f"http://{shown}:{listener.getsockname()[1]}"
+    sys.stderr.write(f"serving on {root}/  (Ctrl-C stops)\n")
+    sys.stderr.writelines(f"  {root}{page}\n" for page in first_pages)
+    sys.stderr.flush()
+    if process_count == 1:
+        import uvicorn
+
+        uvicorn.Server(_configured(app, settings)).run(sockets=[listener])
+    else:
+        app.state.site.close()
+        _serve_side_by_side(settings, listener, process_count)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _serve_side_by_side(settings: "Settings", listener: socket.socket, process_count: int) -> None:
+    """Serve by several processes, which share uploads, jobs and figures; one that dies is replaced."""
+    from uvicorn.supervisors import Multiprocess
+
+    from unitscope_services.server.shared import held
+    from unitscope_services.server.telemetry import SHARED_FIGURES
+
+    class Replaced(Multiprocess):
+        """Replaces a process as soon as it has ended; to ask the living each time would wait for one that just died."""
+
+        def keep_subprocess_alive(self) -> None:
+            if not all(process.process.is_alive() for process in self.processes):
+                super().keep_subprocess_alive()
+
+    with tempfile.TemporaryDirectory(prefix="unitscope-") as figures, held(settings) as address:
+        os.environ[SHARED_FIGURES] = figures
+        made = partial(_made_beside, settings, address)
+        options = {"workers": process_count, "timeout_worker_healthcheck": _PATIENCE_S}
+        config = _configured(made, settings, factory=True, **options)
+        processes = Replaced(config, [listener])
+        stops = list[int]()
+
+        def stop(number: int, _frame: object) -> None:
+            stops.append(number)
+            processes.should_exit.set()
+
+        signal.signal(signal.SIGINT, stop)
+        signal.signal(signal.SIGTERM, stop)
+        processes.run()
+    if not stops:
+        raise UnitscopeError("the server's processes do not start; what they wrote above says why")
+    raise SystemExit(128 + stops[0])
+
+
+def _made_beside(settings: "Settings", address: str) -> "FastAPI":
+    """The application of one of several processes, which ends when the one that started it does."""
+    from unitscope_services.server.shared import Shared
+    from unitscope_services.web.app import create_app
+
+    threading.Thread(target=_end_with, args=[multiprocessing.parent_process()], daemon=True).start()
+    return create_app(settings, Shared.held_at(address))
+
+
+def _end_with(parent: "BaseProcess") -> None:
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _configured(app: object, settings: "Settings", **options: Any) -> Any:
+    import uvicorn
+
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        log_level="warning",
+        server_header=False,
+        proxy_headers=False,
+        ws_max_size=settings.upload_bytes,
+        ws_max_queue=_MESSAGES_WAITING,
+        ws_per_message_deflate=False,  # deflating frames and maps would take longer than to send them
+        **options,
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=512)
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"cannot listen on {host}:{port}: {error}; choose another --port") from None

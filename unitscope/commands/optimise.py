@@ -1,0 +1,139 @@
+"""The commands that make pictures of units and directions, and list them: optimise, visualisations."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unitscope.commands.app import app, tell, tell_stale
+from unitscope.commands.options import AtlasArgument, FormatOption, JsonFlag, ProgressOption, TrustFlag, VersionOption
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from unitscope_pipelines.storage.stores import Root
+    from unitscope_schemas.answers.visuals import Visual
+
+
+@app.command()
+def optimise(
+    atlas: AtlasArgument,
+    units: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="LAYER:UNIT...",
+            help="units, layers or globs on layers; or, as the objective is, classes or a layer",
+        ),
+    ],
+    top: Annotated[int | None, typer.Option(min=1, help="of a layer only the N units that stand out most")] = None,
+    recipe: Annotated[
+        str, typer.Option(help="olah2017, yosinski2015 (also -a, -b, -d), erhan2009 or none")
+    ] = "olah2017",
+    steps: Annotated[int | None, typer.Option(min=1, max=100_000, help="instead of the recipe's")] = None,
+    objective: Annotated[
+        str, typer.Option(help="unit (its centre), channel (its mean), class or direction; -unit …: as low as can be")
+    ] = "unit",
+    direction: Annotated[
+        Path | None, typer.Option(help="file .npy or .json of a number for each unit of the layer")
+    ] = None,
+    start: Annotated[str, typer.Option(help="noise, grey, or an image of the corpus by id or path")] = "noise",
+    seed: Annotated[int, typer.Option(min=0, help="of noise and movements")] = 0,
+    count: Annotated[int, typer.Option(min=1, max=16, help="pictures of each unit, made to differ")] = 1,
+    out: Annotated[Path | None, typer.Option(help="also write to this PNG; several pictures to this folder")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    workers: Annotated[int | None, typer.Option(help="processes for several units  [default: as many as fit]")] = None,
+    address: Annotated[str | None, typer.Option(help="address of a running Ray cluster")] = None,
+    trust_code: TrustFlag = False,
+    style: FormatOption = "table",
+    version: VersionOption = None,
+    progress: ProgressOption = "auto",
+    as_json: JsonFlag = False,
+) -> None:
+    """Make inputs that excite units, classes or a direction most, judged beside the corpus. Nothing is made twice."""
+    from unitscope.commands.output import show_rows
+    from unitscope.commands.progress import shown
+    from unitscope_pipelines.runs.visuals import optimise_units
+    from unitscope_schemas.answers.visuals import OptimiseQuery, VisualRow
+    from unitscope_services.figures.optimise import optimise_plan
+    from unitscope_services.queries.session import Asked
+    from unitscope_services.queries.visuals import visual_row
+
+    asked = Asked(atlas, trust_code=trust_code, version=version)
+    query = OptimiseQuery(
+        units=tuple(units),
+        top=top,
+        recipe=recipe,
+        steps=steps,
+        objective=objective,
+        direction=None if direction is None else _read_vector(direction),
+        start=start,
+        seed=seed,
+        count=count,
+    )
+    plan, chosen = optimise_plan(asked, query, device)
+    with shown(progress) as report:
+        made = list(optimise_units(plan, chosen, report, workers, address))
+    order = {unit: place for place, unit in enumerate(chosen)}
+    made.sort(key=lambda visual: (order[visual.key.target], visual.key.number))
+    rows = [visual_row(asked.atlas, visual) for visual in made]
+    show_rows(rows, VisualRow, "json" if as_json else style, {"rows": rows})
+    for row in rows:
+        if row.note:
+            tell(f"{row.unit}: {row.note}")
+    tell_stale(asked.atlas.manifest.stale_count)
+    if out is not None:
+        _write(asked.atlas.root, made, out)
+
+
+@app.command()
+def visualisations(
+    atlas: AtlasArgument,
+    unit: Annotated[str, typer.Argument(metavar="LAYER:UNIT", help="for example _blocks.15:130, or LAYER:direction-…")],
+    style: FormatOption = "table",
+    version: VersionOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """The stored pictures of a unit or direction, each with the activation it reaches beside the corpus."""
+    from unitscope.commands.output import show_rows
+    from unitscope_schemas.answers.visuals import VisualRow
+    from unitscope_schemas.units import parse_target
+    from unitscope_services.atlas.atlas import Atlas
+    from unitscope_services.queries.visuals import visualisations as list_visualisations
+
+    page = list_visualisations(Atlas(atlas, version=version), parse_target(unit))
+    show_rows(page.rows, VisualRow, "json" if as_json else style, page)
+    tell_stale(page.stale_images)
+
+
+def _read_vector(file: Path) -> tuple[float, ...]:
+    """The numbers of a file; raises UsageError for what is none."""
+    import json
+
+    import numpy as np
+
+    from unitscope_schemas.errors import UsageError
+
+    try:
+        found = json.loads(file.read_text()) if file.suffix == ".json" else np.load(file, allow_pickle=False)
+        vector = np.asarray(found, np.float64)
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"direction {file} cannot be read as .npy or .json: {error}") from None
+    if vector.ndim != 1:
+        raise UsageError(f"direction {file} has {vector.ndim} dimensions; it is a row of numbers, one for each unit")
+    return tuple(vector.tolist())
+
+
+def _write(atlas: "Root", made: "Sequence[Visual]", out: Path) -> None:
+    """Write one picture to a file, several into a folder by unit."""
+    from unitscope_pipelines.derived.visuals import read_picture
+    from unitscope_schemas.errors import StorageError
+
+    several = len(made) != 1 or out.is_dir() or not out.suffix
+    try:
+        (out if several else out.parent).mkdir(parents=True, exist_ok=True)
+        for visual in made:
+            name = f"{'-'.join(map(str, visual.key.target))}-{visual.key.method}-{visual.key.id[:8]}.png"
+            (out / name if several else out).write_bytes(read_picture(atlas, visual))
+    except OSError as error:
+        raise StorageError(f"cannot write to {out}: {error.strerror}") from None
+    tell(f"{len(made)} pictures written to {out}")

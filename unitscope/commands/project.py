@@ -1,0 +1,198 @@
+"""The commands that look into a network: project, filters, eigen, sheet."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unitscope.commands.app import app, tell, tell_stale
+from unitscope.commands.options import (
+    AtlasArgument,
+    FormatOption,
+    JsonFlag,
+    LayersOption,
+    ProgressOption,
+    TrustFlag,
+    VersionOption,
+    split_globs,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from unitscope_pipelines.storage.stores import Root
+    from unitscope_schemas.answers.visuals import Visual
+
+UnitArgument = Annotated[str, typer.Argument(metavar="LAYER:UNIT", help="for example _blocks.15:130")]
+
+
+@app.command()
+def project(
+    atlas: AtlasArgument,
+    units: Annotated[list[str], typer.Argument(metavar="LAYER:UNIT...", help="units, layers, or globs on layers")],
+    top: Annotated[int | None, typer.Option(min=1, help="of a layer only the N units that stand out most")] = None,
+    method: Annotated[str, typer.Option(help="deconvnet, guided or gradient")] = "deconvnet",
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="how many patches of each unit")] = 9,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="write each projection as a PNG into this folder; of several units a folder each"),
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="write patches and projections side by side to this .png, .svg or .html")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    workers: Annotated[int | None, typer.Option(help="processes for several units  [default: as many as fit]")] = None,
+    address: Annotated[str | None, typer.Option(help="address of a running Ray cluster")] = None,
+    trust_code: TrustFlag = False,
+    style: FormatOption = "table",
+    version: VersionOption = None,
+    progress: ProgressOption = "auto",
+    as_json: JsonFlag = False,
+) -> None:
+    """Units' patches projected back to their pixels; made once, then kept in the atlas."""
+    from unitscope.commands.output import show_rows
+    from unitscope.commands.progress import shown
+    from unitscope_pipelines.runs.visuals import project_units
+    from unitscope_schemas.answers.visuals import VisualRow
+    from unitscope_services.figures.drawing import check_ending, write_drawing
+    from unitscope_services.figures.hierarchy import project_sheet
+    from unitscope_services.figures.project import asked_exemplars, checked_method, project_plan
+    from unitscope_services.queries.session import Asked
+    from unitscope_services.queries.unit_selection import chosen_units
+    from unitscope_services.queries.visuals import visual_row
+
+    if sheet is not None:
+        check_ending(sheet)
+    asked = Asked(atlas, trust_code=trust_code, version=version)
+    plan = project_plan(asked, checked_method(method), device)
+    wanted = asked_exemplars(asked.atlas, chosen_units(asked.atlas, units, top), k)
+    with shown(progress) as report:
+        stored = {visual.key.id: visual for visual in project_units(plan, wanted, report, workers, address)}
+    made = [stored[plan.key(one.unit, exemplar).id] for one in wanted for exemplar in one.exemplars]
+    rows = [visual_row(asked.atlas, visual) for visual in made]
+    show_rows(rows, VisualRow, "json" if as_json else style, {"rows": rows})
+    for note in dict.fromkeys(f"{row.unit}: {note}" for row in rows for note in row.note.split("; ")[1:]):
+        tell(note)
+    tell_stale(asked.atlas.manifest.stale_count)
+    if out is not None:
+        for one in wanted:
+            folder = out if len(wanted) == 1 else out / str(one.unit)
+            _write(asked.atlas.root, [visual for visual in made if visual.key.target == one.unit], folder)
+        tell(f"{len(rows)} projections written to {out}")
+    if sheet is not None:
+        write_drawing(project_sheet(asked, [one.unit for one in wanted], plan.method, k), sheet)
+        tell(f"patches and projections written to {sheet}")
+
+
+@app.command()
+def sheet(
+    atlas: AtlasArgument,
+    out: Annotated[Path, typer.Option(help="file to write: .png, .svg or .html")],
+    layer_globs: LayersOption = None,
+    units_per_layer: Annotated[int, typer.Option(min=1, max=12, help="the most striking units of each layer")] = 3,
+    layer_count: Annotated[int, typer.Option(min=1, help="without --layers: so many from first to last")] = 6,
+    method: Annotated[str, typer.Option(help="of the projections: deconvnet, guided or gradient")] = "guided",
+    optimised: Annotated[bool, typer.Option(help="with an input optimised for each unit")] = True,
+    recipe: Annotated[str, typer.Option(help="of the optimised inputs")] = "olah2017",
+    seed: Annotated[int, typer.Option(min=0, help="of the optimised inputs")] = 0,
+    trust_code: TrustFlag = False,
+    version: VersionOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """One figure of what layers look for, first to last: units with nine patches, projections, optimised input."""
+    from unitscope.commands.output import show_facts
+    from unitscope_services.figures.drawing import check_ending, write_drawing
+    from unitscope_services.figures.hierarchy import Look, chosen_layers, hierarchy
+    from unitscope_services.figures.project import checked_method
+    from unitscope_services.queries.session import Asked
+
+    check_ending(out)
+    look = Look(checked_method(method), recipe if optimised else None, seed)
+    asked = Asked(atlas, trust_code=trust_code, version=version)
+    layers = chosen_layers(asked.atlas, split_globs(layer_globs), layer_count)
+    drawing = hierarchy(asked, layers, units_per_layer, look, tell)
+    write_drawing(drawing, out)
+    facts = {"sheet": str(out), "layers": len(layers), "pictures": len(drawing.tiles), "method": method}
+    show_facts({**facts, "recipe": look.recipe or "none shown", "seed": seed}, as_json)
+
+
+@app.command()
+def filters(
+    atlas: AtlasArgument,
+    layer: Annotated[
+        str, typer.Option(help="a convolution of the model; first: the first layer with weights")
+    ] = "first",
+    out: Annotated[Path | None, typer.Option(help="write all filters to this .png, .svg or .html")] = None,
+    style: FormatOption = "table",
+    trust_code: TrustFlag = False,
+    version: VersionOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """The weights of the first layer as pictures, one for each unit."""
+    from unitscope.commands.output import show_rows
+    from unitscope_schemas.answers.visuals import FilterRow
+    from unitscope_services.figures.conv_filters import filter_page, filter_sheet
+    from unitscope_services.figures.drawing import check_ending, write_drawing
+    from unitscope_services.queries.session import Asked
+
+    if out is not None:
+        check_ending(out)
+    asked = Asked(atlas, trust_code=trust_code, version=version)
+    page = filter_page(asked, layer)
+    show_rows(page.rows, FilterRow, "json" if as_json else style, page)
+    if out is not None:
+        write_drawing(filter_sheet(asked, page.layer), out)
+        tell(f"{len(page.rows)} filters written to {out}")
+
+
+@app.command()
+def eigen(
+    atlas: AtlasArgument,
+    unit: UnitArgument,
+    k: Annotated[int, typer.Option("-k", min=2, max=1000, help="how many patches")] = 64,
+    components: Annotated[int, typer.Option(min=1, max=64, help="how many components at most")] = 9,
+    size: Annotated[
+        int | None,
+        typer.Option(min=1, help="side in input pixels  [default: the effective field, at most half the input]"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="write mean and components to this .png, .svg or .html")] = None,
+    version: VersionOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Mean and principal components of a unit's patches, aligned at their peaks."""
+    from unitscope.commands.output import show_facts
+    from unitscope_schemas.geometry import Size
+    from unitscope_schemas.units import UnitId
+    from unitscope_services.figures.drawing import check_ending, write_drawing
+    from unitscope_services.figures.eigen import eigen_patches, eigen_sheet
+    from unitscope_services.queries.session import Asked
+
+    if out is not None:
+        check_ending(out)
+    asked = Asked(atlas, version=version)
+    found = eigen_patches(asked, UnitId.parse(unit), k, components, None if size is None else Size(size, size))
+    shares = found.shares.tolist()
+    facts = {
+        "unit": unit,
+        "size_px": list(found.size) if as_json else f"{found.size.height} × {found.size.width}",
+        "patches": found.used,
+        "left_out": found.left_out,
+        "shares_of_variance": shares if as_json else ", ".join(f"{share:.3f}" for share in shares),
+    }
+    show_facts(facts, as_json)
+    if out is not None:
+        write_drawing(eigen_sheet(asked, found), out)
+        tell(f"mean and components written to {out}")
+
+
+def _write(atlas: "Root", projections: "Sequence[Visual]", folder: Path) -> None:
+    """Write a unit's projections by rank."""
+    from unitscope_pipelines.derived.visuals import read_picture
+    from unitscope_schemas.errors import StorageError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for rank, visual in enumerate(projections):
+            (folder / f"{rank:04d}-{visual.key.image_id}.png").write_bytes(read_picture(atlas, visual))
+    except OSError as error:
+        raise StorageError(f"cannot write to {folder}: {error.strerror}") from None

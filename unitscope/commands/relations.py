@@ -1,0 +1,149 @@
+"""The commands about what sets units apart and what they share: labels, similar, facets, compare."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from unitscope.commands.app import app, tell, tell_stale
+from unitscope.commands.options import AtlasArgument, FormatOption, JsonFlag, ProgressOption, TrustFlag, VersionOption
+
+UnitArgument = Annotated[str, typer.Argument(metavar="LAYER:UNIT", help="for example _blocks.15:130")]
+WorkersOption = Annotated[int | None, typer.Option(help="comparing processes  [default: one per core]")]
+AddressOption = Annotated[str | None, typer.Option(help="address of a running Ray cluster")]
+
+
+@app.command()
+def labels(
+    atlas: AtlasArgument,
+    unit: UnitArgument,
+    k: Annotated[int, typer.Option("-k", min=1, help="how many labels")] = 20,
+    ranks: Annotated[int | None, typer.Option(help="over how many first ranks  [default: as stored, 100]")] = None,
+    every: Annotated[bool, typer.Option("--all", help="over all ranks: the chance to peak above other images")] = False,
+    style: FormatOption = "table",
+    version: VersionOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """The labels that excite a unit: share of its first ranks with lift and interval, or over all ranks."""
+    from unitscope.commands.output import show_rows
+    from unitscope_schemas.answers.patches import LabelRow
+    from unitscope_schemas.answers.relations import SelectivityRow
+    from unitscope_schemas.errors import UsageError
+    from unitscope_schemas.units import UnitId
+    from unitscope_services.atlas.atlas import Atlas
+    from unitscope_services.queries import labels
+
+    opened, asked = Atlas(atlas, version=version), UnitId.parse(unit)
+    if every:
+        if ranks is not None:
+            raise UsageError("--all counts all ranks: leave out --ranks")
+        over_all = labels.selectivity(opened, asked, k)
+        show_rows(over_all.rows, SelectivityRow, "json" if as_json else style, over_all)
+        return
+    page = labels.labels(opened, asked, k, ranks)
+    show_rows(page.rows, LabelRow, "json" if as_json else style, page)
+    tell_stale(page.stale_images)
+
+
+@app.command()
+def similar(
+    atlas: AtlasArgument,
+    unit: UnitArgument,
+    by: Annotated[
+        Literal["coactivation", "exemplars", "weights"], typer.Option(help="what makes units alike")
+    ] = "coactivation",
+    layer: Annotated[str | None, typer.Option(help="whose units are compared  [default: its own]")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="how many units")] = 9,
+    workers: WorkersOption = None,
+    address: AddressOption = None,
+    trust_code: TrustFlag = False,
+    progress: ProgressOption = "auto",
+    style: FormatOption = "table",
+    version: VersionOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """The units most like a unit. Co-activation of a layer is computed once and stored in the atlas."""
+    from unitscope.commands.output import show_rows
+    from unitscope.commands.progress import shown
+    from unitscope_schemas.answers.relations import SimilarRow
+    from unitscope_schemas.units import UnitId
+    from unitscope_services.queries.session import Asked
+    from unitscope_services.queries.similar import similar as similar_units
+
+    asked, wanted = Asked(atlas, trust_code=trust_code, version=version), UnitId.parse(unit)
+    if by == "coactivation":
+        from unitscope_pipelines.derived.coactivation import LayerPair, Sealed, find_kin
+        from unitscope_pipelines.runs.coactivation import Crew
+
+        asked.atlas.unit(wanted)
+        sealed, pair = Sealed(atlas, asked.atlas.manifest), LayerPair(wanted.layer, layer or wanted.layer)
+        with shown(progress) as report:
+            find_kin(sealed, sealed, [pair], Crew(report, workers, address))
+    page = similar_units(asked, wanted, by, layer, k)
+    show_rows(page.rows, SimilarRow, "json" if as_json else style, page)
+    tell(
+        f"{unit}: {page.note}"
+        if page.rows
+        else f"{unit}: nothing to compare: its peaks are all equal, or its weights 0"
+    )
+
+
+@app.command()
+def facets(
+    atlas: AtlasArgument,
+    unit: UnitArgument,
+    style: FormatOption = "table",
+    version: VersionOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """A unit's first images in groups that look alike where it peaks: one unit, maybe several things."""
+    from unitscope.commands.output import show_rows
+    from unitscope_schemas.answers.relations import FacetRow
+    from unitscope_schemas.units import UnitId
+    from unitscope_services.queries.facets import facets as found_facets
+    from unitscope_services.queries.session import Asked
+
+    page = found_facets(Asked(atlas, version=version), UnitId.parse(unit))
+    show_rows(page.rows, FacetRow, "json" if as_json else style, page)
+    if page.note:
+        tell(f"{unit}: {page.note}")
+    if page.silhouette is not None:
+        tell(f"{unit}: {page.facets} facets of {page.exemplars} images, silhouette {page.silhouette:.2f}")
+    tell_stale(page.stale_images)
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="atlas directory or s3://…; keeps the result")],
+    b: Annotated[str, typer.Argument(help="atlas of the same pictures, or the same one again for two layers")],
+    layer: Annotated[str | None, typer.Option(help="of the first  [default: all names that both have]")] = None,
+    layer_b: Annotated[str | None, typer.Option(help="of the second  [default: the same name]")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.json|parquet|csv|arrow|ndjson")] = None,
+    workers: WorkersOption = None,
+    address: AddressOption = None,
+    progress: ProgressOption = "auto",
+    style: FormatOption = "table",
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare two atlases unit by unit: best match with runner-up, rank correlation, shared first images.
+
+    The table shows layers; all other formats and --out have one row per unit.
+    """
+    from unitscope.commands.output import show_rows, write_rows
+    from unitscope.commands.progress import shown
+    from unitscope_pipelines.derived.coactivation import Sealed
+    from unitscope_pipelines.derived.compare import compare as run_compare
+    from unitscope_pipelines.runs.coactivation import Crew
+    from unitscope_schemas.answers.relations import LayerMatch, MatchRow
+
+    one, two = Sealed.present(a), Sealed.present(b)
+    with shown(progress) as report:
+        found = run_compare(one, two, Crew(report, workers, address), (layer, layer_b))
+    if as_json or style != "table":
+        show_rows(found.rows, MatchRow, "json" if as_json else style, found)
+    else:
+        show_rows(found.layers, LayerMatch, "table", found)
+    tell(f"{found.shared_images} images are in both: of {found.a.images} and of {found.b.images}; id {found.id}")
+    if out is not None:
+        write_rows(out, found.rows, MatchRow, found)
+        tell(f"{len(found.rows)} units written to {out}")

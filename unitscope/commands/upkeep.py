@@ -1,0 +1,132 @@
+"""The commands that keep an atlas up: remove, compact, versions, gc, migrate, doctor."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unitscope.commands.app import app, tell
+from unitscope.commands.options import AtlasArgument, DryRunFlag, FormatOption, JsonFlag, ProgressOption
+
+
+@app.command()
+def remove(
+    atlas: AtlasArgument,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="ids, beginnings of ids, or paths")],
+    restore: Annotated[bool, typer.Option("--restore", help="bring removed images back")] = False,
+    dry_run: DryRunFlag = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Take images out of every answer, at once and for all later index runs; their files are not touched."""
+    from unitscope.commands.output import show_facts
+    from unitscope_pipelines.indexing import upkeep
+
+    change = upkeep.restore if restore else upkeep.remove
+    found = change(atlas, images, dry_run)
+    done = "restored" if restore else "removed"
+    facts = {
+        done: found.images if as_json else len(found.images),
+        "images": found.image_count,
+        "version": found.version,
+        "stale": found.stale_count,
+    }
+    show_facts({**facts, "dry_run": dry_run} if as_json else facts, as_json)
+    if not as_json:
+        for image in found.images:
+            tell(f"{'would be ' * dry_run}{done}: {image.image_id[:12]} {image.path}")
+    if found.waiting:
+        tell(f"{len(found.waiting)} of them are in no table of this version: unitscope index brings them back")
+    if found.stale_count:
+        tell(
+            f"ranks, percentiles and statistics still count {found.stale_count}; unitscope compact {atlas} renews them"
+        )
+
+
+@app.command()
+def compact(
+    atlas: AtlasArgument,
+    workers: Annotated[int | None, typer.Option(help="ranking processes  [default: one per core]")] = None,
+    dry_run: DryRunFlag = False,
+    progress: ProgressOption = "auto",
+    as_json: JsonFlag = False,
+) -> None:
+    """Rebuild ranks, statistics and patch index without removed images, as a new version; runs no forward."""
+    from unitscope.commands.output import show_facts
+    from unitscope.commands.progress import shown
+    from unitscope_pipelines.indexing.upkeep import compact as run_compact
+    from unitscope_pipelines.indexing.versions import present_version
+
+    before = present_version(atlas)
+    with shown(progress) as report:
+        after = before if dry_run else run_compact(atlas, workers, report)
+    facts = {
+        "version": after.version,
+        "images": after.corpus.image_count,
+        "tombstones": before.stale_count,
+        "rebuilt": after.version != before.version,
+    }
+    show_facts(facts, as_json)
+
+
+@app.command()
+def versions(atlas: AtlasArgument, style: FormatOption = "table", as_json: JsonFlag = False) -> None:
+    """The sealed versions of an atlas, the present one first; the others are asked with --version."""
+    from unitscope.commands.output import show_rows
+    from unitscope_pipelines.indexing.versions import version_rows
+    from unitscope_schemas.answers.served import VersionRow
+
+    rows = version_rows(atlas)
+    show_rows(rows, VersionRow, "json" if as_json else style, {"rows": rows})
+
+
+@app.command()
+def gc(
+    atlas: AtlasArgument,
+    keep: Annotated[int, typer.Option(min=1, help="how many of the newest versions stay")],
+    dry_run: DryRunFlag = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Delete all but the newest versions, and every part and receipt that none of these names."""
+    from unitscope.commands.output import show_facts
+    from unitscope_pipelines.indexing.versions import collect
+
+    found = collect(atlas, keep, dry_run)
+    facts = {
+        "kept": found.kept if as_json else len(found.kept),
+        "versions": found.versions if as_json else len(found.versions),
+        "files": found.files if as_json else len(found.files),
+        "bytes": found.size_bytes,
+    }
+    show_facts({**facts, "dry_run": dry_run} if as_json else facts, as_json)
+    if not as_json:
+        tell(f"{'would delete' if dry_run else 'deleted'} {len(found.files)} files, {found.size_bytes:,} bytes")
+
+
+@app.command()
+def migrate(atlas: AtlasArgument, dry_run: DryRunFlag = False, as_json: JsonFlag = False) -> None:
+    """Bring all versions of an atlas to the present format; exit 6, with words, where no migration leads there."""
+    from unitscope.commands.output import show_facts
+    from unitscope_pipelines.indexing.versions import sealed_versions
+    from unitscope_schemas.manifest import FORMAT_VERSION
+
+    found = sealed_versions(atlas)  # raises FormatError for another format: there is none to migrate from
+    facts = {"format_version": FORMAT_VERSION, "versions": len(found), "migrated": 0}
+    show_facts({**facts, "dry_run": dry_run} if as_json else facts, as_json)
+    if not as_json:
+        tell(f"{'there would be ' * dry_run}nothing to migrate: every version has the present format")
+
+
+@app.command()
+def doctor(
+    folder: Annotated[Path, typer.Option(help="where atlases are to be written")] = Path(),
+    as_json: JsonFlag = False,
+) -> None:
+    """Check the installation by using each thing once; every fault says what would mend it; exit 4 on faults."""
+    from unitscope.commands.doctor import Check
+    from unitscope.commands.doctor import doctor as run_doctor
+    from unitscope.commands.output import show_rows
+
+    checks = run_doctor(folder)
+    show_rows(checks, Check, "json" if as_json else "table", {"checks": checks})
+    if not all(check.ok for check in checks):
+        raise typer.Exit(4)
