@@ -27,13 +27,13 @@ from unitscope_schemas.answers.live import LiveAsk
 from unitscope_schemas.formats import json_bytes
 from unitscope_services.atlas.crops import picture, read_image
 from unitscope_services.queries.live import Stages, answer, frame_of
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 
 TARGET_PER_S = 5
 CAMERA = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 
 
-def camera_frames(asked: Asked, count: int) -> list[bytes]:
+def camera_frames(asked: Session, count: int) -> list[bytes]:
     """Photographs of the atlas as JPEG, their shorter side that of the network's preprocessing."""
     shorter = asked.atlas.manifest.preprocessing.resize_px
     frames = []
@@ -55,7 +55,7 @@ def median_ms(run: Callable[[bytes], object], frames: list[bytes]) -> float:
     return 1e3 * float(np.median(times))
 
 
-def bare_forward_ms(asked: Asked, frames: list[bytes]) -> float:
+def bare_forward_ms(asked: Session, frames: list[bytes]) -> float:
     """The whole model on a prepared frame, nothing recorded."""
     manifest = asked.atlas.manifest
     module = reload_model(manifest.model).module
@@ -66,7 +66,7 @@ def bare_forward_ms(asked: Asked, frames: list[bytes]) -> float:
         return median_ms(lambda _: module(next(inputs)), frames)
 
 
-def stages_ms(asked: Asked, unit: str, frames: list[bytes], method: str | None = None) -> dict[str, float]:
+def stages_ms(asked: Session, unit: str, frames: list[bytes], method: str | None = None) -> dict[str, float]:
     """Medians by stage of the server's work, and the size of an answer."""
     found: list[dict[str, float]] = []
     for data in frames:
@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=10, help="of each measurement in the browser")
     options = parser.parse_args()
-    asked = Asked(options.atlas)
+    asked = Session(options.atlas)
     frames = camera_frames(asked, options.frames)
     bare = bare_forward_ms(asked, frames)
     layers = [entry.spec.name for entry in asked.atlas.manifest.layers]

@@ -27,7 +27,7 @@ from unitscope_schemas import layout
 from unitscope_schemas.answers.visuals import VisualKey, VisualKind
 from unitscope_schemas.geometry import Location
 from unitscope_services.pages.layer import LayerAddress
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 
 UNITS, LAYER, NOISE_PX = 2_048, "layer4.2", 64
 KINDS = ("patch", "optimised", "projection")
@@ -151,7 +151,7 @@ def unit_times(atlas: Path, count: int) -> list[float]:
 
 def box_times(atlas: Path, count: int) -> list[float]:
     """Milliseconds of the patches nearest to random boxes of random images: read, forward, pool, search."""
-    chance, opened = random.Random(4), Asked(atlas).atlas
+    chance, opened = random.Random(4), Session(atlas).atlas
     addresses = []
     for _ in range(count + 5):
         image = opened.catalogue.rows([chance.randrange(opened.catalogue.count)])[0]

@@ -25,7 +25,7 @@ from benchmarks.truth import compare_with_scan
 from unitscope_schemas.answers.patches import PatchQuery
 from unitscope_schemas.units import UnitId
 from unitscope_services.queries import labels, units
-from unitscope_services.queries.session import Asked, Subject
+from unitscope_services.queries.session import Session, Subject
 from unitscope_services.web.app_state import collect_seldom
 
 Ask = Callable[[], object]
@@ -42,7 +42,7 @@ TARGETS_MS = {
 }
 
 
-def store_questions(asked: Asked, chance: random.Random) -> dict[str, Callable[[], Ask]]:
+def store_questions(asked: Session, chance: random.Random) -> dict[str, Callable[[], Ask]]:
     """By name, what makes one random question."""
     atlas = asked.atlas
 
@@ -79,7 +79,7 @@ def store_questions(asked: Asked, chance: random.Random) -> dict[str, Callable[[
     }
 
 
-def http_questions(asked: Asked, chance: random.Random) -> dict[str, Callable[[], str]]:
+def http_questions(asked: Session, chance: random.Random) -> dict[str, Callable[[], str]]:
     """By name, what makes the address of one random question."""
     name = asked.atlas.name
 
@@ -121,7 +121,7 @@ def timed_ms(ask: Ask) -> float:
     return (time.perf_counter() - started) * 1e3
 
 
-def measure_store(asked: Asked, chance: random.Random, count: int) -> Figures:
+def measure_store(asked: Session, chance: random.Random, count: int) -> Figures:
     """Latencies at the store, each question about another unit or image."""
     found = {}
     for name, make in store_questions(asked, chance).items():
@@ -226,7 +226,7 @@ def main() -> None:
     options = parser.parse_args()
     results, gains = {}, {}
     for size in options.images.split(","):
-        asked = Asked(options.atlases / size)
+        asked = Session(options.atlases / size)
         chance = random.Random(2)
         compare_with_scan(asked.atlas, [random_unit(chance) for _ in range(options.checked)])
         collect_seldom()  # as a server does once its atlases are open

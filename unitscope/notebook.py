@@ -21,7 +21,7 @@ from unitscope_schemas.answers.visuals import FilterRow, OptimiseQuery, VisualRo
 from unitscope_schemas.formats import as_table
 from unitscope_schemas.geometry import Box, Size
 from unitscope_schemas.units import UnitId, parse_target
-from unitscope_services.atlas.image_filter import Filter
+from unitscope_services.atlas.image_filter import ImageFilter
 from unitscope_services.figures.conv_filters import filter_page
 from unitscope_services.figures.eigen import EigenPatches, eigen_patches
 from unitscope_services.figures.optimise import optimise
@@ -30,7 +30,7 @@ from unitscope_services.queries import compare, labels
 from unitscope_services.queries.bands import bands as cut_bands
 from unitscope_services.queries.facets import facets
 from unitscope_services.queries.local_maxima import several_patches
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 from unitscope_services.queries.similar import similar
 from unitscope_services.queries.units import unit_page
 from unitscope_services.queries.visuals import visual_picture, visualisations
@@ -40,7 +40,7 @@ class Notebook:
     """Questions to an opened atlas. Units are written `layer:channel`; images by id, path or picture file."""
 
     def __init__(self, path: str, trust_code: bool = False, version: str | None = None) -> None:
-        self._asked = Asked(path, trust_code=trust_code, version=version)
+        self._asked = Session(path, trust_code=trust_code, version=version)
         self.manifest = self._asked.atlas.manifest
 
     def layers(self) -> pa.Table:
@@ -74,8 +74,8 @@ class Notebook:
 
     def bands(self, unit: str, bands: int = 10, k: int = 3, order: Order = "random", **query: Any) -> pa.Table:
         """Some patches from each of equal bands of the unit's distribution, the highest first."""
-        asked = PatchQuery(limit=k, order=order, **query)
-        return as_table(cut_bands(self._asked.atlas, UnitId.parse(unit), bands, asked).rows, BandRow)
+        session = PatchQuery(limit=k, order=order, **query)
+        return as_table(cut_bands(self._asked.atlas, UnitId.parse(unit), bands, session).rows, BandRow)
 
     def facets(self, unit: str) -> pa.Table:
         """The unit's first exemplars in groups that look alike where it peaks."""
@@ -122,7 +122,7 @@ class Notebook:
 
         `label` and `where`, a tuple of conditions, choose among which images, as in `top`.
         """
-        return as_table(self._asked.explain(self._asked.find(image), layer, k, Filter(**passing)).rows, ExplainRow)
+        return as_table(self._asked.explain(self._asked.find(image), layer, k, ImageFilter(**passing)).rows, ExplainRow)
 
     def neighbors(
         self,
@@ -137,7 +137,7 @@ class Notebook:
         `label` and `where`, a tuple of conditions, choose among the images as in `top`.
         """
         wanted, subject = None if box is None else Box(*box), self._asked.find(image)
-        return as_table(self._asked.neighbors(subject, wanted, k, exact, Filter(**passing)).rows, NeighborRow)
+        return as_table(self._asked.neighbors(subject, wanted, k, exact, ImageFilter(**passing)).rows, NeighborRow)
 
     def optimise(
         self, unit: str, recipe: str = "olah2017", direction: Sequence[float] | None = None, **how: Any

@@ -112,13 +112,13 @@ class Talk:
     """What a page asks and is answered, from its next connection on."""
 
     def __init__(self, page: Page) -> None:
-        self.asked: list[dict[str, Any]] = []
+        self.session: list[dict[str, Any]] = []
         self.answers: list[dict[str, Any]] = []
         self._page = page
         page.on("websocket", self._listen)
 
     def _listen(self, socket: WebSocket) -> None:
-        socket.on("framesent", lambda payload: self._note(self.asked, payload))
+        socket.on("framesent", lambda payload: self._note(self.session, payload))
         socket.on("framereceived", lambda payload: self._note(self.answers, payload))
 
     def _note(self, into: list[dict[str, Any]], payload: str | bytes) -> None:
@@ -128,8 +128,8 @@ class Talk:
     def at_rest(self) -> int:
         """How much was asked, once all is answered and nothing follows."""
         count = -1
-        while count != len(self.asked) or len(self.answers) < count:
-            count = len(self.asked)
+        while count != len(self.session) or len(self.answers) < count:
+            count = len(self.session)
             self._page.wait_for_timeout(300)
         return count
 
@@ -248,7 +248,7 @@ def test_buttons_and_the_mosaic_do_what_keys_do(opened: Opened) -> None:
 def test_the_newest_frame_wins_where_the_server_is_slow(server: Server, page: Page) -> None:
     talk = Talk(page)
     begun(page.goto(server.address, wait_until="networkidle") and page)
-    turns = server.app.state.site.turns
+    turns = server.app.state.app_state.admission
     turns._most = 9  # they wait for their turn instead of being refused
     count = talk.at_rest()
     with turns.turn():
@@ -259,7 +259,7 @@ def test_the_newest_frame_wins_where_the_server_is_slow(server: Server, page: Pa
     shown = page.locator("#live-frame[data-image]")
     expect(shown).to_have_attribute("data-image", str(newest))
     expect(page.locator("#live-state")).to_be_empty()
-    assert [ask["image"] for ask in talk.asked[count:]][1:] == [newest], "one under way, then the newest alone"
+    assert [ask["image"] for ask in talk.session[count:]][1:] == [newest], "one under way, then the newest alone"
 
 
 def test_an_idle_connection_a_busy_server_and_a_lost_one_are_asked_again(server: Server, page: Page) -> None:
@@ -270,7 +270,7 @@ def test_an_idle_connection_a_busy_server_and_a_lost_one_are_asked_again(server:
     page.keyboard.press("ArrowRight")
     page.wait_for_timeout(100)
     assert talk.at_rest() == count + 1, "on a new connection"
-    with server.app.state.site.turns.turn():
+    with server.app.state.app_state.admission.turn():
         page.keyboard.press("ArrowRight")
         expect(page.locator("#live-state")).to_contain_text("Asking again in 2 s")
     expect(page.locator("#live-state")).to_be_empty()

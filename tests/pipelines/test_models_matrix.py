@@ -29,7 +29,7 @@ from unitscope_schemas.geometry import Location, Size
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.crops import cut, picture, read_image
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 from unitscope_services.queries.units import patches
 
 CHECKED_UNITS = 12
@@ -175,11 +175,11 @@ def assert_top_holds(case: Case, opened: Atlas, truth: oracle.Truth) -> None:
     assert found == []
 
 
-def assert_explanation_holds(asked: Asked, truth: oracle.Truth) -> None:
+def assert_explanation_holds(session: Session, truth: oracle.Truth) -> None:
     """Activations and percentiles of a picture's units are NumPy's, up to rounding."""
-    subject = asked.find("0.jpg")
+    subject = session.find("0.jpg")
     assert subject.image is not None
-    rows, own = asked.explain(subject).rows, truth.ids.index(subject.image["image_id"])
+    rows, own = session.explain(subject).rows, truth.ids.index(subject.image["image_id"])
     assert len(rows) == min(20, sum(values.shape[1] for values in truth.activation.values()))
     for row in rows:
         values = truth.activation[row.layer][:, row.channel]
@@ -205,9 +205,9 @@ def test_networks_answer_as_the_oracle(
     truth, exact = (oracle.measure(one, list(case.layers), corpus, look, case.last) for one in (module, double))
     truth = truth.beside(exact)
     assert_top_holds(case, opened, truth)
-    asked = Asked(tmp_path / "a")
-    assert_explanation_holds(asked, truth)
-    nearest = asked.neighbors(asked.find("1.jpg"), exact=True).rows
+    session = Session(tmp_path / "a")
+    assert_explanation_holds(session, truth)
+    nearest = session.neighbors(session.find("1.jpg"), exact=True).rows
     assert len(nearest) == PICTURES
     assert next(row for row in nearest if row.path == "1.jpg").score >= nearest[0].score - 1e-3
     assert_fields_hold(case, networks, opened)
@@ -240,7 +240,7 @@ def test_latents_are_indexed_and_their_code_is_not_run_unless_trusted(
     assert_top_holds(case, opened, oracle.measure(module, names, corpus, look))
     outside = tmp_path / "outside.png"
     blobs(77).save(outside)
-    closed, trusted = Asked(tmp_path / "a"), Asked(tmp_path / "a", trust_code=True)
+    closed, trusted = Session(tmp_path / "a"), Session(tmp_path / "a", trust_code=True)
     rows = closed.explain(closed.find("0.jpg"), "stem.latents").rows
     assert len(rows) == 20 and min(row.activation for row in rows) >= 0
     with pytest.raises(UsageError, match="--trust-code"):
@@ -253,8 +253,8 @@ def test_a_convolution_before_an_inplace_relu_shows_negative_values(
     networks: Path, corpus: Path, tmp_path: Path, ray_session: None
 ) -> None:
     opened = indexed(Case("torchvision:alexnet", ("features.10",)), networks, corpus, tmp_path / "a")
-    asked, unit = Asked(tmp_path / "a"), UnitId("features.10", 0)
-    values = asked.activation_map(asked.find("0.jpg"), unit).values
+    session, unit = Session(tmp_path / "a"), UnitId("features.10", 0)
+    values = session.activation_map(session.find("0.jpg"), unit).values
     assert np.min(values) < 0
     lowest = [
         patches(opened, UnitId("features.10", channel), PatchQuery(limit=1, order="asc")).rows[0].activation

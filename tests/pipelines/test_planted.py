@@ -14,7 +14,7 @@ from unitscope_pipelines.indexing.index import index
 from unitscope_schemas.answers.patches import PatchQuery
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 from unitscope_services.queries.units import patches
 
 MARK = (200, 300, 208, 308)
@@ -140,14 +140,14 @@ def test_the_mark_in_a_grey_picture_lies_in_the_box_of_the_bright_unit(marks: At
 
 
 def test_an_outside_picture_is_explained_like_its_copy_in_the_corpus(marks: Atlas, tmp_path: Path) -> None:
-    asked = Asked(marks.root)
-    stored = asked.find("portrait.png")
+    session = Session(marks.root)
+    stored = session.find("portrait.png")
     again = tmp_path / "again.bmp"
     marked(640, 427, (300, 200, 308, 208)).save(again)
-    outside = asked.find(str(again))
+    outside = session.find(str(again))
     assert outside.image is None
-    inside_rows = {(row.layer, row.channel): row for row in asked.explain(stored, limit=64).rows}
-    for row in asked.explain(outside, limit=64).rows:
+    inside_rows = {(row.layer, row.channel): row for row in session.explain(stored, limit=64).rows}
+    for row in session.explain(outside, limit=64).rows:
         twin = inside_rows[row.layer, row.channel]
         assert row.activation == pytest.approx(twin.activation, rel=1e-4, abs=1e-4)
         assert row.box == twin.box

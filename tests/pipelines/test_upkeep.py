@@ -22,8 +22,8 @@ from unitscope_schemas.manifest import Manifest
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.catalogue import regrouped
-from unitscope_services.atlas.image_filter import EVERY_IMAGE, Filter
-from unitscope_services.queries.session import Asked
+from unitscope_services.atlas.image_filter import EVERY_IMAGE, ImageFilter
+from unitscope_services.queries.session import Session
 from unitscope_services.queries.units import patches
 
 UNIT = UnitId("_blocks.5", 3)
@@ -62,10 +62,10 @@ def test_a_removed_image_leaves_all_other_rows_of_an_answer_as_they_are(
 
 
 def test_a_removed_image_is_in_no_answer(atlas: Path) -> None:
-    before, first = Asked(atlas), rows(atlas)[0]
+    before, first = Session(atlas), rows(atlas)[0]
     near = before.neighbors(before.find(rows(atlas)[1].path), limit=40)
     found = remove(atlas, [first.path])
-    after = Asked(atlas)
+    after = Session(atlas)
     assert [image.image_id for image in found.images] == [first.image_id]
     assert after.atlas.image_by_id(first.image_id) is None
     for reference in (first.image_id, first.image_id[:10], first.path):
@@ -74,7 +74,7 @@ def test_a_removed_image_is_in_no_answer(atlas: Path) -> None:
     with pytest.raises(NotFoundError, match="no image of this atlas has the path"):
         after.atlas.image_by_path(first.path)
     assert len(after.atlas.image_list(EVERY_IMAGE, None, 100)) == 39
-    labelled = Filter(first.label)
+    labelled = ImageFilter(first.label)
     assert len(after.atlas.image_list(labelled, None, 100)) == len(before.atlas.image_list(labelled, None, 100)) - 1
     assert sum(row["image_count"] for row in after.atlas.catalogue.labels()) == 39
     left = after.neighbors(after.find(rows(atlas)[0].path), limit=40)
@@ -88,10 +88,10 @@ def test_a_removed_image_is_in_no_answer(atlas: Path) -> None:
 
 def test_answers_say_how_many_removed_images_their_figures_count(atlas: Path) -> None:
     remove(atlas, [row.image_id for row in rows(atlas)[:2]])
-    asked = Asked(atlas)
-    page = asked.explain(asked.find(rows(atlas)[0].path))
-    assert (asked.atlas.summary().images, asked.atlas.summary().stale_images) == (38, 2)
-    assert (page.stale_images, patches(asked.atlas, UNIT, PatchQuery()).stale_images) == (2, 2)
+    session = Session(atlas)
+    page = session.explain(session.find(rows(atlas)[0].path))
+    assert (session.atlas.summary().images, session.atlas.summary().stale_images) == (38, 2)
+    assert (page.stale_images, patches(session.atlas, UNIT, PatchQuery()).stale_images) == (2, 2)
 
 
 def test_a_group_of_near_duplicates_is_named_by_an_image_that_is_left() -> None:

@@ -21,7 +21,7 @@ from unitscope_schemas.progress import Progress
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.figures.project import asked_exemplars, project_plan, projections
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 from unitscope_services.queries.unit_selection import chosen_units
 
 UNITS = [UnitId("_blocks.0", channel) for channel in range(3)]
@@ -66,9 +66,9 @@ def test_units_are_chosen_by_name_by_layer_and_by_how_they_stand_out(atlas: Atla
 
 
 def test_projections_of_many_units_are_those_of_each_and_none_is_made_twice(atlas: Atlas, ray_session: None) -> None:
-    asked, units = Asked(atlas.root), [UnitId("_blocks.0", channel) for channel in range(4)]
-    alone = {row.id: row for unit in units[:2] for row in projections(asked, unit, "guided", 2).rows}
-    plan, wanted = project_plan(asked, "guided"), asked_exemplars(atlas, units, 2)
+    session, units = Session(atlas.root), [UnitId("_blocks.0", channel) for channel in range(4)]
+    alone = {row.id: row for unit in units[:2] for row in projections(session, unit, "guided", 2).rows}
+    plan, wanted = project_plan(session, "guided"), asked_exemplars(atlas, units, 2)
     before, told = written(atlas.root), list[Progress]()
     made = list(project_units(plan, wanted, told.append, workers=1))
     assert [visual.key.target for visual in made[:4]] == [unit for unit in units[:2] for _ in range(2)]
@@ -78,7 +78,7 @@ def test_projections_of_many_units_are_those_of_each_and_none_is_made_twice(atla
     for visual in made[4:]:
         name = layout.visual(*visual.key.target, visual.key.id)
         (atlas.root / name).unlink()
-    again = [row.id for unit in units[2:] for row in projections(asked, unit, "guided", 2).rows]
+    again = [row.id for unit in units[2:] for row in projections(session, unit, "guided", 2).rows]
     assert sorted(again) == sorted(visual.key.id for visual in made[4:])
     for visual in made[4:]:
         assert read_visual(atlas.root, visual.key.target, visual.key.id).picture.sha256 == visual.picture.sha256

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 from unitscope_services.web.app import Settings, create_app
 
 UNIT = "/api/v1/atlases/tiny/layers/_blocks.5/units/3"
@@ -20,9 +20,9 @@ def client(tiny_atlas: Path) -> Iterator[TestClient]:
 
 
 @pytest.fixture(scope="session")
-def asked(tiny_atlas: Path) -> Asked:
+def session(tiny_atlas: Path) -> Session:
     """The same atlas, asked without a server."""
-    return Asked(tiny_atlas)
+    return Session(tiny_atlas)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from unitscope_schemas.geometry import Box, Location, Placement, ReceptiveField, Size
 from unitscope_schemas.units import LayerSpec
 from unitscope_services.atlas.boxes import LayerBoxes, as_boxes, to_image
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 
 
 def tokens() -> LayerSpec:
@@ -24,8 +24,8 @@ def locations(spec: LayerSpec) -> list[Location]:
 
 
 @pytest.mark.parametrize("layer", ["_blocks.0", "_blocks.5", "_blocks.15", "tokens"])
-def test_boxes_are_those_of_every_single_location(asked: Asked, layer: str) -> None:
-    spec = tokens() if layer == "tokens" else asked.atlas.layer(layer).spec
+def test_boxes_are_those_of_every_single_location(session: Session, layer: str) -> None:
+    spec = tokens() if layer == "tokens" else session.atlas.layer(layer).spec
     places, field = locations(spec), spec.receptive_field
     rows, cols = np.array(places, np.int16).T
     theoretical, effective, padding = LayerBoxes(spec).at(rows, cols)

@@ -14,7 +14,7 @@ from unitscope_pipelines.vision.images.preprocessing import place
 from unitscope_schemas.answers.patches import ActivationMap
 from unitscope_schemas.geometry import Box, Location, Size
 from unitscope_services.encoding.cells import CellGrid, map_picture, with_map
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 
 API = "/api/v1/atlases/tiny"
 SHAPES = {"landscape": Size(300, 500), "portrait": Size(500, 300), "square": Size(96, 96), "pixel": Size(1, 1)}
@@ -27,9 +27,9 @@ def file_of(picture: Image.Image, kind: str, **options: object) -> bytes:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_cell_lies_around_the_middle_of_what_its_units_see(asked: Asked, shape: str) -> None:
-    spec = asked.atlas.layer("_blocks.5").spec
-    field, placement = spec.receptive_field, place(SHAPES[shape], asked.atlas.manifest.preprocessing)
+def test_a_cell_lies_around_the_middle_of_what_its_units_see(session: Session, shape: str) -> None:
+    spec = session.atlas.layer("_blocks.5").spec
+    field, placement = spec.receptive_field, place(SHAPES[shape], session.atlas.manifest.preprocessing)
     grid = CellGrid.of(spec, placement)
     assert (grid.rows, grid.cols) == spec.grid
     inner = [row for row in range(grid.rows) if field.padding_at(Location(row, 7)) == (0, 0, 0, 0)]

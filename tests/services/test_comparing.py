@@ -15,7 +15,7 @@ from tests.services.test_kin import invoke
 from tests.services.test_pages import Elements
 from unitscope_schemas.answers.relations import CompareQuery, SimilarQuery
 from unitscope_services.queries.compare import SORTS, compute_compare, compute_similar
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 from unitscope_services.web.app import Settings, create_app
 from unitscope_services.web.assets import figure, percent
 
@@ -99,7 +99,7 @@ def test_a_job_computes_co_activation_for_all_units_of_the_layer(client: TestCli
 
 
 def test_what_is_stopped_stores_nothing_of_the_layer_it_was_at(folder: Path) -> None:
-    planted, permuted = Asked(folder / "planted").atlas, Asked(folder / "permuted").atlas
+    planted, permuted = Session(folder / "planted").atlas, Session(folder / "permuted").atlas
 
     def stop(done: int, total: int) -> None:
         if done == 2:
@@ -134,9 +134,9 @@ def test_what_cannot_be_compared_is_refused_with_what_would_do(
 
 def test_the_form_leads_over_a_job_to_the_units_side_by_side(client: TestClient) -> None:
     address = "/compare?a=planted&b=permuted&layer=conv"
-    asked = client.get(address).text
-    assert "Not compared yet" in asked
-    assert "unitscope compare planted permuted --layer conv" in asked
+    session = client.get(address).text
+    assert "Not compared yet" in session
+    assert "unitscope compare planted permuted --layer conv" in session
     taken = client.post("/compare", data={"a": "planted", "b": "permuted", "layer": "conv"}, follow_redirects=False)
     assert taken.status_code == 303
     job = ended(client, f"/api/v1{taken.headers['location']}")

@@ -12,17 +12,17 @@ from starlette.testclient import TestClient
 from tests.services.conftest import UNIT
 from unitscope_schemas.geometry import Size
 from unitscope_schemas.units import UnitId
-from unitscope_services.atlas.memo import Latest
+from unitscope_services.atlas.memo import Memo
 from unitscope_services.figures.eigen import EigenPatches, eigen_patches
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 from unitscope_services.web.assets import percent
 
 QUERY = "k=40&components=4&size=24"
 
 
 @pytest.fixture(scope="module")
-def found(asked: Asked) -> EigenPatches:
-    return eigen_patches(asked, UnitId("_blocks.5", 3), 40, 4, Size(24, 24))
+def found(session: Session) -> EigenPatches:
+    return eigen_patches(session, UnitId("_blocks.5", 3), 40, 4, Size(24, 24))
 
 
 def test_the_answer_holds_the_shares_and_how_many_patches_they_rest_on(client: TestClient, found: EigenPatches) -> None:
@@ -66,7 +66,7 @@ def test_a_unit_whose_patches_reach_beyond_their_pictures_is_told_why(client: Te
 
 
 def test_what_is_asked_for_by_many_at_once_is_made_once_and_failures_are_not_kept() -> None:
-    latest, made, may_end = Latest[int](2), list[int](), threading.Event()
+    latest, made, may_end = Memo[int](2), list[int](), threading.Event()
 
     def make() -> int:
         made.append(1)

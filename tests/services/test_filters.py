@@ -16,26 +16,26 @@ from unitscope_schemas.errors import UsageError
 from unitscope_schemas.formats import rows_as
 from unitscope_schemas.geometry import Box
 from unitscope_schemas.units import UnitId
-from unitscope_services.atlas.image_filter import Condition, Filter
-from unitscope_services.queries.session import Asked
+from unitscope_services.atlas.image_filter import Condition, ImageFilter
+from unitscope_services.queries.session import Session
 from unitscope_services.queries.units import patches
 
 UNIT = UnitId("_blocks.0", 3)
 
 
 @pytest.fixture(scope="module")
-def dated(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Asked:
+def dated(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Session:
     """An atlas of 42 pictures from the years 2000 to 2041."""
     folder = tmp_path_factory.mktemp("dated")
     corpus = write_tars(folder / "corpus", pictures_of(tiny_corpus))
     atlas = folder / "atlas"
     config = IndexConfig(corpus=str(corpus), atlas=str(atlas), layers=(UNIT.layer,), batch_size=8, workers=1)
     index(config, lambda _: None)
-    return Asked(atlas)
+    return Session(atlas)
 
 
-def years(asked: Asked, ids: list[str]) -> list[int]:
-    names = [Path(asked.atlas.find_image(image_id)["path"]) for image_id in ids]
+def years(session: Session, ids: list[str]) -> list[int]:
+    names = [Path(session.atlas.find_image(image_id)["path"]) for image_id in ids]
     return [2000 + 21 * (name.parent.name == "shard-001.tar") + int(name.stem) for name in names]
 
 
@@ -44,12 +44,12 @@ def years(asked: Asked, ids: list[str]) -> list[int]:
 @pytest.mark.parametrize("order", ["desc", "asc", "random"])
 @pytest.mark.parametrize(("first", "end"), [(2010, 2030), (2000, 2004), (2037, 2041), (2041, 2041)])
 def test_patches_pass_the_same_filter_in_every_order(
-    dated: Asked, first: int, end: int, order: str, quantile: tuple[float, float] | None, expand_duplicates: bool
+    dated: Session, first: int, end: int, order: str, quantile: tuple[float, float] | None, expand_duplicates: bool
 ) -> None:
     everything = {"limit": 100, "expand_duplicates": True, "order": order, "quantile": quantile}
     plain = patches(dated.atlas, UNIT, PatchQuery(**everything)).rows
-    asked = {**everything, "expand_duplicates": expand_duplicates, "where": (f"year>={first}", f"year<{end}")}
-    found = patches(dated.atlas, UNIT, PatchQuery(**asked)).rows
+    session = {**everything, "expand_duplicates": expand_duplicates, "where": (f"year>={first}", f"year<{end}")}
+    found = patches(dated.atlas, UNIT, PatchQuery(**session)).rows
     wanted = [row for row, year in zip(plain, years(dated, [row.image_id for row in plain]), strict=True)
               if first <= year < end]  # fmt: skip
     assert len(wanted) >= min(2, end - first)
@@ -65,7 +65,7 @@ def test_patches_pass_the_same_filter_in_every_order(
     assert found == wanted
 
 
-def test_a_random_order_goes_on_where_its_page_ended(dated: Asked) -> None:
+def test_a_random_order_goes_on_where_its_page_ended(dated: Session) -> None:
     whole = patches(dated.atlas, UNIT, PatchQuery(limit=12, order="random", seed=5, where=("year>2005",)))
     first = patches(dated.atlas, UNIT, PatchQuery(limit=5, order="random", seed=5, where=("year>2005",)))
     second = patches(
@@ -76,10 +76,10 @@ def test_a_random_order_goes_on_where_its_page_ended(dated: Asked) -> None:
     assert other.rows != whole.rows
 
 
-def test_neighbours_that_pass_are_the_nearest_of_those_and_the_answer_says_how_they_were_found(dated: Asked) -> None:
+def test_neighbours_that_pass_are_the_nearest_of_those_and_the_answer_says_how_they_were_found(dated: Session) -> None:
     subject = dated.find(dated.atlas.catalogue.rows([0])[0]["image_id"])
     plain = dated.neighbors(subject, limit=42)
-    found = dated.neighbors(subject, limit=5, passing=Filter(where=("year<2012",)))
+    found = dated.neighbors(subject, limit=5, passing=ImageFilter(where=("year<2012",)))
     old = [row for row, year in zip(plain.rows, years(dated, [r.image_id for r in plain.rows]), strict=True)
            if year < 2012]  # fmt: skip
     assert [(row.image_id, row.box) for row in found.rows] == [(row.image_id, row.box) for row in old[:5]]
@@ -89,10 +89,10 @@ def test_neighbours_that_pass_are_the_nearest_of_those_and_the_answer_says_how_t
 
 
 @pytest.mark.parametrize("condition", ["year<2003", "year>=2010", "year<2041"])
-def test_an_image_is_explained_among_those_that_pass(dated: Asked, condition: str) -> None:
+def test_an_image_is_explained_among_those_that_pass(dated: Session, condition: str) -> None:
     subject = dated.find(dated.atlas.images([5])[5]["image_id"])
-    page = dated.explain(subject, limit=16, passing=Filter(where=(condition,)))
-    passing = np.flatnonzero(dated.atlas.catalogue.chosen(Filter(where=(condition,))))
+    page = dated.explain(subject, limit=16, passing=ImageFilter(where=(condition,)))
+    passing = np.flatnonzero(dated.atlas.catalogue.chosen(ImageFilter(where=(condition,))))
     images = [dated.atlas.images([number])[number] for number in passing.tolist()]
     peaks = np.array([dated.atlas.activations(UNIT.layer, image) for image in images])
     own = dated.atlas.activations(UNIT.layer, dated.atlas.images([5])[5])
@@ -101,17 +101,17 @@ def test_an_image_is_explained_among_those_that_pass(dated: Asked, condition: st
     assert len(page.rows) == 16
     assert [row.percentile for row in page.rows] == pytest.approx([wanted[row.channel] for row in page.rows])
     assert [row.percentile for row in page.rows] == sorted((row.percentile for row in page.rows), reverse=True)
-    first = dated.explain(subject, limit=3, passing=Filter(where=(condition,))).rows
+    first = dated.explain(subject, limit=3, passing=ImageFilter(where=(condition,))).rows
     assert first == page.rows[:3]
 
 
-def test_among_no_image_at_all_nothing_is_unusual(dated: Asked) -> None:
-    page = dated.explain(dated.find("shard-000.tar/0000.jpg"), passing=Filter(where=("year>3000",)))
+def test_among_no_image_at_all_nothing_is_unusual(dated: Session) -> None:
+    page = dated.explain(dated.find("shard-000.tar/0000.jpg"), passing=ImageFilter(where=("year>3000",)))
     assert (page.among, page.rows) == (0, [])
 
 
-def test_images_are_listed_by_label_and_metadata(dated: Asked) -> None:
-    rows = dated.atlas.image_list(Filter("stripes", ("year>=2000",)), None, 100)
+def test_images_are_listed_by_label_and_metadata(dated: Session) -> None:
+    rows = dated.atlas.image_list(ImageFilter("stripes", ("year>=2000",)), None, 100)
     assert {row["label"] for row in rows} == {"stripes"}
     assert len(rows) == 20
     shown = [dated.atlas.image_row(row) for row in rows]
@@ -119,7 +119,7 @@ def test_images_are_listed_by_label_and_metadata(dated: Asked) -> None:
     assert b'""year""' in rows_as(shown, ImageRow, "csv")
 
 
-def test_an_unknown_column_is_refused_with_those_there_are(dated: Asked) -> None:
+def test_an_unknown_column_is_refused_with_those_there_are(dated: Session) -> None:
     with pytest.raises(UsageError, match=r"no metadata column 'yaer'; there are year"):
         patches(dated.atlas, UNIT, PatchQuery(where=("yaer=2010",)))
 

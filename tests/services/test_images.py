@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from tests.pictures import blobs
 from unitscope_schemas.answers.patches import ActivationMap, ExplainPage, NeighborBatch, NeighborPage
 from unitscope_schemas.answers.served import ImagePage, Upload
-from unitscope_services.queries.session import Asked, Subject
+from unitscope_services.queries.session import Session, Subject
 
 API = "/api/v1/atlases/tiny"
 
@@ -56,11 +56,11 @@ def test_skipped_files_are_listed_with_their_reason(client: TestClient) -> None:
     assert "truncated" in rows[0]["reason"]
 
 
-def test_an_image_is_explained_as_by_the_library(client: TestClient, asked: Asked) -> None:
+def test_an_image_is_explained_as_by_the_library(client: TestClient, session: Session) -> None:
     image = image_of(client, "blobs/003.jpg")
     answer = ExplainPage.model_validate(client.get(f"{API}/images/{image['image_id']}/units?k=10").json())
-    subject = Subject(asked.atlas.find_image("blobs/003.jpg"), None)
-    assert answer == asked.explain(subject, None, 10)
+    subject = Subject(session.atlas.find_image("blobs/003.jpg"), None)
+    assert answer == session.explain(subject, None, 10)
     only = client.get(f"{API}/images/{image['image_id']}/units?layer=_blocks.0").json()["rows"]
     assert {row["layer"] for row in only} == {"_blocks.0"}
 
@@ -100,10 +100,10 @@ def test_an_upload_of_a_corpus_picture_gives_exactly_the_stored_rows(client: Tes
     assert made["in_corpus"]
     assert made["image_id"] == image["image_id"]
     for question in ("units?k=30", "neighbors?k=5", "map?layer=_blocks.5&unit=3"):
-        asked = client.get(f"{API}/uploads/{made['id']}/{question}")
-        assert asked.json() == client.get(f"{API}/images/{image['image_id']}/{question}").json()
-        assert asked.headers["cache-control"] == "private, no-store"
-        assert "etag" not in asked.headers
+        session = client.get(f"{API}/uploads/{made['id']}/{question}")
+        assert session.json() == client.get(f"{API}/images/{image['image_id']}/{question}").json()
+        assert session.headers["cache-control"] == "private, no-store"
+        assert "etag" not in session.headers
 
 
 def test_an_upload_from_outside_is_answered_by_the_model(client: TestClient) -> None:
@@ -179,9 +179,9 @@ def test_uploads_expire_and_the_newest_push_out_the_oldest(served: Any) -> None:
     assert brief.get(f"{API}/uploads/{gone['id']}").status_code == 404
 
 
-def test_a_batch_answers_vectors_and_uploads(client: TestClient, asked: Asked) -> None:
+def test_a_batch_answers_vectors_and_uploads(client: TestClient, session: Session) -> None:
     made = upload(client, picture_bytes())
-    vector = asked.search.vectors.stored[0].astype(float).tolist()
+    vector = session.search.vectors.stored[0].astype(float).tolist()
     answer = client.post(f"{API}/neighbors", json={"vectors": [vector], "uploads": [made["id"]], "k": 4})
     batch = NeighborBatch.model_validate(answer.json())
     assert [len(page.rows) for page in batch.pages] == [4, 4]
@@ -197,7 +197,7 @@ def test_a_batch_answers_vectors_and_uploads(client: TestClient, asked: Asked) -
 def test_forwards_beyond_the_queue_are_refused_with_a_time_to_wait(served: Any) -> None:
     client = served(forwards_waiting=0)
     image = image_of(client, "blobs/001.jpg")["image_id"]
-    with client.app.state.site.turns.turn():
+    with client.app.state.app_state.admission.turn():
         answer = client.get(f"{API}/images/{image}/map?layer=_blocks.0&unit=0")
     assert answer.status_code == 429
     assert int(answer.headers["retry-after"]) > 0
@@ -206,7 +206,7 @@ def test_forwards_beyond_the_queue_are_refused_with_a_time_to_wait(served: Any) 
 
 def test_a_question_beyond_the_time_limit_is_stopped(served: Any) -> None:
     client = served(question_timeout_s=0.2)
-    database = client.app.state.site.shelf.newest("tiny").atlas._database
+    database = client.app.state.app_state.atlases.newest("tiny").atlas._database
     from unitscope_schemas.errors import BusyError
 
     with pytest.raises(BusyError, match=r"longer than 0\.2 s"):

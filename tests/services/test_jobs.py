@@ -17,7 +17,7 @@ import unitscope
 from tests.services.conftest import bearer
 from unitscope_schemas import layout
 from unitscope_schemas.answers.jobs import OptimiseJob
-from unitscope_services.server.job_registry import Board
+from unitscope_services.server.job_registry import JobRegistry
 from unitscope_services.server.jobs import Jobs
 from unitscope_services.server.settings import Settings
 
@@ -151,7 +151,7 @@ def test_jobs_need_the_scope_compute(served: Any, key_file: Path) -> None:
 
 
 def test_ended_jobs_are_forgotten_when_newer_ones_come(client: TestClient, asked: Any) -> None:
-    board = Board(Settings(jobs_kept=1, jobs_waiting=8))
+    board = JobRegistry(Settings(jobs_kept=1, jobs_waiting=8))
     jobs = Jobs(board, running=1)
     made = [jobs.add(OptimiseJob(**QUICK), asked) for _ in range(3)]
     while board.find(made[-1].id).state != "done":

@@ -19,7 +19,7 @@ from unitscope_schemas.units import UnitId
 from unitscope_services.queries import labels
 from unitscope_services.queries.bands import bands
 from unitscope_services.queries.facets import facets
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 from unitscope_services.queries.similar import similar
 from unitscope_services.queries.units import histogram, patches, peak_box, unit_page
 from unitscope_services.web.app import Settings, create_app
@@ -38,8 +38,8 @@ def bounded(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory, ray_ses
 
 
 @pytest.fixture(scope="module")
-def kept(bounded: Path) -> Asked:
-    return Asked(bounded)
+def kept(bounded: Path) -> Session:
+    return Session(bounded)
 
 
 @pytest.fixture(scope="module")
@@ -49,16 +49,18 @@ def pages(bounded: Path) -> Iterator[TestClient]:
 
 
 @pytest.mark.parametrize("query", [{}, {"label": "blobs"}, {"expand_duplicates": True}, {"limit": 3}])
-def test_the_highest_patches_are_those_of_the_full_atlas(asked: Asked, kept: Asked, query: dict[str, object]) -> None:
+def test_the_highest_patches_are_those_of_the_full_atlas(
+    session: Session, kept: Session, query: dict[str, object]
+) -> None:
     query = {"limit": 1000, **query}
     page = patches(kept.atlas, UNIT, PatchQuery(**query))
-    rows = [row for row in patches(asked.atlas, UNIT, PatchQuery(**query)).rows if row.rank < KEEP]
+    rows = [row for row in patches(session.atlas, UNIT, PatchQuery(**query)).rows if row.rank < KEEP]
     assert page.rows == rows
     assert page.kept == KEEP
     assert page.note == (None if query["limit"] == 3 else NOTE)
 
 
-def test_a_page_beyond_the_kept_ranks_ends_and_says_so(kept: Asked) -> None:
+def test_a_page_beyond_the_kept_ranks_ends_and_says_so(kept: Session) -> None:
     query = PatchQuery(limit=10, expand_duplicates=True)
     first = patches(kept.atlas, UNIT, query)
     second = patches(kept.atlas, UNIT, query.model_copy(update={"cursor": first.next}))
@@ -67,10 +69,10 @@ def test_a_page_beyond_the_kept_ranks_ends_and_says_so(kept: Asked) -> None:
 
 
 @pytest.mark.parametrize("order", ["desc", "asc", "random"])
-def test_a_band_within_the_kept_ranks_is_that_of_the_full_atlas(asked: Asked, kept: Asked, order: str) -> None:
+def test_a_band_within_the_kept_ranks_is_that_of_the_full_atlas(session: Session, kept: Session, order: str) -> None:
     query = PatchQuery(limit=1000, quantile=(0.65, 0.9), order=order)
     page = patches(kept.atlas, UNIT, query)
-    assert page.rows == patches(asked.atlas, UNIT, query).rows
+    assert page.rows == patches(session.atlas, UNIT, query).rows
     assert page.rows
     assert page.note is None, "nothing is missing"
 
@@ -78,14 +80,14 @@ def test_a_band_within_the_kept_ranks_is_that_of_the_full_atlas(asked: Asked, ke
 @pytest.mark.parametrize(
     "query", [{"quantile": (0.5, 0.6)}, {"quantile": (0.62, 1)}, {"order": "asc"}, {"order": "random"}]
 )
-def test_a_question_beyond_the_kept_ranks_is_refused_in_words(kept: Asked, query: dict[str, object]) -> None:
+def test_a_question_beyond_the_kept_ranks_is_refused_in_words(kept: Session, query: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=rf"{NOTE}: ask for the highest, or within the quantiles 0\.65\.\.1"):
         patches(kept.atlas, UNIT, PatchQuery(**query))
 
 
-def test_what_an_image_excites_is_what_the_model_says_again(asked: Asked, kept: Asked) -> None:
+def test_what_an_image_excites_is_what_the_model_says_again(session: Session, kept: Session) -> None:
     for path in ("blobs/003.jpg", "stripes/004.jpg"):
-        full = asked.explain(asked.find(path), UNIT.layer, 1000)
+        full = session.explain(session.find(path), UNIT.layer, 1000)
         page = kept.explain(kept.find(path), UNIT.layer, 1000)
         exact = {row.channel: row for row in full.rows}
         assert page.kept == KEEP
@@ -101,11 +103,13 @@ def test_what_an_image_excites_is_what_the_model_says_again(asked: Asked, kept: 
             )
 
 
-def test_how_many_peak_above_is_exact_among_the_kept_and_else_no_less_than_true(asked: Asked, kept: Asked) -> None:
+def test_how_many_peak_above_is_exact_among_the_kept_and_else_no_less_than_true(
+    session: Session, kept: Session
+) -> None:
     """Each peak of the unit itself, some in between and beyond both ends, beside counting."""
     for channel in range(0, 40, 7):
         unit = UnitId("_blocks.15", channel)
-        peaks = asked.atlas.ranked(unit).activations()
+        peaks = session.atlas.ranked(unit).activations()
         values = np.sort(np.concatenate([peaks, (peaks[1:] + peaks[:-1]) / 2, [peaks[0] + 1, peaks[-1] - 1]]))
         true = np.array([(peaks > value).sum() for value in values])
         found = kept.atlas.ranked(unit).above(values.astype(np.float32))
@@ -114,20 +118,20 @@ def test_how_many_peak_above_is_exact_among_the_kept_and_else_no_less_than_true(
         assert (found <= 40).all()
 
 
-def test_statistics_are_those_of_all_images(asked: Asked, kept: Asked) -> None:
-    assert histogram(kept.atlas, UNIT, 32) == histogram(asked.atlas, UNIT, 32)
-    assert unit_page(kept.atlas, UNIT.layer).rows == unit_page(asked.atlas, UNIT.layer).rows
-    assert labels.labels(kept.atlas, UNIT).rows == labels.labels(asked.atlas, UNIT).rows
+def test_statistics_are_those_of_all_images(session: Session, kept: Session) -> None:
+    assert histogram(kept.atlas, UNIT, 32) == histogram(session.atlas, UNIT, 32)
+    assert unit_page(kept.atlas, UNIT.layer).rows == unit_page(session.atlas, UNIT.layer).rows
+    assert labels.labels(kept.atlas, UNIT).rows == labels.labels(session.atlas, UNIT).rows
     first = labels.labels(kept.atlas, UNIT, ranks=KEEP)
-    assert first == labels.labels(asked.atlas, UNIT, ranks=KEEP)
+    assert first == labels.labels(session.atlas, UNIT, ranks=KEEP)
 
 
-def test_similar_units_and_facets_take_the_kept_ranks(asked: Asked, kept: Asked) -> None:
-    assert similar(kept, UNIT, "exemplars").rows == similar(asked, UNIT, "exemplars").rows
-    assert facets(kept, UNIT, KEEP).rows == facets(asked, UNIT, KEEP).rows
+def test_similar_units_and_facets_take_the_kept_ranks(session: Session, kept: Session) -> None:
+    assert similar(kept, UNIT, "exemplars").rows == similar(session, UNIT, "exemplars").rows
+    assert facets(kept, UNIT, KEEP).rows == facets(session, UNIT, KEEP).rows
 
 
-def test_what_takes_all_ranks_is_refused_in_words(kept: Asked) -> None:
+def test_what_takes_all_ranks_is_refused_in_words(kept: Session) -> None:
     questions = (
         lambda: histogram(kept.atlas, UNIT, 48),
         lambda: bands(kept.atlas, UNIT, 4, PatchQuery()),
@@ -143,15 +147,15 @@ def test_what_takes_all_ranks_is_refused_in_words(kept: Asked) -> None:
         labels.labels(kept.atlas, UNIT, quantile=(0.1, 0.2))
 
 
-def test_a_patch_is_cut_where_a_kept_rank_says_and_nowhere_else(asked: Asked, kept: Asked) -> None:
-    rows = patches(asked.atlas, UNIT, PatchQuery(limit=1000, expand_duplicates=True)).rows
+def test_a_patch_is_cut_where_a_kept_rank_says_and_nowhere_else(session: Session, kept: Session) -> None:
+    rows = patches(session.atlas, UNIT, PatchQuery(limit=1000, expand_duplicates=True)).rows
     first, last = (kept.atlas.find_image(row.image_id) for row in (rows[KEEP - 1], rows[KEEP]))
-    assert peak_box(kept.atlas, UNIT, first) == peak_box(asked.atlas, UNIT, first)
+    assert peak_box(kept.atlas, UNIT, first) == peak_box(session.atlas, UNIT, first)
     with pytest.raises(NotFoundError, match=f"is not stored: {NOTE}"):
         peak_box(kept.atlas, UNIT, last)
 
 
-def test_a_catalog_gives_the_same_percentiles(kept: Asked, bounded: Path, tmp_path: Path) -> None:
+def test_a_catalog_gives_the_same_percentiles(kept: Session, bounded: Path, tmp_path: Path) -> None:
     write_catalog([bounded], tmp_path / "catalog.duckdb")
     with duckdb.connect(str(tmp_path / "catalog.duckdb"), read_only=True) as catalog:
         found = catalog.execute("SELECT image_id, percentile FROM top_patches('_blocks.5', 3, 99)").fetchall()
@@ -159,7 +163,7 @@ def test_a_catalog_gives_the_same_percentiles(kept: Asked, bounded: Path, tmp_pa
     assert found == [(row.image_id, pytest.approx(row.percentile)) for row in rows]
 
 
-def test_pages_and_the_api_say_what_is_kept(pages: TestClient, kept: Asked) -> None:
+def test_pages_and_the_api_say_what_is_kept(pages: TestClient, kept: Session) -> None:
     image = patches(kept.atlas, UNIT, PatchQuery(limit=1)).rows[0].image_id
     for page in ("", "/layers/_blocks.5", "/layers/_blocks.5/units/3", f"/images/{image}"):
         assert pages.get(f"/a/bounded{page}").status_code == 200, page
@@ -177,7 +181,7 @@ def test_pages_and_the_api_say_what_is_kept(pages: TestClient, kept: Asked) -> N
     assert (problem.status_code, NOTE in problem.json()["detail"]) == (400, True)
 
 
-def test_what_an_image_excites_takes_the_right_to_run_the_model(bounded: Path, kept: Asked, key_file: Path) -> None:
+def test_what_an_image_excites_takes_the_right_to_run_the_model(bounded: Path, kept: Session, key_file: Path) -> None:
     image = kept.atlas.find_image("blobs/003.jpg")["image_id"]
     settings = Settings(atlases=(bounded,), key_file=key_file)
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:

@@ -28,7 +28,7 @@ from unitscope_schemas.units import UnitId
 from unitscope_services.queries.bands import bands
 from unitscope_services.queries.facets import facets, group
 from unitscope_services.queries.local_maxima import local_maxima, several_patches
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 from unitscope_services.queries.similar import similar
 from unitscope_services.queries.units import patches
 from unitscope_services.web.app import Settings, create_app
@@ -51,8 +51,8 @@ def root(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Path:
 
 
 @pytest.fixture(scope="module")
-def asked(root: Path) -> Asked:
-    return Asked(root, trust_code=True)
+def session(root: Path) -> Session:
+    return Session(root, trust_code=True)
 
 
 @pytest.fixture(scope="module")
@@ -67,85 +67,85 @@ def client(root: Path) -> Iterator[TestClient]:
         yield client
 
 
-def test_coactivation_that_is_not_computed_names_the_command(asked: Asked, client: TestClient) -> None:
+def test_coactivation_that_is_not_computed_names_the_command(session: Session, client: TestClient) -> None:
     with pytest.raises(NotFoundError, match=r"unitscope similar planted head:1 --layer conv"):
-        similar(asked, UnitId("head", 1), layer="conv")
+        similar(session, UnitId("head", 1), layer="conv")
     assert client.get(f"{BASE}/layers/head/units/1/similar?among=conv").status_code == 404
 
 
 @pytest.mark.parametrize("by", ["coactivation", "exemplars", "weights"])
-def test_the_twin_is_the_most_similar_unit_with_one(by: Any, asked: Asked, notebook: Notebook) -> None:
+def test_the_twin_is_the_most_similar_unit_with_one(by: Any, session: Session, notebook: Notebook) -> None:
     notebook.correlate("conv")
     for unit, twin in ((PLAIN, TWIN), (TWIN, PLAIN)):
-        page = similar(asked, UnitId("conv", unit), by, limit=100)
+        page = similar(session, UnitId("conv", unit), by, limit=100)
         assert (page.rows[0].channel, page.rows[0].similarity) == (twin, 1.0)
         assert page.rows[1].similarity < 1
         assert unit not in {row.channel for row in page.rows}
         assert ZEROED not in {row.channel for row in page.rows}
         assert len(page.rows) == kin.UNITS - 2
-    assert similar(asked, UnitId("conv", ZEROED), by).rows == []
+    assert similar(session, UnitId("conv", ZEROED), by).rows == []
 
 
-def test_shared_exemplars_are_those_of_plain_sets(asked: Asked) -> None:
-    found = {row.channel: row.similarity for row in similar(asked, UnitId("head", 2), "exemplars", "conv", 100).rows}
-    own = first_images(asked, UnitId("head", 2))
+def test_shared_exemplars_are_those_of_plain_sets(session: Session) -> None:
+    found = {row.channel: row.similarity for row in similar(session, UnitId("head", 2), "exemplars", "conv", 100).rows}
+    own = first_images(session, UnitId("head", 2))
     for channel in set(range(kin.UNITS)) - {ZEROED}:
-        other = first_images(asked, UnitId("conv", channel))
+        other = first_images(session, UnitId("conv", channel))
         assert found[channel] == pytest.approx(len(own & other) / len(own | other))
 
 
-def first_images(asked: Asked, unit: UnitId, most: int = 12) -> set[str]:
+def first_images(session: Session, unit: UnitId, most: int = 12) -> set[str]:
     """The first images, a tenth of the corpus, without those tied with the next."""
-    rows = patches(asked.atlas, unit, PatchQuery(limit=most + 1, expand_duplicates=True)).rows
+    rows = patches(session.atlas, unit, PatchQuery(limit=most + 1, expand_duplicates=True)).rows
     return {row.image_id for row in rows[:most] if row.activation > rows[most].activation}
 
 
-def test_the_weights_of_a_layer_are_its_own(asked: Asked, tiny_atlas: Path) -> None:
-    found = {row.channel: row.similarity for row in similar(asked, PLAIN_UNIT, "weights", limit=100).rows}
-    weights = asked.encoder.incoming_weights("conv")
+def test_the_weights_of_a_layer_are_its_own(session: Session, tiny_atlas: Path) -> None:
+    found = {row.channel: row.similarity for row in similar(session, PLAIN_UNIT, "weights", limit=100).rows}
+    weights = session.encoder.incoming_weights("conv")
     assert weights.shape == (kin.UNITS, 27)
     plain = weights[7] @ weights[PLAIN] / np.linalg.norm(weights[7]) / np.linalg.norm(weights[PLAIN])
     assert found[7] == pytest.approx(float(plain))
     with pytest.raises(UsageError, match="reads 27 weights and one of head 40"):
-        similar(asked, PLAIN_UNIT, "weights", "head")
+        similar(session, PLAIN_UNIT, "weights", "head")
     with pytest.raises(UsageError, match=r"no incoming weights of its own.*_blocks.5._depthwise_conv"):
-        similar(Asked(tiny_atlas), UnitId("_blocks.5", 3), "weights")
+        similar(Session(tiny_atlas), UnitId("_blocks.5", 3), "weights")
 
 
 def test_the_command_computes_what_is_missing_and_the_server_shows_it(
-    root: Path, client: TestClient, asked: Asked, notebook: Notebook
+    root: Path, client: TestClient, session: Session, notebook: Notebook
 ) -> None:
     printed = invoke("similar", root, "head:3", "--json", "--progress", "none", "--workers", 1)
     assert printed.exit_code == 0, printed.output
     page = SimilarPage.model_validate(client.get(f"{BASE}/layers/head/units/3/similar").json())
-    assert page == SimilarPage.model_validate(json.loads(printed.stdout)) == similar(asked, UnitId("head", 3))
+    assert page == SimilarPage.model_validate(json.loads(printed.stdout)) == similar(session, UnitId("head", 3))
     assert "over 120 images" in page.note
     content = client.get(f"{BASE}/layers/head/units/3/similar.parquet").content
     assert pq.read_table(io.BytesIO(content)).equals(notebook.similar("head:3"))
 
 
-def test_bands_hold_every_image_once_and_descend(asked: Asked, client: TestClient) -> None:
+def test_bands_hold_every_image_once_and_descend(session: Session, client: TestClient) -> None:
     query = PatchQuery(limit=100, order="desc", expand_duplicates=True)
-    page = bands(asked.atlas, PLAIN_UNIT, 7, query)
+    page = bands(session.atlas, PLAIN_UNIT, 7, query)
     assert [row.rank for row in page.rows] == list(range(120))
     assert {row.band for row in page.rows} == set(range(1, 8))
     for row in page.rows:
         assert row.low - 1 / 120 <= 1 - row.rank / 120 <= row.high + 1 / 120
     found = BandPage.model_validate(client.get(f"{BASE}/layers/conv/units/{PLAIN}/bands?bands=4&k=2").json())
     assert [row.band for row in found.rows] == [1, 1, 2, 2, 3, 3, 4, 4]
-    assert bands(asked.atlas, UnitId("conv", ZEROED), 4, query).rows == []
+    assert bands(session.atlas, UnitId("conv", ZEROED), 4, query).rows == []
     with pytest.raises(UsageError, match="1 to 100 bands"):
-        bands(asked.atlas, PLAIN_UNIT, 0, query)
+        bands(session.atlas, PLAIN_UNIT, 0, query)
     with pytest.raises(UsageError, match="neither quantile nor cursor"):
-        bands(asked.atlas, PLAIN_UNIT, 4, PatchQuery(quantile=(0, 0.5)))
+        bands(session.atlas, PLAIN_UNIT, 4, PatchQuery(quantile=(0, 0.5)))
 
 
-def test_ascending_order_begins_at_the_lowest_peak(asked: Asked) -> None:
-    rows = patches(asked.atlas, PLAIN_UNIT, PatchQuery(limit=1000, order="asc")).rows
-    lowest = asked.atlas.unit(PLAIN_UNIT)["minimum"]
+def test_ascending_order_begins_at_the_lowest_peak(session: Session) -> None:
+    rows = patches(session.atlas, PLAIN_UNIT, PatchQuery(limit=1000, order="asc")).rows
+    lowest = session.atlas.unit(PLAIN_UNIT)["minimum"]
     assert rows[0].activation == lowest
     assert [row.activation for row in rows] == sorted(row.activation for row in rows)
-    assert patches(asked.atlas, UnitId("conv", ZEROED), PatchQuery(order="asc")).rows == []
+    assert patches(session.atlas, UnitId("conv", ZEROED), PatchQuery(order="asc")).rows == []
 
 
 def test_vectors_of_two_kinds_are_two_facets_and_those_of_one_are_one() -> None:
@@ -162,16 +162,16 @@ def test_vectors_of_two_kinds_are_two_facets_and_those_of_one_are_one() -> None:
     assert group(alike[:5]).silhouette is None
 
 
-def test_facets_hold_every_exemplar_once_the_largest_first(asked: Asked, client: TestClient) -> None:
-    page = facets(asked, PLAIN_UNIT)
-    exemplars = patches(asked.atlas, PLAIN_UNIT, PatchQuery(limit=64)).rows
+def test_facets_hold_every_exemplar_once_the_largest_first(session: Session, client: TestClient) -> None:
+    page = facets(session, PLAIN_UNIT)
+    exemplars = patches(session.atlas, PLAIN_UNIT, PatchQuery(limit=64)).rows
     assert sorted(row.rank for row in page.rows) == [row.rank for row in exemplars]
     sizes = np.bincount([row.facet for row in page.rows])[1:]
     assert len(sizes) == page.facets
     assert sorted(sizes, reverse=True) == sizes.tolist()
     assert [row.share for row in page.rows] == [sizes[row.facet - 1] / 64 for row in page.rows]
     assert FacetPage.model_validate(client.get(f"{BASE}/layers/conv/units/{PLAIN}/facets").json()) == page
-    assert facets(asked, UnitId("conv", ZEROED)).rows == []
+    assert facets(session, UnitId("conv", ZEROED)).rows == []
 
 
 def test_local_maxima_are_those_of_the_plain_formula() -> None:
@@ -191,9 +191,9 @@ def test_local_maxima_are_those_of_the_plain_formula() -> None:
     assert local_maxima(np.full((2, 2), np.nan)) == []
 
 
-def test_several_peaks_of_an_image_begin_with_the_stored_one(asked: Asked, client: TestClient) -> None:
-    stored = patches(asked.atlas, PLAIN_UNIT, PatchQuery(limit=3)).rows
-    page = several_patches(asked, PLAIN_UNIT, PatchQuery(limit=3), 4)
+def test_several_peaks_of_an_image_begin_with_the_stored_one(session: Session, client: TestClient) -> None:
+    stored = patches(session.atlas, PLAIN_UNIT, PatchQuery(limit=3)).rows
+    page = several_patches(session, PLAIN_UNIT, PatchQuery(limit=3), 4)
     assert [next(row for row in page.rows if row.rank == one.rank) for one in stored] == stored
     for one in stored:
         own = [row for row in page.rows if row.rank == one.rank]
@@ -201,7 +201,7 @@ def test_several_peaks_of_an_image_begin_with_the_stored_one(asked: Asked, clien
         assert len({(row.row, row.col) for row in own}) == len(own)
         values = [row.activation for row in own]
         assert values == sorted(values, reverse=True)
-        grid = asked.activation_map(asked.find(one.image_id), PLAIN_UNIT).values
+        grid = session.activation_map(session.find(one.image_id), PLAIN_UNIT).values
         assert values == pytest.approx([grid[row.row][row.col] for row in own], abs=1e-5)
         assert own[1].box != own[0].box
         assert own[1].percentile <= own[0].percentile
@@ -237,9 +237,9 @@ def test_a_comparison_is_stored_listed_and_read_page_by_page(
 
 def test_removed_images_are_no_exemplars(root: Path, tmp_path: Path) -> None:
     copy = Path(copytree(root, tmp_path / "copy"))
-    gone = patches(Asked(copy).atlas, PLAIN_UNIT, PatchQuery(limit=12)).rows
+    gone = patches(Session(copy).atlas, PLAIN_UNIT, PatchQuery(limit=12)).rows
     remove(copy, [row.image_id for row in gone])
-    left = Asked(copy)
+    left = Session(copy)
     own = first_images(left, PLAIN_UNIT, most=10)
     assert not own & {row.image_id for row in gone}
     for row in similar(left, PLAIN_UNIT, "exemplars", "head").rows:

@@ -20,28 +20,28 @@ from unitscope_schemas.answers.live import LiveAnswer, LiveProblem
 from unitscope_schemas.geometry import Location
 from unitscope_schemas.units import UnitId
 from unitscope_services.queries.live import levels_of, shrunk
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 
 LIVE = f"{API}/live"
 Got = tuple[LiveAnswer, dict[str, bytes]]
 
 
-def tell(socket: Any, data: bytes | None = None, **asked: Any) -> Any:
+def tell(socket: Any, data: bytes | None = None, **session: Any) -> Any:
     """Ask about a frame; gives the message that answers."""
-    socket.send_text(json.dumps({"unit": "_blocks.5:3", **asked}))
+    socket.send_text(json.dumps({"unit": "_blocks.5:3", **session}))
     if data is not None:
         socket.send_bytes(data)
     return json.loads(socket.receive_text())
 
 
-def answered(socket: Any, data: bytes | None = None, **asked: Any) -> Got:
+def answered(socket: Any, data: bytes | None = None, **session: Any) -> Got:
     """The answer with its parts."""
-    head = LiveAnswer.model_validate(tell(socket, data, **asked))
+    head = LiveAnswer.model_validate(tell(socket, data, **session))
     return head, {part: socket.receive_bytes() for part in head.parts}
 
 
-def refused(socket: Any, data: bytes | None = None, **asked: Any) -> LiveProblem:
-    return LiveProblem.model_validate(tell(socket, data, **asked))
+def refused(socket: Any, data: bytes | None = None, **session: Any) -> LiveProblem:
+    return LiveProblem.model_validate(tell(socket, data, **session))
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def test_an_image_of_the_corpus_by_its_name_or_its_bytes_has_its_recorded_figure
     assert (by_name.unit.row, by_name.unit.col) == (row["row"], row["col"])
 
 
-def test_maps_are_bytes_on_the_scale_of_each_unit_in_the_corpus(client: TestClient, asked: Asked) -> None:
+def test_maps_are_bytes_on_the_scale_of_each_unit_in_the_corpus(client: TestClient, session: Session) -> None:
     image = image_of(client, "blobs/003.jpg")["image_id"]
     known = client.get(f"{API}/layers/_blocks.5/units/7").json()
     values = np.array(client.get(f"{API}/images/{image}/map?layer=_blocks.5&unit=7").json()["values"])
@@ -92,10 +92,10 @@ def test_maps_are_bytes_on_the_scale_of_each_unit_in_the_corpus(client: TestClie
     assert maps.max() > 100
 
 
-def test_levels_of_units_never_active_or_not_finite_are_zero(asked: Asked) -> None:
+def test_levels_of_units_never_active_or_not_finite_are_zero(session: Session) -> None:
     maps = np.full((16, 2, 2), 1e9, np.float32)
     maps[3] = np.nan
-    levels = levels_of(asked.atlas, "_blocks.0", maps)
+    levels = levels_of(session.atlas, "_blocks.0", maps)
     assert (levels[3] == 0).all()
     assert (levels[[*range(3), *range(4, 16)]] == 255).all()
 
@@ -113,7 +113,7 @@ def test_large_maps_are_shrunk_to_the_highest_of_each_square(shape: tuple[int, i
     np.testing.assert_array_equal(shrunk(levels, most), np.array(slow))
 
 
-def test_a_projection_is_that_of_the_encoder_and_only_made_when_asked_for(client: TestClient, asked: Asked) -> None:
+def test_a_projection_is_that_of_the_encoder_and_only_made_when_asked_for(client: TestClient, session: Session) -> None:
     data = picture_bytes(seed=5)
     with connected(client) as socket:
         without, _ = answered(socket, data)
@@ -122,16 +122,16 @@ def test_a_projection_is_that_of_the_encoder_and_only_made_when_asked_for(client
     told = head.projection
     assert told is not None and told.activation == pytest.approx(head.unit.activation, rel=1e-4)
     place = Location(told.row, told.col)
-    found = asked.encoder.project([asked.encoder.read(data)], UnitId("_blocks.5", 3), [place], "guided").pixels[0]
+    found = session.encoder.project([session.encoder.read(data)], UnitId("_blocks.5", 3), [place], "guided").pixels[0]
     shown = np.asarray(Image.open(io.BytesIO(parts["projection"]))).astype(float).transpose(2, 0, 1)
     expected = 128 + 127 * np.clip(found.numpy() / told.scale, -1, 1)
     assert np.abs(shown - expected).max() <= 0.51
 
 
 def test_signals_of_an_earlier_layer_explain_the_projected_activation(client: TestClient) -> None:
-    asked = {"unit": "_blocks.0:1", "method": "gradient", "project": "_blocks.5:9", "signals": True}
+    session = {"unit": "_blocks.0:1", "method": "gradient", "project": "_blocks.5:9", "signals": True}
     with connected(client) as socket:
-        head, parts = answered(socket, picture_bytes(seed=5), **asked)
+        head, parts = answered(socket, picture_bytes(seed=5), **session)
         behind = refused(
             socket, picture_bytes(), unit="_blocks.5:3", method="gradient", project="_blocks.0:9", signals=True
         )
@@ -168,7 +168,7 @@ def test_a_frame_over_the_limits_is_refused(served: Any) -> None:
 
 def test_a_busy_server_says_when_to_ask_again_and_answers_then(served: Any) -> None:
     client = served(forwards_waiting=0)
-    with connected(client) as socket, client.app.state.site.turns.turn():
+    with connected(client) as socket, client.app.state.app_state.admission.turn():
         busy = refused(socket, picture_bytes())
         assert (busy.problem.status, busy.retry_after_s) == (429, 2)
     with connected(client) as socket:
@@ -225,15 +225,15 @@ def test_nothing_of_a_frame_is_kept(served: Any, tiny_atlas: Path) -> None:
         return {path for root in roots for path in (root.rglob("*") if root == tiny_atlas else root.iterdir())}
 
     client = served()
-    site = client.app.state.site
+    app_state = client.app.state.app_state
     with connected(client) as socket:
         answered(socket, picture_bytes(seed=77), unit="_blocks.0:3", method="gradient")
         before = files()
         for seed in range(2):
             answered(socket, picture_bytes(seed=seed), unit="_blocks.0:3", method="gradient")
     assert files() - before == set()
-    assert site.uploads.total_bytes() == 0
-    assert not site.shelf.newest("tiny").encoder._kept
+    assert app_state.uploads.total_bytes() == 0
+    assert not app_state.atlases.newest("tiny").encoder._kept
     assert "unitscope_live_frame_seconds_count 3" in client.get("/metrics").text
 
 

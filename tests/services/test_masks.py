@@ -13,7 +13,7 @@ from unitscope_schemas.answers.patches import ActivationMap
 from unitscope_schemas.geometry import Box, Location
 from unitscope_services.encoding.cells import CellGrid
 from unitscope_services.encoding.masks import mask, masked
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 
 API = "/api/v1/atlases/tiny"
 
@@ -65,7 +65,7 @@ def test_outside_the_mask_a_picture_is_darkened_and_inside_it_is_itself() -> Non
 
 @pytest.mark.parametrize("size", [None, 90])
 def test_a_masked_patch_is_the_patch_with_the_units_map_above_half_its_peak(
-    client: TestClient, asked: Asked, size: int | None
+    client: TestClient, session: Session, size: int | None
 ) -> None:
     row = client.get(f"{UNIT}/patches?k=1").json()["rows"][0]
     address = f"{API}/patches/{row['image_id']}.png?unit=_blocks.5:3" + (f"&size={size}" if size else "")
@@ -74,8 +74,8 @@ def test_a_masked_patch_is_the_patch_with_the_units_map_above_half_its_peak(
     inside = (found == patch).all(axis=2)
     assert 0.02 < inside.mean() < 0.98
     assert np.array_equal(found[~inside], np.rint(patch[~inside] * 0.2).astype(np.uint8))
-    image = asked.atlas.find_image(row["image_id"])
-    grid = CellGrid.of(asked.atlas.layer("_blocks.5").spec, asked.atlas.placement(image))
+    image = session.atlas.find_image(row["image_id"])
+    grid = CellGrid.of(session.atlas.layer("_blocks.5").spec, session.atlas.placement(image))
     down, across = grid.corner(Location(row["row"], row["col"]))
     top, left, bottom, right = row["box"]
     place = (down + grid.height / 2 - top) / (bottom - top), (across + grid.width / 2 - left) / (right - left)

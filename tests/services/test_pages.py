@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from tests.services.conftest import UNIT, bearer
 from tests.services.test_images import picture_bytes
 from unitscope_schemas.answers.patches import PatchPage
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 from unitscope_services.web.assets import count, figure, percent
 
 PAGE = "/a/tiny/layers/_blocks.5/units/3"
@@ -270,10 +270,10 @@ def test_a_band_counts_the_images_whose_percentile_lies_in_it(client: TestClient
     assert f"{len(inside)} images in the band" in text
 
 
-def test_a_dead_unit_shows_a_sentence_and_no_pictures(served: Any, client: TestClient, asked: Asked) -> None:
+def test_a_dead_unit_shows_a_sentence_and_no_pictures(served: Any, client: TestClient, session: Session) -> None:
     """A unit whose stored statistics say that it is dead."""
-    site: Any = client.app.state.site  # type: ignore[attr-defined]
-    atlas = site.shelf.newest("tiny").atlas
+    app_state: Any = client.app.state.app_state  # type: ignore[attr-defined]
+    atlas = app_state.atlases.newest("tiny").atlas
     kept = atlas.units("_blocks.0")
     rows = kept.to_pylist()
     rows[4] |= {"status": "dead", "maximum": 0.0, "minimum": 0.0}

@@ -87,8 +87,8 @@ def test_a_damaged_atlas_is_the_servers_fault_and_tells_no_path(
 
 def test_an_unexpected_failure_keeps_its_reason_to_itself(client: TestClient, tiny_atlas: Path) -> None:
     """An atlas whose units table is of another kind: no error of ours foresees that."""
-    site: Any = client.app.state.site  # type: ignore[attr-defined]
-    atlas = site.shelf.newest("tiny").atlas
+    app_state: Any = client.app.state.app_state  # type: ignore[attr-defined]
+    atlas = app_state.atlases.newest("tiny").atlas
     kept = atlas.units("_blocks.0")
     atlas._units["_blocks.0"] = kept.drop_columns(["status"])
     try:

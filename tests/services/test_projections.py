@@ -25,7 +25,7 @@ from unitscope_services.figures.drawing import page, png, svg
 from unitscope_services.figures.eigen import aligned_patches, eigen_patches
 from unitscope_services.figures.hierarchy import Look, Strip, chosen_layers, lay_out, unit_panel
 from unitscope_services.figures.project import projections
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 from unitscope_services.queries.units import patches
 from unitscope_services.web.app import Settings, create_app
 
@@ -41,11 +41,11 @@ def own_atlas(tiny_atlas: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="module")
-def own(own_atlas: Path) -> Asked:
-    return Asked(own_atlas)
+def own(own_atlas: Path) -> Session:
+    return Session(own_atlas)
 
 
-def test_projections_are_the_exemplars_seen_from_the_unit(own: Asked) -> None:
+def test_projections_are_the_exemplars_seen_from_the_unit(own: Session) -> None:
     """Each in rank order, in the box of its patch, made again here by hand from the file."""
     rows = patches(own.atlas, UNIT, PatchQuery(limit=3)).rows
     found = projections(own, UNIT, "guided", 3).rows
@@ -69,7 +69,7 @@ def test_projections_are_the_exemplars_seen_from_the_unit(own: Asked) -> None:
         assert np.abs(stored - 128.0).max() == 127
 
 
-def test_what_is_stored_is_not_made_again_and_another_method_is_another_picture(own: Asked) -> None:
+def test_what_is_stored_is_not_made_again_and_another_method_is_another_picture(own: Session) -> None:
     first = projections(own, UNIT, "gradient", 2).rows
     files = [own.atlas.root / row.path for row in first]
     written = [file.stat().st_mtime_ns for file in files]
@@ -79,7 +79,7 @@ def test_what_is_stored_is_not_made_again_and_another_method_is_another_picture(
     assert {row.id for row in again}.isdisjoint(row.id for row in projections(own, UNIT, "deconvnet", 4).rows)
 
 
-def test_a_deconvnet_without_switches_says_so(own: Asked) -> None:
+def test_a_deconvnet_without_switches_says_so(own: Session) -> None:
     note = projections(own, UNIT, "deconvnet", 1).rows[0].note
     assert "grey is zero, white " in note
     assert "no max-pooling before this layer" in note
@@ -87,7 +87,7 @@ def test_a_deconvnet_without_switches_says_so(own: Asked) -> None:
         projections(own, UNIT, "lrp")
 
 
-def test_api_and_python_list_what_was_projected(own: Asked, own_atlas: Path) -> None:
+def test_api_and_python_list_what_was_projected(own: Session, own_atlas: Path) -> None:
     made = unitscope.open_atlas(str(own_atlas)).project(str(UNIT), "guided", 3).to_pylist()
     with TestClient(create_app(Settings(atlases=(own_atlas,)))) as client:
         base = f"/api/v1/atlases/tiny/layers/{UNIT.layer}/units/{UNIT.channel}/visualisations"
@@ -132,19 +132,19 @@ def test_filters_are_linked_and_served(client: TestClient, tiny_atlas: Path) -> 
     assert (beyond.status_code, beyond.json()["detail"]) == (404, "layer _conv_stem has filters 0 to 31, not 32")
 
 
-def test_eigen_patches_equal_principal_components_of_the_same_pixels(asked: Asked) -> None:
+def test_eigen_patches_equal_principal_components_of_the_same_pixels(session: Session) -> None:
     """Against the eigenvectors of the covariance, and scikit-learn on pixels cut here by hand."""
     from sklearn.decomposition import PCA
 
-    found = eigen_patches(asked, UNIT, k=40, count=4, size=Size(24, 20))
-    field, cut = asked.atlas.layer(UNIT.layer).spec.receptive_field, []
-    for row in patches(asked.atlas, UNIT, PatchQuery(limit=40)).rows:
-        data = read_image(asked.atlas, asked.atlas.find_image(row.image_id))
-        pixels = prepare(data, asked.atlas.manifest.preprocessing).pixels.permute(1, 2, 0).numpy()
+    found = eigen_patches(session, UNIT, k=40, count=4, size=Size(24, 20))
+    field, cut = session.atlas.layer(UNIT.layer).spec.receptive_field, []
+    for row in patches(session.atlas, UNIT, PatchQuery(limit=40)).rows:
+        data = read_image(session.atlas, session.atlas.find_image(row.image_id))
+        pixels = prepare(data, session.atlas.manifest.preprocessing).pixels.permute(1, 2, 0).numpy()
         y, x = field.centre_at(Location(row.row, row.col))
         if 12 <= y <= 224 - 12 and 10 <= x <= 224 - 10:
             cut.append(pixels[y - 12 : y + 12, x - 10 : x + 10])
-    assert (found.used, found.used + found.left_out) == (len(cut), 40 - _duplicates(asked))
+    assert (found.used, found.used + found.left_out) == (len(cut), 40 - _duplicates(session))
     flat = np.array(cut, np.float64).reshape(len(cut), -1)
     expected = PCA(4, svd_solver="full").fit(flat)
     np.testing.assert_allclose(found.mean.ravel(), flat.mean(0))
@@ -156,17 +156,17 @@ def test_eigen_patches_equal_principal_components_of_the_same_pixels(asked: Aske
         np.testing.assert_allclose(centred.T @ (centred @ component), variance * component, atol=1e-6 * variances[0])
 
 
-def _duplicates(asked: Asked) -> int:
-    return 40 - len(patches(asked.atlas, UNIT, PatchQuery(limit=40)).rows)
+def _duplicates(session: Session) -> int:
+    return 40 - len(patches(session.atlas, UNIT, PatchQuery(limit=40)).rows)
 
 
-def test_patches_that_never_fit_their_picture_are_refused(asked: Asked) -> None:
-    assert len(aligned_patches(asked, UNIT, 5, Size(1, 1))[0]) == 5
+def test_patches_that_never_fit_their_picture_are_refused(session: Session) -> None:
+    assert len(aligned_patches(session, UNIT, 5, Size(1, 1))[0]) == 5
     with pytest.raises(UsageError, match=r"0 of 5 patches .* smaller --size"):
-        eigen_patches(asked, UNIT, k=5, size=Size(225, 225))
+        eigen_patches(session, UNIT, k=5, size=Size(225, 225))
 
 
-def test_the_sheet_has_one_drawing_in_three_forms(own: Asked) -> None:
+def test_the_sheet_has_one_drawing_in_three_forms(own: Session) -> None:
     panel = unit_panel(own, UNIT, Look("guided"), 4)
     drawing = lay_out(own.atlas, [Strip(own.atlas.layer(UNIT.layer).spec, (panel,))])
     assert [len(block.pictures) for block in panel.blocks] == [4, 4]
@@ -181,7 +181,7 @@ def test_the_sheet_has_one_drawing_in_three_forms(own: Asked) -> None:
     assert text.strip() in page(drawing).decode()
 
 
-def test_the_sheet_shows_a_stored_optimised_input_cut_to_what_the_unit_sees(own: Asked) -> None:
+def test_the_sheet_shows_a_stored_optimised_input_cut_to_what_the_unit_sees(own: Session) -> None:
     key = VisualKey(
         atlas_key=own.atlas.manifest.atlas_key,
         kind="optimised",
@@ -204,7 +204,7 @@ def test_the_sheet_shows_a_stored_optimised_input_cut_to_what_the_unit_sees(own:
     assert (np.asarray(picture) == np.asarray(whole)[10:40, 20:60]).all()
 
 
-def test_layers_of_the_sheet_are_chosen_or_spread(own: Asked) -> None:
+def test_layers_of_the_sheet_are_chosen_or_spread(own: Session) -> None:
     assert chosen_layers(own.atlas, (), 2) == ["_blocks.0", "_blocks.15"]
     assert chosen_layers(own.atlas, ("_blocks.1?", "_blocks.0"), 6) == ["_blocks.0", "_blocks.15"]
     with pytest.raises(UsageError, match=r"no layer of this atlas matches 'stem'; it has _blocks.0"):

@@ -13,8 +13,8 @@ from starlette.testclient import TestClient
 
 from tests.services.conftest import UNIT
 from unitscope_schemas.errors import NotFoundError, OverloadError, UsageError
-from unitscope_services.server.admission import Turns
-from unitscope_services.server.atlas_registry import Shelf
+from unitscope_services.server.admission import Admission
+from unitscope_services.server.atlas_registry import AtlasRegistry
 
 
 def test_the_server_says_that_it_lives_and_what_it_is(client: TestClient) -> None:
@@ -80,16 +80,16 @@ def test_the_documentation_asks_nothing_of_other_servers(client: TestClient) -> 
 
 def test_two_atlases_of_one_name_are_refused(tiny_atlas: Path) -> None:
     with pytest.raises(UsageError, match="two atlases are called 'tiny'"):
-        Shelf((tiny_atlas, tiny_atlas))
+        AtlasRegistry((tiny_atlas, tiny_atlas))
 
 
 def test_a_directory_that_is_no_atlas_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no atlas"):
-        Shelf((tmp_path,))
+        AtlasRegistry((tmp_path,))
 
 
 def test_turns_let_one_in_one_wait_and_refuse_the_third() -> None:
-    turns = Turns(running=1, waiting=1)
+    turns = Admission(running=1, waiting=1)
     entered = threading.Event()
 
     def second() -> None:

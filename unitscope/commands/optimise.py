@@ -55,10 +55,10 @@ def optimise(
     from unitscope_pipelines.runs.visuals import optimise_units
     from unitscope_schemas.answers.visuals import OptimiseQuery, VisualRow
     from unitscope_services.figures.optimise import optimise_plan
-    from unitscope_services.queries.session import Asked
+    from unitscope_services.queries.session import Session
     from unitscope_services.queries.visuals import visual_row
 
-    asked = Asked(atlas, trust_code=trust_code, version=version)
+    session = Session(atlas, trust_code=trust_code, version=version)
     query = OptimiseQuery(
         units=tuple(units),
         top=top,
@@ -70,19 +70,19 @@ def optimise(
         seed=seed,
         count=count,
     )
-    plan, chosen = optimise_plan(asked, query, device)
+    plan, chosen = optimise_plan(session, query, device)
     with shown(progress) as report:
         made = list(optimise_units(plan, chosen, report, workers, address))
     order = {unit: place for place, unit in enumerate(chosen)}
     made.sort(key=lambda visual: (order[visual.key.target], visual.key.number))
-    rows = [visual_row(asked.atlas, visual) for visual in made]
+    rows = [visual_row(session.atlas, visual) for visual in made]
     show_rows(rows, VisualRow, "json" if as_json else style, {"rows": rows})
     for row in rows:
         if row.note:
             tell(f"{row.unit}: {row.note}")
-    tell_stale(asked.atlas.manifest.stale_count)
+    tell_stale(session.atlas.manifest.stale_count)
     if out is not None:
-        _write(asked.atlas.root, made, out)
+        _write(session.atlas.root, made, out)
 
 
 @app.command()

@@ -57,30 +57,30 @@ def project(
     from unitscope_services.figures.drawing import check_ending, write_drawing
     from unitscope_services.figures.hierarchy import project_sheet
     from unitscope_services.figures.project import asked_exemplars, checked_method, project_plan
-    from unitscope_services.queries.session import Asked
+    from unitscope_services.queries.session import Session
     from unitscope_services.queries.unit_selection import chosen_units
     from unitscope_services.queries.visuals import visual_row
 
     if sheet is not None:
         check_ending(sheet)
-    asked = Asked(atlas, trust_code=trust_code, version=version)
-    plan = project_plan(asked, checked_method(method), device)
-    wanted = asked_exemplars(asked.atlas, chosen_units(asked.atlas, units, top), k)
+    session = Session(atlas, trust_code=trust_code, version=version)
+    plan = project_plan(session, checked_method(method), device)
+    wanted = asked_exemplars(session.atlas, chosen_units(session.atlas, units, top), k)
     with shown(progress) as report:
         stored = {visual.key.id: visual for visual in project_units(plan, wanted, report, workers, address)}
     made = [stored[plan.key(one.unit, exemplar).id] for one in wanted for exemplar in one.exemplars]
-    rows = [visual_row(asked.atlas, visual) for visual in made]
+    rows = [visual_row(session.atlas, visual) for visual in made]
     show_rows(rows, VisualRow, "json" if as_json else style, {"rows": rows})
     for note in dict.fromkeys(f"{row.unit}: {note}" for row in rows for note in row.note.split("; ")[1:]):
         tell(note)
-    tell_stale(asked.atlas.manifest.stale_count)
+    tell_stale(session.atlas.manifest.stale_count)
     if out is not None:
         for one in wanted:
             folder = out if len(wanted) == 1 else out / str(one.unit)
-            _write(asked.atlas.root, [visual for visual in made if visual.key.target == one.unit], folder)
+            _write(session.atlas.root, [visual for visual in made if visual.key.target == one.unit], folder)
         tell(f"{len(rows)} projections written to {out}")
     if sheet is not None:
-        write_drawing(project_sheet(asked, [one.unit for one in wanted], plan.method, k), sheet)
+        write_drawing(project_sheet(session, [one.unit for one in wanted], plan.method, k), sheet)
         tell(f"patches and projections written to {sheet}")
 
 
@@ -104,13 +104,13 @@ def sheet(
     from unitscope_services.figures.drawing import check_ending, write_drawing
     from unitscope_services.figures.hierarchy import Look, chosen_layers, hierarchy
     from unitscope_services.figures.project import checked_method
-    from unitscope_services.queries.session import Asked
+    from unitscope_services.queries.session import Session
 
     check_ending(out)
     look = Look(checked_method(method), recipe if optimised else None, seed)
-    asked = Asked(atlas, trust_code=trust_code, version=version)
-    layers = chosen_layers(asked.atlas, split_globs(layer_globs), layer_count)
-    drawing = hierarchy(asked, layers, units_per_layer, look, tell)
+    session = Session(atlas, trust_code=trust_code, version=version)
+    layers = chosen_layers(session.atlas, split_globs(layer_globs), layer_count)
+    drawing = hierarchy(session, layers, units_per_layer, look, tell)
     write_drawing(drawing, out)
     facts = {"sheet": str(out), "layers": len(layers), "pictures": len(drawing.tiles), "method": method}
     show_facts({**facts, "recipe": look.recipe or "none shown", "seed": seed}, as_json)
@@ -133,15 +133,15 @@ def filters(
     from unitscope_schemas.answers.visuals import FilterRow
     from unitscope_services.figures.conv_filters import filter_page, filter_sheet
     from unitscope_services.figures.drawing import check_ending, write_drawing
-    from unitscope_services.queries.session import Asked
+    from unitscope_services.queries.session import Session
 
     if out is not None:
         check_ending(out)
-    asked = Asked(atlas, trust_code=trust_code, version=version)
-    page = filter_page(asked, layer)
+    session = Session(atlas, trust_code=trust_code, version=version)
+    page = filter_page(session, layer)
     show_rows(page.rows, FilterRow, "json" if as_json else style, page)
     if out is not None:
-        write_drawing(filter_sheet(asked, page.layer), out)
+        write_drawing(filter_sheet(session, page.layer), out)
         tell(f"{len(page.rows)} filters written to {out}")
 
 
@@ -165,12 +165,12 @@ def eigen(
     from unitscope_schemas.units import UnitId
     from unitscope_services.figures.drawing import check_ending, write_drawing
     from unitscope_services.figures.eigen import eigen_patches, eigen_sheet
-    from unitscope_services.queries.session import Asked
+    from unitscope_services.queries.session import Session
 
     if out is not None:
         check_ending(out)
-    asked = Asked(atlas, version=version)
-    found = eigen_patches(asked, UnitId.parse(unit), k, components, None if size is None else Size(size, size))
+    session = Session(atlas, version=version)
+    found = eigen_patches(session, UnitId.parse(unit), k, components, None if size is None else Size(size, size))
     shares = found.shares.tolist()
     facts = {
         "unit": unit,
@@ -181,7 +181,7 @@ def eigen(
     }
     show_facts(facts, as_json)
     if out is not None:
-        write_drawing(eigen_sheet(asked, found), out)
+        write_drawing(eigen_sheet(session, found), out)
         tell(f"mean and components written to {out}")
 
 

@@ -40,19 +40,19 @@ def top(
     from unitscope_services.figures.sheet import patch_picture, unit_sheet
     from unitscope_services.queries.bands import bands as banded
     from unitscope_services.queries.local_maxima import several_patches
-    from unitscope_services.queries.session import Asked
+    from unitscope_services.queries.session import Session
 
-    opened = Asked(atlas, trust_code=trust_code, version=version)
-    asked = UnitId.parse(unit)
+    opened = Session(atlas, trust_code=trust_code, version=version)
+    session = UnitId.parse(unit)
     order = order or ("desc" if bands is None else "random")
     query = patch_query(k, quantile, label, order, seed, duplicates, where=where or ())
     if bands is not None and per_image != 1:
         raise typer.BadParameter("--bands shows one peak of each image: leave out --per-image")
     page: PatchPage | BandPage
     if bands is None:
-        page = several_patches(opened, asked, query, per_image)
+        page = several_patches(opened, session, query, per_image)
     else:
-        page = banded(opened.atlas, asked, bands, query)
+        page = banded(opened.atlas, session, bands, query)
     show_rows(page.rows, PatchRow if bands is None else BandRow, "json" if as_json else style, page)
     if page.note:
         tell(f"{unit}: {page.note}")
@@ -61,7 +61,7 @@ def top(
         crops.mkdir(parents=True, exist_ok=True)
         for row in page.rows:
             place = f"-{row.row}-{row.col}" if per_image > 1 else ""
-            patch_picture(opened.atlas, asked, row).save(crops / f"{row.rank:04d}-{row.image_id[:12]}{place}.png")
+            patch_picture(opened.atlas, session, row).save(crops / f"{row.rank:04d}-{row.image_id[:12]}{place}.png")
         tell(f"{len(page.rows)} patches written to {crops}")
     if sheet is not None:
         sheet.parent.mkdir(parents=True, exist_ok=True)
@@ -85,11 +85,11 @@ def explain(
     """The units that an image excites most unusually, by percentile over the corpus, or over what passes of it."""
     from unitscope.commands.output import show_rows
     from unitscope_schemas.answers.patches import ExplainRow
-    from unitscope_services.atlas.image_filter import Filter
-    from unitscope_services.queries.session import Asked
+    from unitscope_services.atlas.image_filter import ImageFilter
+    from unitscope_services.queries.session import Session
 
-    asked = Asked(atlas, trust_code=trust_code, version=version)
-    page = asked.explain(asked.find(image), layer, k, Filter(label, tuple(where or ())))
+    session = Session(atlas, trust_code=trust_code, version=version)
+    page = session.explain(session.find(image), layer, k, ImageFilter(label, tuple(where or ())))
     show_rows(page.rows, ExplainRow, "json" if as_json else style, page)
     if page.among is not None:
         tell(f"percentiles among the {page.among} images that pass")
@@ -116,13 +116,13 @@ def neighbors(
     from unitscope.commands.output import show_rows
     from unitscope_schemas.answers.patches import NeighborRow
     from unitscope_schemas.geometry import Box
-    from unitscope_services.atlas.image_filter import Filter
-    from unitscope_services.queries.session import Asked
+    from unitscope_services.atlas.image_filter import ImageFilter
+    from unitscope_services.queries.session import Session
 
-    asked = Asked(atlas, trust_code=trust_code, version=version)
-    asked.layer_of_embedding(layer)
-    passing = Filter(label, tuple(where or ()))
-    page = asked.neighbors(asked.find(image), None if box is None else Box.parse(box), k, exact, passing)
+    session = Session(atlas, trust_code=trust_code, version=version)
+    session.layer_of_embedding(layer)
+    passing = ImageFilter(label, tuple(where or ()))
+    page = session.neighbors(session.find(image), None if box is None else Box.parse(box), k, exact, passing)
     show_rows(page.rows, NeighborRow, "json" if as_json else style, page)
     if not page.search.exact:
         tell(f"approximate: recall@10 {page.search.recall_at_10:.3f}, measured at build time; --exact scans all")

@@ -33,14 +33,14 @@ def labels(
     from unitscope_services.atlas.atlas import Atlas
     from unitscope_services.queries import labels
 
-    opened, asked = Atlas(atlas, version=version), UnitId.parse(unit)
+    opened, session = Atlas(atlas, version=version), UnitId.parse(unit)
     if every:
         if ranks is not None:
             raise UsageError("--all counts all ranks: leave out --ranks")
-        over_all = labels.selectivity(opened, asked, k)
+        over_all = labels.selectivity(opened, session, k)
         show_rows(over_all.rows, SelectivityRow, "json" if as_json else style, over_all)
         return
-    page = labels.labels(opened, asked, k, ranks)
+    page = labels.labels(opened, session, k, ranks)
     show_rows(page.rows, LabelRow, "json" if as_json else style, page)
     tell_stale(page.stale_images)
 
@@ -67,19 +67,19 @@ def similar(
     from unitscope.commands.progress import shown
     from unitscope_schemas.answers.relations import SimilarRow
     from unitscope_schemas.units import UnitId
-    from unitscope_services.queries.session import Asked
+    from unitscope_services.queries.session import Session
     from unitscope_services.queries.similar import similar as similar_units
 
-    asked, wanted = Asked(atlas, trust_code=trust_code, version=version), UnitId.parse(unit)
+    session, wanted = Session(atlas, trust_code=trust_code, version=version), UnitId.parse(unit)
     if by == "coactivation":
         from unitscope_pipelines.derived.coactivation import LayerPair, Sealed, find_kin
         from unitscope_pipelines.runs.coactivation import Crew
 
-        asked.atlas.unit(wanted)
-        sealed, pair = Sealed(atlas, asked.atlas.manifest), LayerPair(wanted.layer, layer or wanted.layer)
+        session.atlas.unit(wanted)
+        sealed, pair = Sealed(atlas, session.atlas.manifest), LayerPair(wanted.layer, layer or wanted.layer)
         with shown(progress) as report:
             find_kin(sealed, sealed, [pair], Crew(report, workers, address))
-    page = similar_units(asked, wanted, by, layer, k)
+    page = similar_units(session, wanted, by, layer, k)
     show_rows(page.rows, SimilarRow, "json" if as_json else style, page)
     tell(
         f"{unit}: {page.note}"
@@ -101,9 +101,9 @@ def facets(
     from unitscope_schemas.answers.relations import FacetRow
     from unitscope_schemas.units import UnitId
     from unitscope_services.queries.facets import facets as found_facets
-    from unitscope_services.queries.session import Asked
+    from unitscope_services.queries.session import Session
 
-    page = found_facets(Asked(atlas, version=version), UnitId.parse(unit))
+    page = found_facets(Session(atlas, version=version), UnitId.parse(unit))
     show_rows(page.rows, FacetRow, "json" if as_json else style, page)
     if page.note:
         tell(f"{unit}: {page.note}")

@@ -23,7 +23,7 @@ from unitscope_services.atlas.bounded import Beyond, BoundedUnit, missing_peak, 
 from unitscope_services.atlas.boxes import LayerBoxes
 from unitscope_services.atlas.catalogue import Catalogue
 from unitscope_services.atlas.database import Database, Row
-from unitscope_services.atlas.image_filter import Filter
+from unitscope_services.atlas.image_filter import ImageFilter
 from unitscope_services.atlas.parts import Parts
 from unitscope_services.atlas.peaks import ScannedPeaks
 from unitscope_services.atlas.ranks import FewRanked, HotLayer, RankedPart, RankedUnit, first_ranks
@@ -211,7 +211,7 @@ class Atlas:
         """The image of this file below the corpus root; raises NotFoundError."""
         return self.catalogue.at_path(path)
 
-    def image_list(self, passing: Filter, after: int | None, limit: int) -> list[Row]:
+    def image_list(self, passing: ImageFilter, after: int | None, limit: int) -> list[Row]:
         """Images that pass in order of their numbers, from behind number `after` on."""
         return self.catalogue.listed(passing, after, limit)
 

@@ -13,7 +13,7 @@ from unitscope_schemas import tables
 from unitscope_schemas.errors import NotFoundError, UsageError, listing
 from unitscope_schemas.manifest import Manifest
 from unitscope_services.atlas.database import Database, Row
-from unitscope_services.atlas.image_filter import Condition, Filter, all_hold
+from unitscope_services.atlas.image_filter import Condition, ImageFilter, all_hold
 from unitscope_services.atlas.parts import Parts
 
 _CODED = ("label", "duplicate_group")
@@ -110,7 +110,7 @@ class Catalogue:
         known = number < len(self._images) and self._id(number) == image_id and self.is_present(number)
         return self.rows([number])[0] if known else None
 
-    def listed(self, passing: Filter, after: int | None, limit: int) -> list[Row]:
+    def listed(self, passing: ImageFilter, after: int | None, limit: int) -> list[Row]:
         """Images that pass in order of their numbers, from behind number `after` on."""
         first = 0 if after is None else after + 1
         chosen = self.chosen(passing)
@@ -127,7 +127,7 @@ class Catalogue:
         """Whether answers may show the image."""
         return self.present is None or bool(self.present[number])
 
-    def chosen(self, passing: Filter) -> NDArray[np.bool_] | None:
+    def chosen(self, passing: ImageFilter) -> NDArray[np.bool_] | None:
         """Which images that answers may show pass, None if all images do.
 
         Raises UsageError for a metadata column that there is not.

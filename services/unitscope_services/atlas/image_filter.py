@@ -18,14 +18,14 @@ _TRUTHS = {"true": True, "false": False}
 
 
 @dataclass(frozen=True)
-class Filter:
+class ImageFilter:
     """Images with the label, if one is given, for which all conditions hold, each `column=value` or with >= <= > <."""
 
     label: str | None = None
     where: tuple[str, ...] = ()
 
 
-EVERY_IMAGE = Filter()
+EVERY_IMAGE = ImageFilter()
 
 
 @dataclass(frozen=True)

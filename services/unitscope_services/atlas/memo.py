@@ -15,7 +15,7 @@ class _Place(Generic[Value]):
         self.lock, self.values = threading.Lock(), list[Value]()
 
 
-class Latest(Generic[Value]):
+class Memo(Generic[Value]):
     """At most so many values by their keys."""
 
     def __init__(self, most: int) -> None:

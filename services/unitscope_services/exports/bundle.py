@@ -18,7 +18,7 @@ from unitscope_services.pages.links import Links, Value
 from unitscope_services.pages.pages import PATCH_PX, UnitAddress, atlas_view, unit_view
 from unitscope_services.pages.unit_visuals import Learned
 from unitscope_services.pages.views import Patch, Tile
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 from unitscope_services.queries.visuals import visual_picture
 from unitscope_services.web.assets import make_templates, read_static
 
@@ -70,7 +70,7 @@ class Bundle:
 
     def __init__(self, atlas: Atlas, units: Sequence[UnitId], folder: Path) -> None:
         self._atlas, self._units, self._folder = atlas, set(units), folder
-        self._asked = Asked(atlas.store, version=atlas.version)
+        self._asked = Session(atlas.store, version=atlas.version)
         self._static = read_static()
         self._templates = make_templates(self._static)
 

@@ -9,7 +9,7 @@ from unitscope_schemas.errors import NotFoundError
 from unitscope_schemas.units import UnitId
 from unitscope_services.figures.drawing import INK, QUIET, Drawing, Tile, Words
 from unitscope_services.pages.links import Links
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 
 if TYPE_CHECKING:
     from unitscope_pipelines.vision.attribution.conv_filters import Filters
@@ -18,16 +18,16 @@ _MARGIN, _SIDE, _STEP, _LINE, _HEAD, _COLUMNS = 40, 64, 74, 84, 62, 12
 """Points; and filters side by side."""
 
 
-def filters_of(asked: Asked, layer: str) -> "Filters":
+def filters_of(session: Session, layer: str) -> "Filters":
     """A layer's weights; `first` is the first layer with weights. Raises UsageError for one without filters."""
-    return asked.first_filters if layer == "first" else asked.encoder.filters(layer)
+    return session.first_filters if layer == "first" else session.encoder.filters(layer)
 
 
-def filter_page(asked: Asked, layer: str) -> FilterPage:
+def filter_page(session: Session, layer: str) -> FilterPage:
     """One row for each unit of a layer of the model; `first` is the first layer with weights."""
     from unitscope_pipelines.vision.attribution.conv_filters import filter_picture
 
-    found, atlas = filters_of(asked, layer), asked.atlas
+    found, atlas = filters_of(session, layer), session.atlas
     links, recorded = Links(atlas.name, atlas.version), atlas.manifest.layer(found.layer) is not None
     rows = []
     for channel, weights in enumerate(found.weights):
@@ -48,14 +48,14 @@ def filter_page(asked: Asked, layer: str) -> FilterPage:
     return FilterPage(layer=found.layer, rows=rows)
 
 
-def filter_of(asked: Asked, layer: str, channel: int) -> Image.Image:
+def filter_of(session: Session, layer: str, channel: int) -> Image.Image:
     """The picture of one filter in its own pixels; raises NotFoundError that names the valid range."""
-    return picture_of_filter(filters_of(asked, layer), channel)
+    return picture_of_filter(filters_of(session, layer), channel)
 
 
-def filter_sheet(asked: Asked, layer: str) -> Drawing:
+def filter_sheet(session: Session, layer: str) -> Drawing:
     """All filters of a layer in one drawing, under their channels."""
-    found, page = filters_of(asked, layer), filter_page(asked, layer)
+    found, page = filters_of(session, layer), filter_page(session, layer)
     columns = min(_COLUMNS, len(page.rows))
     first = page.rows[0]
     shape = f"{first.height} x {first.width} weights of {first.input_channels} input channels"
@@ -63,7 +63,7 @@ def filter_sheet(asked: Asked, layer: str) -> Drawing:
     tiles, words = (
         [],
         [
-            Words(f"{asked.atlas.summary().model}  {found.layer}", _MARGIN, _MARGIN + 16, 18, INK),
+            Words(f"{session.atlas.summary().model}  {found.layer}", _MARGIN, _MARGIN + 16, 18, INK),
             Words(about, _MARGIN, _MARGIN + 36, 11, QUIET),
         ],
     )

@@ -13,7 +13,7 @@ from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.crops import read_image
 from unitscope_services.figures.drawing import Drawing
 from unitscope_services.figures.hierarchy import Block, Panel, Strip, lay_out
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 from unitscope_services.queries.units import patches
 
 Patches = NDArray[np.uint8]
@@ -34,7 +34,9 @@ class EigenPatches:
     shares: NDArray[np.float64]
 
 
-def eigen_patches(asked: Asked, unit: UnitId, k: int = 64, count: int = 9, size: Size | None = None) -> EigenPatches:
+def eigen_patches(
+    session: Session, unit: UnitId, k: int = 64, count: int = 9, size: Size | None = None
+) -> EigenPatches:
     """Of a unit's first `k` patches the mean and, at most, `count` principal components, by scikit-learn's PCA.
 
     Every patch has the peak in its middle. Without a size it is the effective field's, at most half the input's: larger
@@ -42,9 +44,9 @@ def eigen_patches(asked: Asked, unit: UnitId, k: int = 64, count: int = 9, size:
     """
     from sklearn.decomposition import PCA
 
-    field = asked.atlas.layer(unit.layer).spec.receptive_field
+    field = session.atlas.layer(unit.layer).spec.receptive_field
     size = size or Size(*map(min, field.effective, (side // 2 for side in field.input)))
-    cut, left_out = aligned_patches(asked, unit, k, size)
+    cut, left_out = aligned_patches(session, unit, k, size)
     if len(cut) < 2:
         raise UsageError(
             f"only {len(cut)} of {len(cut) + left_out} patches of {unit} lie within their pictures with their peak in "
@@ -63,9 +65,9 @@ def eigen_patches(asked: Asked, unit: UnitId, k: int = 64, count: int = 9, size:
     )
 
 
-def aligned_patches(asked: Asked, unit: UnitId, k: int, size: Size) -> tuple[Patches, int]:
+def aligned_patches(session: Session, unit: UnitId, k: int, size: Size) -> tuple[Patches, int]:
     """The patches with the peak in the middle that lie within the input, and how many do not."""
-    atlas = asked.atlas
+    atlas = session.atlas
     page = patches(atlas, unit, PatchQuery(limit=k))
     if not page.rows:
         raise NotFoundError(f"unit {unit} has no patches: {page.note}")
@@ -74,13 +76,13 @@ def aligned_patches(asked: Asked, unit: UnitId, k: int, size: Size) -> tuple[Pat
     inside = [(row, box) for row, box in zip(page.rows, boxes, strict=True) if box.inside(field.input)]
     cut = []
     for row, box in inside:
-        seen = asked.encoder.read(read_image(atlas, atlas.find_image(row.image_id))).prepared.pixels
+        seen = session.encoder.read(read_image(atlas, atlas.find_image(row.image_id))).prepared.pixels
         cut.append(seen[:, box.top : box.bottom, box.left : box.right].permute(1, 2, 0).numpy())
     channels = atlas.manifest.preprocessing.channels
     return np.array(cut, np.uint8).reshape(-1, *size, channels), len(page.rows) - len(inside)
 
 
-def eigen_sheet(asked: Asked, found: EigenPatches) -> Drawing:
+def eigen_sheet(session: Session, found: EigenPatches) -> Drawing:
     """Mean and components in one drawing: of components grey is zero, each in its own scale."""
     from unitscope_pipelines.vision.images.diverging import signed_picture
 
@@ -90,8 +92,8 @@ def eigen_sheet(asked: Asked, found: EigenPatches) -> Drawing:
     caption = f"{found.used} patches of {found.size.height} x {found.size.width} px, {found.left_out} left out"
     components = Block("components, largest share first", tuple(zip(shown, shares, strict=True)))
     blocks = (Block("mean", ((Image.fromarray(mean.squeeze()), caption),)), components)
-    spec = asked.atlas.layer(found.unit.layer).spec
-    return lay_out(asked.atlas, [Strip(spec, (Panel(found.unit, caption, blocks),))])
+    spec = session.atlas.layer(found.unit.layer).spec
+    return lay_out(session.atlas, [Strip(spec, (Panel(found.unit, caption, blocks),))])
 
 
 def _centred(field: ReceptiveField, location: Location, size: Size) -> Box:

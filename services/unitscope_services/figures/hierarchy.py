@@ -16,7 +16,7 @@ from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.figures.drawing import INK, PIXELS, QUIET, Drawing, Tile, Words, shortened
 from unitscope_services.figures.project import picture_of, project_rows
 from unitscope_services.figures.sheet import patch_picture
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 from unitscope_services.queries.unit_selection import spread_layers, striking_in
 from unitscope_services.queries.units import patches
 
@@ -59,17 +59,17 @@ class Look:
     seed: int = 0
 
 
-def unit_panel(asked: Asked, unit: UnitId, look: Look, k: int = 9) -> Panel:
+def unit_panel(session: Session, unit: UnitId, look: Look, k: int = 9) -> Panel:
     """A unit with its first patches and their projections; raises NotFoundError if it has none."""
-    page = patches(asked.atlas, unit, PatchQuery(limit=k))
+    page = patches(session.atlas, unit, PatchQuery(limit=k))
     if not page.rows:
         raise NotFoundError(f"unit {unit} has no patches to show: {page.note}")
-    made = project_rows(asked, unit, page.rows, look.method)
-    cut = [patch_picture(asked.atlas, unit, row, PIXELS * _BLOCK // _columns(k)) for row in page.rows]
+    made = project_rows(session, unit, page.rows, look.method)
+    cut = [patch_picture(session.atlas, unit, row, PIXELS * _BLOCK // _columns(k)) for row in page.rows]
     words = [_words(row) for row in page.rows]
     labels = dict.fromkeys(row.label for row in page.rows if row.label)
     peaks = f"{page.rows[-1].activation:.3g} to {page.rows[0].activation:.3g}"
-    reached, optimised = _optimised(asked, unit, look)
+    reached, optimised = _optimised(session, unit, look)
     return Panel(
         unit=unit,
         caption=" · ".join(filter(None, [peaks, reached, ", ".join(labels)])),
@@ -77,18 +77,18 @@ def unit_panel(asked: Asked, unit: UnitId, look: Look, k: int = 9) -> Panel:
             Block("patches", tuple(zip(cut, words, strict=True))),
             Block(
                 f"{look.method} projections",
-                tuple((picture_of(asked, visual), text) for visual, text in zip(made, words, strict=True)),
+                tuple((picture_of(session, visual), text) for visual, text in zip(made, words, strict=True)),
             ),
             *optimised,
         ),
     )
 
 
-def project_sheet(asked: Asked, units: Sequence[UnitId], method: ProjectionMethod, k: int) -> Drawing:
+def project_sheet(session: Session, units: Sequence[UnitId], method: ProjectionMethod, k: int) -> Drawing:
     """Units with their first patches and projections, one line for each layer."""
     layers = dict.fromkeys(unit.layer for unit in units)
     own = {layer: [unit for unit in units if unit.layer == layer] for layer in layers}
-    return lay_out(asked.atlas, [layer_strip(asked, layer, own[layer], Look(method), k) for layer in layers])
+    return lay_out(session.atlas, [layer_strip(session, layer, own[layer], Look(method), k) for layer in layers])
 
 
 def chosen_layers(atlas: Atlas, globs: Sequence[str], count: int) -> list[str]:
@@ -105,15 +105,15 @@ def chosen_layers(atlas: Atlas, globs: Sequence[str], count: int) -> list[str]:
     return [name for name in names if any(_is_meant(name, glob) for glob in globs)]
 
 
-def layer_strip(asked: Asked, layer: str, units: Sequence[UnitId], look: Look, k: int = 9) -> Strip:
+def layer_strip(session: Session, layer: str, units: Sequence[UnitId], look: Look, k: int = 9) -> Strip:
     """A layer with some of its units."""
-    return Strip(asked.atlas.layer(layer).spec, tuple(unit_panel(asked, unit, look, k) for unit in units))
+    return Strip(session.atlas.layer(layer).spec, tuple(unit_panel(session, unit, look, k) for unit in units))
 
 
-def hierarchy(asked: Asked, layers: Sequence[str], count: int, look: Look, tell: Callable[[str], None]) -> Drawing:
+def hierarchy(session: Session, layers: Sequence[str], count: int, look: Look, tell: Callable[[str], None]) -> Drawing:
     """The most striking units of each layer; what is to be shown of them and not stored is made. `tell` hears what is
     done."""
-    chosen = {layer: striking_in(asked.atlas, layer, count) for layer in layers}
+    chosen = {layer: striking_in(session.atlas, layer, count) for layer in layers}
     units = tuple(str(unit) for found in chosen.values() for unit in found)
     if look.recipe is not None and units:
         from unitscope_services.figures.optimise import (
@@ -121,14 +121,14 @@ def hierarchy(asked: Asked, layers: Sequence[str], count: int, look: Look, tell:
         )  # with torch, which a sheet of what is stored does without
 
         query = OptimiseQuery(units=units, recipe=look.recipe, seed=look.seed)
-        for number, row in enumerate(optimise(asked, query)):
+        for number, row in enumerate(optimise(session, query)):
             reached = "no finite activation" if row.activation is None else f"{row.activation:.4g}"
             tell(f"{units[number]}: optimised to {reached}, corpus maximum {row.corpus_maximum:.4g}")
     strips = []
     for layer, found in chosen.items():
-        strips.append(layer_strip(asked, layer, found, look))
+        strips.append(layer_strip(session, layer, found, look))
         tell(f"{layer}: {', '.join(map(str, found)) or 'no live unit'}")
-    return lay_out(asked.atlas, strips)
+    return lay_out(session.atlas, strips)
 
 
 def lay_out(atlas: Atlas, strips: Sequence[Strip]) -> Drawing:
@@ -165,20 +165,20 @@ def lay_out(atlas: Atlas, strips: Sequence[Strip]) -> Drawing:
     )
 
 
-def _optimised(asked: Asked, unit: UnitId, look: Look) -> tuple[str, list[Block]]:
+def _optimised(session: Session, unit: UnitId, look: Look) -> tuple[str, list[Block]]:
     """What the stored input that was optimised alone for the unit reaches beside the corpus, and the input, cut to what
     the unit sees; empty and nothing if there is none."""
-    for visual in list_visuals(asked.atlas.root, unit):
+    for visual in list_visuals(session.atlas.root, unit):
         key = visual.key
         if (key.kind, key.method, key.objective) != ("optimised", look.recipe, "unit") or key.count != 1:
             continue
         if key.seed != look.seed or visual.activation is None:
             continue
-        shown = picture_of(asked, visual)
+        shown = picture_of(session, visual)
         box = visual.box
         if box is not None:
             shown = shown.crop((box.left, box.top, box.right, box.bottom))
-        maximum = asked.atlas.unit(unit)["maximum"]
+        maximum = session.atlas.unit(unit)["maximum"]
         reached = f"made: {visual.activation:.3g}, corpus maximum {maximum:.3g}"
         return reached, [Block(f"input optimised by {key.method}", ((shown, f"activation {visual.activation:.4g}"),))]
     return "", []

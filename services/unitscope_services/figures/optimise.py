@@ -16,14 +16,14 @@ from unitscope_schemas.answers.visuals import OptimiseQuery, VisualRow
 from unitscope_schemas.errors import UsageError, listing
 from unitscope_schemas.units import DirectionId, Target
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.queries.session import Asked, Subject
+from unitscope_services.queries.session import Session, Subject
 from unitscope_services.queries.unit_selection import chosen_units
 from unitscope_services.queries.visuals import visual_row
 
 Tell = Callable[[int, int], None]
 
 
-def optimise_plan(asked: Asked, query: OptimiseQuery, device: str = "auto") -> tuple[OptimisePlan, list[Target]]:
+def optimise_plan(session: Session, query: OptimiseQuery, device: str = "auto") -> tuple[OptimisePlan, list[Target]]:
     """How the pictures of a question are made, and of what, each once, in the order asked.
 
     Raises UsageError for what is unknown or does not go together, NotFoundError for what is not in the atlas or model.
@@ -31,20 +31,20 @@ def optimise_plan(asked: Asked, query: OptimiseQuery, device: str = "auto") -> t
     check_name(query.objective)
     if (query.direction is not None) != (query.objective in DIRECTIONS):
         raise UsageError(f"objective {query.objective!r} and a direction: give both, {listing(DIRECTIONS)}, or neither")
-    wish = Wish(recipe(query.recipe, query.steps), _start(asked, query.start), query.seed, query.count)
+    wish = Wish(recipe(query.recipe, query.steps), _start(session, query.start), query.seed, query.count)
     if query.count > 1 and not wish.recipe.diversity:
         raise UsageError(f"recipe {query.recipe} has no diversity: make one picture at a time, with other seeds")
     objective = CLASSES.get(query.objective, query.objective)
-    plan = make_plan(asked.atlas.manifest, asked.atlas.root, wish, objective, device, asked.trust_code)
+    plan = make_plan(session.atlas.manifest, session.atlas.root, wish, objective, device, session.trust_code)
     if query.direction is not None:
-        return _along(asked.atlas, query, query.direction, plan)
+        return _along(session.atlas, query, query.direction, plan)
     if query.objective in CLASSES:
-        return _of_classes(asked, query, plan)
-    return plan, list(chosen_units(asked.atlas, query.units, query.top))
+        return _of_classes(session, query, plan)
+    return plan, list(chosen_units(session.atlas, query.units, query.top))
 
 
-def _of_classes(asked: Asked, query: OptimiseQuery, plan: OptimisePlan) -> tuple[OptimisePlan, list[Target]]:
-    classes = asked.encoder.classes()
+def _of_classes(session: Session, query: OptimiseQuery, plan: OptimisePlan) -> tuple[OptimisePlan, list[Target]]:
+    classes = session.encoder.classes()
     found = dict.fromkeys(map(classes.unit, query.units))
     return replace(plan, layers={classes.layer.name: classes.layer, **plan.layers}), list(found)
 
@@ -63,16 +63,16 @@ def _along(
     return replace(plan, direction=vector), [DirectionId.of(layer.name, vector)]
 
 
-def optimise(asked: Asked, query: OptimiseQuery, tell: Tell | None = None) -> Iterator[VisualRow]:
+def optimise(session: Session, query: OptimiseQuery, tell: Tell | None = None) -> Iterator[VisualRow]:
     """Make the pictures of all units one after the other, here; rows come as soon as a unit is done.
 
     `tell` hears how many steps are done over all units; what it raises stops the work.
     """
-    plan, units = optimise_plan(asked, query)
+    plan, units = optimise_plan(session, query)
     make, steps = Optimiser(plan), plan.wish.recipe.steps
     for number, unit in enumerate(units):
         for visual in make(unit, _shifted(tell, number * steps, len(units) * steps)):
-            yield visual_row(asked.atlas, visual)
+            yield visual_row(session.atlas, visual)
         if tell:
             tell((number + 1) * steps, len(units) * steps)
 
@@ -81,9 +81,9 @@ def _shifted(tell: Tell | None, before: int, total: int) -> Tell | None:
     return None if tell is None else lambda done, _: tell(before + done, total)
 
 
-def _start(asked: Asked, name: str) -> Start:
+def _start(session: Session, name: str) -> Start:
     """A picture of the corpus as the network sees it; never a file from elsewhere."""
     if name in (NOISE, GREY):
         return Start(name)
-    image = asked.atlas.find_image(name)
-    return Start(image["image_id"], asked.pixels(Subject(image, None)))
+    image = session.atlas.find_image(name)
+    return Start(image["image_id"], session.pixels(Subject(image, None)))

@@ -17,7 +17,7 @@ from unitscope_schemas.geometry import Location
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.crops import original_of
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 from unitscope_services.queries.unit_selection import chosen_units
 from unitscope_services.queries.units import input_box_to_show, patches
 from unitscope_services.queries.visuals import visual_row
@@ -26,46 +26,46 @@ if TYPE_CHECKING:
     from unitscope_pipelines.derived.project import Projector, ProjectPlan, UnitExemplars
 
 
-def projections(asked: Asked, unit: UnitId, method: str = "deconvnet", k: int = 9) -> VisualPage:
+def projections(session: Session, unit: UnitId, method: str = "deconvnet", k: int = 9) -> VisualPage:
     """The projections of a unit's first `k` patches, in their order; those that are not stored are made and stored.
 
     Raises NotFoundError for a unit without patches, UsageError for an unknown method.
     """
-    plan, (wanted,) = project_plan(asked, checked_method(method)), asked_exemplars(asked.atlas, [unit], k)
-    made = _projector(asked, plan)(wanted)
+    plan, (wanted,) = project_plan(session, checked_method(method)), asked_exemplars(session.atlas, [unit], k)
+    made = _projector(session, plan)(wanted)
     return VisualPage(
         unit=str(unit),
-        stale_images=asked.atlas.manifest.stale_count,
-        rows=[visual_row(asked.atlas, visual) for visual in made],
+        stale_images=session.atlas.manifest.stale_count,
+        rows=[visual_row(session.atlas, visual) for visual in made],
     )
 
 
-def project_units(asked: Asked, query: ProjectQuery, tell: Callable[[int, int], None]) -> Iterator[VisualRow]:
+def project_units(session: Session, query: ProjectQuery, tell: Callable[[int, int], None]) -> Iterator[VisualRow]:
     """The projections of several units, one unit after the other; `tell` hears how many units are done, of how many.
 
     A unit without patches has none, and is passed over. What `tell` raises stops the work.
     """
-    units = chosen_units(asked.atlas, query.units, query.top)
+    units = chosen_units(session.atlas, query.units, query.top)
     for number, unit in enumerate(units):
         tell(number, len(units))
-        rows = patches(asked.atlas, unit, PatchQuery(limit=query.k)).rows
-        for visual in project_rows(asked, unit, rows, query.method):
-            yield visual_row(asked.atlas, visual)
+        rows = patches(session.atlas, unit, PatchQuery(limit=query.k)).rows
+        for visual in project_rows(session, unit, rows, query.method):
+            yield visual_row(session.atlas, visual)
     tell(len(units), len(units))
 
 
-def project_rows(asked: Asked, unit: UnitId, rows: Sequence[PatchRow], method: ProjectionMethod) -> list[Visual]:
+def project_rows(session: Session, unit: UnitId, rows: Sequence[PatchRow], method: ProjectionMethod) -> list[Visual]:
     """One projection for each patch."""
-    return _projector(asked, project_plan(asked, method))(_exemplars(asked.atlas, unit, rows))
+    return _projector(session, project_plan(session, method))(_exemplars(session.atlas, unit, rows))
 
 
-def project_plan(asked: Asked, method: ProjectionMethod, device: str = "cpu") -> "ProjectPlan":
+def project_plan(session: Session, method: ProjectionMethod, device: str = "cpu") -> "ProjectPlan":
     """How projections from an atlas are made."""
     from unitscope_pipelines.derived.project import ProjectPlan
 
-    manifest = asked.atlas.manifest
+    manifest = session.atlas.manifest
     return ProjectPlan(
-        atlas=asked.atlas.root,
+        atlas=session.atlas.root,
         corpus=manifest.corpus.root,
         atlas_key=manifest.atlas_key,
         model=manifest.model,
@@ -73,7 +73,7 @@ def project_plan(asked: Asked, method: ProjectionMethod, device: str = "cpu") ->
         layers={entry.spec.name: entry.spec for entry in manifest.layers},
         method=method,
         device=device,
-        trust_code=asked.trust_code,
+        trust_code=session.trust_code,
     )
 
 
@@ -89,9 +89,9 @@ def asked_exemplars(atlas: Atlas, units: Sequence[UnitId], k: int) -> "list[Unit
     return [_exemplars(atlas, unit, page.rows) for unit, page in pages.items() if page.rows]
 
 
-def picture_of(asked: Asked, visual: Visual) -> Image.Image:
+def picture_of(session: Session, visual: Visual) -> Image.Image:
     """The stored picture."""
-    return Image.open(io.BytesIO(read_picture(asked.atlas.root, visual)))
+    return Image.open(io.BytesIO(read_picture(session.atlas.root, visual)))
 
 
 def checked_method(name: str) -> ProjectionMethod:
@@ -102,11 +102,11 @@ def checked_method(name: str) -> ProjectionMethod:
     raise UsageError(f"there is no method {name!r} to project by; there are {listing(get_args(ProjectionMethod))}")
 
 
-def _projector(asked: Asked, plan: "ProjectPlan") -> "Projector":
+def _projector(session: Session, plan: "ProjectPlan") -> "Projector":
     """Projects with the model that answers other questions too."""
     from unitscope_pipelines.derived.project import Projector
 
-    return Projector(plan, asked.encoder)
+    return Projector(plan, session.encoder)
 
 
 def _exemplars(atlas: Atlas, unit: UnitId, rows: Sequence[PatchRow]) -> "UnitExemplars":

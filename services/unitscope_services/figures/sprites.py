@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from unitscope_schemas.errors import NotFoundError
 from unitscope_services.figures.tiles import TILE_PX, SpriteKind, Turn, tiles, unit_count
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 
 SheetFormat = Literal["webp", "png"]
 
@@ -57,18 +57,18 @@ class Sheets:
         self._kept: OrderedDict[Hashable, bytes] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read(self, asked: Asked, address: SheetAddress, file_format: SheetFormat, turn: Turn) -> bytes:
+    def read(self, session: Session, address: SheetAddress, file_format: SheetFormat, turn: Turn) -> bytes:
         """A sheet as a file, each of its pictures decoded within a `turn`; raises NotFoundError if it has no units.
 
         PNG holds the very pixels of the single pictures. So does WebP of filters where that is small; otherwise it
         is lossy, of the best quality with which a sheet has at most 288 KiB.
         """
-        key = asked.atlas.root, asked.atlas.version, address, file_format
+        key = session.atlas.root, session.atlas.version, address, file_format
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        sheet = make_sheet(asked, address, turn)
+        sheet = make_sheet(session, address, turn)
         content = _png(sheet) if file_format == "png" else webp(sheet, address.kind == "filter")
         with self._lock:
             self._kept[key] = content
@@ -77,19 +77,19 @@ class Sheets:
         return content
 
 
-def make_sheet(asked: Asked, address: SheetAddress, turn: Turn) -> Image.Image:
+def make_sheet(session: Session, address: SheetAddress, turn: Turn) -> Image.Image:
     """The tiles of units 256 · number and following, in rows of 16, each picture in the middle of its tile.
 
     A unit without a picture has an empty tile; one whose picture is gone from the corpus a crossed one.
     """
-    count = unit_count(asked, address.layer, address.kind)
+    count = unit_count(session, address.layer, address.kind)
     first = address.number * SHEET_TILES
     if not 0 <= first < count:
         last = (count - 1) // SHEET_TILES
         raise NotFoundError(f"layer {address.layer} has sheets 0 to {last}, no sheet {address.number}")
     channels = range(first, min(first + SHEET_TILES, count))
     sheet = Image.new("RGBA", (SHEET_PX, -(-len(channels) // COLUMNS) * TILE_PX))
-    for channel, picture in tiles(asked, address.layer, address.kind, channels, turn):
+    for channel, picture in tiles(session, address.layer, address.kind, channels, turn):
         _paste(sheet, Sprite.of(channel), picture)
     return sheet
 

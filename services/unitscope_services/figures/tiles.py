@@ -15,7 +15,7 @@ from unitscope_services.atlas.crops import cut, fitted, picture, read_image
 from unitscope_services.atlas.database import Row
 from unitscope_services.figures.conv_filters import filters_of, picture_of_filter
 from unitscope_services.figures.project import picture_of
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 from unitscope_services.queries.units import box_to_show
 
 SpriteKind = Literal["patch", "optimised", "projection", "filter"]
@@ -27,40 +27,40 @@ Tile = tuple[int, Image.Image | None]
 TILE_PX = 64
 
 
-def unit_count(asked: Asked, layer: str, kind: SpriteKind) -> int:
+def unit_count(session: Session, layer: str, kind: SpriteKind) -> int:
     """How many tiles a layer has; filters also those of layers that are not recorded."""
-    return len(filters_of(asked, layer).weights) if kind == "filter" else asked.atlas.layer(layer).spec.units
+    return len(filters_of(session, layer).weights) if kind == "filter" else session.atlas.layer(layer).spec.units
 
 
-def channels_with(asked: Asked, layer: str, kind: SpriteKind) -> Collection[int]:
+def channels_with(session: Session, layer: str, kind: SpriteKind) -> Collection[int]:
     """The units that have a picture of the kind; empty if none has."""
     if kind == "patch":
-        return set(np.flatnonzero(asked.atlas.statistics(layer).ranked).tolist())
+        return set(np.flatnonzero(session.atlas.statistics(layer).ranked).tolist())
     if kind == "filter":
-        return range(unit_count(asked, layer, kind))
-    return asked.gallery.shown(layer, kind).visuals.keys()
+        return range(unit_count(session, layer, kind))
+    return session.gallery.shown(layer, kind).visuals.keys()
 
 
-def state_of(asked: Asked, layer: str, kind: SpriteKind) -> str:
+def state_of(session: Session, layer: str, kind: SpriteKind) -> str:
     """What the tiles are decided by besides the atlas's version: the pictures that are stored."""
-    return asked.gallery.shown(layer, kind).state if kind in ("optimised", "projection") else ""
+    return session.gallery.shown(layer, kind).state if kind in ("optimised", "projection") else ""
 
 
-def tiles(asked: Asked, layer: str, kind: SpriteKind, channels: Sequence[int], turn: Turn) -> Iterator[Tile]:
+def tiles(session: Session, layer: str, kind: SpriteKind, channels: Sequence[int], turn: Turn) -> Iterator[Tile]:
     """Those of some units that have a picture of the kind, at most 64 pixels high and wide, in any order.
 
     What takes long is done within a `turn`.
     """
     if kind == "patch":
-        return _patches(asked.atlas, layer, channels, turn)
+        return _patches(session.atlas, layer, channels, turn)
     if kind == "filter":
-        return _filters(asked, layer, channels)
-    return _visuals(asked, layer, kind, channels, turn)
+        return _filters(session, layer, channels)
+    return _visuals(session, layer, kind, channels, turn)
 
 
-def visual_tile(asked: Asked, visual: Visual) -> Image.Image:
+def visual_tile(session: Session, visual: Visual) -> Image.Image:
     """A stored picture, an optimised one cut to what its unit sees."""
-    shown, box = picture_of(asked, visual).convert("RGB"), visual.box
+    shown, box = picture_of(session, visual).convert("RGB"), visual.box
     if visual.key.kind == "optimised" and box is not None:
         shown = shown.crop((box.left, box.top, box.right, box.bottom))
     return fitted(shown, TILE_PX)
@@ -103,15 +103,15 @@ def _by_image(atlas: Atlas, layer: str, channels: list[int]) -> Iterator[tuple[R
         yield image, boxes[image_id]
 
 
-def _visuals(asked: Asked, layer: str, kind: VisualKind, channels: Sequence[int], turn: Turn) -> Iterator[Tile]:
-    shown = asked.gallery.shown(layer, kind).visuals
+def _visuals(session: Session, layer: str, kind: VisualKind, channels: Sequence[int], turn: Turn) -> Iterator[Tile]:
+    shown = session.gallery.shown(layer, kind).visuals
     for channel in channels:
         if channel in shown:
             with turn:
-                tile = visual_tile(asked, shown[channel])
+                tile = visual_tile(session, shown[channel])
             yield channel, tile
 
 
-def _filters(asked: Asked, layer: str, channels: Sequence[int]) -> Iterator[Tile]:
-    found = filters_of(asked, layer)
+def _filters(session: Session, layer: str, channels: Sequence[int]) -> Iterator[Tile]:
+    found = filters_of(session, layer)
     return ((channel, filter_tile(picture_of_filter(found, channel))) for channel in channels)

@@ -15,10 +15,10 @@ from unitscope_services.pages.links import Links
 from unitscope_services.pages.pages import links_of, unit_strip
 from unitscope_services.pages.views import Choice, Strip
 from unitscope_services.queries.compare import check_compare, comparison, comparisons
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 from unitscope_services.queries.units import patches
-from unitscope_services.server.atlas_registry import Shelf
-from unitscope_services.server.job_registry import Board, has_ended
+from unitscope_services.server.atlas_registry import AtlasRegistry
+from unitscope_services.server.job_registry import JobRegistry, has_ended
 from unitscope_services.server.problems import without_paths
 
 PAIRS = 24
@@ -114,7 +114,9 @@ class ComparisonView:
     command: str
 
 
-def choice_view(shelf: Shelf, board: Board, a: str | None, query: CompareQuery | None, asks: bool) -> ChoiceView:
+def choice_view(
+    shelf: AtlasRegistry, board: JobRegistry, a: str | None, query: CompareQuery | None, asks: bool
+) -> ChoiceView:
     """The form that chooses two atlases; with a `query` what can be done about them.
 
     Raises NotFoundError for an atlas that is not served, or a layer that is not there.
@@ -143,11 +145,13 @@ def choice_view(shelf: Shelf, board: Board, a: str | None, query: CompareQuery |
     )
 
 
-def comparison_view(asked: Asked, shelf: Shelf, identifier: str, address: ComparisonAddress) -> ComparisonView:
+def comparison_view(
+    session: Session, shelf: AtlasRegistry, identifier: str, address: ComparisonAddress
+) -> ComparisonView:
     """A stored comparison, unit by unit; raises NotFoundError, UsageError for an unknown sort."""
     layer, sort = address.layer, address.sort
-    page = comparison(asked.atlas, identifier, layer, PAIRS, address.cursor, sort)
-    links, same = links_of(asked.atlas), sort.removeprefix("-").startswith("same_")
+    page = comparison(session.atlas, identifier, layer, PAIRS, address.cursor, sort)
+    links, same = links_of(session.atlas), sort.removeprefix("-").startswith("same_")
     own: dict[str, str | None] = {"layer": layer, "sort": None if sort == "channel" else sort}
     other = shelf.newest(page.b.name) if page.b.name in shelf.names else None
     if other is not None and other.atlas.version != page.b.version:
@@ -159,10 +163,10 @@ def comparison_view(asked: Asked, shelf: Shelf, identifier: str, address: Compar
     same_size = any(pair.same_share is not None for pair in page.layers)
     pair = page.layers[0] if len(page.layers) == 1 else None
     return ComparisonView(
-        atlas=asked.atlas.summary(),
+        atlas=session.atlas.summary(),
         links=links,
         page=page,
-        pairs=[_pair(asked, other, row, same) for row in page.rows],
+        pairs=[_pair(session, other, row, same) for row in page.rows],
         same=same,
         is_served=other is not None,
         layer=layer,
@@ -178,14 +182,14 @@ def comparison_view(asked: Asked, shelf: Shelf, identifier: str, address: Compar
     )
 
 
-def _pair(asked: Asked, other: Asked | None, row: MatchRow, same: bool) -> Pair:
+def _pair(session: Session, other: Session | None, row: MatchRow, same: bool) -> Pair:
     own, runner_up = UnitId(row.layer, row.channel), row.runner_up
     channel = row.channel if same else row.match
     known = row.same_correlation is not None if same else channel is not None
     beside = UnitId(row.layer_b, channel) if known and channel is not None else None
     return Pair(
         row=row,
-        own=_strip(asked, own),
+        own=_strip(session, own),
         other_id=beside,
         other=_strip(other, beside) if other and beside else None,
         correlation=row.same_correlation if same else row.correlation,
@@ -194,8 +198,8 @@ def _pair(asked: Asked, other: Asked | None, row: MatchRow, same: bool) -> Pair:
     )
 
 
-def _strip(asked: Asked, unit: UnitId) -> Strip:
-    return unit_strip(asked.atlas, unit, patches(asked.atlas, unit, PatchQuery(limit=_PATCHES)).rows)
+def _strip(session: Session, unit: UnitId) -> Strip:
+    return unit_strip(session.atlas, unit, patches(session.atlas, unit, PatchQuery(limit=_PATCHES)).rows)
 
 
 def _choices(sorts: dict[str, str], current: str, here: Callable[..., str]) -> list[Choice]:
@@ -204,11 +208,11 @@ def _choices(sorts: dict[str, str], current: str, here: Callable[..., str]) -> l
     ]
 
 
-def _layers(shelf: Shelf, name: str) -> list[str]:
+def _layers(shelf: AtlasRegistry, name: str) -> list[str]:
     return [entry.spec.name for entry in shelf.newest(name).atlas.manifest.layers]
 
 
-def _refusal(one: Asked, query: CompareQuery, two: Asked) -> str | None:
+def _refusal(one: Session, query: CompareQuery, two: Session) -> str | None:
     try:
         check_compare(one.atlas, query, two.atlas)
     except UnitscopeError as error:
@@ -216,14 +220,14 @@ def _refusal(one: Asked, query: CompareQuery, two: Asked) -> str | None:
     return None
 
 
-def _running(board: Board, atlas: str, query: CompareQuery) -> JobView | None:
+def _running(board: JobRegistry, atlas: str, query: CompareQuery) -> JobView | None:
     """A job that has not ended and answers the same question."""
     wanted = CompareJob(kind="compare", atlas=atlas, **query.model_dump())
     return next((job_view(job) for job in board.all() if job.query == wanted and not has_ended(job)), None)
 
 
-def _stored(asked: Asked) -> list[Stored]:
-    atlas = asked.atlas
+def _stored(session: Session) -> list[Stored]:
+    atlas = session.atlas
     return [Stored(atlas.name, row, links_of(atlas).comparison(row.id)) for row in comparisons(atlas).rows]
 
 

@@ -10,7 +10,7 @@ from unitscope_services.figures.sprites import Sprite
 from unitscope_services.figures.tiles import TILE_PX
 from unitscope_services.pages.links import Links
 from unitscope_services.pages.pages import links_of
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class FiltersView:
     sheet_api: str
 
 
-def filters_view(asked: Asked, layer: str) -> FiltersView:
+def filters_view(session: Session, layer: str) -> FiltersView:
     """The filters of a layer of the model, recorded or not; `first` is the first layer with weights."""
-    atlas, page = asked.atlas, filter_page(asked, layer)
+    atlas, page = session.atlas, filter_page(session, layer)
     links, words = links_of(atlas), ["unitscope", "filters", atlas.name]
     recorded = atlas.manifest.layer(page.layer) is not None
     tiles = []

@@ -12,18 +12,18 @@ from unitscope_schemas.answers.visuals import EigenPage, EigenRow
 from unitscope_schemas.errors import NotFoundError, UnitscopeError
 from unitscope_schemas.geometry import Size
 from unitscope_schemas.units import UnitId
-from unitscope_services.atlas.memo import Latest
+from unitscope_services.atlas.memo import Memo
 from unitscope_services.figures.eigen import EigenPatches, eigen_patches
 from unitscope_services.pages.links import Links
 from unitscope_services.pages.pages import links_of
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 from unitscope_services.server.problems import without_paths
 
 PATCHES, COMPONENTS = 64, 9
 _REMEMBERED = 4
 """Eigen-patches of an atlas by unit and query: they take a second, each of their pictures is a question, and nine
 components of 112 pixels take 3 MB."""
-_memos: "WeakKeyDictionary[Asked, Latest[EigenPatches]]" = WeakKeyDictionary()
+_memos: WeakKeyDictionary[Session, Memo[EigenPatches]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class EigenView:
     rows_api: str
 
 
-def eigen_page(asked: Asked, unit: UnitId, query: EigenQuery) -> EigenPage:
+def eigen_page(session: Session, unit: UnitId, query: EigenQuery) -> EigenPage:
     """One row for the mean and for each component; errors as of `eigen_patches`."""
-    found, links = _found(asked, unit, query), links_of(asked.atlas)
+    found, links = _found(session, unit, query), links_of(session.atlas)
     asks = {"k": query.k, "components": query.components, "size": query.size_px}
     shares = [None, *found.shares.tolist()]
     return EigenPage(
@@ -75,11 +75,11 @@ def eigen_page(asked: Asked, unit: UnitId, query: EigenQuery) -> EigenPage:
     )
 
 
-def eigen_picture(asked: Asked, unit: UnitId, query: EigenQuery, number: int) -> Image.Image:
+def eigen_picture(session: Session, unit: UnitId, query: EigenQuery, number: int) -> Image.Image:
     """The mean (0), or a component in its own scale, where grey is zero; raises NotFoundError beyond the last."""
     from unitscope_pipelines.vision.images.diverging import signed_picture
 
-    found = _found(asked, unit, query)
+    found = _found(session, unit, query)
     if not 0 <= number <= len(found.components):
         raise NotFoundError(f"unit {unit} has the mean, 0, and components 1 to {len(found.components)}, not {number}")
     if number == 0:
@@ -87,12 +87,12 @@ def eigen_picture(asked: Asked, unit: UnitId, query: EigenQuery, number: int) ->
     return signed_picture(found.components[number - 1].transpose(2, 0, 1).astype(np.float32)).picture
 
 
-def eigen_view(asked: Asked, unit: UnitId) -> EigenView:
+def eigen_view(session: Session, unit: UnitId) -> EigenView:
     """Mean and first components, or why there are none."""
-    atlas = asked.atlas
+    atlas = session.atlas
     links, page, note = links_of(atlas), None, None
     try:
-        page = eigen_page(asked, unit, _ON_PAGE)
+        page = eigen_page(session, unit, _ON_PAGE)
     except UnitscopeError as error:
         if error.http_status >= 500 or unit.channel not in range(atlas.layer(unit.layer).spec.units):
             raise
@@ -108,7 +108,7 @@ def eigen_view(asked: Asked, unit: UnitId) -> EigenView:
     )
 
 
-def _found(asked: Asked, unit: UnitId, query: EigenQuery) -> EigenPatches:
+def _found(session: Session, unit: UnitId, query: EigenQuery) -> EigenPatches:
     size = None if query.size_px is None else Size(query.size_px, query.size_px)
-    memo = _memos.setdefault(asked, Latest(_REMEMBERED))
-    return memo.get((unit, query), lambda: eigen_patches(asked, unit, query.k, query.components, size))
+    memo = _memos.setdefault(session, Memo(_REMEMBERED))
+    return memo.get((unit, query), lambda: eigen_patches(session, unit, query.k, query.components, size))

@@ -10,7 +10,7 @@ from unitscope_services.pages.links import Value
 from unitscope_services.pages.pages import layer_row, links_of
 from unitscope_services.pages.views import Choice, LayerView, NoTiles, Tile
 from unitscope_services.queries import units
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 
 TILES = 512
 """At once; the list goes on where its end is seen, and the browser shows another order in a quarter of the time."""
@@ -51,15 +51,15 @@ class LayerAddress:
     cursor: str | None = None
 
 
-def layer_view(asked: Asked, layer: str, address: LayerAddress) -> LayerView:
+def layer_view(session: Session, layer: str, address: LayerAddress) -> LayerView:
     """A layer as tiles, one per unit."""
-    atlas, kind, sort, status = asked.atlas, address.kind, address.sort, address.status
-    order, question = _order(asked, layer, address), f"{atlas.version} {layer} {kind} {sort} {status}"
+    atlas, kind, sort, status = session.atlas, address.kind, address.sort, address.status
+    order, question = _order(session, layer, address), f"{atlas.version} {layer} {kind} {sort} {status}"
     channels, following = units.channel_page(order, question, TILES, address.cursor)
     links = links_of(atlas)
     counts = Counter(atlas.units(layer)["status"].to_pylist())
-    missing = _no_tiles(asked, layer, kind)
-    tiles = _tiles(asked, layer, kind, channels) if missing is None else []
+    missing = _no_tiles(session, layer, kind)
+    tiles = _tiles(session, layer, kind, channels) if missing is None else []
 
     def here(**changed: Value) -> str:
         own: dict[str, Value] = {"kind": None if kind == "patch" else kind, "sort": sort, "status": status}
@@ -76,11 +76,11 @@ def layer_view(asked: Asked, layer: str, address: LayerAddress) -> LayerView:
         kinds=[
             Choice(text, here(kind=None if name == "patch" else name), name == kind)
             for name, text in _KINDS.items()
-            if name != "filter" or _may_be_first(asked, layer)
+            if name != "filter" or _may_be_first(session, layer)
         ],
         about=_ABOUT[kind],
         missing=missing,
-        filters=links.filters() if _may_be_first(asked, layer) else None,
+        filters=links.filters() if _may_be_first(session, layer) else None,
         sorts=[Choice(text, here(sort=name), name == sort) for name, text in _SORTS.items()],
         statuses=[
             Choice("all", here(status=None), status is None, str(sum(counts.values()))),
@@ -95,28 +95,28 @@ def layer_view(asked: Asked, layer: str, address: LayerAddress) -> LayerView:
     )
 
 
-def _order(asked: Asked, layer: str, address: LayerAddress) -> list[int]:
+def _order(session: Session, layer: str, address: LayerAddress) -> list[int]:
     """The channels in the order asked for; those of which nothing was made stand last."""
-    order = units.channel_order(asked.atlas, layer, address.sort, address.status)
+    order = units.channel_order(session.atlas, layer, address.sort, address.status)
     if address.kind not in ("optimised", "projection"):
         return order
-    shown = channels_with(asked, layer, address.kind)
+    shown = channels_with(session, layer, address.kind)
     return sorted(order, key=lambda channel: channel not in shown)
 
 
-def _may_be_first(asked: Asked, layer: str) -> bool:
+def _may_be_first(session: Session, layer: str) -> bool:
     """Whether it can be the model's first layer with weights: only the first recorded one, which needs no model."""
-    return asked.atlas.manifest.layers[0].spec.name == layer
+    return session.atlas.manifest.layers[0].spec.name == layer
 
 
-def _no_tiles(asked: Asked, layer: str, kind: SpriteKind) -> NoTiles | None:
+def _no_tiles(session: Session, layer: str, kind: SpriteKind) -> NoTiles | None:
     """Why there is nothing to show, if so; raises NotFoundError for a layer that is not recorded."""
-    atlas = asked.atlas
+    atlas = session.atlas
     if kind == "filter":
-        first = asked.first_filters.layer
+        first = session.first_filters.layer
         reason = f"Filters are those of the model's first layer with weights, {first}; {layer} lies behind it."
         return None if first == layer else NoTiles(reason, href=links_of(atlas).filters())
-    if kind == "patch" or channels_with(asked, layer, kind):
+    if kind == "patch" or channels_with(session, layer, kind):
         return None
     if kind == "optimised":
         words, what = ["optimise", atlas.name, layer], "No input has been made for a unit of this layer."
@@ -126,13 +126,13 @@ def _no_tiles(asked: Asked, layer: str, kind: SpriteKind) -> NoTiles | None:
     return NoTiles(f"{what} This command makes them:", shlex.join(["unitscope", *words]))
 
 
-def _tiles(asked: Asked, layer: str, kind: SpriteKind, channels: list[int]) -> list[Tile]:
+def _tiles(session: Session, layer: str, kind: SpriteKind, channels: list[int]) -> list[Tile]:
     """The tiles of some units, in their order."""
-    links, shown = links_of(asked.atlas), channels_with(asked, layer, kind)
-    state, table = state_of(asked, layer, kind), asked.atlas.units(layer).take(channels)
+    links, shown = links_of(session.atlas), channels_with(session, layer, kind)
+    state, table = state_of(session, layer, kind), session.atlas.units(layer).take(channels)
     statuses, maxima = table["status"].to_pylist(), table["maximum"].to_pylist()
     sheets: dict[int, str] = {}
-    tiles, ranked = [], asked.atlas.statistics(layer).ranked
+    tiles, ranked = [], session.atlas.statistics(layer).ranked
     for channel, status, maximum, href in zip(channels, statuses, maxima, links.units(layer, channels), strict=True):
         if channel not in shown:
             tiles.append(

@@ -15,7 +15,7 @@ from unitscope_services.pages.pages import links_of
 from unitscope_services.pages.unit_visuals import Learned, learned
 from unitscope_services.pages.views import Patch
 from unitscope_services.queries import units
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 
 _PATCHES = 9
 _PATCH_PX = 160
@@ -59,9 +59,9 @@ class LiveView:
     sheet_columns: int = COLUMNS
 
 
-def live_view(asked: Asked, unit: UnitId, image: str | None, upload_bytes: int) -> LiveView:
+def live_view(session: Session, unit: UnitId, image: str | None, upload_bytes: int) -> LiveView:
     """The page with a unit chosen; raises NotFoundError for a unit or an image that is not there."""
-    atlas = asked.atlas
+    atlas = session.atlas
     links, preprocessing = links_of(atlas), atlas.manifest.preprocessing
     stored = stored_of(atlas, unit)
     name = image or (stored.patches[0].row.image_id if stored.patches else None)
@@ -96,14 +96,14 @@ def stored_of(atlas: Atlas, unit: UnitId) -> Stored:
     )
 
 
-def first_unit(asked: Asked, unit: str | None, layer: str | None) -> UnitId:
+def first_unit(session: Session, unit: str | None, layer: str | None) -> UnitId:
     """The unit that is asked for, or else a striking one: of the layer, or of one in the middle."""
     if unit:
         return UnitId.parse(unit)
     if layer:
-        return UnitId(asked.atlas.layer(layer).spec.name, 0)
-    striking = [found for found, _ in asked.striking]
-    return striking[len(striking) // 2] if striking else UnitId(asked.atlas.manifest.layers[0].spec.name, 0)
+        return UnitId(session.atlas.layer(layer).spec.name, 0)
+    striking = [found for found, _ in session.striking]
+    return striking[len(striking) // 2] if striking else UnitId(session.atlas.manifest.layers[0].spec.name, 0)
 
 
 def _layer(links: Links, name: str, count: int) -> LiveLayer:

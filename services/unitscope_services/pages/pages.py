@@ -16,7 +16,7 @@ from unitscope_services.pages.unit_visuals import learned
 from unitscope_services.pages.views import AtlasView, Choice, Patch, Strip, UnitView
 from unitscope_services.queries import units
 from unitscope_services.queries.labels import labels
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 
 PATCHES = 9
 _LABELS = 8
@@ -60,9 +60,9 @@ def links_of(atlas: Atlas) -> Links:
     return Links(atlas.name, atlas.version)
 
 
-def atlas_view(asked: Asked, uploads: bool) -> AtlasView:
+def atlas_view(session: Session, uploads: bool) -> AtlasView:
     """Where an atlas comes from, its layers, a few striking units, and whether anyone may upload."""
-    atlas = asked.atlas
+    atlas = session.atlas
     links, config = links_of(atlas), atlas.manifest.config
     words = ["unitscope", "index", _last_name(config["corpus"]), "--atlas", atlas.name]
     words += ["--model", atlas.model_name, "--batch-size", str(atlas.manifest.batch_size)]
@@ -73,28 +73,28 @@ def atlas_view(asked: Asked, uploads: bool) -> AtlasView:
         links=links,
         manifest=atlas.manifest,
         layers=atlas.layers(),
-        striking=[unit_strip(atlas, unit, rows) for unit, rows in asked.striking],
+        striking=[unit_strip(atlas, unit, rows) for unit, rows in session.striking],
         uploads=uploads,
         command=shlex.join(words),
     )
 
 
-def unit_view(atlas: Atlas, unit: UnitId, asked: UnitAddress, computes: bool = False) -> UnitView:
+def unit_view(atlas: Atlas, unit: UnitId, address: UnitAddress, computes: bool = False) -> UnitView:
     """A unit's patches, distribution and labels, and what was made of it; whether the reader `computes` decides which
     looks run the model and what the page offers to make."""
     statistics = atlas.unit(unit)
-    query = patch_query(asked.count, asked.quantile, asked.label, asked.order, cursor=asked.cursor)
+    query = patch_query(address.count, address.quantile, address.label, address.order, cursor=address.cursor)
     page = units.patches(atlas, unit, query)
     links, layer = links_of(atlas), layer_row(atlas, unit.layer)
     histogram = units.histogram(atlas, unit)
-    band = quantile_band(asked.quantile) if asked.quantile else None
+    band = quantile_band(address.quantile) if address.quantile else None
     first_labels = labels(atlas, unit, _LABELS, quantile=band)
     own: dict[str, Value] = {
-        "order": _unless(asked.order, "desc"),
-        "quantile": asked.quantile,
-        "label": asked.label,
+        "order": _unless(address.order, "desc"),
+        "quantile": address.quantile,
+        "label": address.label,
     }
-    look: dict[str, Value] = {"look": _unless(asked.look, "patch")}
+    look: dict[str, Value] = {"look": _unless(address.look, "patch")}
     spec = atlas.layer(unit.layer).spec
 
     def here(**changed: Value) -> str:
@@ -107,15 +107,17 @@ def unit_view(atlas: Atlas, unit: UnitId, asked: UnitAddress, computes: bool = F
         unit=units.unit_row(unit.layer, statistics),
         id=str(unit),
         page=page,
-        patches=[_patch(links, unit, row, units.shown_box(spec, row), asked.look) for row in page.rows],
+        patches=[_patch(links, unit, row, units.shown_box(spec, row), address.look) for row in page.rows],
         looks=[
-            Choice(name, here(look=_unless(name, "patch"), cursor=asked.cursor), name == asked.look)
+            Choice(name, here(look=_unless(name, "patch"), cursor=address.cursor), name == address.look)
             for name in _LOOKS
             if computes or name not in _COMPUTED_LOOKS
         ],
-        orders=[Choice(text, here(order=_unless(name, "desc")), name == asked.order) for name, text in _ORDERS.items()],
-        bands=[Choice(text, here(quantile=band), band == asked.quantile) for band, text in _BANDS.items()],
-        label=asked.label,
+        orders=[
+            Choice(text, here(order=_unless(name, "desc")), name == address.order) for name, text in _ORDERS.items()
+        ],
+        bands=[Choice(text, here(quantile=band), band == address.quantile) for band, text in _BANDS.items()],
+        label=address.label,
         without_label=here(label=None),
         band=band or (0.0, 1.0),
         band_count=_band_count(statistics["image_count"], band),
@@ -132,7 +134,7 @@ def unit_view(atlas: Atlas, unit: UnitId, asked: UnitAddress, computes: bool = F
         preview=links.peak(page.rows[0].image_id, str(unit), _PREVIEW_PX) if page.rows else None,
         embed=here(embed=1),
         effective=spec.receptive_field.covers_input,
-        command=_top_command(atlas, unit, asked.count, own),
+        command=_top_command(atlas, unit, address.count, own),
         learned=learned(atlas, unit, computes),
     )
 

@@ -12,7 +12,7 @@ from unitscope_services.pages.links import Value, box_text
 from unitscope_services.pages.pages import links_of
 from unitscope_services.pages.views import Choice, Excited, Here, Laid, Neighbor, PictureView
 from unitscope_services.queries import units
-from unitscope_services.queries.session import Asked, Subject
+from unitscope_services.queries.session import Session, Subject
 
 _EXPLAINED = 12
 _AT_CELL = 8
@@ -54,14 +54,14 @@ class PicturePage:
     """The page of a picture of the corpus, or of an upload."""
 
     def __init__(
-        self, asked: Asked, subject: Subject, upload: Upload | None, address: PictureAddress, computes: bool
+        self, session: Session, subject: Subject, upload: Upload | None, address: PictureAddress, computes: bool
     ) -> None:
-        self._asked, self._atlas, self._subject, self._upload = asked, asked.atlas, subject, upload
+        self._asked, self._atlas, self._subject, self._upload = session, session.atlas, subject, upload
         self._address, self._computes = address, computes
-        self._image = None if subject.image is None else asked.atlas.image_row(subject.image)
-        self._placement, self._links = asked.placement(subject), links_of(asked.atlas)
+        self._image = None if subject.image is None else session.atlas.image_row(subject.image)
+        self._placement, self._links = session.placement(subject), links_of(session.atlas)
         unit_layer = address.unit.layer if address.unit else None
-        self._grid_layer = unit_layer or address.layer or asked.atlas.manifest.patches.layer
+        self._grid_layer = unit_layer or address.layer or session.atlas.manifest.patches.layer
 
     def view(self) -> PictureView:
         """All of the page."""

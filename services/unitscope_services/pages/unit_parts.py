@@ -15,7 +15,7 @@ from unitscope_services.pages.links import Links
 from unitscope_services.pages.pages import links_of, unit_strip
 from unitscope_services.pages.views import Choice, Strip
 from unitscope_services.queries.facets import LEAST_SILHOUETTE, facets
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 from unitscope_services.queries.similar import is_computed, similar
 from unitscope_services.queries.units import patches, status_note
 from unitscope_services.server.problems import without_paths
@@ -116,19 +116,19 @@ class BandsView:
     command: str
 
 
-def similar_view(asked: Asked, unit: UnitId, by: Likeness | None, among: str | None, computes: bool) -> SimilarView:
+def similar_view(session: Session, unit: UnitId, by: Likeness | None, among: str | None, computes: bool) -> SimilarView:
     """The units of a layer, its own unless another is named, most like a unit by one method.
 
     Without a method: by co-activation where that is computed, else by shared exemplars, which cost nothing ahead.
     """
-    atlas, part = asked.atlas, Part.of(asked.atlas, unit)
+    atlas, part = session.atlas, Part.of(session.atlas, unit)
     atlas.unit(unit)
     other = atlas.layer(among or unit.layer).spec.name
     among = None if other == unit.layer else other
     computed = is_computed(atlas, unit.layer, other)
     chosen: Likeness = by or ("coactivation" if computed else "exemplars")
     missing = chosen == "coactivation" and not computed
-    page, note = (None, None) if missing else _similar(asked, unit, chosen, among)
+    page, note = (None, None) if missing else _similar(session, unit, chosen, among)
     address = part.links.part(*unit, "similar")
     query = {"by": chosen, "among": among}
     return SimilarView(
@@ -152,9 +152,9 @@ def similar_view(asked: Asked, unit: UnitId, by: Likeness | None, among: str | N
     )
 
 
-def facets_view(asked: Asked, unit: UnitId) -> FacetsView:
+def facets_view(session: Session, unit: UnitId) -> FacetsView:
     """A unit's first exemplars in groups that look alike."""
-    atlas, part, page = asked.atlas, Part.of(asked.atlas, unit), facets(asked, unit)
+    atlas, part, page = session.atlas, Part.of(session.atlas, unit), facets(session, unit)
     found = []
     for number, rows in groupby(page.rows, key=lambda row: row.facet):
         held: list[FacetRow] = list(rows)
@@ -188,10 +188,10 @@ def bands_view(atlas: Atlas, unit: UnitId) -> BandsView:
     )
 
 
-def _similar(asked: Asked, unit: UnitId, by: Likeness, among: str | None) -> tuple[SimilarPage | None, str | None]:
+def _similar(session: Session, unit: UnitId, by: Likeness, among: str | None) -> tuple[SimilarPage | None, str | None]:
     """The answer, or why there is none: only some layers have weights of their own, and not everybody their model."""
     try:
-        page = similar(asked, unit, by, among, _SIMILAR)
+        page = similar(session, unit, by, among, _SIMILAR)
     except UnitscopeError as error:
         if error.http_status >= 500:
             raise

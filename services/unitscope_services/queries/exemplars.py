@@ -11,7 +11,7 @@ from unitscope_schemas.answers.patches import PatchQuery, PatchRow
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.boxes import as_boxes, to_image
-from unitscope_services.atlas.image_filter import Filter
+from unitscope_services.atlas.image_filter import ImageFilter
 
 Ranks = NDArray[np.int64]
 Keys = NDArray[np.integer[Any]]
@@ -30,7 +30,7 @@ class Exemplars:
     def __init__(self, atlas: Atlas, unit: UnitId, query: PatchQuery, band: tuple[int, int]) -> None:
         self._atlas, self._unit, self._query, self._band = atlas, unit, query, band
         self._groups = atlas.catalogue.group_codes
-        self._chosen = atlas.catalogue.chosen(Filter(query.label, query.where))
+        self._chosen = atlas.catalogue.chosen(ImageFilter(query.label, query.where))
         self._ranked = atlas.ranked_among(unit, self._chosen)
 
     def following(self, after: int | None, count: int) -> tuple[Ranks, Keys]:

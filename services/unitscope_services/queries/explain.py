@@ -15,7 +15,7 @@ from unitscope_schemas.geometry import Location, Placement
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.database import Row
-from unitscope_services.atlas.image_filter import EVERY_IMAGE, Filter
+from unitscope_services.atlas.image_filter import EVERY_IMAGE, ImageFilter
 from unitscope_services.atlas.ranks import Array
 from unitscope_services.encoding.cells import Activations, Cells
 
@@ -93,7 +93,7 @@ class Among:
     images, and of all units of a layer where few images pass, as no bound then tells units apart.
     """
 
-    def __init__(self, atlas: Atlas, passing: Filter) -> None:
+    def __init__(self, atlas: Atlas, passing: ImageFilter) -> None:
         self._atlas = atlas
         chosen = atlas.catalogue.chosen(passing)
         assert chosen is not None, "a filter that names nothing lets all images pass"
@@ -133,7 +133,7 @@ def explain(
     placement: Placement,
     layer: str | None = None,
     limit: int = 20,
-    passing: Filter = EVERY_IMAGE,
+    passing: ImageFilter = EVERY_IMAGE,
 ) -> ExplainPage:
     """The units that a picture excites most unusually, by exact percentile over the corpus, or what passes of it.
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from unitscope_schemas.answers.patches import PatchPage, PatchQuery
 from unitscope_schemas.answers.relations import FacetPage, FacetRow
 from unitscope_schemas.units import UnitId
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 from unitscope_services.queries.units import patches
 
 EXEMPLARS = 64
@@ -31,13 +31,13 @@ class Grouping:
         return cls(np.zeros(count, np.int64), silhouette)
 
 
-def facets(asked: Asked, unit: UnitId, limit: int = EXEMPLARS) -> FacetPage:
+def facets(session: Session, unit: UnitId, limit: int = EXEMPLARS) -> FacetPage:
     """A unit's first exemplars in facets: by facet, largest first, and within it by rank.
 
     Exemplars are compared by the stored embedding of the region whose centre is nearest to the peak.
     """
-    page = patches(asked.atlas, unit, PatchQuery(limit=limit))
-    grouping = group(_embeddings(asked, unit, page)) if page.rows else Grouping.one(0)
+    page = patches(session.atlas, unit, PatchQuery(limit=limit))
+    grouping = group(_embeddings(session, unit, page)) if page.rows else Grouping.one(0)
     sizes = np.bincount(grouping.facets)
     rows = [
         FacetRow(**vars(row), facet=facet + 1, share=float(sizes[facet] / len(page.rows)))
@@ -48,7 +48,7 @@ def facets(asked: Asked, unit: UnitId, limit: int = EXEMPLARS) -> FacetPage:
         unit=page.unit,
         status=page.status,
         note=page.note,
-        layer=asked.atlas.manifest.patches.layer,
+        layer=session.atlas.manifest.patches.layer,
         stale_images=page.stale_images,
         exemplars=len(rows),
         facets=len(sizes),
@@ -86,16 +86,16 @@ def _by_size(found: NDArray[np.int64]) -> NDArray[np.int64]:
     return place[found]
 
 
-def _embeddings(asked: Asked, unit: UnitId, page: PatchPage) -> NDArray[np.float32]:
+def _embeddings(session: Session, unit: UnitId, page: PatchPage) -> NDArray[np.float32]:
     """Of each exemplar the stored vector of the region nearest to the peak, the smaller of two, in unit length."""
-    atlas, regions = asked.atlas, np.array(asked.atlas.manifest.patches.regions)
+    atlas, regions = session.atlas, np.array(session.atlas.manifest.patches.regions)
     row, col = (np.array([getattr(one, name) for one in page.rows]) for name in ("row", "col"))
     _, seen, _ = atlas.boxes(unit.layer).at(row, col)
     apart = _doubled_centres(seen)[:, None] - _doubled_centres(regions)[None]
     areas = (regions[:, 2] - regions[:, 0]) * (regions[:, 3] - regions[:, 1])
     nearest = [np.lexsort((areas, own))[0] for own in np.square(apart).sum(axis=2)]
     images = atlas.ranked(unit).at(["image"], np.array([one.rank for one in page.rows]))[0].astype(np.int64)
-    vectors = np.asarray(asked.search.vectors.stored[images * len(regions) + nearest], np.float32)
+    vectors = np.asarray(session.search.vectors.stored[images * len(regions) + nearest], np.float32)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
 

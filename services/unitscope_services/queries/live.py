@@ -19,9 +19,10 @@ from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.crops import read_image
 from unitscope_services.atlas.database import Row
+from unitscope_services.encoding.cells import Activations
 from unitscope_services.encoding.encoder import Encoded, Look
-from unitscope_services.queries.explain import Activations, ComputedPeaks, PicturePeaks, StoredPeaks, explain
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.explain import ComputedPeaks, PicturePeaks, StoredPeaks, explain
+from unitscope_services.queries.session import Session
 from unitscope_services.queries.visuals import percentile
 
 MOST_CELLS = 2**19
@@ -64,46 +65,46 @@ class Frame:
     image: Row | None
     picture: Encoded
 
-    def peaks(self, asked: Asked, look: Look) -> PicturePeaks:
+    def peaks(self, session: Session, look: Look) -> PicturePeaks:
         """The peaks of the units of a layer that was looked at."""
-        if self.image is not None and asked.stores_peaks:
-            return StoredPeaks(asked.atlas, self.image)
+        if self.image is not None and session.stores_peaks:
+            return StoredPeaks(session.atlas, self.image)
         return ComputedPeaks({look.layer: look.peaks})
 
 
-def frame_of(asked: Asked, ask: LiveAsk, data: bytes | None) -> Frame:
+def frame_of(session: Session, ask: LiveAsk, data: bytes | None) -> Frame:
     """The frame by its bytes, or by the name of an image of the corpus; raises PictureError, NotFoundError."""
     if data is None:
-        image = asked.atlas.find_image(ask.image or "")
-        return Frame(image, asked.encoder.read(read_image(asked.atlas, image)))
-    picture = asked.encoder.read(data)
-    return Frame(asked.atlas.image_by_id(picture.image_id), picture)
+        image = session.atlas.find_image(ask.image or "")
+        return Frame(image, session.encoder.read(read_image(session.atlas, image)))
+    picture = session.encoder.read(data)
+    return Frame(session.atlas.image_by_id(picture.image_id), picture)
 
 
-def answer(asked: Asked, ask: LiveAsk, frame: Frame, stages: Stages) -> Answered:
+def answer(session: Session, ask: LiveAsk, frame: Frame, stages: Stages) -> Answered:
     """What is asked about a frame; raises UsageError, NotFoundError, OverloadError. Nothing of it is kept."""
     unit = UnitId.parse(ask.unit)
-    asked.atlas.unit(unit)
+    session.atlas.unit(unit)
     with stages.of("forward"):
-        look = asked.encoder.look(frame.picture, unit.layer)
+        look = session.encoder.look(frame.picture, unit.layer)
     parts: dict[str, bytes] = {}
     projection = None
     if ask.method is not None:
         with stages.of("projection"):
             start = UnitId.parse(ask.project) if ask.project else unit
-            place = _place(asked, frame, start, look)
-            projection, parts["projection"] = _projected(asked, frame.picture, start, place, ask.method)
+            place = _place(session, frame, start, look)
+            projection, parts["projection"] = _projected(session, frame.picture, start, place, ask.method)
     with stages.of("maps"):
         if ask.signals:
-            levels = _signals(asked, frame.picture, projection, unit.layer)
+            levels = _signals(session, frame.picture, projection, unit.layer)
         else:
-            levels = levels_of(asked.atlas, unit.layer, look.maps)
+            levels = levels_of(session.atlas, unit.layer, look.maps)
         shown = shrunk(levels)
         parts |= {"maps": shown.tobytes(), "map": levels[unit.channel].tobytes()}
     with stages.of("explain"):
-        peaks = frame.peaks(asked, look)
-        top = explain(asked.atlas, peaks, frame.picture.placement, unit.layer, TOP).rows
-        chosen = _unit(asked.atlas, peaks, unit)
+        peaks = frame.peaks(session, look)
+        top = explain(session.atlas, peaks, frame.picture.placement, unit.layer, TOP).rows
+        chosen = _unit(session.atlas, peaks, unit)
     head = LiveAnswer(
         id=ask.id,
         layer=unit.layer,
@@ -111,7 +112,7 @@ def answer(asked: Asked, ask: LiveAsk, frame: Frame, stages: Stages) -> Answered
         grid=(levels.shape[1], levels.shape[2]),
         maps_grid=(shown.shape[1], shown.shape[2]),
         unit=chosen,
-        top=[_row(asked.atlas, row) for row in top],
+        top=[_row(session.atlas, row) for row in top],
         projection=projection,
         seconds={stage: round(seconds, 5) for stage, seconds in stages.seconds.items()},
         signals=ask.signals,
@@ -177,21 +178,21 @@ def _label(atlas: Atlas, unit: UnitId) -> str | None:
     return labels[0]["label"] if labels else None
 
 
-def _place(asked: Asked, frame: Frame, unit: UnitId, look: Look) -> Location:
+def _place(session: Session, frame: Frame, unit: UnitId, look: Look) -> Location:
     """Where a unit peaks on the frame: of the layer that was looked at, or of another one."""
-    asked.atlas.unit(unit)
+    session.atlas.unit(unit)
     if unit.layer != look.layer:
-        look = asked.encoder.look(frame.picture, unit.layer)
-    return frame.peaks(asked, look).locations(unit.layer, [unit.channel])[0]
+        look = session.encoder.look(frame.picture, unit.layer)
+    return frame.peaks(session, look).locations(unit.layer, [unit.channel])[0]
 
 
 def _projected(
-    asked: Asked, picture: Encoded, unit: UnitId, place: Location, method: ProjectionMethod
+    session: Session, picture: Encoded, unit: UnitId, place: Location, method: ProjectionMethod
 ) -> tuple[LiveProjection, bytes]:
     """The projection of a unit's activation at a place of the frame, and its PNG."""
     from unitscope_pipelines.vision.images.diverging import SHOWN_SHARE, signed_picture
 
-    found = asked.encoder.project([picture], unit, [place], method)
+    found = session.encoder.project([picture], unit, [place], method)
     shown = signed_picture(found.pixels[0].numpy(), SHOWN_SHARE)
     file = io.BytesIO()
     shown.picture.save(file, "PNG", compress_level=_FAST)
@@ -207,12 +208,12 @@ def _projected(
     return told, file.getvalue()
 
 
-def _signals(asked: Asked, picture: Encoded, start: LiveProjection | None, layer: str) -> Levels:
+def _signals(session: Session, picture: Encoded, start: LiveProjection | None, layer: str) -> Levels:
     """The signals that reach a layer's units as bytes: 128 is none, the strongest of the layer 255 or 1."""
     if start is None:
         raise UsageError("signals are those of a projection: name its method too")
     place = Location(start.row, start.col)
-    found = asked.encoder.signals(picture, UnitId.parse(start.unit), place, start.method, layer)
+    found = session.encoder.signals(picture, UnitId.parse(start.unit), place, start.method, layer)
     strongest = float(np.abs(found).max())
     levels: Levels = np.rint(_NONE + _SWING * found / (strongest or 1.0)).astype(np.uint8)
     return levels

@@ -11,13 +11,13 @@ from unitscope_schemas.geometry import Location
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.database import Row
-from unitscope_services.queries.session import Asked, Subject
+from unitscope_services.queries.session import Session, Subject
 from unitscope_services.queries.units import patches
 
 MOST_PEAKS = 100
 
 
-def several_patches(asked: Asked, unit: UnitId, query: PatchQuery, per_image: int) -> PatchPage:
+def several_patches(session: Session, unit: UnitId, query: PatchQuery, per_image: int) -> PatchPage:
     """The page of `patches` with up to `per_image` peaks of each image, the stored one first, then by activation.
 
     Further peaks are local maxima of the unit's map, which one forward for each image computes. Peaks of one image
@@ -25,17 +25,17 @@ def several_patches(asked: Asked, unit: UnitId, query: PatchQuery, per_image: in
     """
     if not 1 <= per_image <= MOST_PEAKS:
         raise UsageError(f"per_image is {per_image}; an image shows 1 to {MOST_PEAKS} peaks")
-    page = patches(asked.atlas, unit, query)
+    page = patches(session.atlas, unit, query)
     if per_image == 1 or not page.rows:
         return page
     rows = []
     for row in page.rows:
-        image = asked.atlas.image_by_id(row.image_id)
+        image = session.atlas.image_by_id(row.image_id)
         assert image is not None
-        found = asked.activation_map(Subject(image, None), unit)
+        found = session.activation_map(Subject(image, None), unit)
         grid = np.array([[np.nan if value is None else value for value in line] for line in found.values])
         others = [place for place in local_maxima(grid) if place != (row.row, row.col)][: per_image - 1]
-        rows += [row, *_further(asked.atlas, unit, row, image, [(place, float(grid[place])) for place in others])]
+        rows += [row, *_further(session.atlas, unit, row, image, [(place, float(grid[place])) for place in others])]
     said = f"{page.note}; " if page.note else ""
     note = f"{said}peaks of an image beyond its first are computed now: local maxima of its map"
     return page.model_copy(update={"rows": rows, "note": note})

@@ -16,7 +16,7 @@ from unitscope_schemas.errors import AtlasError
 from unitscope_schemas.geometry import Box
 from unitscope_schemas.manifest import Part, PatchIndex
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.atlas.image_filter import EVERY_IMAGE, Filter
+from unitscope_services.atlas.image_filter import EVERY_IMAGE, ImageFilter
 
 _TUNED_FOR = 10
 """Images for which probes and short list were tuned."""
@@ -161,7 +161,12 @@ class PatchSearch:
         self.vectors = PatchVectors(atlas.store, self.patches, atlas.catalogue.present)
 
     def nearest(
-        self, query: Vector, query_box: Box | None, limit: int = 9, exact: bool = False, passing: Filter = EVERY_IMAGE
+        self,
+        query: Vector,
+        query_box: Box | None,
+        limit: int = 9,
+        exact: bool = False,
+        passing: ImageFilter = EVERY_IMAGE,
     ) -> NeighborPage:
         """The images that pass with the most similar patch, each with its best one; ties by ascending image.
 

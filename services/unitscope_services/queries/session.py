@@ -20,7 +20,7 @@ from unitscope_services.atlas.boxes import checked_box
 from unitscope_services.atlas.crops import read_image
 from unitscope_services.atlas.database import Row
 from unitscope_services.atlas.gallery import Gallery
-from unitscope_services.atlas.image_filter import EVERY_IMAGE, Filter
+from unitscope_services.atlas.image_filter import EVERY_IMAGE, ImageFilter
 from unitscope_services.encoding.cells import CellPeaks, checked_cell
 from unitscope_services.encoding.encoder import Encoded, Encoder, Turn
 from unitscope_services.queries.explain import ComputedPeaks, PicturePeaks, StoredPeaks, explain
@@ -41,7 +41,7 @@ class Subject:
     picture: Encoded | None
 
 
-class Asked:
+class Session:
     """An opened atlas with its patch search and, loaded only when needed, its model."""
 
     def __init__(
@@ -103,7 +103,7 @@ class Asked:
         return self.atlas.manifest.keep is None
 
     def explain(
-        self, subject: Subject, layer: str | None = None, limit: int = 20, passing: Filter = EVERY_IMAGE
+        self, subject: Subject, layer: str | None = None, limit: int = 20, passing: ImageFilter = EVERY_IMAGE
     ) -> ExplainPage:
         """The units that the picture excites most unusually, by percentile among the images that pass."""
         if subject.image is not None and self.stores_peaks:
@@ -118,7 +118,7 @@ class Asked:
         box: Box | None = None,
         limit: int = 9,
         exact: bool = False,
-        passing: Filter = EVERY_IMAGE,
+        passing: ImageFilter = EVERY_IMAGE,
     ) -> NeighborPage:
         """The images with the patch most similar to a box of the picture (None: all that the network sees)."""
         placement = self.placement(subject)

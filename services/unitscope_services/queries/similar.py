@@ -14,7 +14,7 @@ from unitscope_schemas.manifest import BLOCK_UNITS
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.bounded import bounded_note, check_whole
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 
 _DIGITS = 12
 """Of a cosine that are not rounding: equal weights give 1."""
@@ -24,16 +24,16 @@ Likenesses = NDArray[np.float64]
 
 
 def similar(
-    asked: Asked, unit: UnitId, by: Likeness = "coactivation", layer: str | None = None, limit: int = 9
+    session: Session, unit: UnitId, by: Likeness = "coactivation", layer: str | None = None, limit: int = 9
 ) -> SimilarPage:
     """The units of a layer (None: its own) that are most like a unit, without itself; ties by channel.
 
     Raises NotFoundError where co-activation has not been computed, UsageError where a layer has no weights.
     """
-    atlas = asked.atlas
+    atlas = session.atlas
     atlas.unit(unit)
     other = atlas.layer(layer or unit.layer).spec.name
-    found, note = _LIKENESS[by](asked, unit, other)
+    found, note = _LIKENESS[by](session, unit, other)
     if other == unit.layer:
         found[unit.channel] = np.nan
     known = np.flatnonzero(~np.isnan(found))
@@ -57,8 +57,8 @@ def is_computed(atlas: Atlas, layer: str, other: str) -> bool:
     return atlas.store.stamp(layout.kin(atlas.version, layer, atlas.version, other)) is not None
 
 
-def _by_coactivation(asked: Asked, unit: UnitId, other: str) -> tuple[Likenesses, str]:
-    atlas = asked.atlas
+def _by_coactivation(session: Session, unit: UnitId, other: str) -> tuple[Likenesses, str]:
+    atlas = session.atlas
     check_whole(atlas.manifest, "co-activation")
     path = layout.kin(atlas.version, unit.layer, atlas.version, other)
     content = atlas.store.read(path)
@@ -80,8 +80,8 @@ def _by_coactivation(asked: Asked, unit: UnitId, other: str) -> tuple[Likenesses
     return values, f"rank correlation of peaks over {images} images"
 
 
-def _by_exemplars(asked: Asked, unit: UnitId, other: str) -> tuple[Likenesses, str]:
-    atlas = asked.atlas
+def _by_exemplars(session: Session, unit: UnitId, other: str) -> tuple[Likenesses, str]:
+    atlas = session.atlas
     most = tables.exemplar_count(atlas.catalogue.count)
     own_units, own_images = _exemplars(atlas, unit.layer, most)
     own = own_images[own_units == unit.channel]
@@ -115,9 +115,9 @@ def _exemplars(atlas: Atlas, layer: str, most: int) -> tuple[NDArray[np.int64], 
     return units[chosen].astype(np.int64), images[chosen].astype(np.int64)
 
 
-def _by_weights(asked: Asked, unit: UnitId, other: str) -> tuple[Likenesses, str]:
-    own = asked.encoder.incoming_weights(unit.layer).astype(np.float64)
-    others = asked.encoder.incoming_weights(other).astype(np.float64)
+def _by_weights(session: Session, unit: UnitId, other: str) -> tuple[Likenesses, str]:
+    own = session.encoder.incoming_weights(unit.layer).astype(np.float64)
+    others = session.encoder.incoming_weights(other).astype(np.float64)
     if own.shape[1] != others.shape[1]:
         raise UsageError(
             f"a unit of {unit.layer} reads {own.shape[1]} weights and one of {other} {others.shape[1]}: only units "
@@ -129,7 +129,7 @@ def _by_weights(asked: Asked, unit: UnitId, other: str) -> tuple[Likenesses, str
     return cosines.round(_DIGITS), "cosine of incoming weights"
 
 
-_LIKENESS: dict[Likeness, Callable[[Asked, UnitId, str], tuple[Likenesses, str]]] = {
+_LIKENESS: dict[Likeness, Callable[[Session, UnitId, str], tuple[Likenesses, str]]] = {
     "coactivation": _by_coactivation,
     "exemplars": _by_exemplars,
     "weights": _by_weights,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from unitscope_schemas.errors import OverloadError
 
 
-class Turns:
+class Admission:
     """Lets `running` callers in at once and `waiting` more queue; the next are refused. `tell` hears how many there
     are, each time that changes."""
 

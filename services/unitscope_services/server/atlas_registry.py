@@ -10,7 +10,7 @@ from unitscope_pipelines.storage.stores import Root, Store, store_of
 from unitscope_schemas import layout
 from unitscope_schemas.errors import NotFoundError, UnitscopeError, UsageError, listing
 from unitscope_services.encoding.encoder import Turn
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 
 _log = logging.getLogger("unitscope")
 
@@ -18,8 +18,8 @@ _log = logging.getLogger("unitscope")
 class _Place:
     """One atlas, what is open of it, the manifest that was last tried, and when it was last looked for."""
 
-    def __init__(self, store: Store, asked: Asked, seal: Hashable) -> None:
-        self.store, self.asked, self.seal = store, asked, seal
+    def __init__(self, store: Store, session: Session, seal: Hashable) -> None:
+        self.store, self.session, self.seal = store, session, seal
         self.looking = threading.Lock()
         self.looked = time.monotonic()
 
@@ -28,7 +28,7 @@ class _Place:
         return time.monotonic() - self.looked >= self.store.look_every_s
 
 
-class Shelf:
+class AtlasRegistry:
     """Opens all atlases at once, and one anew when its manifest is another: at the next request, or for an object
     store, where looking takes as long as a question, at the first one that is a second later.
 
@@ -49,7 +49,7 @@ class Shelf:
             store = store_of(root)
             seal = store.stamp(layout.MANIFEST)
             place = _Place(store, self._open(store), seal)
-            name = place.asked.atlas.name
+            name = place.session.atlas.name
             if name in self._places:
                 raise UsageError(f"two atlases are called {name!r}; they are addressed by their directory's name")
             self._places[name] = place
@@ -58,7 +58,7 @@ class Shelf:
     def names(self) -> list[str]:
         return sorted(self._places)
 
-    def newest(self, name: str) -> Asked:
+    def newest(self, name: str) -> Session:
         """The newest version of an atlas; raises NotFoundError that names those there are."""
         place = self._places.get(name)
         if place is None:
@@ -70,12 +70,12 @@ class Shelf:
             finally:
                 place.looked = time.monotonic()
                 place.looking.release()
-        return place.asked
+        return place.session
 
     def close(self) -> None:
         """End what runs beside the requests."""
         for place in self._places.values():
-            place.asked.atlas.close()
+            place.session.atlas.close()
 
     def _look(self, name: str, place: _Place) -> None:
         try:
@@ -86,10 +86,10 @@ class Shelf:
         if seal in (place.seal, None):
             return
         try:
-            place.asked = self._open(place.store)
+            place.session = self._open(place.store)
         except UnitscopeError as error:
             _log.error("the new version of atlas %s cannot be opened, the one before stays: %s", name, error)
         place.seal = seal
 
-    def _open(self, store: Store) -> Asked:
-        return Asked(store, self._question_timeout_s, self._turn, self._trust_code)
+    def _open(self, store: Store) -> Session:
+        return Session(store, self._question_timeout_s, self._turn, self._trust_code)

@@ -7,7 +7,7 @@ from typing import Any
 from unitscope_schemas.answers.jobs import CompareJob, OptimiseJob, ProjectJob, SimilarJob
 from unitscope_services.figures.project import project_units
 from unitscope_services.queries.compare import check_compare, check_similar, compute_compare, compute_similar
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 from unitscope_services.queries.unit_selection import chosen_units
 
 Tell = Callable[[int, int], None]
@@ -29,29 +29,29 @@ class Kind:
     """What a query asks about, in a few words."""
 
 
-def _check_optimise(asked: Asked, query: OptimiseJob) -> None:
+def _check_optimise(session: Session, query: OptimiseJob) -> None:
     # with torch, which a server does not wait for to start
     from unitscope_services.figures.optimise import optimise_plan
 
-    optimise_plan(asked, query)
+    optimise_plan(session, query)
 
 
-def _optimise(asked: Asked, query: OptimiseJob, tell: Tell) -> Iterator[str]:
+def _optimise(session: Session, query: OptimiseJob, tell: Tell) -> Iterator[str]:
     from unitscope_services.figures.optimise import optimise
 
-    return (row.url for row in optimise(asked, query, tell))
+    return (row.url for row in optimise(session, query, tell))
 
 
-def _check_project(asked: Asked, query: ProjectJob) -> None:
-    chosen_units(asked.atlas, query.units, query.top)
+def _check_project(session: Session, query: ProjectJob) -> None:
+    chosen_units(session.atlas, query.units, query.top)
 
 
-def _check_similar(asked: Asked, query: SimilarJob) -> None:
-    check_similar(asked.atlas, query)
+def _check_similar(session: Session, query: SimilarJob) -> None:
+    check_similar(session.atlas, query)
 
 
-def _check_compare(asked: Asked, query: CompareJob, other: Asked) -> None:
-    check_compare(asked.atlas, query, other.atlas)
+def _check_compare(session: Session, query: CompareJob, other: Session) -> None:
+    check_compare(session.atlas, query, other.atlas)
 
 
 def _units(query: OptimiseJob | ProjectJob) -> str:
@@ -72,19 +72,19 @@ KINDS: Mapping[str, Kind] = {
     ),
     "project": Kind(
         check=_check_project,
-        run=lambda asked, query, tell: (row.url for row in project_units(asked, query, tell)),
+        run=lambda session, query, tell: (row.url for row in project_units(session, query, tell)),
         unit="units",
         about=_units,
     ),
     "similar": Kind(
         check=_check_similar,
-        run=lambda asked, query, tell: compute_similar(asked.atlas, query, tell),
+        run=lambda session, query, tell: compute_similar(session.atlas, query, tell),
         unit="blocks of units",
         about=lambda query: str(query.unit),
     ),
     "compare": Kind(
         check=_check_compare,
-        run=lambda asked, query, tell, other: compute_compare(asked.atlas, query, tell, other.atlas),
+        run=lambda session, query, tell, other: compute_compare(session.atlas, query, tell, other.atlas),
         unit="blocks of units",
         about=_sides,
     ),

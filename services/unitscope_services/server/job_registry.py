@@ -24,7 +24,7 @@ class _Entry:
     cancelled: bool = False
 
 
-class Board:
+class JobRegistry:
     """Jobs by id; those that ended are remembered until newer ones push them out."""
 
     def __init__(self, settings: Settings) -> None:

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 from unitscope_schemas.answers.jobs import Job, JobQuery
 from unitscope_schemas.errors import UnitscopeError
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 from unitscope_services.server.job_kinds import KINDS
-from unitscope_services.server.job_registry import Board
+from unitscope_services.server.job_registry import JobRegistry
 from unitscope_services.server.problems import without_paths
 
 _log = logging.getLogger("unitscope")
@@ -24,17 +24,17 @@ class _Cancelled(Exception):  # noqa: N818  (somebody wished it)
 class Jobs:
     """Runs the jobs that this process took, in threads of its own, and tells the board how far they are."""
 
-    def __init__(self, board: Board, running: int) -> None:
-        self._board = board
+    def __init__(self, job_registry: JobRegistry, running: int) -> None:
+        self._board = job_registry
         self._threads = ThreadPoolExecutor(running, thread_name_prefix="job")
 
-    def add(self, query: JobQuery, asked: Asked, *others: Asked) -> Job:
+    def add(self, query: JobQuery, session: Session, *others: Session) -> Job:
         """Take a job that is done later; raises what is wrong with it, and OverloadError if too many wait.
 
         `others`: the atlases that the query names besides its own.
         """
         kind = KINDS[query.kind]
-        kind.check(asked, query, *others)
+        kind.check(session, query, *others)
         job = Job(
             id=uuid.uuid4().hex,
             kind=query.kind,
@@ -50,7 +50,7 @@ class Jobs:
             query=query,
         )
         self._board.take(job, os.getpid())
-        self._threads.submit(self._run, job, asked, *others)
+        self._threads.submit(self._run, job, session, *others)
         return job
 
     def close(self) -> None:
@@ -58,7 +58,7 @@ class Jobs:
         self._board.stop(os.getpid())
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def _run(self, job: Job, asked: Asked, *others: Asked) -> None:
+    def _run(self, job: Job, session: Session, *others: Session) -> None:
         results: tuple[str, ...] = ()
 
         def change(**changed: object) -> None:
@@ -70,7 +70,7 @@ class Jobs:
 
         try:
             change(state="running")
-            for address in KINDS[job.kind].run(asked, job.query, tell, *others):
+            for address in KINDS[job.kind].run(session, job.query, tell, *others):
                 results = (*results, address)
                 self._board.change(job.id, results=results)
             self._board.change(job.id, state="done")

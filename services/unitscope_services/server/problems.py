@@ -43,7 +43,7 @@ def problem_of(request: HTTPConnection, error: Exception) -> Response:
     problem, headers = described(request, error)
     headers |= {"Cache-Control": "no-store"}
     if _wants_page(request):
-        html = request.app.state.site.templates.get_template("problem.html").render(problem=problem)
+        html = request.app.state.app_state.templates.get_template("problem.html").render(problem=problem)
         return Response(html, problem.status, headers, "text/html; charset=utf-8")
     return Response(json_bytes(problem), problem.status, headers, MEDIA_TYPE)
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from multiprocessing.managers import BaseManager
 from typing import NamedTuple
 
-from unitscope_services.server.job_registry import Board
+from unitscope_services.server.job_registry import JobRegistry
 from unitscope_services.server.settings import Settings
 from unitscope_services.server.uploads import Uploads
 
@@ -14,20 +14,20 @@ from unitscope_services.server.uploads import Uploads
 class Shared(NamedTuple):
     """The board of jobs and the uploads of a server, here or in the process that holds them."""
 
-    board: Board
+    job_registry: JobRegistry
     uploads: Uploads
 
     @classmethod
     def alone(cls, settings: Settings) -> "Shared":
         """For a server of one process."""
-        return cls(Board(settings), Uploads(settings))
+        return cls(JobRegistry(settings), Uploads(settings))
 
     @classmethod
     def held_at(cls, address: str) -> "Shared":
         """Those that the process which started this one holds: each call goes there and back."""
         visitor = _Visitor(address)
         visitor.connect()
-        return cls(visitor.board(), visitor.uploads())  # type: ignore[attr-defined]
+        return cls(visitor.job_registry(), visitor.uploads())  # type: ignore[attr-defined]
 
 
 class _Visitor(BaseManager):
@@ -46,7 +46,7 @@ def held(settings: Settings) -> Iterator[str]:
     class Holder(BaseManager):
         pass
 
-    Holder.register("board", callable=lambda: own.board)
+    Holder.register("board", callable=lambda: own.job_registry)
     Holder.register("uploads", callable=lambda: own.uploads)
     server = Holder().get_server()
     threading.Thread(target=server.serve_forever, name="shared", daemon=True).start()

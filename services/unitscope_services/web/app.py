@@ -18,7 +18,7 @@ from unitscope_schemas.answers.served import Problem
 from unitscope_schemas.errors import UnitscopeError
 from unitscope_services.figures.sprites import Sheets
 from unitscope_services.server.access import read_keys
-from unitscope_services.server.admission import Turns
+from unitscope_services.server.admission import Admission
 from unitscope_services.server.caching import package_version
 from unitscope_services.server.jobs import Jobs
 from unitscope_services.server.problems import problem_of
@@ -26,9 +26,9 @@ from unitscope_services.server.settings import Settings
 from unitscope_services.server.shared import Shared
 from unitscope_services.server.telemetry import Telemetry
 from unitscope_services.web import assets
-from unitscope_services.web.app_state import Site
+from unitscope_services.web.app_state import AppState
 from unitscope_services.web.documentation import describe
-from unitscope_services.web.middleware import Envelope
+from unitscope_services.web.middleware import RequestMiddleware
 from unitscope_services.web.page_routes import compare, pages, unit_parts
 from unitscope_services.web.page_routes import jobs as job_pages
 from unitscope_services.web.page_routes import live as live_pages
@@ -68,7 +68,7 @@ def create_app(settings: Settings, shared: Shared | None = None) -> FastAPI:
     `shared`: what this process has in common with others, if there are any. Raises UsageError for an unusable key
     file; an atlas that cannot be opened stops the start.
     """
-    site = _build_site(settings, shared or Shared.alone(settings))
+    app_state = _build_state(settings, shared or Shared.alone(settings))
     app = FastAPI(
         title="unitscope",
         version=package_version(),
@@ -77,7 +77,7 @@ def create_app(settings: Settings, shared: Shared | None = None) -> FastAPI:
         openapi_url="/openapi.json",
         lifespan=_lifespan,
     )
-    app.state.site = site
+    app.state.app_state = app_state
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     for kind in (UnitscopeError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _handle)
@@ -88,24 +88,24 @@ def create_app(settings: Settings, shared: Shared | None = None) -> FastAPI:
     for group in (pages, job_pages, compare, live_pages, unit_parts):
         app.include_router(group.routes, include_in_schema=False)
     app.add_middleware(
-        Envelope, telemetry=site.telemetry, body_limit_bytes=settings.upload_bytes + _FORM_OVERHEAD_BYTES
+        RequestMiddleware, telemetry=app_state.telemetry, body_limit_bytes=settings.upload_bytes + _FORM_OVERHEAD_BYTES
     )
     return app
 
 
-def _build_site(settings: Settings, shared: Shared) -> Site:
+def _build_state(settings: Settings, shared: Shared) -> AppState:
     static, telemetry = assets.read_static(), Telemetry()
-    return Site(
+    return AppState(
         settings=settings,
         keys=read_keys(settings.key_file, settings.anonymous_read),
         templates=assets.make_templates(static),
         pages_digest=assets.pages_digest(),
         static=static,
         telemetry=telemetry,
-        turns=Turns(running=1, waiting=settings.forwards_waiting, tell=telemetry.forwards.set),
+        admission=Admission(running=1, waiting=settings.forwards_waiting, tell=telemetry.forwards.set),
         uploads=shared.uploads,
-        board=shared.board,
-        jobs=Jobs(shared.board, settings.jobs_running),
+        job_registry=shared.job_registry,
+        jobs=Jobs(shared.job_registry, settings.jobs_running),
         pictures=BoundedSemaphore(settings.pictures_at_once),
         quick=BoundedSemaphore(_QUICK_AT_ONCE),
         live=BoundedSemaphore(settings.live_at_once),
@@ -115,13 +115,13 @@ def _build_site(settings: Settings, shared: Shared) -> Site:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    site: Site = app.state.site
+    app_state: AppState = app.state.app_state
     threads = anyio.to_thread.current_default_thread_limiter()
-    threads.total_tokens = _THREADS_PER_CORE * (os.cpu_count() or 1) + 1 + site.settings.forwards_waiting
-    if not site.is_open:
-        await asyncio.to_thread(site.open)
+    threads.total_tokens = _THREADS_PER_CORE * (os.cpu_count() or 1) + 1 + app_state.settings.forwards_waiting
+    if not app_state.is_open:
+        await asyncio.to_thread(app_state.open)
     yield
-    site.close()
+    app_state.close()
 
 
 async def _handle(request: Request, error: Exception) -> Response:

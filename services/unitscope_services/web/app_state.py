@@ -11,9 +11,9 @@ from unitscope_pipelines.storage.cache import Cache
 from unitscope_pipelines.storage.stores import store_of
 from unitscope_services.figures.sprites import Sheets
 from unitscope_services.server.access import Keys
-from unitscope_services.server.admission import Turns
-from unitscope_services.server.atlas_registry import Shelf
-from unitscope_services.server.job_registry import Board
+from unitscope_services.server.admission import Admission
+from unitscope_services.server.atlas_registry import AtlasRegistry
+from unitscope_services.server.job_registry import JobRegistry
 from unitscope_services.server.jobs import Jobs
 from unitscope_services.server.settings import Settings
 from unitscope_services.server.telemetry import Telemetry
@@ -26,7 +26,7 @@ tenth of its time and more."""
 
 
 @dataclass
-class Site:
+class AppState:
     """Settings, keys and figures from the first moment; the shelf once the atlases are open."""
 
     settings: Settings
@@ -35,38 +35,38 @@ class Site:
     pages_digest: str
     static: dict[str, StaticFile]
     telemetry: Telemetry
-    turns: Turns
+    admission: Admission
     uploads: Uploads
-    board: Board
+    job_registry: JobRegistry
     jobs: Jobs
     pictures: BoundedSemaphore
     quick: BoundedSemaphore
     live: BoundedSemaphore
     sheets: Sheets
-    _shelf: Shelf | None = field(default=None)
+    _atlases: AtlasRegistry | None = field(default=None)
 
     @property
-    def shelf(self) -> Shelf:
-        assert self._shelf is not None, "the atlases are opened by the application's lifespan"
-        return self._shelf
+    def atlases(self) -> AtlasRegistry:
+        assert self._atlases is not None, "the atlases are opened by the application's lifespan"
+        return self._atlases
 
     @property
     def is_open(self) -> bool:
-        return self._shelf is not None
+        return self._atlases is not None
 
     def open(self) -> None:
         """Open all atlases; raises what is wrong with one of them."""
         settings = self.settings
         cache = Cache.chosen(settings.cache, settings.cache_gb)
         stores = tuple(store_of(root, cache) for root in settings.atlases)
-        self._shelf = Shelf(stores, settings.question_timeout_s, self.turns.turn, settings.trust_code)
+        self._atlases = AtlasRegistry(stores, settings.question_timeout_s, self.admission.turn, settings.trust_code)
         collect_seldom()
 
     def close(self) -> None:
         """Let go of all atlases; no request may be under way."""
         self.jobs.close()
-        self.shelf.close()
-        self._shelf = None
+        self.atlases.close()
+        self._atlases = None
 
 
 def collect_seldom() -> None:
@@ -76,7 +76,7 @@ def collect_seldom() -> None:
     gc.set_threshold(_COLLECTED_AFTER)
 
 
-def site_of(request: Request) -> Site:
+def state_of(request: Request) -> AppState:
     """The site that a request came to."""
-    site: Site = request.app.state.site
-    return site
+    app_state: AppState = request.app.state.app_state
+    return app_state

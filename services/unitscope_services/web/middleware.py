@@ -30,7 +30,7 @@ _SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 
 
-class Envelope:
+class RequestMiddleware:
     """Outermost layer of the application."""
 
     def __init__(self, app: ASGIApp, telemetry: Telemetry, body_limit_bytes: int) -> None:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from unitscope_schemas.errors import UsageError, listing
 from unitscope_schemas.geometry import Box, Location
-from unitscope_services.atlas.image_filter import Filter
+from unitscope_services.atlas.image_filter import ImageFilter
 
 MOST_ROWS = 1000
 
@@ -30,12 +30,12 @@ BoxText = Annotated[
 Fields = Annotated[list[str] | None, Query(description="as one text, or as its numbers one by one, as forms send them")]
 
 
-def passing_filter(label: str | None = None, where: Where = None) -> Filter:
+def passing_filter(label: str | None = None, where: Where = None) -> ImageFilter:
     """Which images a question is about."""
-    return Filter(label, tuple(where or ()))
+    return ImageFilter(label, tuple(where or ()))
 
 
-Passing = Annotated[Filter, Depends(passing_filter)]
+Passing = Annotated[ImageFilter, Depends(passing_filter)]
 
 
 def row_count(limit: int | None, k: int | None, default: int) -> int:

@@ -32,7 +32,7 @@ _PAPER = (255, 255, 255)
 
 def image_picture(reply: Reply, image: str, kind: PictureFormat, width: int | None) -> Response:
     """The reply with a whole upright image of the corpus."""
-    return _picture(reply, kind, lambda: _widened(_whole(reply, reply.asked.atlas.find_image(image)), width))
+    return _picture(reply, kind, lambda: _widened(_whole(reply, reply.session.atlas.find_image(image)), width))
 
 
 def upload_picture(reply: Reply, kept: Kept, kind: PictureFormat, width: int | None) -> Response:
@@ -52,7 +52,7 @@ def patch_picture(
     """The reply with the patch of an image: a given box, or where the unit `LAYER:UNIT` peaks."""
 
     def make() -> Image.Image:
-        atlas = reply.asked.atlas
+        atlas = reply.session.atlas
         row = atlas.find_image(image)
         box = place if isinstance(place, Box) else peak_box(atlas, UnitId.parse(place), row)
         whole = _whole(reply, row)
@@ -70,21 +70,23 @@ def patch_picture(
 
 def sprite_picture(reply: Reply, layer: str, what: SpriteKind, number: int, kind: SheetFormat) -> Response:
     """The reply with a sheet of tiles."""
-    sheet = SheetAddress(layer, what, number, state_of(reply.asked, layer, what))
-    growing, site = replace(reply, state=sheet.state), reply.site
-    return growing.picture(kind, MEDIA_TYPES[kind], lambda: site.sheets.read(growing.asked, sheet, kind, site.pictures))
+    sheet = SheetAddress(layer, what, number, state_of(reply.session, layer, what))
+    growing, app_state = replace(reply, state=sheet.state), reply.app_state
+    return growing.picture(
+        kind, MEDIA_TYPES[kind], lambda: app_state.sheets.read(growing.session, sheet, kind, app_state.pictures)
+    )
 
 
 def _picture(reply: Reply, kind: PictureFormat, make: Callable[[], Image.Image]) -> Response:
     def content() -> bytes:
-        with reply.site.pictures:
+        with reply.app_state.pictures:
             return encoded(make(), kind)
 
     return reply.picture(kind, MEDIA_TYPES[kind], content)
 
 
 def _whole(reply: Reply, image: Row) -> Image.Image:
-    return picture(read_image(reply.asked.atlas, image))
+    return picture(read_image(reply.session.atlas, image))
 
 
 def _widened(whole: Image.Image, width: int | None) -> Image.Image:
@@ -96,8 +98,8 @@ def _widened(whole: Image.Image, width: int | None) -> Image.Image:
 
 def _with_map(reply: Reply, image: Row, unit: UnitId, whole: Image.Image, size: int | None) -> Image.Image:
     """The whole picture, fitted into a square if wished, with the unit's map laid over it."""
-    atlas = reply.asked.atlas
-    found = reply.asked.activation_map(Subject(image, None), unit)
+    atlas = reply.session.atlas
+    found = reply.session.activation_map(Subject(image, None), unit)
     shown = whole if size is None else fitted(whole, size)
     placement = atlas.placement(image)
     down, across = shown.height / whole.height, shown.width / whole.width
@@ -109,8 +111,8 @@ def _with_map(reply: Reply, image: Row, unit: UnitId, whole: Image.Image, size: 
 
 def _masked(reply: Reply, image: Row, unit: UnitId, patch: Image.Image, box: Box) -> Image.Image:
     """The patch of a box, darkened where the unit's map is below its threshold."""
-    atlas = reply.asked.atlas
-    found = reply.asked.activation_map(Subject(image, None), unit)
+    atlas = reply.session.atlas
+    found = reply.session.activation_map(Subject(image, None), unit)
     down, across = patch.height / box.size.height, patch.width / box.size.width
     grid = scaled(CellGrid.of(atlas.layer(unit.layer).spec, atlas.placement(image)), down, across)
     within = replace(grid, top=grid.top - box.top * down, left=grid.left - box.left * across)

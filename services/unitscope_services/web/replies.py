@@ -12,10 +12,10 @@ from starlette.responses import Response
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.formats import FORMATS, MEDIA_TYPES, TableFormat, json_bytes, rows_as
 from unitscope_services.pages.links import dated
-from unitscope_services.queries.session import Asked
+from unitscope_services.queries.session import Session
 from unitscope_services.server import caching
 from unitscope_services.server.access import Scope
-from unitscope_services.web.app_state import Site, site_of
+from unitscope_services.web.app_state import AppState, state_of
 from unitscope_services.web.parameters import check_names
 
 
@@ -36,7 +36,7 @@ class Reply:
     """
 
     request: Request
-    site: Site
+    app_state: AppState
     atlas: str = ""
     scope: Scope = "read"
     private: bool = False
@@ -46,20 +46,20 @@ class Reply:
     status: int = 200
 
     @cached_property
-    def asked(self) -> Asked:
+    def session(self) -> Session:
         """The atlas in its newest version, the same one during the whole request."""
-        return self.site.shelf.newest(self.atlas)
+        return self.app_state.atlases.newest(self.atlas)
 
     @cached_property
     def version(self) -> str:
         """What the answer is decided by, besides the address."""
         if self.atlas:
-            return dated(self.asked.atlas.version, self.state)
-        return " ".join(self.site.shelf.newest(name).atlas.version for name in self.site.shelf.names)
+            return dated(self.session.atlas.version, self.state)
+        return " ".join(self.app_state.atlases.newest(name).atlas.version for name in self.app_state.atlases.names)
 
     def demand(self, scope: Scope) -> None:
         """Raises AccessError or ScopeError unless the request's key allows this too."""
-        self.site.keys.check(self.request.headers.get("authorization"), scope)
+        self.app_state.keys.check(self.request.headers.get("authorization"), scope)
 
     def document(self, make: Callable[[], object]) -> Response:
         """One JSON document; raises UsageError where rows are asked for."""
@@ -88,7 +88,7 @@ class Reply:
     def stored(self, sha256: str, media_type: str, content: bytes) -> Response:
         """A file that is kept under this address for good, whatever the atlas's version; its ETag is its digest."""
         etag = f'"{sha256[:32]}"'
-        visibility = "public" if self.site.keys.allows_anyone(self.scope) else "private"
+        visibility = "public" if self.app_state.keys.allows_anyone(self.scope) else "private"
         headers = {"Vary": "Authorization", "ETag": etag, "Cache-Control": f"{visibility}, {caching.FOR_GOOD}"}
         if caching.is_known(self.request, etag):
             return Response(status_code=304, headers=headers)
@@ -96,10 +96,10 @@ class Reply:
 
     def page(self, template: str, make: Callable[[], Mapping[str, object]]) -> Response:
         """A page for people; its ETag also depends on how pages look."""
-        html = self.site.templates.get_template(template)
+        html = self.app_state.templates.get_template(template)
         origin = str(self.request.base_url).rstrip("/")
-        kind = f"html {self.site.pages_digest} {origin}"
-        around = {"origin": origin, "computes": self.site.keys.allows_anyone("compute")}
+        kind = f"html {self.app_state.pages_digest} {origin}"
+        around = {"origin": origin, "computes": self.app_state.keys.allows_anyone("compute")}
         return self._send(kind, "text/html; charset=utf-8", lambda: html.render({**around, **make()}).encode())
 
     def _send(
@@ -110,12 +110,12 @@ class Reply:
         if not self.private:
             etag = caching.etag_of(self.request, self.version, kind)
             headers["ETag"] = etag
-            shared = self.site.keys.allows_anyone(self.scope)
+            shared = self.app_state.keys.allows_anyone(self.scope)
             headers["Cache-Control"] = caching.lifetime(self.request, self.version, shared)
             if caching.is_known(self.request, etag):
                 return Response(status_code=304, headers=headers)
         # what has to be fetched from a store first lets others pass
-        with self.site.quick if self.quick and self.asked.atlas.is_here else nullcontext():
+        with self.app_state.quick if self.quick and self.session.atlas.is_here else nullcontext():
             content = make()
         return Response(content, self.status, {**headers, **(late or {})}, media_type)
 
@@ -143,7 +143,7 @@ def reply_about(scope: Scope, quick: bool = False) -> Any:
 
 
 def _reply(request: Request, scope: Scope, atlas: str, quick: bool = False) -> Reply:
-    reply = Reply(request, site_of(request), atlas, scope, quick=quick)
+    reply = Reply(request, state_of(request), atlas, scope, quick=quick)
     reply.demand(scope)
     check_names(request)
     return reply

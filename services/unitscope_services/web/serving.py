@@ -43,7 +43,7 @@ def serve_atlases(
 
     app = create_app(settings)
     listener = _listen(host, port)
-    app.state.site.open()
+    app.state.app_state.open()
     shown = f"[{host}]" if ":" in host else host
     root = f"http://{shown}:{listener.getsockname()[1]}"
     sys.stderr.write(f"serving on {root}/  (Ctrl-C stops)\n")
@@ -54,7 +54,7 @@ def serve_atlases(
 
         uvicorn.Server(_configured(app, settings)).run(sockets=[listener])
     else:
-        app.state.site.close()
+        app.state.app_state.close()
         _serve_side_by_side(settings, listener, process_count)
 
 

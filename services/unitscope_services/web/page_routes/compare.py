@@ -28,8 +28,8 @@ def show_choice(reply: General, a: Name = None, b: Name = None, layer: Name = No
     query = CompareQuery(other=b, layer=layer or None, layer_b=layer_b or None) if a and b else None
     if query is not None and (stored := _stored(reply, a or "", query)):
         return RedirectResponse(stored, 303, headers=_NO_STORE)
-    asks = reply.site.keys.allows_anyone("compute")
-    view = choice_view(reply.site.shelf, reply.site.board, a or None, query, asks)
+    asks = reply.app_state.keys.allows_anyone("compute")
+    view = choice_view(reply.app_state.atlases, reply.app_state.job_registry, a or None, query, asks)
     return replace(reply, private=True).page("compare.html", lambda: vars(view))
 
 
@@ -56,16 +56,16 @@ def show_comparison(
     cursor: Cursor = None,
 ) -> Response:
     """Two atlases, unit by unit, with both units' patches side by side."""
-    shelf, address = reply.site.shelf, ComparisonAddress(layer or None, sort, cursor)
+    shelf, address = reply.app_state.atlases, ComparisonAddress(layer or None, sort, cursor)
     # the other atlas may get a new version at any time, so nobody may keep the page
     return replace(reply, private=True).page(
-        "comparison.html", lambda: vars(comparison_view(reply.asked, shelf, comparison, address))
+        "comparison.html", lambda: vars(comparison_view(reply.session, shelf, comparison, address))
     )
 
 
 def _stored(reply: Reply, atlas: str, query: CompareQuery) -> str | None:
     """The page of the stored answer, if there is one."""
-    one, two = reply.site.shelf.newest(atlas).atlas, reply.site.shelf.newest(query.other).atlas
+    one, two = reply.app_state.atlases.newest(atlas).atlas, reply.app_state.atlases.newest(query.other).atlas
     try:
         found = stored_id(one, query, two)
     except UsageError:

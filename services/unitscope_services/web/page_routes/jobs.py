@@ -22,7 +22,7 @@ _NO_STORE = {"Cache-Control": "no-store"}
 @routes.get("/jobs")
 def show_jobs(reply: ComputingAnywhere) -> Response:
     """The jobs that the server remembers."""
-    jobs = list(map(job_view, reply.site.board.all()))
+    jobs = list(map(job_view, reply.app_state.job_registry.all()))
     view = {"jobs": jobs, "running": any(one.running for one in jobs)}
     return replace(reply, private=True).page("jobs.html", lambda: view)
 
@@ -30,14 +30,14 @@ def show_jobs(reply: ComputingAnywhere) -> Response:
 @routes.get("/jobs/{job}")
 def show_job(reply: ComputingAnywhere, job: JobName) -> Response:
     """How far a job is, and what it has made."""
-    view = job_view(reply.site.board.find(job))
+    view = job_view(reply.app_state.job_registry.find(job))
     return replace(reply, private=True).page("job.html", lambda: vars(view))
 
 
 @routes.post("/jobs/{job}/cancel")
 def stop_job(reply: ComputingAnywhere, job: JobName) -> Response:
     """Stop a job before its next step."""
-    reply.site.board.cancel(job)
+    reply.app_state.job_registry.cancel(job)
     return RedirectResponse(f"/jobs/{job}", 303, headers=_NO_STORE)
 
 

@@ -34,7 +34,9 @@ def show_live(
     """Frames of a picture, a camera or a film as the network sees them; `back` and `hold` are read by the page."""
 
     def view() -> dict[str, object]:
-        found = live_view(reply.asked, first_unit(reply.asked, unit, layer), image, reply.site.settings.upload_bytes)
+        found = live_view(
+            reply.session, first_unit(reply.session, unit, layer), image, reply.app_state.settings.upload_bytes
+        )
         return vars(found)
 
     # made pictures are shown without a new version of the atlas, as on the unit's page
@@ -45,4 +47,4 @@ def show_live(
 def show_stored(reply: Computing, unit: str) -> Response:
     """What is stored of the chosen unit, which follows the choice."""
     growing = replace(reply, private=True)
-    return growing.page("live_here.html", lambda: {"stored": stored_of(reply.asked.atlas, UnitId.parse(unit))})
+    return growing.page("live_here.html", lambda: {"stored": stored_of(reply.session.atlas, UnitId.parse(unit))})

@@ -46,8 +46,8 @@ _SKIPPED_ROWS = 100
 @routes.get("/")
 def show_home(reply: General) -> Response:
     """The atlases, or what to do when there are none."""
-    shelf = reply.site.shelf
-    computes = reply.site.keys.allows_anyone("compute")
+    shelf = reply.app_state.atlases
+    computes = reply.app_state.keys.allows_anyone("compute")
     return reply.page(
         "home.html", lambda: _named(HomeView([shelf.newest(name).atlas.summary() for name in shelf.names], computes))
     )
@@ -63,8 +63,8 @@ def show_documentation(reply: General) -> Response:
 @routes.get("/a/{atlas}")
 def show_atlas(reply: Reading) -> Response:
     """Provenance and layers."""
-    uploads = reply.site.keys.allows_anyone("compute")
-    return reply.page("atlas.html", lambda: _named(atlas_view(reply.asked, uploads)))
+    uploads = reply.app_state.keys.allows_anyone("compute")
+    return reply.page("atlas.html", lambda: _named(atlas_view(reply.session, uploads)))
 
 
 @routes.get("/a/{atlas}/skipped")
@@ -72,7 +72,7 @@ def show_skipped(reply: Reading, cursor: Cursor = None) -> Response:
     """The files that are no usable image."""
 
     def view() -> SkippedView:
-        atlas, page = reply.asked.atlas, skipped_page(reply, _SKIPPED_ROWS, cursor)
+        atlas, page = reply.session.atlas, skipped_page(reply, _SKIPPED_ROWS, cursor)
         links = links_of(atlas)
         following = page.next and links.at(links.skipped, cursor=page.next)
         return SkippedView(atlas.summary(), links, page, following)
@@ -83,7 +83,7 @@ def show_skipped(reply: Reading, cursor: Cursor = None) -> Response:
 @routes.get("/a/{atlas}/find")
 def find(reply: Reading, q: Annotated[str, Query(max_length=500)] = "") -> Response:
     """Leads from `layer:unit`, a layer, an image id or a path to its page; shows what any other text may mean."""
-    atlas, text = reply.asked.atlas, q.strip()
+    atlas, text = reply.session.atlas, q.strip()
     target = place_named(atlas, text)
     if target is not None:
         return RedirectResponse(target, 303, headers={"Cache-Control": "no-store"})
@@ -93,7 +93,7 @@ def find(reply: Reading, q: Annotated[str, Query(max_length=500)] = "") -> Respo
 @routes.get("/a/{atlas}/filters")
 def show_filters(reply: Reading, layer: str = "first") -> Response:
     """A layer's weights as pictures."""
-    return reply.page("filters.html", lambda: _named(filters_view(reply.asked, layer or "first")))
+    return reply.page("filters.html", lambda: _named(filters_view(reply.session, layer or "first")))
 
 
 @routes.get("/a/{atlas}/layers/{layer}")
@@ -106,9 +106,9 @@ def show_layer(
     cursor: Cursor = None,
 ) -> Response:
     """The units of a layer, each with its first patch or what was made of it."""
-    growing = replace(reply, state=state_of(reply.asked, layer, kind))
+    growing = replace(reply, state=state_of(reply.session, layer, kind))
     address = LayerAddress(kind, sort, status, cursor)
-    return growing.page("layer.html", lambda: _named(layer_view(growing.asked, layer, address)))
+    return growing.page("layer.html", lambda: _named(layer_view(growing.session, layer, address)))
 
 
 @routes.get("/a/{atlas}/layers/{layer}/units/{channel}")
@@ -125,10 +125,10 @@ def show_unit(
 ) -> Response:
     """What a unit responds to; `embed` only its patches, for other sites to frame if anyone may read here."""
     address = UnitAddress(look, order, band_in(quantile), label or None, cursor)
-    keys = reply.site.keys
+    keys = reply.app_state.keys
     if embed and keys.allows_anyone("read"):
         reply = replace(reply, headers={"Content-Security-Policy": FRAMED_POLICY})
-    view = partial(unit_view, reply.asked.atlas, UnitId(layer, channel), address, keys.allows_anyone("compute"))
+    view = partial(unit_view, reply.session.atlas, UnitId(layer, channel), address, keys.allows_anyone("compute"))
     if embed:
         return reply.page("embed.html", lambda: _named(view()))
     growing = replace(reply, private=True)  # what is made of a unit is shown without a new version of the atlas
@@ -168,7 +168,7 @@ def show_image_cell(reply: Computing, image: ImageName, address: PictureQuery) -
 async def take_upload(reply: Computing, request: Request) -> Response:
     """Keeps a picture from the form and leads to its page."""
     kept = await run_in_threadpool(keep_upload, reply, await read_body(request))
-    start = await run_in_threadpool(lambda: links_of(reply.asked.atlas).uploads)
+    start = await run_in_threadpool(lambda: links_of(reply.session.atlas).uploads)
     return RedirectResponse(f"{start}/{kept.id}", 303, headers={"Cache-Control": "no-store"})
 
 
@@ -188,20 +188,20 @@ def show_upload_cell(reply: Computing, upload: str, address: PictureQuery) -> Re
 
 def _asking(reply: Reply, address: PictureAddress) -> Reply:
     """The reply, with the scope that the address needs."""
-    if reply.asked.stores_peaks and not address.runs_model:
+    if reply.session.stores_peaks and not address.runs_model:
         return reply
     reply.demand("compute")
     return replace(reply, scope="compute")
 
 
 def _image_page(reply: Reply, image: str, address: PictureAddress) -> PicturePage:
-    subject = Subject(reply.asked.atlas.find_image(image), None)
-    return PicturePage(reply.asked, subject, None, address, reply.site.keys.allows_anyone("compute"))
+    subject = Subject(reply.session.atlas.find_image(image), None)
+    return PicturePage(reply.session, subject, None, address, reply.app_state.keys.allows_anyone("compute"))
 
 
 def _upload_page(reply: Reply, upload: str, address: PictureAddress) -> PicturePage:
     row = upload_row(reply, find_upload(reply, upload))
-    return PicturePage(reply.asked, upload_subject(reply, upload), row, address, computes=True)
+    return PicturePage(reply.session, upload_subject(reply, upload), row, address, computes=True)
 
 
 def _cell(address: PictureAddress) -> Location:

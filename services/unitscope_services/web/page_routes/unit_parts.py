@@ -28,20 +28,20 @@ def show_similar(
     asking = replace(reply, private=True)  # co-activation is computed without a new version of the atlas
     if by == "weights":
         asking.demand("compute")
-    computes, unit = reply.site.keys.allows_anyone("compute"), UnitId(layer, channel)
-    return asking.page("similar.html", lambda: vars(similar_view(reply.asked, unit, by, among or None, computes)))
+    computes, unit = reply.app_state.keys.allows_anyone("compute"), UnitId(layer, channel)
+    return asking.page("similar.html", lambda: vars(similar_view(reply.session, unit, by, among or None, computes)))
 
 
 @routes.get("/facets")
 def show_facets(reply: Reading, layer: LayerName, channel: Channel) -> Response:
     """A unit's first exemplars in groups that look alike where it peaks."""
-    return reply.page("facets.html", lambda: vars(facets_view(reply.asked, UnitId(layer, channel))))
+    return reply.page("facets.html", lambda: vars(facets_view(reply.session, UnitId(layer, channel))))
 
 
 @routes.get("/bands")
 def show_bands(reply: Reading, layer: LayerName, channel: Channel) -> Response:
     """Examples from the whole distribution of a unit."""
-    return reply.page("bands.html", lambda: vars(bands_view(reply.asked.atlas, UnitId(layer, channel))))
+    return reply.page("bands.html", lambda: vars(bands_view(reply.session.atlas, UnitId(layer, channel))))
 
 
 @routes.get("/eigen")
@@ -49,7 +49,7 @@ def show_eigen_patches(reply: Reading, layer: LayerName, channel: Channel) -> Re
     """Mean and principal components of a unit's patches; reads their pictures."""
 
     def view() -> EigenView:
-        with reply.site.pictures:
-            return eigen_view(reply.asked, UnitId(layer, channel))
+        with reply.app_state.pictures:
+            return eigen_view(reply.session, UnitId(layer, channel))
 
     return reply.page("eigen.html", lambda: vars(view()))

@@ -19,21 +19,21 @@ routes = APIRouter(prefix=f"{API}/atlases", tags=["atlases"])
 @routes.get("", response_model=AtlasPage, responses=ROWS)
 def list_atlases(reply: General) -> Response:
     """The atlases that are served here."""
-    shelf = reply.site.shelf
+    shelf = reply.app_state.atlases
     return reply.rows(AtlasRow, lambda: AtlasPage(rows=[shelf.newest(name).atlas.summary() for name in shelf.names]))
 
 
 @routes.get("/{atlas}", response_model=AtlasRow)
 def read_atlas(reply: Reading) -> Response:
     """One atlas in one row."""
-    return reply.document(lambda: reply.asked.atlas.summary())
+    return reply.document(lambda: reply.session.atlas.summary())
 
 
 @routes.get("/{atlas}/manifest", response_model=Manifest)
 def read_manifest(reply: Reading) -> Response:
     """Model, weights, preprocessing, corpus, layers and every part with its digest; paths of the server's disk are
     cut down to their last name."""
-    return reply.document(lambda: public_manifest(reply.asked.atlas.manifest))
+    return reply.document(lambda: public_manifest(reply.session.atlas.manifest))
 
 
 @routes.get("/{atlas}/skipped", response_model=SkippedPage, responses=ROWS)
@@ -49,7 +49,7 @@ def list_skipped(
 @routes.get("/{atlas}/layers", response_model=LayerPage, responses=ROWS)
 def list_layers(reply: Reading) -> Response:
     """The recorded layers in the order of the forward: grid, stride and receptive field."""
-    return reply.rows(LayerRow, lambda: LayerPage(rows=reply.asked.atlas.layers()))
+    return reply.rows(LayerRow, lambda: LayerPage(rows=reply.session.atlas.layers()))
 
 
 @routes.get("/{atlas}/layers/{layer}", response_model=LayerRow)
@@ -60,7 +60,7 @@ def read_layer(reply: Reading, layer: LayerName) -> Response:
 
 def skipped_page(reply: Reply, limit: int, cursor: str | None) -> SkippedPage:
     """A page of the skipped files, in order of their paths."""
-    atlas = reply.asked.atlas
+    atlas = reply.session.atlas
     question = f"{atlas.version} skipped"
     start = cursors.decode(cursor, question) or 0
     rows = atlas.skipped[start : start + limit]
@@ -98,5 +98,5 @@ def _without_folder(latents: str) -> str:
 
 
 def _layer_row(reply: Reply, layer: str) -> LayerRow:
-    name = reply.asked.atlas.layer(layer).spec.name
-    return next(row for row in reply.asked.atlas.layers() if row.name == name)
+    name = reply.session.atlas.layer(layer).spec.name
+    return next(row for row in reply.session.atlas.layers() if row.name == name)

@@ -25,7 +25,7 @@ WeightsName = Annotated[
 @routes.get("", response_model=FilterPage, responses=ROWS)
 def list_filters(reply: Reading, layer: WeightsName) -> Response:
     """The weights of a layer as pictures, one for each unit, with their scale."""
-    return reply.rows(FilterRow, lambda: filter_page(reply.asked, layer))
+    return reply.rows(FilterRow, lambda: filter_page(reply.session, layer))
 
 
 @routes.get("/sheet.{kind}", responses=PICTURE)
@@ -36,7 +36,7 @@ def read_filters(
 ) -> Response:
     """All filters of a layer in one drawing, under their channels."""
     form, media_type = _DRAWINGS[kind]
-    return reply.picture(kind, media_type, lambda: form(filter_sheet(reply.asked, layer)))
+    return reply.picture(kind, media_type, lambda: form(filter_sheet(reply.session, layer)))
 
 
 @routes.get("/{channel}.{kind}", responses=PICTURE)
@@ -47,4 +47,4 @@ def read_filter(
     kind: Annotated[Literal["png"], Path(description="the exact pixels, one for each weight")],
 ) -> Response:
     """The picture of one filter: grey is zero, white the largest magnitude."""
-    return reply.picture(kind, "image/png", lambda: encoded(filter_of(reply.asked, layer, channel), kind))
+    return reply.picture(kind, "image/png", lambda: encoded(filter_of(reply.session, layer, channel), kind))

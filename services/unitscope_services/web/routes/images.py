@@ -14,7 +14,7 @@ from unitscope_schemas.geometry import Box, Location
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.crops import encoded
-from unitscope_services.atlas.image_filter import Filter
+from unitscope_services.atlas.image_filter import ImageFilter
 from unitscope_services.encoding.cells import map_picture
 from unitscope_services.queries.session import Subject
 from unitscope_services.web.documentation import PICTURE, ROWS
@@ -38,7 +38,7 @@ class Nearest:
     box: Box | None
     limit: int
     exact: bool
-    passing: Filter
+    passing: ImageFilter
 
 
 @routes.get("", response_model=ImagePage, responses=ROWS)
@@ -52,7 +52,7 @@ def list_images(
     """The images of the corpus in order of their ids, or the one with a given path."""
 
     def page() -> ImagePage:
-        atlas = reply.asked.atlas
+        atlas = reply.session.atlas
         if path is not None:
             return ImagePage(rows=[atlas.image_row(atlas.image_by_path(path))], next=None)
         return image_page(atlas, passing, limit or 100, cursor)
@@ -63,7 +63,7 @@ def list_images(
 @routes.get("/{image}", response_model=ImageRow)
 def read_image(reply: Reading, image: ImageName) -> Response:
     """One image of the corpus."""
-    return reply.document(lambda: reply.asked.atlas.image_row(reply.asked.atlas.find_image(image)))
+    return reply.document(lambda: reply.session.atlas.image_row(reply.session.atlas.find_image(image)))
 
 
 @routes.get("/{image}/units", response_model=ExplainPage, responses=ROWS)
@@ -78,7 +78,7 @@ def list_image_units(
     """The units that an image excites most unusually, by percentile over the corpus, or over what passes of it; of a
     bounded atlas this runs the model."""
     asking = reply
-    if not reply.asked.stores_peaks:
+    if not reply.session.stores_peaks:
         reply.demand("compute")
         asking = replace(reply, scope="compute")
     return explained(asking, lambda: _subject(reply, image), layer, row_count(limit, k, 20), passing)
@@ -120,16 +120,16 @@ def list_image_neighbors(
 
     def subject() -> Subject:
         found = _subject(reply, image)
-        if wanted is not None and found.image is not None and not reply.asked.search.stored(found.image, wanted):
+        if wanted is not None and found.image is not None and not reply.session.search.stored(found.image, wanted):
             reply.demand("compute")
         return found
 
     asking = reply if wanted is None else replace(reply, scope="compute")
-    asked = Nearest(layer, wanted, row_count(limit, k, 9), exact, passing)
-    return neighboring(asking, subject, asked)
+    session = Nearest(layer, wanted, row_count(limit, k, 9), exact, passing)
+    return neighboring(asking, subject, session)
 
 
-def image_page(atlas: Atlas, passing: Filter, limit: int, cursor: str | None) -> ImagePage:
+def image_page(atlas: Atlas, passing: ImageFilter, limit: int, cursor: str | None) -> ImagePage:
     """A page of the images that pass, in order of their ids."""
     question = f"{atlas.version} images {passing}"
     rows = atlas.image_list(passing, cursors.decode(cursor, question), limit + 1)
@@ -137,17 +137,19 @@ def image_page(atlas: Atlas, passing: Filter, limit: int, cursor: str | None) ->
     return ImagePage(rows=[atlas.image_row(row) for row in rows[:limit]], next=following)
 
 
-def explained(reply: Reply, subject: Callable[[], Subject], layer: str | None, limit: int, passing: Filter) -> Response:
+def explained(
+    reply: Reply, subject: Callable[[], Subject], layer: str | None, limit: int, passing: ImageFilter
+) -> Response:
     """The reply that explains a picture."""
-    return reply.rows(ExplainRow, lambda: reply.asked.explain(subject(), layer, limit, passing))
+    return reply.rows(ExplainRow, lambda: reply.session.explain(subject(), layer, limit, passing))
 
 
 def mapped(reply: Reply, subject: Callable[[], Subject], unit: UnitId) -> Response:
     """The reply with a unit's map on a picture."""
 
     def make() -> ActivationMap:
-        reply.asked.atlas.unit(unit)
-        return reply.asked.activation_map(subject(), unit)
+        reply.session.atlas.unit(unit)
+        return reply.session.activation_map(subject(), unit)
 
     return reply.document(make)
 
@@ -155,27 +157,27 @@ def mapped(reply: Reply, subject: Callable[[], Subject], unit: UnitId) -> Respon
 def mapped_picture(reply: Reply, subject: Callable[[], Subject], unit: UnitId) -> Response:
     """The reply with a unit's map as a picture."""
     return reply.picture(
-        "png", MEDIA_TYPES["png"], lambda: encoded(map_picture(reply.asked.activation_map(subject(), unit)), "png")
+        "png", MEDIA_TYPES["png"], lambda: encoded(map_picture(reply.session.activation_map(subject(), unit)), "png")
     )
 
 
 def at_cell(reply: Reply, subject: Callable[[], Subject], layer: str, cell: Location, limit: int) -> Response:
     """The reply with the units at a cell."""
-    return reply.rows(ExplainRow, lambda: reply.asked.at_cell(subject(), layer, cell, limit))
+    return reply.rows(ExplainRow, lambda: reply.session.at_cell(subject(), layer, cell, limit))
 
 
-def neighboring(reply: Reply, subject: Callable[[], Subject], asked: Nearest) -> Response:
+def neighboring(reply: Reply, subject: Callable[[], Subject], session: Nearest) -> Response:
     """The reply with the nearest patches of a picture."""
 
     def make() -> NeighborPage:
-        reply.asked.layer_of_embedding(asked.layer)
+        reply.session.layer_of_embedding(session.layer)
         found = subject()
-        return reply.site.telemetry.timed(
-            lambda: reply.asked.neighbors(found, asked.box, asked.limit, asked.exact, asked.passing)
+        return reply.app_state.telemetry.timed(
+            lambda: reply.session.neighbors(found, session.box, session.limit, session.exact, session.passing)
         )
 
     return reply.rows(NeighborRow, make)
 
 
 def _subject(reply: Reply, image: str) -> Subject:
-    return Subject(reply.asked.atlas.find_image(image), None)
+    return Subject(reply.session.atlas.find_image(image), None)

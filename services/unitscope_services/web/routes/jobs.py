@@ -11,7 +11,7 @@ from unitscope_pipelines.derived.visuals import check_writable
 from unitscope_schemas.answers.jobs import CompareJob, Job, JobPage, JobQuery
 from unitscope_schemas.formats import MEDIA_TYPES, json_bytes
 from unitscope_services.server import caching
-from unitscope_services.server.job_registry import Board, has_ended
+from unitscope_services.server.job_registry import JobRegistry, has_ended
 from unitscope_services.web.replies import ComputingAnywhere, Reply
 from unitscope_services.web.routes import API
 
@@ -36,45 +36,47 @@ def create_job(reply: ComputingAnywhere, query: JobQuery) -> Response:
 @routes.get("", response_model=JobPage)
 def list_jobs(reply: ComputingAnywhere) -> Response:
     """The jobs that the server remembers, the newest first."""
-    return _answer(JobPage(rows=reply.site.board.all()))
+    return _answer(JobPage(rows=reply.app_state.job_registry.all()))
 
 
 @routes.get("/{job}", response_model=Job)
 def read_job(reply: ComputingAnywhere, job: str) -> Response:
     """How far a job is."""
-    return _answer(reply.site.board.find(job))
+    return _answer(reply.app_state.job_registry.find(job))
 
 
 @routes.get("/{job}/events", response_model=Job)
 async def follow_job(reply: ComputingAnywhere, job: str) -> Response:
     """The job each time it has changed, as server-sent events, until it has ended."""
-    await run_in_threadpool(reply.site.board.find, job)
+    await run_in_threadpool(reply.app_state.job_registry.find, job)
     headers = {**_PRIVATE, "X-Accel-Buffering": "no"}
-    return StreamingResponse(_events(reply.site.board, job), headers=headers, media_type="text/event-stream")
+    return StreamingResponse(
+        _events(reply.app_state.job_registry, job), headers=headers, media_type="text/event-stream"
+    )
 
 
 @routes.delete("/{job}", response_model=Job)
 def cancel_job(reply: ComputingAnywhere, job: str) -> Response:
     """Stop a job before its next step; what it has stored stays."""
-    return _answer(reply.site.board.cancel(job))
+    return _answer(reply.app_state.job_registry.cancel(job))
 
 
 @routes.post("/{job}/cancel", response_model=Job)
 def stop_job(reply: ComputingAnywhere, job: str) -> Response:
     """The same for those who cannot send DELETE."""
-    return _answer(reply.site.board.cancel(job))
+    return _answer(reply.app_state.job_registry.cancel(job))
 
 
 def take_job(reply: Reply, query: JobQuery) -> Job:
     """A job that was asked for; raises what is wrong with it, and ReadOnlyError where results could not be stored."""
-    shelf = reply.site.shelf
-    asked = shelf.newest(query.atlas)
+    shelf = reply.app_state.atlases
+    session = shelf.newest(query.atlas)
     others = [shelf.newest(query.other)] if isinstance(query, CompareJob) else []
-    check_writable(asked.atlas.root, f"unitscope {query.kind}")
-    return reply.site.jobs.add(query, asked, *others)
+    check_writable(session.atlas.root, f"unitscope {query.kind}")
+    return reply.app_state.jobs.add(query, session, *others)
 
 
-async def _events(board: Board, name: str) -> AsyncIterator[bytes]:
+async def _events(board: JobRegistry, name: str) -> AsyncIterator[bytes]:
     told, quiet = None, 0
     while told is None or not has_ended(told):
         job = await run_in_threadpool(board.find, name)

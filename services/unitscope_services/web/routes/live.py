@@ -17,7 +17,7 @@ from unitscope_schemas.formats import json_bytes
 from unitscope_services.queries.live import Answered, Stages, answer, frame_of
 from unitscope_services.server.problems import described, faults, problem_of
 from unitscope_services.server.uploads import FORMATS
-from unitscope_services.web.app_state import Site
+from unitscope_services.web.app_state import AppState
 from unitscope_services.web.routes import API
 
 routes = APIRouter(prefix=f"{API}/atlases/{{atlas}}")
@@ -29,26 +29,26 @@ IDLE, TRY_AGAIN = 1000, 1013
 @routes.websocket("/live")
 async def answer_frames(socket: WebSocket, atlas: str) -> None:
     """Frames in, their answers out, in turn, until either side closes."""
-    site: Site = socket.app.state.site
+    app_state: AppState = socket.app.state.app_state
     socket.scope["unitscope.request_id"] = uuid.uuid4().hex
     try:
         check_origin(socket)
-        site.keys.check(socket.headers.get("authorization"), "compute")
-        site.shelf.newest(atlas)
+        app_state.keys.check(socket.headers.get("authorization"), "compute")
+        app_state.atlases.newest(atlas)
     except UnitscopeError as error:
         await socket.send_denial_response(problem_of(socket, error))
         return
     await socket.accept()
-    if not site.live.acquire(blocking=False):
-        most = site.settings.live_at_once
+    if not app_state.live.acquire(blocking=False):
+        most = app_state.settings.live_at_once
         await socket.close(TRY_AGAIN, f"{most} live pages are open, more are not let in; try again in a moment")
         return
     try:
-        await _Conversation(socket, site, atlas).hold()
+        await _Conversation(socket, app_state, atlas).hold()
     except WebSocketDisconnect:
         pass
     finally:
-        site.live.release()
+        app_state.live.release()
 
 
 def check_origin(socket: WebSocket) -> None:
@@ -61,13 +61,13 @@ def check_origin(socket: WebSocket) -> None:
 class _Conversation:
     """One socket and what it asked last; a frame is forgotten once it is answered."""
 
-    def __init__(self, socket: WebSocket, site: Site, atlas: str) -> None:
-        self._socket, self._site, self._atlas = socket, site, atlas
+    def __init__(self, socket: WebSocket, app_state: AppState, atlas: str) -> None:
+        self._socket, self._app_state, self._atlas = socket, app_state, atlas
         self._asked: LiveAsk | None = None
 
     async def hold(self) -> None:
         """Answers until the other side closes or asks nothing for a while."""
-        idle_s = self._site.settings.live_idle_s
+        idle_s = self._app_state.settings.live_idle_s
         while True:
             try:
                 message = await asyncio.wait_for(self._socket.receive(), idle_s)
@@ -100,16 +100,16 @@ class _Conversation:
             await self._socket.send_bytes(answered.parts[name])
 
     def _answer(self, ask: LiveAsk, data: bytes | None) -> Answered:
-        asked, stages = self._site.shelf.newest(self._atlas), Stages()
-        with self._site.telemetry.live_seconds.time():
-            with stages.of("prepare"), self._site.pictures:
+        session, stages = self._app_state.atlases.newest(self._atlas), Stages()
+        with self._app_state.telemetry.live_seconds.time():
+            with stages.of("prepare"), self._app_state.pictures:
                 if data is not None:
                     self._check(data)
-                frame = frame_of(asked, ask, data)
-            return answer(asked, ask, frame, stages)
+                frame = frame_of(session, ask, data)
+            return answer(session, ask, frame, stages)
 
     def _check(self, data: bytes) -> None:
-        settings = self._site.settings
+        settings = self._app_state.settings
         if len(data) > settings.upload_bytes:
             raise TooLargeError(f"{len(data):,} bytes are more than the limit of {settings.upload_bytes:,}")
         open_picture(data, FORMATS, settings.upload_pixels)

@@ -55,14 +55,14 @@ def list_labels(
     """The labels among a unit's first ranks, with lift, their share there over their share of the corpus, and its
     95 % interval."""
     unit, band = UnitId(layer, channel), quantile_band(quantile) if quantile else None
-    return reply.rows(LabelRow, lambda: labels.labels(reply.asked.atlas, unit, limit or 20, ranks, band))
+    return reply.rows(LabelRow, lambda: labels.labels(reply.session.atlas, unit, limit or 20, ranks, band))
 
 
 @routes.get(f"{_UNIT}/selectivity", response_model=SelectivityPage, responses=ROWS)
 def list_selectivity(reply: Reading, layer: LayerName, channel: Channel, limit: Limit = None) -> Response:
     """Labels by the chance, over all ranks, that their images excite the unit more than others do."""
     unit = UnitId(layer, channel)
-    return reply.rows(SelectivityRow, lambda: labels.selectivity(reply.asked.atlas, unit, limit or 20))
+    return reply.rows(SelectivityRow, lambda: labels.selectivity(reply.session.atlas, unit, limit or 20))
 
 
 @routes.get("/selective", response_model=SelectivePage, responses=ROWS)
@@ -73,7 +73,7 @@ def list_selective_units(
     limit: Limit = None,
 ) -> Response:
     """The units whose first ranks hold a label most above its share of the corpus, by the lower end of the lift."""
-    return reply.rows(SelectiveRow, lambda: labels.selective_units(reply.asked.atlas, label, layer, limit or 100))
+    return reply.rows(SelectiveRow, lambda: labels.selective_units(reply.session.atlas, label, layer, limit or 100))
 
 
 @routes.get(f"{_UNIT}/bands", response_model=BandPage, responses=ROWS)
@@ -91,7 +91,7 @@ def list_bands(
 ) -> Response:
     """Examples from the whole distribution of a unit: some patches of each band of percentiles, highest first."""
     query = patch_query(k, None, label, order, seed, duplicates, where=where or ())
-    return reply.rows(BandRow, lambda: bands(reply.asked.atlas, UnitId(layer, channel), count, query))
+    return reply.rows(BandRow, lambda: bands(reply.session.atlas, UnitId(layer, channel), count, query))
 
 
 @routes.get(f"{_UNIT}/similar", response_model=SimilarPage, responses=ROWS)
@@ -112,20 +112,20 @@ def list_similar(
         reply.demand("compute")
         asking = replace(reply, scope="compute")
     unit = UnitId(layer, channel)
-    return asking.rows(SimilarRow, lambda: similar(asking.asked, unit, by, among, row_count(limit, k, 9)))
+    return asking.rows(SimilarRow, lambda: similar(asking.session, unit, by, among, row_count(limit, k, 9)))
 
 
 @routes.get(f"{_UNIT}/facets", response_model=FacetPage, responses=ROWS)
 def list_facets(reply: Reading, layer: LayerName, channel: Channel) -> Response:
     """A unit's first exemplars in groups that look alike where it peaks: one unit, maybe several things."""
-    return reply.rows(FacetRow, lambda: facets(reply.asked, UnitId(layer, channel)))
+    return reply.rows(FacetRow, lambda: facets(reply.session, UnitId(layer, channel)))
 
 
 @routes.get("/comparisons", response_model=ComparisonPage, responses=ROWS)
 def list_comparisons(reply: Reading) -> Response:
     """The stored comparisons of the atlas with others; `unitscope compare` makes them."""
     # new ones come without a new version of the atlas, so nobody may keep the list
-    return replace(reply, private=True).rows(ComparisonRow, lambda: compare.comparisons(reply.asked.atlas))
+    return replace(reply, private=True).rows(ComparisonRow, lambda: compare.comparisons(reply.session.atlas))
 
 
 @routes.get("/comparisons/{comparison}", response_model=MatchPage, responses=ROWS)
@@ -140,5 +140,5 @@ def read_comparison(
     """Two atlases, unit by unit: best match with runner-up, rank correlation and shared exemplars."""
     return reply.rows(
         MatchRow,
-        lambda: compare.comparison(reply.asked.atlas, comparison, layer, limit or MOST_ROWS, cursor, sort),
+        lambda: compare.comparison(reply.session.atlas, comparison, layer, limit or MOST_ROWS, cursor, sort),
     )

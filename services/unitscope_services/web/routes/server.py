@@ -8,7 +8,7 @@ from unitscope_schemas.errors import BusyError, NotFoundError, listing
 from unitscope_schemas.formats import MEDIA_TYPES, json_bytes
 from unitscope_schemas.manifest import FORMAT_VERSION
 from unitscope_services.server import caching
-from unitscope_services.web.app_state import site_of
+from unitscope_services.web.app_state import state_of
 
 routes = APIRouter(tags=["server"])
 
@@ -22,7 +22,7 @@ async def tell_life() -> Response:
 @routes.get("/readyz", response_model=Health)
 async def tell_readiness(request: Request) -> Response:
     """All atlases are open; 503 until then."""
-    if not site_of(request).is_open:
+    if not state_of(request).is_open:
         raise BusyError("the atlases are still being opened")
     return _json(Health(status="ready"))
 
@@ -36,18 +36,18 @@ async def read_version() -> Response:
 @routes.get("/metrics", response_class=Response)
 def read_metrics(request: Request) -> Response:
     """Figures for Prometheus; with keys, for those with the scope admin."""
-    site = site_of(request)
-    site.keys.check(request.headers.get("authorization"), "admin")
-    telemetry = site.telemetry
-    telemetry.uploads.set(site.uploads.total_bytes())
-    telemetry.atlases.set(len(site.shelf.names) if site.is_open else 0)
+    app_state = state_of(request)
+    app_state.keys.check(request.headers.get("authorization"), "admin")
+    telemetry = app_state.telemetry
+    telemetry.uploads.set(app_state.uploads.total_bytes())
+    telemetry.atlases.set(len(app_state.atlases.names) if app_state.is_open else 0)
     return Response(telemetry.text(), headers={"Cache-Control": "no-store"}, media_type=telemetry.media_type)
 
 
 @routes.get("/static/{name}", include_in_schema=False)
 async def read_static(request: Request, name: str) -> Response:
     """A file that pages need."""
-    static = site_of(request).static
+    static = state_of(request).static
     if name not in static:
         raise NotFoundError(f"no static file {name!r}; there are {listing(static)}")
     file = static[name]

@@ -35,13 +35,13 @@ def list_units(
     cursor: Cursor = None,
 ) -> Response:
     """One row per unit of a layer."""
-    return reply.rows(UnitRow, lambda: units.unit_page(reply.asked.atlas, layer, sort, limit or 100, cursor, status))
+    return reply.rows(UnitRow, lambda: units.unit_page(reply.session.atlas, layer, sort, limit or 100, cursor, status))
 
 
 @routes.get("/{channel}", response_model=UnitRow)
 def read_unit(reply: QuickReading, layer: LayerName, channel: Channel) -> Response:
     """Status and statistics of one unit."""
-    return reply.document(lambda: units.unit_row(layer, reply.asked.atlas.unit(UnitId(layer, channel))))
+    return reply.document(lambda: units.unit_row(layer, reply.session.atlas.unit(UnitId(layer, channel))))
 
 
 @routes.get("/{channel}/patches", response_model=PatchPage, responses=ROWS)
@@ -68,7 +68,7 @@ def list_patches(
     if per_image > 1:
         reply.demand("compute")
         asking = replace(reply, scope="compute", quick=False)
-    return asking.rows(PatchRow, lambda: several_patches(asking.asked, UnitId(layer, channel), query, per_image))
+    return asking.rows(PatchRow, lambda: several_patches(asking.session, UnitId(layer, channel), query, per_image))
 
 
 @routes.get("/{channel}/histogram", response_model=Histogram)
@@ -76,7 +76,7 @@ def read_histogram(
     reply: QuickReading, layer: LayerName, channel: Channel, bins: Annotated[int, Query(ge=1, le=1024)] = 64
 ) -> Response:
     """The distribution of a unit's peaks: one peak per image, in equal bins, and exact quantiles."""
-    return reply.document(lambda: units.histogram(reply.asked.atlas, UnitId(layer, channel), bins))
+    return reply.document(lambda: units.histogram(reply.session.atlas, UnitId(layer, channel), bins))
 
 
 def eigen_query(
@@ -98,8 +98,8 @@ def list_eigen_patches(reply: Reading, layer: LayerName, channel: Channel, query
     """Mean and principal components of a unit's first patches, aligned at their peaks, with shares of the variance."""
 
     def make() -> EigenPage:
-        with reply.site.pictures:
-            return eigen_page(reply.asked, UnitId(layer, channel), query)
+        with reply.app_state.pictures:
+            return eigen_page(reply.session, UnitId(layer, channel), query)
 
     return reply.rows(EigenRow, make)
 
@@ -116,8 +116,8 @@ def read_eigen_patch(
     """The mean of the patches, or a component: grey is zero, each in its own scale."""
 
     def make() -> bytes:
-        with reply.site.pictures:
-            return encoded(eigen_picture(reply.asked, UnitId(layer, channel), query, number), kind)
+        with reply.app_state.pictures:
+            return encoded(eigen_picture(reply.session, UnitId(layer, channel), query, number), kind)
 
     return reply.picture(kind, f"image/{kind}", make)
 
@@ -126,7 +126,7 @@ def read_eigen_patch(
 def list_visualisations(reply: Reading, layer: LayerName, channel: Channel) -> Response:
     """The pictures that were made of a unit, each with the activation it reaches beside the corpus."""
     growing = replace(reply, private=True)  # pictures are added without a new version of the atlas
-    return growing.rows(VisualRow, lambda: visualisations(reply.asked.atlas, UnitId(layer, channel)))
+    return growing.rows(VisualRow, lambda: visualisations(reply.session.atlas, UnitId(layer, channel)))
 
 
 @routes.get("/{channel}/visualisations/{name}.{kind}", responses=PICTURE)
@@ -138,5 +138,5 @@ def read_visualisation(
     kind: Annotated[Literal["png"], Path(description="the exact pixels")],
 ) -> Response:
     """A stored picture of a unit; it never changes."""
-    visual, content = visual_picture(reply.asked.atlas, UnitId(layer, channel), name)
+    visual, content = visual_picture(reply.session.atlas, UnitId(layer, channel), name)
     return reply.stored(visual.picture.sha256, f"image/{kind}", content)

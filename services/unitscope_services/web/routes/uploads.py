@@ -17,7 +17,7 @@ from unitscope_schemas.answers.served import Upload
 from unitscope_schemas.errors import TooLargeError, UsageError
 from unitscope_schemas.geometry import Location
 from unitscope_schemas.units import UnitId
-from unitscope_services.atlas.image_filter import Filter
+from unitscope_services.atlas.image_filter import ImageFilter
 from unitscope_services.queries.session import Subject
 from unitscope_services.server import caching
 from unitscope_services.server.uploads import FORMATS, Kept
@@ -73,7 +73,7 @@ def read_upload(reply: Computing, upload: str) -> Response:
 @routes.delete("/uploads/{upload}", status_code=204)
 def remove_upload(reply: Computing, upload: str) -> Response:
     """Forget an upload now."""
-    reply.site.uploads.remove(reply.atlas, upload)
+    reply.app_state.uploads.remove(reply.atlas, upload)
     return Response(status_code=204, headers={"Cache-Control": caching.PRIVATE})
 
 
@@ -128,8 +128,8 @@ def list_upload_neighbors(
 ) -> Response:
     """The images with the patch most similar to a box of an upload."""
     asking = replace(reply, private=True)
-    asked = Nearest(layer, box_of(box), row_count(limit, k, 9), exact, passing)
-    return neighboring(asking, lambda: upload_subject(asking, upload), asked)
+    session = Nearest(layer, box_of(box), row_count(limit, k, 9), exact, passing)
+    return neighboring(asking, lambda: upload_subject(asking, upload), session)
 
 
 @routes.get("/uploads/{upload}/picture.{kind}", responses=PICTURE)
@@ -161,24 +161,24 @@ async def read_body(request: Request) -> bytes:
 
 def keep_upload(reply: Reply, data: bytes) -> Kept:
     """Check a picture and keep it; raises PictureError, TooLargeError."""
-    settings = reply.site.settings
+    settings = reply.app_state.settings
     if len(data) > settings.upload_bytes:
         raise TooLargeError(f"{len(data):,} bytes are more than the limit of {settings.upload_bytes:,}")
     open_picture(data, FORMATS, settings.upload_pixels)
-    with reply.site.pictures:
-        picture = reply.asked.encoder.read(data)
-    return reply.site.uploads.add(reply.atlas, data, picture)
+    with reply.app_state.pictures:
+        picture = reply.session.encoder.read(data)
+    return reply.app_state.uploads.add(reply.atlas, data, picture)
 
 
 def find_upload(reply: Reply, upload: str) -> Kept:
     """An upload to the reply's atlas; raises NotFoundError."""
-    return reply.site.uploads.find(reply.atlas, upload)
+    return reply.app_state.uploads.find(reply.atlas, upload)
 
 
 def upload_subject(reply: Reply, upload: str) -> Subject:
     """An upload as a subject: the image of the corpus with the same bytes, if there is one."""
     picture = find_upload(reply, upload).picture
-    image = reply.asked.atlas.image_by_id(picture.image_id)
+    image = reply.session.atlas.image_by_id(picture.image_id)
     return Subject(image, None if image else picture)
 
 
@@ -190,20 +190,20 @@ def upload_row(reply: Reply, kept: Kept) -> Upload:
         size=kept.picture.placement.image,
         seen_box=kept.picture.placement.seen,
         expires=kept.expires,
-        in_corpus=reply.asked.atlas.image_by_id(kept.picture.image_id) is not None,
+        in_corpus=reply.session.atlas.image_by_id(kept.picture.image_id) is not None,
     )
 
 
 def _batch(reply: Reply, query: NeighborQuery) -> NeighborBatch:
-    width = reply.asked.atlas.manifest.patches.width
+    width = reply.session.atlas.manifest.patches.width
     for position, vector in enumerate(query.vectors):
         if len(vector) != width or not np.isfinite(vector).all() or not np.any(vector):
             raise UsageError(f"vector {position} is not {width} finite numbers, one of them other than zero")
     vectors = [np.asarray(vector, np.float32) for vector in query.vectors]
     subjects = [upload_subject(reply, upload) for upload in query.uploads]
-    how = (None, query.k, query.exact, Filter(query.label, query.where))
+    how = (None, query.k, query.exact, ImageFilter(query.label, query.where))
     searches = [
-        *(partial(reply.asked.search.nearest, vector, *how) for vector in vectors),
-        *(partial(reply.asked.neighbors, subject, *how) for subject in subjects),
+        *(partial(reply.session.search.nearest, vector, *how) for vector in vectors),
+        *(partial(reply.session.neighbors, subject, *how) for subject in subjects),
     ]
-    return NeighborBatch(pages=list(map(reply.site.telemetry.timed, searches)))
+    return NeighborBatch(pages=list(map(reply.app_state.telemetry.timed, searches)))

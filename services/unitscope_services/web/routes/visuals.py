@@ -25,7 +25,7 @@ Png = Annotated[Literal["png"], Path(description="the exact pixels")]
 def list_visualisations(reply: Reading, layer: LayerName, direction: DirectionName) -> Response:
     """The pictures that were made of a direction, each with the largest product that it reaches."""
     growing = replace(reply, private=True)  # pictures are added without a new version of the atlas
-    return growing.rows(VisualRow, lambda: visualisations(reply.asked.atlas, DirectionId(layer, direction)))
+    return growing.rows(VisualRow, lambda: visualisations(reply.session.atlas, DirectionId(layer, direction)))
 
 
 @routes.get("/{direction}/visualisations/{name}.{kind}", responses=PICTURE)
@@ -33,5 +33,5 @@ def read_visualisation(
     reply: Reading, layer: LayerName, direction: DirectionName, name: PictureName, kind: Png
 ) -> Response:
     """A stored picture of a direction; it never changes."""
-    visual, content = visual_picture(reply.asked.atlas, DirectionId(layer, direction), name)
+    visual, content = visual_picture(reply.session.atlas, DirectionId(layer, direction), name)
     return reply.stored(visual.picture.sha256, f"image/{kind}", content)
