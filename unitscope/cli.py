@@ -24,6 +24,7 @@ from unitscope.commands.options import (
 def main() -> NoReturn:
     """Run the command line; exits 0 done, 1 failed, 2 usage, 3 too many skipped, 4 faults found, 5 not found,
     6 busy or other format, 130 or 143 on signals."""
+    from unitscope.commands import demo, export, optimise, project, questions, relations, upkeep  # noqa: F401  (each adds its commands)
 
     signal.signal(signal.SIGTERM, _stop)
     try:
