@@ -15,7 +15,7 @@ from unitscope_pipelines.indexing.index import index
 from unitscope_schemas.answers.patches import PatchQuery
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.queries.units import patches
+from unitscope_services.queries.exemplars import patches
 
 
 @settings(max_examples=40, deadline=None)

@@ -21,7 +21,7 @@ from unitscope_schemas.answers.patches import PatchQuery
 from unitscope_schemas.formats import json_bytes
 from unitscope_schemas.units import LayerSpec, UnitId
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.queries.units import patches
+from unitscope_services.queries.exemplars import patches
 
 pytestmark = pytest.mark.slow
 

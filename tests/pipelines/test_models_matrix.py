@@ -29,8 +29,8 @@ from unitscope_schemas.geometry import Location, Size
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.crops import cut, picture, read_image
+from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.session import Session
-from unitscope_services.queries.units import patches
 
 CHECKED_UNITS = 12
 PICTURES = 9

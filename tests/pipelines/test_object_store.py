@@ -33,7 +33,8 @@ from unitscope_schemas.errors import AtlasError, BusyError, NotFoundError, Stora
 from unitscope_schemas.manifest import Manifest
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.queries.units import histogram, patches
+from unitscope_services.queries.exemplars import patches
+from unitscope_services.queries.units import histogram
 
 ALL_RANKS = 60
 """Bins of a histogram that is counted over all ranks of a unit, from its part: stored are 64."""

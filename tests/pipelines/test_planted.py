@@ -14,8 +14,8 @@ from unitscope_pipelines.indexing.index import index
 from unitscope_schemas.answers.patches import PatchQuery
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.session import Session
-from unitscope_services.queries.units import patches
 
 MARK = (200, 300, 208, 308)
 

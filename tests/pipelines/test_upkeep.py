@@ -23,8 +23,8 @@ from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.catalogue import regrouped
 from unitscope_services.atlas.image_filter import EVERY_IMAGE, ImageFilter
+from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.session import Session
-from unitscope_services.queries.units import patches
 
 UNIT = UnitId("_blocks.5", 3)
 

@@ -16,7 +16,7 @@ from unitscope_schemas.answers.patches import PatchQuery, PatchRow
 from unitscope_schemas.errors import AtlasError, BusyError, NotFoundError
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.queries.units import patches
+from unitscope_services.queries.exemplars import patches
 
 UNIT = UnitId("_blocks.15", 7)
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
 from unitscope_schemas.geometry import Box
+from unitscope_schemas.units import Target, UnitId
+from unitscope_services.atlas.atlas import Atlas
 
 Value = str | int | float | None
 
@@ -54,6 +56,11 @@ class Links:
         """An answer of the API about this atlas."""
         return _address("/api/v1/atlases", [self.atlas, *parts], query)
 
+    def visual(self, target: Target, identifier: str) -> str:
+        """Return the address of a stored picture of a unit or a direction."""
+        kind = "units" if isinstance(target, UnitId) else "directions"
+        return self.api("layers", target.layer, kind, target[1], "visualisations", f"{identifier}.png")
+
     def layer(self, name: str, **query: Value) -> str:
         return _address(self.home, ["layers", name], query)
 
@@ -96,6 +103,11 @@ class Links:
     def patch(self, image_id: str, box: Box, size: int) -> str:
         """The picture of a box of an image."""
         return self.api("patches", f"{image_id}.jpg", box=box_text(box), size=size, v=self.version)
+
+
+def links_of(atlas: Atlas) -> Links:
+    """Return the addresses within an opened atlas."""
+    return Links(atlas.name, atlas.version)
 
 
 def box_text(box: Box) -> str:
