@@ -3,7 +3,7 @@ from pathlib import Path
 
 from unitscope_pipelines.indexing.config import IndexConfig
 
-SAMPLE = Path(__file__).parents[2] / "deploy" / "index.toml"
+SAMPLE = Path(__file__).parents[3] / "deploy" / "index.toml"
 
 
 def test_the_sample_run_names_every_setting_with_its_default() -> None:

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import TINY_LAYERS
-from tests.pipelines.test_kills import reaches_scan
-from tests.pipelines.test_object_store import downloaded, keys, named_by, uploaded
+from tests.pipelines.indexing.test_kills import reaches_scan
+from tests.pipelines.storage.test_object_store import downloaded, keys, named_by, uploaded
 from tests.tables import contents, difference, manifest_of
 from unitscope_pipelines.indexing.upkeep import compact, remove
 from unitscope_pipelines.indexing.verify import verify
