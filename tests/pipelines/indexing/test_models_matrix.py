@@ -19,7 +19,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from tests import oracle
 from tests.networks import write_networks
 from tests.pictures import blobs, stripes
-from tests.vision.test_receptive_fields import assert_boxes_hold_for_nan
+from tests.pipelines.vision.receptive_fields.oracles import assert_boxes_hold_for_nan
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index
 from unitscope_pipelines.vision.models.models import load_model

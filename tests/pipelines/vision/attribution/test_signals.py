@@ -1,4 +1,4 @@
-"""Signals on their way back, and forwards that end at a layer."""
+"""Signals on their way back from an activation, at a layer between it and the pixels."""
 
 import pytest
 import torch
@@ -7,8 +7,7 @@ from torch.nn import functional as F
 
 from unitscope_pipelines.vision.attribution.deconvnet import signals
 from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
-from unitscope_pipelines.vision.recording.recording import output_of
-from unitscope_schemas.errors import ModelError, UsageError
+from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Location
 from unitscope_schemas.questions import ProjectionMethod
 
@@ -47,18 +46,3 @@ def test_no_signal_reaches_a_later_layer(network: nn.Sequential) -> None:
     first, last = measure_layers(network, ["0", "2"], (3, 8, 8), picture_count=0)
     with pytest.raises(UsageError, match="no signal of 0 reaches 2"):
         signals(network, (first, 1), torch.randn(1, 3, 8, 8), PLACE, "guided", last)
-
-
-def test_a_forward_that_ends_at_a_layer_has_its_output_and_computes_nothing_behind(network: nn.Sequential) -> None:
-    image, reached = torch.randn(1, 3, 8, 8), []
-    network[3].register_forward_hook(lambda *_: reached.append(1))
-    expected = network[0](image)
-    torch.testing.assert_close(output_of(network, "0", image), expected, rtol=0, atol=0)
-    assert not reached
-    network(image)
-    assert reached, "the hooks are gone"
-
-
-def test_a_call_that_does_not_happen_is_an_error(network: nn.Sequential) -> None:
-    with pytest.raises(ModelError, match="'2@1' was not called"):
-        output_of(network, "2@1", torch.randn(1, 3, 8, 8))

@@ -1,19 +1,19 @@
+"""Pictures from a file's bytes to the network's input, bit by bit."""
+
 import io
 import zlib
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from tests import oracle
 from tests.pictures import blobs
-from unitscope_pipelines.vision.images.preprocessing import normalise, place, prepare
+from unitscope_pipelines.vision.images.preprocessing import normalise, prepare
 from unitscope_pipelines.vision.models.models import load_model
 from unitscope_schemas.errors import PictureError
-from unitscope_schemas.geometry import Box, Size
+from unitscope_schemas.geometry import Size
 from unitscope_schemas.manifest import Preprocessing
 
 LITE = Preprocessing(resize_px=256, input=Size(224, 224), interpolation="bicubic", mean=(127,) * 3, std=(128,) * 3)
@@ -34,28 +34,6 @@ def test_prepared_pictures_equal_the_oracle_bit_by_bit(size: tuple[int, int]) ->
 
 def test_the_default_model_prepares_as_its_weights_expect() -> None:
     assert load_model("efficientnet-lite:0").preprocessing == LITE
-
-
-@given(st.integers(1, 3000), st.integers(1, 3000), st.data())
-def test_going_to_the_picture_and_back_keeps_a_box(height: int, width: int, data: st.DataObject) -> None:
-    if max(height, width) > 64 * min(height, width):
-        return
-    placement = place(Size(height, width), LITE)
-    top, left = (data.draw(st.integers(0, 222)) for _ in range(2))
-    bottom, right = data.draw(st.integers(top + 1, 224)), data.draw(st.integers(left + 1, 224))
-    box = Box(top, left, bottom, right)
-    back = placement.to_input(placement.to_image(box))
-    assert back.top <= box.top and back.left <= box.left and back.bottom >= box.bottom and back.right >= box.right
-    grown_rows = -(-placement.resized.height // height)
-    grown_cols = -(-placement.resized.width // width)
-    assert box.top - back.top <= grown_rows and back.bottom - box.bottom <= grown_rows
-    assert box.left - back.left <= grown_cols and back.right - box.right <= grown_cols
-
-
-def test_a_whole_number_scale_is_inverted_exactly() -> None:
-    placement = place(Size(512, 768), LITE)
-    for box in (Box(0, 0, 224, 224), Box(3, 7, 4, 8), Box(100, 50, 200, 51)):
-        assert placement.to_input(placement.to_image(box)) == box
 
 
 def test_exif_orientation_is_honoured() -> None:

@@ -1,4 +1,4 @@
-"""Filters and signed pictures, pixel for pixel."""
+"""Filters of layers as pictures, pixel for pixel."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,6 @@ from PIL import Image
 from torch import nn
 
 from unitscope_pipelines.vision.attribution.conv_filters import filter_picture, read_filters
-from unitscope_pipelines.vision.images.diverging import signed_picture
 from unitscope_schemas.errors import UsageError
 
 
@@ -66,19 +65,6 @@ def test_a_layer_without_filters_is_refused_with_those_that_have_some() -> None:
     model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU())
     with pytest.raises(UsageError, match=r"layer '1' has no filters .* these have: 0"):
         read_filters(model, (3, 8, 8), "1")
-
-
-def test_signed_pictures_show_zero_grey_and_clip_beyond_the_share() -> None:
-    values = np.zeros((1, 10, 10), np.float32)
-    values[0, 0, :3] = 1, -2, 100
-    exact, clipped = signed_picture(values), signed_picture(values, 0.985)
-    assert exact.scale == 100
-    assert np.asarray(exact.picture)[0, :4].tolist() == [129, 125, 255, 128]
-    assert 1 <= clipped.scale < 100
-    assert np.asarray(clipped.picture)[0, 2] == 255
-    assert np.asarray(signed_picture(np.zeros((3, 2, 2), np.float32)).picture).tolist() == [[[128] * 3] * 2] * 2
-    with pytest.raises(UsageError, match="not finite"):
-        signed_picture(np.full((1, 2, 2), np.nan, np.float32))
 
 
 def test_filters_leave_no_hook() -> None:
