@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.pages.test_access import grave_faults
+from tests.services.web.browser.test_access import grave_faults
 
 Opened = Callable[..., Page]
 Ask = Callable[[str], Any]

@@ -12,8 +12,8 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, Page, WebSocket, expect
 
-from tests.pages.conftest import CHROMIUM
-from tests.services.test_images import picture_bytes
+from tests.services.web.browser.conftest import CHROMIUM
+from tests.services.web.test_images import picture_bytes
 from unitscope_services.web.app import Settings, create_app
 from unitscope_services.web.assets import figure, percent
 

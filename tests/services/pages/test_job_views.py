@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from tests.services.test_jobs import ended
+from tests.services.server.test_jobs import ended
 from unitscope_schemas import layout
 
 UNIT = "/a/tiny/layers/_blocks.0/units/3"

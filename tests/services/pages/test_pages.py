@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.services.conftest import UNIT, bearer
-from tests.services.test_images import picture_bytes
+from tests.services.web.test_images import picture_bytes
 from unitscope_schemas.answers.patches import PatchPage
 from unitscope_services.queries.session import Session
 from unitscope_services.web.assets import count, figure, percent

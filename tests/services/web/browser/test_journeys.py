@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from playwright.sync_api import Page, expect
 
-from tests.pages.conftest import numbers
+from tests.services.web.browser.conftest import numbers
 from unitscope_services.web.assets import figure, percent
 
 Opened = Callable[..., Page]

@@ -11,9 +11,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.kin import PLAIN, TWIN
-from tests.pages.conftest import numbers
-from tests.pages.test_access import grave_faults
-from tests.pages.test_journeys import parameter, screen_place
+from tests.services.web.browser.conftest import numbers
+from tests.services.web.browser.test_access import grave_faults
+from tests.services.web.browser.test_journeys import parameter, screen_place
 from tests.unitscope.test_client import running
 from unitscope_services.web.app import Settings
 from unitscope_services.web.assets import figure, percent

@@ -17,7 +17,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import unitscope
-from tests.services.test_pages import Elements
+from tests.services.pages.test_pages import Elements
 from tests.unitscope.test_cli import invoke, run_in_process
 from unitscope.commands import export  # noqa: F401  (adds its commands)
 from unitscope_pipelines.derived.sql_catalog import write_catalog

@@ -11,7 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 import unitscope
-from tests.services.test_jobs import JOBS, ended
+from tests.services.server.test_jobs import JOBS, ended
 from tests.unitscope.test_cli import invoke
 from unitscope.commands import optimise  # noqa: F401
 from unitscope_pipelines.derived.visuals import faulty_visuals

@@ -10,9 +10,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.kin import PLAIN, TWIN, ZEROED
-from tests.services.test_jobs import JOBS, ended
-from tests.services.test_kin import invoke
-from tests.services.test_pages import Elements
+from tests.services.pages.test_pages import Elements
+from tests.services.queries.test_relations import invoke
+from tests.services.server.test_jobs import JOBS, ended
 from unitscope_schemas.answers.relations import CompareQuery, SimilarQuery
 from unitscope_services.queries.compare import SORTS, compute_compare, compute_similar
 from unitscope_services.queries.session import Session

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
 from tests.services.conftest import bearer
-from tests.services.test_images import API, image_of, picture_bytes, upload
+from tests.services.web.test_images import API, image_of, picture_bytes, upload
 from unitscope_schemas.answers.live import LiveAnswer, LiveProblem
 from unitscope_schemas.geometry import Location
 from unitscope_schemas.units import UnitId
