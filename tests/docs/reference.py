@@ -15,7 +15,6 @@ import unitscope_schemas
 import unitscope_services
 from unitscope.cli import app
 from unitscope.client import Client
-from unitscope.commands import demo, export, optimise, project, questions, relations, upkeep  # noqa: F401
 from unitscope.opened_atlas import OpenedAtlas
 from unitscope_services.server.settings import Settings
 from unitscope_services.web.app import create_app
