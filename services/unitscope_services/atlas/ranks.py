@@ -47,8 +47,7 @@ class HotLayer:
 
     @cached_property
     def _first_row(self) -> int:
-        row: int = self._database.rows(_FIRST_ROW, [self._layer])[0]["first"]
-        return row
+        return int(self._database.columns(_FIRST_ROW, [self._layer])["first"][0])
 
 
 class RankedPart:

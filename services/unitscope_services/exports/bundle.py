@@ -118,8 +118,8 @@ class Bundle:
         statistics = self._atlas.unit(unit)
         return Tile(
             unit.channel,
-            statistics["status"],
-            statistics["maximum"],
+            statistics.status,
+            statistics.maximum,
             on_layer.unit(*unit),
             picture=on_layer.picture(unit, first) if first else None,
             without="" if first else "never active",

@@ -178,7 +178,7 @@ def _optimised(session: Session, unit: UnitId, look: Look) -> tuple[str, list[Bl
         box = visual.box
         if box is not None:
             shown = shown.crop((box.left, box.top, box.right, box.bottom))
-        maximum = session.atlas.unit(unit)["maximum"]
+        maximum = session.atlas.unit(unit).maximum
         reached = f"made: {visual.activation:.3g}, corpus maximum {maximum:.3g}"
         return reached, [Block(f"input optimised by {key.method}", ((shown, f"activation {visual.activation:.4g}"),))]
     return "", []

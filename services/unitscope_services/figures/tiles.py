@@ -12,7 +12,7 @@ from unitscope_schemas.errors import NotFoundError
 from unitscope_schemas.geometry import Box
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.crops import cut, fitted, picture, read_image
-from unitscope_services.atlas.database import Row
+from unitscope_services.atlas.rows import ImageEntry
 from unitscope_services.figures.conv_filters import filters_of, picture_of_filter
 from unitscope_services.figures.project import picture_of
 from unitscope_services.queries.session import Session
@@ -90,15 +90,15 @@ def _patches(atlas: Atlas, layer: str, channels: Sequence[int], turn: Turn) -> I
         yield from found
 
 
-def _by_image(atlas: Atlas, layer: str, channels: list[int]) -> Iterator[tuple[Row, dict[int, Box]]]:
+def _by_image(atlas: Atlas, layer: str, channels: list[int]) -> Iterator[tuple[ImageEntry, dict[int, Box]]]:
     """Each image that is a unit's first, once, with the boxes of all units whose first it is."""
     spec = atlas.layer(layer).spec
-    images: dict[str, Row] = {}
+    images: dict[str, ImageEntry] = {}
     boxes: dict[str, dict[int, Box]] = {}
     for channel, (image, location) in atlas.first_peaks(layer, channels).items():
-        images[image["image_id"]] = image
+        images[image.image_id] = image
         box = box_to_show(spec, atlas.placement(image), location)
-        boxes.setdefault(image["image_id"], {})[channel] = box
+        boxes.setdefault(image.image_id, {})[channel] = box
     for image_id, image in images.items():
         yield image, boxes[image_id]
 

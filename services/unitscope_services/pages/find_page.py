@@ -10,7 +10,7 @@ from unitscope_schemas.answers.relations import SelectiveRow
 from unitscope_schemas.answers.served import AtlasRow
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.atlas.database import Row
+from unitscope_services.atlas.rows import ImageEntry
 from unitscope_services.pages.links import Links
 from unitscope_services.pages.pages import links_of, unit_strip
 from unitscope_services.pages.views import Strip
@@ -32,7 +32,7 @@ class FoundUnit:
 
 @dataclass(frozen=True)
 class FoundImage:
-    row: Row
+    row: ImageEntry
     picture: str
     href: str
 
@@ -73,7 +73,7 @@ def place_named(atlas: Atlas, text: str) -> str | None:
         atlas.unit(UnitId(layer, int(channel)))
         return links.unit(layer, int(channel))
     image = None if text in _labels(atlas) else atlas.catalogue.known(text)
-    return None if image is None else links.image(image["image_id"])
+    return None if image is None else links.image(image.image_id)
 
 
 def find_view(atlas: Atlas, text: str) -> FindView:
@@ -109,12 +109,12 @@ def _found_unit(atlas: Atlas, row: SelectiveRow) -> FoundUnit:
     return FoundUnit(row, unit_strip(atlas, unit, patches(atlas, unit, PatchQuery(limit=_PATCHES)).rows))
 
 
-def _found_image(links: Links, row: Row) -> FoundImage:
-    return FoundImage(row, links.whole(row["image_id"], _PICTURE_PX), links.image(row["image_id"]))
+def _found_image(links: Links, row: ImageEntry) -> FoundImage:
+    return FoundImage(row, links.whole(row.image_id, _PICTURE_PX), links.image(row.image_id))
 
 
 def _labels(atlas: Atlas) -> list[str]:
-    return [row["label"] for row in atlas.catalogue.labels() if row["image_count"]]
+    return [entry.label for entry in atlas.catalogue.labels() if entry.image_count]
 
 
 def _holding(names: Sequence[str], text: str) -> list[str]:

@@ -120,7 +120,7 @@ def unit_view(atlas: Atlas, unit: UnitId, address: UnitAddress, computes: bool =
         label=address.label,
         without_label=here(label=None),
         band=band or (0.0, 1.0),
-        band_count=_band_count(statistics["image_count"], band),
+        band_count=_band_count(statistics.image_count, band),
         kept={name: str(value) for name, value in {**own, **look}.items() if value is not None},
         label_links={row.label: here(label=row.label) for row in first_labels.rows},
         histogram=histogram,

@@ -176,7 +176,7 @@ def bands_view(atlas: Atlas, unit: UnitId) -> BandsView:
         rows = patches(atlas, unit, PatchQuery(limit=_IN_BAND, quantile=band, order=order)).rows
         text = None if band is None else f"{band[0]:g}..{band[1]:g}"
         query = {"quantile": text, "order": None if order == "desc" else order}
-        negative = name == "lowest" and statistics["minimum"] is not None and statistics["minimum"] < 0
+        negative = name == "lowest" and statistics.minimum is not None and statistics.minimum < 0
         if rows:
             href, strip = part.links.unit(*unit, query), unit_strip(atlas, unit, rows)
             found.append(Band("most negative" if negative else name, href, strip))

@@ -28,7 +28,7 @@ def bands(atlas: Atlas, unit: UnitId, count: int, query: PatchQuery) -> BandPage
         raise UsageError("bands cover the whole distribution and come on one page: give neither quantile nor cursor")
     check_whole(atlas.manifest, "a distribution in bands")
     first = patches(atlas, unit, query.model_copy(update={"limit": 1, "label": None, "where": ()}))
-    total = atlas.unit(unit)["image_count"]
+    total = atlas.unit(unit).image_count
     edges = [round(total * band / count) for band in range(count + 1)] if first.rows else [0]
     rows = []
     for band, (start, end) in enumerate(pairwise(edges), 1):

@@ -12,6 +12,7 @@ from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.boxes import as_boxes, to_image
 from unitscope_services.atlas.image_filter import ImageFilter
+from unitscope_services.atlas.rows import rows_of
 
 Ranks = NDArray[np.int64]
 Keys = NDArray[np.integer[Any]]
@@ -54,18 +55,18 @@ class Exemplars:
         placed = {name: self._atlas.catalogue.column(name)[images].astype(np.int64) for name in _PLACED}
         theoretical, effective, padding = self._atlas.boxes(self._unit.layer).at(row, col)
         boxes = to_image(np.stack([theoretical, effective]), placed)
-        columns = [
-            ranks.tolist(),
-            *(found[name] for name in ("image_id", "path", "label")),
-            activation.tolist(),
-            (1 - self._ranked.above(activation) / image_count).tolist(),
-            row.tolist(),
-            col.tolist(),
-            *map(as_boxes, boxes),
-            padding,
-            found["duplicate_group"],
-        ]
-        return list(map(PatchRow, *columns))
+        columns = {
+            "rank": ranks.tolist(),
+            **found,
+            "activation": activation.tolist(),
+            "percentile": (1 - self._ranked.above(activation) / image_count).tolist(),
+            "row": row.tolist(),
+            "col": col.tolist(),
+            "box": as_boxes(boxes[0]),
+            "effective_box": as_boxes(boxes[1]),
+            "padding": padding,
+        }
+        return rows_of(PatchRow, columns)
 
     def _candidates(self, after: int | None, count: int) -> tuple[Ranks, Keys]:
         """The next ranks that pass the filters, near duplicates among them, and their keys."""

@@ -18,7 +18,7 @@ from unitscope_schemas.geometry import Location
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.crops import read_image
-from unitscope_services.atlas.database import Row
+from unitscope_services.atlas.rows import ImageEntry
 from unitscope_services.encoding.cells import Activations
 from unitscope_services.encoding.encoder import Encoded, Look
 from unitscope_services.queries.explain import ComputedPeaks, PicturePeaks, StoredPeaks, explain
@@ -62,7 +62,7 @@ class Frame:
     """A picture as the network sees it, and its row if its very bytes are in the corpus: then its peaks are the stored
     ones, as everywhere else where they are stored."""
 
-    image: Row | None
+    image: ImageEntry | None
     picture: Encoded
 
     def peaks(self, session: Session, look: Look) -> PicturePeaks:
@@ -174,8 +174,7 @@ def _row(atlas: Atlas, row: ExplainRow) -> LiveUnit:
 
 
 def _label(atlas: Atlas, unit: UnitId) -> str | None:
-    labels = atlas.units(unit.layer)["top_labels"][unit.channel].as_py()
-    return labels[0]["label"] if labels else None
+    return atlas.unit(unit).top_label
 
 
 def _place(session: Session, frame: Frame, unit: UnitId, look: Look) -> Location:

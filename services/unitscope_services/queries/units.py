@@ -21,7 +21,8 @@ from unitscope_schemas.geometry import Box, Location, Placement
 from unitscope_schemas.units import LayerSpec, UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.bounded import bounded_note, check_ranks, check_whole
-from unitscope_services.atlas.database import Row
+from unitscope_services.atlas.rows import ImageEntry
+from unitscope_services.atlas.statistics import UnitStatistics
 from unitscope_services.queries.exemplars import Exemplars
 
 SORTS = ("channel", "maximum", "mean", "std", "median", "positive_share", "status", "nonfinite_count")
@@ -36,7 +37,7 @@ def patches(atlas: Atlas, unit: UnitId, query: PatchQuery) -> PatchPage:
     dead unit has no patches: its images are all alike to it.
     """
     statistics = atlas.unit(unit)
-    status, count = statistics["status"], statistics["image_count"]
+    status, count = statistics.status, statistics.image_count
     note, stale = status_note(statistics), atlas.manifest.stale_count
     if status == "dead" or count == 0:
         return PatchPage(unit=str(unit), status=status, note=note, stale_images=stale, rows=[], next=None)
@@ -81,26 +82,26 @@ def rank_range(quantile: tuple[float, float] | None, count: int) -> tuple[int, i
 def histogram(atlas: Atlas, unit: UnitId, bins: int = tables.HISTOGRAM_BINS) -> Histogram:
     """The distribution of a unit's peaks in equal bins; quantiles are exact."""
     statistics = atlas.unit(unit)
-    counts = np.array(statistics["histogram"], dtype=np.int64)
+    counts = statistics.histogram
     edges = np.empty(0)
-    if len(counts):
-        low, high = float(statistics["minimum"]), float(statistics["maximum"])
+    if statistics.minimum is not None and statistics.maximum is not None:
+        low, high = statistics.minimum, statistics.maximum
         edges = np.linspace(low, high, bins + 1)
         if tables.HISTOGRAM_BINS % bins == 0:
             counts = counts.reshape(bins, -1).sum(axis=1)
         else:
             check_whole(atlas.manifest, f"a histogram of {bins} bins, no share of {tables.HISTOGRAM_BINS},")
             counts = np.histogram(atlas.ranked(unit).activations().astype(np.float64), bins=bins, range=(low, high))[0]
-    knots = dict(zip(tables.KNOT_SHARES, statistics["knots"], strict=False))
+    quantiles = ((share, statistics.quantile(share)) for share in _QUANTILES)
     return Histogram(
         unit=str(unit),
-        image_count=statistics["image_count"],
+        image_count=statistics.image_count,
         stale_images=atlas.manifest.stale_count,
-        zero_count=statistics["zero_count"],
-        nonfinite_count=statistics["nonfinite_count"],
+        zero_count=statistics.zero_count,
+        nonfinite_count=statistics.nonfinite_count,
         edges=edges.tolist(),
         counts=counts.tolist(),
-        quantiles=[QuantileRow(share=share, activation=knots[share]) for share in _QUANTILES if share in knots],
+        quantiles=[QuantileRow(share=share, activation=value) for share, value in quantiles if value is not None],
     )
 
 
@@ -115,8 +116,7 @@ def unit_page(
     """One row per unit of a layer; `sort` is a column, descending with a leading minus; ties by channel."""
     order, question = channel_order(atlas, layer, sort, status), f"{atlas.version} {layer} {sort} {status}"
     part, following = channel_page(order, question, limit, cursor)
-    page = atlas.units(layer).drop_columns(["histogram", "nonfinite_images"]).take(pa.array(part, pa.int64()))
-    rows = [unit_row(layer, row) for row in page.to_pylist()]
+    rows = [unit_row(layer, statistics) for statistics in atlas.unit_statistics(layer, part)]
     return UnitPage(layer=layer, stale_images=atlas.manifest.stale_count, rows=rows, next=following)
 
 
@@ -154,37 +154,39 @@ def _sort_values(units: pa.Table, column: str) -> list[Any]:
     return values
 
 
-def unit_row(layer: str, row: Row) -> UnitRow:
-    """A row of the units table as answers show it."""
-    knots = dict(zip(tables.KNOT_SHARES, row["knots"], strict=False))
+def unit_row(layer: str, statistics: UnitStatistics) -> UnitRow:
+    """Return the statistics of a unit as answers show them."""
     return UnitRow(
         layer=layer,
-        channel=row["unit"],
-        **{
-            name: row[name]
-            for name in ("status", "image_count", "nonfinite_count", "maximum", "minimum", "mean", "std")
-        },
-        positive_share=row["positive_count"] / max(1, row["image_count"]),
-        median=knots.get(0.5),
-        q90=knots.get(0.9),
-        q99=knots.get(0.99),
-        top_label=row["top_labels"][0]["label"] if row["top_labels"] else None,
+        channel=statistics.channel,
+        status=statistics.status,
+        image_count=statistics.image_count,
+        nonfinite_count=statistics.nonfinite_count,
+        positive_share=statistics.positive_share,
+        maximum=statistics.maximum,
+        minimum=statistics.minimum,
+        mean=statistics.mean,
+        std=statistics.std,
+        median=statistics.quantile(0.5),
+        q90=statistics.quantile(0.9),
+        q99=statistics.quantile(0.99),
+        top_label=statistics.top_label,
     )
 
 
-def status_note(statistics: Row) -> str | None:
+def status_note(statistics: UnitStatistics) -> str | None:
     """What a person should know about a unit that is not live."""
-    match statistics["status"]:
-        case "dead" if statistics["maximum"] == 0:
-            return f"never active: its peak is 0 on all {statistics['image_count']} images"
+    match statistics.status:
+        case "dead" if statistics.maximum == 0:
+            return f"never active: its peak is 0 on all {statistics.image_count} images"
         case "dead":
-            return f"constant: its peak is {statistics['maximum']:g} on all {statistics['image_count']} images"
+            return f"constant: its peak is {statistics.maximum:g} on all {statistics.image_count} images"
         case "negative-only":
             return "never above zero: these are its least negative images"
         case "rare":
-            return f"rare: above zero on {statistics['positive_count']} of {statistics['image_count']} images"
+            return f"rare: above zero on {statistics.positive_count} of {statistics.image_count} images"
         case "non-finite":
-            return f"not a number or infinite on {statistics['nonfinite_count']} images, which are left out"
+            return f"not a number or infinite on {statistics.nonfinite_count} images, which are left out"
     return None
 
 
@@ -193,7 +195,7 @@ def shown_box(spec: LayerSpec, row: PatchRow) -> Box:
     return row.effective_box if _effective_says_more(spec, Location(row.row, row.col)) else row.box
 
 
-def peak_box(atlas: Atlas, unit: UnitId, image: Row) -> Box:
+def peak_box(atlas: Atlas, unit: UnitId, image: ImageEntry) -> Box:
     """The box to show of a unit's peak on any image of the corpus."""
     atlas.unit(unit)
     location = atlas.locations(unit.layer, [unit.channel], image)[unit.channel]

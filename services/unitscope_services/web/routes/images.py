@@ -133,7 +133,7 @@ def image_page(atlas: Atlas, passing: ImageFilter, limit: int, cursor: str | Non
     """A page of the images that pass, in order of their ids."""
     question = f"{atlas.version} images {passing}"
     rows = atlas.image_list(passing, cursors.decode(cursor, question), limit + 1)
-    following = cursors.encode(rows[limit - 1]["image"], question) if len(rows) > limit else None
+    following = cursors.encode(rows[limit - 1].image, question) if len(rows) > limit else None
     return ImagePage(rows=[atlas.image_row(row) for row in rows[:limit]], next=following)
 
 
