@@ -13,7 +13,7 @@ from benchmarks.questions import served
 from unitscope_schemas.answers.patches import PatchQuery
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.queries.units import patches
+from unitscope_services.queries.exemplars import patches
 
 WIDTH_PX, HEIGHT_PX, QUALITY = 1200, 900, 75
 

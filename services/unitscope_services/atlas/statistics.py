@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from unitscope_schemas import tables
-from unitscope_schemas.answers.patches import UnitStatus
+from unitscope_schemas.questions import UnitStatus
 from unitscope_services.atlas.rows import rows_of
 
 _KNOTS = {share: position for position, share in enumerate(tables.KNOT_SHARES)}

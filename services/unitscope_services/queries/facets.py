@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from unitscope_schemas.answers.patches import PatchPage, PatchQuery
+from unitscope_schemas.answers.patches import PatchPage
 from unitscope_schemas.answers.relations import FacetPage, FacetRow
+from unitscope_schemas.questions import TopQuestion
 from unitscope_schemas.units import UnitId
+from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.session import Session
-from unitscope_services.queries.units import patches
 
 EXEMPLARS = 64
 _MOST_FACETS = 6
@@ -31,12 +32,12 @@ class Grouping:
         return cls(np.zeros(count, np.int64), silhouette)
 
 
-def facets(session: Session, unit: UnitId, limit: int = EXEMPLARS) -> FacetPage:
+def facets(session: Session, unit: UnitId) -> FacetPage:
     """A unit's first exemplars in facets: by facet, largest first, and within it by rank.
 
     Exemplars are compared by the stored embedding of the region whose centre is nearest to the peak.
     """
-    page = patches(session.atlas, unit, PatchQuery(limit=limit))
+    page = patches(session.atlas, unit, TopQuestion(k=EXEMPLARS))
     grouping = group(_embeddings(session, unit, page)) if page.rows else Grouping.one(0)
     sizes = np.bincount(grouping.facets)
     rows = [

@@ -18,10 +18,11 @@ from unitscope_schemas.errors import NotFoundError, UsageError
 from unitscope_schemas.units import UnitId
 from unitscope_services.queries import labels
 from unitscope_services.queries.bands import bands
+from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.facets import facets
 from unitscope_services.queries.session import Session
 from unitscope_services.queries.similar import similar
-from unitscope_services.queries.units import histogram, patches, peak_box, unit_page
+from unitscope_services.queries.units import histogram, peak_box, unit_page
 from unitscope_services.web.app import Settings, create_app
 
 KEEP = 15

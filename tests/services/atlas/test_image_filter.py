@@ -17,8 +17,8 @@ from unitscope_schemas.formats import rows_as
 from unitscope_schemas.geometry import Box
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.image_filter import Condition, ImageFilter
+from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.session import Session
-from unitscope_services.queries.units import patches
 
 UNIT = UnitId("_blocks.0", 3)
 

@@ -25,8 +25,8 @@ from unitscope_services.figures.drawing import page, png, svg
 from unitscope_services.figures.eigen import aligned_patches, eigen_patches
 from unitscope_services.figures.hierarchy import Look, Strip, chosen_layers, lay_out, unit_panel
 from unitscope_services.figures.project import projections
+from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.session import Session
-from unitscope_services.queries.units import patches
 from unitscope_services.web.app import Settings, create_app
 
 UNIT = UnitId("_blocks.5", 3)

@@ -26,11 +26,11 @@ from unitscope_schemas.answers.relations import BandPage, FacetPage, SimilarPage
 from unitscope_schemas.errors import NotFoundError, UsageError
 from unitscope_schemas.units import UnitId
 from unitscope_services.queries.bands import bands
+from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.facets import facets, group
 from unitscope_services.queries.local_maxima import local_maxima, several_patches
 from unitscope_services.queries.session import Session
 from unitscope_services.queries.similar import similar
-from unitscope_services.queries.units import patches
 from unitscope_services.web.app import Settings, create_app
 
 BASE = "/api/v1/atlases/planted"

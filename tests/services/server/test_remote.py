@@ -9,7 +9,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from starlette.testclient import TestClient
 
-from tests.pipelines.test_object_store import uploaded
+from tests.pipelines.storage.test_object_store import uploaded
 from tests.services.conftest import UNIT
 from unitscope_pipelines.indexing.upkeep import remove
 from unitscope_services.web.app import Settings, create_app
