@@ -19,14 +19,14 @@ from unitscope_schemas.geometry import Location, Placement, Size
 from unitscope_schemas.manifest import BLOCK_UNITS, LayerEntry
 from unitscope_schemas.units import UnitId
 from unitscope_schemas.versions import read_version
-from unitscope_services.atlas.bounded import Beyond, BoundedUnit, missing_peak, stored_location
+from unitscope_services.atlas.bounded import BoundedRanks, RankBound, missing_peak, stored_location
 from unitscope_services.atlas.boxes import LayerBoxes
 from unitscope_services.atlas.catalogue import Catalogue
 from unitscope_services.atlas.database import Database
 from unitscope_services.atlas.image_filter import ImageFilter
 from unitscope_services.atlas.parts import Parts
 from unitscope_services.atlas.peaks import ScannedPeaks
-from unitscope_services.atlas.ranks import FewRanked, HotLayer, RankedPart, RankedUnit, first_ranks
+from unitscope_services.atlas.ranks import FewRanked, FirstRanks, RankedPart, RankedUnit, first_ranks
 from unitscope_services.atlas.rows import ImageEntry
 from unitscope_services.atlas.statistics import LayerStatistics, UnitStatistics
 
@@ -57,7 +57,7 @@ class Atlas:
         self._units: dict[str, pa.Table] = {}
         self._statistics: dict[str, LayerStatistics] = {}
         self._boxes: dict[str, LayerBoxes] = {}
-        self._hot: dict[str, HotLayer] = {}
+        self._hot: dict[str, FirstRanks] = {}
         self._ranked_part = lru_cache(_KEPT_BLOCKS)(self._find_ranked_part)
 
     @property
@@ -155,7 +155,7 @@ class Atlas:
         count = int(known.count[unit.channel])
         if kept is None or kept >= count:
             return RankedUnit(*key)
-        return BoundedUnit(*key, Beyond(kept, count, known.knots[unit.channel]))
+        return BoundedRanks(*key, RankBound(kept, count, known.knots[unit.channel]))
 
     def ranked_among(self, unit: UnitId, chosen: NDArray[np.bool_] | None) -> RankedUnit | FewRanked:
         """The same, but only the chosen images where they are so few that to look for each of them among what was
@@ -266,9 +266,9 @@ class Atlas:
         stored = self._stored(layer)[block * BLOCK_UNITS : (block + 1) * BLOCK_UNITS]
         return RankedPart(self._parts, self.layer(layer).ranked[block], stored.tolist())
 
-    def _hot_layer(self, layer: str) -> HotLayer:
+    def _hot_layer(self, layer: str) -> FirstRanks:
         if layer not in self._hot:
-            self._hot[layer] = HotLayer(self._database, self._positions[layer], self._stored(layer))
+            self._hot[layer] = FirstRanks(self._database, self._positions[layer], self._stored(layer))
         return self._hot[layer]
 
     def _stored(self, layer: str) -> NDArray[np.int64]:

@@ -183,7 +183,7 @@ def _check_label(atlas: Atlas, label: str) -> None:
 _Z = 1.959964
 """Standard deviations of a normal distribution that hold 95 % of it."""
 _HALVINGS = 50
-"""Beyond the last bit of a 64-bit float between 0 and 1."""
+"""RankBound the last bit of a 64-bit float between 0 and 1."""
 
 Numbers = NDArray[np.floating[Any]] | NDArray[np.integer[Any]]
 

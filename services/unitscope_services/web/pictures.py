@@ -18,7 +18,7 @@ from unitscope_services.figures.sprites import SheetAddress, SheetFormat
 from unitscope_services.figures.tiles import SpriteKind, state_of
 from unitscope_services.queries.session import Subject
 from unitscope_services.queries.units import peak_box
-from unitscope_services.server.uploads import Kept
+from unitscope_services.server.uploads import UploadEntry
 from unitscope_services.web.replies import Reply
 
 PictureName = Annotated[PictureFormat, Path(description="jpg and webp are lossy, png holds the exact pixels")]
@@ -35,7 +35,7 @@ def image_picture(reply: Reply, image: str, kind: PictureFormat, width: int | No
     return _picture(reply, kind, lambda: _widened(_whole(reply, reply.session.atlas.find_image(image)), width))
 
 
-def upload_picture(reply: Reply, kept: Kept, kind: PictureFormat, width: int | None) -> Response:
+def upload_picture(reply: Reply, kept: UploadEntry, kind: PictureFormat, width: int | None) -> Response:
     """The reply with a whole upright upload."""
     return _picture(reply, kind, lambda: _widened(picture(kept.data), width))
 
