@@ -67,7 +67,7 @@ def row(atlas: Atlas, visual: Visual) -> dict[str, Any]:
     """What a unit reaches beside what it reaches on the corpus."""
     key, unit = visual.key, visual.key.target
     assert isinstance(unit, UnitId) and visual.activation is not None
-    maximum = atlas.unit(unit)["maximum"]
+    maximum = atlas.unit(unit).maximum
     return {
         "recipe": key.method,
         "layer": key.layer,

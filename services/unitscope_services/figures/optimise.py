@@ -93,4 +93,4 @@ def _start(session: Session, name: str) -> Start:
     if name in (NOISE, GREY):
         return Start(name)
     image = session.atlas.find_image(name)
-    return Start(image["image_id"], session.pixels(Subject(image, None)))
+    return Start(image.image_id, session.pixels(Subject(image, None)))

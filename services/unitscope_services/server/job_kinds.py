@@ -18,7 +18,7 @@ Tell = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Kind:
+class JobKind:
     """How jobs of a kind run. Where a query names a second atlas, both functions get that one last."""
 
     check: Callable[..., object]
@@ -87,26 +87,26 @@ def _sides(query: CompareJob) -> str:
     return f"{query.atlas} with {query.other}{f' ({layers})' if layers else ''}"
 
 
-KINDS: Mapping[str, Kind] = {
-    "optimise": Kind(
+KINDS: Mapping[str, JobKind] = {
+    "optimise": JobKind(
         check=_check_optimise,
         run=_optimise,
         unit="steps",
         about=_units,
     ),
-    "project": Kind(
+    "project": JobKind(
         check=_check_project,
         run=_project,
         unit="units",
         about=_units,
     ),
-    "similar": Kind(
+    "similar": JobKind(
         check=_check_similar,
         run=_similar,
         unit="blocks of units",
         about=lambda query: str(query.unit),
     ),
-    "compare": Kind(
+    "compare": JobKind(
         check=_check_compare,
         run=_compare,
         unit="blocks of units",
