@@ -84,10 +84,10 @@ def aligned_patches(session: Session, unit: UnitId, k: int, size: Size) -> tuple
 
 def eigen_sheet(session: Session, found: EigenPatches) -> Drawing:
     """Mean and components in one drawing: of components grey is zero, each in its own scale."""
-    from unitscope_pipelines.vision.images.diverging import signed_picture
+    from unitscope_pipelines.vision.images.diverging import diverging_picture
 
     mean = np.rint(found.mean).astype(np.uint8)
-    shown = [signed_picture(one.transpose(2, 0, 1).astype(np.float32)).picture for one in found.components]
+    shown = [diverging_picture(one.transpose(2, 0, 1).astype(np.float32)).picture for one in found.components]
     shares = [f"{100 * share:.1f} % of the variance" for share in found.shares]
     caption = f"{found.used} patches of {found.size.height} x {found.size.width} px, {found.left_out} left out"
     components = Block("components, largest share first", tuple(zip(shown, shares, strict=True)))

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from unitscope_pipelines.derived.optimise import OptimisePlan, Optimiser, make_plan
 from unitscope_pipelines.vision.optimisation.objectives import CLASSES, DIRECTIONS, check_direction, check_name
-from unitscope_pipelines.vision.optimisation.optimisation import Wish
+from unitscope_pipelines.vision.optimisation.optimisation import OptimisationSettings
 from unitscope_pipelines.vision.optimisation.parameterisation import GREY, NOISE, Start
 from unitscope_pipelines.vision.optimisation.recipes import recipe
 from unitscope_schemas.answers.visuals import OptimiseQuery, VisualRow
@@ -31,7 +31,9 @@ def optimise_plan(session: Session, query: OptimiseQuery, device: str = "auto") 
     check_name(query.objective)
     if (query.direction is not None) != (query.objective in DIRECTIONS):
         raise UsageError(f"objective {query.objective!r} and a direction: give both, {listing(DIRECTIONS)}, or neither")
-    wish = Wish(recipe(query.recipe, query.steps), _start(session, query.start), query.seed, query.count)
+    wish = OptimisationSettings(
+        recipe(query.recipe, query.steps), _start(session, query.start), query.seed, query.count
+    )
     if query.count > 1 and not wish.recipe.diversity:
         raise UsageError(f"recipe {query.recipe} has no diversity: make one picture at a time, with other seeds")
     objective = CLASSES.get(query.objective, query.objective)

@@ -77,14 +77,14 @@ def eigen_page(session: Session, unit: UnitId, query: EigenQuery) -> EigenPage:
 
 def eigen_picture(session: Session, unit: UnitId, query: EigenQuery, number: int) -> Image.Image:
     """The mean (0), or a component in its own scale, where grey is zero; raises NotFoundError beyond the last."""
-    from unitscope_pipelines.vision.images.diverging import signed_picture
+    from unitscope_pipelines.vision.images.diverging import diverging_picture
 
     found = _found(session, unit, query)
     if not 0 <= number <= len(found.components):
         raise NotFoundError(f"unit {unit} has the mean, 0, and components 1 to {len(found.components)}, not {number}")
     if number == 0:
         return Image.fromarray(np.rint(found.mean).astype(np.uint8).squeeze())
-    return signed_picture(found.components[number - 1].transpose(2, 0, 1).astype(np.float32)).picture
+    return diverging_picture(found.components[number - 1].transpose(2, 0, 1).astype(np.float32)).picture
 
 
 def eigen_view(session: Session, unit: UnitId) -> EigenView:

@@ -139,7 +139,7 @@ def _gradients(
     pictures: Float[Tensor, "image channel row col"],
     channels: Mapping[str, Int64[Tensor, " image"]],
 ) -> Iterator[tuple[LayerSpec, list[Location], Float[Tensor, "image row col"]]]:
-    """Yield for each layer of maps or tokens one unit's peak in each picture, and its squared gradient at every pixel."""
+    """Yield for each layer of maps or tokens a unit's peak in each picture, and its squared gradient at every pixel."""
     leaf = like_input(model, pictures).contiguous(memory_format=torch.channels_last).requires_grad_()
     # clones, because an in-place module behind a layer would change what is differentiated
     with (
