@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from unitscope_pipelines.vision.attribution.deconvnet import METHODS, project
 from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
-from unitscope_schemas.answers.visuals import ProjectionMethod
 from unitscope_schemas.geometry import Location
+from unitscope_schemas.questions import ProjectionMethod
 from unitscope_schemas.units import LayerSpec
 
 

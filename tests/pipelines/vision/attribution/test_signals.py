@@ -7,9 +7,9 @@ from torch.nn import functional as F
 
 from unitscope_pipelines.vision.attribution.deconvnet import signals
 from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
-from unitscope_schemas.answers.visuals import ProjectionMethod
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Location
+from unitscope_schemas.questions import ProjectionMethod
 
 PLACE = Location(2, 3)
 
