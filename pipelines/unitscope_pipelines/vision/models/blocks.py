@@ -42,7 +42,7 @@ _USUAL = (
 )
 """Globs of the places where timm's networks, and many others, keep their blocks.
 
-The first row of which a network has all places holds.
+A network follows the first row of which it has all places.
 """
 
 
