@@ -13,15 +13,15 @@ from unitscope_pipelines.derived.visuals import Made, find_visual, write_visual
 from unitscope_pipelines.storage.stores import Root
 from unitscope_pipelines.vision.models.models import VisionModel, reload_model
 from unitscope_pipelines.vision.optimisation.optimisation import (
-    Optimised,
-    Tell,
-    Wish,
+    OptimisationSettings,
+    OptimisedPictures,
     optimise_direction,
     optimise_unit,
 )
 from unitscope_pipelines.vision.recording.device import choose_device
 from unitscope_schemas.answers.visuals import Visual, VisualKey
 from unitscope_schemas.manifest import Manifest, ModelEntry
+from unitscope_schemas.progress import Tell
 from unitscope_schemas.units import LayerSpec, Target, UnitId
 
 
@@ -33,7 +33,7 @@ class OptimisePlan:
     atlas_key: str
     model: ModelEntry
     layers: Mapping[str, LayerSpec]
-    wish: Wish
+    wish: OptimisationSettings
     objective: str
     direction: tuple[float, ...] | None
     """Instead of a unit: a number for each unit of a layer, which float32 holds exactly."""
@@ -69,7 +69,12 @@ class OptimisePlan:
 
 
 def make_plan(
-    manifest: Manifest, atlas: Root, wish: Wish, objective: str, device: str = "auto", trust_code: bool = False
+    manifest: Manifest,
+    atlas: Root,
+    wish: OptimisationSettings,
+    objective: str,
+    device: str = "auto",
+    trust_code: bool = False,
 ) -> OptimisePlan:
     """The plan for units of an atlas: its model, its layers."""
     return OptimisePlan(
@@ -118,7 +123,7 @@ class Optimiser:
             visuals.append(write_visual(plan.atlas, key, made))
         return visuals
 
-    def _made(self, layer: LayerSpec, target: Target, tell: Tell | None) -> Optimised:
+    def _made(self, layer: LayerSpec, target: Target, tell: Tell | None) -> OptimisedPictures:
         plan = self.plan
         if isinstance(target, UnitId):
             return optimise_unit(self._model, layer, target.channel, plan.wish, plan.objective, tell)

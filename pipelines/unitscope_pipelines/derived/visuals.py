@@ -51,7 +51,7 @@ def check_writable(root: Root, command: str) -> None:
 
 def write_visual(root: Root, key: VisualKey, made: Made) -> Visual:
     """Store a picture under its key, losslessly, and then what is known about it; raises StorageError."""
-    path = layout.visual_picture(key.target.layer, key.target.place, key.id)
+    path = layout.visual_picture(key.target.layer, key.target.name, key.id)
     part = write_atomically(root, path, lambda file: made.picture.save(file, "PNG"), rows=1)
     visual = Visual(
         key=key,
@@ -63,18 +63,18 @@ def write_visual(root: Root, key: VisualKey, made: Made) -> Visual:
         libraries={library: installed_version(library) for library in _LIBRARIES},
         seconds=round(made.seconds, 3),
     )
-    write_model(root, layout.visual(key.target.layer, key.target.place, key.id), visual)
+    write_model(root, layout.visual(key.target.layer, key.target.name, key.id), visual)
     return visual
 
 
 def find_visual(root: Root, key: VisualKey) -> Visual | None:
     """The picture of this key, if it is stored; raises AtlasError where its document is damaged."""
-    return _read(store_of(root), layout.visual(key.target.layer, key.target.place, key.id))
+    return _read(store_of(root), layout.visual(key.target.layer, key.target.name, key.id))
 
 
 def read_visual(root: Root, target: Target, name: str) -> Visual:
     """A picture of a unit or direction by its name; raises NotFoundError."""
-    found = _read(store_of(root), layout.visual(target.layer, target.place, name)) if _NAME.fullmatch(name) else None
+    found = _read(store_of(root), layout.visual(target.layer, target.name, name)) if _NAME.fullmatch(name) else None
     if found is None:
         raise NotFoundError(f"no picture {name!r} of {target} is stored; list its visualisations")
     return found
@@ -83,7 +83,7 @@ def read_visual(root: Root, target: Target, name: str) -> Visual:
 def list_visuals(root: Root, target: Target) -> list[Visual]:
     """All stored pictures of a unit or direction: by kind, method, objective and seed."""
     store = store_of(root)
-    found = [_read(store, path) for path in _documents(store, layout.visuals(target.layer, target.place))]
+    found = [_read(store, path) for path in _documents(store, layout.visuals(target.layer, target.name))]
     return sorted((visual for visual in found if visual is not None), key=_order)
 
 
@@ -122,7 +122,7 @@ def faulty_visuals(root: Root) -> dict[str, str]:
             visual = _read(store, path)
             if visual is None:
                 continue
-            if layout.visual(visual.key.target.layer, visual.key.target.place, visual.key.id) != path:
+            if layout.visual(visual.key.target.layer, visual.key.target.name, visual.key.id) != path:
                 raise AtlasError("lies under another picture's name")
             read_picture(root, visual)
         except AtlasError as error:

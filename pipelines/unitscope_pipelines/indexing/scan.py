@@ -26,7 +26,7 @@ from unitscope_pipelines.indexing.shards import (
 )
 from unitscope_pipelines.storage.originals import Originals
 from unitscope_pipelines.storage.stores import Root
-from unitscope_pipelines.vision.images.perceptual_hash import packed, sketch
+from unitscope_pipelines.vision.images.perceptual_hash import hash_bytes, perceptual_hash
 from unitscope_pipelines.vision.images.preprocessing import Pixels, Prepared, normalise, prepare
 from unitscope_pipelines.vision.models.models import reload_model
 from unitscope_pipelines.vision.receptive_fields.receptive_fields import dead_leaves
@@ -75,7 +75,7 @@ class ScanPlan:
 
 @dataclass(frozen=True)
 class Forwarded:
-    """What one batch gives: peaks by layer, pooled vectors of the embedding layer, and sketches."""
+    """What one batch gives: peaks by layer, pooled vectors of the embedding layer, and perceptual hashes."""
 
     peaks: dict[str, Peaks]
     vectors: Float[Tensor, "image region unit"]
@@ -113,7 +113,7 @@ class Scanner:
                 found.append(forwarded)
                 images += [
                     ScannedImage(
-                        image_id, seen.format, seen.mode, seen.placement, packed(brighter), bytes(tint.tolist())
+                        image_id, seen.format, seen.mode, seen.placement, hash_bytes(brighter), bytes(tint.tolist())
                     )
                     for (image_id, seen), brighter, tint in zip(batch, forwarded.brighter, forwarded.tint, strict=True)
                 ]
@@ -161,7 +161,7 @@ class Scanner:
             found = Forwarded(
                 {layer: Peaks(*map(fetched, pair)) for layer, pair in recorded.items()},
                 fetched(embedded[0]),
-                *map(fetched, sketch(batch)),
+                *map(fetched, perceptual_hash(batch)),
             )
         if on_gpu:
             torch.cuda.synchronize(self.device)

@@ -29,7 +29,7 @@ from unitscope_services.queries.explain import ComputedPeaks, PicturePeaks, Stor
 from unitscope_services.queries.unit_selection import striking_units
 
 if TYPE_CHECKING:
-    from unitscope_pipelines.vision.attribution.conv_filters import Filters
+    from unitscope_pipelines.vision.attribution.conv_filters import ConvFilters
     from unitscope_pipelines.vision.images.preprocessing import Pixels
     from unitscope_services.queries.neighbors import PatchSearch
 
@@ -78,7 +78,7 @@ class Session:
         return Gallery(self.atlas.store)
 
     @cached_property
-    def first_filters(self) -> "Filters":
+    def first_filters(self) -> "ConvFilters":
         """The filters of the model's first layer with weights, which takes a forward to find."""
         return self.encoder.filters("first")
 
