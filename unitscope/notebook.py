@@ -90,22 +90,22 @@ class Notebook:
 
     def correlate(self, layer: str, among: str | None = None, workers: int | None = None) -> None:
         """Compute and store the co-activation of two layers' units, or of one layer's; once for each version."""
-        from unitscope_pipelines.derived.coactivation import LayerPair, Sealed, find_kin
-        from unitscope_pipelines.runs.coactivation import Crew
+        from unitscope_pipelines.derived.coactivation import LayerPair, SealedAtlas, find_coactivation
+        from unitscope_pipelines.runs.coactivation import OnCluster
 
-        sealed = Sealed(self._asked.atlas.root, self.manifest)
-        find_kin(sealed, sealed, [LayerPair(layer, among or layer)], Crew(lambda _: None, workers))
+        sealed = SealedAtlas(self._asked.atlas.store, self.manifest)
+        find_coactivation(sealed, sealed, [LayerPair(layer, among or layer)], OnCluster(lambda _: None, workers))
 
     def compare(
         self, other: str, layer: str | None = None, layer_b: str | None = None, workers: int | None = None
     ) -> pa.Table:
         """Unit by unit the best match in another atlas of the same pictures; computed once and stored in this one."""
-        from unitscope_pipelines.derived.coactivation import Sealed
+        from unitscope_pipelines.derived.coactivation import SealedAtlas
         from unitscope_pipelines.derived.compare import compare
-        from unitscope_pipelines.runs.coactivation import Crew
+        from unitscope_pipelines.runs.coactivation import OnCluster
 
-        own, crew = Sealed(self._asked.atlas.root, self.manifest), Crew(lambda _: None, workers)
-        found = compare(own, Sealed.present(other), crew, (layer, layer_b))
+        own, crew = SealedAtlas(self._asked.atlas.store, self.manifest), OnCluster(lambda _: None, workers)
+        found = compare(own, SealedAtlas.present(other), crew, (layer, layer_b))
         return as_table(found.rows, MatchRow)
 
     def comparisons(self) -> pa.Table:

@@ -72,13 +72,16 @@ def similar(
 
     session, wanted = Session(atlas, trust_code=trust_code, version=version), UnitId.parse(unit)
     if by == "coactivation":
-        from unitscope_pipelines.derived.coactivation import LayerPair, Sealed, find_kin
-        from unitscope_pipelines.runs.coactivation import Crew
+        from unitscope_pipelines.derived.coactivation import LayerPair, SealedAtlas, find_coactivation
+        from unitscope_pipelines.runs.coactivation import OnCluster
 
         session.atlas.unit(wanted)
-        sealed, pair = Sealed(atlas, session.atlas.manifest), LayerPair(wanted.layer, layer or wanted.layer)
+        sealed, pair = (
+            SealedAtlas(session.atlas.store, session.atlas.manifest),
+            LayerPair(wanted.layer, layer or wanted.layer),
+        )
         with shown(progress) as report:
-            find_kin(sealed, sealed, [pair], Crew(report, workers, address))
+            find_coactivation(sealed, sealed, [pair], OnCluster(report, workers, address))
     page = similar_units(session, wanted, by, layer, k)
     show_rows(page.rows, SimilarRow, "json" if as_json else style, page)
     tell(
@@ -131,14 +134,14 @@ def compare(
     """
     from unitscope.commands.output import show_rows, write_rows
     from unitscope.commands.progress import shown
-    from unitscope_pipelines.derived.coactivation import Sealed
+    from unitscope_pipelines.derived.coactivation import SealedAtlas
     from unitscope_pipelines.derived.compare import compare as run_compare
-    from unitscope_pipelines.runs.coactivation import Crew
+    from unitscope_pipelines.runs.coactivation import OnCluster
     from unitscope_schemas.answers.relations import LayerMatch, MatchRow
 
-    one, two = Sealed.present(a), Sealed.present(b)
+    one, two = SealedAtlas.present(a), SealedAtlas.present(b)
     with shown(progress) as report:
-        found = run_compare(one, two, Crew(report, workers, address), (layer, layer_b))
+        found = run_compare(one, two, OnCluster(report, workers, address), (layer, layer_b))
     if as_json or style != "table":
         show_rows(found.rows, MatchRow, "json" if as_json else style, found)
     else:

@@ -24,6 +24,7 @@ from unitscope_services.queries.visuals import visual_row
 
 if TYPE_CHECKING:
     from unitscope_pipelines.derived.project import Projector, ProjectPlan, UnitExemplars
+    from unitscope_services.encoding.encoder import Encoded
 
 
 def projections(session: Session, unit: UnitId, method: str = "deconvnet", k: int = 9) -> VisualPage:
@@ -65,7 +66,7 @@ def project_plan(session: Session, method: ProjectionMethod, device: str = "cpu"
 
     manifest = session.atlas.manifest
     return ProjectPlan(
-        atlas=session.atlas.root,
+        store=session.atlas.store,
         corpus=manifest.corpus.root,
         atlas_key=manifest.atlas_key,
         model=manifest.model,
@@ -91,7 +92,7 @@ def asked_exemplars(atlas: Atlas, units: Sequence[UnitId], k: int) -> "list[Unit
 
 def picture_of(session: Session, visual: Visual) -> Image.Image:
     """The stored picture."""
-    return Image.open(io.BytesIO(read_picture(session.atlas.root, visual)))
+    return Image.open(io.BytesIO(read_picture(session.atlas.store, visual)))
 
 
 def checked_method(name: str) -> ProjectionMethod:
@@ -102,7 +103,7 @@ def checked_method(name: str) -> ProjectionMethod:
     raise UsageError(f"there is no method {name!r} to project by; there are {listing(get_args(ProjectionMethod))}")
 
 
-def _projector(session: Session, plan: "ProjectPlan") -> "Projector":
+def _projector(session: Session, plan: "ProjectPlan") -> "Projector[Encoded]":
     """Projects with the model that answers other questions too."""
     from unitscope_pipelines.derived.project import Projector
 

@@ -5,7 +5,13 @@ from pathlib import PurePosixPath
 
 from pydantic import ValidationError
 
-from unitscope_pipelines.derived.coactivation import Here, LayerPair, Sealed, Tell, find_kin, shared_sides
+from unitscope_pipelines.derived.coactivation import (
+    InProcess,
+    LayerPair,
+    SealedAtlas,
+    find_coactivation,
+    shared_sides,
+)
 from unitscope_pipelines.derived.compare import compare, layer_pairs, stored_comparison
 from unitscope_schemas import cursors, layout
 from unitscope_schemas.answers.relations import (
@@ -18,6 +24,7 @@ from unitscope_schemas.answers.relations import (
     SimilarQuery,
 )
 from unitscope_schemas.errors import AtlasError, NotFoundError, UsageError, listing
+from unitscope_schemas.progress import Tell
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.pages.links import Links
@@ -104,7 +111,7 @@ def check_similar(atlas: Atlas, query: SimilarQuery) -> None:
 def compute_similar(atlas: Atlas, query: SimilarQuery, tell: Tell) -> Iterator[str]:
     """Compute and store the co-activation of the unit's layer; gives the address of the units most like it."""
     unit, own = UnitId.parse(query.unit), _sealed(atlas)
-    find_kin(own, own, [LayerPair(unit.layer, query.among or unit.layer)], Here(tell))
+    find_coactivation(own, own, [LayerPair(unit.layer, query.among or unit.layer)], InProcess(tell))
     links = Links(atlas.name, atlas.version)
     yield links.api("layers", unit.layer, "units", unit.channel, "similar", among=query.among)
 
@@ -121,7 +128,7 @@ def check_compare(atlas: Atlas, query: CompareQuery, other: Atlas) -> None:
 
 def compute_compare(atlas: Atlas, query: CompareQuery, tell: Tell, other: Atlas) -> Iterator[str]:
     """Compare two atlases and store the result in the first; gives its address."""
-    found = compare(_sealed(atlas), _sealed(other), Here(tell), (query.layer, query.layer_b))
+    found = compare(_sealed(atlas), _sealed(other), InProcess(tell), (query.layer, query.layer_b))
     yield Links(atlas.name, atlas.version).api("comparisons", found.id)
 
 
@@ -131,5 +138,5 @@ def stored_id(atlas: Atlas, query: CompareQuery, other: Atlas) -> str | None:
     return None if found is None else found.id
 
 
-def _sealed(atlas: Atlas) -> Sealed:
-    return Sealed(atlas.root, atlas.manifest)
+def _sealed(atlas: Atlas) -> SealedAtlas:
+    return SealedAtlas(atlas.store, atlas.manifest)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unitscope_schemas.answers.patches import PatchQuery, PatchRow
+from unitscope_schemas.ranks import percentiles
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.boxes import as_boxes, to_image
@@ -58,7 +59,7 @@ class Exemplars:
             ranks.tolist(),
             *(found[name] for name in ("image_id", "path", "label")),
             activation.tolist(),
-            (1 - self._ranked.above(activation) / image_count).tolist(),
+            percentiles(self._ranked.above(activation), image_count).tolist(),
             row.tolist(),
             col.tolist(),
             *map(as_boxes, boxes),

@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from unitscope_schemas.answers.jobs import CompareJob, OptimiseJob, ProjectJob, SimilarJob
+from unitscope_schemas.progress import Tell
 from unitscope_services.figures.project import project_units
 from unitscope_services.queries.compare import check_compare, check_similar, compute_compare, compute_similar
 from unitscope_services.queries.session import Session
 from unitscope_services.queries.unit_selection import chosen_units
-
-Tell = Callable[[int, int], None]
-"""Told how much is done, of how much; what it raises ends the job."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Inputs made for an objective, and what a unit truly answers to them (Erhan et al. 2009 and after)."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 
@@ -26,14 +26,12 @@ from unitscope_pipelines.vision.recording.peaks import peaks
 from unitscope_pipelines.vision.recording.recording import record
 from unitscope_schemas.errors import CapacityError, UsageError
 from unitscope_schemas.geometry import Location
+from unitscope_schemas.progress import Tell
 from unitscope_schemas.units import LayerSpec
 
 EightBit = UInt8[Tensor, "image channel row col"]
 Along = int | Float[Tensor, " unit"]
 """What is looked at in a layer's output: a channel, or the product with a vector over its units."""
-
-Tell = Callable[[int, int], None]
-"""Told after each step: how many are done, of how many. What it raises stops the work."""
 
 
 @dataclass(frozen=True)
