@@ -52,7 +52,7 @@ class ModelEntry(Entry):
     spec: str
     """Name of the model, `SCHEME:NAME`."""
     weights: str
-    """Where the weights are from: `default`, `random:SEED` or a file."""
+    """Source of the weights: `default`, `random:SEED` or a file."""
     weights_digest: str
     """SHA-256 over all weights."""
     latents: tuple[str, ...] = ()

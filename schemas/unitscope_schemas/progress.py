@@ -15,7 +15,7 @@ class Progress:
     total: int
     """Count of what there is to do."""
     unit: str
-    """What `done` and `total` count, for example `files`."""
+    """Name of what `done` and `total` count, for example `files`."""
     nodes: Mapping[str, int] = field(default_factory=dict)
     """Count of what this run has done on each node of the cluster, by the node's name."""
     skipped: int = 0
@@ -23,7 +23,7 @@ class Progress:
     rows: int = 0
     """Count of peaks written so far."""
     note: str = ""
-    """What a person should know now, if anything."""
+    """Note that a person should read now; empty if there is none."""
 
 
 Report = Callable[[Progress], None]

@@ -58,13 +58,13 @@ _GEOMETRY = [
 ]
 
 LISTED = pa.schema([_PATH, _LABEL, _METADATA, _ADDRESS, _FILE_BYTES, _MODIFIED])
-"""One row per picture of a corpus, before any is read."""
+"""Table of one row per picture of a corpus, before any is read."""
 
 FILE_KEY = ("path", "file_bytes", "modified_ns")
 """Columns that tell a picture in its present state: one that was read in this state is not read again."""
 
 FILES = pa.schema([_PATH, _FILE_BYTES, _MODIFIED, _SIZE, _ID])
-"""One row per readable file of a shard."""
+"""Table of one row per readable file of a shard."""
 
 SCANNED = pa.schema(
     [
@@ -75,10 +75,10 @@ SCANNED = pa.schema(
         _column("tint", pa.binary(3), "mean red, green and blue"),
     ]
 )
-"""One row per image whose forward ran in a shard."""
+"""Table of one row per image whose forward ran in a shard."""
 
 SKIPPED = pa.schema([_PATH, _FILE_BYTES, _MODIFIED, _SIZE, _column("reason", pa.string(), "why it is no usable image")])
-"""One row per file that is no usable image."""
+"""Table of one row per file that is no usable image."""
 
 IMAGES = pa.schema(
     [
@@ -98,7 +98,7 @@ IMAGES = pa.schema(
         _column("shard_row", pa.int32(), "row of the image in that shard's peaks and embeddings"),
     ]
 )
-"""One row per image of a sealed version, in order of its number."""
+"""Table of one row per image of a sealed version, in order of its number."""
 
 REMOVED = pa.schema(
     [
@@ -107,7 +107,7 @@ REMOVED = pa.schema(
         _column("removed", pa.string(), "when it was removed, ISO 8601 in UTC"),
     ]
 )
-"""One row per image that was taken out by hand, in order of ids."""
+"""Table of one row per image that was taken out by hand, in order of ids."""
 
 _NUMBERED = {
     "path": _column("path", pa.large_string(), "name of the picture below the corpus root"),

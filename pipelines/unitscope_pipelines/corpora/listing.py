@@ -26,7 +26,7 @@ class CorpusFile:
 
     path: str
     address: str
-    """Where the picture's bytes are, as `Address` writes it."""
+    """Address of the picture's bytes, as `Address` writes it."""
     file_bytes: int
     """Size of the file that the picture is, or is within, in bytes."""
     modified_ns: int

@@ -24,7 +24,7 @@ class Entry(NamedTuple):
     """A picture that a list names."""
 
     path: object
-    """What the column `path` holds, which may be anything."""
+    """Content of the column `path`, which may be anything."""
     label: object = None
     metadata: Mapping[str, object] = {}
     """Values of all other columns, by the columns' names."""

@@ -82,7 +82,7 @@ class ScanPlan:
     """Count of threads that decode ahead of the forward; 0: files are read ahead, but decoded between forwards, which
     is 4 % faster on a single core."""
     trust_code: bool = False
-    """Whether a model of the owner's own code may be built."""
+    """Permission to build a model of the owner's own code."""
 
 
 @dataclass(frozen=True)

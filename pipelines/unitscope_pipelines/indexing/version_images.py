@@ -1,4 +1,4 @@
-"""From finished shards to the images of a version: one row per content, numbered, near duplicates grouped."""
+"""The images of a version, made from finished shards: one row per content, numbered, near duplicates grouped."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
