@@ -5,33 +5,41 @@ atlas = unitscope.open_atlas("atlas/")
 atlas.top("_blocks.15:130").to_pandas()
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unitscope.client import Client
-    from unitscope.notebook import Notebook
+    from unitscope.opened_atlas import OpenedAtlas
+    from unitscope.questions import Questions
 
-__all__ = ["Client", "open_atlas"]
+    __version__: str
+
+__all__ = ["Client", "OpenedAtlas", "Questions", "__version__", "open_atlas"]
 
 
-def open_atlas(path: str, trust_code: bool = False, version: str | None = None) -> "Notebook":
-    """An atlas whose answers are Arrow tables, with the same numbers as the command line and the API.
+def open_atlas(
+    path: str, trust_code: bool = False, version: str | None = None, workers: int | None = None
+) -> "OpenedAtlas":
+    """Open an atlas whose answers are Arrow tables, with the same numbers as the command line and the API.
 
     Only with `trust_code` is a model of the owner's own code built, for questions about pictures from outside.
-    `version`: an earlier one, by its name or the beginning of it.
+    `version` names an earlier version, by its name or the beginning of it. `workers` is how many processes compare
+    units, one per core by default. Raises NotFoundError if there is no atlas, AtlasError if parts are missing.
     """
-    from unitscope.notebook import Notebook
+    from unitscope.opened_atlas import OpenedAtlas
 
-    return Notebook(path, trust_code, version)
+    return OpenedAtlas(path, trust_code, version, workers)
 
 
-def __getattr__(name: str) -> Any:
-    if name == "Client":
-        from unitscope.client import Client
-
-        return Client
+def __getattr__(name: str) -> object:
     if name == "__version__":
         from importlib.metadata import version
 
         return version("unitscope")
+    modules = {"Client": "client", "OpenedAtlas": "opened_atlas", "Questions": "questions"}
+    if name in modules:
+        from importlib import import_module
+
+        found: object = getattr(import_module(f"unitscope.{modules[name]}"), name)
+        return found
     raise AttributeError(f"module 'unitscope' has no attribute {name!r}")

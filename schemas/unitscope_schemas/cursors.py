@@ -4,8 +4,12 @@ import base64
 import binascii
 import hashlib
 import json
+from collections.abc import Sequence
+from typing import TypeVar
 
 from unitscope_schemas.errors import UsageError
+
+Item = TypeVar("Item")
 
 
 def encode(position: int, question: str) -> str:
@@ -29,3 +33,13 @@ def decode(cursor: str | None, question: str) -> int | None:
 
 def _digest(question: str) -> str:
     return hashlib.sha256(question.encode()).hexdigest()[:12]
+
+
+def page(items: Sequence[Item], subject: str, size: int | None, cursor: str | None) -> tuple[list[Item], str | None]:
+    """Return a page of items and the cursor to the next one, if there are more; without a size all from the cursor on.
+
+    Raises UsageError for a cursor of another subject.
+    """
+    start = decode(cursor, subject) or 0
+    end = len(items) if size is None else start + size
+    return list(items[start:end]), encode(end, subject) if end < len(items) else None

@@ -1,51 +1,397 @@
-"""Questions as people type them, in options and in URLs, to checked queries."""
+"""Every question that can be asked, once: its names, types, ranges, defaults and help.
+
+A route takes a model from here as its query, a command as its options, `open_atlas` and `Client` as their arguments.
+A further field of a model is there in all four.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
-from unitscope_schemas.answers.patches import PatchQuery
-from unitscope_schemas.errors import UsageError
+from unitscope_schemas.errors import UsageError, listing
+from unitscope_schemas.geometry import Box
+
+MOST_ROWS = 1000
+"""Most rows of one page of an answer."""
+MOST_PEAKS = 100
+"""Most peaks of one image that an answer lists."""
+MOST_BANDS = 100
+"""Most bands that a distribution is cut into."""
+_VERSION = "v"
+"""Parameter of an address that names an atlas version, so that caches may keep the answer for good."""
+
+Order = Literal["desc", "asc", "random"]
+UnitStatus = Literal["live", "rare", "dead", "negative-only", "non-finite"]
+Likeness = Literal["coactivation", "exemplars", "weights"]
+ProjectionMethod = Literal["deconvnet", "guided", "gradient"]
 
 
-def patch_query(
-    limit: int = 9,
-    quantile: str | None = None,
-    label: str | None = None,
-    order: str = "desc",
-    seed: int = 0,
-    duplicates: str = "collapse",
-    cursor: str | None = None,
-    where: Sequence[str] = (),
-) -> PatchQuery:
-    """A query for a unit's patches; raises UsageError that names the valid values."""
-    if duplicates not in ("collapse", "expand"):
-        raise UsageError(f"duplicates is {duplicates!r}; use collapse or expand")
-    try:
-        return PatchQuery(
-            limit=limit,
-            quantile=None if quantile is None else quantile_band(quantile),
-            label=label,
-            where=tuple(where),
-            order=order,
-            seed=seed,
-            expand_duplicates=duplicates == "expand",
-            cursor=cursor,
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UsageError(f"{'.'.join(map(str, first['loc']))} is {first['input']!r}: {first['msg']}") from None
+@dataclass(frozen=True)
+class Metavar:
+    """How help texts write the value of an option."""
+
+    text: str
+
+
+class Question(BaseModel):
+    """Base of all questions: frozen, and an unknown name or a value out of range raises UsageError with what would do.
+
+    A question of a derived class is made from its fields by name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if isinstance(data, dict):
+            data = {name: value for name, value in data.items() if name != _VERSION}
+            check_names(data, cls.model_fields)
+        try:
+            return handler(data)
+        except ValidationError as error:
+            raise UsageError("; ".join(fault(one["loc"], one) for one in error.errors())) from None
+
+
+def check_names(given: Sequence[str] | dict[str, Any], known: Sequence[str] | dict[str, Any]) -> None:
+    """Raise UsageError for the first name that is not known, naming the nearest."""
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {listing(sorted(known)) or 'none'}"
+            raise UsageError(f"there is no parameter {name!r} here; {hint}")
+
+
+def fault(location: Sequence[int | str], error: Any) -> str:
+    """Return what pydantic found wrong with the field at a location, and what would be right, in one line."""
+    field = ".".join(map(str, location)) or "the request's body"
+    message = error["msg"][:1].lower() + error["msg"][1:]
+    given = error.get("input")
+    shown = f", not {given!r}" if isinstance(given, str | int | float) and len(str(given)) <= 80 else ""
+    return f"{field}: {message.removeprefix('value error, ').replace('input ', '', 1)}{shown}"
 
 
 def quantile_band(text: str) -> tuple[float, float]:
-    """Read `a..b` with 0 <= a <= b <= 1."""
+    """Read a percentile band `a..b` with 0 <= a <= b <= 1; raises UsageError."""
     low, dots, high = text.partition("..")
     try:
         if not dots:
             raise ValueError
-        band = float(low), float(high)
+        return float(low), float(high)
     except ValueError:
         raise UsageError(f"quantile {text!r} is not a band a..b, for example 0.4..0.6") from None
-    if not 0 <= band[0] <= band[1] <= 1:
-        raise UsageError(f"quantile {text!r} is not a band a..b with 0 <= a <= b <= 1")
-    return band
+
+
+def _read_band(value: Any) -> Any:
+    """A band as text, as two numbers, or as a form sends either."""
+    if isinstance(value, list | tuple):
+        if not any(part not in ("", None) for part in value):
+            return None
+        value = value[0] if len(value) == 1 else tuple(map(float, value))
+    if isinstance(value, str):
+        value = quantile_band(value) if value else None
+    if value is not None and not (len(value) == 2 and 0 <= value[0] <= value[1] <= 1):
+        raise UsageError(f"quantile {'..'.join(map(str, value))!r} is not a band a..b with 0 <= a <= b <= 1")
+    return value
+
+
+def _read_box(value: Any) -> Any:
+    """A box as text, as four numbers, or as a form sends either."""
+    if isinstance(value, list | tuple) and not isinstance(value, Box):
+        if not any(part not in ("", None) for part in value):
+            return None
+        value = ",".join(map(str, value))
+    return (Box.parse(value) if value else None) if isinstance(value, str) else value
+
+
+Band = Annotated[
+    tuple[float, float] | str | None,
+    BeforeValidator(_read_band),
+    WithJsonSchema({"type": "string"}),
+    Metavar("A..B"),
+]
+BoxField = Annotated[
+    tuple[int, int, int, int] | str | None,
+    BeforeValidator(_read_box),
+    WithJsonSchema({"type": "string"}),
+    Metavar("T,L,B,R"),
+]
+RowCount = Annotated[int, Field(ge=1, le=MOST_ROWS)]
+PageSize = Annotated[
+    RowCount | None,
+    Field(description="rows of a page  [default: all; over HTTP what the address says]"),
+]
+Cursor = Annotated[
+    str | None, Field(max_length=500, description="`next` of the page before, which is of the same question")
+]
+LayerFilter = Annotated[str | None, Field(description="only units of this layer")]
+
+
+class PassingQuestion(Question):
+    """A question about those images of the corpus that pass a filter."""
+
+    label: Annotated[str | None, Field(description="only images of this label")] = None
+    where: Annotated[
+        tuple[str, ...],
+        Field(
+            description="only images of this metadata; repeatable: `column=value`, with numbers also `>=`, `<=`, `>`, "
+            "`<`"
+        ),
+        Metavar("COLUMN=VALUE"),
+    ] = ()
+
+
+class ExemplarQuestion(PassingQuestion):
+    """A question for exemplars of a unit in some order."""
+
+    order: Annotated[Order, Field(description="from the highest, from the lowest, or at random")] = "desc"
+    seed: Annotated[int, Field(description="seed of the random order")] = 0
+    duplicates: Annotated[
+        Literal["collapse", "expand"], Field(description="list the best of each group of near duplicates, or all")
+    ] = "collapse"
+
+
+class TopQuestion(ExemplarQuestion):
+    """Which patches most excite a unit?"""
+
+    k: Annotated[RowCount, Field(description="how many patches")] = 9
+    quantile: Annotated[Band, Field(description="percentile band `a..b`, 0 <= a <= b <= 1, for example 0.4..0.6")] = (
+        None
+    )
+    per_image: Annotated[
+        int, Field(ge=1, le=MOST_PEAKS, description="peaks of each image; more than its stored one run the model")
+    ] = 1
+    cursor: Cursor = None
+
+    @property
+    def band(self) -> tuple[float, float] | None:
+        """The percentile band, both ends inclusive, or None for the whole distribution."""
+        return None if self.quantile is None or isinstance(self.quantile, str) else self.quantile
+
+
+class BandsQuestion(ExemplarQuestion):
+    """What does a unit respond to over its whole distribution: patches from each of equal bands?"""
+
+    bands: Annotated[int, Field(ge=1, le=MOST_BANDS, description="how many bands, each with equally many images")] = 10
+    k: Annotated[int, Field(ge=1, le=100, description="patches of each band")] = 3
+    order: Annotated[Order, Field(description="order within each band")] = "random"
+
+
+class UnitsQuestion(Question):
+    """Which units has a layer, and what are their statistics?"""
+
+    sort: Annotated[str, Field(description="a column; with a leading minus descending")] = "channel"
+    status: Annotated[UnitStatus | None, Field(description="only units of this status")] = None
+    k: PageSize = None
+    cursor: Cursor = None
+
+
+class HistogramQuestion(Question):
+    """How are a unit's peaks distributed?"""
+
+    bins: Annotated[int, Field(ge=1, le=1024, description="how many equal bins")] = 64
+
+
+class LabelsQuestion(Question):
+    """Which labels are frequent among a unit's first ranks?"""
+
+    k: Annotated[RowCount, Field(description="how many labels")] = 20
+    ranks: Annotated[
+        int | None,
+        Field(ge=1, description="counted now over so many first ranks  [default: as stored, 100]"),
+    ] = None
+    quantile: Annotated[Band, Field(description="percentile band `a..b` instead of the first ranks")] = None
+
+    @property
+    def band(self) -> tuple[float, float] | None:
+        """The percentile band, both ends inclusive, or None for the first ranks."""
+        return None if self.quantile is None or isinstance(self.quantile, str) else self.quantile
+
+
+class SelectivityQuestion(Question):
+    """Which labels excite a unit more than the others, over all ranks?"""
+
+    k: Annotated[RowCount, Field(description="how many labels")] = 20
+
+
+class SelectiveQuestion(Question):
+    """Which units single out a label?"""
+
+    label: Annotated[str, Field(description="the label")]
+    layer: LayerFilter = None
+    k: PageSize = None
+
+
+class SimilarQuestion(Question):
+    """Which units are most like a unit?"""
+
+    by: Annotated[
+        Likeness, Field(description="rank correlation of peaks, shared exemplars, or cosine of incoming weights")
+    ] = "coactivation"
+    among: Annotated[str | None, Field(description="the layer whose units are compared  [default: the unit's own]")] = (
+        None
+    )
+    k: Annotated[RowCount, Field(description="how many units")] = 9
+
+
+class FacetsQuestion(Question):
+    """Into how many groups that look alike do a unit's first exemplars fall?"""
+
+    k: Annotated[RowCount, Field(description="how many first exemplars")] = 64
+
+
+class EigenQuestion(Question):
+    """What are the mean and the principal components of a unit's first patches?"""
+
+    k: Annotated[int, Field(ge=2, le=MOST_ROWS, description="how many first patches")] = 64
+    components: Annotated[int, Field(ge=1, le=64, description="how many components at most")] = 9
+    size: Annotated[
+        int | None,
+        Field(ge=1, description="side in input pixels  [default: the effective field, at most half the input]"),
+    ] = None
+
+
+class ExplainQuestion(PassingQuestion):
+    """Which units does a picture excite most, by percentile among the images that pass?"""
+
+    layer: LayerFilter = None
+    k: Annotated[RowCount, Field(description="how many units")] = 20
+
+
+class CellQuestion(Question):
+    """Which units of a layer are most unusually active at one cell of its grid?"""
+
+    layer: Annotated[str, Field(description="the layer")]
+    row: Annotated[int, Field(description="row of the cell, from 0")]
+    col: Annotated[int, Field(description="column of the cell, from 0")]
+    k: Annotated[RowCount, Field(description="how many units")] = 20
+
+
+class MapQuestion(Question):
+    """What is a unit's activation at every location of its grid?"""
+
+    layer: Annotated[str, Field(description="the unit's layer")]
+    unit: Annotated[int, Field(description="the unit's channel")]
+
+
+class NeighborsQuestion(PassingQuestion):
+    """Which patches of the corpus are nearest to a picture, or to a box of it?"""
+
+    box: Annotated[
+        BoxField,
+        Field(description="`top,left,bottom,right` in pixels of the upright picture, half-open  [default: all seen]"),
+    ] = None
+    layer: Annotated[str | None, Field(description="must be the layer whose embeddings are indexed")] = None
+    k: Annotated[RowCount, Field(description="how many images")] = 9
+    exact: Annotated[bool, Field(description="scan all vectors instead of asking the index")] = False
+
+    @property
+    def region(self) -> Box | None:
+        """The box in pixels of the upright original picture, or None for all that the network sees."""
+        return self.box if isinstance(self.box, Box) else None
+
+
+class NeighborBatchQuestion(PassingQuestion):
+    """Which patches of the corpus are nearest to each of several vectors and uploads?"""
+
+    vectors: Annotated[
+        list[list[float]], Field(max_length=100, description="each as wide as the embedded layer has units")
+    ] = []
+    uploads: Annotated[list[str], Field(max_length=100, description="ids of uploads")] = []
+    k: Annotated[RowCount, Field(description="how many images")] = 9
+    exact: Annotated[bool, Field(description="scan all vectors instead of asking the index")] = False
+
+
+class ImagesQuestion(PassingQuestion):
+    """Which images has the corpus, in order of their ids?"""
+
+    path: Annotated[str | None, Field(description="the image with this path below the corpus root")] = None
+    k: PageSize = None
+    cursor: Cursor = None
+
+
+class SkippedQuestion(Question):
+    """Which files of the corpus are no usable image?"""
+
+    k: PageSize = None
+    cursor: Cursor = None
+
+
+class ComparisonQuestion(Question):
+    """What does a stored comparison of two atlases say, unit by unit?"""
+
+    layer: LayerFilter = None
+    sort: Annotated[str, Field(description="a column; with a leading minus descending")] = "channel"
+    k: PageSize = None
+    cursor: Cursor = None
+
+
+class CorrelateQuestion(Question):
+    """Between the units of which layers is co-activation computed?"""
+
+    among: Annotated[str | None, Field(description="the layer whose units are compared  [default: the same]")] = None
+
+
+class CompareQuestion(Question):
+    """Which layers of two atlases are compared?"""
+
+    layer: Annotated[str | None, Field(description="layer of the first atlas  [default: all names that both have]")] = (
+        None
+    )
+    layer_b: Annotated[str | None, Field(description="layer of the second atlas  [default: the same name]")] = None
+
+
+class OptimiseQuestion(Question):
+    """How is an input made that excites a unit, a class or a direction?"""
+
+    top: Annotated[
+        int | None,
+        Field(
+            ge=1, description="of a layer only the N units whose maximum lies most standard deviations above their mean"
+        ),
+    ] = None
+    recipe: Annotated[str, Field(description="olah2017, yosinski2015 (also -a, -b, -d), erhan2009 or none")] = (
+        "olah2017"
+    )
+    steps: Annotated[int | None, Field(ge=1, le=100_000, description="steps  [default: the recipe's]")] = None
+    objective: Annotated[
+        str,
+        Field(
+            description="unit (the centre of its map), channel (its mean over the map), class (a logit) or direction; "
+            "with a - before it as low as can be"
+        ),
+    ] = "unit"
+    direction: Annotated[
+        Sequence[float] | None,
+        Field(max_length=1_000_000, description="for the objective direction: a number for each unit, kept as float32"),
+    ] = None
+    start: Annotated[str, Field(description="noise, grey, or an image of the corpus by id or path")] = "noise"
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="seed of noise and movements")] = 0
+    count: Annotated[
+        int, Field(ge=1, le=16, description="pictures of each unit, made to differ (Olah et al. 2017)")
+    ] = 1
+
+
+class ProjectQuestion(Question):
+    """How are a unit's first patches projected back to their pixels?"""
+
+    top: Annotated[
+        int | None,
+        Field(
+            ge=1, description="of a layer only the N units whose maximum lies most standard deviations above their mean"
+        ),
+    ] = None
+    method: Annotated[ProjectionMethod, Field(description="how signals go back through rectifiers")] = "deconvnet"
+    k: Annotated[RowCount, Field(description="how many patches of each unit")] = 9

@@ -24,12 +24,12 @@ def demo(
     from unitscope.photographs import packaged_photographs, photographs_in, write_tiles
     from unitscope_pipelines.indexing.config import IndexConfig
     from unitscope_pipelines.indexing.index import index
-    from unitscope_schemas.answers.patches import PatchQuery
+    from unitscope_schemas.questions import TopQuestion
     from unitscope_services.atlas.atlas import Atlas
     from unitscope_services.figures.sheet import units_sheet
-    from unitscope_services.pages.links import Links
+    from unitscope_services.queries.exemplars import patches
     from unitscope_services.queries.unit_selection import striking_units
-    from unitscope_services.queries.units import patches
+    from unitscope_services.server.links import Links
     from unitscope_services.server.settings import Settings
     from unitscope_services.web.serving import serve_atlases
 
@@ -43,7 +43,7 @@ def demo(
     summary = opened.summary()
     typer.echo(f"{summary.images} images × {summary.units} units of {summary.layers} layers of {summary.model}")
     chosen = striking_units(opened)
-    pages = [patches(opened, unit, PatchQuery()) for unit in chosen]
+    pages = [patches(opened, unit, TopQuestion()) for unit in chosen]
     for page in pages:
         best = page.rows[0]
         liked = ", ".join(dict.fromkeys(row.label or row.path for row in page.rows))

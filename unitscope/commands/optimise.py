@@ -6,7 +6,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from unitscope.commands.app import app, tell, tell_stale
-from unitscope.commands.options import AtlasArgument, FormatOption, JsonFlag, ProgressOption, TrustFlag, VersionOption
+from unitscope.commands.options import (
+    AddressOption,
+    AtlasArgument,
+    DeviceOption,
+    FormatOption,
+    JsonFlag,
+    ProgressOption,
+    TrustFlag,
+    VersionOption,
+    WorkersOption,
+    asks,
+)
+from unitscope_schemas.questions import OptimiseQuestion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +28,7 @@ if TYPE_CHECKING:
 
 
 @app.command()
+@asks(OptimiseQuestion, leave_out=("direction",))
 def optimise(
     atlas: AtlasArgument,
     units: Annotated[
@@ -25,24 +38,14 @@ def optimise(
             help="units, layers or globs on layers; or, as the objective is, classes or a layer",
         ),
     ],
-    top: Annotated[int | None, typer.Option(min=1, help="of a layer only the N units that stand out most")] = None,
-    recipe: Annotated[
-        str, typer.Option(help="olah2017, yosinski2015 (also -a, -b, -d), erhan2009 or none")
-    ] = "olah2017",
-    steps: Annotated[int | None, typer.Option(min=1, max=100_000, help="instead of the recipe's")] = None,
-    objective: Annotated[
-        str, typer.Option(help="unit (its centre), channel (its mean), class or direction; -unit …: as low as can be")
-    ] = "unit",
+    question: OptimiseQuestion,
     direction: Annotated[
         Path | None, typer.Option(help="file .npy or .json of a number for each unit of the layer")
     ] = None,
-    start: Annotated[str, typer.Option(help="noise, grey, or an image of the corpus by id or path")] = "noise",
-    seed: Annotated[int, typer.Option(min=0, help="of noise and movements")] = 0,
-    count: Annotated[int, typer.Option(min=1, max=16, help="pictures of each unit, made to differ")] = 1,
     out: Annotated[Path | None, typer.Option(help="also write to this PNG; several pictures to this folder")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
-    workers: Annotated[int | None, typer.Option(help="processes for several units  [default: as many as fit]")] = None,
-    address: Annotated[str | None, typer.Option(help="address of a running Ray cluster")] = None,
+    device: DeviceOption = "auto",
+    workers: WorkersOption = None,
+    address: AddressOption = None,
     trust_code: TrustFlag = False,
     style: FormatOption = "table",
     version: VersionOption = None,
@@ -53,24 +56,15 @@ def optimise(
     from unitscope.commands.output import show_rows
     from unitscope.commands.progress import shown
     from unitscope_pipelines.runs.visuals import optimise_units
-    from unitscope_schemas.answers.visuals import OptimiseQuery, VisualRow
+    from unitscope_schemas.answers.visuals import VisualRow
     from unitscope_services.figures.optimise import optimise_plan
     from unitscope_services.queries.session import Session
     from unitscope_services.queries.visuals import visual_row
 
     session = Session(atlas, trust_code=trust_code, version=version)
-    query = OptimiseQuery(
-        units=tuple(units),
-        top=top,
-        recipe=recipe,
-        steps=steps,
-        objective=objective,
-        direction=None if direction is None else _read_vector(direction),
-        start=start,
-        seed=seed,
-        count=count,
-    )
-    plan, chosen = optimise_plan(session, query, device)
+    if direction is not None:
+        question = question.model_copy(update={"direction": _read_vector(direction)})
+    plan, chosen = optimise_plan(session, units, question, device)
     with shown(progress) as report:
         made = list(optimise_units(plan, chosen, report, workers, address))
     order = {unit: place for place, unit in enumerate(chosen)}

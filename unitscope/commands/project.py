@@ -7,15 +7,21 @@ import typer
 
 from unitscope.commands.app import app, tell, tell_stale
 from unitscope.commands.options import (
+    AddressOption,
     AtlasArgument,
+    DeviceOption,
     FormatOption,
     JsonFlag,
     LayersOption,
     ProgressOption,
     TrustFlag,
+    UnitArgument,
     VersionOption,
+    WorkersOption,
+    asks,
     split_globs,
 )
+from unitscope_schemas.questions import EigenQuestion, ProjectionMethod, ProjectQuestion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,16 +29,13 @@ if TYPE_CHECKING:
     from unitscope_pipelines.storage.stores import Store
     from unitscope_schemas.answers.visuals import Visual
 
-UnitArgument = Annotated[str, typer.Argument(metavar="LAYER:UNIT", help="for example _blocks.15:130")]
-
 
 @app.command()
+@asks(ProjectQuestion)
 def project(
     atlas: AtlasArgument,
     units: Annotated[list[str], typer.Argument(metavar="LAYER:UNIT...", help="units, layers, or globs on layers")],
-    top: Annotated[int | None, typer.Option(min=1, help="of a layer only the N units that stand out most")] = None,
-    method: Annotated[str, typer.Option(help="deconvnet, guided or gradient")] = "deconvnet",
-    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="how many patches of each unit")] = 9,
+    question: ProjectQuestion,
     out: Annotated[
         Path | None,
         typer.Option(help="write each projection as a PNG into this folder; of several units a folder each"),
@@ -40,9 +43,9 @@ def project(
     sheet: Annotated[
         Path | None, typer.Option(help="write patches and projections side by side to this .png, .svg or .html")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
-    workers: Annotated[int | None, typer.Option(help="processes for several units  [default: as many as fit]")] = None,
-    address: Annotated[str | None, typer.Option(help="address of a running Ray cluster")] = None,
+    device: DeviceOption = "auto",
+    workers: WorkersOption = None,
+    address: AddressOption = None,
     trust_code: TrustFlag = False,
     style: FormatOption = "table",
     version: VersionOption = None,
@@ -56,7 +59,7 @@ def project(
     from unitscope_schemas.answers.visuals import VisualRow
     from unitscope_services.figures.drawing import check_ending, write_drawing
     from unitscope_services.figures.hierarchy import project_sheet
-    from unitscope_services.figures.project import asked_exemplars, checked_method, project_plan
+    from unitscope_services.figures.project import asked_exemplars, project_plan
     from unitscope_services.queries.session import Session
     from unitscope_services.queries.unit_selection import chosen_units
     from unitscope_services.queries.visuals import visual_row
@@ -64,8 +67,8 @@ def project(
     if sheet is not None:
         check_ending(sheet)
     session = Session(atlas, trust_code=trust_code, version=version)
-    plan = project_plan(session, checked_method(method), device)
-    wanted = asked_exemplars(session.atlas, chosen_units(session.atlas, units, top), k)
+    plan = project_plan(session, question.method, device)
+    wanted = asked_exemplars(session.atlas, chosen_units(session.atlas, units, question.top), question.k)
     with shown(progress) as report:
         stored = {visual.key.id: visual for visual in project_units(plan, wanted, report, workers, address)}
     made = [stored[plan.key(one.unit, exemplar).id] for one in wanted for exemplar in one.exemplars]
@@ -80,7 +83,7 @@ def project(
             _write(session.atlas.store, [visual for visual in made if visual.key.target == one.unit], folder)
         tell(f"{len(rows)} projections written to {out}")
     if sheet is not None:
-        write_drawing(project_sheet(session, [one.unit for one in wanted], plan.method, k), sheet)
+        write_drawing(project_sheet(session, [one.unit for one in wanted], plan.method, question.k), sheet)
         tell(f"patches and projections written to {sheet}")
 
 
@@ -91,7 +94,7 @@ def sheet(
     layer_globs: LayersOption = None,
     units_per_layer: Annotated[int, typer.Option(min=1, max=12, help="the most striking units of each layer")] = 3,
     layer_count: Annotated[int, typer.Option(min=1, help="without --layers: so many from first to last")] = 6,
-    method: Annotated[str, typer.Option(help="of the projections: deconvnet, guided or gradient")] = "guided",
+    method: Annotated[ProjectionMethod, typer.Option(help="method of the projections")] = "guided",
     optimised: Annotated[bool, typer.Option(help="with an input optimised for each unit")] = True,
     recipe: Annotated[str, typer.Option(help="of the optimised inputs")] = "olah2017",
     seed: Annotated[int, typer.Option(min=0, help="of the optimised inputs")] = 0,
@@ -103,11 +106,10 @@ def sheet(
     from unitscope.commands.output import show_facts
     from unitscope_services.figures.drawing import check_ending, write_drawing
     from unitscope_services.figures.hierarchy import Look, chosen_layers, hierarchy
-    from unitscope_services.figures.project import checked_method
     from unitscope_services.queries.session import Session
 
     check_ending(out)
-    look = Look(checked_method(method), recipe if optimised else None, seed)
+    look = Look(method, recipe if optimised else None, seed)
     session = Session(atlas, trust_code=trust_code, version=version)
     layers = chosen_layers(session.atlas, split_globs(layer_globs), layer_count)
     drawing = hierarchy(session, layers, units_per_layer, look, tell)
@@ -146,22 +148,17 @@ def filters(
 
 
 @app.command()
+@asks(EigenQuestion)
 def eigen(
     atlas: AtlasArgument,
     unit: UnitArgument,
-    k: Annotated[int, typer.Option("-k", min=2, max=1000, help="how many patches")] = 64,
-    components: Annotated[int, typer.Option(min=1, max=64, help="how many components at most")] = 9,
-    size: Annotated[
-        int | None,
-        typer.Option(min=1, help="side in input pixels  [default: the effective field, at most half the input]"),
-    ] = None,
+    question: EigenQuestion,
     out: Annotated[Path | None, typer.Option(help="write mean and components to this .png, .svg or .html")] = None,
     version: VersionOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Mean and principal components of a unit's patches, aligned at their peaks."""
     from unitscope.commands.output import show_facts
-    from unitscope_schemas.geometry import Size
     from unitscope_schemas.units import UnitId
     from unitscope_services.figures.drawing import check_ending, write_drawing
     from unitscope_services.figures.eigen import eigen_patches, eigen_sheet
@@ -170,7 +167,7 @@ def eigen(
     if out is not None:
         check_ending(out)
     session = Session(atlas, version=version)
-    found = eigen_patches(session, UnitId.parse(unit), k, components, None if size is None else Size(size, size))
+    found = eigen_patches(session, UnitId.parse(unit), question)
     shares = found.shares.tolist()
     facts = {
         "unit": unit,

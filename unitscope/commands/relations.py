@@ -1,24 +1,38 @@
 """The commands about what sets units apart and what they share: labels, similar, facets, compare."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from unitscope.commands.app import app, tell, tell_stale
-from unitscope.commands.options import AtlasArgument, FormatOption, JsonFlag, ProgressOption, TrustFlag, VersionOption
-
-UnitArgument = Annotated[str, typer.Argument(metavar="LAYER:UNIT", help="for example _blocks.15:130")]
-WorkersOption = Annotated[int | None, typer.Option(help="comparing processes  [default: one per core]")]
-AddressOption = Annotated[str | None, typer.Option(help="address of a running Ray cluster")]
+from unitscope.commands.options import (
+    AddressOption,
+    AtlasArgument,
+    FormatOption,
+    JsonFlag,
+    ProgressOption,
+    TrustFlag,
+    UnitArgument,
+    VersionOption,
+    WorkersOption,
+    asks,
+)
+from unitscope_schemas.questions import (
+    CompareQuestion,
+    FacetsQuestion,
+    LabelsQuestion,
+    SelectivityQuestion,
+    SimilarQuestion,
+)
 
 
 @app.command()
+@asks(LabelsQuestion)
 def labels(
     atlas: AtlasArgument,
     unit: UnitArgument,
-    k: Annotated[int, typer.Option("-k", min=1, help="how many labels")] = 20,
-    ranks: Annotated[int | None, typer.Option(help="over how many first ranks  [default: as stored, 100]")] = None,
+    question: LabelsQuestion,
     every: Annotated[bool, typer.Option("--all", help="over all ranks: the chance to peak above other images")] = False,
     style: FormatOption = "table",
     version: VersionOption = None,
@@ -31,29 +45,26 @@ def labels(
     from unitscope_schemas.errors import UsageError
     from unitscope_schemas.units import UnitId
     from unitscope_services.atlas.atlas import Atlas
-    from unitscope_services.queries import labels
+    from unitscope_services.queries import labels as label_queries
 
-    opened, session = Atlas(atlas, version=version), UnitId.parse(unit)
+    opened, unit_id = Atlas(atlas, version=version), UnitId.parse(unit)
     if every:
-        if ranks is not None:
-            raise UsageError("--all counts all ranks: leave out --ranks")
-        over_all = labels.selectivity(opened, session, k)
+        if question.ranks is not None or question.quantile is not None:
+            raise UsageError("--all counts all ranks: leave out --ranks and --quantile")
+        over_all = label_queries.selectivity(opened, unit_id, SelectivityQuestion(k=question.k))
         show_rows(over_all.rows, SelectivityRow, "json" if as_json else style, over_all)
         return
-    page = labels.labels(opened, session, k, ranks)
+    page = label_queries.labels(opened, unit_id, question)
     show_rows(page.rows, LabelRow, "json" if as_json else style, page)
     tell_stale(page.stale_images)
 
 
 @app.command()
+@asks(SimilarQuestion)
 def similar(
     atlas: AtlasArgument,
     unit: UnitArgument,
-    by: Annotated[
-        Literal["coactivation", "exemplars", "weights"], typer.Option(help="what makes units alike")
-    ] = "coactivation",
-    layer: Annotated[str | None, typer.Option(help="whose units are compared  [default: its own]")] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="how many units")] = 9,
+    question: SimilarQuestion,
     workers: WorkersOption = None,
     address: AddressOption = None,
     trust_code: TrustFlag = False,
@@ -70,31 +81,30 @@ def similar(
     from unitscope_services.queries.session import Session
     from unitscope_services.queries.similar import similar as similar_units
 
-    session, wanted = Session(atlas, trust_code=trust_code, version=version), UnitId.parse(unit)
-    if by == "coactivation":
+    session, unit_id = Session(atlas, trust_code=trust_code, version=version), UnitId.parse(unit)
+    if question.by == "coactivation":
         from unitscope_pipelines.derived.coactivation import LayerPair, SealedAtlas, find_coactivation
         from unitscope_pipelines.runs.coactivation import OnCluster
 
-        session.atlas.unit(wanted)
+        session.atlas.unit(unit_id)
         sealed, pair = (
             SealedAtlas(session.atlas.store, session.atlas.manifest),
-            LayerPair(wanted.layer, layer or wanted.layer),
+            LayerPair(unit_id.layer, question.among or unit_id.layer),
         )
         with shown(progress) as report:
             find_coactivation(sealed, sealed, [pair], OnCluster(report, workers, address))
-    page = similar_units(session, wanted, by, layer, k)
+    page = similar_units(session, unit_id, question)
     show_rows(page.rows, SimilarRow, "json" if as_json else style, page)
-    tell(
-        f"{unit}: {page.note}"
-        if page.rows
-        else f"{unit}: nothing to compare: its peaks are all equal, or its weights 0"
-    )
+    nothing = "nothing to compare: its peaks are all equal, or its weights 0"
+    tell(f"{unit}: {page.note if page.rows else nothing}")
 
 
 @app.command()
+@asks(FacetsQuestion)
 def facets(
     atlas: AtlasArgument,
     unit: UnitArgument,
+    question: FacetsQuestion,
     style: FormatOption = "table",
     version: VersionOption = None,
     as_json: JsonFlag = False,
@@ -103,10 +113,10 @@ def facets(
     from unitscope.commands.output import show_rows
     from unitscope_schemas.answers.relations import FacetRow
     from unitscope_schemas.units import UnitId
-    from unitscope_services.queries.facets import facets as found_facets
+    from unitscope_services.queries.facets import facets as unit_facets
     from unitscope_services.queries.session import Session
 
-    page = found_facets(Session(atlas, version=version), UnitId.parse(unit))
+    page = unit_facets(Session(atlas, version=version), UnitId.parse(unit), question)
     show_rows(page.rows, FacetRow, "json" if as_json else style, page)
     if page.note:
         tell(f"{unit}: {page.note}")
@@ -116,11 +126,11 @@ def facets(
 
 
 @app.command()
+@asks(CompareQuestion)
 def compare(
     a: Annotated[str, typer.Argument(help="atlas directory or s3://…; keeps the result")],
     b: Annotated[str, typer.Argument(help="atlas of the same pictures, or the same one again for two layers")],
-    layer: Annotated[str | None, typer.Option(help="of the first  [default: all names that both have]")] = None,
-    layer_b: Annotated[str | None, typer.Option(help="of the second  [default: the same name]")] = None,
+    question: CompareQuestion,
     out: Annotated[Path | None, typer.Option(metavar="FILE.json|parquet|csv|arrow|ndjson")] = None,
     workers: WorkersOption = None,
     address: AddressOption = None,
@@ -141,7 +151,7 @@ def compare(
 
     one, two = SealedAtlas.present(a), SealedAtlas.present(b)
     with shown(progress) as report:
-        found = run_compare(one, two, OnCluster(report, workers, address), (layer, layer_b))
+        found = run_compare(one, two, OnCluster(report, workers, address), (question.layer, question.layer_b))
     if as_json or style != "table":
         show_rows(found.rows, MatchRow, "json" if as_json else style, found)
     else:

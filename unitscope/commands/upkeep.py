@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from unitscope.commands.app import app, tell
-from unitscope.commands.options import AtlasArgument, DryRunFlag, FormatOption, JsonFlag, ProgressOption
+from unitscope.commands.options import AtlasArgument, DryRunFlag, FormatOption, JsonFlag, ProgressOption, TrustFlag
 
 
 @app.command()
@@ -129,4 +129,23 @@ def doctor(
     checks = run_doctor(folder)
     show_rows(checks, Check, "json" if as_json else "table", {"checks": checks})
     if not all(check.ok for check in checks):
+        raise typer.Exit(4)
+
+
+@app.command()
+def verify(
+    atlas: AtlasArgument,
+    sample: Annotated[int, typer.Option(help="images whose forward is run again")] = 8,
+    seed: Annotated[int, typer.Option(help="of the random choice")] = 0,
+    corpus: Annotated[str | None, typer.Option(help="folder or s3://… below which the pictures are now")] = None,
+    trust_code: TrustFlag = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check every part against its digest and a random sample of rows against a new forward; exit 4 on faults."""
+    from unitscope.commands.output import show_verdict
+    from unitscope_pipelines.indexing.verify import verify as run_verify
+
+    verdict = run_verify(atlas, sample, seed, corpus, trust_code)
+    show_verdict(verdict, as_json)
+    if verdict.faults:
         raise typer.Exit(4)

@@ -4,43 +4,54 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from unitscope_schemas.answers.relations import CompareQuery, SimilarQuery
 from unitscope_schemas.answers.served import Answer
-from unitscope_schemas.answers.visuals import OptimiseQuery, ProjectQuery
+from unitscope_schemas.questions import CompareQuestion, CorrelateQuestion, OptimiseQuestion, ProjectQuestion
 
 JobState = Literal["waiting", "running", "done", "failed", "cancelled"]
 
 
-class OptimiseJob(OptimiseQuery):
+AtlasName = Annotated[str, Field(description="the atlas, as the server calls it")]
+Targets = Annotated[tuple[str, ...], Field(min_length=1, max_length=1000)]
+
+
+class OptimiseJob(OptimiseQuestion):
     """Optimise inputs for units of an atlas."""
 
     kind: Literal["optimise"]
-    atlas: str
-    """As the server calls it."""
+    atlas: AtlasName
+    units: Annotated[
+        Targets,
+        Field(
+            description="each `LAYER:UNIT`, or a layer or a glob on layers for all of its live units; of the objective "
+            "class each the index or label of a class, of direction one layer"
+        ),
+    ]
 
 
-class ProjectJob(ProjectQuery):
+class ProjectJob(ProjectQuestion):
     """Project patches of units of an atlas back to their pixels."""
 
     kind: Literal["project"]
-    atlas: str
-    """As the server calls it."""
+    atlas: AtlasName
+    units: Annotated[
+        Targets, Field(description="each `LAYER:UNIT`, or a layer or a glob on layers for all of its live units")
+    ]
 
 
-class SimilarJob(SimilarQuery):
+class SimilarJob(CorrelateQuestion):
     """Compute the co-activation of two layers' units, so that similar units can be told by it."""
 
     kind: Literal["similar"]
-    atlas: str
-    """As the server calls it."""
+    atlas: AtlasName
+    unit: Annotated[str, Field(description="`LAYER:UNIT`: a unit of the layer")]
 
 
-class CompareJob(CompareQuery):
+class CompareJob(CompareQuestion):
     """Compare an atlas, which keeps the result, with another one of the same pictures."""
 
     kind: Literal["compare"]
-    atlas: str
-    """As the server calls it."""
+    atlas: AtlasName
+    other: Annotated[str, Field(min_length=1, description="the second atlas, as the server calls it")]
 
 
 JobQuery = Annotated[OptimiseJob | ProjectJob | SimilarJob | CompareJob, Field(discriminator="kind")]

@@ -3,7 +3,7 @@
 from pydantic import ConfigDict
 
 from unitscope_schemas.answers.served import Answer, Problem
-from unitscope_schemas.answers.visuals import ProjectionMethod
+from unitscope_schemas.questions import ProjectionMethod
 
 
 class LiveAsk(Answer):

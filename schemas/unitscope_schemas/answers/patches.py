@@ -5,15 +5,10 @@ times as long to make.
 """
 
 from dataclasses import dataclass
-from typing import Literal
-
-from pydantic import ConfigDict, Field
 
 from unitscope_schemas.answers.served import Answer
 from unitscope_schemas.geometry import Box
-
-Order = Literal["desc", "asc", "random"]
-UnitStatus = Literal["live", "rare", "dead", "negative-only", "non-finite"]
+from unitscope_schemas.questions import UnitStatus
 
 
 @dataclass
@@ -35,23 +30,6 @@ class PatchRow:
     padding: Box
     """Input pixels of the receptive field beyond each border: (top, left, bottom, right)."""
     duplicate_group: str | None
-
-
-class PatchQuery(Answer):
-    """Which patches of a unit to list, and from where on."""
-
-    limit: int = Field(9, ge=1, le=1000)
-    quantile: tuple[float, float] | None = None
-    """Percentile band: both ends within 0..1, inclusive."""
-    label: str | None = None
-    where: tuple[str, ...] = ()
-    """Conditions on metadata that all must hold: `column=value`, with numbers also >=, <=, > and <."""
-    order: Order = "desc"
-    seed: int = 0
-    """Of the random order."""
-    expand_duplicates: bool = False
-    """List near duplicates too, instead of the best of each group."""
-    cursor: str | None = None
 
 
 class PatchPage(Answer):
@@ -92,22 +70,6 @@ class NeighborPage(Answer):
     """The asked part of the picture in its original pixels; null where a vector was asked for."""
     rows: list[NeighborRow]
     search: SearchInfo
-
-
-class NeighborQuery(Answer):
-    """A batch of questions for nearest patches: vectors, uploads, or both."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    vectors: list[list[float]] = Field(default=[], max_length=100)
-    """As wide as the embedded layer has units."""
-    uploads: list[str] = Field(default=[], max_length=100)
-    k: int = Field(9, ge=1, le=1000)
-    exact: bool = False
-    label: str | None = None
-    """Only images of this label."""
-    where: tuple[str, ...] = ()
-    """Only images of this metadata: conditions `column=value`, or with numbers `>=`, `<=`, `>`, `<`."""
 
 
 class NeighborBatch(Answer):

@@ -1,14 +1,10 @@
 """What sets units apart and what they share: labels, bands, facets, similar units, compared atlases; rows and pages."""
 
 from dataclasses import dataclass
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from unitscope_schemas.answers.patches import PatchRow, UnitStatus
+from unitscope_schemas.answers.patches import PatchRow
 from unitscope_schemas.answers.served import Answer
-
-Likeness = Literal["coactivation", "exemplars", "weights"]
+from unitscope_schemas.questions import Likeness, UnitStatus
 
 
 @dataclass
@@ -221,27 +217,3 @@ class ComparisonRow:
 class ComparisonPage(Answer):
     rows: list[ComparisonRow]
     next: str | None = None
-
-
-class SimilarQuery(BaseModel):
-    """Which co-activation to compute: that of a unit's layer with another or with itself, for all units of both."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    unit: str
-    """`layer:channel`."""
-    among: str | None = None
-    """The layer whose units are compared; none: its own."""
-
-
-class CompareQuery(BaseModel):
-    """Which two atlases, or which two layers of one, to compare."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    other: str = Field(min_length=1)
-    """The second atlas, as the server calls it."""
-    layer: str | None = None
-    """Of the first atlas; none: every layer name that both have."""
-    layer_b: str | None = None
-    """Of the second; none: the same name."""

@@ -4,15 +4,12 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field
-
 from unitscope_schemas.answers.served import Answer
 from unitscope_schemas.geometry import Box, Location
 from unitscope_schemas.manifest import Entry, Part
 from unitscope_schemas.units import DirectionId, Target, UnitId
 
 VisualKind = Literal["optimised", "projection"]
-ProjectionMethod = Literal["deconvnet", "guided", "gradient"]
 
 
 class VisualKey(Entry):
@@ -106,49 +103,15 @@ class VisualRow:
     box: Box | None
     note: str
     path: str
-    """Of the picture, inside the atlas."""
+    """Path of the picture inside the atlas."""
+
+
+@dataclass
+class LinkedVisualRow(VisualRow):
+    """A stored picture with its address at the server that answers."""
+
     url: str
-    """Of the picture, at a server of this atlas."""
-
-
-class OptimiseQuery(Answer):
-    """Which units to optimise an input for, and how."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    units: tuple[str, ...] = Field(min_length=1, max_length=1000)
-    """Each `LAYER:UNIT`, or a layer (or a glob on layers) for all of its live units; of the objective `class` each the
-    index or label of a class, of `direction` one layer."""
-    top: int | None = Field(None, ge=1)
-    """Of a layer only so many: those whose maximum lies most standard deviations above their mean."""
-    recipe: str = "olah2017"
-    steps: int | None = Field(None, ge=1, le=100_000)
-    """Instead of the recipe's."""
-    objective: str = "unit"
-    """`unit`: in the centre of its map; `channel`: its mean over the map; `class`: a logit, that is a unit of the layer
-    that puts out what the model does; `direction`: the layer's output along `direction` in the centre of its map. With
-    a `-` before it: as low as can be."""
-    direction: tuple[float, ...] | None = Field(None, max_length=1_000_000)
-    """Of the objective `direction`: a number for each unit of the layer, kept as float32."""
-    start: str = "noise"
-    """`noise`, `grey`, or an image of the corpus by id or path."""
-    seed: int = Field(0, ge=0, lt=2**63)
-    count: int = Field(1, ge=1, le=16)
-    """Pictures of each unit, made to differ (Olah et al. 2017)."""
-
-
-class ProjectQuery(Answer):
-    """Which units' patches to project back to their pixels, and how."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    units: tuple[str, ...] = Field(min_length=1, max_length=1000)
-    """Each `LAYER:UNIT`, or a layer (or a glob on layers) for all of its live units."""
-    top: int | None = Field(None, ge=1)
-    """Of a layer only so many: those whose maximum lies most standard deviations above their mean."""
-    method: ProjectionMethod = "deconvnet"
-    k: int = Field(9, ge=1, le=1000)
-    """The first so many patches of each unit."""
+    """Address of the picture."""
 
 
 class VisualPage(Answer):
@@ -157,6 +120,12 @@ class VisualPage(Answer):
     """Removed images, shown nowhere, that percentiles still count until the atlas is compacted."""
     rows: list[VisualRow]
     next: str | None = None
+
+
+class LinkedVisualPage(VisualPage):
+    """A visual page whose rows have their addresses."""
+
+    rows: list[LinkedVisualRow]  # type: ignore[assignment]
 
 
 @dataclass
@@ -168,8 +137,14 @@ class EigenRow:
     """Of the variance of the patches; None for the mean."""
     scale: float | None
     """Of the component of unit length, what is white; grey is zero, black the negative. None for the mean."""
+
+
+@dataclass
+class LinkedEigenRow(EigenRow):
+    """A mean or a component with its address at the server that answers."""
+
     url: str
-    """Of the picture, at a server of this atlas."""
+    """Address of the picture."""
 
 
 class EigenPage(Answer):
@@ -184,6 +159,12 @@ class EigenPage(Answer):
     next: str | None = None
 
 
+class LinkedEigenPage(EigenPage):
+    """A eigen page whose rows have their addresses."""
+
+    rows: list[LinkedEigenRow]  # type: ignore[assignment]
+
+
 @dataclass
 class FilterRow:
     """One unit's weights as a picture: grey is zero, white the scale, black its negative."""
@@ -196,13 +177,25 @@ class FilterRow:
     input_channels: int
     height: int
     width: int
+
+
+@dataclass
+class LinkedFilterRow(FilterRow):
+    """A filter with its addresses at the server that answers."""
+
     url: str
-    """Of the picture, at a server of this atlas."""
+    """Address of the picture."""
     unit_url: str | None
-    """Of the unit; None where the layer is not recorded in this atlas."""
+    """Address of the unit; None where the layer is not recorded in this atlas."""
 
 
 class FilterPage(Answer):
     layer: str
     rows: list[FilterRow]
     next: str | None = None
+
+
+class LinkedFilterPage(FilterPage):
+    """A filter page whose rows have their addresses."""
+
+    rows: list[LinkedFilterRow]  # type: ignore[assignment]

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from unitscope_schemas import tables
 from unitscope_schemas.answers.patches import ActivationMap
-from unitscope_schemas.answers.visuals import ProjectionMethod
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Box, Location, Placement
+from unitscope_schemas.questions import ProjectionMethod
 from unitscope_schemas.units import LayerSpec, UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.encoding.cells import Activations, Cells, checked_cell

@@ -7,19 +7,19 @@ from typing import Any
 from urllib.parse import quote
 
 from unitscope_schemas.answers.patches import PatchRow
-from unitscope_schemas.answers.visuals import VisualRow
+from unitscope_schemas.answers.visuals import LinkedVisualRow
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.crops import encoded
 from unitscope_services.exports.tables import Written, new_folder
 from unitscope_services.figures.sheet import patch_picture
 from unitscope_services.pages.layer import LayerAddress, layer_view
-from unitscope_services.pages.links import Links, Value
 from unitscope_services.pages.pages import PATCH_PX, UnitAddress, atlas_view, unit_view
 from unitscope_services.pages.unit_visuals import Learned
 from unitscope_services.pages.views import Patch, Tile
 from unitscope_services.queries.session import Session
 from unitscope_services.queries.visuals import visual_picture
+from unitscope_services.server.links import Links, Value
 from unitscope_services.web.assets import make_templates, read_static
 
 
@@ -128,7 +128,7 @@ class Bundle:
     def _learned(self, learned: Learned, unit: UnitId) -> Learned:
         """What was made of a unit, with its pictures as files."""
 
-        def kept(rows: list[VisualRow]) -> list[VisualRow]:
+        def kept(rows: list[LinkedVisualRow]) -> list[LinkedVisualRow]:
             addresses = []
             for row in rows:
                 path = ("visuals", unit.layer, f"{unit.channel}-{row.id}.png")

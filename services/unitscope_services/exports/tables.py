@@ -13,12 +13,14 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from unitscope_schemas.answers.patches import PatchQuery, PatchRow, UnitRow
+from unitscope_schemas.answers.patches import PatchRow, UnitRow
 from unitscope_schemas.errors import StorageError, UsageError
 from unitscope_schemas.formats import as_table
+from unitscope_schemas.questions import TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.queries.units import patches, unit_row
+from unitscope_services.queries.exemplars import patches
+from unitscope_services.queries.units import unit_row
 
 TableFile = Literal["parquet", "csv", "arrow"]
 
@@ -52,7 +54,7 @@ def write_tables(atlas: Atlas, units: Sequence[UnitId], out: Path, file_format: 
         def exemplars() -> Iterator[pa.Table]:
             nonlocal found
             for unit in units:
-                table = as_table(patches(atlas, unit, PatchQuery(limit=k)).rows, PatchRow)
+                table = as_table(patches(atlas, unit, TopQuestion(k=k)).rows, PatchRow)
                 found += table.num_rows
                 yield _of_unit(unit, table)
 

@@ -8,7 +8,6 @@ from unitscope_schemas.answers.visuals import FilterPage, FilterRow
 from unitscope_schemas.errors import NotFoundError
 from unitscope_schemas.units import UnitId
 from unitscope_services.figures.drawing import INK, QUIET, Drawing, Tile, Words
-from unitscope_services.pages.links import Links
 from unitscope_services.queries.session import Session
 
 if TYPE_CHECKING:
@@ -27,8 +26,7 @@ def filter_page(session: Session, layer: str) -> FilterPage:
     """One row for each unit of a layer of the model; `first` is the first layer with weights."""
     from unitscope_pipelines.vision.attribution.conv_filters import filter_picture
 
-    found, atlas = filters_of(session, layer), session.atlas
-    links, recorded = Links(atlas.name, atlas.version), atlas.manifest.layer(found.layer) is not None
+    found = filters_of(session, layer)
     rows = []
     for channel, weights in enumerate(found.weights):
         rows.append(
@@ -41,8 +39,6 @@ def filter_page(session: Session, layer: str) -> FilterPage:
                 input_channels=weights.shape[0],
                 height=weights.shape[1],
                 width=weights.shape[2],
-                url=links.api("layers", found.layer, "filters", f"{channel}.png"),
-                unit_url=links.api("layers", found.layer, "units", channel) if recorded else None,
             )
         )
     return FilterPage(layer=found.layer, rows=rows)

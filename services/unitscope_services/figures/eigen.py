@@ -1,23 +1,31 @@
 """Eigen-patches: mean and principal components of a unit's top patches, aligned at their peaks."""
 
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from unitscope_schemas.answers.patches import PatchQuery
+from unitscope_schemas.answers.visuals import EigenPage, EigenRow
 from unitscope_schemas.errors import NotFoundError, UsageError
 from unitscope_schemas.geometry import Box, Location, ReceptiveField, Size
+from unitscope_schemas.questions import EigenQuestion, TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.crops import read_image
+from unitscope_services.atlas.memo import Memo
 from unitscope_services.figures.drawing import Drawing
 from unitscope_services.figures.hierarchy import Block, Panel, Strip, lay_out
+from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.session import Session
-from unitscope_services.queries.units import patches
 
 Patches = NDArray[np.uint8]
 """patch × row × col × channel, in pixels of the network's input."""
+
+
+_REMEMBERED = 4
+"""Eigen-patches of an atlas that are kept, by unit and question: they take a second, each of their pictures is a
+question, and nine components of 112 pixels take 3 MB."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +42,10 @@ class EigenPatches:
     shares: NDArray[np.float64]
 
 
-def eigen_patches(
-    session: Session, unit: UnitId, k: int = 64, count: int = 9, size: Size | None = None
-) -> EigenPatches:
+_memos: WeakKeyDictionary[Session, Memo[EigenPatches]] = WeakKeyDictionary()
+
+
+def eigen_patches(session: Session, unit: UnitId, question: EigenQuestion) -> EigenPatches:
     """Of a unit's first `k` patches the mean and, at most, `count` principal components, by scikit-learn's PCA.
 
     Every patch has the peak in its middle. Without a size it is the effective field's, at most half the input's: larger
@@ -45,7 +54,12 @@ def eigen_patches(
     from sklearn.decomposition import PCA
 
     field = session.atlas.layer(unit.layer).spec.receptive_field
-    size = size or Size(*map(min, field.effective, (side // 2 for side in field.input)))
+    k, count = question.k, question.components
+    size = (
+        Size(question.size, question.size)
+        if question.size
+        else Size(*map(min, field.effective, (side // 2 for side in field.input)))
+    )
     cut, left_out = aligned_patches(session, unit, k, size)
     if len(cut) < 2:
         raise UsageError(
@@ -65,10 +79,52 @@ def eigen_patches(
     )
 
 
+def eigen_page(session: Session, unit: UnitId, question: EigenQuestion) -> EigenPage:
+    """Return one row for the mean and for each component; errors as of `eigen_patches`."""
+    eigen = remembered_patches(session, unit, question)
+    shares = [None, *eigen.shares.tolist()]
+    return EigenPage(
+        unit=str(unit),
+        height=eigen.size.height,
+        width=eigen.size.width,
+        patches=eigen.used,
+        left_out=eigen.left_out,
+        rows=[
+            EigenRow(
+                component=number,
+                share=share,
+                scale=None if number == 0 else float(np.abs(eigen.components[number - 1]).max()),
+            )
+            for number, share in enumerate(shares)
+        ],
+    )
+
+
+def eigen_picture(session: Session, unit: UnitId, question: EigenQuestion, number: int) -> Image.Image:
+    """Return the mean (0), or a component in its own scale, where grey is zero.
+
+    Raises NotFoundError beyond the last component.
+    """
+    from unitscope_pipelines.vision.images.diverging import signed_picture
+
+    eigen = remembered_patches(session, unit, question)
+    if not 0 <= number <= len(eigen.components):
+        raise NotFoundError(f"unit {unit} has the mean, 0, and components 1 to {len(eigen.components)}, not {number}")
+    if number == 0:
+        return Image.fromarray(np.rint(eigen.mean).astype(np.uint8).squeeze())
+    return signed_picture(eigen.components[number - 1].transpose(2, 0, 1).astype(np.float32)).picture
+
+
+def remembered_patches(session: Session, unit: UnitId, question: EigenQuestion) -> EigenPatches:
+    """Return a unit's eigen-patches, made now unless they were made lately; errors as of `eigen_patches`."""
+    memo = _memos.setdefault(session, Memo(_REMEMBERED))
+    return memo.get((unit, question), lambda: eigen_patches(session, unit, question))
+
+
 def aligned_patches(session: Session, unit: UnitId, k: int, size: Size) -> tuple[Patches, int]:
     """The patches with the peak in the middle that lie within the input, and how many do not."""
     atlas = session.atlas
-    page = patches(atlas, unit, PatchQuery(limit=k))
+    page = patches(atlas, unit, TopQuestion(k=k))
     if not page.rows:
         raise NotFoundError(f"unit {unit} has no patches: {page.note}")
     field = atlas.layer(unit.layer).spec.receptive_field

@@ -8,17 +8,17 @@ from PIL import Image
 
 from unitscope_pipelines.derived.visuals import list_visuals
 from unitscope_pipelines.vision.models.globs import matches
-from unitscope_schemas.answers.patches import PatchQuery, PatchRow
-from unitscope_schemas.answers.visuals import OptimiseQuery, ProjectionMethod
+from unitscope_schemas.answers.patches import PatchRow
 from unitscope_schemas.errors import NotFoundError, UsageError, listing
+from unitscope_schemas.questions import OptimiseQuestion, ProjectionMethod, TopQuestion
 from unitscope_schemas.units import LayerSpec, UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.figures.drawing import INK, PIXELS, QUIET, Drawing, Tile, Words, shortened
 from unitscope_services.figures.project import picture_of, project_rows
 from unitscope_services.figures.sheet import patch_picture
+from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.session import Session
 from unitscope_services.queries.unit_selection import spread_layers, striking_in
-from unitscope_services.queries.units import patches
 
 _MARGIN, _BLOCK, _GAP, _BLOCK_GAP, _UNIT_GAP, _ROW_GAP = 40, 196, 2, 8, 36, 30
 _NAMES, _HEAD, _CAPTION = 130, 78, 38
@@ -61,7 +61,7 @@ class Look:
 
 def unit_panel(session: Session, unit: UnitId, look: Look, k: int = 9) -> Panel:
     """A unit with its first patches and their projections; raises NotFoundError if it has none."""
-    page = patches(session.atlas, unit, PatchQuery(limit=k))
+    page = patches(session.atlas, unit, TopQuestion(k=k))
     if not page.rows:
         raise NotFoundError(f"unit {unit} has no patches to show: {page.note}")
     made = project_rows(session, unit, page.rows, look.method)
@@ -116,12 +116,11 @@ def hierarchy(session: Session, layers: Sequence[str], count: int, look: Look, t
     chosen = {layer: striking_in(session.atlas, layer, count) for layer in layers}
     units = tuple(str(unit) for found in chosen.values() for unit in found)
     if look.recipe is not None and units:
-        from unitscope_services.figures.optimise import (
-            optimise,
-        )  # with torch, which a sheet of what is stored does without
+        # with torch, which a sheet of what is stored does without
+        from unitscope_services.figures.optimise import optimise
 
-        query = OptimiseQuery(units=units, recipe=look.recipe, seed=look.seed)
-        for number, row in enumerate(optimise(session, query)):
+        question = OptimiseQuestion(recipe=look.recipe, seed=look.seed)
+        for number, row in enumerate(optimise(session, units, question)):
             reached = "no finite activation" if row.activation is None else f"{row.activation:.4g}"
             tell(f"{units[number]}: optimised to {reached}, corpus maximum {row.corpus_maximum:.4g}")
     strips = []

@@ -12,9 +12,10 @@ from unitscope_pipelines.vision.optimisation.objectives import CLASSES, DIRECTIO
 from unitscope_pipelines.vision.optimisation.optimisation import Wish
 from unitscope_pipelines.vision.optimisation.parameterisation import GREY, NOISE, Start
 from unitscope_pipelines.vision.optimisation.recipes import recipe
-from unitscope_schemas.answers.visuals import OptimiseQuery, VisualRow
+from unitscope_schemas.answers.visuals import VisualRow
 from unitscope_schemas.errors import UsageError, listing
 from unitscope_schemas.progress import Tell
+from unitscope_schemas.questions import OptimiseQuestion
 from unitscope_schemas.units import DirectionId, Target
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.queries.session import Session, Subject
@@ -22,38 +23,42 @@ from unitscope_services.queries.unit_selection import chosen_units
 from unitscope_services.queries.visuals import visual_row
 
 
-def optimise_plan(session: Session, query: OptimiseQuery, device: str = "auto") -> tuple[OptimisePlan, list[Target]]:
+def optimise_plan(
+    session: Session, units: Sequence[str], question: OptimiseQuestion, device: str = "auto"
+) -> tuple[OptimisePlan, list[Target]]:
     """How the pictures of a question are made, and of what, each once, in the order asked.
 
     Raises UsageError for what is unknown or does not go together, NotFoundError for what is not in the atlas or model.
     """
-    check_name(query.objective)
-    if (query.direction is not None) != (query.objective in DIRECTIONS):
-        raise UsageError(f"objective {query.objective!r} and a direction: give both, {listing(DIRECTIONS)}, or neither")
-    wish = Wish(recipe(query.recipe, query.steps), _start(session, query.start), query.seed, query.count)
-    if query.count > 1 and not wish.recipe.diversity:
-        raise UsageError(f"recipe {query.recipe} has no diversity: make one picture at a time, with other seeds")
-    objective = CLASSES.get(query.objective, query.objective)
+    check_name(question.objective)
+    if (question.direction is not None) != (question.objective in DIRECTIONS):
+        raise UsageError(
+            f"objective {question.objective!r} and a direction: give both, {listing(DIRECTIONS)}, or neither"
+        )
+    wish = Wish(recipe(question.recipe, question.steps), _start(session, question.start), question.seed, question.count)
+    if question.count > 1 and not wish.recipe.diversity:
+        raise UsageError(f"recipe {question.recipe} has no diversity: make one picture at a time, with other seeds")
+    objective = CLASSES.get(question.objective, question.objective)
     plan = make_plan(session.atlas.manifest, session.atlas.store, wish, objective, device, session.trust_code)
-    if query.direction is not None:
-        return _along(session.atlas, query, query.direction, plan)
-    if query.objective in CLASSES:
-        return _of_classes(session, query, plan)
-    return plan, list(chosen_units(session.atlas, query.units, query.top))
+    if question.direction is not None:
+        return _along(session.atlas, units, question.direction, plan)
+    if question.objective in CLASSES:
+        return _of_classes(session, units, plan)
+    return plan, list(chosen_units(session.atlas, units, question.top))
 
 
-def _of_classes(session: Session, query: OptimiseQuery, plan: OptimisePlan) -> tuple[OptimisePlan, list[Target]]:
+def _of_classes(session: Session, units: Sequence[str], plan: OptimisePlan) -> tuple[OptimisePlan, list[Target]]:
     classes = session.encoder.classes()
-    found = dict.fromkeys(map(classes.unit, query.units))
+    found = dict.fromkeys(map(classes.unit, units))
     return replace(plan, layers={classes.layer.name: classes.layer, **plan.layers}), list(found)
 
 
 def _along(
-    atlas: Atlas, query: OptimiseQuery, direction: Sequence[float], plan: OptimisePlan
+    atlas: Atlas, units: Sequence[str], direction: Sequence[float], plan: OptimisePlan
 ) -> tuple[OptimisePlan, list[Target]]:
-    if len(query.units) != 1:
-        raise UsageError(f"a direction is one of a single layer: name that instead of {len(query.units)} of them")
-    layer = atlas.layer(query.units[0]).spec
+    if len(units) != 1:
+        raise UsageError(f"a direction is one of a single layer: name that instead of {len(units)} of them")
+    layer = atlas.layer(units[0]).spec
     try:
         vector = struct.unpack(f"<{len(direction)}f", struct.pack(f"<{len(direction)}f", *direction))
     except (OverflowError, struct.error):
@@ -62,12 +67,14 @@ def _along(
     return replace(plan, direction=vector), [DirectionId.of(layer.name, vector)]
 
 
-def optimise(session: Session, query: OptimiseQuery, tell: Tell | None = None) -> Iterator[VisualRow]:
+def optimise(
+    session: Session, names: Sequence[str], question: OptimiseQuestion, tell: Tell | None = None
+) -> Iterator[VisualRow]:
     """Make the pictures of all units one after the other, here; rows come as soon as a unit is done.
 
     `tell` hears how many steps are done over all units; what it raises stops the work.
     """
-    plan, units = optimise_plan(session, query)
+    plan, units = optimise_plan(session, names, question)
     make, steps = Optimiser(plan), plan.wish.recipe.steps
     for number, unit in enumerate(units):
         for visual in make(unit, _shifted(tell, number * steps, len(units) * steps)):

@@ -5,21 +5,23 @@ Command line, notebooks and jobs all ask through here, so that they make one pic
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from unitscope_pipelines.derived.visuals import read_picture
-from unitscope_schemas.answers.patches import PatchQuery, PatchRow
-from unitscope_schemas.answers.visuals import ProjectionMethod, ProjectQuery, Visual, VisualPage, VisualRow
-from unitscope_schemas.errors import NotFoundError, UsageError, listing
+from unitscope_schemas.answers.patches import PatchRow
+from unitscope_schemas.answers.visuals import Visual, VisualPage, VisualRow
+from unitscope_schemas.errors import NotFoundError
 from unitscope_schemas.geometry import Location
+from unitscope_schemas.questions import ProjectionMethod, ProjectQuestion, TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.crops import original_of
+from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.session import Session
 from unitscope_services.queries.unit_selection import chosen_units
-from unitscope_services.queries.units import input_box_to_show, patches
+from unitscope_services.queries.units import input_box_to_show
 from unitscope_services.queries.visuals import visual_row
 
 if TYPE_CHECKING:
@@ -27,12 +29,12 @@ if TYPE_CHECKING:
     from unitscope_services.encoding.encoder import Encoded
 
 
-def projections(session: Session, unit: UnitId, method: str = "deconvnet", k: int = 9) -> VisualPage:
+def projections(session: Session, unit: UnitId, question: ProjectQuestion) -> VisualPage:
     """The projections of a unit's first `k` patches, in their order; those that are not stored are made and stored.
 
     Raises NotFoundError for a unit without patches, UsageError for an unknown method.
     """
-    plan, (wanted,) = project_plan(session, checked_method(method)), asked_exemplars(session.atlas, [unit], k)
+    plan, (wanted,) = project_plan(session, question.method), asked_exemplars(session.atlas, [unit], question.k)
     made = _projector(session, plan)(wanted)
     return VisualPage(
         unit=str(unit),
@@ -41,16 +43,18 @@ def projections(session: Session, unit: UnitId, method: str = "deconvnet", k: in
     )
 
 
-def project_units(session: Session, query: ProjectQuery, tell: Callable[[int, int], None]) -> Iterator[VisualRow]:
+def project_units(
+    session: Session, names: Sequence[str], question: ProjectQuestion, tell: Callable[[int, int], None]
+) -> Iterator[VisualRow]:
     """The projections of several units, one unit after the other; `tell` hears how many units are done, of how many.
 
     A unit without patches has none, and is passed over. What `tell` raises stops the work.
     """
-    units = chosen_units(session.atlas, query.units, query.top)
+    units = chosen_units(session.atlas, names, question.top)
     for number, unit in enumerate(units):
         tell(number, len(units))
-        rows = patches(session.atlas, unit, PatchQuery(limit=query.k)).rows
-        for visual in project_rows(session, unit, rows, query.method):
+        rows = patches(session.atlas, unit, TopQuestion(k=question.k)).rows
+        for visual in project_rows(session, unit, rows, question.method):
             yield visual_row(session.atlas, visual)
     tell(len(units), len(units))
 
@@ -83,7 +87,7 @@ def asked_exemplars(atlas: Atlas, units: Sequence[UnitId], k: int) -> "list[Unit
 
     Raises NotFoundError if none has.
     """
-    pages = {unit: patches(atlas, unit, PatchQuery(limit=k)) for unit in units}
+    pages = {unit: patches(atlas, unit, TopQuestion(k=k)) for unit in units}
     if not any(page.rows for page in pages.values()):
         why = "; ".join(f"unit {unit} has no patches to project: {page.note}" for unit, page in pages.items())
         raise NotFoundError(why or "none of the layers has a live unit")
@@ -93,14 +97,6 @@ def asked_exemplars(atlas: Atlas, units: Sequence[UnitId], k: int) -> "list[Unit
 def picture_of(session: Session, visual: Visual) -> Image.Image:
     """The stored picture."""
     return Image.open(io.BytesIO(read_picture(session.atlas.store, visual)))
-
-
-def checked_method(name: str) -> ProjectionMethod:
-    """The method of this name; raises UsageError that names those there are."""
-    for method in get_args(ProjectionMethod):
-        if method == name:
-            return method  # type: ignore[no-any-return]
-    raise UsageError(f"there is no method {name!r} to project by; there are {listing(get_args(ProjectionMethod))}")
 
 
 def _projector(session: Session, plan: "ProjectPlan") -> "Projector[Encoded]":

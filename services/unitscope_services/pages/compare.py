@@ -5,20 +5,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from unitscope_schemas.answers.jobs import CompareJob
-from unitscope_schemas.answers.patches import PatchQuery
-from unitscope_schemas.answers.relations import CompareQuery, ComparisonRow, MatchPage, MatchRow
+from unitscope_schemas.answers.relations import ComparisonRow, MatchPage, MatchRow
 from unitscope_schemas.answers.served import AtlasRow
 from unitscope_schemas.errors import UnitscopeError
+from unitscope_schemas.questions import ComparisonQuestion, TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.pages.job_views import JobView, job_view
-from unitscope_services.pages.links import Links
-from unitscope_services.pages.pages import links_of, unit_strip
+from unitscope_services.pages.pages import unit_strip
 from unitscope_services.pages.views import Choice, Strip
 from unitscope_services.queries.compare import check_compare, comparison, comparisons
+from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.session import Session
-from unitscope_services.queries.units import patches
 from unitscope_services.server.atlas_registry import AtlasRegistry
 from unitscope_services.server.job_registry import JobRegistry, has_ended
+from unitscope_services.server.links import Links, links_of
 from unitscope_services.server.problems import without_paths
 
 PAIRS = 24
@@ -115,7 +115,7 @@ class ComparisonView:
 
 
 def choice_view(
-    shelf: AtlasRegistry, board: JobRegistry, a: str | None, query: CompareQuery | None, asks: bool
+    shelf: AtlasRegistry, board: JobRegistry, a: str | None, query: CompareJob | None, asks: bool
 ) -> ChoiceView:
     """The form that chooses two atlases; with a `query` what can be done about them.
 
@@ -150,7 +150,8 @@ def comparison_view(
 ) -> ComparisonView:
     """A stored comparison, unit by unit; raises NotFoundError, UsageError for an unknown sort."""
     layer, sort = address.layer, address.sort
-    page = comparison(session.atlas, identifier, layer, PAIRS, address.cursor, sort)
+    question = ComparisonQuestion(layer=layer, sort=sort, k=PAIRS, cursor=address.cursor)
+    page = comparison(session.atlas, identifier, question)
     links, same = links_of(session.atlas), sort.removeprefix("-").startswith("same_")
     own: dict[str, str | None] = {"layer": layer, "sort": None if sort == "channel" else sort}
     other = shelf.newest(page.b.name) if page.b.name in shelf.names else None
@@ -199,7 +200,7 @@ def _pair(session: Session, other: Session | None, row: MatchRow, same: bool) ->
 
 
 def _strip(session: Session, unit: UnitId) -> Strip:
-    return unit_strip(session.atlas, unit, patches(session.atlas, unit, PatchQuery(limit=_PATCHES)).rows)
+    return unit_strip(session.atlas, unit, patches(session.atlas, unit, TopQuestion(k=_PATCHES)).rows)
 
 
 def _choices(sorts: dict[str, str], current: str, here: Callable[..., str]) -> list[Choice]:
@@ -212,7 +213,7 @@ def _layers(shelf: AtlasRegistry, name: str) -> list[str]:
     return [entry.spec.name for entry in shelf.newest(name).atlas.manifest.layers]
 
 
-def _refusal(one: Session, query: CompareQuery, two: Session) -> str | None:
+def _refusal(one: Session, query: CompareJob, two: Session) -> str | None:
     try:
         check_compare(one.atlas, query, two.atlas)
     except UnitscopeError as error:
@@ -220,7 +221,7 @@ def _refusal(one: Session, query: CompareQuery, two: Session) -> str | None:
     return None
 
 
-def _running(board: JobRegistry, atlas: str, query: CompareQuery) -> JobView | None:
+def _running(board: JobRegistry, atlas: str, query: CompareJob) -> JobView | None:
     """A job that has not ended and answers the same question."""
     wanted = CompareJob(kind="compare", atlas=atlas, **query.model_dump())
     return next((job_view(job) for job in board.all() if job.query == wanted and not has_ended(job)), None)

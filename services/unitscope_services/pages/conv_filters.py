@@ -4,20 +4,20 @@ import shlex
 from dataclasses import dataclass
 
 from unitscope_schemas.answers.served import AtlasRow
-from unitscope_schemas.answers.visuals import FilterRow
+from unitscope_schemas.answers.visuals import LinkedFilterRow
 from unitscope_services.figures.conv_filters import filter_page
 from unitscope_services.figures.sprites import Sprite
 from unitscope_services.figures.tiles import TILE_PX
-from unitscope_services.pages.links import Links
-from unitscope_services.pages.pages import links_of
 from unitscope_services.queries.session import Session
+from unitscope_services.server.linked import linked_filters
+from unitscope_services.server.links import Links, links_of
 
 
 @dataclass(frozen=True)
 class FilterTile:
     """A filter with its place on a sheet, and its unit's page or, where the layer is not recorded, its own picture."""
 
-    row: FilterRow
+    row: LinkedFilterRow
     href: str
     sheet: str
     sprite: Sprite
@@ -38,7 +38,8 @@ class FiltersView:
 
 def filters_view(session: Session, layer: str) -> FiltersView:
     """The filters of a layer of the model, recorded or not; `first` is the first layer with weights."""
-    atlas, page = session.atlas, filter_page(session, layer)
+    atlas = session.atlas
+    page = linked_filters(atlas, filter_page(session, layer))
     links, words = links_of(atlas), ["unitscope", "filters", atlas.name]
     recorded = atlas.manifest.layer(page.layer) is not None
     tiles = []

@@ -5,17 +5,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from unitscope_schemas.answers.patches import PatchQuery
 from unitscope_schemas.answers.relations import SelectiveRow
 from unitscope_schemas.answers.served import AtlasRow
+from unitscope_schemas.questions import SelectiveQuestion, TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.database import Row
-from unitscope_services.pages.links import Links
-from unitscope_services.pages.pages import links_of, unit_strip
+from unitscope_services.pages.pages import unit_strip
 from unitscope_services.pages.views import Strip
+from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.labels import selective_units
-from unitscope_services.queries.units import patches
+from unitscope_services.server.links import Links, links_of
 
 _UNITS, _PATCHES, _IMAGES, _NAMES = 12, 6, 24, 40
 """How many of each are shown."""
@@ -81,7 +81,7 @@ def find_view(atlas: Atlas, text: str) -> FindView:
     links, labels = links_of(atlas), _labels(atlas)
     label = next((name for name in labels if name.casefold() == text.casefold()), None)
     label = text if text in labels else label
-    rows = selective_units(atlas, label, limit=_UNITS).rows if label is not None else []
+    rows = selective_units(atlas, SelectiveQuestion(label=label, k=_UNITS)).rows if label is not None else []
     images = atlas.catalogue.holding(text, _IMAGES + 1)
     layers = _holding([entry.spec.name for entry in atlas.manifest.layers], text)
     like = [name for name in _holding(labels, text) if name != label]
@@ -106,7 +106,7 @@ def find_view(atlas: Atlas, text: str) -> FindView:
 
 def _found_unit(atlas: Atlas, row: SelectiveRow) -> FoundUnit:
     unit = UnitId(row.layer, row.channel)
-    return FoundUnit(row, unit_strip(atlas, unit, patches(atlas, unit, PatchQuery(limit=_PATCHES)).rows))
+    return FoundUnit(row, unit_strip(atlas, unit, patches(atlas, unit, TopQuestion(k=_PATCHES)).rows))
 
 
 def _found_image(links: Links, row: Row) -> FoundImage:

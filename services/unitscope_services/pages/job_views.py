@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from unitscope_schemas.answers.jobs import CompareJob, Job, OptimiseJob, ProjectJob, SimilarJob
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.units import UnitId
-from unitscope_services.pages.links import Links
 from unitscope_services.server.job_kinds import KINDS
 from unitscope_services.server.job_registry import has_ended
+from unitscope_services.server.links import Links
 
 
 @dataclass(frozen=True)

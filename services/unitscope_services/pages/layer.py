@@ -4,13 +4,14 @@ import shlex
 from collections import Counter
 from dataclasses import dataclass
 
+from unitscope_schemas.questions import UnitsQuestion, UnitStatus
 from unitscope_services.figures.sprites import SHEET_PX, Sprite
 from unitscope_services.figures.tiles import TILE_PX, SpriteKind, channels_with, state_of
-from unitscope_services.pages.links import Value
-from unitscope_services.pages.pages import layer_row, links_of
+from unitscope_services.pages.pages import layer_row
 from unitscope_services.pages.views import Choice, LayerView, NoTiles, Tile
 from unitscope_services.queries import units
 from unitscope_services.queries.session import Session
+from unitscope_services.server.links import Value, links_of
 
 TILES = 512
 """At once; the list goes on where its end is seen, and the browser shows another order in a quarter of the time."""
@@ -47,15 +48,16 @@ class LayerAddress:
 
     kind: SpriteKind = "patch"
     sort: str = "channel"
-    status: str | None = None
+    status: UnitStatus | None = None
     cursor: str | None = None
 
 
 def layer_view(session: Session, layer: str, address: LayerAddress) -> LayerView:
     """A layer as tiles, one per unit."""
     atlas, kind, sort, status = session.atlas, address.kind, address.sort, address.status
-    order, question = _order(session, layer, address), f"{atlas.version} {layer} {kind} {sort} {status}"
-    channels, following = units.channel_page(order, question, TILES, address.cursor)
+    question = UnitsQuestion(sort=sort, status=status, k=TILES, cursor=address.cursor)
+    order, subject = _order(session, layer, kind, question), f"{atlas.version} {layer} {kind} {sort} {status}"
+    channels, following = units.channel_page(order, subject, question)
     links = links_of(atlas)
     counts = Counter(atlas.units(layer)["status"].to_pylist())
     missing = _no_tiles(session, layer, kind)
@@ -95,12 +97,12 @@ def layer_view(session: Session, layer: str, address: LayerAddress) -> LayerView
     )
 
 
-def _order(session: Session, layer: str, address: LayerAddress) -> list[int]:
+def _order(session: Session, layer: str, kind: SpriteKind, question: UnitsQuestion) -> list[int]:
     """The channels in the order asked for; those of which nothing was made stand last."""
-    order = units.channel_order(session.atlas, layer, address.sort, address.status)
-    if address.kind not in ("optimised", "projection"):
+    order = units.channel_order(session.atlas, layer, question)
+    if kind not in ("optimised", "projection"):
         return order
-    shown = channels_with(session, layer, address.kind)
+    shown = channels_with(session, layer, kind)
     return sorted(order, key=lambda channel: channel not in shown)
 
 

@@ -2,20 +2,21 @@
 
 from dataclasses import dataclass
 
-from unitscope_schemas.answers.patches import PatchQuery, UnitRow
+from unitscope_schemas.answers.patches import UnitRow
 from unitscope_schemas.answers.served import AtlasRow, ImageRow
 from unitscope_schemas.geometry import Size
+from unitscope_schemas.questions import HistogramQuestion, TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.figures.sprites import COLUMNS, SHEET_TILES
 from unitscope_services.figures.tiles import TILE_PX
 from unitscope_services.pages.charts import Chart, histogram_chart
-from unitscope_services.pages.links import Links
-from unitscope_services.pages.pages import links_of
 from unitscope_services.pages.unit_visuals import Learned, learned
 from unitscope_services.pages.views import Patch
 from unitscope_services.queries import units
+from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.session import Session
+from unitscope_services.server.links import Links, links_of
 
 _PATCHES = 9
 _PATCH_PX = 160
@@ -81,7 +82,7 @@ def live_view(session: Session, unit: UnitId, image: str | None, upload_bytes: i
 def stored_of(atlas: Atlas, unit: UnitId) -> Stored:
     """The nine patches of a unit, its histogram, and what was made of it."""
     statistics, links = atlas.unit(unit), links_of(atlas)
-    page = units.patches(atlas, unit, PatchQuery(limit=_PATCHES))
+    page = patches(atlas, unit, TopQuestion(k=_PATCHES))
     return Stored(
         links=links,
         id=str(unit),
@@ -91,7 +92,7 @@ def stored_of(atlas: Atlas, unit: UnitId) -> Stored:
             Patch(row, links.peak(row.image_id, str(unit), _PATCH_PX), links.live(unit=str(unit), image=row.image_id))
             for row in page.rows
         ],
-        chart=histogram_chart(units.histogram(atlas, unit)),
+        chart=histogram_chart(units.histogram(atlas, unit, HistogramQuestion())),
         learned=learned(atlas, unit, computes=False),
     )
 

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from unitscope_schemas.answers.patches import PatchRow
 from unitscope_schemas.answers.served import LayerRow
 from unitscope_schemas.geometry import Box
-from unitscope_schemas.questions import patch_query, quantile_band
+from unitscope_schemas.questions import HistogramQuestion, LabelsQuestion, Order, TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.pages.charts import histogram_chart
-from unitscope_services.pages.links import Links, Value, box_text
 from unitscope_services.pages.unit_visuals import learned
 from unitscope_services.pages.views import AtlasView, Choice, Patch, Strip, UnitView
 from unitscope_services.queries import units
+from unitscope_services.queries.exemplars import patches, rank_range
 from unitscope_services.queries.labels import labels
 from unitscope_services.queries.session import Session
+from unitscope_services.server.links import Links, Value, box_text, links_of
 
 PATCHES = 9
 _LABELS = 8
@@ -48,16 +49,11 @@ class UnitAddress:
     """What the address of a unit's page asks for."""
 
     look: str = "patch"
-    order: str = "desc"
+    order: Order = "desc"
     quantile: str | None = None
     label: str | None = None
     cursor: str | None = None
     count: int = PATCHES
-
-
-def links_of(atlas: Atlas) -> Links:
-    """Addresses within an atlas in its present version."""
-    return Links(atlas.name, atlas.version)
 
 
 def atlas_view(session: Session, uploads: bool) -> AtlasView:
@@ -83,12 +79,18 @@ def unit_view(atlas: Atlas, unit: UnitId, address: UnitAddress, computes: bool =
     """A unit's patches, distribution and labels, and what was made of it; whether the reader `computes` decides which
     looks run the model and what the page offers to make."""
     statistics = atlas.unit(unit)
-    query = patch_query(address.count, address.quantile, address.label, address.order, cursor=address.cursor)
-    page = units.patches(atlas, unit, query)
+    question = TopQuestion(
+        k=address.count,
+        quantile=address.quantile,
+        label=address.label,
+        order=address.order,
+        cursor=address.cursor,
+    )
+    page = patches(atlas, unit, question)
     links, layer = links_of(atlas), layer_row(atlas, unit.layer)
-    histogram = units.histogram(atlas, unit)
-    band = quantile_band(address.quantile) if address.quantile else None
-    first_labels = labels(atlas, unit, _LABELS, quantile=band)
+    histogram = units.histogram(atlas, unit, HistogramQuestion())
+    band = question.band
+    first_labels = labels(atlas, unit, LabelsQuestion(k=_LABELS, quantile=band))
     own: dict[str, Value] = {
         "order": _unless(address.order, "desc"),
         "quantile": address.quantile,
@@ -159,7 +161,7 @@ def layer_row(atlas: Atlas, layer: str) -> LayerRow:
 
 def _band_count(image_count: int, band: tuple[float, float] | None) -> int:
     """How many images lie in a percentile band, near duplicates counted one by one."""
-    first, last = units.rank_range(band, image_count)
+    first, last = rank_range(band, image_count)
     return max(0, last - first + 1)
 
 

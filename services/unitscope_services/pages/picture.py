@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from unitscope_schemas.answers.patches import ExplainRow
 from unitscope_schemas.answers.served import Upload
 from unitscope_schemas.geometry import Box, Location
+from unitscope_schemas.questions import CellQuestion, ExplainQuestion, NeighborsQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.encoding.cells import CellGrid
-from unitscope_services.pages.links import Value, box_text
-from unitscope_services.pages.pages import links_of
 from unitscope_services.pages.views import Choice, Excited, Here, Laid, Neighbor, PictureView
 from unitscope_services.queries import units
 from unitscope_services.queries.session import Session, Subject
+from unitscope_services.server.links import Value, box_text, links_of
 
 _EXPLAINED = 12
 _AT_CELL = 8
@@ -56,7 +56,7 @@ class PicturePage:
     def __init__(
         self, session: Session, subject: Subject, upload: Upload | None, address: PictureAddress, computes: bool
     ) -> None:
-        self._asked, self._atlas, self._subject, self._upload = session, session.atlas, subject, upload
+        self._session, self._atlas, self._subject, self._upload = session, session.atlas, subject, upload
         self._address, self._computes = address, computes
         self._image = None if subject.image is None else session.atlas.image_row(subject.image)
         self._placement, self._links = session.placement(subject), links_of(session.atlas)
@@ -66,10 +66,10 @@ class PicturePage:
     def view(self) -> PictureView:
         """All of the page."""
         atlas, links, address, image = self._atlas, self._links, self._address, self._image
-        nearest = self._asked.neighbors(self._subject, address.box, _NEIGHBORS + 1)
+        nearest = self._session.neighbors(self._subject, NeighborsQuestion(box=address.box, k=_NEIGHBORS + 1))
         own = image.image_id if image else None
         shown = [row for row in nearest.rows if row.image_id != own][:_NEIGHBORS]
-        rows = self._asked.explain(self._subject, address.layer, _EXPLAINED).rows
+        rows = self._session.explain(self._subject, ExplainQuestion(layer=address.layer, k=_EXPLAINED)).rows
         return PictureView(
             atlas=atlas.summary(),
             links=links,
@@ -107,7 +107,8 @@ class PicturePage:
 
     def here(self, cell: Location) -> Here:
         """A cell and its units; raises UsageError if it is not on the layer's grid."""
-        rows = self._asked.at_cell(self._subject, self._grid_layer, cell, _AT_CELL).rows
+        question = CellQuestion(layer=self._grid_layer, row=cell.row, col=cell.col, k=_AT_CELL)
+        rows = self._session.at_cell(self._subject, question).rows
         return Here(self._grid_layer, cell, [self._excited(row) for row in rows])
 
     def _excited(self, row: ExplainRow) -> Excited:
@@ -119,7 +120,7 @@ class PicturePage:
         )
 
     def _laid(self, unit: UnitId) -> Laid:
-        found = self._asked.activation_map(self._subject, unit)
+        found = self._session.activation_map(self._subject, unit)
         parts = self._parts()
         query: dict[str, Value] = {"layer": unit.layer, "unit": unit.channel}
         return Laid(

@@ -5,19 +5,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
-from unitscope_schemas.answers.patches import Order, PatchQuery
-from unitscope_schemas.answers.relations import FacetPage, FacetRow, Likeness, SimilarPage, SimilarRow
+from unitscope_schemas.answers.relations import FacetPage, FacetRow, SimilarPage, SimilarRow
 from unitscope_schemas.answers.served import AtlasRow
 from unitscope_schemas.errors import UnitscopeError
+from unitscope_schemas.questions import FacetsQuestion, Likeness, Order, SimilarQuestion, TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.pages.links import Links
-from unitscope_services.pages.pages import links_of, unit_strip
+from unitscope_services.pages.pages import unit_strip
 from unitscope_services.pages.views import Choice, Strip
+from unitscope_services.queries.exemplars import patches, status_note
 from unitscope_services.queries.facets import LEAST_SILHOUETTE, facets
 from unitscope_services.queries.session import Session
 from unitscope_services.queries.similar import is_computed, similar
-from unitscope_services.queries.units import patches, status_note
+from unitscope_services.server.links import Links, links_of
 from unitscope_services.server.problems import without_paths
 
 _SIMILAR, _PATCHES, _IN_BAND = 9, 3, 6
@@ -154,7 +154,7 @@ def similar_view(session: Session, unit: UnitId, by: Likeness | None, among: str
 
 def facets_view(session: Session, unit: UnitId) -> FacetsView:
     """A unit's first exemplars in groups that look alike."""
-    atlas, part, page = session.atlas, Part.of(session.atlas, unit), facets(session, unit)
+    atlas, part, page = session.atlas, Part.of(session.atlas, unit), facets(session, unit, FacetsQuestion())
     found = []
     for number, rows in groupby(page.rows, key=lambda row: row.facet):
         held: list[FacetRow] = list(rows)
@@ -173,7 +173,7 @@ def bands_view(atlas: Atlas, unit: UnitId) -> BandsView:
     """A few patches from every part of a unit's distribution, from its highest peaks to its lowest."""
     part, statistics, found = Part.of(atlas, unit), atlas.unit(unit), []
     for name, band, order in _BANDS:
-        rows = patches(atlas, unit, PatchQuery(limit=_IN_BAND, quantile=band, order=order)).rows
+        rows = patches(atlas, unit, TopQuestion(k=_IN_BAND, quantile=band, order=order)).rows
         text = None if band is None else f"{band[0]:g}..{band[1]:g}"
         query = {"quantile": text, "order": None if order == "desc" else order}
         negative = name == "lowest" and statistics["minimum"] is not None and statistics["minimum"] < 0
@@ -191,7 +191,7 @@ def bands_view(atlas: Atlas, unit: UnitId) -> BandsView:
 def _similar(session: Session, unit: UnitId, by: Likeness, among: str | None) -> tuple[SimilarPage | None, str | None]:
     """The answer, or why there is none: only some layers have weights of their own, and not everybody their model."""
     try:
-        page = similar(session, unit, by, among, _SIMILAR)
+        page = similar(session, unit, SimilarQuestion(by=by, among=among, k=_SIMILAR))
     except UnitscopeError as error:
         if error.http_status >= 500:
             raise
@@ -200,7 +200,7 @@ def _similar(session: Session, unit: UnitId, by: Likeness, among: str | None) ->
 
 
 def _strip(atlas: Atlas, unit: UnitId) -> Strip:
-    return unit_strip(atlas, unit, patches(atlas, unit, PatchQuery(limit=_PATCHES)).rows)
+    return unit_strip(atlas, unit, patches(atlas, unit, TopQuestion(k=_PATCHES)).rows)
 
 
 def _similar_command(atlas: Atlas, unit: UnitId, by: Likeness, among: str | None) -> str:

@@ -3,11 +3,12 @@
 import shlex
 from dataclasses import dataclass
 
-from unitscope_schemas.answers.visuals import VisualRow
+from unitscope_schemas.answers.visuals import LinkedVisualRow
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.pages.links import Links
 from unitscope_services.queries.visuals import visualisations
+from unitscope_services.server.linked import linked_visuals
+from unitscope_services.server.links import links_of
 
 _SHOWN = 12
 """Pictures of a kind on the page; all are in the list that the page links."""
@@ -17,8 +18,8 @@ _SHOWN = 12
 class Learned:
     """`asks` is where a form asks for an optimised input, None where the reader may not have one made."""
 
-    optimised: list[VisualRow]
-    projections: list[VisualRow]
+    optimised: list[LinkedVisualRow]
+    projections: list[LinkedVisualRow]
     asks: str | None
     optimise_command: str
     project_command: str
@@ -27,7 +28,7 @@ class Learned:
 
 def learned(atlas: Atlas, unit: UnitId, computes: bool) -> Learned:
     """The stored pictures of a unit; nothing is made here."""
-    links, rows = Links(atlas.name, atlas.version), visualisations(atlas, unit).rows
+    links, rows = links_of(atlas), linked_visuals(atlas, unit, visualisations(atlas, unit)).rows
     return Learned(
         optimised=[row for row in rows if row.kind == "optimised"][:_SHOWN],
         projections=sorted((row for row in rows if row.kind == "projection"), key=_place)[:_SHOWN],
@@ -38,6 +39,6 @@ def learned(atlas: Atlas, unit: UnitId, computes: bool) -> Learned:
     )
 
 
-def _place(row: VisualRow) -> tuple[str, float]:
+def _place(row: LinkedVisualRow) -> tuple[str, float]:
     """By method, the highest activation first, as its patches stand above."""
     return row.method, -(row.activation or 0.0)

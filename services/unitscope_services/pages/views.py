@@ -12,17 +12,17 @@ from unitscope_schemas.answers.patches import (
     PatchRow,
     SearchInfo,
     UnitRow,
-    UnitStatus,
 )
 from unitscope_schemas.answers.served import AtlasRow, ImageRow, LayerRow, SkippedPage, Upload
 from unitscope_schemas.geometry import Box, Location, Size
 from unitscope_schemas.manifest import Manifest
+from unitscope_schemas.questions import UnitStatus
 from unitscope_schemas.units import UnitId
 from unitscope_services.encoding.cells import CellGrid
 from unitscope_services.figures.sprites import Sprite
 from unitscope_services.pages.charts import Chart
-from unitscope_services.pages.links import Links
 from unitscope_services.pages.unit_visuals import Learned
+from unitscope_services.server.links import Links
 
 
 @dataclass(frozen=True)

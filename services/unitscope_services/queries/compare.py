@@ -1,6 +1,6 @@
 """Stored comparisons of an atlas with others."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from pydantic import ValidationError
@@ -15,19 +15,16 @@ from unitscope_pipelines.derived.coactivation import (
 from unitscope_pipelines.derived.compare import compare, layer_pairs, stored_comparison
 from unitscope_schemas import cursors, layout
 from unitscope_schemas.answers.relations import (
-    CompareQuery,
     Comparison,
     ComparisonPage,
     ComparisonRow,
     MatchPage,
     MatchRow,
-    SimilarQuery,
 )
 from unitscope_schemas.errors import AtlasError, NotFoundError, UsageError, listing
 from unitscope_schemas.progress import Tell
-from unitscope_schemas.units import UnitId
+from unitscope_schemas.questions import CompareQuestion, ComparisonQuestion, CorrelateQuestion
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.pages.links import Links
 
 SORTS = ("channel", "correlation", "overlap", "margin", "same_correlation", "same_overlap")
 
@@ -50,17 +47,10 @@ def comparisons(atlas: Atlas) -> ComparisonPage:
     return ComparisonPage(rows=rows)
 
 
-def comparison(
-    atlas: Atlas,
-    identifier: str,
-    layer: str | None = None,
-    limit: int | None = None,
-    cursor: str | None = None,
-    sort: str = "channel",
-) -> MatchPage:
-    """A page of a comparison's units, of one layer or all; without `limit` all of them.
+def comparison(atlas: Atlas, identifier: str, question: ComparisonQuestion) -> MatchPage:
+    """Return a page of a comparison's units, of one layer or all.
 
-    `sort` is one of SORTS, descending with a leading minus; units without a value come last, ties by layer and channel.
+    Sorted by one of SORTS, descending with a leading minus; units without a value come last, ties by layer and channel.
     Raises NotFoundError that names the comparisons there are.
     """
     paths = {PurePosixPath(path).stem: path for path in _paths(atlas)}
@@ -68,14 +58,12 @@ def comparison(
         there = f"there are {listing(paths)}" if paths else f"make one with unitscope compare {atlas.name} OTHER"
         raise NotFoundError(f"atlas {atlas.name} has no comparison {identifier!r} of this version; {there}")
     found = _read(atlas, paths[identifier])
+    layer, sort = question.layer, question.sort
     if layer is not None:
         atlas.layer(layer)
     rows = _sorted([row for row in found.rows if layer in (None, row.layer)], sort)
-    question = f"{identifier} {layer} {sort}"
-    start = cursors.decode(cursor, question) or 0
-    end = len(rows) if limit is None else start + limit
-    following = cursors.encode(end, question) if end < len(rows) else None
-    return MatchPage(**{**dict(found), "rows": rows[start:end]}, next=following)
+    page, following = cursors.page(rows, f"{identifier} {layer} {sort}", question.k, question.cursor)
+    return MatchPage(**{**dict(found), "rows": page}, next=following)
 
 
 def _sorted(rows: Sequence[MatchRow], sort: str) -> list[MatchRow]:
@@ -101,40 +89,36 @@ def _read(atlas: Atlas, path: str) -> Comparison:
         raise AtlasError(f"comparison {path} is damaged: {str(error)[:200]}; delete it, and compare again") from None
 
 
-def check_similar(atlas: Atlas, query: SimilarQuery) -> None:
-    """Raises what is wrong with a question for co-activation."""
-    unit = UnitId.parse(query.unit)
-    atlas.unit(unit)
-    atlas.layer(query.among or unit.layer)
+def check_correlate(atlas: Atlas, layer: str, question: CorrelateQuestion) -> None:
+    """Raise what is wrong with a question for the co-activation of a layer's units."""
+    atlas.layer(layer)
+    atlas.layer(question.among or layer)
 
 
-def compute_similar(atlas: Atlas, query: SimilarQuery, tell: Tell) -> Iterator[str]:
-    """Compute and store the co-activation of the unit's layer; gives the address of the units most like it."""
-    unit, own = UnitId.parse(query.unit), _sealed(atlas)
-    find_coactivation(own, own, [LayerPair(unit.layer, query.among or unit.layer)], InProcess(tell))
-    links = Links(atlas.name, atlas.version)
-    yield links.api("layers", unit.layer, "units", unit.channel, "similar", among=query.among)
+def correlate(atlas: Atlas, layer: str, question: CorrelateQuestion, tell: Tell) -> None:
+    """Compute and store the co-activation of two layers' units, or of one layer's."""
+    own = _sealed(atlas)
+    find_coactivation(own, own, [LayerPair(layer, question.among or layer)], InProcess(tell))
 
 
-def check_compare(atlas: Atlas, query: CompareQuery, other: Atlas) -> None:
+def check_compare(atlas: Atlas, question: CompareQuestion, other: Atlas) -> None:
     """Raises UsageError where no image or no layer is shared, NotFoundError for a layer that is not there.
 
     Reads both atlases' image ids: about a second for a million images.
     """
     one, two = _sealed(atlas), _sealed(other)
-    layer_pairs(one, two, (query.layer, query.layer_b))
+    layer_pairs(one, two, (question.layer, question.layer_b))
     shared_sides(one, two)
 
 
-def compute_compare(atlas: Atlas, query: CompareQuery, tell: Tell, other: Atlas) -> Iterator[str]:
-    """Compare two atlases and store the result in the first; gives its address."""
-    found = compare(_sealed(atlas), _sealed(other), InProcess(tell), (query.layer, query.layer_b))
-    yield Links(atlas.name, atlas.version).api("comparisons", found.id)
+def compare_here(atlas: Atlas, question: CompareQuestion, tell: Tell, other: Atlas) -> Comparison:
+    """Compare two atlases in this process and store the result in the first."""
+    return compare(_sealed(atlas), _sealed(other), InProcess(tell), (question.layer, question.layer_b))
 
 
-def stored_id(atlas: Atlas, query: CompareQuery, other: Atlas) -> str | None:
+def stored_id(atlas: Atlas, question: CompareQuestion, other: Atlas) -> str | None:
     """The id of the stored comparison that answers a question, if there is one; raises as `check_compare`."""
-    found = stored_comparison(_sealed(atlas), _sealed(other), (query.layer, query.layer_b))
+    found = stored_comparison(_sealed(atlas), _sealed(other), (question.layer, question.layer_b))
     return None if found is None else found.id
 
 

@@ -2,16 +2,22 @@
 
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unitscope_schemas.answers.patches import PatchQuery, PatchRow
+from unitscope_schemas import cursors
+from unitscope_schemas.answers.patches import PatchPage, PatchRow
+from unitscope_schemas.answers.relations import BandPage, BandRow
+from unitscope_schemas.questions import BandsQuestion, ExemplarQuestion, TopQuestion
 from unitscope_schemas.ranks import percentiles
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.atlas.bounded import bounded_note, check_ranks, check_whole
 from unitscope_services.atlas.boxes import as_boxes, to_image
+from unitscope_services.atlas.database import Row
 from unitscope_services.atlas.image_filter import ImageFilter
 
 Ranks = NDArray[np.int64]
@@ -22,21 +28,103 @@ _NAMED = ("image_id", "path", "label", "duplicate_group")
 _PLACED = ("crop_row", "crop_col", "height_px", "width_px", "resized_height_px", "resized_width_px")
 
 
+def patches(atlas: Atlas, unit: UnitId, question: TopQuestion) -> PatchPage:
+    """The images that most excite a unit, in a total order, each with the box where it peaks.
+
+    Of a group of near duplicates the first that passes the filters stands for all, unless asked otherwise. A
+    dead unit has no patches: its images are all alike to it.
+    """
+    statistics = atlas.unit(unit)
+    status, count = statistics["status"], statistics["image_count"]
+    note, stale = status_note(statistics), atlas.manifest.stale_count
+    if status == "dead" or count == 0:
+        return PatchPage(unit=str(unit), status=status, note=note, stale_images=stale, rows=[], next=None)
+    subject = f"{atlas.version} {unit} {question.model_dump_json(exclude={'k', 'cursor'})}"
+    after = cursors.decode(question.cursor, subject)
+    exemplars = Exemplars(atlas, unit, question, _asked_band(atlas, unit, question, count))
+    ranks, keys = exemplars.following(after, question.k + 1)
+    more = len(ranks) > question.k
+    cut = question.band is None and (not more or question.label is not None or question.where)
+    bound = bounded_note(atlas.manifest) if cut else None
+    return PatchPage(
+        unit=str(unit),
+        status=status,
+        note="; ".join(text for text in (note, bound) if text) or None,
+        stale_images=stale,
+        kept=atlas.manifest.kept,
+        rows=exemplars.rows(ranks[: question.k], count),
+        next=cursors.encode(int(keys[question.k - 1]), subject) if more else None,
+    )
+
+
+def _asked_band(atlas: Atlas, unit: UnitId, question: TopQuestion, count: int) -> tuple[int, int]:
+    """The ranks that a question is about; those that are kept, where it asks for the highest of all."""
+    first, last = rank_range(question.band, count)
+    if question.band is None and question.order == "desc":
+        return first, min(last, (atlas.manifest.kept or count) - 1)
+    check_ranks(atlas.manifest, unit, count, last)
+    return first, last
+
+
+def bands(atlas: Atlas, unit: UnitId, question: BandsQuestion) -> BandPage:
+    """Return patches from each of equal bands that hold equally many of the unit's images, highest band first.
+
+    Within a band they are in the order of the question: from its top, from its bottom, or at random by its seed.
+    Filters and near duplicates count within each band. A dead unit has no bands.
+    """
+    check_whole(atlas.manifest, "a distribution in bands")
+    first = patches(atlas, unit, TopQuestion(k=1))
+    total, count = atlas.unit(unit)["image_count"], question.bands
+    edges = [round(total * band / count) for band in range(count + 1)] if first.rows else [0]
+    rows = []
+    for band, (start, end) in enumerate(pairwise(edges), 1):
+        exemplars = Exemplars(atlas, unit, question, (start, end - 1))
+        ranks = exemplars.following(None, question.k)[0] if start < end else np.empty(0, np.int64)
+        low, high = 1 - band / count, 1 - (band - 1) / count
+        rows += [BandRow(**vars(row), band=band, low=low, high=high) for row in exemplars.rows(ranks, total)]
+    return BandPage(unit=first.unit, status=first.status, note=first.note, stale_images=first.stale_images, rows=rows)
+
+
+def rank_range(quantile: tuple[float, float] | None, count: int) -> tuple[int, int]:
+    """First and last rank of the images within a percentile band; rank r has the percentile 1 − r / count."""
+    if quantile is None:
+        return 0, count - 1
+    low, high = quantile
+    slack = 1e-9 * count
+    return int(np.ceil((1 - high) * count - slack)), min(count - 1, int(np.floor((1 - low) * count + slack)))
+
+
+def status_note(statistics: Row) -> str | None:
+    """What a person should know about a unit that is not live."""
+    match statistics["status"]:
+        case "dead" if statistics["maximum"] == 0:
+            return f"never active: its peak is 0 on all {statistics['image_count']} images"
+        case "dead":
+            return f"constant: its peak is {statistics['maximum']:g} on all {statistics['image_count']} images"
+        case "negative-only":
+            return "never above zero: these are its least negative images"
+        case "rare":
+            return f"rare: above zero on {statistics['positive_count']} of {statistics['image_count']} images"
+        case "non-finite":
+            return f"not a number or infinite on {statistics['nonfinite_count']} images, which are left out"
+    return None
+
+
 class Exemplars:
     """The images of a unit that pass one question's filters, in its order.
 
     Filters look at ranks from the first on, piece by piece, and stop as soon as enough have passed.
     """
 
-    def __init__(self, atlas: Atlas, unit: UnitId, query: PatchQuery, band: tuple[int, int]) -> None:
-        self._atlas, self._unit, self._query, self._band = atlas, unit, query, band
+    def __init__(self, atlas: Atlas, unit: UnitId, question: ExemplarQuestion, band: tuple[int, int]) -> None:
+        self._atlas, self._unit, self._question, self._band = atlas, unit, question, band
         self._groups = atlas.catalogue.group_codes
-        self._chosen = atlas.catalogue.chosen(ImageFilter(query.label, query.where))
+        self._chosen = atlas.catalogue.chosen(ImageFilter(question.label, question.where))
         self._ranked = atlas.ranked_among(unit, self._chosen)
 
     def following(self, after: int | None, count: int) -> tuple[Ranks, Keys]:
         """The next `count` ranks, fewer if there are no more, and each one's key: where the next page goes on."""
-        ranks, keys = np.empty(0, np.int64), np.empty(0, np.uint64 if self._query.order == "random" else np.int64)
+        ranks, keys = np.empty(0, np.int64), np.empty(0, np.uint64 if self._question.order == "random" else np.int64)
         while len(ranks) < count:
             wanted = count - len(ranks)
             found, found_keys = self._candidates(after, wanted)
@@ -70,12 +158,12 @@ class Exemplars:
 
     def _candidates(self, after: int | None, count: int) -> tuple[Ranks, Keys]:
         """The next ranks that pass the filters, near duplicates among them, and their keys."""
-        if self._query.order == "random":
+        if self._question.order == "random":
             ranks, keys = self._shuffled
             start = 0 if after is None else int(np.searchsorted(keys, np.uint64(after), side="right"))
             return ranks[start : start + count], keys[start : start + count]
         first, last = self._band
-        if self._query.order == "asc":
+        if self._question.order == "asc":
             last = last if after is None else min(last, -after - 1)
             ranks = np.arange(last, max(first, last - count + 1) - 1, -1)
         else:
@@ -83,7 +171,7 @@ class Exemplars:
             ranks = np.arange(first, min(last + 1, first + count))
         if self._chosen is not None:
             ranks = self._passing(self._chosen, first, last, count)
-        return ranks, ranks if self._query.order == "desc" else -ranks
+        return ranks, ranks if self._question.order == "desc" else -ranks
 
     @cached_property
     def _shuffled(self) -> tuple[Ranks, NDArray[np.uint64]]:
@@ -94,7 +182,7 @@ class Exemplars:
         if self._chosen is not None:
             passing = self._chosen.take(images)
             ranks, images = ranks[passing], images[passing]
-        seed = _mixed(np.array([self._query.seed % 2**64], np.uint64))
+        seed = _mixed(np.array([self._question.seed % 2**64], np.uint64))
         keys = _mixed(images.astype(np.uint64) ^ seed)
         order = np.argsort(keys)
         return ranks[order], keys[order]
@@ -110,7 +198,7 @@ class Exemplars:
     def _leads(self, ranks: Ranks) -> NDArray[np.bool_]:
         """Which of the ranks are the first that passes the filters of its duplicate group, or in no group."""
         leads = np.ones(len(ranks), bool)
-        if self._query.expand_duplicates:
+        if self._question.duplicates == "expand":
             return leads
         groups = self._groups.take(self._ranked.at(_PEAK, ranks)[0])  # the rest of it is shown next
         members = np.flatnonzero(groups >= 0)
@@ -132,7 +220,7 @@ class Exemplars:
 
     def _images(self, first: int, last: int) -> Iterator[tuple[Ranks, NDArray[Any]]]:
         """Ranks and their images, from the end at which the question's order begins; random order has none."""
-        return self._ranked.images(first, last, upwards=self._query.order == "asc")
+        return self._ranked.images(first, last, upwards=self._question.order == "asc")
 
 
 def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:

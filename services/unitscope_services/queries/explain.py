@@ -12,6 +12,7 @@ from unitscope_schemas import tables
 from unitscope_schemas.answers.patches import ExplainPage, ExplainRow
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Location, Placement
+from unitscope_schemas.questions import ExplainQuestion
 from unitscope_schemas.ranks import percentile
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
@@ -133,9 +134,7 @@ def explain(
     atlas: Atlas,
     peaks: PicturePeaks,
     placement: Placement,
-    layer: str | None = None,
-    limit: int = 20,
-    passing: ImageFilter = EVERY_IMAGE,
+    question: ExplainQuestion,
 ) -> ExplainPage:
     """The units that a picture excites most unusually, by exact percentile over the corpus, or what passes of it.
 
@@ -143,18 +142,19 @@ def explain(
     is at most the picture's; equal shares by standard deviations above the unit's mean. Dead units and
     non-finite activations are left out.
     """
+    layer, passing = question.layer, ImageFilter(question.label, question.where)
     names = [entry.spec.name for entry in ([atlas.layer(layer)] if layer else atlas.manifest.layers)]
     if passing != EVERY_IMAGE and atlas.manifest.keep is not None:
         raise UsageError("percentiles among some images take every peak, of which this atlas keeps the first alone")
     among = None if passing == EVERY_IMAGE else Among(atlas, passing)
     bounds = [_bounds(atlas, name, peaks.activations(name), among) for name in names]
-    enough = np.sort(np.concatenate([one.at_least for one in bounds]))[-limit:].min(initial=1)
+    enough = np.sort(np.concatenate([one.at_least for one in bounds]))[-question.k :].min(initial=1)
     near = [candidate for one in bounds for candidate in one.candidates(enough)]
     percentiles = _percentiles(atlas, near, among)
     near = [row for row in near if row in percentiles]
     order = {name: position for position, name in enumerate(names)}
     near.sort(key=lambda row: (-percentiles[row], -row.deviation, order[row.layer], row.channel))
-    shown = near[:limit]
+    shown = near[: question.k]
     locations: dict[tuple[str, int], Location] = {}
     for name in {row.layer for row in shown}:
         channels = [row.channel for row in shown if row.layer == name]

@@ -10,36 +10,29 @@ from unitscope_schemas import tables
 from unitscope_schemas.answers.patches import LabelPage, LabelRow
 from unitscope_schemas.answers.relations import SelectivePage, SelectiveRow, SelectivityPage, SelectivityRow
 from unitscope_schemas.errors import NotFoundError, UsageError, listing
+from unitscope_schemas.questions import LabelsQuestion, SelectiveQuestion, SelectivityQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.bounded import check_ranks, check_whole
 from unitscope_services.atlas.database import Row
-from unitscope_services.queries.units import rank_range
+from unitscope_services.queries.exemplars import rank_range
 
 
-def labels(
-    atlas: Atlas,
-    unit: UnitId,
-    limit: int = 20,
-    ranks: int | None = None,
-    quantile: tuple[float, float] | None = None,
-) -> LabelPage:
+def labels(atlas: Atlas, unit: UnitId, question: LabelsQuestion) -> LabelPage:
     """Labels among a unit's first ranks, with lift: their share there over their share of the corpus.
 
     Without `ranks` those that are stored; with it they are counted now, and no removed image counts. With `quantile`
     they are counted over all images of that percentile band, near duplicates one by one.
     """
-    statistics = atlas.unit(unit)
-    if ranks is not None and quantile is not None:
+    statistics, ranks, limit = atlas.unit(unit), question.ranks, question.k
+    if ranks is not None and question.band is not None:
         raise UsageError("labels are counted over first ranks or over a percentile band: give ranks or quantile")
-    if ranks is not None and ranks < 1:
-        raise UsageError(f"ranks is {ranks}; labels are counted over at least the first rank")
     if ranks is not None:
         count = statistics["image_count"]
         check_ranks(atlas.manifest, unit, count, min(ranks, count) - 1)
         return _counted_labels(atlas, unit, limit, _labelled_ranks(atlas, unit)[0][:ranks])
-    if quantile is not None:
-        first, last = rank_range(quantile, statistics["image_count"])
+    if question.band is not None:
+        first, last = rank_range(question.band, statistics["image_count"])
         check_ranks(atlas.manifest, unit, statistics["image_count"], last)
         return _counted_labels(atlas, unit, limit, _label_codes(atlas, _ranked_images(atlas, unit, first, last)))
     total = min(tables.TOP_LABEL_RANKS, statistics["image_count"])
@@ -54,7 +47,7 @@ def labels(
     )
 
 
-def selectivity(atlas: Atlas, unit: UnitId, limit: int = 20) -> SelectivityPage:
+def selectivity(atlas: Atlas, unit: UnitId, question: SelectivityQuestion) -> SelectivityPage:
     """Labels by the chance that their images excite the unit more than others do, over all ranks.
 
     The chance is the area under the curve: Mann & Whitney's statistic (1947), ties half. A label that all images or
@@ -76,15 +69,16 @@ def selectivity(atlas: Atlas, unit: UnitId, limit: int = 20) -> SelectivityPage:
         for code, figures in zip(telling, zip(*(column.tolist() for column in columns), strict=True), strict=True)
     ]
     rows.sort(key=lambda row: (-row.auc, row.label))
-    return SelectivityPage(unit=str(unit), images=len(codes), rows=rows[:limit])
+    return SelectivityPage(unit=str(unit), images=len(codes), rows=rows[: question.k])
 
 
-def selective_units(atlas: Atlas, label: str, layer: str | None = None, limit: int = 100) -> SelectivePage:
+def selective_units(atlas: Atlas, question: SelectiveQuestion) -> SelectivePage:
     """The units whose first ranks hold the label most above its share of the corpus, by the lower end of the lift.
 
     Of one layer or of all. From the stored top labels, which name every label among those ranks; dead units, whose
     ranks mean nothing, are left out. Raises NotFoundError for a label that no image has.
     """
+    label, layer = question.label, question.layer
     _check_label(atlas, label)
     base = float(atlas.catalogue.labelled(label).mean())
     entries = atlas.manifest.layers if layer is None else [atlas.layer(layer)]
@@ -95,7 +89,7 @@ def selective_units(atlas: Atlas, label: str, layer: str | None = None, limit: i
         if row["status"] != "dead" and row["image_count"]
     ]
     rows.sort(key=lambda row: (-row.lift_low, -row.lift))
-    return SelectivePage(label=label, stale_images=atlas.manifest.stale_count, rows=rows[:limit])
+    return SelectivePage(label=label, stale_images=atlas.manifest.stale_count, rows=rows[: question.k])
 
 
 _ASKED = ["unit", "status", "image_count", "top_labels"]

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from unitscope_schemas.answers.live import LiveAnswer, LiveAsk, LiveProjection, LiveUnit
 from unitscope_schemas.answers.patches import ExplainRow
-from unitscope_schemas.answers.visuals import ProjectionMethod
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Location
+from unitscope_schemas.questions import ExplainQuestion, ProjectionMethod
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.crops import read_image
@@ -103,7 +103,8 @@ def answer(session: Session, ask: LiveAsk, frame: Frame, stages: Stages) -> Answ
         parts |= {"maps": shown.tobytes(), "map": levels[unit.channel].tobytes()}
     with stages.of("explain"):
         peaks = frame.peaks(session, look)
-        top = explain(session.atlas, peaks, frame.picture.placement, unit.layer, TOP).rows
+        question = ExplainQuestion(layer=unit.layer, k=TOP)
+        top = explain(session.atlas, peaks, frame.picture.placement, question).rows
         chosen = _unit(session.atlas, peaks, unit)
     head = LiveAnswer(
         id=ask.id,

@@ -5,28 +5,24 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from unitscope_schemas.answers.patches import PatchPage, PatchQuery, PatchRow
-from unitscope_schemas.errors import UsageError
+from unitscope_schemas.answers.patches import PatchPage, PatchRow
 from unitscope_schemas.geometry import Location
+from unitscope_schemas.questions import TopQuestion
 from unitscope_schemas.ranks import percentile
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.database import Row
+from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.session import Session, Subject
-from unitscope_services.queries.units import patches
-
-MOST_PEAKS = 100
 
 
-def several_patches(session: Session, unit: UnitId, query: PatchQuery, per_image: int) -> PatchPage:
-    """The page of `patches` with up to `per_image` peaks of each image, the stored one first, then by activation.
+def top(session: Session, unit: UnitId, question: TopQuestion) -> PatchPage:
+    """Return the page of `patches` with up to `per_image` peaks of each image, the stored one first.
 
     Further peaks are local maxima of the unit's map, which one forward for each image computes. Peaks of one image
     have one rank; the percentile of each is that of an image with such a peak.
     """
-    if not 1 <= per_image <= MOST_PEAKS:
-        raise UsageError(f"per_image is {per_image}; an image shows 1 to {MOST_PEAKS} peaks")
-    page = patches(session.atlas, unit, query)
+    page, per_image = patches(session.atlas, unit, question), question.per_image
     if per_image == 1 or not page.rows:
         return page
     rows = []

@@ -11,21 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unitscope_pipelines.storage.stores import AtlasAddress, Store
-from unitscope_schemas.answers.patches import ActivationMap, ExplainPage, NeighborPage, PatchQuery, PatchRow
+from unitscope_schemas.answers.patches import ActivationMap, ExplainPage, NeighborPage, PatchRow
 from unitscope_schemas.errors import UsageError
-from unitscope_schemas.geometry import Box, Location, Placement
+from unitscope_schemas.geometry import Location, Placement
+from unitscope_schemas.questions import CellQuestion, ExplainQuestion, NeighborsQuestion, TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.boxes import checked_box
 from unitscope_services.atlas.crops import read_image
 from unitscope_services.atlas.database import Row
 from unitscope_services.atlas.gallery import Gallery
-from unitscope_services.atlas.image_filter import EVERY_IMAGE, ImageFilter
+from unitscope_services.atlas.image_filter import ImageFilter
 from unitscope_services.encoding.cells import CellPeaks, checked_cell
 from unitscope_services.encoding.encoder import Encoded, Encoder, Turn
+from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.explain import ComputedPeaks, PicturePeaks, StoredPeaks, explain
 from unitscope_services.queries.unit_selection import striking_units
-from unitscope_services.queries.units import patches
 
 if TYPE_CHECKING:
     from unitscope_pipelines.vision.attribution.conv_filters import Filters
@@ -65,7 +66,7 @@ class Session:
     @cached_property
     def striking(self) -> list[tuple[UnitId, list[PatchRow]]]:
         """A few units worth looking at first, with their first patches; found once per version."""
-        query = PatchQuery(limit=6)
+        query = TopQuestion(k=6)
         return [(unit, patches(self.atlas, unit, query).rows) for unit in striking_units(self.atlas, count=4)]
 
     @cached_property
@@ -102,30 +103,23 @@ class Session:
         """Whether what an image of the corpus excites can be told without the model: not by a bounded atlas."""
         return self.atlas.manifest.keep is None
 
-    def explain(
-        self, subject: Subject, layer: str | None = None, limit: int = 20, passing: ImageFilter = EVERY_IMAGE
-    ) -> ExplainPage:
+    def explain(self, subject: Subject, question: ExplainQuestion) -> ExplainPage:
         """The units that the picture excites most unusually, by percentile among the images that pass."""
         if subject.image is not None and self.stores_peaks:
             peaks: PicturePeaks = StoredPeaks(self.atlas, subject.image)
         else:
             peaks = ComputedPeaks(self.encoder.cells(self._picture(subject)))
-        return explain(self.atlas, peaks, self.placement(subject), layer, limit, passing)
+        return explain(self.atlas, peaks, self.placement(subject), question)
 
-    def neighbors(
-        self,
-        subject: Subject,
-        box: Box | None = None,
-        limit: int = 9,
-        exact: bool = False,
-        passing: ImageFilter = EVERY_IMAGE,
-    ) -> NeighborPage:
-        """The images with the patch most similar to a box of the picture (None: all that the network sees)."""
-        placement = self.placement(subject)
+    def neighbors(self, subject: Subject, question: NeighborsQuestion) -> NeighborPage:
+        """Return the images with the patch most similar to a box of the picture (None: all that the network sees)."""
+        self.check_embedded(question.layer)
+        placement, box = self.placement(subject), question.region
         seen = None if box is None else checked_box(box, placement)
         stored = None if subject.image is None else self.search.stored(subject.image, box)
         vector, query_box = stored or (self.encoder.embed(self._picture(subject), seen), box or placement.seen)
-        return self.search.nearest(vector, query_box, limit, exact, passing)
+        passing = ImageFilter(question.label, question.where)
+        return self.search.nearest(vector, query_box, question.k, question.exact, passing)
 
     def pixels(self, subject: Subject) -> "Pixels":
         """The picture as the network sees it, resized and cropped, in 8 bits."""
@@ -135,19 +129,23 @@ class Session:
         """A unit's activation at every location of its grid."""
         return self.encoder.activation_map(self._picture(subject), unit)
 
-    def at_cell(self, subject: Subject, layer: str, cell: Location, limit: int = 20) -> ExplainPage:
-        """The units of a layer that are most unusually active at one cell of its grid, by percentile of peaks."""
+    def at_cell(self, subject: Subject, question: CellQuestion) -> ExplainPage:
+        """Return the units of a layer that are most unusually active at one cell of its grid, by percentile of peaks.
+
+        Raises UsageError for a cell that is not on the grid.
+        """
+        layer, cell = question.layer, Location(question.row, question.col)
         checked_cell(self.atlas.layer(layer).spec, cell)
         peaks = CellPeaks(self.encoder.at_cell(self._picture(subject), layer, cell), cell)
-        return explain(self.atlas, peaks, self.placement(subject), layer, limit)
+        asked = ExplainQuestion(layer=layer, k=question.k)
+        return explain(self.atlas, peaks, self.placement(subject), asked)
 
-    def layer_of_embedding(self, layer: str | None) -> str:
-        """The layer whose embeddings are indexed; raises UsageError if another is asked for."""
+    def check_embedded(self, layer: str | None) -> None:
+        """Raise UsageError if a layer is named that is not the one whose embeddings are indexed."""
         embedded = self.atlas.manifest.patches.layer
         if layer not in (None, embedded):
             self.atlas.layer(str(layer))
             raise UsageError(f"patches are indexed by layer {embedded!r}, not {layer!r}; index with --embed {layer}")
-        return embedded
 
     def _picture(self, subject: Subject) -> Encoded:
         if subject.picture is not None:

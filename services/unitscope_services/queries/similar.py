@@ -8,9 +8,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from unitscope_schemas import layout, tables
-from unitscope_schemas.answers.relations import Likeness, SimilarPage, SimilarRow
+from unitscope_schemas.answers.relations import SimilarPage, SimilarRow
 from unitscope_schemas.errors import AtlasError, NotFoundError, UsageError
 from unitscope_schemas.manifest import BLOCK_UNITS
+from unitscope_schemas.questions import Likeness, SimilarQuestion
 from unitscope_schemas.ranks import are_exemplars, jaccard
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
@@ -24,21 +25,19 @@ Likenesses = NDArray[np.float64]
 """Of one unit with every unit of a layer; NaN where there is none."""
 
 
-def similar(
-    session: Session, unit: UnitId, by: Likeness = "coactivation", layer: str | None = None, limit: int = 9
-) -> SimilarPage:
+def similar(session: Session, unit: UnitId, question: SimilarQuestion) -> SimilarPage:
     """The units of a layer (None: its own) that are most like a unit, without itself; ties by channel.
 
     Raises NotFoundError where co-activation has not been computed, UsageError where a layer has no weights.
     """
-    atlas = session.atlas
+    atlas, by = session.atlas, question.by
     atlas.unit(unit)
-    other = atlas.layer(layer or unit.layer).spec.name
+    other = atlas.layer(question.among or unit.layer).spec.name
     found, note = _LIKENESS[by](session, unit, other)
     if other == unit.layer:
         found[unit.channel] = np.nan
     known = np.flatnonzero(~np.isnan(found))
-    order = known[np.argsort(-found[known], kind="stable")][:limit]
+    order = known[np.argsort(-found[known], kind="stable")][: question.k]
     rows = [
         SimilarRow(
             rank=rank,
@@ -66,7 +65,7 @@ def _by_coactivation(session: Session, unit: UnitId, other: str) -> tuple[Likene
     if content is None:
         raise NotFoundError(
             f"co-activation of layer {unit.layer} with {other} is not computed for this version of the atlas: run "
-            f"unitscope similar {atlas.name} {unit}{'' if other == unit.layer else f' --layer {other}'}, or ask by "
+            f"unitscope similar {atlas.name} {unit}{'' if other == unit.layer else f' --among {other}'}, or ask by "
             "exemplars"
         )
     try:

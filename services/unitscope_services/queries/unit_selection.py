@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from unitscope_pipelines.vision.models.globs import matches
-from unitscope_schemas.answers.patches import PatchQuery
 from unitscope_schemas.errors import NotFoundError, listing
+from unitscope_schemas.questions import TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.database import Row
-from unitscope_services.queries.units import patches
+from unitscope_services.queries.exemplars import patches
 
 
 def chosen_units(atlas: Atlas, names: Sequence[str], top: int | None = None) -> list[UnitId]:
@@ -78,7 +78,7 @@ def striking_in(atlas: Atlas, layer: str, count: int) -> list[UnitId]:
     scores = {}
     for statistics in live[:_LOOKED_AT]:
         unit = UnitId(layer, statistics["unit"])
-        rows = patches(atlas, unit, PatchQuery(limit=_PATCHES)).rows
+        rows = patches(atlas, unit, TopQuestion(k=_PATCHES)).rows
         deviation = sum(row.activation - statistics["mean"] for row in rows) / len(rows) / statistics["std"]
         scores[unit] = deviation * len({row.label for row in rows}) / len(rows)
     found = [unit for unit in scores if scores[unit] > 0]

@@ -1,4 +1,4 @@
-"""What a unit responds to: its patches, distribution, labels, and its layer's units in a table."""
+"""The units of a layer in a table, the distribution of one, and the box to show of a peak."""
 
 from typing import Any, get_args
 
@@ -6,81 +6,23 @@ import numpy as np
 import pyarrow as pa
 
 from unitscope_schemas import cursors, tables
-from unitscope_schemas.answers.patches import (
-    Histogram,
-    PatchPage,
-    PatchQuery,
-    PatchRow,
-    QuantileRow,
-    UnitPage,
-    UnitRow,
-    UnitStatus,
-)
+from unitscope_schemas.answers.patches import Histogram, PatchRow, QuantileRow, UnitPage, UnitRow
 from unitscope_schemas.errors import UsageError, listing
 from unitscope_schemas.geometry import Box, Location, Placement
+from unitscope_schemas.questions import HistogramQuestion, UnitsQuestion, UnitStatus
 from unitscope_schemas.units import LayerSpec, UnitId
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.atlas.bounded import bounded_note, check_ranks, check_whole
+from unitscope_services.atlas.bounded import check_whole
 from unitscope_services.atlas.database import Row
-from unitscope_services.queries.exemplars import Exemplars
 
 SORTS = ("channel", "maximum", "mean", "std", "median", "positive_share", "status", "nonfinite_count")
-STATUSES: tuple[str, ...] = get_args(UnitStatus)
+STATUSES: tuple[UnitStatus, ...] = get_args(UnitStatus)
 _QUANTILES = (0.0, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999, 1.0)
 
 
-def patches(atlas: Atlas, unit: UnitId, query: PatchQuery) -> PatchPage:
-    """The images that most excite a unit, in a total order, each with the box where it peaks.
-
-    Of a group of near duplicates the first that passes the filters stands for all, unless asked otherwise. A
-    dead unit has no patches: its images are all alike to it.
-    """
-    statistics = atlas.unit(unit)
-    status, count = statistics["status"], statistics["image_count"]
-    note, stale = status_note(statistics), atlas.manifest.stale_count
-    if status == "dead" or count == 0:
-        return PatchPage(unit=str(unit), status=status, note=note, stale_images=stale, rows=[], next=None)
-    question = f"{atlas.version} {unit} {query.model_dump_json(exclude={'limit', 'cursor'})}"
-    after = cursors.decode(query.cursor, question)
-    exemplars = Exemplars(atlas, unit, query, _asked_band(atlas, unit, query, count))
-    ranks, keys = exemplars.following(after, query.limit + 1)
-    more = len(ranks) > query.limit
-    cut = query.quantile is None and (not more or query.label is not None or query.where)
-    bound = bounded_note(atlas.manifest) if cut else None
-    return PatchPage(
-        unit=str(unit),
-        status=status,
-        note="; ".join(text for text in (note, bound) if text) or None,
-        stale_images=stale,
-        kept=atlas.manifest.kept,
-        rows=exemplars.rows(ranks[: query.limit], count),
-        next=cursors.encode(int(keys[query.limit - 1]), question) if more else None,
-    )
-
-
-def _asked_band(atlas: Atlas, unit: UnitId, query: PatchQuery, count: int) -> tuple[int, int]:
-    """The ranks that a question is about; those that are kept, where it asks for the highest of all."""
-    first, last = rank_range(query.quantile, count)
-    if query.quantile is None and query.order == "desc":
-        return first, min(last, (atlas.manifest.kept or count) - 1)
-    check_ranks(atlas.manifest, unit, count, last)
-    return first, last
-
-
-def rank_range(quantile: tuple[float, float] | None, count: int) -> tuple[int, int]:
-    """First and last rank of the images within a percentile band; rank r has the percentile 1 − r / count."""
-    if quantile is None:
-        return 0, count - 1
-    low, high = quantile
-    if not 0 <= low <= high <= 1:
-        raise UsageError(f"quantile {low}..{high} is not a band a..b with 0 <= a <= b <= 1")
-    slack = 1e-9 * count
-    return int(np.ceil((1 - high) * count - slack)), min(count - 1, int(np.floor((1 - low) * count + slack)))
-
-
-def histogram(atlas: Atlas, unit: UnitId, bins: int = tables.HISTOGRAM_BINS) -> Histogram:
+def histogram(atlas: Atlas, unit: UnitId, question: HistogramQuestion) -> Histogram:
     """The distribution of a unit's peaks in equal bins; quantiles are exact."""
-    statistics = atlas.unit(unit)
+    statistics, bins = atlas.unit(unit), question.bins
     counts = np.array(statistics["histogram"], dtype=np.int64)
     edges = np.empty(0)
     if len(counts):
@@ -104,43 +46,32 @@ def histogram(atlas: Atlas, unit: UnitId, bins: int = tables.HISTOGRAM_BINS) -> 
     )
 
 
-def unit_page(
-    atlas: Atlas,
-    layer: str,
-    sort: str = "channel",
-    limit: int = 100,
-    cursor: str | None = None,
-    status: str | None = None,
-) -> UnitPage:
-    """One row per unit of a layer; `sort` is a column, descending with a leading minus; ties by channel."""
-    order, question = channel_order(atlas, layer, sort, status), f"{atlas.version} {layer} {sort} {status}"
-    part, following = channel_page(order, question, limit, cursor)
+def unit_page(atlas: Atlas, layer: str, question: UnitsQuestion) -> UnitPage:
+    """Return one row per unit of a layer, of one status or all, in the order of a column; ties by channel."""
+    order = channel_order(atlas, layer, question)
+    part, following = channel_page(order, f"{atlas.version} {layer} {question.sort} {question.status}", question)
     page = atlas.units(layer).drop_columns(["histogram", "nonfinite_images"]).take(pa.array(part, pa.int64()))
     rows = [unit_row(layer, row) for row in page.to_pylist()]
     return UnitPage(layer=layer, stale_images=atlas.manifest.stale_count, rows=rows, next=following)
 
 
-def channel_order(atlas: Atlas, layer: str, sort: str, status: str | None) -> list[int]:
-    """The channels of such pages in their order."""
-    column, descending = sort.removeprefix("-"), sort.startswith("-")
+def channel_order(atlas: Atlas, layer: str, question: UnitsQuestion) -> list[int]:
+    """Return the channels that such a table has, in its order."""
+    column, descending = question.sort.removeprefix("-"), question.sort.startswith("-")
     if column not in SORTS:
         raise UsageError(f"units cannot be sorted by {column!r}; there are {listing(SORTS)}, also with a leading -")
-    if status is not None and status not in STATUSES:
-        raise UsageError(f"no unit has the status {status!r}; there are {listing(STATUSES)}")
     table = atlas.units(layer)
     values = _sort_values(table, column)
     statuses = table["status"].to_pylist()
-    chosen = [channel for channel in range(len(values)) if status in (None, statuses[channel])]
+    chosen = [channel for channel in range(len(values)) if question.status in (None, statuses[channel])]
     known = [channel for channel in chosen if values[channel] is not None]
     known.sort(key=lambda channel: values[channel], reverse=descending)
     return known + [channel for channel in chosen if values[channel] is None]
 
 
-def channel_page(order: list[int], question: str, limit: int, cursor: str | None) -> tuple[list[int], str | None]:
-    """A part of such an order, and the cursor to the next."""
-    start = cursors.decode(cursor, question) or 0
-    following = cursors.encode(start + limit, question) if start + limit < len(order) else None
-    return order[start : start + limit], following
+def channel_page(order: list[int], subject: str, question: UnitsQuestion) -> tuple[list[int], str | None]:
+    """Return a page of channels in an order, and the cursor to the next page."""
+    return cursors.page(order, subject, question.k, question.cursor)
 
 
 def _sort_values(units: pa.Table, column: str) -> list[Any]:
@@ -170,22 +101,6 @@ def unit_row(layer: str, row: Row) -> UnitRow:
         q99=knots.get(0.99),
         top_label=row["top_labels"][0]["label"] if row["top_labels"] else None,
     )
-
-
-def status_note(statistics: Row) -> str | None:
-    """What a person should know about a unit that is not live."""
-    match statistics["status"]:
-        case "dead" if statistics["maximum"] == 0:
-            return f"never active: its peak is 0 on all {statistics['image_count']} images"
-        case "dead":
-            return f"constant: its peak is {statistics['maximum']:g} on all {statistics['image_count']} images"
-        case "negative-only":
-            return "never above zero: these are its least negative images"
-        case "rare":
-            return f"rare: above zero on {statistics['positive_count']} of {statistics['image_count']} images"
-        case "non-finite":
-            return f"not a number or infinite on {statistics['nonfinite_count']} images, which are left out"
-    return None
 
 
 def shown_box(spec: LayerSpec, row: PatchRow) -> Box:

@@ -10,7 +10,6 @@ from unitscope_schemas.answers.visuals import Visual, VisualPage, VisualRow
 from unitscope_schemas.errors import NotFoundError
 from unitscope_schemas.units import Target, UnitId
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.pages.links import Links
 
 
 def visualisations(atlas: Atlas, target: Target) -> VisualPage:
@@ -34,7 +33,6 @@ def visualisations(atlas: Atlas, target: Target) -> VisualPage:
 def visual_row(atlas: Atlas, visual: Visual) -> VisualRow:
     """A stored picture as answers show it, with the maximum of its unit over the corpus and its percentile there."""
     key, target, maximum, share, notes = visual.key, visual.key.target, None, None, visual.notes
-    kind, name = ("units" if isinstance(target, UnitId) else "directions"), target[1]
     if _is_recorded(target, atlas):
         maximum = atlas.unit(target)["maximum"]
         share = None if key.objective.startswith("-") else percentile(atlas, target, visual.activation)
@@ -59,7 +57,6 @@ def visual_row(atlas: Atlas, visual: Visual) -> VisualRow:
         box=visual.box,
         note="; ".join(notes),
         path=visual.picture.path,
-        url=Links(atlas.name, atlas.version).api("layers", key.layer, kind, name, "visualisations", f"{key.id}.png"),
     )
 
 

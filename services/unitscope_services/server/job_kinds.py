@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from unitscope_schemas.answers.jobs import CompareJob, OptimiseJob, ProjectJob, SimilarJob
+from unitscope_schemas.answers.visuals import VisualRow
 from unitscope_schemas.progress import Tell
+from unitscope_schemas.units import UnitId, parse_target
 from unitscope_services.figures.project import project_units
-from unitscope_services.queries.compare import check_compare, check_similar, compute_compare, compute_similar
+from unitscope_services.queries.compare import check_compare, check_correlate, compare_here, correlate
 from unitscope_services.queries.session import Session
 from unitscope_services.queries.unit_selection import chosen_units
+from unitscope_services.server.links import links_of
 
 
 @dataclass(frozen=True)
@@ -31,13 +34,32 @@ def _check_optimise(session: Session, query: OptimiseJob) -> None:
     # with torch, which a server does not wait for to start
     from unitscope_services.figures.optimise import optimise_plan
 
-    optimise_plan(session, query)
+    optimise_plan(session, query.units, query)
 
 
 def _optimise(session: Session, query: OptimiseJob, tell: Tell) -> Iterator[str]:
     from unitscope_services.figures.optimise import optimise
 
-    return (row.url for row in optimise(session, query, tell))
+    return (_address(session, row) for row in optimise(session, query.units, query, tell))
+
+
+def _project(session: Session, query: ProjectJob, tell: Tell) -> Iterator[str]:
+    return (_address(session, row) for row in project_units(session, query.units, query, tell))
+
+
+def _similar(session: Session, query: SimilarJob, tell: Tell) -> Iterator[str]:
+    unit = UnitId.parse(query.unit)
+    correlate(session.atlas, unit.layer, query, tell)
+    yield links_of(session.atlas).api("layers", unit.layer, "units", unit.channel, "similar", among=query.among)
+
+
+def _compare(session: Session, query: CompareJob, tell: Tell, other: Session) -> Iterator[str]:
+    comparison = compare_here(session.atlas, query, tell, other.atlas)
+    yield links_of(session.atlas).api("comparisons", comparison.id)
+
+
+def _address(session: Session, row: VisualRow) -> str:
+    return links_of(session.atlas).visual(parse_target(row.unit), row.id)
 
 
 def _check_project(session: Session, query: ProjectJob) -> None:
@@ -45,7 +67,9 @@ def _check_project(session: Session, query: ProjectJob) -> None:
 
 
 def _check_similar(session: Session, query: SimilarJob) -> None:
-    check_similar(session.atlas, query)
+    unit = UnitId.parse(query.unit)
+    session.atlas.unit(unit)
+    check_correlate(session.atlas, unit.layer, query)
 
 
 def _check_compare(session: Session, query: CompareJob, other: Session) -> None:
@@ -70,19 +94,19 @@ KINDS: Mapping[str, Kind] = {
     ),
     "project": Kind(
         check=_check_project,
-        run=lambda session, query, tell: (row.url for row in project_units(session, query, tell)),
+        run=_project,
         unit="units",
         about=_units,
     ),
     "similar": Kind(
         check=_check_similar,
-        run=lambda session, query, tell: compute_similar(session.atlas, query, tell),
+        run=_similar,
         unit="blocks of units",
         about=lambda query: str(query.unit),
     ),
     "compare": Kind(
         check=_check_compare,
-        run=lambda session, query, tell, other: compute_compare(session.atlas, query, tell, other.atlas),
+        run=_compare,
         unit="blocks of units",
         about=_sides,
     ),

@@ -24,7 +24,7 @@ ROWS: Responses = {
 PICTURE: Responses = {
     200: {"description": "The picture", "content": {f"image/{kind}": {} for kind in ("jpeg", "png", "webp")}}
 }
-_ORDER = ("atlases", "units", "kin", "images", "pictures", "uploads", "jobs", "server")
+_ORDER = ("atlases", "units", "similarity", "images", "pictures", "uploads", "jobs", "server")
 
 
 def describe(app: FastAPI) -> dict[str, Any]:

@@ -1,62 +1,53 @@
-"""Parameters of addresses, their ranges, and what they are turned into."""
+"""Parameters of addresses: what stands in the path, and the names that a route knows."""
 
-from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Path, Query
+from pydantic import BaseModel
 from starlette.requests import Request
 
-from unitscope_schemas.errors import UsageError, listing
+from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Box, Location
-from unitscope_services.atlas.image_filter import ImageFilter
+from unitscope_schemas.questions import Question, check_names
+from unitscope_schemas.units import UnitId
 
-MOST_ROWS = 1000
-
-Limit = Annotated[int | None, Query(ge=1, le=MOST_ROWS, description="how many rows a page has")]
-K = Annotated[int | None, Query(ge=1, le=MOST_ROWS, description="the same as limit")]
-Cursor = Annotated[str | None, Query(max_length=500, description="`next` of the page before; of the same question")]
+PageCursor = Annotated[str | None, Query(max_length=500, description="`next` of the page before; of the same question")]
 Channel = Annotated[int, Path(description="channel of the layer, from 0")]
 LayerName = Annotated[str, Path(description="module path, for example `layer4.1.conv2`")]
 ImageName = Annotated[str, Path(description="image id, or at least six of its first digits")]
-Where = Annotated[
-    list[str] | None,
-    Query(description="condition on metadata, repeatable: `column=value`, with numbers also `>=`, `<=`, `>`, `<`"),
-]
 BoxText = Annotated[
     str | None, Query(description="`top,left,bottom,right` in pixels of the upright original picture, half-open")
 ]
-
 Fields = Annotated[list[str] | None, Query(description="as one text, or as its numbers one by one, as forms send them")]
+Paged = TypeVar("Paged", bound=Question)
 
 
-def passing_filter(label: str | None = None, where: Where = None) -> ImageFilter:
-    """Which images a question is about."""
-    return ImageFilter(label, tuple(where or ()))
+def unit_in_path(layer: LayerName, channel: Channel) -> UnitId:
+    """Return the unit that an address is about."""
+    return UnitId(layer, channel)
 
 
-Passing = Annotated[ImageFilter, Depends(passing_filter)]
+UnitInPath = Annotated[UnitId, Depends(unit_in_path)]
 
 
-def row_count(limit: int | None, k: int | None, default: int) -> int:
-    """The number of rows by either name; raises UsageError if they contradict each other."""
-    if limit is not None and k is not None and limit != k:
-        raise UsageError(f"limit is {limit} and k is {k}: they are two names of one thing, give one")
-    return limit or k or default
+def paged(question: Paged, size: int) -> Paged:
+    """Return the question with a page of so many rows, unless it says how many."""
+    return question if getattr(question, "k", None) else question.model_copy(update={"k": size})
 
 
 def box_of(text: str | None) -> Box | None:
-    """A box as it is written in an address; raises UsageError."""
+    """Return the box that is written in an address; raises UsageError."""
     return None if text is None else Box.parse(text)
 
 
-def box_in(fields: Sequence[str] | None) -> Box | None:
-    """A box from one text or from four fields of a form; raises UsageError."""
+def box_in(fields: list[str] | None) -> Box | None:
+    """Return the box of one text or of four fields of a form; raises UsageError."""
     return box_of(_joined(fields, ","))
 
 
-def cell_in(fields: Sequence[str] | None) -> Location | None:
-    """A cell `row,col` in the same way."""
+def cell_in(fields: list[str] | None) -> Location | None:
+    """Return the cell `row,col` of one text or of two fields of a form; raises UsageError."""
     text = _joined(fields, ",")
     if text is None:
         return None
@@ -67,30 +58,28 @@ def cell_in(fields: Sequence[str] | None) -> Location | None:
     return Location(row, col)
 
 
-def band_in(fields: Sequence[str] | None) -> str | None:
-    """A percentile band `a..b` in the same way; not yet checked."""
+def band_in(fields: list[str] | None) -> str | None:
+    """Return the percentile band `a..b` of one text or of two fields of a form; it is not yet checked."""
     return _joined(fields, "..")
 
 
-def _joined(fields: Sequence[str] | None, between: str) -> str | None:
+def _joined(fields: list[str] | None, between: str) -> str | None:
     return between.join(fields) if fields and any(fields) else None
 
 
-def check_names(request: Request) -> None:
-    """Raises UsageError for a parameter that the route does not have, naming the nearest."""
+def check_parameters(request: Request) -> None:
+    """Raise UsageError for a parameter that the route does not have, naming the nearest."""
     dependant = getattr(request.scope.get("route"), "dependant", None)
-    if dependant is None or not request.query_params:
-        return
-    known = {*_names(dependant), "v"}
-    for name in request.query_params:
-        if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {listing(sorted(known - {'v'})) or 'none'}"
-            raise UsageError(f"there is no parameter {name!r} here; {hint}")
+    if dependant is not None and request.query_params:
+        check_names([name for name in request.query_params if name != "v"], sorted(set(_names(dependant))))
 
 
 def _names(dependant: Any) -> Iterator[str]:
     for parameter in dependant.query_params:
-        yield parameter.alias
+        model = parameter.field_info.annotation
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            yield from model.model_fields
+        else:
+            yield parameter.alias
     for inner in dependant.dependencies:
         yield from _names(inner)

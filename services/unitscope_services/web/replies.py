@@ -11,12 +11,12 @@ from starlette.responses import Response
 
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.formats import FORMATS, MEDIA_TYPES, TableFormat, json_bytes, rows_as
-from unitscope_services.pages.links import dated
 from unitscope_services.queries.session import Session
 from unitscope_services.server import caching
 from unitscope_services.server.access import Scope
+from unitscope_services.server.links import dated
 from unitscope_services.web.app_state import AppState, state_of
-from unitscope_services.web.parameters import check_names
+from unitscope_services.web.parameters import check_parameters
 
 
 class RowPage(Protocol):
@@ -145,7 +145,7 @@ def reply_about(scope: Scope, quick: bool = False) -> Any:
 def _reply(request: Request, scope: Scope, atlas: str, quick: bool = False) -> Reply:
     reply = Reply(request, state_of(request), atlas, scope, quick=quick)
     reply.demand(scope)
-    check_names(request)
+    check_parameters(request)
     return reply
 
 

@@ -11,9 +11,9 @@ from unitscope_pipelines.vision.attribution.relu_backward import Reversal, notes
 from unitscope_pipelines.vision.recording.embedding import as_map
 from unitscope_pipelines.vision.recording.peaks import channels_first
 from unitscope_pipelines.vision.recording.recording import output_of, record
-from unitscope_schemas.answers.visuals import ProjectionMethod
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Location
+from unitscope_schemas.questions import ProjectionMethod
 from unitscope_schemas.units import LayerSpec
 
 METHODS: dict[ProjectionMethod, str] = {

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from unitscope_schemas.answers.visuals import ProjectionMethod
+from unitscope_schemas.questions import ProjectionMethod
 
 RELU, MAX_POOLING, BATCH_NORM = "ReLU", "max-pooling", "batch norm"
 

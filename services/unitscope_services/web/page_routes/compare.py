@@ -7,12 +7,11 @@ from fastapi import APIRouter, Form, Path, Query
 from starlette.responses import RedirectResponse, Response
 
 from unitscope_schemas.answers.jobs import CompareJob
-from unitscope_schemas.answers.relations import CompareQuery
 from unitscope_schemas.errors import UsageError
 from unitscope_services.pages.compare import ComparisonAddress, choice_view, comparison_view
-from unitscope_services.pages.pages import links_of
 from unitscope_services.queries.compare import stored_id
-from unitscope_services.web.parameters import Cursor
+from unitscope_services.server.links import links_of
+from unitscope_services.web.parameters import PageCursor
 from unitscope_services.web.replies import ComputingAnywhere, General, Reading, Reply
 from unitscope_services.web.routes.jobs import take_job
 
@@ -25,7 +24,7 @@ Name = Annotated[str | None, Query(max_length=200)]
 @routes.get("/compare")
 def show_choice(reply: General, a: Name = None, b: Name = None, layer: Name = None, layer_b: Name = None) -> Response:
     """Choose two atlases; leads to what is stored about them, else says what there is to do."""
-    query = CompareQuery(other=b, layer=layer or None, layer_b=layer_b or None) if a and b else None
+    query = _compare_job(a, b, layer, layer_b) if a and b else None
     if query is not None and (stored := _stored(reply, a or "", query)):
         return RedirectResponse(stored, 303, headers=_NO_STORE)
     asks = reply.app_state.keys.allows_anyone("compute")
@@ -42,7 +41,7 @@ def ask_for_comparison(
     layer_b: Annotated[str | None, Form()] = None,
 ) -> Response:
     """Have two atlases compared, and lead to the job that does, or to the result if it is stored."""
-    query = CompareJob(kind="compare", atlas=a, other=b, layer=layer or None, layer_b=layer_b or None)
+    query = _compare_job(a, b, layer, layer_b)
     target = _stored(reply, a, query) or f"/jobs/{take_job(reply, query).id}"
     return RedirectResponse(target, 303, headers=_NO_STORE)
 
@@ -53,7 +52,7 @@ def show_comparison(
     comparison: Annotated[str, Path(description="id of a stored comparison")],
     layer: str | None = None,
     sort: str = "channel",
-    cursor: Cursor = None,
+    cursor: PageCursor = None,
 ) -> Response:
     """Two atlases, unit by unit, with both units' patches side by side."""
     shelf, address = reply.app_state.atlases, ComparisonAddress(layer or None, sort, cursor)
@@ -63,7 +62,12 @@ def show_comparison(
     )
 
 
-def _stored(reply: Reply, atlas: str, query: CompareQuery) -> str | None:
+def _compare_job(a: str, b: str, layer: str | None, layer_b: str | None) -> CompareJob:
+    """Return what a form asks for: it sends fields that are left empty as empty texts."""
+    return CompareJob(kind="compare", atlas=a, other=b, layer=layer or None, layer_b=layer_b or None)
+
+
+def _stored(reply: Reply, atlas: str, query: CompareJob) -> str | None:
     """The page of the stored answer, if there is one."""
     one, two = reply.app_state.atlases.newest(atlas).atlas, reply.app_state.atlases.newest(query.other).atlas
     try:

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from unitscope_schemas.answers.visuals import ProjectionMethod
+from unitscope_schemas.questions import ProjectionMethod
 from unitscope_schemas.units import UnitId
 from unitscope_services.pages.live import first_unit, live_view, stored_of
 from unitscope_services.web.middleware import SAFE_HEADERS

@@ -8,34 +8,35 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
-from unitscope_schemas.answers.patches import Order, UnitStatus
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Location
+from unitscope_schemas.questions import Order, SkippedQuestion, UnitStatus
 from unitscope_schemas.units import UnitId
 from unitscope_services.figures.tiles import SpriteKind, state_of
 from unitscope_services.pages.conv_filters import filters_view
 from unitscope_services.pages.find_page import find_view, place_named
 from unitscope_services.pages.layer import LayerAddress, layer_view
-from unitscope_services.pages.pages import UnitAddress, atlas_view, links_of, unit_view
+from unitscope_services.pages.pages import UnitAddress, atlas_view, unit_view
 from unitscope_services.pages.picture import PictureAddress, PicturePage
 from unitscope_services.pages.views import HomeView, SkippedView
+from unitscope_services.queries.images import skipped_page
 from unitscope_services.queries.session import Subject
+from unitscope_services.server.links import links_of
 from unitscope_services.web.documentation import describe, operations
 from unitscope_services.web.middleware import FRAMED_POLICY
 from unitscope_services.web.parameters import (
     BoxText,
     Channel,
-    Cursor,
     Fields,
     ImageName,
     LayerName,
+    PageCursor,
     band_in,
     box_in,
     box_of,
     cell_in,
 )
 from unitscope_services.web.replies import Computing, General, Reading, Reply
-from unitscope_services.web.routes.atlases import skipped_page
 from unitscope_services.web.routes.uploads import find_upload, keep_upload, read_body, upload_row, upload_subject
 
 routes = APIRouter()
@@ -68,11 +69,12 @@ def show_atlas(reply: Reading) -> Response:
 
 
 @routes.get("/a/{atlas}/skipped")
-def show_skipped(reply: Reading, cursor: Cursor = None) -> Response:
+def show_skipped(reply: Reading, cursor: PageCursor = None) -> Response:
     """The files that are no usable image."""
 
     def view() -> SkippedView:
-        atlas, page = reply.session.atlas, skipped_page(reply, _SKIPPED_ROWS, cursor)
+        question = SkippedQuestion(k=_SKIPPED_ROWS, cursor=cursor)
+        atlas, page = reply.session.atlas, skipped_page(reply.session.atlas, question)
         links = links_of(atlas)
         following = page.next and links.at(links.skipped, cursor=page.next)
         return SkippedView(atlas.summary(), links, page, following)
@@ -103,7 +105,7 @@ def show_layer(
     kind: SpriteKind = "patch",
     sort: str = "channel",
     status: UnitStatus | None = None,
-    cursor: Cursor = None,
+    cursor: PageCursor = None,
 ) -> Response:
     """The units of a layer, each with its first patch or what was made of it."""
     growing = replace(reply, state=state_of(reply.session, layer, kind))
@@ -120,7 +122,7 @@ def show_unit(
     order: Order = "desc",
     quantile: Fields = None,
     label: str | None = None,
-    cursor: Cursor = None,
+    cursor: PageCursor = None,
     embed: bool = False,
 ) -> Response:
     """What a unit responds to; `embed` only its patches, for other sites to frame if anyone may read here."""

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from unitscope_schemas.answers.relations import Likeness
+from unitscope_schemas.questions import Likeness
 from unitscope_schemas.units import UnitId
 from unitscope_services.pages.eigen import EigenView, eigen_view
 from unitscope_services.pages.unit_parts import bands_view, facets_view, similar_view

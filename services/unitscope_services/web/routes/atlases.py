@@ -1,15 +1,16 @@
 """Atlases and their layers: what is served, where it comes from, what was skipped."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from unitscope_schemas import cursors
 from unitscope_schemas.answers.served import AtlasPage, AtlasRow, LayerPage, LayerRow, SkippedPage, SkippedRow
 from unitscope_schemas.manifest import Manifest
+from unitscope_schemas.questions import MOST_ROWS, SkippedQuestion
+from unitscope_services.queries.images import skipped_page
 from unitscope_services.web.documentation import ROWS
-from unitscope_services.web.parameters import MOST_ROWS, Cursor, LayerName, Limit
+from unitscope_services.web.parameters import LayerName, paged
 from unitscope_services.web.replies import General, Reading, Reply
 from unitscope_services.web.routes import API
 
@@ -37,13 +38,9 @@ def read_manifest(reply: Reading) -> Response:
 
 
 @routes.get("/{atlas}/skipped", response_model=SkippedPage, responses=ROWS)
-def list_skipped(
-    reply: Reading,
-    limit: Limit = None,
-    cursor: Cursor = None,
-) -> Response:
+def list_skipped(reply: Reading, question: Annotated[SkippedQuestion, Query()]) -> Response:
     """The files of the corpus that are no usable image, each with the reason."""
-    return reply.rows(SkippedRow, lambda: skipped_page(reply, limit or MOST_ROWS, cursor))
+    return reply.rows(SkippedRow, lambda: skipped_page(reply.session.atlas, paged(question, MOST_ROWS)))
 
 
 @routes.get("/{atlas}/layers", response_model=LayerPage, responses=ROWS)
@@ -56,16 +53,6 @@ def list_layers(reply: Reading) -> Response:
 def read_layer(reply: Reading, layer: LayerName) -> Response:
     """One layer."""
     return reply.document(lambda: _layer_row(reply, layer))
-
-
-def skipped_page(reply: Reply, limit: int, cursor: str | None) -> SkippedPage:
-    """A page of the skipped files, in order of their paths."""
-    atlas = reply.session.atlas
-    question = f"{atlas.version} skipped"
-    start = cursors.decode(cursor, question) or 0
-    rows = atlas.skipped[start : start + limit]
-    more = start + limit < len(atlas.skipped)
-    return SkippedPage(rows=rows, next=cursors.encode(start + limit, question) if more else None)
 
 
 def public_manifest(manifest: Manifest) -> Manifest:

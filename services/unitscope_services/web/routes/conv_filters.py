@@ -5,10 +5,11 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path
 from starlette.responses import Response
 
-from unitscope_schemas.answers.visuals import FilterPage, FilterRow
+from unitscope_schemas.answers.visuals import LinkedFilterPage, LinkedFilterRow
 from unitscope_services.atlas.crops import encoded
 from unitscope_services.figures.conv_filters import filter_of, filter_page, filter_sheet
 from unitscope_services.figures.drawing import png, svg
+from unitscope_services.server.linked import linked_filters
 from unitscope_services.web.documentation import PICTURE, ROWS
 from unitscope_services.web.parameters import Channel
 from unitscope_services.web.replies import Reading
@@ -22,10 +23,11 @@ WeightsName = Annotated[
 ]
 
 
-@routes.get("", response_model=FilterPage, responses=ROWS)
+@routes.get("", response_model=LinkedFilterPage, responses=ROWS)
 def list_filters(reply: Reading, layer: WeightsName) -> Response:
     """The weights of a layer as pictures, one for each unit, with their scale."""
-    return reply.rows(FilterRow, lambda: filter_page(reply.session, layer))
+    session = reply.session
+    return reply.rows(LinkedFilterRow, lambda: linked_filters(session.atlas, filter_page(session, layer)))
 
 
 @routes.get("/sheet.{kind}", responses=PICTURE)

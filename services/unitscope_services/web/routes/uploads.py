@@ -12,25 +12,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from unitscope_pipelines.vision.images.pictures import open_picture
-from unitscope_schemas.answers.patches import ActivationMap, ExplainPage, NeighborBatch, NeighborPage, NeighborQuery
+from unitscope_schemas.answers.patches import ActivationMap, ExplainPage, NeighborBatch, NeighborPage
 from unitscope_schemas.answers.served import Upload
 from unitscope_schemas.errors import TooLargeError, UsageError
-from unitscope_schemas.geometry import Location
-from unitscope_schemas.units import UnitId
+from unitscope_schemas.questions import NeighborBatchQuestion, NeighborsQuestion
 from unitscope_services.atlas.image_filter import ImageFilter
 from unitscope_services.queries.session import Subject
 from unitscope_services.server import caching
 from unitscope_services.server.uploads import FORMATS, Kept
 from unitscope_services.web.documentation import PICTURE, ROWS
-from unitscope_services.web.parameters import BoxText, K, Limit, Passing, box_of, row_count
 from unitscope_services.web.pictures import PictureName, Width, upload_picture
 from unitscope_services.web.replies import Computing, Reply
 from unitscope_services.web.routes import API
 from unitscope_services.web.routes.images import (
-    EmbeddedLayer,
-    Exact,
-    LayerQuery,
-    Nearest,
+    Cell,
+    Explain,
+    Map,
+    Neighbors,
     at_cell,
     explained,
     mapped,
@@ -78,58 +76,38 @@ def remove_upload(reply: Computing, upload: str) -> Response:
 
 
 @routes.get("/uploads/{upload}/units", response_model=ExplainPage, responses=ROWS)
-def list_upload_units(
-    reply: Computing,
-    upload: str,
-    passing: Passing,
-    layer: LayerQuery = None,
-    k: K = None,
-    limit: Limit = None,
-) -> Response:
+def list_upload_units(reply: Computing, upload: str, question: Explain) -> Response:
     """The units that an upload excites most unusually, by percentile over the corpus, or over what passes of it."""
     asking = replace(reply, private=True)
-    return explained(asking, lambda: upload_subject(asking, upload), layer, row_count(limit, k, 20), passing)
+    return explained(asking, lambda: upload_subject(asking, upload), question)
 
 
 @routes.get("/uploads/{upload}/map", response_model=ActivationMap)
-def read_upload_map(reply: Computing, upload: str, layer: str, unit: int) -> Response:
+def read_upload_map(reply: Computing, upload: str, question: Map) -> Response:
     """A unit's activation at every location of its grid on an upload."""
     asking = replace(reply, private=True)
-    return mapped(asking, lambda: upload_subject(asking, upload), UnitId(layer, unit))
+    return mapped(asking, lambda: upload_subject(asking, upload), question)
 
 
 @routes.get("/uploads/{upload}/map.png", responses=PICTURE)
-def read_upload_map_picture(reply: Computing, upload: str, layer: str, unit: int) -> Response:
-    """The same as a picture to lay over the upload: a pixel a cell and a border, clear where most active."""
+def read_upload_map_picture(reply: Computing, upload: str, question: Map) -> Response:
+    """A unit's map as a picture to lay over the upload: a pixel a cell and a border, clear where most active."""
     asking = replace(reply, private=True)
-    return mapped_picture(asking, lambda: upload_subject(asking, upload), UnitId(layer, unit))
+    return mapped_picture(asking, lambda: upload_subject(asking, upload), question)
 
 
 @routes.get("/uploads/{upload}/cells", response_model=ExplainPage, responses=ROWS)
-def list_upload_cell_units(
-    reply: Computing, upload: str, layer: str, row: int, col: int, k: K = None, limit: Limit = None
-) -> Response:
+def list_upload_cell_units(reply: Computing, upload: str, question: Cell) -> Response:
     """The units of a layer that are most unusually active at one cell of its grid."""
     asking = replace(reply, private=True)
-    subject = partial(upload_subject, asking, upload)
-    return at_cell(asking, subject, layer, Location(row, col), row_count(limit, k, 20))
+    return at_cell(asking, lambda: upload_subject(asking, upload), question)
 
 
 @routes.get("/uploads/{upload}/neighbors", response_model=NeighborPage, responses=ROWS)
-def list_upload_neighbors(
-    reply: Computing,
-    upload: str,
-    passing: Passing,
-    layer: EmbeddedLayer = None,
-    box: BoxText = None,
-    k: K = None,
-    limit: Limit = None,
-    exact: Exact = False,
-) -> Response:
+def list_upload_neighbors(reply: Computing, upload: str, question: Neighbors) -> Response:
     """The images with the patch most similar to a box of an upload."""
     asking = replace(reply, private=True)
-    session = Nearest(layer, box_of(box), row_count(limit, k, 9), exact, passing)
-    return neighboring(asking, lambda: upload_subject(asking, upload), session)
+    return neighboring(asking, lambda: upload_subject(asking, upload), question)
 
 
 @routes.get("/uploads/{upload}/picture.{kind}", responses=PICTURE)
@@ -140,12 +118,12 @@ def read_upload_picture(reply: Computing, upload: str, kind: PictureName, width:
 
 
 @routes.post("/neighbors", response_model=NeighborBatch)
-def find_neighbors(reply: Computing, query: NeighborQuery) -> Response:
+def find_neighbors(reply: Computing, question: NeighborBatchQuestion) -> Response:
     """The nearest patches of several vectors and uploads at once."""
     asking = replace(reply, private=True)
-    if not query.vectors and not query.uploads:
+    if not question.vectors and not question.uploads:
         raise UsageError("nothing is asked for: give vectors, uploads, or both")
-    return asking.document(lambda: _batch(asking, query))
+    return asking.document(lambda: _batch(asking, question))
 
 
 async def read_body(request: Request) -> bytes:
@@ -194,16 +172,17 @@ def upload_row(reply: Reply, kept: Kept) -> Upload:
     )
 
 
-def _batch(reply: Reply, query: NeighborQuery) -> NeighborBatch:
+def _batch(reply: Reply, batch: NeighborBatchQuestion) -> NeighborBatch:
     width = reply.session.atlas.manifest.patches.width
-    for position, vector in enumerate(query.vectors):
+    for position, vector in enumerate(batch.vectors):
         if len(vector) != width or not np.isfinite(vector).all() or not np.any(vector):
             raise UsageError(f"vector {position} is not {width} finite numbers, one of them other than zero")
-    vectors = [np.asarray(vector, np.float32) for vector in query.vectors]
-    subjects = [upload_subject(reply, upload) for upload in query.uploads]
-    how = (None, query.k, query.exact, ImageFilter(query.label, query.where))
+    vectors = [np.asarray(vector, np.float32) for vector in batch.vectors]
+    subjects = [upload_subject(reply, upload) for upload in batch.uploads]
+    passing = ImageFilter(batch.label, batch.where)
+    question = NeighborsQuestion(label=batch.label, where=batch.where, k=batch.k, exact=batch.exact)
     searches = [
-        *(partial(reply.session.search.nearest, vector, *how) for vector in vectors),
-        *(partial(reply.session.neighbors, subject, *how) for subject in subjects),
+        *(partial(reply.session.search.nearest, vector, None, batch.k, batch.exact, passing) for vector in vectors),
+        *(partial(reply.session.neighbors, subject, question) for subject in subjects),
     ]
     return NeighborBatch(pages=list(map(reply.app_state.telemetry.timed, searches)))

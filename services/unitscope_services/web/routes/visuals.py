@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path
 from starlette.responses import Response
 
-from unitscope_schemas.answers.visuals import VisualPage, VisualRow
+from unitscope_schemas.answers.visuals import LinkedVisualPage, LinkedVisualRow
 from unitscope_schemas.units import DirectionId
 from unitscope_services.queries.visuals import visual_picture, visualisations
+from unitscope_services.server.linked import linked_visuals
 from unitscope_services.web.documentation import PICTURE, ROWS
 from unitscope_services.web.parameters import LayerName
 from unitscope_services.web.replies import Reading
@@ -21,11 +22,12 @@ DirectionName = Annotated[str, Path(pattern="^direction-[0-9a-f]{16}$", descript
 Png = Annotated[Literal["png"], Path(description="the exact pixels")]
 
 
-@routes.get("/{direction}/visualisations", response_model=VisualPage, responses=ROWS)
+@routes.get("/{direction}/visualisations", response_model=LinkedVisualPage, responses=ROWS)
 def list_visualisations(reply: Reading, layer: LayerName, direction: DirectionName) -> Response:
     """The pictures that were made of a direction, each with the largest product that it reaches."""
     growing = replace(reply, private=True)  # pictures are added without a new version of the atlas
-    return growing.rows(VisualRow, lambda: visualisations(reply.session.atlas, DirectionId(layer, direction)))
+    atlas, target = growing.session.atlas, DirectionId(layer, direction)
+    return growing.rows(LinkedVisualRow, lambda: linked_visuals(atlas, target, visualisations(atlas, target)))
 
 
 @routes.get("/{direction}/visualisations/{name}.{kind}", responses=PICTURE)

@@ -1,0 +1,68 @@
+"""The scripts of examples/, run as they stand on a few pictures."""
+
+import runpy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import duckdb
+import pytest
+from PIL import Image
+
+from tests.pictures import write_corpus
+from tests.unitscope.test_client import running
+from unitscope_pipelines.derived.sql_catalog import write_catalog
+from unitscope_services.server.settings import Settings
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+
+
+def example(name: str) -> Callable[..., None]:
+    """The function `main` of an example."""
+    main: Callable[..., None] = runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"]
+    return main
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("examples") / "pictures", 8)
+
+
+@pytest.fixture(scope="module")
+def address(tiny_atlas: Path) -> Iterator[str]:
+    """A server over the tiny atlas."""
+    yield from running(Settings(atlases=(tiny_atlas,)))
+
+
+def test_a_folder_of_pictures_becomes_an_atlas_and_a_row_of_patches(
+    ray_session: None, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example("folder_of_pictures")(str(pictures), str(tmp_path / "atlas"), str(tmp_path / "patches.png"))
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 8  # seven readable pictures, and where the patches are
+    with Image.open(tmp_path / "patches.png") as sheet:
+        assert sheet.size == (7 * 160, 160)
+        assert len(sheet.getcolors(maxcolors=2**24) or ()) > 100
+
+
+def test_a_cluster_says_what_a_run_costs_and_what_each_node_did(
+    ray_session: None, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example("on_a_cluster")(str(pictures), str(tmp_path / "atlas"), "auto")  # the session's own cluster
+    printed = capsys.readouterr().out
+    assert "scanned 10 files" in printed
+    assert "holds 7 images" in printed
+
+
+def test_a_dashboard_is_made_of_tables_json_and_sql(
+    address: str, tiny_atlas: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    catalog, page = tmp_path / "catalog.duckdb", tmp_path / "page.html"
+    write_catalog([tiny_atlas], catalog)
+    example("dashboard")(address, str(catalog), "_blocks.5", str(page))
+    assert "units of _blocks.5" in capsys.readouterr().out
+    text = page.read_text()
+    with duckdb.connect(str(catalog)) as database:
+        path = database.execute("SELECT path FROM explain('_blocks.5', (SELECT min(path) FROM images), 1)").fetchall()
+    assert text.count("<table>") == 4
+    assert "blobs" in text, path
+    assert "mean rank" in text

@@ -1,0 +1,182 @@
+"""An atlas opened by a notebook or program: every answer is an Arrow table."""
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from unitscope.questions import Questions, asks, asks_about, bins_table
+from unitscope_schemas.answers.patches import ExplainRow, LabelRow, NeighborRow, PatchRow, UnitRow
+from unitscope_schemas.answers.relations import (
+    BandRow,
+    ComparisonRow,
+    FacetRow,
+    MatchRow,
+    SelectiveRow,
+    SelectivityRow,
+    SimilarRow,
+)
+from unitscope_schemas.answers.served import ImageRow, LayerRow, SkippedRow
+from unitscope_schemas.answers.visuals import EigenRow, FilterRow, VisualRow
+from unitscope_schemas.formats import as_table
+from unitscope_schemas.progress import Progress
+from unitscope_schemas.questions import (
+    BandsQuestion,
+    CompareQuestion,
+    ComparisonQuestion,
+    CorrelateQuestion,
+    EigenQuestion,
+    ExplainQuestion,
+    FacetsQuestion,
+    HistogramQuestion,
+    ImagesQuestion,
+    LabelsQuestion,
+    NeighborsQuestion,
+    OptimiseQuestion,
+    ProjectQuestion,
+    SelectiveQuestion,
+    SelectivityQuestion,
+    SimilarQuestion,
+    SkippedQuestion,
+    TopQuestion,
+    UnitsQuestion,
+)
+from unitscope_schemas.units import UnitId, parse_target
+from unitscope_services.figures import conv_filters, eigen
+from unitscope_services.queries import compare, exemplars, images, labels, local_maxima, units, visuals
+from unitscope_services.queries.facets import facets
+from unitscope_services.queries.session import Session
+from unitscope_services.queries.similar import similar
+
+if TYPE_CHECKING:
+    from unitscope_services.figures.eigen import EigenPatches
+
+
+class OpenedAtlas(Questions):
+    """Questions to an atlas that lies on this machine or in an object store; made by `unitscope.open_atlas`."""
+
+    def __init__(
+        self, path: str, trust_code: bool = False, version: str | None = None, workers: int | None = None
+    ) -> None:
+        self._session = Session(path, trust_code=trust_code, version=version)
+        self._workers = workers
+        self.manifest = self._session.atlas.manifest
+
+    def layers(self) -> pa.Table:
+        return as_table(self._session.atlas.layers(), LayerRow)
+
+    @asks_about(UnitsQuestion)
+    def units(self, layer: str, question: UnitsQuestion) -> pa.Table:
+        return as_table(units.unit_page(self._session.atlas, layer, question).rows, UnitRow)
+
+    @asks(ImagesQuestion)
+    def images(self, question: ImagesQuestion) -> pa.Table:
+        return as_table(images.image_page(self._session.atlas, question).rows, ImageRow)
+
+    @asks(SkippedQuestion)
+    def skipped(self, question: SkippedQuestion) -> pa.Table:
+        return as_table(images.skipped_page(self._session.atlas, question).rows, SkippedRow)
+
+    @asks_about(TopQuestion)
+    def top(self, unit: str, question: TopQuestion) -> pa.Table:
+        return as_table(local_maxima.top(self._session, UnitId.parse(unit), question).rows, PatchRow)
+
+    @asks_about(BandsQuestion)
+    def bands(self, unit: str, question: BandsQuestion) -> pa.Table:
+        return as_table(exemplars.bands(self._session.atlas, UnitId.parse(unit), question).rows, BandRow)
+
+    @asks_about(HistogramQuestion)
+    def histogram(self, unit: str, question: HistogramQuestion) -> pa.Table:
+        histogram = units.histogram(self._session.atlas, UnitId.parse(unit), question)
+        return bins_table(histogram.edges, histogram.counts)
+
+    @asks_about(LabelsQuestion)
+    def labels(self, unit: str, question: LabelsQuestion) -> pa.Table:
+        return as_table(labels.labels(self._session.atlas, UnitId.parse(unit), question).rows, LabelRow)
+
+    @asks_about(SelectivityQuestion)
+    def selectivity(self, unit: str, question: SelectivityQuestion) -> pa.Table:
+        return as_table(labels.selectivity(self._session.atlas, UnitId.parse(unit), question).rows, SelectivityRow)
+
+    @asks(SelectiveQuestion)
+    def selective(self, question: SelectiveQuestion) -> pa.Table:
+        return as_table(labels.selective_units(self._session.atlas, question).rows, SelectiveRow)
+
+    @asks_about(FacetsQuestion)
+    def facets(self, unit: str, question: FacetsQuestion) -> pa.Table:
+        return as_table(facets(self._session, UnitId.parse(unit), question).rows, FacetRow)
+
+    @asks_about(SimilarQuestion)
+    def similar(self, unit: str, question: SimilarQuestion) -> pa.Table:
+        return as_table(similar(self._session, UnitId.parse(unit), question).rows, SimilarRow)
+
+    @asks_about(CorrelateQuestion)
+    def correlate(self, layer: str, question: CorrelateQuestion) -> None:
+        from unitscope_pipelines.derived.coactivation import LayerPair, SealedAtlas, find_coactivation
+        from unitscope_pipelines.runs.coactivation import OnCluster
+
+        sealed = SealedAtlas(self._session.atlas.store, self.manifest)
+        pair = LayerPair(layer, question.among or layer)
+        find_coactivation(sealed, sealed, [pair], OnCluster(_keep_quiet, self._workers))
+
+    @asks_about(CompareQuestion)
+    def compare(self, other: str, question: CompareQuestion) -> pa.Table:
+        from unitscope_pipelines.derived.coactivation import SealedAtlas
+        from unitscope_pipelines.derived.compare import compare
+        from unitscope_pipelines.runs.coactivation import OnCluster
+
+        own, crew = SealedAtlas(self._session.atlas.store, self.manifest), OnCluster(_keep_quiet, self._workers)
+        comparison = compare(own, SealedAtlas.present(other), crew, (question.layer, question.layer_b))
+        return as_table(comparison.rows, MatchRow)
+
+    def comparisons(self) -> pa.Table:
+        return as_table(compare.comparisons(self._session.atlas).rows, ComparisonRow)
+
+    @asks_about(ComparisonQuestion)
+    def comparison(self, identifier: str, question: ComparisonQuestion) -> pa.Table:
+        return as_table(compare.comparison(self._session.atlas, identifier, question).rows, MatchRow)
+
+    @asks_about(ExplainQuestion)
+    def explain(self, image: str, question: ExplainQuestion) -> pa.Table:
+        return as_table(self._session.explain(self._session.find(image), question).rows, ExplainRow)
+
+    @asks_about(NeighborsQuestion)
+    def neighbors(self, image: str, question: NeighborsQuestion) -> pa.Table:
+        return as_table(self._session.neighbors(self._session.find(image), question).rows, NeighborRow)
+
+    @asks_about(OptimiseQuestion)
+    def optimise(self, unit: str, question: OptimiseQuestion) -> pa.Table:
+        from unitscope_services.figures.optimise import optimise
+
+        return as_table(list(optimise(self._session, [unit], question)), VisualRow)
+
+    @asks_about(ProjectQuestion)
+    def project(self, unit: str, question: ProjectQuestion) -> pa.Table:
+        from unitscope_services.figures.project import projections
+
+        return as_table(projections(self._session, UnitId.parse(unit), question).rows, VisualRow)
+
+    def visualisations(self, unit: str) -> pa.Table:
+        return as_table(visuals.visualisations(self._session.atlas, parse_target(unit)).rows, VisualRow)
+
+    def visualisation(self, unit: str, name: str) -> bytes:
+        return visuals.visual_picture(self._session.atlas, parse_target(unit), name)[1]
+
+    def filters(self, layer: str = "first") -> pa.Table:
+        return as_table(conv_filters.filter_page(self._session, layer).rows, FilterRow)
+
+    @asks_about(EigenQuestion)
+    def eigen(self, unit: str, question: EigenQuestion) -> pa.Table:
+        return as_table(eigen.eigen_page(self._session, UnitId.parse(unit), question).rows, EigenRow)
+
+    @asks_about(EigenQuestion)
+    def eigen_patches(self, unit: str, question: EigenQuestion) -> "EigenPatches":
+        """Return mean and principal components of a unit's patches as arrays, aligned at their peaks."""
+        return eigen.eigen_patches(self._session, UnitId.parse(unit), question)
+
+    def __repr__(self) -> str:
+        summary = self._session.atlas.summary()
+        return f"<atlas {summary.name}: {summary.images} images × {summary.units} units of {summary.model}>"
+
+
+def _keep_quiet(_: Progress) -> None:
+    """Take note of no progress: who asks from a program waits for the answer."""
