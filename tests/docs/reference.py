@@ -19,8 +19,8 @@ import unitscope
 import unitscope.commands
 import unitscope_schemas
 import unitscope_services
-from unitscope.client import Client
 from unitscope.cli import app
+from unitscope.client import Client
 from unitscope.opened_atlas import OpenedAtlas
 from unitscope.questions import Questions
 from unitscope_schemas.questions import Question

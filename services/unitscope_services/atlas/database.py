@@ -29,7 +29,7 @@ class Database:
         try:
             self._connection.execute(f"ATTACH '{_quoted(self._held.path)}' AS hot (READ_ONLY)")
         except duckdb.Error as error:
-            raise AtlasError(f"part {hot.path} of atlas {store.root} is missing or damaged: {error}") from None
+            raise AtlasError(f"part {hot.path} of atlas {store.address} is missing or damaged: {error}") from None
         self._connection.execute("SET GLOBAL threads = 1")  # questions are short, and many come at once
         self._connection.execute("SET GLOBAL parquet_metadata_cache = true")
         self._connection.execute("SET GLOBAL validate_external_file_cache = 'NO_VALIDATION'")  # parts never change

@@ -169,7 +169,7 @@ def lay_out(atlas: Atlas, strips: Sequence[LayerPanels]) -> Drawing:
 def _optimised(session: Session, unit: UnitId, style: PanelStyle) -> tuple[str, list[PictureGroup]]:
     """What the stored input that was optimised alone for the unit reaches beside the corpus, and the input, cut to what
     the unit sees; empty and nothing if there is none."""
-    for visual in list_visuals(session.atlas.root, unit):
+    for visual in list_visuals(session.atlas.store, unit):
         key = visual.key
         if (key.kind, key.method, key.objective) != ("optimised", style.recipe, "unit") or key.count != 1:
             continue

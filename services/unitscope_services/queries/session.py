@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unitscope_pipelines.storage.stores import Root, Store
+from unitscope_pipelines.storage.stores import AtlasAddress, Store
 from unitscope_schemas.answers.patches import ActivationMap, ExplainPage, NeighborPage, PatchRow
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Location, Placement
@@ -47,7 +47,7 @@ class Session:
 
     def __init__(
         self,
-        root: Root | Store,
+        root: AtlasAddress | Store,
         question_timeout_s: float | None = None,
         turn: Turn = nullcontext,
         trust_code: bool = False,
