@@ -14,8 +14,6 @@ from unitscope_schemas.errors import AtlasError, BusyError
 from unitscope_schemas.manifest import Part
 from unitscope_services.atlas.deadlines import Deadlines
 
-Row = dict[str, Any]
-
 
 class Database:
     """Answers statements from any thread. Raises AtlasError where a part is missing or damaged.
@@ -31,19 +29,13 @@ class Database:
         try:
             self._connection.execute(f"ATTACH '{_quoted(self._held.path)}' AS hot (READ_ONLY)")
         except duckdb.Error as error:
-            raise AtlasError(f"part {hot.path} of atlas {store.root} is missing or damaged: {error}") from None
+            raise AtlasError(f"part {hot.path} of atlas {store.address} is missing or damaged: {error}") from None
         self._connection.execute("SET GLOBAL threads = 1")  # questions are short, and many come at once
         self._connection.execute("SET GLOBAL parquet_metadata_cache = true")
         self._connection.execute("SET GLOBAL validate_external_file_cache = 'NO_VALIDATION'")  # parts never change
         self._connection.execute(f"SET GLOBAL allowed_directories = ['{_quoted(self._held.path.resolve().parent)}/']")
         self._connection.execute("SET GLOBAL enable_external_access = false")
         self._connection.execute("SET GLOBAL lock_configuration = true")
-
-    def rows(self, statement: str, parameters: list[Any]) -> list[Row]:
-        """The rows of a statement."""
-        with self._result(statement, parameters) as result:
-            names = [column[0] for column in result.description or ()]
-            return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
 
     def columns(self, statement: str, parameters: list[Any]) -> dict[str, np.ndarray[Any, Any]]:
         """The columns of a statement."""

@@ -13,9 +13,9 @@ from unitscope_schemas.geometry import Box, Location, ReceptiveField, Size
 from unitscope_schemas.questions import EigenQuestion, TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.crops import read_image
-from unitscope_services.atlas.memo import Memo
 from unitscope_services.figures.drawing import Drawing
-from unitscope_services.figures.hierarchy import Block, Panel, Strip, lay_out
+from unitscope_services.figures.hierarchy import LayerPanels, Panel, PictureGroup, lay_out
+from unitscope_services.figures.memo import Memo
 from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.session import Session
 
@@ -146,10 +146,10 @@ def eigen_sheet(session: Session, found: EigenPatches) -> Drawing:
     shown = [diverging_picture(one.transpose(2, 0, 1).astype(np.float32)).picture for one in found.components]
     shares = [f"{100 * share:.1f} % of the variance" for share in found.shares]
     caption = f"{found.used} patches of {found.size.height} x {found.size.width} px, {found.left_out} left out"
-    components = Block("components, largest share first", tuple(zip(shown, shares, strict=True)))
-    blocks = (Block("mean", ((Image.fromarray(mean.squeeze()), caption),)), components)
+    components = PictureGroup("components, largest share first", tuple(zip(shown, shares, strict=True)))
+    groups = (PictureGroup("mean", ((Image.fromarray(mean.squeeze()), caption),)), components)
     spec = session.atlas.layer(found.unit.layer).spec
-    return lay_out(session.atlas, [Strip(spec, (Panel(found.unit, caption, blocks),))])
+    return lay_out(session.atlas, [LayerPanels(spec, (Panel(found.unit, caption, groups),))])
 
 
 def _centred(field: ReceptiveField, location: Location, size: Size) -> Box:

@@ -4,7 +4,7 @@ Command line, notebooks and jobs all ask through here, so that they make one pic
 """
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from unitscope_pipelines.derived.optimise import OptimisePlan, Optimiser, make_plan
@@ -14,14 +14,13 @@ from unitscope_pipelines.vision.optimisation.parameterisation import GREY, NOISE
 from unitscope_pipelines.vision.optimisation.recipes import recipe
 from unitscope_schemas.answers.visuals import VisualRow
 from unitscope_schemas.errors import UsageError, listing
+from unitscope_schemas.progress import Tell
 from unitscope_schemas.questions import OptimiseQuestion
 from unitscope_schemas.units import DirectionId, Target
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.queries.session import Session, Subject
 from unitscope_services.queries.unit_selection import chosen_units
 from unitscope_services.queries.visuals import visual_row
-
-Tell = Callable[[int, int], None]
 
 
 def optimise_plan(
@@ -42,7 +41,7 @@ def optimise_plan(
     if question.count > 1 and not wish.recipe.diversity:
         raise UsageError(f"recipe {question.recipe} has no diversity: make one picture at a time, with other seeds")
     objective = CLASSES.get(question.objective, question.objective)
-    plan = make_plan(session.atlas.manifest, session.atlas.root, wish, objective, device, session.trust_code)
+    plan = make_plan(session.atlas.manifest, session.atlas.store, wish, objective, device, session.trust_code)
     if question.direction is not None:
         return _along(session.atlas, units, question.direction, plan)
     if question.objective in CLASSES:
@@ -95,4 +94,4 @@ def _start(session: Session, name: str) -> Start:
     if name in (NOISE, GREY):
         return Start(name)
     image = session.atlas.find_image(name)
-    return Start(image["image_id"], session.pixels(Subject(image, None)))
+    return Start(image.image_id, session.pixels(Subject(image, None)))
