@@ -22,9 +22,9 @@ import numpy as np
 from benchmarks.million import LABELS, LAYER_UNITS, RARE_LABEL, layers
 from benchmarks.report import print_table, save
 from benchmarks.truth import compare_with_scan
-from unitscope_schemas.answers.patches import PatchQuery
+from unitscope_schemas.questions import ExplainQuestion, HistogramQuestion, LabelsQuestion, TopQuestion, UnitsQuestion
 from unitscope_schemas.units import UnitId
-from unitscope_services.queries import labels, units
+from unitscope_services.queries import exemplars, labels, units
 from unitscope_services.queries.session import Session, Subject
 from unitscope_services.web.app_state import collect_seldom
 
@@ -49,7 +49,7 @@ def store_questions(asked: Session, chance: random.Random) -> dict[str, Callable
     def patches(**query: Any) -> Callable[[], Ask]:
         def make() -> Ask:
             unit = random_unit(chance)
-            return lambda: units.patches(atlas, unit, PatchQuery(**query))
+            return lambda: exemplars.patches(atlas, unit, TopQuestion(**query))
 
         return make
 
@@ -62,19 +62,19 @@ def store_questions(asked: Session, chance: random.Random) -> dict[str, Callable
 
     def explain() -> Ask:
         image = atlas.catalogue.rows([chance.randrange(atlas.manifest.corpus.image_count)])[0]
-        return lambda: asked.explain(Subject(image, None))
+        return lambda: asked.explain(Subject(image, None), ExplainQuestion())
 
     return {
-        **{f"top {k}": patches(limit=k) for k in (9, 100, 1000)},
+        **{f"top {k}": patches(k=k) for k in (9, 100, 1000)},
         "page at half depth": patches(quantile=(0.0, 0.5)),
         "percentile band": patches(quantile=(0.9, 0.95)),
         "label, many images": patches(label=FREQUENT_LABEL),
         "label, few images": patches(label=FEW_LABEL),
         "label, twelve images": patches(label=RARE_LABEL),
-        "histogram": about(lambda unit: units.histogram(atlas, unit)),
-        "quantiles": about(lambda unit: units.histogram(atlas, unit).quantiles),
-        "labels": about(lambda unit: labels.labels(atlas, unit)),
-        "unit list": about(lambda unit: units.unit_page(atlas, unit.layer)),
+        "histogram": about(lambda unit: units.histogram(atlas, unit, HistogramQuestion())),
+        "quantiles": about(lambda unit: units.histogram(atlas, unit, HistogramQuestion()).quantiles),
+        "labels": about(lambda unit: labels.labels(atlas, unit, LabelsQuestion())),
+        "unit list": about(lambda unit: units.unit_page(atlas, unit.layer, UnitsQuestion(k=100))),
         "explain an image": explain,
     }
 

@@ -10,7 +10,7 @@ from playwright.sync_api import sync_playwright
 
 from benchmarks.pages import chromium
 from benchmarks.questions import served
-from unitscope_schemas.answers.patches import PatchQuery
+from unitscope_schemas.questions import TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.queries.exemplars import patches
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs"))
     asked = parser.parse_args()
     atlas = Atlas(asked.atlas.absolute())
-    row = patches(atlas, asked.unit, PatchQuery(limit=asked.rank + 1)).rows[asked.rank]
+    row = patches(atlas, asked.unit, TopQuestion(k=asked.rank + 1)).rows[asked.rank]
     box = ",".join(map(str, row.effective_box))
     start, unit = f"/a/{atlas.name}", asked.unit
     pages = {

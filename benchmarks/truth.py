@@ -4,10 +4,12 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from unitscope_schemas.answers.patches import PatchPage, PatchQuery
+from unitscope_schemas.answers.patches import PatchPage
+from unitscope_schemas.questions import HistogramQuestion, TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.queries import units
+from unitscope_services.queries.exemplars import patches
 
 _LABEL = "label000"
 
@@ -20,14 +22,16 @@ def compare_with_scan(atlas: Atlas, asked: list[UnitId]) -> None:
         half = -(-count // 2)
         labelled = truth["label"] == _LABEL
         for query, ranks in (
-            (PatchQuery(limit=1000, expand_duplicates=True), np.arange(min(1000, count))),
-            (PatchQuery(limit=9, expand_duplicates=True, quantile=(0.0, 0.5)), np.arange(half, half + 9)),
-            (PatchQuery(limit=9, expand_duplicates=True, order="asc"), np.arange(count)[:-10:-1]),
-            (PatchQuery(limit=9, expand_duplicates=True, label=_LABEL), np.flatnonzero(labelled)[:9]),
+            (TopQuestion(k=1000, duplicates="expand"), np.arange(min(1000, count))),
+            (TopQuestion(k=9, duplicates="expand", quantile=(0.0, 0.5)), np.arange(half, half + 9)),
+            (TopQuestion(k=9, duplicates="expand", order="asc"), np.arange(count)[:-10:-1]),
+            (TopQuestion(k=9, duplicates="expand", label=_LABEL), np.flatnonzero(labelled)[:9]),
         ):
-            _compare(units.patches(atlas, unit, query), truth, ranks)
+            _compare(patches(atlas, unit, query), truth, ranks)
         values = truth["activation"].astype(np.float64)
-        assert units.histogram(atlas, unit).counts == np.histogram(values, bins=64)[0].tolist(), unit
+        assert units.histogram(atlas, unit, HistogramQuestion()).counts == np.histogram(values, bins=64)[0].tolist(), (
+            unit
+        )
 
 
 def scan(atlas: Atlas, unit: UnitId) -> dict[str, np.ndarray]:

@@ -34,6 +34,7 @@ from unitscope_schemas.questions import (
     CorrelateQuestion,
     EigenQuestion,
     ExplainQuestion,
+    FacetsQuestion,
     HistogramQuestion,
     ImagesQuestion,
     LabelsQuestion,
@@ -127,8 +128,9 @@ class Client(Questions):
     def selective(self, question: SelectiveQuestion) -> pa.Table:
         return self._table(f"{self._atlas}/selective", question)
 
-    def facets(self, unit: str) -> pa.Table:
-        return self._table(f"{self._unit(unit)}/facets")
+    @asks_about(FacetsQuestion)
+    def facets(self, unit: str, question: FacetsQuestion) -> pa.Table:
+        return self._table(f"{self._unit(unit)}/facets", question)
 
     @asks_about(SimilarQuestion)
     def similar(self, unit: str, question: SimilarQuestion) -> pa.Table:

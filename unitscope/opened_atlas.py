@@ -26,6 +26,7 @@ from unitscope_schemas.questions import (
     CorrelateQuestion,
     EigenQuestion,
     ExplainQuestion,
+    FacetsQuestion,
     HistogramQuestion,
     ImagesQuestion,
     LabelsQuestion,
@@ -100,8 +101,9 @@ class OpenedAtlas(Questions):
     def selective(self, question: SelectiveQuestion) -> pa.Table:
         return as_table(labels.selective_units(self._session.atlas, question).rows, SelectiveRow)
 
-    def facets(self, unit: str) -> pa.Table:
-        return as_table(facets(self._session, UnitId.parse(unit)).rows, FacetRow)
+    @asks_about(FacetsQuestion)
+    def facets(self, unit: str, question: FacetsQuestion) -> pa.Table:
+        return as_table(facets(self._session, UnitId.parse(unit), question).rows, FacetRow)
 
     @asks_about(SimilarQuestion)
     def similar(self, unit: str, question: SimilarQuestion) -> pa.Table:

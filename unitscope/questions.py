@@ -10,6 +10,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import pyarrow as pa
 
+from unitscope_schemas.errors import UsageError
 from unitscope_schemas.questions import (
     BandsQuestion,
     CompareQuestion,
@@ -17,6 +18,7 @@ from unitscope_schemas.questions import (
     CorrelateQuestion,
     EigenQuestion,
     ExplainQuestion,
+    FacetsQuestion,
     HistogramQuestion,
     ImagesQuestion,
     LabelsQuestion,
@@ -51,6 +53,7 @@ def asks_about(
     ) -> Callable[Concatenate[Subject, str, Arguments], Answer]:
         @functools.wraps(method)
         def ask(self: Subject, about: str, /, *args: Arguments.args, **fields: Arguments.kwargs) -> Answer:
+            _by_name_alone(method.__name__, args)
             return method(self, about, model(*args, **fields))
 
         _spell_signature(ask, method, model)
@@ -67,12 +70,19 @@ def asks(
     def spell_out(method: Callable[[Subject, Asked], Answer]) -> Callable[Concatenate[Subject, Arguments], Answer]:
         @functools.wraps(method)
         def ask(self: Subject, /, *args: Arguments.args, **fields: Arguments.kwargs) -> Answer:
+            _by_name_alone(method.__name__, args)
             return method(self, model(*args, **fields))
 
         _spell_signature(ask, method, model)
         return ask
 
     return spell_out
+
+
+def _by_name_alone(name: str, args: tuple[object, ...]) -> None:
+    """Raise UsageError for an argument behind the subject that is not given by its name."""
+    if args:
+        raise UsageError(f"{name} takes its further arguments by name, for example k=20; {args[0]!r} has none")
 
 
 def _spell_signature(ask: Callable[..., object], method: Callable[..., object], model: Callable[..., object]) -> None:
@@ -148,7 +158,8 @@ class Questions(Protocol):
         """Return the units whose first ranks hold a label most above its share of the corpus."""
         ...
 
-    def facets(self, unit: str) -> pa.Table:
+    @asks_about(FacetsQuestion)
+    def facets(self, unit: str, question: FacetsQuestion) -> pa.Table:
         """Return a unit's first exemplars in groups that look alike where it peaks."""
         ...
 

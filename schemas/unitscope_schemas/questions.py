@@ -249,6 +249,8 @@ class SimilarQuestion(Question):
 class FacetsQuestion(Question):
     """Into how many groups that look alike do a unit's first exemplars fall?"""
 
+    k: Annotated[RowCount, Field(description="how many first exemplars")] = 64
+
 
 class EigenQuestion(Question):
     """What are the mean and the principal components of a unit's first patches?"""

@@ -16,7 +16,7 @@ import unitscope_services
 from unitscope.cli import app
 from unitscope.client import Client
 from unitscope.commands import demo, export, optimise, project, questions, relations, upkeep  # noqa: F401
-from unitscope.notebook import Notebook
+from unitscope.opened_atlas import OpenedAtlas
 from unitscope_services.server.settings import Settings
 from unitscope_services.web.app import create_app
 from unitscope_services.web.documentation import describe, operations
@@ -66,7 +66,10 @@ def api() -> str:
 def python() -> str:
     """Return the page of the Python interface: `open_atlas`, what it returns, and `Client`."""
     parts = ["# Python", _MADE, "## unitscope.open_atlas", *_callable("unitscope.open_atlas", unitscope.open_atlas)]
-    for title, kind in ((f"unitscope.open_atlas(…) -> {Notebook.__name__}", Notebook), ("unitscope.Client", Client)):
+    for title, kind in (
+        (f"unitscope.open_atlas(…) -> {OpenedAtlas.__name__}", OpenedAtlas),
+        ("unitscope.Client", Client),
+    ):
         parts += [f"## {title}", _text(kind)]
         for name, function in methods(kind):
             parts += [f"### {name}", *_callable(name, function)]

@@ -14,7 +14,7 @@ import uvicorn
 import unitscope
 from tests.services.conftest import key_file  # noqa: F401
 from unitscope.client import Client
-from unitscope.notebook import Notebook
+from unitscope.opened_atlas import OpenedAtlas
 from unitscope_schemas.errors import AccessError, BusyError, NotFoundError, PictureError, UnitscopeError, UsageError
 from unitscope_services.web.app import Settings, create_app
 
@@ -42,7 +42,7 @@ def client(address: str) -> Client:
 
 
 @pytest.fixture(scope="module")
-def notebook(tiny_atlas: Path) -> Notebook:
+def notebook(tiny_atlas: Path) -> OpenedAtlas:
     return unitscope.open_atlas(str(tiny_atlas))
 
 
@@ -50,25 +50,29 @@ def notebook(tiny_atlas: Path) -> Notebook:
     "question",
     [
         lambda atlas: atlas.layers(),
-        lambda atlas: atlas.units("_blocks.5", "-maximum"),
+        lambda atlas: atlas.units("_blocks.5", sort="-maximum"),
         lambda atlas: atlas.top("_blocks.5:3"),
         lambda atlas: atlas.top(
-            "_blocks.5:3", 20, quantile=(0.1, 0.9), label="blobs", order="asc", expand_duplicates=True
+            "_blocks.5:3", k=20, quantile=(0.1, 0.9), label="blobs", order="asc", duplicates="expand"
         ),
-        lambda atlas: atlas.top("_blocks.5:3", 2, per_image=3),
+        lambda atlas: atlas.top("_blocks.5:3", k=2, per_image=3),
         lambda atlas: atlas.labels("_blocks.5:3"),
         lambda atlas: atlas.optimise("_blocks.0:3", steps=2, seed=9),
         lambda atlas: atlas.optimise("282", steps=1, objective="class"),
         lambda atlas: atlas.optimise("_blocks.0", steps=1, objective="direction", direction=np.linspace(-1, 1, 16)),
-        lambda atlas: atlas.project("_blocks.0:3", "guided", 2),
+        lambda atlas: atlas.project("_blocks.0:3", method="guided", k=2),
         lambda atlas: atlas.visualisations("_blocks.0:3"),
-        lambda atlas: atlas.project("_blocks.0:3", "guided", 2),
+        lambda atlas: atlas.project("_blocks.0:3", method="guided", k=2),
         lambda atlas: atlas.filters(),
         lambda atlas: atlas.labels("_blocks.5:3", ranks=7),
         lambda atlas: atlas.selectivity("_blocks.5:3"),
-        lambda atlas: atlas.selective("blobs", "_blocks.5"),
-        lambda atlas: atlas.bands("_blocks.5:3", 4, 2),
+        lambda atlas: atlas.selective(label="blobs", layer="_blocks.5"),
+        lambda atlas: atlas.bands("_blocks.5:3", bands=4, k=2),
         lambda atlas: atlas.facets("_blocks.5:3"),
+        lambda atlas: atlas.images(label="blobs"),
+        lambda atlas: atlas.skipped(),
+        lambda atlas: atlas.histogram("_blocks.5:3", bins=16),
+        lambda atlas: atlas.eigen("_blocks.5:3", k=30, components=3, size=20),
         lambda atlas: atlas.similar("_blocks.5:3", by="exemplars", among="_blocks.15"),
         lambda atlas: atlas.explain("blobs/001.jpg", layer="_blocks.0", k=5),
         lambda atlas: atlas.explain("blobs/001.jpg", k=5, label="stripes"),
@@ -77,23 +81,23 @@ def notebook(tiny_atlas: Path) -> Notebook:
         lambda atlas: atlas.neighbors("stripes/000.jpg", box=(10, 10, 80, 90)),
     ],
 )  # fmt: skip
-def test_the_client_gives_the_tables_of_the_opened_atlas(question: Any, client: Client, notebook: Notebook) -> None:
+def test_the_client_gives_the_tables_of_the_opened_atlas(question: Any, client: Client, notebook: OpenedAtlas) -> None:
     assert question(client).equals(question(notebook))
     assert question(client).num_rows > 0
 
 
-def test_eigen_patches_come_as_shares_and_pictures(client: Client, notebook: Notebook) -> None:
-    rows, found = client.eigen("_blocks.5:3", 30, 3, 20), notebook.eigen("_blocks.5:3", 30, 3, (20, 20))
-    assert rows["share"].to_pylist()[1:] == pytest.approx(found.shares.tolist())
-    assert client.picture(rows["url"][0].as_py()).startswith(b"\x89PNG")
+def test_eigen_patches_come_as_shares(client: Client, notebook: OpenedAtlas) -> None:
+    rows = client.eigen("_blocks.5:3", k=30, components=3, size=20)
+    arrays = notebook.eigen_patches("_blocks.5:3", k=30, components=3, size=20)
+    assert rows["share"].to_pylist()[1:] == pytest.approx(arrays.shares.tolist())
 
 
-def test_long_tables_come_page_by_page(client: Client, notebook: Notebook, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unitscope.client._MOST_ROWS", 100)
+def test_long_tables_come_page_by_page(client: Client, notebook: OpenedAtlas, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unitscope.client.MOST_ROWS", 100)
     assert client.units("_blocks.15").equals(notebook.units("_blocks.15"))
 
 
-def test_a_picture_file_is_sent_to_the_server(client: Client, notebook: Notebook, tiny_corpus: Path) -> None:
+def test_a_picture_file_is_sent_to_the_server(client: Client, notebook: OpenedAtlas, tiny_corpus: Path) -> None:
     file = str(tiny_corpus / "blobs" / "001.jpg")
     assert client.neighbors(file).equals(notebook.neighbors(file))
     with pytest.raises(PictureError):
@@ -105,13 +109,13 @@ def test_a_picture_file_is_sent_to_the_server(client: Client, notebook: Notebook
     [
         (lambda atlas: atlas.top("_blocks.5:999"), NotFoundError),
         (lambda atlas: atlas.top("nowhere:1"), NotFoundError),
-        (lambda atlas: atlas.units("_blocks.5", "beauty"), UsageError),
+        (lambda atlas: atlas.units("_blocks.5", sort="beauty"), UsageError),
         (lambda atlas: atlas.explain("feedfacefeed"), NotFoundError),
         (lambda atlas: atlas.neighbors("blobs/001.jpg", box=(0, 0, 900, 900)), UsageError),
     ],
 )
 def test_refusals_are_the_errors_of_the_opened_atlas(
-    question: Any, kind: type[UnitscopeError], client: Client, notebook: Notebook
+    question: Any, kind: type[UnitscopeError], client: Client, notebook: OpenedAtlas
 ) -> None:
     with pytest.raises(kind) as here:
         question(notebook)
@@ -146,8 +150,8 @@ def test_the_server_compares_units_and_the_tables_are_those_of_the_opened_atlas(
             client.similar("conv:3")
         client.correlate("conv")
         assert client.similar("conv:3").equals(opened.similar("conv:3"))
-        assert client.compare("permuted", "conv", "head").equals(
-            opened.compare(str(tmp_path / "permuted"), "conv", "head")
+        assert client.compare("permuted", layer="conv", layer_b="head").equals(
+            opened.compare(str(tmp_path / "permuted"), layer="conv", layer_b="head")
         )
         assert client.comparisons().equals(opened.comparisons())
         with pytest.raises(UsageError, match="no image in common"):

@@ -68,7 +68,7 @@ def test_filters_are_printed_and_drawn(own_atlas: Path, tmp_path: Path) -> None:
 def test_eigen_says_how_many_patches_it_rests_on(own_atlas: Path, tmp_path: Path) -> None:
     done = invoke("eigen", own_atlas, UNIT, "--size", 20, "-k", 30, "--json", "--out", tmp_path / "eigen.svg")
     facts = json.loads(done.stdout)
-    found = unitscope.open_atlas(str(own_atlas)).eigen(UNIT, 30, size=(20, 20))
+    found = unitscope.open_atlas(str(own_atlas)).eigen_patches(UNIT, k=30, size=20)
     assert (facts["patches"], facts["left_out"]) == (found.used, found.left_out)
     assert facts["shares_of_variance"] == found.shares.tolist()
     assert (tmp_path / "eigen.svg").read_text().count("<image ") == 1 + len(found.shares)
@@ -88,7 +88,7 @@ def test_the_sheet_is_made_by_one_command(own_atlas: Path, tmp_path: Path) -> No
     assert len(made) == 2
     for row in made:
         assert f"made: {row['activation']:.3g}, corpus maximum {row['corpus_maximum']:.3g}" in text
-        assert row["corpus_maximum"] == atlas.top(row["unit"], k=1, expand_duplicates=True)["activation"][0].as_py()
+        assert row["corpus_maximum"] == atlas.top(row["unit"], k=1, duplicates="expand")["activation"][0].as_py()
 
 
 def rows_made(atlas: Path) -> list[dict[str, Any]]:

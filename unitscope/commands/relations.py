@@ -18,7 +18,13 @@ from unitscope.commands.options import (
     WorkersOption,
     asks,
 )
-from unitscope_schemas.questions import CompareQuestion, LabelsQuestion, SelectivityQuestion, SimilarQuestion
+from unitscope_schemas.questions import (
+    CompareQuestion,
+    FacetsQuestion,
+    LabelsQuestion,
+    SelectivityQuestion,
+    SimilarQuestion,
+)
 
 
 @app.command()
@@ -91,9 +97,11 @@ def similar(
 
 
 @app.command()
+@asks(FacetsQuestion)
 def facets(
     atlas: AtlasArgument,
     unit: UnitArgument,
+    question: FacetsQuestion,
     style: FormatOption = "table",
     version: VersionOption = None,
     as_json: JsonFlag = False,
@@ -105,7 +113,7 @@ def facets(
     from unitscope_services.queries.facets import facets as unit_facets
     from unitscope_services.queries.session import Session
 
-    page = unit_facets(Session(atlas, version=version), UnitId.parse(unit))
+    page = unit_facets(Session(atlas, version=version), UnitId.parse(unit), question)
     show_rows(page.rows, FacetRow, "json" if as_json else style, page)
     if page.note:
         tell(f"{unit}: {page.note}")

@@ -8,7 +8,7 @@ from itertools import groupby
 from unitscope_schemas.answers.relations import FacetPage, FacetRow, SimilarPage, SimilarRow
 from unitscope_schemas.answers.served import AtlasRow
 from unitscope_schemas.errors import UnitscopeError
-from unitscope_schemas.questions import Likeness, Order, SimilarQuestion, TopQuestion
+from unitscope_schemas.questions import FacetsQuestion, Likeness, Order, SimilarQuestion, TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.pages.pages import unit_strip
@@ -154,7 +154,7 @@ def similar_view(session: Session, unit: UnitId, by: Likeness | None, among: str
 
 def facets_view(session: Session, unit: UnitId) -> FacetsView:
     """A unit's first exemplars in groups that look alike."""
-    atlas, part, page = session.atlas, UnitPart.of(session.atlas, unit), facets(session, unit)
+    atlas, part, page = session.atlas, UnitPart.of(session.atlas, unit), facets(session, unit, FacetsQuestion())
     groups = []
     for number, rows in groupby(page.rows, key=lambda row: row.facet):
         members: list[FacetRow] = list(rows)

@@ -7,12 +7,11 @@ from numpy.typing import NDArray
 
 from unitscope_schemas.answers.patches import PatchPage
 from unitscope_schemas.answers.relations import FacetPage, FacetRow
-from unitscope_schemas.questions import TopQuestion
+from unitscope_schemas.questions import FacetsQuestion, TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.session import Session
 
-EXEMPLARS = 64
 _MOST_FACETS = 6
 _LEAST_EXEMPLARS = 4
 """Of a facet, on average: fewer are single pictures rather than a thing."""
@@ -32,12 +31,12 @@ class Grouping:
         return cls(np.zeros(count, np.int64), silhouette)
 
 
-def facets(session: Session, unit: UnitId) -> FacetPage:
+def facets(session: Session, unit: UnitId, question: FacetsQuestion) -> FacetPage:
     """A unit's first exemplars in facets: by facet, largest first, and within it by rank.
 
     Exemplars are compared by the stored embedding of the region whose centre is nearest to the peak.
     """
-    page = patches(session.atlas, unit, TopQuestion(k=EXEMPLARS))
+    page = patches(session.atlas, unit, TopQuestion(k=question.k))
     grouping = group(_embeddings(session, unit, page)) if page.rows else Grouping.one(0)
     sizes = np.bincount(grouping.facets)
     rows = [

@@ -12,7 +12,7 @@ from tests.pictures import blobs
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.duplicates import MOST_FLIPPED_BITS, MOST_TINT_STEPS, duplicate_groups
 from unitscope_pipelines.indexing.index import index
-from unitscope_schemas.answers.patches import PatchQuery
+from unitscope_schemas.questions import TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.queries.exemplars import patches
@@ -93,7 +93,7 @@ def test_one_of_a_group_answers_for_all_on_every_page(atlas: Atlas, order: str, 
 def follow(atlas: Atlas, order: str, limit: int, expand: bool) -> list:
     rows, cursor = [], None
     while True:
-        query = PatchQuery(limit=limit, order=order, expand_duplicates=expand, cursor=cursor)
+        query = TopQuestion(k=limit, order=order, duplicates="expand" if expand else "collapse", cursor=cursor)
         page = patches(atlas, UnitId("_blocks.0", 5), query)
         rows += page.rows
         cursor = page.next

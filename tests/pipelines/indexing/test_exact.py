@@ -17,8 +17,8 @@ from unitscope.commands import questions  # noqa: F401
 from unitscope.photographs import packaged_photographs, write_tiles
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index
-from unitscope_schemas.answers.patches import PatchQuery
 from unitscope_schemas.formats import json_bytes
+from unitscope_schemas.questions import TopQuestion
 from unitscope_schemas.units import LayerSpec, UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.queries.exemplars import patches
@@ -30,7 +30,7 @@ def top_of_every_unit(atlas: Path, layer: LayerSpec, every: int = 50) -> Iterato
     """What `top -k 9 --json` prints for each unit: its one call for all, the command itself for one in `every`."""
     opened = Atlas(atlas)
     for unit in range(layer.units):
-        page = patches(opened, UnitId(layer.name, unit), PatchQuery(limit=9))
+        page = patches(opened, UnitId(layer.name, unit), TopQuestion(k=9))
         printed = json_bytes(page).decode()
         if unit % every == 7 % every:
             result = CliRunner().invoke(app, ["top", str(atlas), f"{layer.name}:{unit}", "-k", "9", "--json"])

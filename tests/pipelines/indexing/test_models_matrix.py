@@ -23,9 +23,9 @@ from tests.pipelines.vision.receptive_fields.oracles import assert_boxes_hold_fo
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index
 from unitscope_pipelines.vision.models.models import load_model
-from unitscope_schemas.answers.patches import PatchQuery
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Location, Size
+from unitscope_schemas.questions import ExplainQuestion, NeighborsQuestion, TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.crops import cut, picture, read_image
@@ -165,7 +165,7 @@ def assert_top_holds(case: Case, opened: Atlas, truth: oracle.Truth) -> None:
         assert spec.channels_last == (spec.name in case.last)
         assert spec.units == truth.activation[spec.name].shape[1]
         for unit in range(min(spec.units, CHECKED_UNITS)):
-            page = patches(opened, UnitId(spec.name, unit), PatchQuery(limit=4))
+            page = patches(opened, UnitId(spec.name, unit), TopQuestion(k=4))
             rows = [{"image_id": row.image_id, "activation": row.activation, "row": row.row, "col": row.col}
                     for row in page.rows]  # fmt: skip
             found += oracle.disagreements(truth, spec.name, unit, rows, spec.grid.width, spec.prefix_tokens)
@@ -179,7 +179,7 @@ def assert_explanation_holds(session: Session, truth: oracle.Truth) -> None:
     """Activations and percentiles of a picture's units are NumPy's, up to rounding."""
     subject = session.find("0.jpg")
     assert subject.image is not None
-    rows, own = session.explain(subject).rows, truth.ids.index(subject.image.image_id)
+    rows, own = session.explain(subject, ExplainQuestion()).rows, truth.ids.index(subject.image.image_id)
     assert len(rows) == min(20, sum(values.shape[1] for values in truth.activation.values()))
     for row in rows:
         values = truth.activation[row.layer][:, row.channel]
@@ -207,7 +207,7 @@ def test_networks_answer_as_the_oracle(
     assert_top_holds(case, opened, truth)
     session = Session(tmp_path / "a")
     assert_explanation_holds(session, truth)
-    nearest = session.neighbors(session.find("1.jpg"), exact=True).rows
+    nearest = session.neighbors(session.find("1.jpg"), NeighborsQuestion(exact=True)).rows
     assert len(nearest) == PICTURES
     assert next(row for row in nearest if row.path == "1.jpg").score >= nearest[0].score - 1e-3
     assert_fields_hold(case, networks, opened)
@@ -241,11 +241,11 @@ def test_latents_are_indexed_and_their_code_is_not_run_unless_trusted(
     outside = tmp_path / "outside.png"
     blobs(77).save(outside)
     closed, trusted = Session(tmp_path / "a"), Session(tmp_path / "a", trust_code=True)
-    rows = closed.explain(closed.find("0.jpg"), "stem.latents").rows
+    rows = closed.explain(closed.find("0.jpg"), ExplainQuestion(layer="stem.latents")).rows
     assert len(rows) == 20 and min(row.activation for row in rows) >= 0
     with pytest.raises(UsageError, match="--trust-code"):
-        closed.explain(closed.find(str(outside)))
-    assert len(trusted.explain(trusted.find(str(outside)), "stem.latents").rows) == 20
+        closed.explain(closed.find(str(outside)), ExplainQuestion())
+    assert len(trusted.explain(trusted.find(str(outside)), ExplainQuestion(layer="stem.latents")).rows) == 20
 
 
 @pytest.mark.long
@@ -257,7 +257,7 @@ def test_a_convolution_before_an_inplace_relu_shows_negative_values(
     values = session.activation_map(session.find("0.jpg"), unit).values
     assert np.min(values) < 0
     lowest = [
-        patches(opened, UnitId("features.10", channel), PatchQuery(limit=1, order="asc")).rows[0].activation
+        patches(opened, UnitId("features.10", channel), TopQuestion(k=1, order="asc")).rows[0].activation
         for channel in range(256)
     ]
     assert min(lowest) < 0

@@ -11,7 +11,7 @@ from tests.pictures import marked
 from tests.tables import manifest_of
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index
-from unitscope_schemas.answers.patches import PatchQuery
+from unitscope_schemas.questions import ExplainQuestion, TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.queries.exemplars import patches
@@ -87,16 +87,16 @@ def test_planted_units_have_their_status(atlas: Atlas, number: int, status: str)
 
 
 def test_a_dead_unit_has_no_patches_and_says_so(atlas: Atlas) -> None:
-    page = patches(atlas, unit(planted.ZEROED), PatchQuery())
+    page = patches(atlas, unit(planted.ZEROED), TopQuestion())
     assert page.rows == []
     assert page.note is not None and page.note.startswith("never active")
-    constant = patches(atlas, unit(planted.CONSTANT), PatchQuery())
+    constant = patches(atlas, unit(planted.CONSTANT), TopQuestion())
     assert constant.rows == []
     assert constant.note is not None and "2" in constant.note
 
 
 def test_a_negative_unit_ranks_its_least_negative_images(atlas: Atlas) -> None:
-    rows = patches(atlas, unit(planted.NEGATIVE), PatchQuery(limit=21)).rows
+    rows = patches(atlas, unit(planted.NEGATIVE), TopQuestion(k=21)).rows
     activations = [row.activation for row in rows]
     assert len(activations) == 21
     assert max(activations) < 0
@@ -107,13 +107,13 @@ def test_a_nonfinite_activation_is_named_and_never_ranked(atlas: Atlas) -> None:
     white = atlas.find_image("white.png").image_id
     assert atlas.unit(unit(planted.OVERFLOWING)).nonfinite_count == 1
     assert atlas.units("features.0")["nonfinite_images"][planted.OVERFLOWING].as_py() == [white]
-    rows = patches(atlas, unit(planted.OVERFLOWING), PatchQuery(limit=100)).rows
+    rows = patches(atlas, unit(planted.OVERFLOWING), TopQuestion(k=100)).rows
     assert len(rows) == 20
     assert white not in {row.image_id for row in rows}
 
 
 def test_a_duplicate_channel_answers_like_its_twin(atlas: Atlas) -> None:
-    plain, twin = (patches(atlas, unit(number), PatchQuery(limit=21)).rows for number in (planted.PLAIN, planted.TWIN))
+    plain, twin = (patches(atlas, unit(number), TopQuestion(k=21)).rows for number in (planted.PLAIN, planted.TWIN))
     assert plain == twin
 
 
@@ -122,7 +122,7 @@ def test_a_convolution_before_an_inplace_relu_shows_negative_values(atlas: Atlas
 
 
 def test_a_fully_connected_unit_sees_the_whole_input_at_one_place(atlas: Atlas) -> None:
-    row = patches(atlas, UnitId("classifier.6", 3), PatchQuery()).rows[0]
+    row = patches(atlas, UnitId("classifier.6", 3), TopQuestion()).rows[0]
     image = atlas.find_image(row.image_id)
     assert (row.row, row.col) == (0, 0)
     assert row.box == atlas.placement(image).seen
@@ -145,15 +145,15 @@ def test_an_outside_picture_is_explained_like_its_copy_in_the_corpus(marks: Atla
     marked(640, 427, (300, 200, 308, 208)).save(again)
     outside = session.find(str(again))
     assert outside.image is None
-    inside_rows = {(row.layer, row.channel): row for row in session.explain(stored, limit=64).rows}
-    for row in session.explain(outside, limit=64).rows:
+    inside_rows = {(row.layer, row.channel): row for row in session.explain(stored, ExplainQuestion(k=64)).rows}
+    for row in session.explain(outside, ExplainQuestion(k=64)).rows:
         twin = inside_rows[row.layer, row.channel]
         assert row.activation == pytest.approx(twin.activation, rel=1e-4, abs=1e-4)
         assert row.box == twin.box
 
 
 def box_of(atlas: Atlas, number: int, name: str) -> tuple[int, int, int, int]:
-    rows = patches(atlas, unit(number), PatchQuery(limit=100, expand_duplicates=True)).rows
+    rows = patches(atlas, unit(number), TopQuestion(k=100, duplicates="expand")).rows
     return next(row.box for row in rows if row.path == name)
 
 

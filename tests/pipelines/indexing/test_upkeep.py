@@ -16,9 +16,10 @@ from unitscope_pipelines.indexing.upkeep import compact, remove, restore
 from unitscope_pipelines.indexing.verify import verify
 from unitscope_pipelines.indexing.versions import collect
 from unitscope_schemas import layout
-from unitscope_schemas.answers.patches import PatchQuery, PatchRow
+from unitscope_schemas.answers.patches import PatchRow
 from unitscope_schemas.errors import NotFoundError, UsageError
 from unitscope_schemas.manifest import Manifest
+from unitscope_schemas.questions import ExplainQuestion, NeighborsQuestion, TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.catalogue import regrouped
@@ -35,7 +36,7 @@ def run(corpus: Path, atlas: Path) -> Manifest:
 
 
 def rows(atlas: Path, **query: object) -> list[PatchRow]:
-    return patches(Atlas(atlas), UNIT, PatchQuery(**{"limit": 1000, **query})).rows
+    return patches(Atlas(atlas), UNIT, TopQuestion(**{"k": 1000, **query})).rows
 
 
 @pytest.fixture
@@ -48,22 +49,22 @@ def corpus(tiny_corpus: Path, tmp_path: Path) -> Path:
     return shutil.copytree(tiny_corpus, tmp_path / "corpus")
 
 
-@pytest.mark.parametrize("query", [{}, {"order": "asc"}, {"order": "random"}, {"label": "blobs"}, {"limit": 3}])
+@pytest.mark.parametrize("query", [{}, {"order": "asc"}, {"order": "random"}, {"label": "blobs"}, {"k": 3}])
 @pytest.mark.parametrize("expand", [False, True])
 def test_a_removed_image_leaves_all_other_rows_of_an_answer_as_they_are(
     atlas: Path, query: dict[str, object], expand: bool
 ) -> None:
-    query = {**query, "expand_duplicates": expand}
-    before = rows(atlas, **{**query, "limit": 1000})
+    query = {**query, "duplicates": "expand" if expand else "collapse"}
+    before = rows(atlas, **{**query, "k": 1000})
     gone = {row.image_id for row in before[:2]}
     remove(atlas, sorted(gone))
     left = [row for row in before if row.image_id not in gone]
-    assert rows(atlas, **query) == left[: query.get("limit", 1000)]
+    assert rows(atlas, **query) == left[: query.get("k", 1000)]
 
 
 def test_a_removed_image_is_in_no_answer(atlas: Path) -> None:
     before, first = Session(atlas), rows(atlas)[0]
-    near = before.neighbors(before.find(rows(atlas)[1].path), limit=40)
+    near = before.neighbors(before.find(rows(atlas)[1].path), NeighborsQuestion(k=40))
     found = remove(atlas, [first.path])
     after = Session(atlas)
     assert [image.image_id for image in found.images] == [first.image_id]
@@ -76,11 +77,13 @@ def test_a_removed_image_is_in_no_answer(atlas: Path) -> None:
     assert len(after.atlas.image_list(EVERY_IMAGE, None, 100)) == 39
     labelled = ImageFilter(first.label)
     assert len(after.atlas.image_list(labelled, None, 100)) == len(before.atlas.image_list(labelled, None, 100)) - 1
-    assert sum(entry.image_count for entry in after.atlas.catalogue.labels()) == 39
-    left = after.neighbors(after.find(rows(atlas)[0].path), limit=40)
+    assert sum(row.image_count for row in after.atlas.catalogue.labels()) == 39
+    left = after.neighbors(after.find(rows(atlas)[0].path), NeighborsQuestion(k=40))
     ids = [row.image_id for row in near.rows if row.image_id != first.image_id]
     assert [row.image_id for row in left.rows] == ids
-    alike = after.neighbors(after.find(rows(atlas)[0].path), limit=40, passing=labelled)
+    alike = after.neighbors(
+        after.find(rows(atlas)[0].path), NeighborsQuestion(k=40, label=labelled.label, where=labelled.where)
+    )
     assert [row.image_id for row in alike.rows] == [row.image_id for row in left.rows if row.label == first.label]
     assert left.search.vectors < near.search.vectors
     assert after.atlas.first_peaks(UNIT.layer, [UNIT.channel])[UNIT.channel][0].image_id == rows(atlas)[0].image_id
@@ -89,9 +92,9 @@ def test_a_removed_image_is_in_no_answer(atlas: Path) -> None:
 def test_answers_say_how_many_removed_images_their_figures_count(atlas: Path) -> None:
     remove(atlas, [row.image_id for row in rows(atlas)[:2]])
     session = Session(atlas)
-    page = session.explain(session.find(rows(atlas)[0].path))
+    page = session.explain(session.find(rows(atlas)[0].path), ExplainQuestion())
     assert (session.atlas.summary().images, session.atlas.summary().stale_images) == (38, 2)
-    assert (page.stale_images, patches(session.atlas, UNIT, PatchQuery()).stale_images) == (2, 2)
+    assert (page.stale_images, patches(session.atlas, UNIT, TopQuestion()).stale_images) == (2, 2)
 
 
 def test_a_group_of_near_duplicates_is_named_by_an_image_that_is_left() -> None:
@@ -105,7 +108,7 @@ def test_a_dry_run_and_a_wrong_name_change_nothing(atlas: Path) -> None:
     def files() -> dict[Path, int]:
         return {path: path.stat().st_mtime_ns for path in atlas.rglob("*") if path.is_file() and path.suffix != ".lock"}
 
-    before, ids = files(), [row.image_id for row in rows(atlas, expand_duplicates=True)]
+    before, ids = files(), [row.image_id for row in rows(atlas, duplicates="expand")]
     assert remove(atlas, ids[:3], dry_run=True).image_count == 37
     with pytest.raises(NotFoundError, match=r"image 'no/such\.jpg' is not among the 40 images of this atlas"):
         remove(atlas, [ids[0], "no/such.jpg"])

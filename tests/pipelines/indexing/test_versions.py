@@ -12,8 +12,9 @@ from unitscope_pipelines.indexing.verify import verify
 from unitscope_pipelines.indexing.versions import collect, sealed_versions, version_rows
 from unitscope_pipelines.storage.parts import locked
 from unitscope_schemas import layout
-from unitscope_schemas.answers.patches import PatchQuery, PatchRow
+from unitscope_schemas.answers.patches import PatchRow
 from unitscope_schemas.errors import AtlasError, BusyError, NotFoundError
+from unitscope_schemas.questions import TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.queries.exemplars import patches
@@ -22,7 +23,7 @@ UNIT = UnitId("_blocks.15", 7)
 
 
 def rows(atlas: Atlas) -> list[PatchRow]:
-    return patches(atlas, UNIT, PatchQuery(limit=1000)).rows
+    return patches(atlas, UNIT, TopQuestion(k=1000)).rows
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from unitscope_pipelines.vision.optimisation.optimisation import Wish
 from unitscope_pipelines.vision.optimisation.recipes import recipe
 from unitscope_schemas import layout
 from unitscope_schemas.progress import Progress
+from unitscope_schemas.questions import ProjectQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.figures.project import asked_exemplars, project_plan, projections
@@ -67,7 +68,11 @@ def test_units_are_chosen_by_name_by_layer_and_by_how_they_stand_out(atlas: Atla
 
 def test_projections_of_many_units_are_those_of_each_and_none_is_made_twice(atlas: Atlas, ray_session: None) -> None:
     session, units = Session(atlas.root), [UnitId("_blocks.0", channel) for channel in range(4)]
-    alone = {row.id: row for unit in units[:2] for row in projections(session, unit, "guided", 2).rows}
+    alone = {
+        row.id: row
+        for unit in units[:2]
+        for row in projections(session, unit, ProjectQuestion(method="guided", k=2)).rows
+    }
     plan, wanted = project_plan(session, "guided"), asked_exemplars(atlas, units, 2)
     before, told = written(atlas.root), list[Progress]()
     made = list(project_units(plan, wanted, told.append, workers=1))
@@ -78,7 +83,9 @@ def test_projections_of_many_units_are_those_of_each_and_none_is_made_twice(atla
     for visual in made[4:]:
         name = layout.visual(*visual.key.target, visual.key.id)
         (atlas.root / name).unlink()
-    again = [row.id for unit in units[2:] for row in projections(session, unit, "guided", 2).rows]
+    again = [
+        row.id for unit in units[2:] for row in projections(session, unit, ProjectQuestion(method="guided", k=2)).rows
+    ]
     assert sorted(again) == sorted(visual.key.id for visual in made[4:])
     for visual in made[4:]:
         assert read_visual(atlas.root, visual.key.target, visual.key.id).picture.sha256 == visual.picture.sha256

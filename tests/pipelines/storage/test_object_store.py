@@ -28,9 +28,9 @@ from unitscope_pipelines.storage.cache import Cache
 from unitscope_pipelines.storage.parts import locked, read_manifest, read_receipts, write_atomically
 from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas import layout
-from unitscope_schemas.answers.patches import PatchQuery
 from unitscope_schemas.errors import AtlasError, BusyError, NotFoundError, StorageError, StoreError, UsageError
 from unitscope_schemas.manifest import Manifest
+from unitscope_schemas.questions import TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.queries.exemplars import patches
@@ -148,7 +148,7 @@ def test_a_cache_with_room_for_few_parts_keeps_its_bound_and_the_answers(
         for layer, count in zip(TINY_LAYERS, (16, 80, 320), strict=True):
             for channel in range(0, count, 8):
                 unit = UnitId(layer, channel)
-                assert patches(there, unit, PatchQuery(limit=40)) == patches(here, unit, PatchQuery(limit=40))
+                assert patches(there, unit, TopQuestion(k=40)) == patches(here, unit, TopQuestion(k=40))
                 assert histogram(there, unit, ALL_RANKS) == histogram(here, unit, ALL_RANKS)
                 kept = [path for path in tmp_path.iterdir() if len(path.name) == 64]
                 assert sum(path.stat().st_size for path in kept) <= cache.limit_bytes

@@ -13,12 +13,21 @@ from tests.services.conftest import bearer
 from unitscope_pipelines.derived.sql_catalog import write_catalog
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index
-from unitscope_schemas.answers.patches import PatchQuery
 from unitscope_schemas.errors import NotFoundError, UsageError
+from unitscope_schemas.questions import (
+    BandsQuestion,
+    ExplainQuestion,
+    FacetsQuestion,
+    HistogramQuestion,
+    LabelsQuestion,
+    SelectivityQuestion,
+    SimilarQuestion,
+    TopQuestion,
+    UnitsQuestion,
+)
 from unitscope_schemas.units import UnitId
 from unitscope_services.queries import labels
-from unitscope_services.queries.bands import bands
-from unitscope_services.queries.exemplars import patches
+from unitscope_services.queries.exemplars import bands, patches
 from unitscope_services.queries.facets import facets
 from unitscope_services.queries.session import Session
 from unitscope_services.queries.similar import similar
@@ -28,6 +37,9 @@ from unitscope_services.web.app import Settings, create_app
 KEEP = 15
 UNIT = UnitId("_blocks.5", 3)
 NOTE = "this atlas keeps the first 15 of each unit's 40 images"
+
+
+HALVES, STORED = HistogramQuestion(bins=32), LabelsQuestion()
 
 
 @pytest.fixture(scope="module")
@@ -49,20 +61,20 @@ def pages(bounded: Path) -> Iterator[TestClient]:
         yield client
 
 
-@pytest.mark.parametrize("query", [{}, {"label": "blobs"}, {"expand_duplicates": True}, {"limit": 3}])
+@pytest.mark.parametrize("query", [{}, {"label": "blobs"}, {"duplicates": "expand"}, {"k": 3}])
 def test_the_highest_patches_are_those_of_the_full_atlas(
     session: Session, kept: Session, query: dict[str, object]
 ) -> None:
-    query = {"limit": 1000, **query}
-    page = patches(kept.atlas, UNIT, PatchQuery(**query))
-    rows = [row for row in patches(session.atlas, UNIT, PatchQuery(**query)).rows if row.rank < KEEP]
+    query = {"k": 1000, **query}
+    page = patches(kept.atlas, UNIT, TopQuestion(**query))
+    rows = [row for row in patches(session.atlas, UNIT, TopQuestion(**query)).rows if row.rank < KEEP]
     assert page.rows == rows
     assert page.kept == KEEP
-    assert page.note == (None if query["limit"] == 3 else NOTE)
+    assert page.note == (None if query["k"] == 3 else NOTE)
 
 
 def test_a_page_beyond_the_kept_ranks_ends_and_says_so(kept: Session) -> None:
-    query = PatchQuery(limit=10, expand_duplicates=True)
+    query = TopQuestion(k=10, duplicates="expand")
     first = patches(kept.atlas, UNIT, query)
     second = patches(kept.atlas, UNIT, query.model_copy(update={"cursor": first.next}))
     assert [len(first.rows), len(second.rows)] == [10, KEEP - 10]
@@ -71,7 +83,7 @@ def test_a_page_beyond_the_kept_ranks_ends_and_says_so(kept: Session) -> None:
 
 @pytest.mark.parametrize("order", ["desc", "asc", "random"])
 def test_a_band_within_the_kept_ranks_is_that_of_the_full_atlas(session: Session, kept: Session, order: str) -> None:
-    query = PatchQuery(limit=1000, quantile=(0.65, 0.9), order=order)
+    query = TopQuestion(k=1000, quantile=(0.65, 0.9), order=order)
     page = patches(kept.atlas, UNIT, query)
     assert page.rows == patches(session.atlas, UNIT, query).rows
     assert page.rows
@@ -83,13 +95,13 @@ def test_a_band_within_the_kept_ranks_is_that_of_the_full_atlas(session: Session
 )
 def test_a_question_beyond_the_kept_ranks_is_refused_in_words(kept: Session, query: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=rf"{NOTE}: ask for the highest, or within the quantiles 0\.65\.\.1"):
-        patches(kept.atlas, UNIT, PatchQuery(**query))
+        patches(kept.atlas, UNIT, TopQuestion(**query))
 
 
 def test_what_an_image_excites_is_what_the_model_says_again(session: Session, kept: Session) -> None:
     for path in ("blobs/003.jpg", "stripes/004.jpg"):
-        full = session.explain(session.find(path), UNIT.layer, 1000)
-        page = kept.explain(kept.find(path), UNIT.layer, 1000)
+        full = session.explain(session.find(path), ExplainQuestion(layer=UNIT.layer, k=1000))
+        page = kept.explain(kept.find(path), ExplainQuestion(layer=UNIT.layer, k=1000))
         exact = {row.channel: row for row in full.rows}
         assert page.kept == KEEP
         assert {row.channel for row in page.rows} == exact.keys()
@@ -120,36 +132,40 @@ def test_how_many_peak_above_is_exact_among_the_kept_and_else_no_less_than_true(
 
 
 def test_statistics_are_those_of_all_images(session: Session, kept: Session) -> None:
-    assert histogram(kept.atlas, UNIT, 32) == histogram(session.atlas, UNIT, 32)
-    assert unit_page(kept.atlas, UNIT.layer).rows == unit_page(session.atlas, UNIT.layer).rows
-    assert labels.labels(kept.atlas, UNIT).rows == labels.labels(session.atlas, UNIT).rows
-    first = labels.labels(kept.atlas, UNIT, ranks=KEEP)
-    assert first == labels.labels(session.atlas, UNIT, ranks=KEEP)
+    assert histogram(kept.atlas, UNIT, HALVES) == histogram(session.atlas, UNIT, HALVES)
+    assert (
+        unit_page(kept.atlas, UNIT.layer, UnitsQuestion()).rows
+        == unit_page(session.atlas, UNIT.layer, UnitsQuestion()).rows
+    )
+    assert labels.labels(kept.atlas, UNIT, STORED).rows == labels.labels(session.atlas, UNIT, STORED).rows
+    first = labels.labels(kept.atlas, UNIT, LabelsQuestion(ranks=KEEP))
+    assert first == labels.labels(session.atlas, UNIT, LabelsQuestion(ranks=KEEP))
 
 
 def test_similar_units_and_facets_take_the_kept_ranks(session: Session, kept: Session) -> None:
-    assert similar(kept, UNIT, "exemplars").rows == similar(session, UNIT, "exemplars").rows
-    assert facets(kept, UNIT, KEEP).rows == facets(session, UNIT, KEEP).rows
+    question, first = SimilarQuestion(by="exemplars"), FacetsQuestion(k=KEEP)
+    assert similar(kept, UNIT, question).rows == similar(session, UNIT, question).rows
+    assert facets(kept, UNIT, first).rows == facets(session, UNIT, first).rows
 
 
 def test_what_takes_all_ranks_is_refused_in_words(kept: Session) -> None:
     questions = (
-        lambda: histogram(kept.atlas, UNIT, 48),
-        lambda: bands(kept.atlas, UNIT, 4, PatchQuery()),
-        lambda: labels.selectivity(kept.atlas, UNIT),
-        lambda: similar(kept, UNIT),
+        lambda: histogram(kept.atlas, UNIT, HistogramQuestion(bins=48)),
+        lambda: bands(kept.atlas, UNIT, BandsQuestion(bands=4)),
+        lambda: labels.selectivity(kept.atlas, UNIT, SelectivityQuestion()),
+        lambda: similar(kept, UNIT, SimilarQuestion()),
     )
     for question in questions:
         with pytest.raises(UsageError, match=rf"takes all ranks of a unit, but {NOTE}: index with --keep all"):
             question()
     with pytest.raises(UsageError, match=rf"that takes rank 15, but {NOTE}"):
-        labels.labels(kept.atlas, UNIT, ranks=KEEP + 1)
+        labels.labels(kept.atlas, UNIT, LabelsQuestion(ranks=KEEP + 1))
     with pytest.raises(UsageError, match=NOTE):
-        labels.labels(kept.atlas, UNIT, quantile=(0.1, 0.2))
+        labels.labels(kept.atlas, UNIT, LabelsQuestion(quantile=(0.1, 0.2)))
 
 
 def test_a_patch_is_cut_where_a_kept_rank_says_and_nowhere_else(session: Session, kept: Session) -> None:
-    rows = patches(session.atlas, UNIT, PatchQuery(limit=1000, expand_duplicates=True)).rows
+    rows = patches(session.atlas, UNIT, TopQuestion(k=1000, duplicates="expand")).rows
     first, last = (kept.atlas.find_image(row.image_id) for row in (rows[KEEP - 1], rows[KEEP]))
     assert peak_box(kept.atlas, UNIT, first) == peak_box(session.atlas, UNIT, first)
     with pytest.raises(NotFoundError, match=f"is not stored: {NOTE}"):
@@ -160,12 +176,12 @@ def test_a_catalog_gives_the_same_percentiles(kept: Session, bounded: Path, tmp_
     write_catalog([bounded], tmp_path / "catalog.duckdb")
     with duckdb.connect(str(tmp_path / "catalog.duckdb"), read_only=True) as catalog:
         found = catalog.execute("SELECT image_id, percentile FROM top_patches('_blocks.5', 3, 99)").fetchall()
-    rows = patches(kept.atlas, UNIT, PatchQuery(limit=99)).rows
+    rows = patches(kept.atlas, UNIT, TopQuestion(k=99)).rows
     assert found == [(row.image_id, pytest.approx(row.percentile)) for row in rows]
 
 
 def test_pages_and_the_api_say_what_is_kept(pages: TestClient, kept: Session) -> None:
-    image = patches(kept.atlas, UNIT, PatchQuery(limit=1)).rows[0].image_id
+    image = patches(kept.atlas, UNIT, TopQuestion(k=1)).rows[0].image_id
     for page in ("", "/layers/_blocks.5", "/layers/_blocks.5/units/3", f"/images/{image}"):
         assert pages.get(f"/a/bounded{page}").status_code == 200, page
     assert NOTE in pages.get("/a/bounded/layers/_blocks.5/units/3?label=blobs").text.replace("&#39;", "'")

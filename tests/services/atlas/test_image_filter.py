@@ -10,11 +10,11 @@ from tests.corpora import pictures_of, write_tars
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index
 from unitscope_pipelines.indexing.lookup import metadata_columns
-from unitscope_schemas.answers.patches import PatchQuery
 from unitscope_schemas.answers.served import ImageRow
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.formats import rows_as
 from unitscope_schemas.geometry import Box
+from unitscope_schemas.questions import ExplainQuestion, NeighborsQuestion, TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.image_filter import Condition, ImageFilter
 from unitscope_services.queries.exemplars import patches
@@ -39,21 +39,21 @@ def years(session: Session, ids: list[str]) -> list[int]:
     return [2000 + 21 * (name.parent.name == "shard-001.tar") + int(name.stem) for name in names]
 
 
-@pytest.mark.parametrize("expand_duplicates", [False, True])
+@pytest.mark.parametrize("duplicates", ["collapse", "expand"])
 @pytest.mark.parametrize("quantile", [None, (0.1, 0.8)])
 @pytest.mark.parametrize("order", ["desc", "asc", "random"])
 @pytest.mark.parametrize(("first", "end"), [(2010, 2030), (2000, 2004), (2037, 2041), (2041, 2041)])
 def test_patches_pass_the_same_filter_in_every_order(
-    dated: Session, first: int, end: int, order: str, quantile: tuple[float, float] | None, expand_duplicates: bool
+    dated: Session, first: int, end: int, order: str, quantile: tuple[float, float] | None, duplicates: str
 ) -> None:
-    everything = {"limit": 100, "expand_duplicates": True, "order": order, "quantile": quantile}
-    plain = patches(dated.atlas, UNIT, PatchQuery(**everything)).rows
-    session = {**everything, "expand_duplicates": expand_duplicates, "where": (f"year>={first}", f"year<{end}")}
-    found = patches(dated.atlas, UNIT, PatchQuery(**session)).rows
+    everything = {"k": 100, "duplicates": "expand", "order": order, "quantile": quantile}
+    plain = patches(dated.atlas, UNIT, TopQuestion(**everything)).rows
+    session = {**everything, "duplicates": duplicates, "where": (f"year>={first}", f"year<{end}")}
+    found = patches(dated.atlas, UNIT, TopQuestion(**session)).rows
     wanted = [row for row, year in zip(plain, years(dated, [row.image_id for row in plain]), strict=True)
               if first <= year < end]  # fmt: skip
     assert len(wanted) >= min(2, end - first)
-    if not expand_duplicates:
+    if duplicates == "collapse":
         lead = min if order == "desc" else max if order == "asc" else None
         groups = {row.duplicate_group for row in wanted if row.duplicate_group}
         if lead is not None:
@@ -66,20 +66,20 @@ def test_patches_pass_the_same_filter_in_every_order(
 
 
 def test_a_random_order_goes_on_where_its_page_ended(dated: Session) -> None:
-    whole = patches(dated.atlas, UNIT, PatchQuery(limit=12, order="random", seed=5, where=("year>2005",)))
-    first = patches(dated.atlas, UNIT, PatchQuery(limit=5, order="random", seed=5, where=("year>2005",)))
+    whole = patches(dated.atlas, UNIT, TopQuestion(k=12, order="random", seed=5, where=("year>2005",)))
+    first = patches(dated.atlas, UNIT, TopQuestion(k=5, order="random", seed=5, where=("year>2005",)))
     second = patches(
-        dated.atlas, UNIT, PatchQuery(limit=7, order="random", seed=5, where=("year>2005",), cursor=first.next)
+        dated.atlas, UNIT, TopQuestion(k=7, order="random", seed=5, where=("year>2005",), cursor=first.next)
     )
     assert [row.rank for row in [*first.rows, *second.rows]] == [row.rank for row in whole.rows]
-    other = patches(dated.atlas, UNIT, PatchQuery(limit=12, order="random", seed=6, where=("year>2005",)))
+    other = patches(dated.atlas, UNIT, TopQuestion(k=12, order="random", seed=6, where=("year>2005",)))
     assert other.rows != whole.rows
 
 
 def test_neighbours_that_pass_are_the_nearest_of_those_and_the_answer_says_how_they_were_found(dated: Session) -> None:
     subject = dated.find(dated.atlas.catalogue.rows([0])[0].image_id)
-    plain = dated.neighbors(subject, limit=42)
-    found = dated.neighbors(subject, limit=5, passing=ImageFilter(where=("year<2012",)))
+    plain = dated.neighbors(subject, NeighborsQuestion(k=42))
+    found = dated.neighbors(subject, NeighborsQuestion(k=5, where=("year<2012",)))
     old = [row for row, year in zip(plain.rows, years(dated, [r.image_id for r in plain.rows]), strict=True)
            if year < 2012]  # fmt: skip
     assert [(row.image_id, row.box) for row in found.rows] == [(row.image_id, row.box) for row in old[:5]]
@@ -91,7 +91,7 @@ def test_neighbours_that_pass_are_the_nearest_of_those_and_the_answer_says_how_t
 @pytest.mark.parametrize("condition", ["year<2003", "year>=2010", "year<2041"])
 def test_an_image_is_explained_among_those_that_pass(dated: Session, condition: str) -> None:
     subject = dated.find(dated.atlas.images([5])[5].image_id)
-    page = dated.explain(subject, limit=16, passing=ImageFilter(where=(condition,)))
+    page = dated.explain(subject, ExplainQuestion(k=16, where=(condition,)))
     passing = np.flatnonzero(dated.atlas.catalogue.chosen(ImageFilter(where=(condition,))))
     images = [dated.atlas.images([number])[number] for number in passing.tolist()]
     peaks = np.array([dated.atlas.activations(UNIT.layer, image) for image in images])
@@ -101,12 +101,12 @@ def test_an_image_is_explained_among_those_that_pass(dated: Session, condition: 
     assert len(page.rows) == 16
     assert [row.percentile for row in page.rows] == pytest.approx([wanted[row.channel] for row in page.rows])
     assert [row.percentile for row in page.rows] == sorted((row.percentile for row in page.rows), reverse=True)
-    first = dated.explain(subject, limit=3, passing=ImageFilter(where=(condition,))).rows
+    first = dated.explain(subject, ExplainQuestion(k=3, where=(condition,))).rows
     assert first == page.rows[:3]
 
 
 def test_among_no_image_at_all_nothing_is_unusual(dated: Session) -> None:
-    page = dated.explain(dated.find("shard-000.tar/0000.jpg"), passing=ImageFilter(where=("year>3000",)))
+    page = dated.explain(dated.find("shard-000.tar/0000.jpg"), ExplainQuestion(where=("year>3000",)))
     assert (page.among, page.rows) == (0, [])
 
 
@@ -121,7 +121,7 @@ def test_images_are_listed_by_label_and_metadata(dated: Session) -> None:
 
 def test_an_unknown_column_is_refused_with_those_there_are(dated: Session) -> None:
     with pytest.raises(UsageError, match=r"no metadata column 'yaer'; there are year"):
-        patches(dated.atlas, UNIT, PatchQuery(where=("yaer=2010",)))
+        patches(dated.atlas, UNIT, TopQuestion(where=("yaer=2010",)))
 
 
 @pytest.mark.parametrize(

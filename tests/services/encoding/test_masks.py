@@ -83,7 +83,7 @@ def test_a_masked_patch_is_the_patch_with_the_units_map_above_half_its_peak(
 
 
 def test_a_mask_needs_a_unit_and_what_lies_below_is_told(client: TestClient) -> None:
-    image = client.get(f"{API}/images?limit=1").json()["rows"][0]["image_id"]
+    image = client.get(f"{API}/images?k=1").json()["rows"][0]["image_id"]
     answer = client.get(f"{API}/patches/{image}.jpg?box=0,0,5,5&overlay=mask")
     assert answer.status_code == 400
     assert "overlay=mask shows a unit's activation: give unit=LAYER:UNIT" in answer.json()["detail"]

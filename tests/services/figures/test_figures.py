@@ -15,10 +15,10 @@ from unitscope_pipelines.vision.attribution.deconvnet import project
 from unitscope_pipelines.vision.images.diverging import SHOWN_SHARE
 from unitscope_pipelines.vision.images.preprocessing import normalise, prepare
 from unitscope_pipelines.vision.models.models import load_model
-from unitscope_schemas.answers.patches import PatchQuery
 from unitscope_schemas.answers.visuals import VisualKey
 from unitscope_schemas.errors import NotFoundError, UsageError
 from unitscope_schemas.geometry import Box, Location, Size
+from unitscope_schemas.questions import EigenQuestion, ProjectQuestion, TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.crops import read_image
 from unitscope_services.figures.drawing import page, png, svg
@@ -47,8 +47,8 @@ def own(own_atlas: Path) -> Session:
 
 def test_projections_are_the_exemplars_seen_from_the_unit(own: Session) -> None:
     """Each in rank order, in the box of its patch, made again here by hand from the file."""
-    rows = patches(own.atlas, UNIT, PatchQuery(limit=3)).rows
-    found = projections(own, UNIT, "guided", 3).rows
+    rows = patches(own.atlas, UNIT, TopQuestion(k=3)).rows
+    found = projections(own, UNIT, ProjectQuestion(method="guided", k=3)).rows
     model = load_model()
     spec = own.atlas.layer(UNIT.layer).spec
     for row, projected in zip(rows, found, strict=True):
@@ -70,21 +70,23 @@ def test_projections_are_the_exemplars_seen_from_the_unit(own: Session) -> None:
 
 
 def test_what_is_stored_is_not_made_again_and_another_method_is_another_picture(own: Session) -> None:
-    first = projections(own, UNIT, "gradient", 2).rows
+    first = projections(own, UNIT, ProjectQuestion(method="gradient", k=2)).rows
     files = [own.atlas.root / row.path for row in first]
     written = [file.stat().st_mtime_ns for file in files]
-    again = projections(own, UNIT, "gradient", 4).rows
+    again = projections(own, UNIT, ProjectQuestion(method="gradient", k=4)).rows
     assert again[:2] == first
     assert [file.stat().st_mtime_ns for file in files] == written
-    assert {row.id for row in again}.isdisjoint(row.id for row in projections(own, UNIT, "deconvnet", 4).rows)
+    assert {row.id for row in again}.isdisjoint(
+        row.id for row in projections(own, UNIT, ProjectQuestion(method="deconvnet", k=4)).rows
+    )
 
 
 def test_a_deconvnet_without_switches_says_so(own: Session) -> None:
-    note = projections(own, UNIT, "deconvnet", 1).rows[0].note
+    note = projections(own, UNIT, ProjectQuestion(method="deconvnet", k=1)).rows[0].note
     assert "grey is zero, white " in note
     assert "no max-pooling before this layer" in note
     with pytest.raises(UsageError, match="deconvnet, guided, gradient"):
-        projections(own, UNIT, "lrp")
+        ProjectQuestion(method="lrp")
 
 
 def test_api_and_python_list_what_was_projected(own: Session, own_atlas: Path) -> None:
@@ -136,14 +138,14 @@ def test_eigen_patches_equal_principal_components_of_the_same_pixels(session: Se
     """Against the eigenvectors of the covariance, and scikit-learn on pixels cut here by hand."""
     from sklearn.decomposition import PCA
 
-    found = eigen_patches(session, UNIT, k=40, count=4, size=Size(24, 20))
+    found = eigen_patches(session, UNIT, EigenQuestion(k=40, components=4, size=24))
     field, cut = session.atlas.layer(UNIT.layer).spec.receptive_field, []
-    for row in patches(session.atlas, UNIT, PatchQuery(limit=40)).rows:
+    for row in patches(session.atlas, UNIT, TopQuestion(k=40)).rows:
         data = read_image(session.atlas, session.atlas.find_image(row.image_id))
         pixels = prepare(data, session.atlas.manifest.preprocessing).pixels.permute(1, 2, 0).numpy()
         y, x = field.centre_at(Location(row.row, row.col))
-        if 12 <= y <= 224 - 12 and 10 <= x <= 224 - 10:
-            cut.append(pixels[y - 12 : y + 12, x - 10 : x + 10])
+        if 12 <= y <= 224 - 12 and 12 <= x <= 224 - 12:
+            cut.append(pixels[y - 12 : y + 12, x - 12 : x + 12])
     assert (found.used, found.used + found.left_out) == (len(cut), 40 - _duplicates(session))
     flat = np.array(cut, np.float64).reshape(len(cut), -1)
     expected = PCA(4, svd_solver="full").fit(flat)
@@ -157,13 +159,13 @@ def test_eigen_patches_equal_principal_components_of_the_same_pixels(session: Se
 
 
 def _duplicates(session: Session) -> int:
-    return 40 - len(patches(session.atlas, UNIT, PatchQuery(limit=40)).rows)
+    return 40 - len(patches(session.atlas, UNIT, TopQuestion(k=40)).rows)
 
 
 def test_patches_that_never_fit_their_picture_are_refused(session: Session) -> None:
     assert len(aligned_patches(session, UNIT, 5, Size(1, 1))[0]) == 5
     with pytest.raises(UsageError, match=r"0 of 5 patches .* smaller --size"):
-        eigen_patches(session, UNIT, k=5, size=Size(225, 225))
+        eigen_patches(session, UNIT, EigenQuestion(k=5, size=225))
 
 
 def test_the_sheet_has_one_drawing_in_three_forms(own: Session) -> None:

@@ -13,8 +13,8 @@ from tests.kin import PLAIN, TWIN, ZEROED
 from tests.services.pages.test_pages import Elements
 from tests.services.queries.test_relations import invoke
 from tests.services.server.test_jobs import JOBS, ended
-from unitscope_schemas.answers.relations import CompareQuery, SimilarQuery
-from unitscope_services.queries.compare import SORTS, compute_compare, compute_similar
+from unitscope_schemas.questions import CompareQuestion, CorrelateQuestion
+from unitscope_services.queries.compare import SORTS, compare_here, correlate
 from unitscope_services.queries.session import Session
 from unitscope_services.web.app import Settings, create_app
 from unitscope_services.web.assets import figure, percent
@@ -106,9 +106,9 @@ def test_what_is_stopped_stores_nothing_of_the_layer_it_was_at(folder: Path) -> 
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        list(compute_compare(planted, CompareQuery(other="permuted"), stop, permuted))
+        compare_here(planted, CompareQuestion(), stop, permuted)
     with pytest.raises(InterruptedError):
-        list(compute_similar(planted, SimilarQuery(unit="conv:1"), stop))
+        correlate(planted, "conv", CorrelateQuestion(), stop)
     assert stored_files(folder) == {}
 
 
@@ -152,7 +152,7 @@ def test_a_comparison_shows_the_numbers_of_the_api_and_whole_links(compared: Tes
     for sort in ("channel", "correlation", "same_correlation"):
         html = compared.get(f"{page}?sort={sort}").text
         elements = Elements(html)
-        for row in compared.get(f"{address}?sort={sort}&limit=24").json()["rows"]:
+        for row in compared.get(f"{address}?sort={sort}&k=24").json()["rows"]:
             shown = row["same_correlation" if "same" in sort else "correlation"]
             assert f"conv:{row['channel']}" in elements.text
             assert figure(shown, 3) in elements.text

@@ -10,7 +10,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from tests.services.conftest import UNIT
-from unitscope_schemas.geometry import Size
+from unitscope_schemas.questions import EigenQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.memo import Memo
 from unitscope_services.figures.eigen import EigenPatches, eigen_patches
@@ -22,7 +22,7 @@ QUERY = "k=40&components=4&size=24"
 
 @pytest.fixture(scope="module")
 def found(session: Session) -> EigenPatches:
-    return eigen_patches(session, UnitId("_blocks.5", 3), 40, 4, Size(24, 24))
+    return eigen_patches(session, UnitId("_blocks.5", 3), EigenQuestion(k=40, components=4, size=24))
 
 
 def test_the_answer_holds_the_shares_and_how_many_patches_they_rest_on(client: TestClient, found: EigenPatches) -> None:

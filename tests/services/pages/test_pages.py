@@ -166,7 +166,7 @@ def test_going_to_a_path_leads_to_the_image_and_to_nothing_to_a_friendly_page(cl
 
 def test_a_label_leads_to_the_units_that_like_it_as_the_api_ranks_them(client: TestClient) -> None:
     page = client.get("/a/tiny/find", params={"q": "Blobs"}).text
-    rows = client.get("/api/v1/atlases/tiny/selective?label=blobs&limit=12").json()["rows"]
+    rows = client.get("/api/v1/atlases/tiny/selective?label=blobs&k=12").json()["rows"]
     found = re.findall(r'<a class="mono" href="/a/tiny/layers/([^"]+)/units/(\d+)">', page)
     assert found == [(row["layer"], str(row["channel"])) for row in rows]
     strip = client.get(f"/api/v1/atlases/tiny/layers/{found[0][0]}/units/{found[0][1]}/patches?k=1").json()["rows"][0]
@@ -177,7 +177,7 @@ def test_a_label_leads_to_the_units_that_like_it_as_the_api_ranks_them(client: T
 
 def test_a_part_of_a_path_finds_its_images_and_a_part_of_a_name_layers_and_labels(client: TestClient) -> None:
     page = Elements(client.get("/a/tiny/find", params={"q": "PES/00"}).text)
-    paths = [row["path"] for row in client.get("/api/v1/atlases/tiny/images?limit=100").json()["rows"]]
+    paths = [row["path"] for row in client.get("/api/v1/atlases/tiny/images?k=100").json()["rows"]]
     assert [path for path in paths if path in page.text] == [path for path in paths if "pes/00" in path] != []
     names = Elements(client.get("/a/tiny/find", params={"q": "s"}).text).values("href")
     assert {"/a/tiny/layers/_blocks.5", "/a/tiny/find?q=stripes", "/a/tiny/find?q=blobs"} <= names

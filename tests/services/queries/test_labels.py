@@ -9,6 +9,7 @@ from tests import kin
 from tests.kin import COLOURED, GREEN, GREY, RED, ZEROED
 from unitscope_pipelines.indexing.upkeep import remove
 from unitscope_schemas.errors import NotFoundError, UsageError
+from unitscope_schemas.questions import LabelsQuestion, SelectiveQuestion, SelectivityQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.queries.labels import labels, of_auc, of_share, selective_units, selectivity
@@ -61,7 +62,7 @@ def test_an_area_of_a_half_has_the_interval_of_mann_and_whitneys_variance() -> N
 
 
 def test_a_planted_label_is_found_with_the_right_lift(atlas: Atlas) -> None:
-    page = labels(atlas, unit(RED), ranks=COLOURED)
+    page = labels(atlas, unit(RED), LabelsQuestion(ranks=COLOURED))
     (row,) = page.rows
     assert (row.label, row.count, row.share, page.ranks) == ("red", COLOURED, 1.0, COLOURED)
     assert row.lift == pytest.approx(COUNT / COLOURED)
@@ -70,12 +71,12 @@ def test_a_planted_label_is_found_with_the_right_lift(atlas: Atlas) -> None:
 
 
 def test_stored_labels_are_those_counted_over_as_many_ranks(atlas: Atlas) -> None:
-    stored, counted = labels(atlas, unit(RED)), labels(atlas, unit(RED), ranks=100)
+    stored, counted = labels(atlas, unit(RED), LabelsQuestion()), labels(atlas, unit(RED), LabelsQuestion(ranks=100))
     assert [vars(row) for row in stored.rows] == [pytest.approx(vars(row)) for row in counted.rows]
     assert stored.rows[0].lift_low < stored.rows[0].lift < stored.rows[0].lift_high
-    assert labels(atlas, unit(RED), ranks=100_000).ranks == COUNT
+    assert labels(atlas, unit(RED), LabelsQuestion(ranks=100_000)).ranks == COUNT
     with pytest.raises(UsageError, match="first rank"):
-        labels(atlas, unit(RED), ranks=0)
+        labels(atlas, unit(RED), LabelsQuestion(ranks=0))
 
 
 def test_selectivity_is_the_share_of_pairs_in_which_the_label_wins(atlas: Atlas) -> None:
@@ -83,7 +84,7 @@ def test_selectivity_is_the_share_of_pairs_in_which_the_label_wins(atlas: Atlas)
         images = np.concatenate([images for _, images in atlas.ranked(unit(channel)).images(0, COUNT - 1)])
         peaks = dict(zip(images.tolist(), atlas.ranked(unit(channel)).activations().tolist(), strict=True))
         named = {row.image: row.label for row in atlas.catalogue.rows(range(COUNT))}
-        page = selectivity(atlas, unit(channel))
+        page = selectivity(atlas, unit(channel), SelectivityQuestion())
         assert page.images == COUNT
         assert {row.label for row in page.rows} == {"red", "green", "grey"}
         for row in page.rows:
@@ -96,32 +97,36 @@ def test_selectivity_is_the_share_of_pairs_in_which_the_label_wins(atlas: Atlas)
 
 
 def test_a_planted_label_wins_every_pair(atlas: Atlas) -> None:
-    first = selectivity(atlas, unit(RED)).rows[0]
+    first = selectivity(atlas, unit(RED), SelectivityQuestion()).rows[0]
     assert (first.label, first.images, first.auc, first.auc_high) == ("red", COLOURED, 1.0, 1.0)
     assert 0.8 < first.auc_low < 1
 
 
 def test_units_of_a_label_are_found_by_their_lift(atlas: Atlas) -> None:
-    page = selective_units(atlas, "green")
+    page = selective_units(atlas, SelectiveQuestion(label="green"))
     found = {(row.layer, row.channel): row for row in page.rows}
     assert ("conv", ZEROED) not in found
     assert len(found) == kin.UNITS + 6 - 1
     for row in page.rows:
-        counted = {one.label: one for one in labels(atlas, UnitId(row.layer, row.channel), ranks=100).rows}
+        counted = {
+            one.label: one for one in labels(atlas, UnitId(row.layer, row.channel), LabelsQuestion(ranks=100)).rows
+        }
         assert row.count == (counted["green"].count if "green" in counted else 0)
         assert row.lift == pytest.approx(row.count / 100 * COUNT / COLOURED)
     lows = [row.lift_low for row in page.rows]
     assert lows == sorted(lows, reverse=True)
     assert found["conv", GREEN].count == COLOURED
-    assert {row.layer for row in selective_units(atlas, "green", "head").rows} == {"head"}
-    assert len(selective_units(atlas, "green", limit=3).rows) == 3
+    assert {row.layer for row in selective_units(atlas, SelectiveQuestion(label="green", layer="head")).rows} == {
+        "head"
+    }
+    assert len(selective_units(atlas, SelectiveQuestion(label="green", k=3)).rows) == 3
 
 
 def test_a_label_that_there_is_not_is_told_its_nearest(atlas: Atlas) -> None:
     with pytest.raises(NotFoundError, match="'gren'; there are green"):
-        selective_units(atlas, "gren")
+        selective_units(atlas, SelectiveQuestion(label="gren"))
     with pytest.raises(NotFoundError, match="it has conv, head"):
-        selective_units(atlas, "green", "nowhere")
+        selective_units(atlas, SelectiveQuestion(label="green", layer="nowhere"))
 
 
 def test_removed_images_count_no_more_where_labels_are_counted_now(root: Path) -> None:
@@ -129,8 +134,8 @@ def test_removed_images_count_no_more_where_labels_are_counted_now(root: Path) -
     gone = before.find_image("red/000.png").image_id
     remove(root, [gone])
     after = Atlas(root)
-    (row,) = labels(after, unit(RED), ranks=COLOURED - 1).rows
+    (row,) = labels(after, unit(RED), LabelsQuestion(ranks=COLOURED - 1)).rows
     assert row.count == COLOURED - 1
     assert row.lift == pytest.approx((COUNT - 1) / (COLOURED - 1))
-    assert selectivity(after, unit(RED)).images == COUNT - 1
-    assert labels(after, unit(RED)).stale_images == 1
+    assert selectivity(after, unit(RED), SelectivityQuestion()).images == COUNT - 1
+    assert labels(after, unit(RED), LabelsQuestion()).stale_images == 1

@@ -19,16 +19,15 @@ from tests.kin import PLAIN, TWIN, ZEROED
 from unitscope.cli import app
 from unitscope.commands import questions  # noqa: F401
 from unitscope.commands import relations as kin_commands  # noqa: F401
-from unitscope.notebook import Notebook
+from unitscope.opened_atlas import OpenedAtlas
 from unitscope_pipelines.indexing.upkeep import remove
-from unitscope_schemas.answers.patches import PatchQuery
 from unitscope_schemas.answers.relations import BandPage, FacetPage, SimilarPage
 from unitscope_schemas.errors import NotFoundError, UsageError
+from unitscope_schemas.questions import BandsQuestion, FacetsQuestion, SimilarQuestion, TopQuestion
 from unitscope_schemas.units import UnitId
-from unitscope_services.queries.bands import bands
-from unitscope_services.queries.exemplars import patches
+from unitscope_services.queries.exemplars import bands, patches
 from unitscope_services.queries.facets import facets, group
-from unitscope_services.queries.local_maxima import local_maxima, several_patches
+from unitscope_services.queries.local_maxima import local_maxima, top
 from unitscope_services.queries.session import Session
 from unitscope_services.queries.similar import similar
 from unitscope_services.web.app import Settings, create_app
@@ -56,7 +55,7 @@ def session(root: Path) -> Session:
 
 
 @pytest.fixture(scope="module")
-def notebook(root: Path) -> Notebook:
+def notebook(root: Path) -> OpenedAtlas:
     return unitscope.open_atlas(str(root), trust_code=True)
 
 
@@ -69,25 +68,28 @@ def client(root: Path) -> Iterator[TestClient]:
 
 def test_coactivation_that_is_not_computed_names_the_command(session: Session, client: TestClient) -> None:
     with pytest.raises(NotFoundError, match=r"unitscope similar planted head:1 --layer conv"):
-        similar(session, UnitId("head", 1), layer="conv")
+        similar(session, UnitId("head", 1), SimilarQuestion(among="conv"))
     assert client.get(f"{BASE}/layers/head/units/1/similar?among=conv").status_code == 404
 
 
 @pytest.mark.parametrize("by", ["coactivation", "exemplars", "weights"])
-def test_the_twin_is_the_most_similar_unit_with_one(by: Any, session: Session, notebook: Notebook) -> None:
+def test_the_twin_is_the_most_similar_unit_with_one(by: Any, session: Session, notebook: OpenedAtlas) -> None:
     notebook.correlate("conv")
     for unit, twin in ((PLAIN, TWIN), (TWIN, PLAIN)):
-        page = similar(session, UnitId("conv", unit), by, limit=100)
+        page = similar(session, UnitId("conv", unit), SimilarQuestion(by=by, k=100))
         assert (page.rows[0].channel, page.rows[0].similarity) == (twin, 1.0)
         assert page.rows[1].similarity < 1
         assert unit not in {row.channel for row in page.rows}
         assert ZEROED not in {row.channel for row in page.rows}
         assert len(page.rows) == kin.UNITS - 2
-    assert similar(session, UnitId("conv", ZEROED), by).rows == []
+    assert similar(session, UnitId("conv", ZEROED), SimilarQuestion(by=by)).rows == []
 
 
 def test_shared_exemplars_are_those_of_plain_sets(session: Session) -> None:
-    found = {row.channel: row.similarity for row in similar(session, UnitId("head", 2), "exemplars", "conv", 100).rows}
+    found = {
+        row.channel: row.similarity
+        for row in similar(session, UnitId("head", 2), SimilarQuestion(by="exemplars", among="conv", k=100)).rows
+    }
     own = first_images(session, UnitId("head", 2))
     for channel in set(range(kin.UNITS)) - {ZEROED}:
         other = first_images(session, UnitId("conv", channel))
@@ -96,56 +98,62 @@ def test_shared_exemplars_are_those_of_plain_sets(session: Session) -> None:
 
 def first_images(session: Session, unit: UnitId, most: int = 12) -> set[str]:
     """The first images, a tenth of the corpus, without those tied with the next."""
-    rows = patches(session.atlas, unit, PatchQuery(limit=most + 1, expand_duplicates=True)).rows
+    rows = patches(session.atlas, unit, TopQuestion(k=most + 1, duplicates="expand")).rows
     return {row.image_id for row in rows[:most] if row.activation > rows[most].activation}
 
 
 def test_the_weights_of_a_layer_are_its_own(session: Session, tiny_atlas: Path) -> None:
-    found = {row.channel: row.similarity for row in similar(session, PLAIN_UNIT, "weights", limit=100).rows}
+    found = {
+        row.channel: row.similarity for row in similar(session, PLAIN_UNIT, SimilarQuestion(by="weights", k=100)).rows
+    }
     weights = session.encoder.incoming_weights("conv")
     assert weights.shape == (kin.UNITS, 27)
     plain = weights[7] @ weights[PLAIN] / np.linalg.norm(weights[7]) / np.linalg.norm(weights[PLAIN])
     assert found[7] == pytest.approx(float(plain))
     with pytest.raises(UsageError, match="reads 27 weights and one of head 40"):
-        similar(session, PLAIN_UNIT, "weights", "head")
+        similar(session, PLAIN_UNIT, SimilarQuestion(by="weights", among="head"))
     with pytest.raises(UsageError, match=r"no incoming weights of its own.*_blocks.5._depthwise_conv"):
-        similar(Session(tiny_atlas), UnitId("_blocks.5", 3), "weights")
+        similar(Session(tiny_atlas), UnitId("_blocks.5", 3), SimilarQuestion(by="weights"))
 
 
 def test_the_command_computes_what_is_missing_and_the_server_shows_it(
-    root: Path, client: TestClient, session: Session, notebook: Notebook
+    root: Path, client: TestClient, session: Session, notebook: OpenedAtlas
 ) -> None:
     printed = invoke("similar", root, "head:3", "--json", "--progress", "none", "--workers", 1)
     assert printed.exit_code == 0, printed.output
     page = SimilarPage.model_validate(client.get(f"{BASE}/layers/head/units/3/similar").json())
-    assert page == SimilarPage.model_validate(json.loads(printed.stdout)) == similar(session, UnitId("head", 3))
+    assert (
+        page
+        == SimilarPage.model_validate(json.loads(printed.stdout))
+        == similar(session, UnitId("head", 3), SimilarQuestion())
+    )
     assert "over 120 images" in page.note
     content = client.get(f"{BASE}/layers/head/units/3/similar.parquet").content
     assert pq.read_table(io.BytesIO(content)).equals(notebook.similar("head:3"))
 
 
 def test_bands_hold_every_image_once_and_descend(session: Session, client: TestClient) -> None:
-    query = PatchQuery(limit=100, order="desc", expand_duplicates=True)
-    page = bands(session.atlas, PLAIN_UNIT, 7, query)
+    query = BandsQuestion(bands=7, k=100, order="desc", duplicates="expand")
+    page = bands(session.atlas, PLAIN_UNIT, query)
     assert [row.rank for row in page.rows] == list(range(120))
     assert {row.band for row in page.rows} == set(range(1, 8))
     for row in page.rows:
         assert row.low - 1 / 120 <= 1 - row.rank / 120 <= row.high + 1 / 120
     found = BandPage.model_validate(client.get(f"{BASE}/layers/conv/units/{PLAIN}/bands?bands=4&k=2").json())
     assert [row.band for row in found.rows] == [1, 1, 2, 2, 3, 3, 4, 4]
-    assert bands(session.atlas, UnitId("conv", ZEROED), 4, query).rows == []
+    assert bands(session.atlas, UnitId("conv", ZEROED), query).rows == []
     with pytest.raises(UsageError, match="1 to 100 bands"):
-        bands(session.atlas, PLAIN_UNIT, 0, query)
+        BandsQuestion(bands=0)
     with pytest.raises(UsageError, match="neither quantile nor cursor"):
-        bands(session.atlas, PLAIN_UNIT, 4, PatchQuery(quantile=(0, 0.5)))
+        BandsQuestion(quantile=(0, 0.5))
 
 
 def test_ascending_order_begins_at_the_lowest_peak(session: Session) -> None:
-    rows = patches(session.atlas, PLAIN_UNIT, PatchQuery(limit=1000, order="asc")).rows
+    rows = patches(session.atlas, PLAIN_UNIT, TopQuestion(k=1000, order="asc")).rows
     lowest = session.atlas.unit(PLAIN_UNIT).minimum
     assert rows[0].activation == lowest
     assert [row.activation for row in rows] == sorted(row.activation for row in rows)
-    assert patches(session.atlas, UnitId("conv", ZEROED), PatchQuery(order="asc")).rows == []
+    assert patches(session.atlas, UnitId("conv", ZEROED), TopQuestion(order="asc")).rows == []
 
 
 def test_vectors_of_two_kinds_are_two_facets_and_those_of_one_are_one() -> None:
@@ -163,15 +171,15 @@ def test_vectors_of_two_kinds_are_two_facets_and_those_of_one_are_one() -> None:
 
 
 def test_facets_hold_every_exemplar_once_the_largest_first(session: Session, client: TestClient) -> None:
-    page = facets(session, PLAIN_UNIT)
-    exemplars = patches(session.atlas, PLAIN_UNIT, PatchQuery(limit=64)).rows
+    page = facets(session, PLAIN_UNIT, FacetsQuestion())
+    exemplars = patches(session.atlas, PLAIN_UNIT, TopQuestion(k=64)).rows
     assert sorted(row.rank for row in page.rows) == [row.rank for row in exemplars]
     sizes = np.bincount([row.facet for row in page.rows])[1:]
     assert len(sizes) == page.facets
     assert sorted(sizes, reverse=True) == sizes.tolist()
     assert [row.share for row in page.rows] == [sizes[row.facet - 1] / 64 for row in page.rows]
     assert FacetPage.model_validate(client.get(f"{BASE}/layers/conv/units/{PLAIN}/facets").json()) == page
-    assert facets(session, UnitId("conv", ZEROED)).rows == []
+    assert facets(session, UnitId("conv", ZEROED), FacetsQuestion()).rows == []
 
 
 def test_local_maxima_are_those_of_the_plain_formula() -> None:
@@ -192,8 +200,8 @@ def test_local_maxima_are_those_of_the_plain_formula() -> None:
 
 
 def test_several_peaks_of_an_image_begin_with_the_stored_one(session: Session, client: TestClient) -> None:
-    stored = patches(session.atlas, PLAIN_UNIT, PatchQuery(limit=3)).rows
-    page = several_patches(session, PLAIN_UNIT, PatchQuery(limit=3), 4)
+    stored = patches(session.atlas, PLAIN_UNIT, TopQuestion(k=3)).rows
+    page = top(session, PLAIN_UNIT, TopQuestion(k=3, per_image=4))
     assert [next(row for row in page.rows if row.rank == one.rank) for one in stored] == stored
     for one in stored:
         own = [row for row in page.rows if row.rank == one.rank]
@@ -213,7 +221,7 @@ def test_several_peaks_of_an_image_begin_with_the_stored_one(session: Session, c
 
 
 def test_a_comparison_is_stored_listed_and_read_page_by_page(
-    root: Path, client: TestClient, notebook: Notebook, tmp_path: Path
+    root: Path, client: TestClient, notebook: OpenedAtlas, tmp_path: Path
 ) -> None:
     assert client.get(f"{BASE}/comparisons").json() == {"rows": [], "next": None}
     other = root.with_name("permuted")
@@ -223,26 +231,26 @@ def test_a_comparison_is_stored_listed_and_read_page_by_page(
     document = json.loads(printed.stdout)
     (row,) = client.get(f"{BASE}/comparisons").json()["rows"]
     assert (row["id"], row["atlas_b"], row["shared_images"], row["units"]) == (document["id"], "permuted", 120, 40)
-    pages = [client.get(f"{BASE}/comparisons/{row['id']}?limit=30").json()]
-    pages.append(client.get(f"{BASE}/comparisons/{row['id']}?limit=30&cursor={pages[0]['next']}").json())
+    pages = [client.get(f"{BASE}/comparisons/{row['id']}?k=30").json()]
+    pages.append(client.get(f"{BASE}/comparisons/{row['id']}?k=30&cursor={pages[0]['next']}").json())
     assert pages[0]["rows"] + pages[1]["rows"] == document["rows"]
     assert pages[1]["next"] is None
     assert document["a"]["model"] == "small_network.py:planted"
     table = pq.read_table(tmp_path / "found.parquet")
     assert table.equals(notebook.comparison(row["id"]))
-    assert table.equals(notebook.compare(str(other), "conv"))
+    assert table.equals(notebook.compare(str(other), layer="conv"))
     assert client.get(f"{BASE}/comparisons/nothing").status_code == 404
     assert invoke(*words, "--out", tmp_path / "found.txt").exception is not None
 
 
 def test_removed_images_are_no_exemplars(root: Path, tmp_path: Path) -> None:
     copy = Path(copytree(root, tmp_path / "copy"))
-    gone = patches(Session(copy).atlas, PLAIN_UNIT, PatchQuery(limit=12)).rows
+    gone = patches(Session(copy).atlas, PLAIN_UNIT, TopQuestion(k=12)).rows
     remove(copy, [row.image_id for row in gone])
     left = Session(copy)
     own = first_images(left, PLAIN_UNIT, most=10)
     assert not own & {row.image_id for row in gone}
-    for row in similar(left, PLAIN_UNIT, "exemplars", "head").rows:
+    for row in similar(left, PLAIN_UNIT, SimilarQuestion(by="exemplars", among="head")).rows:
         other = first_images(left, UnitId("head", row.channel), most=10)
         assert row.similarity == pytest.approx(len(own & other) / len(own | other))
 

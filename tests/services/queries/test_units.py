@@ -11,8 +11,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.services.conftest import UNIT
-from unitscope_schemas.answers.patches import Histogram, LabelPage, PatchPage, PatchQuery, UnitPage
+from unitscope_schemas.answers.patches import Histogram, LabelPage, PatchPage, UnitPage
 from unitscope_schemas.answers.served import LayerPage
+from unitscope_schemas.questions import TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.queries import units
 from unitscope_services.queries.session import Session
@@ -31,7 +32,7 @@ def pages(client: TestClient, address: str) -> list[dict[str, Any]]:
 
 def test_the_api_gives_the_same_patches_as_the_library(client: TestClient, session: Session) -> None:
     answer = PatchPage.model_validate(client.get(f"{UNIT}/patches?k=5").json())
-    assert answer == units.patches(session.atlas, UnitId("_blocks.5", 3), PatchQuery(limit=5))
+    assert answer == units.patches(session.atlas, UnitId("_blocks.5", 3), TopQuestion(k=5))
 
 
 def test_all_formats_give_the_same_numbers(client: TestClient) -> None:
@@ -71,7 +72,7 @@ def test_the_suffix_wins_over_accept(client: TestClient) -> None:
 
 @pytest.mark.parametrize("limit", [1, 7, 1000])
 def test_following_next_gives_every_image_once_in_order(client: TestClient, limit: int) -> None:
-    listed = pages(client, f"{UNIT}/patches?duplicates=expand&limit={limit}")
+    listed = pages(client, f"{UNIT}/patches?duplicates=expand&k={limit}")
     assert all(len(page["rows"]) <= limit for page in listed)
     rows = [row for page in listed for row in page["rows"]]
     assert [row["rank"] for row in rows] == list(range(40))
@@ -82,47 +83,49 @@ def test_following_next_gives_every_image_once_in_order(client: TestClient, limi
 
 @pytest.mark.parametrize("order", ["asc", "random&seed=5"])
 def test_every_order_gives_every_image_once(client: TestClient, order: str) -> None:
-    rows = [row for page in pages(client, f"{UNIT}/patches?order={order}&limit=7") for row in page["rows"]]
+    rows = [row for page in pages(client, f"{UNIT}/patches?order={order}&k=7") for row in page["rows"]]
     assert len({row["image_id"] for row in rows}) == len(rows) == 40
     if order == "asc":
         assert [row["rank"] for row in rows] == list(range(39, -1, -1))
 
 
 def test_filters_hold_on_every_page(client: TestClient) -> None:
-    rows = [row for page in pages(client, f"{UNIT}/patches?label=blobs&limit=3") for row in page["rows"]]
+    rows = [row for page in pages(client, f"{UNIT}/patches?label=blobs&k=3") for row in page["rows"]]
     assert len(rows) == 20
     assert {row["label"] for row in rows} == {"blobs"}
-    band = client.get(f"{UNIT}/patches?quantile=0.5..0.75&limit=1000").json()["rows"]
+    band = client.get(f"{UNIT}/patches?quantile=0.5..0.75&k=1000").json()["rows"]
     assert [row["rank"] for row in band] == list(range(10, 21))
 
 
 def test_the_lower_half_is_paged_from_below(client: TestClient) -> None:
-    listed = pages(client, f"{UNIT}/patches?quantile=0..0.5&order=asc&duplicates=expand&limit=6")
+    listed = pages(client, f"{UNIT}/patches?quantile=0..0.5&order=asc&duplicates=expand&k=6")
     assert [row["rank"] for page in listed for row in page["rows"]] == list(range(39, 19, -1))
 
 
 def test_a_cursor_belongs_to_its_question(client: TestClient) -> None:
-    cursor = client.get(f"{UNIT}/patches?limit=3").json()["next"]
-    for other in (f"{UNIT}/patches?limit=3&label=blobs", f"{LAYER}/units/4/patches?limit=3"):
+    cursor = client.get(f"{UNIT}/patches?k=3").json()["next"]
+    for other in (f"{UNIT}/patches?k=3&label=blobs", f"{LAYER}/units/4/patches?k=3"):
         answer = client.get(f"{other}&cursor={cursor}")
         assert answer.status_code == 400
         assert "another question" in answer.json()["detail"]
     assert client.get(f"{UNIT}/patches?cursor=nonsense").status_code == 400
-    longer = client.get(f"{UNIT}/patches?limit=5&cursor={cursor}").json()["rows"]
+    longer = client.get(f"{UNIT}/patches?k=5&cursor={cursor}").json()["rows"]
     assert [row["rank"] for row in longer] == [3, 4, 5, 6, 7]
 
 
 def test_the_link_header_leads_to_the_next_page(client: TestClient) -> None:
-    first = client.get(f"{UNIT}/patches.csv?limit=7")
+    first = client.get(f"{UNIT}/patches.csv?k=7")
     following = first.links["next"]["url"]
     assert following.startswith(f"{UNIT}/patches.csv?")
     ranks = [int(row["rank"]) for row in csv.DictReader(io.StringIO(client.get(following).text))]
     assert ranks == [7, 8, 9, 10, 11, 12, 13]
 
 
-def test_k_and_limit_are_one_parameter(client: TestClient) -> None:
-    assert client.get(f"{UNIT}/patches?k=4").json() == client.get(f"{UNIT}/patches?limit=4").json()
-    assert client.get(f"{UNIT}/patches?k=4&limit=5").status_code == 400
+def test_the_number_of_rows_has_one_name(client: TestClient) -> None:
+    assert len(client.get(f"{UNIT}/patches?k=4").json()["rows"]) == 4
+    refused = client.get(f"{UNIT}/patches?limit=4")
+    assert refused.status_code == 400
+    assert "there is no parameter 'limit' here; there are" in refused.json()["detail"]
 
 
 @pytest.mark.parametrize(
@@ -134,8 +137,8 @@ def test_k_and_limit_are_one_parameter(client: TestClient) -> None:
         ("quantile=0.9", "a..b"),
         ("quantile=0.9..0.1", "a <= b"),
         ("order=best", "'desc', 'asc' or 'random'"),
-        ("duplicates=drop", "collapse or expand"),
-        ("limt=5", "did you mean limit"),
+        ("duplicates=drop", "'collapse' or 'expand'"),
+        ("lable=5", "did you mean label"),
     ],
 )
 def test_a_wrong_parameter_is_told_what_would_be_right(client: TestClient, query: str, said: str) -> None:
@@ -147,9 +150,7 @@ def test_a_wrong_parameter_is_told_what_would_be_right(client: TestClient, query
 
 def test_units_are_sorted_and_paged(client: TestClient) -> None:
     rows = [
-        row
-        for page in pages(client, f"{LAYER}/units?sort=-maximum&limit=30")
-        for row in UnitPage.model_validate(page).rows
+        row for page in pages(client, f"{LAYER}/units?sort=-maximum&k=30") for row in UnitPage.model_validate(page).rows
     ]
     assert sorted(row.channel for row in rows) == list(range(80))
     maxima = [row.maximum or 0.0 for row in rows]
@@ -158,7 +159,7 @@ def test_units_are_sorted_and_paged(client: TestClient) -> None:
 
 
 def test_units_are_filtered_by_status(client: TestClient) -> None:
-    live = client.get(f"{LAYER}/units?status=live&limit=1000").json()["rows"]
+    live = client.get(f"{LAYER}/units?status=live&k=1000").json()["rows"]
     layer = client.get(LAYER).json()
     assert len(live) == layer["live"]
     assert {row["status"] for row in live} == {"live"}

@@ -51,7 +51,7 @@ def test_a_key_that_is_too_weak_is_forbidden_not_unknown(served: Any, key_file: 
 
 def test_anonymous_reading_does_not_include_computing(served: Any, key_file: Path) -> None:
     for client in (served(key_file=key_file, anonymous_read=True), served(anonymous_read=True)):
-        image = client.get(f"{API}/images?limit=1").json()["rows"][0]["image_id"]
+        image = client.get(f"{API}/images?k=1").json()["rows"][0]["image_id"]
         assert client.get(f"{API}/images/{image}/neighbors").status_code == 200
         assert client.get(f"{API}/images/{image}/neighbors?box=1,1,50,50").status_code == 401
         assert client.get(f"{API}/images/{image}/map?layer=_blocks.0&unit=0").status_code == 401

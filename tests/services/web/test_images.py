@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from tests.pictures import blobs
 from unitscope_schemas.answers.patches import ActivationMap, ExplainPage, NeighborBatch, NeighborPage
 from unitscope_schemas.answers.served import ImagePage, Upload
+from unitscope_schemas.questions import ExplainQuestion
 from unitscope_services.queries.session import Session, Subject
 
 API = "/api/v1/atlases/tiny"
@@ -37,7 +38,7 @@ def image_of(client: TestClient, path: str) -> dict[str, Any]:
 def test_images_are_listed_once_each(client: TestClient) -> None:
     found, cursor = [], ""
     while True:
-        page = ImagePage.model_validate(client.get(f"{API}/images?limit=7{cursor}").json())
+        page = ImagePage.model_validate(client.get(f"{API}/images?k=7{cursor}").json())
         found += page.rows
         if page.next is None:
             break
@@ -60,7 +61,7 @@ def test_an_image_is_explained_as_by_the_library(client: TestClient, session: Se
     image = image_of(client, "blobs/003.jpg")
     answer = ExplainPage.model_validate(client.get(f"{API}/images/{image['image_id']}/units?k=10").json())
     subject = Subject(session.atlas.find_image("blobs/003.jpg"), None)
-    assert answer == session.explain(subject, None, 10)
+    assert answer == session.explain(subject, ExplainQuestion(k=10))
     only = client.get(f"{API}/images/{image['image_id']}/units?layer=_blocks.0").json()["rows"]
     assert {row["layer"] for row in only} == {"_blocks.0"}
 

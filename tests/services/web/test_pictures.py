@@ -69,7 +69,7 @@ def test_an_image_comes_whole_or_narrower_but_never_enlarged(client: TestClient,
 
 
 def test_the_beginning_of_an_id_names_its_image(client: TestClient) -> None:
-    row = client.get(f"{API}/images?limit=1").json()["rows"][0]
+    row = client.get(f"{API}/images?k=1").json()["rows"][0]
     assert client.get(f"{API}/images/{row['image_id'][:12]}").json() == row
 
 
@@ -96,7 +96,7 @@ def test_the_same_address_gives_the_same_bytes(client: TestClient) -> None:
 def test_a_wrong_picture_address_says_what_would_be_right(
     client: TestClient, address: str, status: int, said: str
 ) -> None:
-    image = client.get(f"{API}/images?limit=1").json()["rows"][0]["image_id"]
+    image = client.get(f"{API}/images?k=1").json()["rows"][0]["image_id"]
     answer = client.get(f"{API}/{address.format(id=image)}")
     assert answer.status_code == status
     assert said in answer.json()["detail"]

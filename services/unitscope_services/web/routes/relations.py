@@ -27,6 +27,7 @@ from unitscope_schemas.questions import (
     MOST_ROWS,
     BandsQuestion,
     ComparisonQuestion,
+    FacetsQuestion,
     LabelsQuestion,
     SelectiveQuestion,
     SelectivityQuestion,
@@ -79,9 +80,9 @@ def list_similar(reply: Reading, unit: UnitInPath, question: Annotated[SimilarQu
 
 
 @routes.get(f"{_UNIT}/facets", response_model=FacetPage, responses=ROWS)
-def list_facets(reply: Reading, unit: UnitInPath) -> Response:
+def list_facets(reply: Reading, unit: UnitInPath, question: Annotated[FacetsQuestion, Query()]) -> Response:
     """A unit's first exemplars in groups that look alike where it peaks: one unit, maybe several things."""
-    return reply.rows(FacetRow, lambda: facets.facets(reply.session, unit))
+    return reply.rows(FacetRow, lambda: facets.facets(reply.session, unit, question))
 
 
 @routes.get("/comparisons", response_model=ComparisonPage, responses=ROWS)

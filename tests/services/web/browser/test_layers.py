@@ -36,7 +36,7 @@ def test_with_the_keyboard_a_label_leads_to_a_unit_that_likes_it(opened: Opened,
     page.keyboard.type("stripes")
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Units that like the label stripes")).to_be_visible()
-    first = ask("selective?label=stripes&limit=1")["rows"][0]
+    first = ask("selective?label=stripes&k=1")["rows"][0]
     link = page.get_by_role("link", name=re.compile(rf"^{first['layer']}:{first['channel']}$"))
     link.focus()
     page.keyboard.press("Enter")
