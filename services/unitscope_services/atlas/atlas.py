@@ -31,16 +31,17 @@ from unitscope_services.atlas.rows import ImageEntry
 from unitscope_services.atlas.statistics import LayerStatistics, UnitStatistics
 
 _KEPT_BLOCKS = 4096
-"""Of units, whose places in their ranked part are kept."""
+"""Blocks of units whose ranked part is remembered."""
 _FEW_IN_A_GROUP = 4
 """Images that are found from their own scans in the time that one row group of a unit's image numbers takes."""
 
 
 class Atlas:
-    """One sealed version of an atlas, the present one unless another is named; it stays as it is while newer ones are
-    sealed, until `gc` deletes its parts. Raises NotFoundError if there is none, AtlasError if parts are missing.
+    """One sealed version of an atlas, the present one unless another is named.
 
-    A database statement that takes longer than `question_timeout_s` raises BusyError (None: as long as it takes).
+    The version stays as it is while newer ones are sealed, until `gc` deletes its parts. Raises NotFoundError if there
+    is none, AtlasError if parts are missing. A database statement that takes longer than `question_timeout_s` raises
+    BusyError (None: as long as it takes).
     """
 
     def __init__(self, root: Root | Store, question_timeout_s: float | None = None, version: str | None = None) -> None:
@@ -62,7 +63,7 @@ class Atlas:
 
     @property
     def is_here(self) -> bool:
-        """Whether its parts lie on this machine, so that none has to be fetched for a question."""
+        """Whether the atlas's parts lie on this machine, so that none has to be fetched for a question."""
         return isinstance(self.root, Path)
 
     def close(self) -> None:
@@ -70,7 +71,7 @@ class Atlas:
         self._database.close()
 
     def summary(self) -> AtlasRow:
-        """The atlas in one row."""
+        """Return the atlas in one row."""
         manifest = self.manifest
         return AtlasRow(
             name=self.name,
@@ -97,11 +98,11 @@ class Atlas:
     # layers and units
 
     def layer(self, name: str) -> LayerEntry:
-        """A recorded layer; raises NotFoundError that names those there are."""
+        """Return a recorded layer; raises NotFoundError that names those there are."""
         return self.manifest.recorded(name)
 
     def layers(self) -> list[LayerRow]:
-        """All recorded layers in the order of the forward."""
+        """Return all recorded layers in the order of the forward."""
         rows = []
         for entry in self.manifest.layers:
             statuses = self.units(entry.spec.name)["status"].to_pylist()
@@ -122,14 +123,14 @@ class Atlas:
         return rows
 
     def units(self, layer: str) -> pa.Table:
-        """The units table of a layer, in order of channels."""
+        """Return the units table of a layer, in order of channels."""
         entry = self.layer(layer)
         if layer not in self._units:
             self._units[layer] = self._parts.read(entry.units)
         return self._units[layer]
 
     def statistics(self, layer: str) -> LayerStatistics:
-        """The units table of a layer as arrays."""
+        """Return the units table of a layer as arrays."""
         if layer not in self._statistics:
             self._statistics[layer] = LayerStatistics.of(self.units(layer))
         return self._statistics[layer]
@@ -149,7 +150,7 @@ class Atlas:
     # peaks
 
     def ranked(self, unit: UnitId) -> RankedUnit:
-        """The unit's images in rank order, for one question; of a bounded atlas the first of them."""
+        """Return the unit's images in rank order, for one question; in a bounded atlas the first of them."""
         known, kept = self.statistics(unit.layer), self.manifest.kept
         key = self._ranked_part(unit.layer, unit.channel // BLOCK_UNITS), self._hot_layer(unit.layer), unit.channel
         count = int(known.count[unit.channel])
@@ -158,8 +159,11 @@ class Atlas:
         return BoundedRanks(*key, RankBound(kept, count, known.knots[unit.channel]))
 
     def ranked_among(self, unit: UnitId, chosen: NDArray[np.bool_] | None) -> RankedUnit | FewRanked:
-        """The same, but only the chosen images where they are so few that to look for each of them among what was
-        scanned is faster than to go through all ranks; None: all are chosen."""
+        """Return the unit's images in rank order as `ranked` does, or only the chosen ones where these are few.
+
+        Few are so many that to look for each of them among what was scanned is faster than to go through all ranks.
+        None chooses all images.
+        """
         group_count = len(tables.group_ends(self.manifest.images.rows)) - 1
         if chosen is None or self.manifest.keep or np.count_nonzero(chosen) > _FEW_IN_A_GROUP * group_count:
             return self.ranked(unit)
@@ -170,34 +174,39 @@ class Atlas:
         return FewRanked(self.ranked(unit), images[finite], {name: column[finite] for name, column in peaks.items()})
 
     def first_ranks(self, layer: str, count: int) -> dict[str, NDArray[Any]]:
-        """Unit, image and activation of the first `count` ranks of every unit of a layer."""
+        """Return unit, image and activation of the first `count` ranks of every unit of a layer, as columns."""
         self.layer(layer)
         return first_ranks(self._database, self._positions[layer], count)
 
     def first_peaks(self, layer: str, units: Sequence[int]) -> dict[int, tuple[ImageEntry, Location]]:
-        """For each of some units of a layer the first image and where the unit peaks on it, where one is left."""
+        """Return for each of some units of a layer the first present image and where the unit peaks on it.
+
+        A unit of which no image is left is missing.
+        """
         found = {unit: self._first_peak(UnitId(layer, unit)) for unit in units}
         left = {unit: peak for unit, peak in found.items() if peak is not None}
         images = self.catalogue.rows([image for image, _ in left.values()])
         return {unit: (row, location) for (unit, (_, location)), row in zip(left.items(), images, strict=True)}
 
     def locations(self, layer: str, channels: Sequence[int], image: ImageEntry) -> dict[int, Location]:
-        """Where some units of a layer peak on one image of the corpus; raises NotFoundError where a bounded atlas
-        does not keep it."""
+        """Return where some units of a layer peak on one image of the corpus.
+
+        Raises NotFoundError where a bounded atlas does not store that peak.
+        """
         if self.manifest.keep is None:
             return self._peaks.locations(self.layer(layer), channels, image)
         return {channel: self._kept_location(UnitId(layer, channel), image) for channel in channels}
 
     def activations(self, layer: str, image: ImageEntry) -> NDArray[np.float32]:
-        """The peaks of all units of a layer on one image of the corpus, in order of channels."""
+        """Return the peaks of all units of a layer on one image of the corpus, in order of channels."""
         return self._peaks.activations(self.layer(layer), image)
 
     def scanned_activations(self, layer: str, channels: Sequence[int], shard: str) -> NDArray[np.float32]:
-        """The peaks of some units of a layer on every image of a shard, unit × row of the shard."""
+        """Return the peaks of some units of a layer on every image of a shard, unit × row of the shard."""
         return self._peaks.of_units(self.layer(layer), channels, shard)
 
     def boxes(self, layer: str) -> LayerBoxes:
-        """The boxes of all locations of a layer."""
+        """Return the boxes of all locations of a layer."""
         if layer not in self._boxes:
             self._boxes[layer] = LayerBoxes(self.layer(layer).spec)
         return self._boxes[layer]
@@ -205,23 +214,23 @@ class Atlas:
     # images
 
     def images(self, numbers: Sequence[int]) -> dict[int, ImageEntry]:
-        """Rows of the images table by number."""
+        """Return the images with these numbers, by number."""
         return dict(zip(numbers, self.catalogue.rows(numbers), strict=True))
 
     def find_image(self, reference: str) -> ImageEntry:
-        """The image with this id, an unambiguous beginning of it, or this path."""
+        """Return the image with this id, an unambiguous beginning of it, or this path."""
         return self.catalogue.find(reference)
 
     def image_by_path(self, path: str) -> ImageEntry:
-        """The image of this file below the corpus root; raises NotFoundError."""
+        """Return the image of this file below the corpus root; raises NotFoundError."""
         return self.catalogue.at_path(path)
 
     def image_list(self, passing: ImageFilter, after: int | None, limit: int) -> list[ImageEntry]:
-        """Images that pass in order of their numbers, from behind number `after` on."""
+        """Return images that pass in order of their numbers, from behind number `after` on."""
         return self.catalogue.listed(passing, after, limit)
 
     def image_by_id(self, image_id: str) -> ImageEntry | None:
-        """The image whose bytes have this digest, if it is in the atlas."""
+        """Return the image whose bytes have this digest, or None if it is not in the atlas."""
         return self.catalogue.by_id(image_id)
 
     @cached_property
@@ -236,7 +245,7 @@ class Atlas:
         return [SkippedRow(path=row["path"], size_bytes=row["size_bytes"], reason=row["reason"]) for row in rows]
 
     def image_row(self, image: ImageEntry) -> ImageRow:
-        """An image as answers show it."""
+        """Return an image as answers show it."""
         placement = self.placement(image)
         return ImageRow(
             image=image.image,
@@ -254,7 +263,7 @@ class Atlas:
         )
 
     def placement(self, image: ImageEntry) -> Placement:
-        """How the image became the network's input."""
+        """Return how the image became the network's input."""
         return Placement(
             image=Size(image.height_px, image.width_px),
             resized=Size(image.resized_height_px, image.resized_width_px),
@@ -263,6 +272,7 @@ class Atlas:
         )
 
     def _find_ranked_part(self, layer: str, block: int) -> RankedPart:
+        """Return the ranked part of a block of a layer's units."""
         stored = self._stored(layer)[block * BLOCK_UNITS : (block + 1) * BLOCK_UNITS]
         return RankedPart(self._parts, self.layer(layer).ranked[block], stored.tolist())
 
@@ -272,7 +282,7 @@ class Atlas:
         return self._hot[layer]
 
     def _stored(self, layer: str) -> NDArray[np.int64]:
-        """How many ranks of each unit of a layer are stored."""
+        """Return how many ranks of each unit of a layer are stored."""
         counts = self.statistics(layer).count
         return counts if self.manifest.kept is None else np.minimum(counts, self.manifest.kept)
 

@@ -13,11 +13,12 @@ from unitscope_schemas.errors import AtlasError
 from unitscope_schemas.manifest import Part
 
 _KEPT_FOOTERS = 512
-"""Of up to 0.3 MB each: to read a footer takes longer than to read the rows that a question needs."""
+"""Footers that are remembered, of up to 0.3 MB each: to read one takes longer than to read the rows that a question
+needs."""
 
 
 class Parts:
-    """Opens Parquet parts; the footers of those opened last are kept, for a part never changes.
+    """The Parquet parts of an atlas; the footers of those opened last are remembered, for a part never changes.
 
     Raises AtlasError where a part is missing or damaged.
     """
@@ -28,26 +29,26 @@ class Parts:
 
     @contextmanager
     def open(self, part: Part) -> Iterator[pq.ParquetFile]:
-        """The part, for reading what is asked when it is asked.
+        """Open the part, for reading what is asked when it is asked.
 
-        To buffer it beforehand, on threads of the reader's own, takes up to five times as long; to map it into memory
-        a tenth to a fourth longer, for faults of fresh pages.
+        To buffer it beforehand, on threads of the reader's own, takes up to five times as long; to map it into memory a
+        tenth to a fourth longer, for faults of fresh pages.
         """
         footer = self.footer(part)
         with self._told(part), self._store.hold(part) as file, pa.OSFile(str(file)) as source:
             yield pq.ParquetFile(source, metadata=footer, pre_buffer=False)
 
     def read(self, part: Part) -> pa.Table:
-        """The whole part."""
+        """Return the whole part."""
         with self.open(part) as file:
             return file.read(use_threads=False)
 
     def hold(self, part: Part) -> Held:
-        """The file of a part of any kind, for as long as it is held."""
+        """Return the file of a part of any kind, for as long as it is held."""
         return self._store.hold(part)
 
     def rows(self, held: Held, part: Part) -> pa.RecordBatch:
-        """The rows of an Arrow part, memory-mapped; they are gone when it is let go."""
+        """Return the rows of an Arrow part, memory-mapped; they are gone when it is let go."""
         with self._told(part):
             return pa.ipc.open_file(pa.memory_map(str(held.path))).get_batch(0)
 
@@ -57,6 +58,7 @@ class Parts:
 
     @contextmanager
     def _told(self, part: Part) -> Iterator[None]:
+        """Raise AtlasError that names the part for what fails within the context."""
         try:
             yield
         except (OSError, pa.ArrowInvalid) as error:
