@@ -9,13 +9,14 @@ from unitscope_schemas.geometry import Box
 from unitscope_services.encoding.cells import CellGrid
 
 SHARE = 0.5
-"""Of the peak: the threshold. Half of it is where a peak's width is commonly measured."""
+"""Share of the peak that is the threshold; at half of it a peak's width is commonly measured."""
 _LEFT = 0.2
-"""Of the brightness outside: dark enough to set the inside off, and still to be recognised."""
+"""Share of the brightness that is left outside: dark enough to set the inside off, and still to be recognised."""
 
 
 def mask(found: ActivationMap, grid: CellGrid, box: Box) -> NDArray[np.bool_]:
-    """Row × col: which pixels of a box of a picture have at least half of the highest activation of the whole map.
+    """Return which pixels of a box of a picture have at least half of the highest activation of the whole map, row ×
+    col.
 
     The map is upsampled as in network dissection (Bau et al. 2017, section 2.2): bilinearly, each activation in the
     middle of its cell; beyond the outermost middles it goes on unchanged. Their threshold is a quantile over all
@@ -37,13 +38,13 @@ def mask(found: ActivationMap, grid: CellGrid, box: Box) -> NDArray[np.bool_]:
 
 
 def masked(patch: Image.Image, inside: NDArray[np.bool_]) -> Image.Image:
-    """A picture, darkened outside."""
+    """Return a picture, darkened outside of a mask."""
     pixels = np.asarray(patch.convert("RGB"))
     return Image.fromarray(np.where(inside[..., None], pixels, np.rint(pixels * _LEFT).astype(np.uint8)))
 
 
 def _weights(pixels: NDArray[np.int64], start: float, step: float, count: int) -> NDArray[np.float64]:
-    """Pixel × cell: the shares of the two cells between whose middles the middle of a pixel lies."""
+    """Return the shares of the two cells between whose middles the middle of a pixel lies, pixel × cell."""
     place = ((pixels + 0.5 - start) / step - 0.5).clip(0, count - 1)
     weights: NDArray[np.float64] = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(count)))
     return weights

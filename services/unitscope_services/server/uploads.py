@@ -16,7 +16,7 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 
 @dataclass(frozen=True)
 class UploadEntry:
-    """One upload: its bytes, what the network sees of it, and for which atlas."""
+    """An upload: its bytes, what the network sees of it, and for which atlas."""
 
     id: str
     atlas: str
@@ -26,10 +26,12 @@ class UploadEntry:
 
     @property
     def expires(self) -> str:
+        """When the upload expires, ISO 8601 in UTC."""
         return datetime.fromtimestamp(self.expires_s, UTC).isoformat(timespec="seconds")
 
     @property
     def size_bytes(self) -> int:
+        """Memory that the upload takes."""
         return len(self.data) + self.picture.prepared.pixels.nbytes
 
 
@@ -42,7 +44,7 @@ class Uploads:
         self._lock = threading.Lock()
 
     def add(self, atlas: str, data: bytes, picture: Encoded) -> UploadEntry:
-        """Keep a picture until it expires or newer ones need the space."""
+        """Hold a picture until it expires or newer ones need the space."""
         expires_s = time.time() + self._settings.upload_lifetime_s
         kept = UploadEntry(secrets.token_urlsafe(16), atlas, data, picture, expires_s)
         with self._lock:
@@ -55,7 +57,7 @@ class Uploads:
         return kept
 
     def find(self, atlas: str, upload: str) -> UploadEntry:
-        """An upload to this atlas; raises NotFoundError once it has expired."""
+        """Return an upload to this atlas; raises NotFoundError once it has expired."""
         with self._lock:
             self._drop_expired()
             kept = self._kept.get(upload)
@@ -73,7 +75,7 @@ class Uploads:
             self._kept.pop(kept.id, None)
 
     def total_bytes(self) -> int:
-        """Memory held by all uploads."""
+        """Return the memory that all uploads take."""
         with self._lock:
             self._drop_expired()
             return self._bytes()
