@@ -1,6 +1,7 @@
 """The ranked tables that questions read: peaks of all shards, sorted unit by unit, with statistics."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,59 +13,97 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from unitscope_pipelines.storage.parts import parquet_writer, read_part, write_atomically
-from unitscope_pipelines.storage.stores import Root, store_of
+from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.vision.recording.memory import keep_freed_memory
 from unitscope_schemas import layout, tables
 from unitscope_schemas.manifest import BLOCK_UNITS, Part, Receipt
 
 RARE_SHARE = 0.01
-"""A unit above zero on fewer than this share of the images is rare."""
+"""Share of the images that a unit must be above zero on, not to be rare."""
 _NONFINITE_NAMED = 100
+"""Count of the images with a NaN or infinite peak that are named."""
 
 
 @dataclass(frozen=True)
 class RankPlan:
     """What all blocks of a version have in common."""
 
-    atlas: Root
+    store: Store
     version: str
     images: Part
     receipts: tuple[Receipt, ...]
     keep: int | None = None
-    """How many first ranks of each unit are written, None for all; statistics are always those of all."""
+    """Count of the first ranks of each unit that are written, None for all; statistics are always those of all."""
 
 
 @dataclass(frozen=True)
-class Block:
-    """Up to BLOCK_UNITS consecutive units of a layer, from unit number × BLOCK_UNITS."""
+class UnitBlock:
+    """A block of up to BLOCK_UNITS consecutive units of a layer, from unit number × BLOCK_UNITS."""
 
     layer: str
     number: int
 
 
 @dataclass(frozen=True)
+class LabelLift:
+    """A label among a unit's first ranks."""
+
+    label: str
+    count: int
+    share: float
+    """Share of the first ranks that have the label."""
+    lift: float
+    """Ratio of that share to the label's share of the corpus."""
+
+
+@dataclass(frozen=True)
+class UnitSummary:
+    """A row of the units table, `tables.UNITS`, by its columns."""
+
+    unit: int
+    status: str
+    image_count: int
+    positive_count: int
+    zero_count: int
+    nonfinite_count: int
+    minimum: np.float32 | None = None
+    maximum: np.float32 | None = None
+    mean: float | None = None
+    std: float | None = None
+    knots: Sequence[float] | NDArray[np.float32] = ()
+    histogram: Sequence[int] | NDArray[np.int64] = ()
+    top_labels: Sequence[LabelLift] = ()
+    nonfinite_images: Sequence[str] = ()
+
+    def as_row(self) -> dict[str, object]:
+        """Return the row as Arrow reads it."""
+        return {**vars(self), "top_labels": [vars(label) for label in self.top_labels]}
+
+
+@dataclass(frozen=True)
 class RankedBlock:
-    block: Block
+    """A block of units whose ranked part is written, with the statistics of its units in their order."""
+
+    block: UnitBlock
     part: Part
-    units: list[dict[str, Any]]
+    units: list[UnitSummary]
 
 
-class Peaks(NamedTuple):
-    """Peaks of some units, unit × image, as shards hold them, one shard after the other.
-
-    A place is a location in one number, so that it is moved at once: the row in the upper 16 bits, the column below.
-    """
+class BlockPeaks(NamedTuple):
+    """The peaks of some units, unit × image, as shards hold them, one shard after the other."""
 
     activation: NDArray[np.float32]
-    place: NDArray[np.int32]
+    location: NDArray[np.int32]
+    """Location in one number, so that it is moved at once: the row in the upper 16 bits, the column below."""
 
     @classmethod
-    def empty(cls, unit_count: int, image_count: int) -> "Peaks":
+    def empty(cls, unit_count: int, image_count: int) -> "BlockPeaks":
+        """Return peaks that are still to be filled in."""
         return cls(np.empty((unit_count, image_count), np.float32), np.empty((unit_count, image_count), np.int32))
 
 
 def ranking_memory(image_count: int, unit_count: int) -> int:
-    """Bytes that a ranking worker holds for a layer of so many units.
+    """Return the bytes that a ranking worker holds for a layer of so many units.
 
     For each image 8 × BLOCK_UNITS for the peaks of a block, about 80 while a unit is sorted and written, 24 for its
     label and where its peaks are, and 2 for each block of the layer, for the footers of its parts.
@@ -73,7 +112,7 @@ def ranking_memory(image_count: int, unit_count: int) -> int:
 
 
 class Ranker:
-    """Ranks blocks of units, one unit after the other.
+    """A worker's task that ranks blocks of units, one unit after the other.
 
     What it holds for each image, whatever the number of units and shards, says `ranking_memory`; an image's id besides
     only where not all peaks of a unit are finite.
@@ -82,7 +121,7 @@ class Ranker:
     def __init__(self, plan: RankPlan) -> None:
         keep_freed_memory()
         self.plan = plan
-        images = read_part(plan.atlas, plan.images, ["label", "shard", "shard_row"])
+        images = read_part(plan.store, plan.images, ["label", "shard", "shard_row"])
         self.labels = Labels(images["label"])
         names = pa.array([receipt.shard for receipt in plan.receipts], pa.string())
         shards = pc.index_in(images["shard"], value_set=names).to_numpy()
@@ -98,79 +137,85 @@ class Ranker:
             if first < end
         ]
 
-    def __call__(self, block: Block) -> RankedBlock:
-        """Write the block's ranked part; returns it with one statistics row per unit."""
+    def __call__(self, block: UnitBlock) -> RankedBlock:
+        """Write the block's ranked part; returns it with the statistics of each unit."""
         peaks = self._gather(block)
         finite = np.isfinite(peaks.activation).sum(axis=1)
-        kept = finite if self.plan.keep is None else np.minimum(finite, self.plan.keep)
-        statistics = []
+        rank_counts = finite if self.plan.keep is None else np.minimum(finite, self.plan.keep)
+        units: list[UnitSummary] = []
 
         def write(file: Path) -> None:
             with parquet_writer(file, tables.RANKED, keep_statistics=["unit", "rank", "activation"]) as writer:
-                for number, (activation, place) in enumerate(zip(*peaks, strict=True)):
+                for number, (activation, location) in enumerate(zip(*peaks, strict=True)):
                     unit = block.number * BLOCK_UNITS + number
-                    ranked = rank_peaks(unit, activation, place, self.numbering)
-                    for first, end in pairwise(tables.group_ends(int(kept[number]))):
+                    ranked = rank_peaks(unit, activation, location, self.numbering)
+                    for first, end in pairwise(tables.group_ends(int(rank_counts[number]))):
                         writer.write_table(ranked.slice(first, end - first), row_group_size=end - first)
-                    strange = self.numbering.numbers[~np.isfinite(activation)]
-                    statistics.append(self._statistics(unit, ranked, np.sort(strange)))
+                    nonfinite = self.numbering.numbers[~np.isfinite(activation)]
+                    units.append(self._summary(unit, ranked, np.sort(nonfinite)))
 
         path = layout.ranked(block.layer, block.number, self.plan.version)
-        return RankedBlock(block, write_atomically(self.plan.atlas, path, write, int(kept.sum())), statistics)
+        part = write_atomically(self.plan.store, path, write, int(rank_counts.sum()))
+        return RankedBlock(block, part, units)
 
-    def _gather(self, block: Block) -> Peaks:
-        """The peaks of a block's units on all images."""
+    def _gather(self, block: UnitBlock) -> BlockPeaks:
+        """Read the peaks of a block's units on all images."""
         if self.footers_of != block.layer:
             self.footers, self.footers_of = {}, block.layer
-            store_of(self.plan.atlas).fetch(receipt.peaks[block.layer] for receipt, _ in self.sources)
-        peaks, first = Peaks.empty(0, 0), 0
+            self.plan.store.fetch(receipt.peaks[block.layer] for receipt, _ in self.sources)
+        peaks, first = BlockPeaks.empty(0, 0), 0
         for receipt, rows in self.sources:
             table = self._read(receipt.peaks[block.layer], block.number)
             shape = table.num_rows // receipt.forward_count, receipt.forward_count
             activation, row, col = (table[name].to_numpy().reshape(shape) for name in ("activation", "row", "col"))
-            place = row.astype(np.int32) << 16 | col
+            location = row.astype(np.int32) << 16 | col
             if not first:
-                peaks = Peaks.empty(len(place), len(self.numbering.numbers))
+                peaks = BlockPeaks.empty(len(location), len(self.numbering.numbers))
             chosen = slice(None) if len(rows) == receipt.forward_count else rows
             peaks.activation[:, first : first + len(rows)] = activation[:, chosen]
-            peaks.place[:, first : first + len(rows)] = place[:, chosen]
+            peaks.location[:, first : first + len(rows)] = location[:, chosen]
             first += len(rows)
         return peaks
 
     def _read(self, part: Part, group: int) -> pa.Table:
-        """A row group of a peaks part, whose footer is read once for all blocks of a layer."""
+        """Read a row group of a peaks part, whose footer is read once for all blocks of a layer."""
         columns = ["activation", "row", "col"]
         with (
-            store_of(self.plan.atlas).hold(part) as path,
+            self.plan.store.hold(part) as path,
             pq.ParquetFile(path, metadata=self.footers.get(part.path), pre_buffer=False) as file,
         ):
             self.footers[part.path] = file.metadata
             return file.read_row_group(group, columns=columns, use_threads=False)
 
-    def _statistics(self, unit: int, ranked: pa.Table, strange: NDArray[np.integer[Any]]) -> dict[str, Any]:
-        row = unit_statistics(unit, ranked["activation"].to_numpy(), len(strange))
-        row["top_labels"] = self.labels.of_first_ranks(ranked["image"].to_numpy())
-        if len(strange):
-            ids = read_part(self.plan.atlas, self.plan.images, ["image_id"])["image_id"]
-            row["nonfinite_images"] = ids.take(pa.array(strange[:_NONFINITE_NAMED])).to_pylist()
-        return row
+    def _summary(self, unit: int, ranked: pa.Table, nonfinite: NDArray[np.integer[Any]]) -> UnitSummary:
+        """Return a unit's statistics; `nonfinite`: the images without a finite peak, in ascending order."""
+        names: list[str] = []
+        if len(nonfinite):
+            ids = read_part(self.plan.store, self.plan.images, ["image_id"])["image_id"]
+            names = ids.take(pa.array(nonfinite[:_NONFINITE_NAMED])).to_pylist()
+        return replace(
+            unit_statistics(unit, ranked["activation"].to_numpy(), len(nonfinite)),
+            top_labels=self.labels.of_first_ranks(ranked["image"].to_numpy()),
+            nonfinite_images=names,
+        )
 
 
 class Numbering(NamedTuple):
-    """The numbers of the images in the order in which shards hold them, and where each image is in that order."""
+    """The images by their numbers in the order in which shards hold them, and where each image is in that order."""
 
     numbers: NDArray[np.int32]
     positions: NDArray[np.int32]
 
     @classmethod
     def of(cls, numbers: NDArray[np.integer[Any]]) -> "Numbering":
+        """Return the numbering of images that shards hold in this order."""
         positions = np.empty(len(numbers), np.int32)
         positions[numbers] = np.arange(len(numbers), dtype=np.int32)
         return cls(numbers.astype(np.int32), positions)
 
 
 class Labels:
-    """Labels of all images as numbers, for counting."""
+    """The labels of all images as numbers, for counting."""
 
     def __init__(self, labels: pa.ChunkedArray) -> None:
         encoded = labels.combine_chunks().dictionary_encode()
@@ -178,55 +223,52 @@ class Labels:
         self.codes: NDArray[Any] = encoded.indices.fill_null(len(self.names)).to_numpy(zero_copy_only=False)
         self.counts = np.bincount(self.codes, minlength=len(self.names) + 1)
 
-    def of_first_ranks(self, images: NDArray[np.int32]) -> list[dict[str, Any]]:
-        """Count, share and lift (share over the label's share of the corpus) among a unit's first ranks."""
+    def of_first_ranks(self, images: NDArray[np.int32]) -> list[LabelLift]:
+        """Count the labels among a unit's first ranks, the most frequent first; ties by lift, then by name."""
         if not self.names or not len(images):
             return []
         counts = np.bincount(self.codes[images[: tables.TOP_LABEL_RANKS]], minlength=len(self.names) + 1)[:-1]
         total = min(len(images), tables.TOP_LABEL_RANKS)
-        found = [
-            {
-                "label": self.names[code],
-                "count": int(counts[code]),
-                "share": float(counts[code] / total),
-                "lift": float(counts[code] / total / (self.counts[code] / len(self.codes))),
-            }
+        labels = [
+            LabelLift(
+                label=self.names[code],
+                count=int(counts[code]),
+                share=float(counts[code] / total),
+                lift=float(counts[code] / total / (self.counts[code] / len(self.codes))),
+            )
             for code in np.flatnonzero(counts)
         ]
-        return sorted(found, key=lambda row: (-row["count"], -row["lift"], row["label"]))
+        return sorted(labels, key=lambda label: (-label.count, -label.lift, label.label))
 
 
-def unit_statistics(unit: int, descending: NDArray[np.float32], nonfinite_count: int) -> dict[str, Any]:
-    """One row of the units table from the unit's ranked activations; labels and images are not among them."""
+def unit_statistics(unit: int, descending: NDArray[np.float32], nonfinite_count: int) -> UnitSummary:
+    """Return a unit's statistics from its ranked activations; labels and images are not among them."""
     values = np.ascontiguousarray(descending[::-1])
     not_positive = int(np.searchsorted(values, 0, side="right"))
-    row: dict[str, Any] = {
-        "unit": unit,
-        "status": status(values, nonfinite_count),
-        "image_count": len(values),
-        "positive_count": len(values) - not_positive,
-        "zero_count": not_positive - int(np.searchsorted(values, 0)),
-        "nonfinite_count": nonfinite_count,
-        "knots": [],
-        "histogram": [],
-        "top_labels": [],
-        "nonfinite_images": [],
-    }
-    if len(values):
-        knots = np.minimum((np.array(tables.KNOT_SHARES) * len(values)).astype(np.int64), len(values) - 1)
-        row |= {
-            "minimum": values[0],
-            "maximum": values[-1],
-            "mean": float(values.mean(dtype=np.float64)),
-            "std": float(values.std(dtype=np.float64)),
-            "knots": values[knots],
-            "histogram": histogram(values),
-        }
-    return row
+    counts = UnitSummary(
+        unit=unit,
+        status=status(values, nonfinite_count),
+        image_count=len(values),
+        positive_count=len(values) - not_positive,
+        zero_count=not_positive - int(np.searchsorted(values, 0)),
+        nonfinite_count=nonfinite_count,
+    )
+    if not len(values):
+        return counts
+    knots = np.minimum((np.array(tables.KNOT_SHARES) * len(values)).astype(np.int64), len(values) - 1)
+    return replace(
+        counts,
+        minimum=values[0],
+        maximum=values[-1],
+        mean=float(values.mean(dtype=np.float64)),
+        std=float(values.std(dtype=np.float64)),
+        knots=values[knots],
+        histogram=histogram(values),
+    )
 
 
 def status(values: NDArray[np.float32], nonfinite_count: int) -> str:
-    """Status of a unit from its finite peaks in ascending order.
+    """Return the status of a unit from its finite peaks in ascending order.
 
     non-finite: NaN or infinite on some image; dead: the same value on every image; negative-only: never above
     zero; rare: above zero on fewer than 1 % of the images; otherwise live.
@@ -241,7 +283,7 @@ def status(values: NDArray[np.float32], nonfinite_count: int) -> str:
 
 
 def histogram(values: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Counts in equal bins between the lowest and the highest of the ascending values."""
+    """Count ascending values in equal bins between the lowest and the highest."""
     low, high = float(values[0]), float(values[-1])
     if low == high:
         return np.array([len(values)] + [0] * (tables.HISTOGRAM_BINS - 1))
@@ -252,8 +294,10 @@ def histogram(values: NDArray[np.float32]) -> NDArray[np.int64]:
     return counts
 
 
-def rank_peaks(unit: int, activation: NDArray[np.float32], place: NDArray[np.int32], numbering: Numbering) -> pa.Table:
-    """A unit's finite peaks by descending activation, ties by ascending image number.
+def rank_peaks(
+    unit: int, activation: NDArray[np.float32], location: NDArray[np.int32], numbering: Numbering
+) -> pa.Table:
+    """Rank a unit's finite peaks by descending activation, ties by ascending image number.
 
     Both are one whole number of 64 bits, which sorts ten times as fast as an argsort: above, the bits of the
     activation, which order like floats once those of negative ones are flipped; below, the image.
@@ -267,19 +311,19 @@ def rank_peaks(unit: int, activation: NDArray[np.float32], place: NDArray[np.int
     keys |= numbers
     keys.sort()
     images = keys.astype(np.int32)
-    places = place[numbering.positions[images]]
+    locations = location[numbering.positions[images]]
     keys >>= 32
-    columns = [
-        np.full(len(keys), unit, np.int32),
-        np.arange(len(keys), dtype=np.int32),
-        images,
-        _flipped(np.invert(keys.astype(np.int32))).view(np.float32),
-        (places >> 16).astype(np.int16),
-        places.astype(np.int16),
-    ]
-    return pa.table([pa.array(column) for column in columns], schema=tables.RANKED)
+    columns = {
+        "unit": np.full(len(keys), unit, np.int32),
+        "rank": np.arange(len(keys), dtype=np.int32),
+        "image": images,
+        "activation": _flipped(np.invert(keys.astype(np.int32))).view(np.float32),
+        "row": (locations >> 16).astype(np.int16),
+        "col": locations.astype(np.int16),
+    }
+    return pa.table(columns, schema=tables.RANKED)
 
 
 def _flipped(bits: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Bits of floats as whole numbers of the same order, and back."""
+    """Turn the bits of floats into whole numbers of the same order, and back."""
     return bits ^ (bits >> 31 & 0x7FFFFFFF)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from unitscope_pipelines.storage.originals import Originals
-from unitscope_pipelines.storage.stores import Root, Store, store_of
+from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
 from unitscope_schemas import tables
 from unitscope_schemas.answers.served import AtlasRow, ImageRow, LayerRow, SkippedRow
 from unitscope_schemas.errors import NotFoundError
@@ -44,13 +44,15 @@ class Atlas:
     BusyError (None: as long as it takes).
     """
 
-    def __init__(self, root: Root | Store, question_timeout_s: float | None = None, version: str | None = None) -> None:
+    def __init__(
+        self, root: AtlasAddress | Store, question_timeout_s: float | None = None, version: str | None = None
+    ) -> None:
         self.store = store_of(root)
-        self.root = self.store.root
+        self.root = self.store.address
         self.manifest = read_version(self.store, version)
         self.name = self.store.name
         self.version = self.manifest.version
-        self._database = Database(self.store, self.manifest.hot.database, question_timeout_s)
+        self._database = Database(self.store, self.manifest.lookup.database, question_timeout_s)
         self._parts = Parts(self.store)
         self.catalogue = Catalogue(self._parts, self.manifest, self._database)
         self._peaks = ScannedPeaks(self._parts, self.manifest)

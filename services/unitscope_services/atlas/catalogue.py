@@ -26,8 +26,8 @@ class Catalogue:
 
     def __init__(self, parts: Parts, manifest: Manifest, database: Database) -> None:
         self._database = database
-        self._held = parts.hold(manifest.hot.images)
-        self._images = parts.rows(self._held, manifest.hot.images)
+        self._held = parts.hold(manifest.lookup.images)
+        self._images = parts.rows(self._held, manifest.lookup.images)
         self._ids = self._images["image_id"]
         self.label_codes, self.group_codes = self.column("label"), self.column("duplicate_group")
         self.present: NDArray[np.bool_] | None = None

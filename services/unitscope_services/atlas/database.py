@@ -30,7 +30,7 @@ class Database:
         try:
             self._connection.execute(f"ATTACH '{_quoted(self._held.path)}' AS hot (READ_ONLY)")
         except duckdb.Error as error:
-            raise AtlasError(f"part {hot.path} of atlas {store.root} is missing or damaged: {error}") from None
+            raise AtlasError(f"part {hot.path} of atlas {store.address} is missing or damaged: {error}") from None
         self._connection.execute("SET GLOBAL threads = 1")  # questions are short, and many come at once
         self._connection.execute("SET GLOBAL parquet_metadata_cache = true")
         self._connection.execute("SET GLOBAL validate_external_file_cache = 'NO_VALIDATION'")  # parts never change
@@ -45,7 +45,7 @@ class Database:
             return columns
 
     def prepared(self, statement: str, numbers: Sequence[int]) -> dict[str, np.ndarray[Any, Any]]:
-        """Return the columns of a statement that each thread prepares once; its parameters $1, $2 … are whole numbers."""
+        """Return the columns of a statement that each thread prepares once; its parameters $1, $2 … are integers."""
         if statement not in self._prepared:
             name = self._prepared[statement] = f"prepared_{len(self._prepared)}"
             self._cursor.execute(f"PREPARE {name} AS {statement}")

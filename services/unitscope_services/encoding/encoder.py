@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from unitscope_pipelines.vision.attribution.conv_filters import Filters
+    from unitscope_pipelines.vision.attribution.conv_filters import ConvFilters
     from unitscope_pipelines.vision.attribution.deconvnet import Projections
     from unitscope_pipelines.vision.images.preprocessing import Prepared
     from unitscope_pipelines.vision.models.classes import Classes
@@ -152,8 +152,13 @@ class Encoder:
         with self._turn(), self._lock:
             return signals(self._model.module, start, images, location, method, at).numpy()
 
+<<<<<<< HEAD
     def filters(self, layer: str) -> "Filters":
         """Return a layer's weights; `first` is the first layer with weights. Raises UsageError for one without filters."""
+=======
+    def filters(self, layer: str) -> "ConvFilters":
+        """A layer's weights; `first` is the first layer with weights. Raises UsageError for one without filters."""
+>>>>>>> main
         from unitscope_pipelines.vision.attribution.conv_filters import read_filters
 
         with self._lock:

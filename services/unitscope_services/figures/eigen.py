@@ -108,14 +108,14 @@ def eigen_picture(session: Session, unit: UnitId, question: EigenQuestion, numbe
 
     Raises NotFoundError beyond the last component.
     """
-    from unitscope_pipelines.vision.images.diverging import signed_picture
+    from unitscope_pipelines.vision.images.diverging import diverging_picture
 
     eigen = remembered_patches(session, unit, question)
     if not 0 <= number <= len(eigen.components):
         raise NotFoundError(f"unit {unit} has the mean, 0, and components 1 to {len(eigen.components)}, not {number}")
     if number == 0:
         return Image.fromarray(np.rint(eigen.mean).astype(np.uint8).squeeze())
-    return signed_picture(eigen.components[number - 1].transpose(2, 0, 1).astype(np.float32)).picture
+    return diverging_picture(eigen.components[number - 1].transpose(2, 0, 1).astype(np.float32)).picture
 
 
 def remembered_patches(session: Session, unit: UnitId, question: EigenQuestion) -> EigenPatches:
@@ -142,11 +142,16 @@ def aligned_patches(session: Session, unit: UnitId, k: int, size: Size) -> tuple
 
 
 def eigen_sheet(session: Session, found: EigenPatches) -> Drawing:
+<<<<<<< HEAD
     """Draw mean and components in one drawing: in components grey is zero, each in its own scale."""
     from unitscope_pipelines.vision.images.diverging import signed_picture
+=======
+    """Mean and components in one drawing: of components grey is zero, each in its own scale."""
+    from unitscope_pipelines.vision.images.diverging import diverging_picture
+>>>>>>> main
 
     mean = np.rint(found.mean).astype(np.uint8)
-    shown = [signed_picture(one.transpose(2, 0, 1).astype(np.float32)).picture for one in found.components]
+    shown = [diverging_picture(one.transpose(2, 0, 1).astype(np.float32)).picture for one in found.components]
     shares = [f"{100 * share:.1f} % of the variance" for share in found.shares]
     caption = f"{found.used} patches of {found.size.height} x {found.size.width} px, {found.left_out} left out"
     components = PictureGroup("components, largest share first", tuple(zip(shown, shares, strict=True)))

@@ -4,16 +4,17 @@ Command line, notebooks and jobs all ask through here, so that they make one pic
 """
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from unitscope_pipelines.derived.optimise import OptimisePlan, Optimiser, make_plan
 from unitscope_pipelines.vision.optimisation.objectives import CLASSES, DIRECTIONS, check_direction, check_name
-from unitscope_pipelines.vision.optimisation.optimisation import Wish
+from unitscope_pipelines.vision.optimisation.optimisation import OptimisationSettings
 from unitscope_pipelines.vision.optimisation.parameterisation import GREY, NOISE, Start
 from unitscope_pipelines.vision.optimisation.recipes import recipe
 from unitscope_schemas.answers.visuals import VisualRow
 from unitscope_schemas.errors import UsageError, listing
+from unitscope_schemas.progress import Tell
 from unitscope_schemas.questions import OptimiseQuestion
 from unitscope_schemas.units import DirectionId, Target
 from unitscope_services.atlas.atlas import Atlas
@@ -21,9 +22,12 @@ from unitscope_services.queries.session import Session, Subject
 from unitscope_services.queries.unit_selection import chosen_units
 from unitscope_services.queries.visuals import visual_row
 
+<<<<<<< HEAD
 Tell = Callable[[int, int], None]
 """Callback that hears how much is done, of how much; what it raises stops the work."""
 
+=======
+>>>>>>> main
 
 def optimise_plan(
     session: Session, units: Sequence[str], question: OptimiseQuestion, device: str = "auto"
@@ -37,11 +41,13 @@ def optimise_plan(
         raise UsageError(
             f"objective {question.objective!r} and a direction: give both, {listing(DIRECTIONS)}, or neither"
         )
-    wish = Wish(recipe(question.recipe, question.steps), _start(session, question.start), question.seed, question.count)
+    wish = OptimisationSettings(
+        recipe(question.recipe, question.steps), _start(session, question.start), question.seed, question.count
+    )
     if question.count > 1 and not wish.recipe.diversity:
         raise UsageError(f"recipe {question.recipe} has no diversity: make one picture at a time, with other seeds")
     objective = CLASSES.get(question.objective, question.objective)
-    plan = make_plan(session.atlas.manifest, session.atlas.root, wish, objective, device, session.trust_code)
+    plan = make_plan(session.atlas.manifest, session.atlas.store, wish, objective, device, session.trust_code)
     if question.direction is not None:
         return _along(session.atlas, units, question.direction, plan)
     if question.objective in CLASSES:

@@ -26,6 +26,7 @@ from unitscope_services.queries.visuals import visual_row
 
 if TYPE_CHECKING:
     from unitscope_pipelines.derived.project import Projector, ProjectPlan, UnitExemplars
+    from unitscope_services.encoding.encoder import Encoded
 
 
 def projections(session: Session, unit: UnitId, question: ProjectQuestion) -> VisualPage:
@@ -70,7 +71,7 @@ def project_plan(session: Session, method: ProjectionMethod, device: str = "cpu"
 
     manifest = session.atlas.manifest
     return ProjectPlan(
-        atlas=session.atlas.root,
+        store=session.atlas.store,
         corpus=manifest.corpus.root,
         atlas_key=manifest.atlas_key,
         model=manifest.model,
@@ -95,12 +96,21 @@ def asked_exemplars(atlas: Atlas, units: Sequence[UnitId], k: int) -> "list[Unit
 
 
 def picture_of(session: Session, visual: Visual) -> Image.Image:
+<<<<<<< HEAD
     """Return the stored picture of a visual."""
     return Image.open(io.BytesIO(read_picture(session.atlas.root, visual)))
 
 
 def _projector(session: Session, plan: "ProjectPlan") -> "Projector":
     """Return a projector with the model that answers other questions too."""
+=======
+    """The stored picture."""
+    return Image.open(io.BytesIO(read_picture(session.atlas.store, visual)))
+
+
+def _projector(session: Session, plan: "ProjectPlan") -> "Projector[Encoded]":
+    """Projects with the model that answers other questions too."""
+>>>>>>> main
     from unitscope_pipelines.derived.project import Projector
 
     return Projector(plan, session.encoder)

@@ -80,7 +80,7 @@ class ChoiceView:
 class Pair:
     """A unit of the first atlas beside one of the second: its best match, or the unit of the same channel.
 
-    `other_id` is None where it has no match; `other_strip` is None where the second atlas is not served in this version.
+    `other_id` is None where it has no match; `other_strip` is None unless the second atlas is served in this version.
     """
 
     row: MatchRow

@@ -127,8 +127,8 @@ class LayerView:
 
 @dataclass(frozen=True)
 class UnitView:
-    """`effective`: patches show the effective field, as the theoretical one is the whole input. `form_fields`: what the form
-    for the band passes on; `band_count`: images in it."""
+    """`effective`: patches show the effective field, as the theoretical one is the whole input. `form_fields`: what the
+    form for the band passes on; `band_count`: images in it."""
 
     atlas: AtlasRow
     links: Links

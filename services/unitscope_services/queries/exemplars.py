@@ -12,6 +12,7 @@ from unitscope_schemas import cursors
 from unitscope_schemas.answers.patches import PatchPage, PatchRow
 from unitscope_schemas.answers.relations import BandPage, BandRow
 from unitscope_schemas.questions import BandsQuestion, ExemplarQuestion, TopQuestion
+from unitscope_schemas.ranks import percentiles
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.bounded import bounded_note, check_ranks, check_whole
@@ -147,7 +148,7 @@ class Exemplars:
             "rank": ranks.tolist(),
             **found,
             "activation": activation.tolist(),
-            "percentile": (1 - self._ranked.above(activation) / image_count).tolist(),
+            "percentile": percentiles(self._ranked.above(activation), image_count).tolist(),
             "row": row.tolist(),
             "col": col.tolist(),
             "box": as_boxes(boxes[0]),

@@ -13,6 +13,7 @@ from unitscope_schemas.answers.patches import ExplainPage, ExplainRow
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Location, Placement
 from unitscope_schemas.questions import ExplainQuestion
+from unitscope_schemas.ranks import percentile
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.image_filter import EVERY_IMAGE, ImageFilter
@@ -124,7 +125,8 @@ class Among:
             above += (known & (peaks > limits)).sum(1)
             finite += known.sum(1)
         return [
-            1 - high / count if count else None for high, count in zip(above.tolist(), finite.tolist(), strict=True)
+            percentile(high, count) if count else None
+            for high, count in zip(above.tolist(), finite.tolist(), strict=True)
         ]
 
 
@@ -197,7 +199,7 @@ def _percentiles(atlas: Atlas, rows: Sequence[Candidate], among: Among | None) -
 
 def _percentile(atlas: Atlas, row: Candidate) -> float:
     above = atlas.ranked(UnitId(row.layer, row.channel)).above(np.array([row.activation], np.float32))
-    return 1 - int(above[0]) / row.image_count
+    return percentile(int(above[0]), row.image_count)
 
 
 def _explain_row(

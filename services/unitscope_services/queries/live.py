@@ -190,10 +190,10 @@ def _projected(
     session: Session, picture: Encoded, unit: UnitId, place: Location, method: ProjectionMethod
 ) -> tuple[LiveProjection, bytes]:
     """The projection of a unit's activation at a place of the frame, and its PNG."""
-    from unitscope_pipelines.vision.images.diverging import SHOWN_SHARE, signed_picture
+    from unitscope_pipelines.vision.images.diverging import SHOWN_SHARE, diverging_picture
 
     found = session.encoder.project([picture], unit, [place], method)
-    shown = signed_picture(found.pixels[0].numpy(), SHOWN_SHARE)
+    shown = diverging_picture(found.pixels[0].numpy(), SHOWN_SHARE)
     file = io.BytesIO()
     shown.picture.save(file, "PNG", compress_level=_FAST)
     told = LiveProjection(

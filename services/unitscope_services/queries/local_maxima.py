@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from unitscope_schemas.answers.patches import PatchPage, PatchRow
 from unitscope_schemas.geometry import Location
 from unitscope_schemas.questions import TopQuestion
+from unitscope_schemas.ranks import percentile
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.rows import ImageEntry
@@ -71,7 +72,7 @@ def _further(
         replace(
             row,
             activation=activation,
-            percentile=float(1 - higher / count),
+            percentile=percentile(higher, count),
             row=location.row,
             col=location.col,
             box=placement.to_image(field.box_at(location)),

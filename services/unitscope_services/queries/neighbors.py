@@ -8,8 +8,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from unitscope_pipelines.storage.cache import Held
-from unitscope_pipelines.storage.stores import Root, Store, store_of
+from unitscope_pipelines.storage.cache import LocalPart
+from unitscope_pipelines.storage.stores import Store
 from unitscope_schemas.answers.patches import NeighborPage, NeighborRow, SearchInfo
 from unitscope_schemas.errors import AtlasError
 from unitscope_schemas.geometry import Box
@@ -37,9 +37,9 @@ class PatchVectors:
     scores, best first; ties by ascending image. Images that are not `present` (None: all are) are never among them.
     """
 
-    def __init__(self, root: Root | Store, patches: PatchIndex, present: NDArray[np.bool_] | None = None) -> None:
-        self.root = root
-        self._held: list[Held] = []
+    def __init__(self, store: Store, patches: PatchIndex, present: NDArray[np.bool_] | None = None) -> None:
+        self.store = store
+        self._held: list[LocalPart] = []
         self.patches = patches
         self._present = present
         self.exact = patches.exact or (present is not None and bool(present.mean() < _LEAST_PRESENT))
@@ -67,7 +67,7 @@ class PatchVectors:
 
     def _file(self, part: Part) -> Path:
         """A part's file, held from now on."""
-        self._held.append(store_of(self.root).hold(part))
+        self._held.append(self.store.hold(part))
         return self._held[-1].path
 
     @cached_property

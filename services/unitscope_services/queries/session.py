@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unitscope_pipelines.storage.stores import Root, Store
+from unitscope_pipelines.storage.stores import AtlasAddress, Store
 from unitscope_schemas.answers.patches import ActivationMap, ExplainPage, NeighborPage, PatchRow
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Location, Placement
@@ -29,7 +29,7 @@ from unitscope_services.queries.explain import ComputedPeaks, PicturePeaks, Stor
 from unitscope_services.queries.unit_selection import striking_units
 
 if TYPE_CHECKING:
-    from unitscope_pipelines.vision.attribution.conv_filters import Filters
+    from unitscope_pipelines.vision.attribution.conv_filters import ConvFilters
     from unitscope_pipelines.vision.images.preprocessing import Pixels
     from unitscope_services.queries.neighbors import PatchSearch
 
@@ -47,7 +47,7 @@ class Session:
 
     def __init__(
         self,
-        root: Root | Store,
+        root: AtlasAddress | Store,
         question_timeout_s: float | None = None,
         turn: Turn = nullcontext,
         trust_code: bool = False,
@@ -78,7 +78,7 @@ class Session:
         return Gallery(self.atlas.store)
 
     @cached_property
-    def first_filters(self) -> "Filters":
+    def first_filters(self) -> "ConvFilters":
         """The filters of the model's first layer with weights, which takes a forward to find."""
         return self.encoder.filters("first")
 

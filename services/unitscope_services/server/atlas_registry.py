@@ -6,7 +6,7 @@ import time
 from collections.abc import Hashable, Sequence
 from contextlib import nullcontext
 
-from unitscope_pipelines.storage.stores import Root, Store, store_of
+from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
 from unitscope_schemas import layout
 from unitscope_schemas.errors import NotFoundError, UnitscopeError, UsageError, listing
 from unitscope_services.encoding.encoder import Turn
@@ -25,8 +25,12 @@ class _ServedAtlas:
 
     @property
     def is_due(self) -> bool:
+<<<<<<< HEAD
         """Whether it is time to look for a newer manifest."""
         return time.monotonic() - self.looked >= self.store.look_every_s
+=======
+        return time.monotonic() - self.looked >= self.store.stamp_lifetime_s
+>>>>>>> main
 
 
 class AtlasRegistry:
@@ -39,7 +43,7 @@ class AtlasRegistry:
 
     def __init__(
         self,
-        roots: Sequence[Root | Store],
+        roots: Sequence[AtlasAddress | Store],
         question_timeout_s: float | None = None,
         turn: Turn = nullcontext,
         trust_code: bool = False,

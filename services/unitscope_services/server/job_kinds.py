@@ -6,6 +6,7 @@ from typing import Any
 
 from unitscope_schemas.answers.jobs import CompareJob, OptimiseJob, ProjectJob, SimilarJob
 from unitscope_schemas.answers.visuals import VisualRow
+from unitscope_schemas.progress import Tell
 from unitscope_schemas.units import UnitId, parse_target
 from unitscope_services.figures.project import project_units
 from unitscope_services.queries.compare import check_compare, check_correlate, compare_here, correlate
@@ -13,9 +14,12 @@ from unitscope_services.queries.session import Session
 from unitscope_services.queries.unit_selection import chosen_units
 from unitscope_services.server.links import links_of
 
+<<<<<<< HEAD
 Tell = Callable[[int, int], None]
 """Callback that hears how much is done, of how much; what it raises ends the job."""
 
+=======
+>>>>>>> main
 
 @dataclass(frozen=True)
 class JobKind:

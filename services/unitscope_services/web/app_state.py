@@ -57,7 +57,7 @@ class AppState:
     def open(self) -> None:
         """Open all atlases; raises what is wrong with one of them."""
         settings = self.settings
-        cache = Cache.chosen(settings.cache, settings.cache_gb)
+        cache = Cache.from_environment(settings.cache, settings.cache_gb)
         stores = tuple(store_of(root, cache) for root in settings.atlases)
         self._atlases = AtlasRegistry(stores, settings.question_timeout_s, self.admission.turn, settings.trust_code)
         collect_seldom()

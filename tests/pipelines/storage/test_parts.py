@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 
 from unitscope_pipelines.cluster import Resources, each
-from unitscope_pipelines.storage.parts import locked, parquet_writer, write_atomically, write_table
+from unitscope_pipelines.storage.parts import parquet_writer, write_atomically, write_table
+from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas import tables
 from unitscope_schemas.errors import BusyError, NotFoundError, StorageError
 
@@ -17,7 +18,7 @@ def test_a_failed_write_leaves_neither_part_nor_temporary_file(tmp_path: Path) -
         raise RuntimeError("torn")
 
     with pytest.raises(RuntimeError, match="torn"):
-        write_atomically(tmp_path, "a/part.txt", write, 1)
+        write_atomically(store_of(tmp_path), "a/part.txt", write, 1)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
@@ -32,7 +33,7 @@ def test_a_full_disk_says_what_would_do(tmp_path: Path, writer: str) -> None:
                 parquet.write_table(tables.FILES.empty_table())
 
     with pytest.raises(StorageError, match=r"no space left for part.txt .* finished shards are kept: free space"):
-        write_atomically(tmp_path, "part.txt", write, 1)
+        write_atomically(store_of(tmp_path), "part.txt", write, 1)
 
 
 def test_a_part_knows_its_rows_size_and_digest(tmp_path: Path) -> None:
@@ -40,15 +41,19 @@ def test_a_part_knows_its_rows_size_and_digest(tmp_path: Path) -> None:
 
     row = {"path": "a", "file_bytes": 1, "modified_ns": 2, "size_bytes": 1, "reason": "r"}
     table = pa.Table.from_pylist([row], tables.SKIPPED)
-    part = write_table(tmp_path, "skipped/x.parquet", table)
+    part = write_table(store_of(tmp_path), "skipped/x.parquet", table)
     data = (tmp_path / part.path).read_bytes()
     assert (part.rows, part.size_bytes, part.sha256) == (1, len(data), hashlib.sha256(data).hexdigest())
 
 
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:
-    with locked(tmp_path), pytest.raises(BusyError, match="another index run is writing"), locked(tmp_path):
+    with (
+        store_of(tmp_path).locked(),
+        pytest.raises(BusyError, match="another index run is writing"),
+        store_of(tmp_path).locked(),
+    ):
         pass
-    with locked(tmp_path):
+    with store_of(tmp_path).locked():
         pass
 
 

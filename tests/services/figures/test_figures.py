@@ -10,7 +10,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import unitscope
-from unitscope_pipelines.derived.visuals import Made, write_visual
+from unitscope_pipelines.derived.visuals import NewPicture, write_visual
+from unitscope_pipelines.storage.stores import store_of
 from unitscope_pipelines.vision.attribution.deconvnet import project
 from unitscope_pipelines.vision.images.diverging import SHOWN_SHARE
 from unitscope_pipelines.vision.images.preprocessing import normalise, prepare
@@ -197,7 +198,7 @@ def test_the_sheet_shows_a_stored_optimised_input_cut_to_what_the_unit_sees(own:
     )
     assert len(unit_panel(own, UNIT, PanelStyle("guided", "erhan2009", 3), 1).blocks) == 2
     whole = Image.effect_noise((224, 224), 40)
-    write_visual(own.atlas.root, key, Made(whole, activation=7.5, box=Box(10, 20, 40, 60)))
+    write_visual(store_of(own.atlas.root), key, NewPicture(whole, activation=7.5, box=Box(10, 20, 40, 60)))
     assert len(unit_panel(own, UNIT, PanelStyle("guided", "erhan2009", 4), 1).blocks) == 2
     block = unit_panel(own, UNIT, PanelStyle("guided", "erhan2009", 3), 1).blocks[2]
     assert block.kind == "input optimised by erhan2009"

@@ -17,8 +17,6 @@ import unitscope
 from tests import kin
 from tests.kin import PLAIN, TWIN, ZEROED
 from unitscope.cli import app
-from unitscope.commands import questions  # noqa: F401
-from unitscope.commands import relations as kin_commands  # noqa: F401
 from unitscope.opened_atlas import OpenedAtlas
 from unitscope_pipelines.indexing.upkeep import remove
 from unitscope_schemas.answers.relations import BandPage, FacetPage, SimilarPage
