@@ -43,21 +43,12 @@ class Parts:
         with self.open(part) as file:
             return file.read(use_threads=False)
 
-<<<<<<< HEAD
-    def hold(self, part: Part) -> Held:
+    def hold(self, part: Part) -> LocalPart:
         """Return the file of a part of any kind, for as long as it is held."""
         return self._store.hold(part)
 
-    def rows(self, held: Held, part: Part) -> pa.RecordBatch:
-        """Return the rows of an Arrow part, memory-mapped; they are gone when it is let go."""
-=======
-    def hold(self, part: Part) -> LocalPart:
-        """The file of a part of any kind, for as long as it is held."""
-        return self._store.hold(part)
-
     def rows(self, held: LocalPart, part: Part) -> pa.RecordBatch:
-        """The rows of an Arrow part, memory-mapped; they are gone when it is let go."""
->>>>>>> main
+        """Return the rows of an Arrow part, memory-mapped; they are gone when it is let go."""
         with self._told(part):
             return pa.ipc.open_file(pa.memory_map(str(held.path))).get_batch(0)
 

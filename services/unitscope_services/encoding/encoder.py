@@ -143,7 +143,10 @@ class Encoder:
     def signals(
         self, picture: Encoded, unit: UnitId, location: Location, method: ProjectionMethod, layer: str
     ) -> NDArray[np.float32]:
-        """Return what of a projection's signal reaches a layer before the unit's, unit × row × col; raises UsageError."""
+        """Return what of a projection's signal reaches a layer before the unit's, unit × row × col.
+
+        Raises UsageError.
+        """
         from unitscope_pipelines.vision.attribution.deconvnet import signals
         from unitscope_pipelines.vision.images.preprocessing import normalise
 
@@ -152,13 +155,8 @@ class Encoder:
         with self._turn(), self._lock:
             return signals(self._model.module, start, images, location, method, at).numpy()
 
-<<<<<<< HEAD
-    def filters(self, layer: str) -> "Filters":
-        """Return a layer's weights; `first` is the first layer with weights. Raises UsageError for one without filters."""
-=======
     def filters(self, layer: str) -> "ConvFilters":
-        """A layer's weights; `first` is the first layer with weights. Raises UsageError for one without filters."""
->>>>>>> main
+        """Return a layer's weights; `first` is the first layer with weights. Raises UsageError where there are none."""
         from unitscope_pipelines.vision.attribution.conv_filters import read_filters
 
         with self._lock:

@@ -16,7 +16,7 @@ from unitscope_services.figures.sheet import patch_picture
 from unitscope_services.pages.layer import LayerAddress, layer_view
 from unitscope_services.pages.pages import PATCH_PX, UnitAddress, atlas_view, unit_view
 from unitscope_services.pages.unit_visuals import UnitVisuals
-from unitscope_services.pages.views import Patch, UnitTile
+from unitscope_services.pages.views import LayerTile, Patch
 from unitscope_services.queries.session import Session
 from unitscope_services.queries.visuals import visual_picture
 from unitscope_services.server.links import Links, Value
@@ -96,7 +96,7 @@ class Bundle:
         links = self._links("")
         self._render("atlas.html", replace(view, links=links, layers=shown, striking=[]), links, "index.html")
 
-    def write_unit(self, unit: UnitId, k: int) -> UnitTile:
+    def write_unit(self, unit: UnitId, k: int) -> LayerTile:
         """Write the page of a unit with its patches beside it; gives its tile on the layer's page."""
         links = self._links("../../")
         view = unit_view(self._atlas, unit, UnitAddress(count=k))
@@ -125,7 +125,7 @@ class Bundle:
         on_layer = self._links("../")
         first = view.page.rows[0] if view.page.rows else None
         statistics = self._atlas.unit(unit)
-        return UnitTile(
+        return LayerTile(
             unit.channel,
             statistics.status,
             statistics.maximum,
@@ -153,7 +153,7 @@ class Bundle:
             rows_api="",
         )
 
-    def write_layer(self, layer: str, tiles: list[UnitTile]) -> None:
+    def write_layer(self, layer: str, tiles: list[LayerTile]) -> None:
         """Write the page of a layer with the units that are here."""
         links = self._links("../")
         view = replace(
@@ -189,7 +189,7 @@ def write_bundle(atlas: Atlas, units: Sequence[UnitId], out: Path, k: int = 9) -
 
     Raises UsageError if `out` holds anything, NotFoundError if a picture of the corpus is gone.
     """
-    tiles: dict[str, list[UnitTile]] = {}
+    tiles: dict[str, list[LayerTile]] = {}
     with new_folder(out) as folder:
         bundle = Bundle(atlas, units, folder)
         bundle.write_static()

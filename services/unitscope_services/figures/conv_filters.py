@@ -17,13 +17,8 @@ _MARGIN, _SIDE, _STEP, _LINE, _HEAD, _COLUMNS = 40, 64, 74, 84, 62, 12
 """Lengths in points, and filters side by side."""
 
 
-<<<<<<< HEAD
-def filters_of(session: Session, layer: str) -> "Filters":
-    """Return a layer's weights; `first` is the first layer with weights. Raises UsageError for one without filters."""
-=======
 def filters_of(session: Session, layer: str) -> "ConvFilters":
-    """A layer's weights; `first` is the first layer with weights. Raises UsageError for one without filters."""
->>>>>>> main
+    """Return a layer's weights; `first` is the first layer with weights. Raises UsageError for one without filters."""
     return session.first_filters if layer == "first" else session.encoder.filters(layer)
 
 
@@ -85,13 +80,8 @@ def filter_sheet(session: Session, layer: str) -> Drawing:
     )
 
 
-<<<<<<< HEAD
-def picture_of_filter(filters: "Filters", channel: int) -> Image.Image:
-    """Return one of some filters in its own pixels; raises NotFoundError that names the valid range."""
-=======
 def picture_of_filter(filters: "ConvFilters", channel: int) -> Image.Image:
-    """One filter in its own pixels; raises NotFoundError that names the valid range."""
->>>>>>> main
+    """Return one of some filters in its own pixels; raises NotFoundError that names the valid range."""
     from unitscope_pipelines.vision.attribution.conv_filters import filter_picture
 
     if not 0 <= channel < len(filters.weights):

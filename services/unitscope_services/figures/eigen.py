@@ -142,13 +142,8 @@ def aligned_patches(session: Session, unit: UnitId, k: int, size: Size) -> tuple
 
 
 def eigen_sheet(session: Session, found: EigenPatches) -> Drawing:
-<<<<<<< HEAD
     """Draw mean and components in one drawing: in components grey is zero, each in its own scale."""
-    from unitscope_pipelines.vision.images.diverging import signed_picture
-=======
-    """Mean and components in one drawing: of components grey is zero, each in its own scale."""
     from unitscope_pipelines.vision.images.diverging import diverging_picture
->>>>>>> main
 
     mean = np.rint(found.mean).astype(np.uint8)
     shown = [diverging_picture(one.transpose(2, 0, 1).astype(np.float32)).picture for one in found.components]

@@ -169,17 +169,11 @@ def lay_out(atlas: Atlas, strips: Sequence[LayerPanels]) -> Drawing:
 
 
 def _optimised(session: Session, unit: UnitId, style: PanelStyle) -> tuple[str, list[PictureGroup]]:
-<<<<<<< HEAD
     """Return what the stored input that was optimised alone for the unit reaches beside the corpus, and the input.
 
     The input is cut to what the unit sees. Empty and nothing if there is none.
     """
-    for visual in list_visuals(session.atlas.root, unit):
-=======
-    """What the stored input that was optimised alone for the unit reaches beside the corpus, and the input, cut to what
-    the unit sees; empty and nothing if there is none."""
     for visual in list_visuals(session.atlas.store, unit):
->>>>>>> main
         key = visual.key
         if (key.kind, key.method, key.objective) != ("optimised", style.recipe, "unit") or key.count != 1:
             continue

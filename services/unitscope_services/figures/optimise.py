@@ -22,12 +22,6 @@ from unitscope_services.queries.session import Session, Subject
 from unitscope_services.queries.unit_selection import chosen_units
 from unitscope_services.queries.visuals import visual_row
 
-<<<<<<< HEAD
-Tell = Callable[[int, int], None]
-"""Callback that hears how much is done, of how much; what it raises stops the work."""
-
-=======
->>>>>>> main
 
 def optimise_plan(
     session: Session, units: Sequence[str], question: OptimiseQuestion, device: str = "auto"

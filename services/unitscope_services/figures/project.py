@@ -96,21 +96,12 @@ def asked_exemplars(atlas: Atlas, units: Sequence[UnitId], k: int) -> "list[Unit
 
 
 def picture_of(session: Session, visual: Visual) -> Image.Image:
-<<<<<<< HEAD
     """Return the stored picture of a visual."""
-    return Image.open(io.BytesIO(read_picture(session.atlas.root, visual)))
-
-
-def _projector(session: Session, plan: "ProjectPlan") -> "Projector":
-    """Return a projector with the model that answers other questions too."""
-=======
-    """The stored picture."""
     return Image.open(io.BytesIO(read_picture(session.atlas.store, visual)))
 
 
 def _projector(session: Session, plan: "ProjectPlan") -> "Projector[Encoded]":
-    """Projects with the model that answers other questions too."""
->>>>>>> main
+    """Return a projector with the model that answers other questions too."""
     from unitscope_pipelines.derived.project import Projector
 
     return Projector(plan, session.encoder)

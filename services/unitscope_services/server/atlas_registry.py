@@ -25,12 +25,8 @@ class _ServedAtlas:
 
     @property
     def is_due(self) -> bool:
-<<<<<<< HEAD
         """Whether it is time to look for a newer manifest."""
-        return time.monotonic() - self.looked >= self.store.look_every_s
-=======
         return time.monotonic() - self.looked >= self.store.stamp_lifetime_s
->>>>>>> main
 
 
 class AtlasRegistry:

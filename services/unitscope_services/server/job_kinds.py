@@ -14,12 +14,6 @@ from unitscope_services.queries.session import Session
 from unitscope_services.queries.unit_selection import chosen_units
 from unitscope_services.server.links import links_of
 
-<<<<<<< HEAD
-Tell = Callable[[int, int], None]
-"""Callback that hears how much is done, of how much; what it raises ends the job."""
-
-=======
->>>>>>> main
 
 @dataclass(frozen=True)
 class JobKind:

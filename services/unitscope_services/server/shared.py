@@ -46,8 +46,6 @@ def held(settings: Settings) -> Iterator[str]:
     class Holder(BaseManager):
         """A server of what is shared."""
 
-        pass
-
     Holder.register("job_registry", callable=lambda: own.job_registry)
     Holder.register("uploads", callable=lambda: own.uploads)
     server = Holder().get_server()

@@ -31,12 +31,12 @@ _PAPER = (255, 255, 255)
 
 
 def image_picture(reply: Reply, image: str, kind: PictureFormat, width: int | None) -> Response:
-    """The reply with a whole upright image of the corpus."""
+    """Return the reply with a whole upright image of the corpus."""
     return _picture(reply, kind, lambda: _widened(_whole(reply, reply.session.atlas.find_image(image)), width))
 
 
 def upload_picture(reply: Reply, kept: UploadEntry, kind: PictureFormat, width: int | None) -> Response:
-    """The reply with a whole upright upload."""
+    """Return the reply with a whole upright upload."""
     return _picture(reply, kind, lambda: _widened(picture(kept.data), width))
 
 
@@ -49,7 +49,7 @@ def patch_picture(
     context: float,
     overlay: Overlay,
 ) -> Response:
-    """The reply with the patch of an image: a given box, or where the unit `LAYER:UNIT` peaks."""
+    """Return the reply with the patch of an image: a given box, or where the unit `LAYER:UNIT` peaks."""
 
     def make() -> Image.Image:
         atlas = reply.session.atlas
@@ -69,7 +69,7 @@ def patch_picture(
 
 
 def sprite_picture(reply: Reply, layer: str, what: SpriteKind, number: int, kind: SheetFormat) -> Response:
-    """The reply with a sheet of tiles."""
+    """Return the reply with a sheet of tiles."""
     sheet = SheetAddress(layer, what, number, state_of(reply.session, layer, what))
     growing, app_state = replace(reply, state=sheet.state), reply.app_state
     return growing.picture(
@@ -90,14 +90,14 @@ def _whole(reply: Reply, image: ImageEntry) -> Image.Image:
 
 
 def _widened(whole: Image.Image, width: int | None) -> Image.Image:
-    """Scaled to a width, never enlarged."""
+    """Return a picture scaled to a width, never enlarged."""
     if width is None or width >= whole.width:
         return whole
     return fitted(whole, round(width * max(whole.size) / whole.width))
 
 
 def _with_map(reply: Reply, image: ImageEntry, unit: UnitId, whole: Image.Image, size: int | None) -> Image.Image:
-    """The whole picture, fitted into a square if wished, with the unit's map laid over it."""
+    """Return the whole picture, fitted into a square if wished, with the unit's map laid over it."""
     atlas = reply.session.atlas
     found = reply.session.activation_map(Subject(image, None), unit)
     shown = whole if size is None else fitted(whole, size)
@@ -110,7 +110,7 @@ def _with_map(reply: Reply, image: ImageEntry, unit: UnitId, whole: Image.Image,
 
 
 def _masked(reply: Reply, image: ImageEntry, unit: UnitId, patch: Image.Image, box: Box) -> Image.Image:
-    """The patch of a box, darkened where the unit's map is below its threshold."""
+    """Return the patch of a box, darkened where the unit's map is below its threshold."""
     atlas = reply.session.atlas
     found = reply.session.activation_map(Subject(image, None), unit)
     down, across = patch.height / box.size.height, patch.width / box.size.width
@@ -120,7 +120,7 @@ def _masked(reply: Reply, image: ImageEntry, unit: UnitId, patch: Image.Image, b
 
 
 def _with_box(whole: Image.Image, box: Box, size: int | None) -> Image.Image:
-    """The whole picture, fitted into a square if wished, with the box drawn around what is inside it."""
+    """Return the whole picture, fitted into a square if wished, with the box drawn around what is inside it."""
     shown = whole if size is None else fitted(whole, size)
     across, down = shown.width / whole.width, shown.height / whole.height
     line = max(2, max(shown.size) // 100)

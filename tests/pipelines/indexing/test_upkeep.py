@@ -77,11 +77,7 @@ def test_a_removed_image_is_in_no_answer(atlas: Path) -> None:
     assert len(after.atlas.image_list(EVERY_IMAGE, None, 100)) == 39
     labelled = ImageFilter(first.label)
     assert len(after.atlas.image_list(labelled, None, 100)) == len(before.atlas.image_list(labelled, None, 100)) - 1
-<<<<<<< HEAD
-    assert sum(row.image_count for row in after.atlas.catalogue.labels()) == 39
-=======
     assert sum(entry.image_count for entry in after.atlas.catalogue.labels()) == 39
->>>>>>> main
     left = after.neighbors(after.find(rows(atlas)[0].path), NeighborsQuestion(k=40))
     ids = [row.image_id for row in near.rows if row.image_id != first.image_id]
     assert [row.image_id for row in left.rows] == ids
