@@ -30,7 +30,7 @@ from unitscope_services.atlas.ranks import FewRanked, FirstRanks, RankedPart, Ra
 from unitscope_services.atlas.rows import ImageEntry
 from unitscope_services.atlas.statistics import LayerStatistics, UnitStatistics
 
-_KEPT_BLOCKS = 4096
+_REMEMBERED_BLOCKS = 4096
 """Blocks of units whose ranked part is remembered."""
 _FEW_IN_A_GROUP = 4
 """Images that are found from their own scans in the time that one row group of a unit's image numbers takes."""
@@ -60,8 +60,8 @@ class Atlas:
         self._units: dict[str, pa.Table] = {}
         self._statistics: dict[str, LayerStatistics] = {}
         self._boxes: dict[str, LayerBoxes] = {}
-        self._hot: dict[str, FirstRanks] = {}
-        self._ranked_part = lru_cache(_KEPT_BLOCKS)(self._find_ranked_part)
+        self._lookups: dict[str, FirstRanks] = {}
+        self._ranked_part = lru_cache(_REMEMBERED_BLOCKS)(self._find_ranked_part)
 
     @property
     def is_here(self) -> bool:
@@ -153,12 +153,12 @@ class Atlas:
 
     def ranked(self, unit: UnitId) -> RankedUnit:
         """Return the unit's images in rank order, for one question; in a bounded atlas the first of them."""
-        known, kept = self.statistics(unit.layer), self.manifest.kept
-        key = self._ranked_part(unit.layer, unit.channel // BLOCK_UNITS), self._hot_layer(unit.layer), unit.channel
-        count = int(known.count[unit.channel])
+        statistics, kept = self.statistics(unit.layer), self.manifest.kept
+        key = self._ranked_part(unit.layer, unit.channel // BLOCK_UNITS), self._first_ranks_of(unit.layer), unit.channel
+        count = int(statistics.count[unit.channel])
         if kept is None or kept >= count:
             return RankedUnit(*key)
-        return BoundedRanks(*key, RankBound(kept, count, known.knots[unit.channel]))
+        return BoundedRanks(*key, RankBound(kept, count, statistics.knots[unit.channel]))
 
     def ranked_among(self, unit: UnitId, chosen: NDArray[np.bool_] | None) -> RankedUnit | FewRanked:
         """Return the unit's images in rank order as `ranked` does, or only the chosen ones where these are few.
@@ -197,7 +197,7 @@ class Atlas:
         """
         if self.manifest.keep is None:
             return self._peaks.locations(self.layer(layer), channels, image)
-        return {channel: self._kept_location(UnitId(layer, channel), image) for channel in channels}
+        return {channel: self._stored_location(UnitId(layer, channel), image) for channel in channels}
 
     def activations(self, layer: str, image: ImageEntry) -> NDArray[np.float32]:
         """Return the peaks of all units of a layer on one image of the corpus, in order of channels."""
@@ -278,17 +278,17 @@ class Atlas:
         stored = self._stored(layer)[block * BLOCK_UNITS : (block + 1) * BLOCK_UNITS]
         return RankedPart(self._parts, self.layer(layer).ranked[block], stored.tolist())
 
-    def _hot_layer(self, layer: str) -> FirstRanks:
-        if layer not in self._hot:
-            self._hot[layer] = FirstRanks(self._database, self._positions[layer], self._stored(layer))
-        return self._hot[layer]
+    def _first_ranks_of(self, layer: str) -> FirstRanks:
+        if layer not in self._lookups:
+            self._lookups[layer] = FirstRanks(self._database, self._positions[layer], self._stored(layer))
+        return self._lookups[layer]
 
     def _stored(self, layer: str) -> NDArray[np.int64]:
         """Return how many ranks of each unit of a layer are stored."""
         counts = self.statistics(layer).count
         return counts if self.manifest.kept is None else np.minimum(counts, self.manifest.kept)
 
-    def _kept_location(self, unit: UnitId, image: ImageEntry) -> Location:
+    def _stored_location(self, unit: UnitId, image: ImageEntry) -> Location:
         count = int(self.statistics(unit.layer).count[unit.channel])
         found = stored_location(self.ranked(unit), image.image, count)
         if found is None:

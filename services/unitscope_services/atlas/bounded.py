@@ -26,9 +26,9 @@ class RankBound:
 class BoundedRanks(RankedUnit):
     """The first ranks of a unit for one question, all that a bounded atlas stores of them."""
 
-    def __init__(self, part: RankedPart, hot: FirstRanks, channel: int, beyond: RankBound) -> None:
-        super().__init__(part, hot, channel)
-        self._beyond = beyond
+    def __init__(self, part: RankedPart, lookup: FirstRanks, channel: int, bound: RankBound) -> None:
+        super().__init__(part, lookup, channel)
+        self._bound = bound
 
     def above(self, activations: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return for each activation how many images peak above it.
@@ -36,19 +36,19 @@ class BoundedRanks(RankedUnit):
         The number is exact where it lies among the stored ranks or between them, else an upper bound by the stored
         quantiles.
         """
-        found, beyond = np.asarray(super().above(activations), np.int64), self._beyond
-        lower = found >= beyond.kept
-        shares = np.floor(np.array(tables.KNOT_SHARES) * beyond.image_count).astype(np.int64)
-        passed = (beyond.knots <= activations[lower, None]).sum(axis=1)
-        not_above = np.where(passed == 0, 0, np.minimum(shares[passed - 1] + 1, beyond.image_count))
-        found[lower] = beyond.image_count - not_above
+        found, bound = np.asarray(super().above(activations), np.int64), self._bound
+        lower = found >= bound.kept
+        shares = np.floor(np.array(tables.KNOT_SHARES) * bound.image_count).astype(np.int64)
+        passed = (bound.knots <= activations[lower, None]).sum(axis=1)
+        not_above = np.where(passed == 0, 0, np.minimum(shares[passed - 1] + 1, bound.image_count))
+        found[lower] = bound.image_count - not_above
         return found
 
 
 def stored_location(ranked: RankedUnit, image: int, image_count: int) -> Location | None:
     """Return where a unit peaks on an image; None if that is not among the ranks that are stored."""
-    own = [ranks[images == image] for ranks, images in ranked.images(0, image_count - 1)]
-    found = np.concatenate([np.empty(0, np.int64), *own])
+    matching_ranks = [ranks[images == image] for ranks, images in ranked.images(0, image_count - 1)]
+    found = np.concatenate([np.empty(0, np.int64), *matching_ranks])
     if not len(found):
         return None
     row, col = ranked.at(["row", "col"], found)

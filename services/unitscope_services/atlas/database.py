@@ -22,15 +22,15 @@ class Database:
     BusyError (None: as long as it takes).
     """
 
-    def __init__(self, store: Store, hot: Part, timeout_s: float | None = None) -> None:
-        self._name, self._held = store.name, store.hold(hot)
+    def __init__(self, store: Store, lookup: Part, timeout_s: float | None = None) -> None:
+        self._name, self._held = store.name, store.hold(lookup)
         self._deadlines = None if timeout_s is None else Deadlines(timeout_s)
         self._threads = threading.local()
         self._connection = duckdb.connect(":memory:")
         try:
             self._connection.execute(f"ATTACH '{_quoted(self._held.path)}' AS hot (READ_ONLY)")
         except duckdb.Error as error:
-            raise AtlasError(f"part {hot.path} of atlas {store.address} is missing or damaged: {error}") from None
+            raise AtlasError(f"part {lookup.path} of atlas {store.address} is missing or damaged: {error}") from None
         self._connection.execute("SET GLOBAL threads = 1")  # questions are short, and many come at once
         self._connection.execute("SET GLOBAL parquet_metadata_cache = true")
         self._connection.execute("SET GLOBAL validate_external_file_cache = 'NO_VALIDATION'")  # parts never change

@@ -12,7 +12,7 @@ from unitscope_pipelines.storage.stores import Store
 from unitscope_schemas.errors import AtlasError
 from unitscope_schemas.manifest import Part
 
-_KEPT_FOOTERS = 512
+_REMEMBERED_FOOTERS = 512
 """Footers that are remembered, of up to 0.3 MB each: to read one takes longer than to read the rows that a question
 needs."""
 
@@ -25,7 +25,7 @@ class Parts:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.footer = lru_cache(_KEPT_FOOTERS)(self._read_footer)
+        self.footer = lru_cache(_REMEMBERED_FOOTERS)(self._read_footer)
 
     @contextmanager
     def open(self, part: Part) -> Iterator[pq.ParquetFile]:
@@ -35,7 +35,7 @@ class Parts:
         tenth to a fourth longer, for faults of fresh pages.
         """
         footer = self.footer(part)
-        with self._told(part), self._store.hold(part) as file, pa.OSFile(str(file)) as source:
+        with self._failing_as_atlas_error(part), self._store.hold(part) as file, pa.OSFile(str(file)) as source:
             yield pq.ParquetFile(source, metadata=footer, pre_buffer=False)
 
     def read(self, part: Part) -> pa.Table:
@@ -49,15 +49,15 @@ class Parts:
 
     def rows(self, held: LocalPart, part: Part) -> pa.RecordBatch:
         """Return the rows of an Arrow part, memory-mapped; they are gone when it is let go."""
-        with self._told(part):
+        with self._failing_as_atlas_error(part):
             return pa.ipc.open_file(pa.memory_map(str(held.path))).get_batch(0)
 
     def _read_footer(self, part: Part) -> pq.FileMetaData:
-        with self._told(part), self._store.hold(part) as file:
+        with self._failing_as_atlas_error(part), self._store.hold(part) as file:
             return pq.read_metadata(file)
 
     @contextmanager
-    def _told(self, part: Part) -> Iterator[None]:
+    def _failing_as_atlas_error(self, part: Part) -> Iterator[None]:
         """Raise AtlasError that names the part for what fails within the context."""
         try:
             yield

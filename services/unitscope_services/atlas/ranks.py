@@ -76,8 +76,8 @@ class RankedUnit:
     Raises AtlasError where a part is missing or damaged.
     """
 
-    def __init__(self, part: RankedPart, hot: FirstRanks, channel: int) -> None:
-        self._part, self._hot, self._channel, self._unit = part, hot, channel, channel % BLOCK_UNITS
+    def __init__(self, part: RankedPart, lookup: FirstRanks, channel: int) -> None:
+        self._part, self._lookup, self._channel, self._unit = part, lookup, channel, channel % BLOCK_UNITS
         self._starts = np.array(part.ends[self._unit])
         self._read: dict[tuple[int, str], Array] = {}
 
@@ -87,9 +87,9 @@ class RankedUnit:
         places = np.searchsorted(self._starts, ranks, side="right") - 1
         needed = np.unique(places).tolist()
         for place in needed:
-            own = places == place if len(needed) > 1 else slice(None)
+            inside_group = places == place if len(needed) > 1 else slice(None)
             for column, values in zip(found, self._columns(place, names), strict=True):
-                column[own] = values[ranks[own] - self._starts[place]]
+                column[inside_group] = values[ranks[inside_group] - self._starts[place]]
         return found
 
     def images(self, first: int, last: int, upwards: bool = False) -> Iterator[tuple[Array, Array]]:
@@ -113,8 +113,10 @@ class RankedUnit:
         places = np.searchsorted(-self._part.maxima(self._unit), -activations) - 1
         found = np.zeros(len(activations), np.int64)
         for place in np.unique(places[places >= 0]).tolist():
-            own = places == place
-            found[own] = self._starts[place] + np.searchsorted(-self._column(place, "activation"), -activations[own])
+            inside_group = places == place
+            found[inside_group] = self._starts[place] + np.searchsorted(
+                -self._column(place, "activation"), -activations[inside_group]
+            )
         return found
 
     def _column(self, place: int, name: str) -> Array:
@@ -123,8 +125,8 @@ class RankedUnit:
     def _columns(self, place: int, names: Sequence[str]) -> list[Array]:
         missing = [name for name in names if (place, name) not in self._read]
         if missing:
-            hot = not place and len(missing) > 1  # a single column comes sooner from the part
-            found = self._hot.columns(self._channel) if hot else self._part.columns(self._unit, place, missing)
+            lookup = not place and len(missing) > 1  # a single column comes sooner from the part
+            found = self._lookup.columns(self._channel) if lookup else self._part.columns(self._unit, place, missing)
             self._read |= {(place, name): values for name, values in found.items()}
         return [self._read[place, name] for name in names]
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 Turn = Callable[[], AbstractContextManager[None]]
 """Context that a forward runs within: a server lets only so many run or wait at once."""
-_PICTURES_KEPT = 2
+_REMEMBERED_PICTURES = 2
 """Pictures whose recorded outputs stay in memory: 3 MB each for EfficientNet-Lite0, 40 MB for ResNet-50's blocks."""
 
 
@@ -70,8 +70,8 @@ class Encoder:
         self.atlas = atlas
         self._turn, self._trust_code = turn, trust_code
         self._lock = threading.Lock()
-        self._kept: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
-        self._kept_lock = threading.Lock()
+        self._recent: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
+        self._recent_lock = threading.Lock()
 
     def read(self, data: bytes) -> Encoded:
         """Decode and place a picture; raises PictureError."""
@@ -208,15 +208,15 @@ class Encoder:
 
         Those of the last few pictures are remembered, as a pointer asks cell after cell.
         """
-        with self._kept_lock:
-            if (kept := self._kept.get(picture.image_id)) is not None:
-                self._kept.move_to_end(picture.image_id)
-                return kept
+        with self._recent_lock:
+            if (outputs_before := self._recent.get(picture.image_id)) is not None:
+                self._recent.move_to_end(picture.image_id)
+                return outputs_before
         outputs = self._forward(picture)
-        with self._kept_lock:
-            self._kept[picture.image_id] = outputs
-            while len(self._kept) > _PICTURES_KEPT:
-                self._kept.popitem(last=False)
+        with self._recent_lock:
+            self._recent[picture.image_id] = outputs
+            while len(self._recent) > _REMEMBERED_PICTURES:
+                self._recent.popitem(last=False)
         return outputs
 
     def _forward(self, picture: Encoded) -> "dict[str, Tensor]":
@@ -246,13 +246,13 @@ def _peaks(output: "Tensor", spec: LayerSpec) -> pa.Table:
     """Return the peaks of a layer's units on one picture, in order of channels."""
     from unitscope_pipelines.vision.recording.peaks import channels_first, peaks
 
-    found = peaks(channels_first(output, spec), spec.name)
-    places = [spec.location(index) for index in found.location[0].tolist()]
+    unit_peaks = peaks(channels_first(output, spec), spec.name)
+    locations = [spec.location(index) for index in unit_peaks.location[0].tolist()]
     columns = [
-        pa.array(np.arange(len(places), dtype=np.int32)),
-        pa.array(found.activation[0].numpy()),
-        pa.array([place.row for place in places], pa.int16()),
-        pa.array([place.col for place in places], pa.int16()),
+        pa.array(np.arange(len(locations), dtype=np.int32)),
+        pa.array(unit_peaks.activation[0].numpy()),
+        pa.array([location.row for location in locations], pa.int16()),
+        pa.array([location.col for location in locations], pa.int16()),
     ]
     names = ["unit", "activation", "row", "col"]
     return pa.table(columns, schema=pa.schema([tables.PEAKS.field(column) for column in names]))

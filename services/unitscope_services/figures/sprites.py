@@ -21,7 +21,7 @@ SHEET_PX = COLUMNS * TILE_PX
 MOST_BYTES = 288 * 1024
 """Most bytes of a sheet as WebP: eight of them, with the page of 2,048 tiles, stay below 3 MiB."""
 _QUALITIES = (90, 85, 75, 60, 40, 20, 10, 0)
-_KEPT_BYTES = 64_000_000
+_REMEMBERED_BYTES = 64_000_000
 _GONE = (128, 128, 128, 255)
 
 
@@ -36,8 +36,8 @@ class Sprite:
     @classmethod
     def of(cls, channel: int) -> "Sprite":
         """Return the position of a unit's tile."""
-        sheet, place = divmod(channel, SHEET_TILES)
-        row, col = divmod(place, COLUMNS)
+        sheet, position = divmod(channel, SHEET_TILES)
+        row, col = divmod(position, COLUMNS)
         return cls(sheet, col * TILE_PX, row * TILE_PX)
 
 
@@ -55,7 +55,7 @@ class Sheets:
     """Encoded sheets, the latest of them remembered: making one decodes up to 256 originals."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[Hashable, bytes] = OrderedDict()
+        self._encoded: OrderedDict[Hashable, bytes] = OrderedDict()
         self._lock = threading.Lock()
 
     def read(self, session: Session, address: SheetAddress, file_format: SheetFormat, turn: Turn) -> bytes:
@@ -67,15 +67,15 @@ class Sheets:
         """
         key = session.atlas.root, session.atlas.version, address, file_format
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
+            if key in self._encoded:
+                self._encoded.move_to_end(key)
+                return self._encoded[key]
         sheet = make_sheet(session, address, turn)
         content = _png(sheet) if file_format == "png" else webp(sheet, address.kind == "filter")
         with self._lock:
-            self._kept[key] = content
-            while len(self._kept) > 1 and sum(map(len, self._kept.values())) > _KEPT_BYTES:
-                self._kept.popitem(last=False)
+            self._encoded[key] = content
+            while len(self._encoded) > 1 and sum(map(len, self._encoded.values())) > _REMEMBERED_BYTES:
+                self._encoded.popitem(last=False)
         return content
 
 
