@@ -12,31 +12,37 @@ from unitscope_pipelines.storage.stores import Store
 from unitscope_schemas.answers.visuals import Visual, VisualKind
 
 _METHODS = ("gradient", "deconvnet", "guided")
-"""Of projections of one activation the last is pictures: a guided one shows the picture also without max-pooling."""
+"""Projection methods in ascending order of preference, among projections of one activation: a guided one shows the
+picture also without max-pooling."""
 _SHARE_OF_TIME = 0.1
-"""Spent at most on looking for new pictures: a listing of 12,000 files takes 0.4 s."""
+"""Share of time that is spent at most on looking for new pictures: a listing of 12,000 files takes 0.4 s."""
 
 
 @dataclass(frozen=True)
 class LayerPictures:
-    """By channel the picture that stands for it, and what tells these pictures from others (empty for none)."""
+    """The pictures of one kind that stand for a layer's units."""
 
     visuals: Mapping[int, Visual]
+    """Picture that stands for a unit, by channel."""
     state: str
+    """Digest that tells these pictures from others; empty where there are none."""
 
 
 @dataclass(frozen=True)
 class _Listing:
+    """What a look at a layer's stored pictures gave, and until when it is believed."""
+
     files: object
     pictures: Mapping[VisualKind, LayerPictures]
     due: float
 
 
 class Gallery:
-    """Of optimised inputs the one that excites its unit most; of projections that of the highest activation.
+    """The stored pictures of an atlas, from which one of each kind stands for a unit.
 
-    Pictures belong to no version of an atlas, so they are listing for again; a listing is believed for ten times as
-    long as it took.
+    For optimised inputs it is the one that excites its unit most, for projections that of the highest activation.
+    Pictures belong to no version of an atlas, so they are looked for again; a listing is believed for ten times as long
+    as it took.
     """
 
     def __init__(self, store: Store) -> None:
@@ -45,7 +51,7 @@ class Gallery:
         self._lock = threading.Lock()
 
     def pictures(self, layer: str, kind: VisualKind) -> LayerPictures:
-        """The pictures of one kind; raises AtlasError where what is known about one is damaged."""
+        """Return the pictures of one kind; raises AtlasError where what is known about one is damaged."""
         with self._lock:
             listing = self._listings.get(layer)
             if listing is None or time.monotonic() >= listing.due:
@@ -53,6 +59,7 @@ class Gallery:
             return listing.pictures[kind]
 
     def _list(self, layer: str, before: _Listing | None) -> _Listing:
+        """Look for a layer's stored pictures; where the files are those of the listing before, its pictures stay."""
         started = time.monotonic()
         files = layer_documents(self._store, layer)
         if before is not None and before.files == files:
@@ -65,6 +72,7 @@ class Gallery:
 
 
 def _pictures_of(visuals: list[Visual], kind: VisualKind) -> LayerPictures:
+    """Return for each unit the picture of a kind that ranks highest."""
     chosen: dict[int, Visual] = {}
     for visual in visuals:
         key = visual.key
@@ -78,6 +86,6 @@ def _pictures_of(visuals: list[Visual], kind: VisualKind) -> LayerPictures:
 
 
 def _rank(visual: Visual) -> tuple[float, int, str]:
-    """What is highest for the picture to show; the name makes the order total."""
+    """Return what is highest for the picture to show; the name makes the order total."""
     place = _METHODS.index(visual.key.method) if visual.key.method in _METHODS else -1
     return -math.inf if visual.activation is None else visual.activation, place, visual.key.id

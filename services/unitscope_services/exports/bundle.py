@@ -16,7 +16,7 @@ from unitscope_services.figures.sheet import patch_picture
 from unitscope_services.pages.layer import LayerAddress, layer_view
 from unitscope_services.pages.pages import PATCH_PX, UnitAddress, atlas_view, unit_view
 from unitscope_services.pages.unit_visuals import UnitVisuals
-from unitscope_services.pages.views import Patch, UnitTile
+from unitscope_services.pages.views import LayerTile, Patch
 from unitscope_services.queries.session import Session
 from unitscope_services.queries.visuals import visual_picture
 from unitscope_services.server.links import Links, Value
@@ -31,42 +31,51 @@ class BundleLinks(Links):
 
     @property
     def home(self) -> str:
+        """The bundle's first page."""
         return f"{self.up}index.html"
 
     @property
     def skipped(self) -> str:
+        """Empty, as the bundle has no such page."""
         return ""
 
     @property
     def find(self) -> str:
+        """Empty, as finding needs a server."""
         return ""
 
     def filters(self, layer: str | None = None) -> str:
+        """Return nothing, as the bundle has no such page."""
         return ""
 
     @property
     def compare(self) -> str:
+        """Empty, as comparing needs a server."""
         return ""
 
     def live(self, *parts: str, **query: Value) -> str:
+        """Return nothing, as the live page needs a server."""
         return ""
 
     def api(self, *parts: Value, **query: Value) -> str:
+        """Return nothing, as the API needs a server."""
         return ""
 
     def layer(self, name: str, **query: Value) -> str:
+        """Return the file of a layer's page."""
         return f"{self.up}layers/{quote(name)}.html"
 
     def unit(self, layer: str, channel: int, query: Mapping[str, Value] | None = None) -> str:
+        """Return the file of a unit's page."""
         return f"{self.up}units/{quote(layer)}/{channel}.html"
 
     def picture(self, unit: UnitId, row: PatchRow) -> str:
-        """The file of one exemplar's patch."""
+        """Return the file of one exemplar's patch."""
         return f"{self.up}patches/{quote(unit.layer)}/{unit.channel}-{row.rank}.jpg"
 
 
 class Bundle:
-    """Writes the pages of some units of an atlas into a folder."""
+    """The pages of some units of an atlas, written into a folder."""
 
     def __init__(self, atlas: Atlas, units: Sequence[UnitId], folder: Path) -> None:
         self._atlas, self._units, self._folder = atlas, set(units), folder
@@ -75,20 +84,20 @@ class Bundle:
         self._templates = make_templates(self._static)
 
     def write_static(self) -> None:
-        """The style sheet and the mark."""
+        """Write the style sheet and the mark."""
         for name, file in self._static.items():
             if not name.endswith(".js"):
                 self._path("static", name).write_bytes(file.content)
 
     def write_index(self, layers: Sequence[str]) -> None:
-        """Provenance, and the layers that are here."""
+        """Write the first page: provenance, and the layers that are here."""
         view = atlas_view(self._session, uploads=False)
         shown = [layer for layer in view.layers if layer.name in layers]
         links = self._links("")
         self._render("atlas.html", replace(view, links=links, layers=shown, striking=[]), links, "index.html")
 
-    def write_unit(self, unit: UnitId, k: int) -> UnitTile:
-        """The page of a unit with its patches beside it; gives its tile on the layer's page."""
+    def write_unit(self, unit: UnitId, k: int) -> LayerTile:
+        """Write the page of a unit with its patches beside it; gives its tile on the layer's page."""
         links = self._links("../../")
         view = unit_view(self._atlas, unit, UnitAddress(count=k))
         for row in view.page.rows:
@@ -116,7 +125,7 @@ class Bundle:
         on_layer = self._links("../")
         first = view.page.rows[0] if view.page.rows else None
         statistics = self._atlas.unit(unit)
-        return UnitTile(
+        return LayerTile(
             unit.channel,
             statistics.status,
             statistics.maximum,
@@ -126,7 +135,7 @@ class Bundle:
         )
 
     def _visuals(self, visuals: UnitVisuals, unit: UnitId) -> UnitVisuals:
-        """What was made of a unit, with its pictures as files."""
+        """Return what was made of a unit, with its pictures as files."""
 
         def written(rows: list[LinkedVisualRow]) -> list[LinkedVisualRow]:
             addresses = []
@@ -144,8 +153,8 @@ class Bundle:
             rows_api="",
         )
 
-    def write_layer(self, layer: str, tiles: list[UnitTile]) -> None:
-        """The units of a layer that are here."""
+    def write_layer(self, layer: str, tiles: list[LayerTile]) -> None:
+        """Write the page of a layer with the units that are here."""
         links = self._links("../")
         view = replace(
             layer_view(self._session, layer, LayerAddress()),
@@ -180,7 +189,7 @@ def write_bundle(atlas: Atlas, units: Sequence[UnitId], out: Path, k: int = 9) -
 
     Raises UsageError if `out` holds anything, NotFoundError if a picture of the corpus is gone.
     """
-    tiles: dict[str, list[UnitTile]] = {}
+    tiles: dict[str, list[LayerTile]] = {}
     with new_folder(out) as folder:
         bundle = Bundle(atlas, units, folder)
         bundle.write_static()

@@ -20,17 +20,20 @@ from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.session import Session
 
 Patches = NDArray[np.uint8]
-"""patch × row × col × channel, in pixels of the network's input."""
+"""Patches as an array, patch × row × col × channel, in pixels of the network's input."""
 
 
 _REMEMBERED = 4
-"""Eigen-patches of an atlas that are kept, by unit and question: they take a second, each of their pictures is a
+"""Eigen-patches of an atlas that are remembered, by unit and question: they take a second, each of their pictures is a
 question, and nine components of 112 pixels take 3 MB."""
 
 
 @dataclass(frozen=True)
 class EigenPatches:
-    """`mean` in pixel values 0 to 255; `components` of unit length, each with its share of the patches' variance."""
+    """Mean and principal components of a unit's patches.
+
+    `mean` is in pixel values 0 to 255; `components` are of unit length, each with its share of the patches' variance.
+    """
 
     unit: UnitId
     size: Size
@@ -46,7 +49,7 @@ _memos: WeakKeyDictionary[Session, Memo[EigenPatches]] = WeakKeyDictionary()
 
 
 def eigen_patches(session: Session, unit: UnitId, question: EigenQuestion) -> EigenPatches:
-    """Of a unit's first `k` patches the mean and, at most, `count` principal components, by scikit-learn's PCA.
+    """Compute the mean and the first principal components of a unit's first `k` patches, by scikit-learn's PCA.
 
     Every patch has the peak in its middle. Without a size it is the effective field's, at most half the input's: larger
     ones would hardly ever lie within their pictures. Raises UsageError where fewer than two do.
@@ -122,7 +125,7 @@ def remembered_patches(session: Session, unit: UnitId, question: EigenQuestion) 
 
 
 def aligned_patches(session: Session, unit: UnitId, k: int, size: Size) -> tuple[Patches, int]:
-    """The patches with the peak in the middle that lie within the input, and how many do not."""
+    """Return the patches with the peak in the middle that lie within the input, and how many do not."""
     atlas = session.atlas
     page = patches(atlas, unit, TopQuestion(k=k))
     if not page.rows:
@@ -139,7 +142,7 @@ def aligned_patches(session: Session, unit: UnitId, k: int, size: Size) -> tuple
 
 
 def eigen_sheet(session: Session, found: EigenPatches) -> Drawing:
-    """Mean and components in one drawing: of components grey is zero, each in its own scale."""
+    """Draw mean and components in one drawing: in components grey is zero, each in its own scale."""
     from unitscope_pipelines.vision.images.diverging import diverging_picture
 
     mean = np.rint(found.mean).astype(np.uint8)
@@ -153,7 +156,7 @@ def eigen_sheet(session: Session, found: EigenPatches) -> Drawing:
 
 
 def _centred(field: ReceptiveField, location: Location, size: Size) -> Box:
-    """The input box of this size around a location; a class token's is the middle of the input."""
+    """Return the input box of this size around a location; a class token's is the middle of the input."""
     if location.row < 0:
         row, col = field.input.height // 2, field.input.width // 2
     else:

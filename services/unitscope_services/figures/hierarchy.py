@@ -22,7 +22,7 @@ from unitscope_services.queries.unit_selection import spread_layers, striking_in
 
 _MARGIN, _BLOCK, _GAP, _BLOCK_GAP, _UNIT_GAP, _ROW_GAP = 40, 196, 2, 8, 36, 30
 _NAMES, _HEAD, _CAPTION = 130, 78, 38
-"""Points: column of layers' names, head of the sheet, a unit's two lines."""
+"""Lengths in points: column of layers' names, head of the sheet, a unit's two lines."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class PictureGroup:
 
 @dataclass(frozen=True)
 class Panel:
-    """One unit with its groups of pictures."""
+    """A unit with its groups of pictures."""
 
     unit: UnitId
     caption: str
@@ -44,7 +44,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class LayerPanels:
-    """One layer with some of its units."""
+    """A layer with some of its units."""
 
     spec: LayerSpec
     panels: tuple[Panel, ...]
@@ -60,7 +60,7 @@ class PanelStyle:
 
 
 def unit_panel(session: Session, unit: UnitId, style: PanelStyle, k: int = 9) -> Panel:
-    """A unit with its first patches and their projections; raises NotFoundError if it has none."""
+    """Return a unit with its first patches and their projections; raises NotFoundError if it has none."""
     page = patches(session.atlas, unit, TopQuestion(k=k))
     if not page.rows:
         raise NotFoundError(f"unit {unit} has no patches to show: {page.note}")
@@ -85,14 +85,14 @@ def unit_panel(session: Session, unit: UnitId, style: PanelStyle, k: int = 9) ->
 
 
 def project_sheet(session: Session, units: Sequence[UnitId], method: ProjectionMethod, k: int) -> Drawing:
-    """Units with their first patches and projections, one line for each layer."""
+    """Draw units with their first patches and projections, one line for each layer."""
     layers = dict.fromkeys(unit.layer for unit in units)
     own = {layer: [unit for unit in units if unit.layer == layer] for layer in layers}
     return lay_out(session.atlas, [layer_panels(session, layer, own[layer], PanelStyle(method), k) for layer in layers])
 
 
 def chosen_layers(atlas: Atlas, globs: Sequence[str], count: int) -> list[str]:
-    """Recorded layers that match the globs, in order; without any, `count` of them from the first to the last.
+    """Return recorded layers that match the globs, in order; without any, `count` of them from the first to the last.
 
     Raises UsageError for a glob that matches none.
     """
@@ -106,15 +106,17 @@ def chosen_layers(atlas: Atlas, globs: Sequence[str], count: int) -> list[str]:
 
 
 def layer_panels(session: Session, layer: str, units: Sequence[UnitId], style: PanelStyle, k: int = 9) -> LayerPanels:
-    """A layer with some of its units."""
+    """Return a layer with some of its units."""
     return LayerPanels(session.atlas.layer(layer).spec, tuple(unit_panel(session, unit, style, k) for unit in units))
 
 
 def hierarchy(
     session: Session, layers: Sequence[str], count: int, style: PanelStyle, tell: Callable[[str], None]
 ) -> Drawing:
-    """The most striking units of each layer; what is to be shown of them and not stored is made. `tell` hears what is
-    done."""
+    """Draw the most striking units of each layer; what is to be shown of them and not stored is made.
+
+    `tell` hears what is done.
+    """
     chosen = {layer: striking_in(session.atlas, layer, count) for layer in layers}
     units = tuple(str(unit) for found in chosen.values() for unit in found)
     if style.recipe is not None and units:
@@ -133,7 +135,7 @@ def hierarchy(
 
 
 def lay_out(atlas: Atlas, strips: Sequence[LayerPanels]) -> Drawing:
-    """One line for each layer, its units side by side; every kind of picture is named in the head."""
+    """Lay panels out, one line for each layer, its units side by side; every kind of picture is named in the head."""
     shown = [strip for strip in strips if strip.panels]
     if not shown:
         raise NotFoundError("none of the layers has a live unit to show")
@@ -167,8 +169,10 @@ def lay_out(atlas: Atlas, strips: Sequence[LayerPanels]) -> Drawing:
 
 
 def _optimised(session: Session, unit: UnitId, style: PanelStyle) -> tuple[str, list[PictureGroup]]:
-    """What the stored input that was optimised alone for the unit reaches beside the corpus, and the input, cut to what
-    the unit sees; empty and nothing if there is none."""
+    """Return what the stored input that was optimised alone for the unit reaches beside the corpus, and the input.
+
+    The input is cut to what the unit sees. Empty and nothing if there is none.
+    """
     for visual in list_visuals(session.atlas.store, unit):
         key = visual.key
         if (key.kind, key.method, key.objective) != ("optimised", style.recipe, "unit") or key.count != 1:

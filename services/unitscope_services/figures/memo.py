@@ -1,4 +1,4 @@
-"""What was made last, kept in memory: each thing is made once, also where several ask for it at once."""
+"""A memory of what was made last: each thing is made once, also where several ask for it at once."""
 
 import threading
 from collections import OrderedDict
@@ -9,14 +9,14 @@ Value = TypeVar("Value")
 
 
 class _Slot(Generic[Value]):
-    """Of one value, empty until it is made."""
+    """The place of one value, empty until it is made."""
 
     def __init__(self) -> None:
         self.lock, self.values = threading.Lock(), list[Value]()
 
 
 class Memo(Generic[Value]):
-    """At most so many values by their keys."""
+    """A memory of at most so many values by their keys; the least recently asked for is forgotten first."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -24,7 +24,10 @@ class Memo(Generic[Value]):
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
-        """The value of a key, made now unless it is kept; who asks meanwhile waits. What `make` raises is not kept."""
+        """Return the value of a key, made now unless it is remembered.
+
+        Who asks meanwhile waits. What `make` raises is not remembered.
+        """
         with self._lock:
             slot = self._slots.setdefault(key, _Slot())
             self._slots.move_to_end(key)

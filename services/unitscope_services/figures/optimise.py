@@ -26,7 +26,7 @@ from unitscope_services.queries.visuals import visual_row
 def optimise_plan(
     session: Session, units: Sequence[str], question: OptimiseQuestion, device: str = "auto"
 ) -> tuple[OptimisePlan, list[Target]]:
-    """How the pictures of a question are made, and of what, each once, in the order asked.
+    """Return how the pictures of a question are made, and of what, each once, in the order asked.
 
     Raises UsageError for what is unknown or does not go together, NotFoundError for what is not in the atlas or model.
     """
@@ -90,7 +90,7 @@ def _shifted(tell: Tell | None, before: int, total: int) -> Tell | None:
 
 
 def _start(session: Session, name: str) -> Start:
-    """A picture of the corpus as the network sees it; never a file from elsewhere."""
+    """Return a picture of the corpus as the network sees it, to start from; never a file from elsewhere."""
     if name in (NOISE, GREY):
         return Start(name)
     image = session.atlas.find_image(name)

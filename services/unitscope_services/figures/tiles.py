@@ -19,7 +19,8 @@ from unitscope_services.queries.session import Session
 from unitscope_services.queries.units import box_to_show
 
 SpriteKind = Literal["patch", "optimised", "projection", "filter"]
-"""The first patch; the stored input that excites the unit most; a projection of its highest activation; its weights."""
+"""Kind of picture: the first patch, the stored input that excites the unit most, a projection of its highest
+activation, its weights."""
 Turn = AbstractContextManager[object]
 ChannelPicture = tuple[int, Image.Image | None]
 """A channel with its picture, None where that is gone from the corpus."""
@@ -28,12 +29,12 @@ TILE_PX = 64
 
 
 def unit_count(session: Session, layer: str, kind: SpriteKind) -> int:
-    """How many tiles a layer has; filters also those of layers that are not recorded."""
+    """Return how many tiles a layer has; filters also those of layers that are not recorded."""
     return len(filters_of(session, layer).weights) if kind == "filter" else session.atlas.layer(layer).spec.units
 
 
 def channels_with(session: Session, layer: str, kind: SpriteKind) -> Collection[int]:
-    """The units that have a picture of the kind; empty if none has."""
+    """Return the units that have a picture of the kind; empty if none has."""
     if kind == "patch":
         return set(np.flatnonzero(session.atlas.statistics(layer).ranked).tolist())
     if kind == "filter":
@@ -42,14 +43,14 @@ def channels_with(session: Session, layer: str, kind: SpriteKind) -> Collection[
 
 
 def state_of(session: Session, layer: str, kind: SpriteKind) -> str:
-    """What the tiles are decided by besides the atlas's version: the pictures that are stored."""
+    """Return what the tiles are decided by besides the atlas's version: the pictures that are stored."""
     return session.gallery.pictures(layer, kind).state if kind in ("optimised", "projection") else ""
 
 
 def tiles(
     session: Session, layer: str, kind: SpriteKind, channels: Sequence[int], turn: Turn
 ) -> Iterator[ChannelPicture]:
-    """Those of some units that have a picture of the kind, at most 64 pixels high and wide, in any order.
+    """Give the pictures of some units that have one of the kind, at most 64 pixels high and wide, in any order.
 
     What takes long is done within a `turn`.
     """
@@ -61,7 +62,7 @@ def tiles(
 
 
 def visual_tile(session: Session, visual: Visual) -> Image.Image:
-    """A stored picture, an optimised one cut to what its unit sees."""
+    """Return a stored picture as a tile, an optimised one cut to what its unit sees."""
     shown, box = picture_of(session, visual).convert("RGB"), visual.box
     if visual.key.kind == "optimised" and box is not None:
         shown = shown.crop((box.left, box.top, box.right, box.bottom))
@@ -69,7 +70,7 @@ def visual_tile(session: Session, visual: Visual) -> Image.Image:
 
 
 def filter_tile(filter_picture: Image.Image) -> Image.Image:
-    """A filter with each weight as a square of as many whole pixels as fit."""
+    """Return a filter with each weight as a square of as many whole pixels as fit."""
     times = TILE_PX // max(filter_picture.size)
     shown = filter_picture.convert("RGB")
     return (
@@ -93,7 +94,7 @@ def _patches(atlas: Atlas, layer: str, channels: Sequence[int], turn: Turn) -> I
 
 
 def _by_image(atlas: Atlas, layer: str, channels: list[int]) -> Iterator[tuple[ImageEntry, dict[int, Box]]]:
-    """Each image that is a unit's first, once, with the boxes of all units whose first it is."""
+    """Give each image that is a unit's first, once, with the boxes of all units whose first it is."""
     spec = atlas.layer(layer).spec
     images: dict[str, ImageEntry] = {}
     boxes: dict[str, dict[int, Box]] = {}

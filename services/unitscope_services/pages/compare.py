@@ -32,7 +32,7 @@ _SORTS = {
     "margin": "least sure",
 }
 _SAME_SORTS = {"same_correlation": "differ most", "-same_correlation": "differ least"}
-"""With the unit of the same channel instead of the best match."""
+"""Sorts by the unit of the same channel instead of the best match."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class ChoiceView:
 class Pair:
     """A unit of the first atlas beside one of the second: its best match, or the unit of the same channel.
 
-    `other_id` is None where it has no match; `other_strip` is None unless the second atlas is served in this version.
+    `other_id` is None where it has no match, `other_strip` where the second atlas is not served in this version.
     """
 
     row: MatchRow
@@ -94,7 +94,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class ComparisonView:
-    """`layer`: the only one whose units are shown, if one is chosen; `same`: units of the same channel are shown."""
+    """A stored comparison, unit by unit.
+
+    `layer`: the only one whose units are shown, if one is chosen; `same`: units of the same channel are shown.
+    """
 
     atlas: AtlasRow
     links: Links
@@ -117,7 +120,7 @@ class ComparisonView:
 def choice_view(
     atlas_registry: AtlasRegistry, job_registry: JobRegistry, a: str | None, query: CompareJob | None, asks: bool
 ) -> ChoiceView:
-    """The form that chooses two atlases; with a `query` what can be done about them.
+    """Return the form that chooses two atlases; with a `query` what can be done about them.
 
     Raises NotFoundError for an atlas that is not served, or a layer that is not there.
     """
@@ -150,7 +153,7 @@ def choice_view(
 def comparison_view(
     session: Session, atlas_registry: AtlasRegistry, identifier: str, address: ComparisonAddress
 ) -> ComparisonView:
-    """A stored comparison, unit by unit; raises NotFoundError, UsageError for an unknown sort."""
+    """Return a stored comparison, unit by unit; raises NotFoundError, UsageError for an unknown sort."""
     layer, sort = address.layer, address.sort
     question = ComparisonQuestion(layer=layer, sort=sort, k=PAIRS, cursor=address.cursor)
     page = comparison(session.atlas, identifier, question)
@@ -224,7 +227,7 @@ def _refusal(session: Session, query: CompareJob, other: Session) -> str | None:
 
 
 def _running(job_registry: JobRegistry, query: CompareJob) -> JobView | None:
-    """A job that has not ended and answers the same question."""
+    """Return a job that has not ended and answers the same question."""
     return next((job_view(job) for job in job_registry.all() if job.query == query and not has_ended(job)), None)
 
 

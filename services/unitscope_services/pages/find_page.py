@@ -1,4 +1,4 @@
-"""What a text in the field for finding leads to: the one thing that it names, or a page of what it may mean."""
+"""What a text in the field for finding leads to: the thing that it names, or a page of what it may mean."""
 
 import shlex
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from unitscope_services.queries.labels import selective_units
 from unitscope_services.server.links import Links, links_of
 
 _UNITS, _PATCHES, _IMAGES, _NAMES = 12, 6, 24, 40
-"""How many of each are shown."""
+"""How many units, patches of each, images and names are shown."""
 _PICTURE_PX = 128
 
 
@@ -32,6 +32,8 @@ class UnitMatch:
 
 @dataclass(frozen=True)
 class ImageMatch:
+    """An image whose path holds the text."""
+
     row: ImageEntry
     picture: str
     href: str
@@ -39,8 +41,11 @@ class ImageMatch:
 
 @dataclass(frozen=True)
 class FindView:
-    """`labels` and `layers` hold the text in their names, or are near to it where nothing holds it; `more_images`:
-    whether further paths hold it."""
+    """What a text may mean.
+
+    `labels` and `layers` hold the text in their names, or are near to it where nothing holds it; `more_images`: whether
+    further paths hold it.
+    """
 
     atlas: AtlasRow
     links: Links
@@ -59,7 +64,7 @@ class FindView:
 
 
 def place_named(atlas: Atlas, text: str) -> str | None:
-    """The page of the unit, layer or image that a text names; None if it is none of these, or a label.
+    """Return the page of the unit, layer or image that a text names; None if it is none of these, or a label.
 
     Raises NotFoundError for a unit beyond those of its layer, UsageError for the beginning of several image ids.
     """
@@ -77,7 +82,7 @@ def place_named(atlas: Atlas, text: str) -> str | None:
 
 
 def find_view(atlas: Atlas, text: str) -> FindView:
-    """The units most selective for the label that a text is, and images, layers and labels whose names hold it."""
+    """Return the units most selective for the label that a text is, and images, layers and labels that hold it."""
     links, labels = links_of(atlas), _labels(atlas)
     label = next((name for name in labels if name.casefold() == text.casefold()), None)
     label = text if text in labels else label

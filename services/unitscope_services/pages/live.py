@@ -24,7 +24,7 @@ _PATCH_PX = 160
 
 @dataclass(frozen=True)
 class LiveLayer:
-    """`sheets` are the pictures of its units' patches, 256 to a sheet."""
+    """A layer of the live page; `sheets` are the pictures of its units' patches, 256 to a sheet."""
 
     name: str
     units: int
@@ -46,7 +46,10 @@ class LiveUnitView:
 
 @dataclass(frozen=True)
 class LiveView:
-    """`image` is the picture to begin with; `resize_px` and `input` the geometry of the network's input."""
+    """The live page before its first frame.
+
+    `image` is the picture to begin with; `resize_px` and `input` the geometry of the network's input.
+    """
 
     atlas: AtlasRow
     links: Links
@@ -61,7 +64,7 @@ class LiveView:
 
 
 def live_view(session: Session, unit: UnitId, image: str | None, upload_bytes: int) -> LiveView:
-    """The page with a unit chosen; raises NotFoundError for a unit or an image that is not there."""
+    """Return the page with a unit chosen; raises NotFoundError for a unit or an image that is not there."""
     atlas = session.atlas
     links, preprocessing = links_of(atlas), atlas.manifest.preprocessing
     live_unit = live_unit_view(atlas, unit)
@@ -80,7 +83,7 @@ def live_view(session: Session, unit: UnitId, image: str | None, upload_bytes: i
 
 
 def live_unit_view(atlas: Atlas, unit: UnitId) -> LiveUnitView:
-    """The nine patches of a unit, its histogram, and what was made of it."""
+    """Return the nine patches of a unit, its histogram, and what was made of it."""
     statistics, links = atlas.unit(unit), links_of(atlas)
     page = patches(atlas, unit, TopQuestion(k=_PATCHES))
     return LiveUnitView(
@@ -98,7 +101,7 @@ def live_unit_view(atlas: Atlas, unit: UnitId) -> LiveUnitView:
 
 
 def first_unit(session: Session, unit: str | None, layer: str | None) -> UnitId:
-    """The unit that is asked for, or else a striking one: of the layer, or of one in the middle."""
+    """Return the unit that is asked for, or else a striking one: of the layer, or of one in the middle."""
     if unit:
         return UnitId.parse(unit)
     if layer:

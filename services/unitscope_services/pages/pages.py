@@ -1,4 +1,4 @@
-"""Makes what pages show, from the same functions that the API answers with."""
+"""The pages of an atlas and of a unit, made from the same functions that the API answers with."""
 
 import shlex
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ class UnitAddress:
 
 
 def atlas_view(session: Session, uploads: bool) -> AtlasView:
-    """Where an atlas comes from, its layers, a few striking units, and whether anyone may upload."""
+    """Return where an atlas comes from, its layers, a few striking units, and whether anyone may upload."""
     atlas = session.atlas
     links, config = links_of(atlas), atlas.manifest.config
     words = ["unitscope", "index", _last_name(config["corpus"]), "--atlas", atlas.name]
@@ -76,8 +76,10 @@ def atlas_view(session: Session, uploads: bool) -> AtlasView:
 
 
 def unit_view(atlas: Atlas, unit: UnitId, address: UnitAddress, computes: bool = False) -> UnitView:
-    """A unit's patches, distribution and labels, and what was made of it; whether the reader `computes` decides which
-    looks run the model and what the page offers to make."""
+    """Return a unit's patches, distribution and labels, and what was made of it.
+
+    Whether the reader `computes` decides which looks run the model and what the page offers to make.
+    """
     statistics = atlas.unit(unit)
     question = TopQuestion(
         k=address.count,
@@ -147,20 +149,20 @@ def _patch(links: Links, unit: UnitId, row: PatchRow, box: Box, look: str, size:
 
 
 def unit_strip(atlas: Atlas, unit: UnitId, rows: Sequence[PatchRow]) -> PatchStrip:
-    """Patches of a unit in a line, small."""
+    """Return patches of a unit in a line, small."""
     links, spec = links_of(atlas), atlas.layer(unit.layer).spec
     patches = [_patch(links, unit, row, units.shown_box(spec, row), "patch", _TILE_PX) for row in rows]
     return PatchStrip(unit, links.unit(*unit), patches)
 
 
 def layer_row(atlas: Atlas, layer: str) -> LayerRow:
-    """One layer as answers show it."""
+    """Return a layer as answers show it."""
     name = atlas.layer(layer).spec.name
     return next(row for row in atlas.layers() if row.name == name)
 
 
 def _band_count(image_count: int, band: tuple[float, float] | None) -> int:
-    """How many images lie in a percentile band, near duplicates counted one by one."""
+    """Return how many images lie in a percentile band, near duplicates counted one by one."""
     first, last = rank_range(band, image_count)
     return max(0, last - first + 1)
 

@@ -1,4 +1,4 @@
-"""Makes the page of one picture: what it excites, where, and what resembles a part of it."""
+"""The page of one picture: what it excites, where, and what resembles a part of it."""
 
 import shlex
 from dataclasses import dataclass, replace
@@ -25,8 +25,8 @@ _WHOLE_PX = 960
 class PictureAddress:
     """What the address of a picture's page asks for.
 
-    `layer` is the one whose units are listed and whose cells are asked about; `cell` one of these, `unit` the one
-    whose map is laid over the picture, `box` a part whose nearest patches are listed, `spot` a frame to draw.
+    `layer` is the one whose units are listed and whose cells are asked about; `cell` one of these, `unit` the one whose
+    map is laid over the picture, `box` a part whose nearest patches are listed, `spot` a frame to draw.
     """
 
     layer: str | None = None
@@ -37,10 +37,11 @@ class PictureAddress:
 
     @property
     def runs_model(self) -> bool:
+        """Whether the page takes a forward of the model."""
         return any(part is not None for part in (self.box, self.unit, self.cell))
 
     def query(self) -> dict[str, Value]:
-        """The parameters of the address."""
+        """Return the parameters of the address."""
         return {
             "layer": self.layer,
             "cell": self.cell and f"{self.cell.row},{self.cell.col}",
@@ -64,7 +65,7 @@ class PicturePage:
         self._grid_layer = unit_layer or address.layer or session.atlas.manifest.patches.layer
 
     def view(self) -> PictureView:
-        """All of the page."""
+        """Return all of the page."""
         atlas, links, address, image = self._atlas, self._links, self._address, self._image
         nearest = self._session.neighbors(self._subject, NeighborsQuestion(box=address.box, k=_NEIGHBORS + 1))
         own_id = image.image_id if image else None
@@ -106,7 +107,7 @@ class PicturePage:
         )
 
     def cell_view(self, cell: Location) -> CellView:
-        """A cell and its units; raises UsageError if it is not on the layer's grid."""
+        """Return a cell and its units; raises UsageError if it is not on the layer's grid."""
         question = CellQuestion(layer=self._grid_layer, row=cell.row, col=cell.col, k=_AT_CELL)
         rows = self._session.at_cell(self._subject, question).rows
         return CellView(self._grid_layer, cell, [self._excited(row) for row in rows])
@@ -132,7 +133,7 @@ class PicturePage:
         )
 
     def _cell_on(self, layer: str) -> Location | None:
-        """The chosen cell, as long as cells are those of this layer."""
+        """Return the chosen cell, as long as cells are those of this layer."""
         return self._address.cell if self._grid_layer == layer else None
 
     def _layers(self) -> list[Choice]:

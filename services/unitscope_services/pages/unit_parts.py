@@ -38,7 +38,7 @@ _BANDS: tuple[tuple[str, tuple[float, float] | None, Order], ...] = (
 
 @dataclass(frozen=True)
 class UnitPart:
-    """Whose part it is."""
+    """The unit that a part of a page belongs to."""
 
     atlas: AtlasRow
     links: Links
@@ -47,6 +47,7 @@ class UnitPart:
 
     @classmethod
     def of(cls, atlas: Atlas, unit: UnitId) -> "UnitPart":
+        """Return the head of a part of a unit's page."""
         links = links_of(atlas)
         return cls(atlas.summary(), links, unit, links.unit(*unit))
 
@@ -61,8 +62,11 @@ class SimilarUnit:
 
 @dataclass(frozen=True)
 class SimilarView:
-    """`page` is None where this is not computed yet or not possible, which `note` says; `asks` is where a form has it
-    computed, None where there is nothing to compute or the reader may not."""
+    """The units most like a unit by one method.
+
+    `page` is None where this is not computed yet or not possible, which `note` says; `asks` is where a form has it
+    computed, None where there is nothing to compute or the reader may not.
+    """
 
     part: UnitPart
     by: Likeness
@@ -81,7 +85,7 @@ class SimilarView:
 
 @dataclass(frozen=True)
 class Facet:
-    """Some of the exemplars that one facet holds, and how many it holds."""
+    """Some of the exemplars that a facet holds, and how many it holds."""
 
     number: int
     share: float
@@ -91,6 +95,8 @@ class Facet:
 
 @dataclass(frozen=True)
 class FacetsView:
+    """A unit's first exemplars in facets."""
+
     part: UnitPart
     page: FacetPage
     least_silhouette: float
@@ -110,6 +116,8 @@ class Band:
 
 @dataclass(frozen=True)
 class BandsView:
+    """A unit's distribution in examples."""
+
     part: UnitPart
     note: str | None
     bands: list[Band]
@@ -117,9 +125,9 @@ class BandsView:
 
 
 def similar_view(session: Session, unit: UnitId, by: Likeness | None, among: str | None, computes: bool) -> SimilarView:
-    """The units of a layer, its own unless another is named, most like a unit by one method.
+    """Return the units of a layer, its own unless another is named, most like a unit by one method.
 
-    Without a method: by co-activation where that is computed, else by shared exemplars, which cost nothing ahead.
+    Without a method it is co-activation where that is computed, else shared exemplars, which cost nothing ahead.
     """
     atlas, part = session.atlas, UnitPart.of(session.atlas, unit)
     atlas.unit(unit)
@@ -153,7 +161,7 @@ def similar_view(session: Session, unit: UnitId, by: Likeness | None, among: str
 
 
 def facets_view(session: Session, unit: UnitId) -> FacetsView:
-    """A unit's first exemplars in groups that look alike."""
+    """Return a unit's first exemplars in groups that look alike."""
     atlas, part, page = session.atlas, UnitPart.of(session.atlas, unit), facets(session, unit, FacetsQuestion())
     groups = []
     for number, rows in groupby(page.rows, key=lambda row: row.facet):
@@ -170,7 +178,7 @@ def facets_view(session: Session, unit: UnitId) -> FacetsView:
 
 
 def bands_view(atlas: Atlas, unit: UnitId) -> BandsView:
-    """A few patches from every part of a unit's distribution, from its highest peaks to its lowest."""
+    """Return a few patches from every part of a unit's distribution, from its highest peaks to its lowest."""
     part, statistics, bands = UnitPart.of(atlas, unit), atlas.unit(unit), []
     for name, band, order in _BANDS:
         rows = patches(atlas, unit, TopQuestion(k=_IN_BAND, quantile=band, order=order)).rows
@@ -189,7 +197,8 @@ def bands_view(atlas: Atlas, unit: UnitId) -> BandsView:
 
 
 def _similar(session: Session, unit: UnitId, by: Likeness, among: str | None) -> tuple[SimilarPage | None, str | None]:
-    """The answer, or why there is none: only some layers have weights of their own, and not everybody their model."""
+    """Return the answer, or why there is none: only some layers have weights of their own, and not everybody their
+    model."""
     try:
         page = similar(session, unit, SimilarQuestion(by=by, among=among, k=_SIMILAR))
     except UnitscopeError as error:

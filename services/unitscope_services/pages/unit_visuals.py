@@ -16,7 +16,10 @@ _SHOWN = 12
 
 @dataclass(frozen=True)
 class UnitVisuals:
-    """`asks` is where a form asks for an optimised input, None where the reader may not have one made."""
+    """The stored pictures of a unit.
+
+    `asks` is where a form asks for an optimised input, None where the reader may not have one made.
+    """
 
     optimised: list[LinkedVisualRow]
     projections: list[LinkedVisualRow]
@@ -27,7 +30,7 @@ class UnitVisuals:
 
 
 def unit_visuals(atlas: Atlas, unit: UnitId, computes: bool) -> UnitVisuals:
-    """The stored pictures of a unit; nothing is made here."""
+    """Return the stored pictures of a unit; nothing is made here."""
     links, rows = links_of(atlas), linked_visuals(atlas, unit, visualisations(atlas, unit)).rows
     return UnitVisuals(
         optimised=[row for row in rows if row.kind == "optimised"][:_SHOWN],
@@ -40,5 +43,5 @@ def unit_visuals(atlas: Atlas, unit: UnitId, computes: bool) -> UnitVisuals:
 
 
 def _place(row: LinkedVisualRow) -> tuple[str, float]:
-    """By method, the highest activation first, as its patches stand above."""
+    """Return the order of projections: by method, the highest activation first, as its patches stand above."""
     return row.method, -(row.activation or 0.0)

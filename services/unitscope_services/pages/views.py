@@ -27,7 +27,7 @@ from unitscope_services.server.links import Links
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several ways to look at a page."""
+    """A choice among several ways to look at a page."""
 
     name: str
     href: str
@@ -46,7 +46,7 @@ class Patch:
 
 @dataclass(frozen=True)
 class HomeView:
-    """`computes`: whether anyone may have things made here."""
+    """The served atlases; `computes`: whether anyone may have things made here."""
 
     atlases: list[AtlasRow]
     computes: bool
@@ -63,6 +63,8 @@ class PatchStrip:
 
 @dataclass(frozen=True)
 class AtlasView:
+    """An atlas with its layers and a few striking units; `uploads`: whether anyone may upload."""
+
     atlas: AtlasRow
     links: Links
     manifest: Manifest
@@ -74,6 +76,8 @@ class AtlasView:
 
 @dataclass(frozen=True)
 class SkippedView:
+    """The files of a corpus that are no usable image."""
+
     atlas: AtlasRow
     links: Links
     page: SkippedPage
@@ -81,8 +85,8 @@ class SkippedView:
 
 
 @dataclass(frozen=True)
-class UnitTile:
-    """A unit with its picture: a sheet and the place there, or a `picture` of its own; or why it has none."""
+class LayerTile:
+    """A unit with its picture: a sheet and the position there, or a `picture` of its own; or why it has none."""
 
     channel: int
     status: UnitStatus
@@ -105,12 +109,15 @@ class NoTiles:
 
 @dataclass(frozen=True)
 class LayerView:
-    """`about` says what the tiles show; `missing` is there where no unit has such a picture."""
+    """A layer as tiles.
+
+    `about` says what the tiles show; `missing` is there where no unit has such a picture.
+    """
 
     atlas: AtlasRow
     links: Links
     layer: LayerRow
-    tiles: list[UnitTile]
+    tiles: list[LayerTile]
     sheet_px: tuple[int, int]
     """Side of a sheet and of a tile on it."""
     preview: str | None
@@ -127,8 +134,11 @@ class LayerView:
 
 @dataclass(frozen=True)
 class UnitView:
-    """`effective`: patches show the effective field, as the theoretical one is the whole input. `form_fields`: what the
-    form for the band passes on; `band_count`: images in it."""
+    """A unit's patches, distribution and labels.
+
+    `effective`: patches show the effective field, as the theoretical one is the whole input. `form_fields`: what the
+    form for the band passes on; `band_count`: images in it.
+    """
 
     atlas: AtlasRow
     links: Links
@@ -163,7 +173,7 @@ class UnitView:
 
 @dataclass(frozen=True)
 class ExcitedUnit:
-    """A unit that the picture excites, and where in it; `spot` frames the place, `map` lays the unit's map over it."""
+    """A unit that the picture excites, and where; `spot` frames the position, `map` lays the unit's map over it."""
 
     row: ExplainRow
     box: Box
@@ -174,6 +184,8 @@ class ExcitedUnit:
 
 @dataclass(frozen=True)
 class Neighbor:
+    """A patch that resembles a part of the picture."""
+
     row: NeighborRow
     picture: str
     href: str
@@ -190,7 +202,7 @@ class CellView:
 
 @dataclass(frozen=True)
 class MapOverlay:
-    """A unit whose map lies over the picture, and the place of its highest activation."""
+    """A unit whose map lies over the picture, and the position of its highest activation."""
 
     unit: UnitId
     map: ActivationMap

@@ -16,7 +16,7 @@ _log = logging.getLogger("unitscope")
 
 
 class _ServedAtlas:
-    """One atlas, what is open of it, the manifest that was last tried, and when it was last looked for."""
+    """A served atlas: what is open of it, the manifest that was last tried, and when it was last looked for."""
 
     def __init__(self, store: Store, session: Session, seal: Hashable) -> None:
         self.store, self.session, self.seal = store, session, seal
@@ -25,15 +25,16 @@ class _ServedAtlas:
 
     @property
     def is_due(self) -> bool:
+        """Whether it is time to look for a newer manifest."""
         return time.monotonic() - self.looked >= self.store.stamp_lifetime_s
 
 
 class AtlasRegistry:
-    """Opens all atlases at once, and one anew when its manifest is another: at the next request, or for an object
-    store, where looking takes as long as a question, at the first one that is a second later.
+    """The served atlases, opened at once, and each anew when its manifest is another.
 
-    A version that cannot be opened is logged and the one before stays; requests under way keep the version
-    that they started with.
+    The manifest is looked for at the next request, or for an object store, where looking takes as long as a question,
+    at the first one that is a second later. A version that cannot be opened is logged and the one before stays;
+    requests under way keep the version that they started with.
     """
 
     def __init__(
@@ -56,10 +57,11 @@ class AtlasRegistry:
 
     @property
     def names(self) -> list[str]:
+        """Names of the atlases, in ascending order."""
         return sorted(self._served)
 
     def newest(self, name: str) -> Session:
-        """The newest version of an atlas; raises NotFoundError that names those there are."""
+        """Return the newest version of an atlas; raises NotFoundError that names those there are."""
         served = self._served.get(name)
         if served is None:
             known = f"there are {listing(self.names, most=40)}" if self._served else "there are none"

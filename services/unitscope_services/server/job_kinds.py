@@ -20,10 +20,10 @@ class JobKind:
     """How jobs of a kind run. Where a query names a second atlas, both functions get that one last."""
 
     check: Callable[..., object]
-    """Called with atlas and query: raises what is wrong with it, before the job is taken."""
+    """Function of atlas and query that raises what is wrong with it, before the job is taken."""
     run: Callable[..., Iterator[str]]
-    """Called with atlas, query and `Tell`: does the work, yields the address of each result once it is stored, and
-    skips what is stored already."""
+    """Function of atlas, query and `Tell` that does the work and yields the address of each result once it is stored;
+    it skips what is stored already."""
     unit: str
     """What `Tell` counts."""
     about: Callable[[Any], str]

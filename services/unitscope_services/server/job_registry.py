@@ -1,4 +1,4 @@
-"""The board of jobs: what all processes of a server know of them, whichever runs them."""
+"""The registry of jobs: what all processes of a server know of them, whichever runs them."""
 
 import os
 import threading
@@ -43,12 +43,12 @@ class JobRegistry:
             self._forget()
 
     def find(self, name: str) -> Job:
-        """A job as it stands; raises NotFoundError."""
+        """Return a job as it stands; raises NotFoundError."""
         with self._lock:
             return self._entry(name).job
 
     def all(self) -> list[Job]:
-        """All jobs that are remembered, the newest first."""
+        """Return all jobs that are remembered, the newest first."""
         with self._lock:
             return [self._entry(name).job for name in reversed(self._entries)]
 
@@ -64,7 +64,7 @@ class JobRegistry:
             return not entry.cancelled
 
     def cancel(self, name: str) -> Job:
-        """Have a job stop before its next step; what it has stored stays. One that has ended stays as it is."""
+        """Have a job stop before its next step; what it has stored stays. A job that has ended stays as it is."""
         with self._lock:
             entry = self._entry(name)
             entry.cancelled = True
@@ -99,7 +99,7 @@ class JobRegistry:
 
 
 def has_ended(job: Job) -> bool:
-    """Whether a job will not change any more."""
+    """Return whether a job will not change any more."""
     return job.state in _ENDED
 
 

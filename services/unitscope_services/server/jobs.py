@@ -1,4 +1,5 @@
-"""The job room: work that takes minutes, so many at a time, each with progress, an end, and a way to stop it."""
+"""Jobs that this process runs: work that takes minutes, so many at a time, each with progress, an end, and a way to
+stop it."""
 
 import logging
 import os
@@ -22,7 +23,7 @@ class _Cancelled(Exception):  # noqa: N818  (somebody wished it)
 
 
 class Jobs:
-    """Runs the jobs that this process took, in threads of its own, and tells the board how far they are."""
+    """The jobs that this process took, run in threads of its own; the registry is told how far they are."""
 
     def __init__(self, job_registry: JobRegistry, running: int) -> None:
         self._registry = job_registry

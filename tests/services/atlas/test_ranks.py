@@ -1,4 +1,4 @@
-"""A unit's ranks from the hot database and from its part, beside the plain arrays they were written from."""
+"""A unit's ranks from the lookup database and from its part, beside the plain arrays they were written from."""
 
 from collections.abc import Iterator
 from itertools import pairwise
