@@ -159,7 +159,7 @@ def box_times(atlas: Path, count: int) -> list[float]:
         seen = opened.placement(image).seen
         top, left = chance.randrange(seen.top, seen.bottom - 64), chance.randrange(seen.left, seen.right - 64)
         box = f"{top},{left},{top + chance.randrange(32, 65)},{left + chance.randrange(32, 65)}"
-        addresses.append(f"/api/v1/atlases/{atlas.name}/images/{image['image_id']}/neighbors?box={box}")
+        addresses.append(f"/api/v1/atlases/{atlas.name}/images/{image.image_id}/neighbors?box={box}")
     with served(atlas) as port:
         ask_all(port, addresses[:5], 1)
         return ask_all(port, addresses[5:], 1)[0]

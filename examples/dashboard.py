@@ -30,7 +30,7 @@ def main(server: str, catalog: str, layer: str, out: str) -> None:
     """Write a page about a layer's units, and about what excites the one with the highest maximum."""
     client = unitscope.Client(server)
     units = client.units(layer, sort="-maximum").to_pylist()
-    unit = units[0]["unit"]
+    unit = units[0]["channel"]
     statuses = Counter(row["status"] for row in units)
 
     with urlopen(f"{server}/api/v1/atlases") as answer:  # what Client asks, in any language

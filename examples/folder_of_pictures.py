@@ -22,7 +22,7 @@ def main(pictures: str, atlas: str, out: str) -> None:
     """Index `pictures` into `atlas`, print the top patches of its most excited unit, and write them to `out`."""
     index(IndexConfig(corpus=pictures, atlas=atlas, layers=(LAYER,)), lambda progress: None)
     opened = unitscope.open_atlas(atlas)
-    unit = f"{LAYER}:{opened.units(LAYER, sort='-maximum')['unit'][0]}"
+    unit = f"{LAYER}:{opened.units(LAYER, sort='-maximum')['channel'][0]}"
     rows = opened.top(unit, k=9).to_pylist()
     for row in rows:
         print(f"{row['activation']:8.3f}  {row['percentile']:.1%}  {row['label'] or '':12}  {row['path']}")

@@ -8,7 +8,6 @@ Pictures and atlas lie where all machines can read them: a shared file system, o
 """
 
 import argparse
-from collections import Counter
 
 from unitscope_pipelines.corpora.listing import list_corpus
 from unitscope_pipelines.indexing.config import IndexConfig
@@ -27,14 +26,14 @@ def main(pictures: str, atlas: str, address: str) -> None:
     for name, value in planned.items():
         print(f"{name}: {value}")
 
-    nodes = Counter[str]()
+    scanned: dict[str, int] = {}
 
     def report(progress: Progress) -> None:
-        nodes.update(dict(progress.nodes))
-        nodes.subtract({name: nodes[name] - done for name, done in progress.nodes.items()})
+        if progress.stage == "scan":
+            scanned.update(progress.nodes)
 
     manifest = index(config, report)
-    for node, count in nodes.most_common():
+    for node, count in sorted(scanned.items()):
         print(f"{node} scanned {count} files")
     print(f"version {manifest.version} of {atlas} holds {manifest.corpus.image_count} images")
 

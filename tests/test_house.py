@@ -145,7 +145,7 @@ def sentence_faults(file: Path) -> Iterator[tuple[int, str]]:
         name = getattr(node, "name", file.name)
         sentence = ast.get_docstring(node)
         if sentence is None:
-            if is_public:
+            if is_public and not is_inherited(file, node):
                 yield line, f"{name} has no docstring"
             continue
         if leans(sentence):
@@ -155,6 +155,30 @@ def sentence_faults(file: Path) -> Iterator[tuple[int, str]]:
     for line, text in field_texts(tree(file)):
         if leans(text):
             yield line, f"{first_line(text)!r} leans on what stands above it"
+
+
+@cache
+def classes() -> dict[str, ast.ClassDef]:
+    """The product's classes by name."""
+    return {
+        node.name: node for file in product_files() for node in ast.walk(tree(file)) if isinstance(node, ast.ClassDef)
+    }
+
+
+def is_inherited(file: Path, method: ast.AST) -> bool:
+    """Whether a method carries out what a base of its class describes: an editor shows that text."""
+    owner = next(
+        (kind for kind in ast.walk(tree(file)) if isinstance(kind, ast.ClassDef) and method in kind.body), None
+    )
+    bases = [ast.unparse(base).rpartition(".")[2] for base in owner.bases] if owner else []
+    while bases:
+        kind = classes().get(bases.pop())
+        if kind is not None:
+            bases += [ast.unparse(base).rpartition(".")[2] for base in kind.bases]
+            for other in kind.body:
+                if getattr(other, "name", None) == getattr(method, "name", "") and ast.get_docstring(other):  # type: ignore[arg-type]
+                    return True
+    return False
 
 
 def documented(module: ast.Module) -> Iterator[tuple[Documented, bool]]:

@@ -163,7 +163,7 @@ def cluster(run: Run, tmp_path: Path) -> Iterator[dict[str, str]]:
         node.wait(timeout=60)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_cluster_run_works_there_and_gives_the_same_rows(run: Run, atlas: str, cluster: dict[str, str]) -> None:
     address = cluster["RAY_ADDRESS"]
     run(*MODULE, "index", "pictures", "--atlas", "atlas-of-a-cluster", "--address", address, *INDEX, **cluster)

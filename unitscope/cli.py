@@ -9,15 +9,13 @@ from typing import NoReturn
 
 from unitscope.commands.app import app, tell
 
-_GROUPS = ("index", "questions", "relations", "optimise", "project", "serve", "export", "upkeep", "demo")
-"""Modules of `unitscope.commands`, in the order in which help lists their commands."""
+for _group in ("demo", "index", "questions", "relations", "optimise", "project", "serve", "export", "upkeep"):
+    import_module(f"unitscope.commands.{_group}")  # adds its commands, in the order in which help lists them
 
 
 def main() -> NoReturn:
     """Run the command line; exits 0 done, 1 failed, 2 usage, 3 too many skipped, 4 faults found, 5 not found,
     6 busy or other format, 130 or 143 on signals."""
-    for group in _GROUPS:
-        import_module(f"unitscope.commands.{group}")
     signal.signal(signal.SIGTERM, _stop)
     try:
         code = app(standalone_mode=False)

@@ -300,7 +300,7 @@ class NeighborsQuestion(PassingQuestion):
     @property
     def region(self) -> Box | None:
         """The box in pixels of the upright original picture, or None for all that the network sees."""
-        return self.box if isinstance(self.box, Box) else None
+        return None if self.box is None or isinstance(self.box, str) else Box(*self.box)
 
 
 class NeighborBatchQuestion(PassingQuestion):

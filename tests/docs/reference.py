@@ -1,22 +1,29 @@
 """The pages of docs/reference, made from the code: `python -m tests.docs.reference` writes them."""
 
 import ast
+import functools
 import inspect
+import operator
 import re
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from pkgutil import iter_modules
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
 
 import unitscope
+import unitscope.commands
 import unitscope_schemas
 import unitscope_services
 from unitscope.cli import app
 from unitscope.client import Client
-from unitscope.commands import demo, export, optimise, project, questions, relations, upkeep  # noqa: F401
 from unitscope.opened_atlas import OpenedAtlas
+from unitscope.questions import Questions
+from unitscope_schemas.questions import Question
 from unitscope_services.server.settings import Settings
 from unitscope_services.web.app import create_app
 from unitscope_services.web.documentation import describe, operations
@@ -33,6 +40,8 @@ def pages() -> dict[str, str]:
 
 def commands() -> str:
     """Return the page of the command line: what each command's `--help` prints."""
+    for group_of_commands in iter_modules(unitscope.commands.__path__, "unitscope.commands."):
+        import_module(group_of_commands.name)
     group = typer.main.get_command(app)
     parts = ["# Commands", _MADE]
     for name, command in sorted(group.commands.items()):  # type: ignore[attr-defined]
@@ -64,15 +73,20 @@ def api() -> str:
 
 
 def python() -> str:
-    """Return the page of the Python interface: `open_atlas`, what it returns, and `Client`."""
-    parts = ["# Python", _MADE, "## unitscope.open_atlas", *_callable("unitscope.open_atlas", unitscope.open_atlas)]
-    for title, kind in (
-        (f"unitscope.open_atlas(…) -> {OpenedAtlas.__name__}", OpenedAtlas),
-        ("unitscope.Client", Client),
+    """Return the page of the Python interface: `open_atlas`, `Client`, and the questions that both answer."""
+    parts = ["# Python", _MADE]
+    for title, maker, kind in (
+        ("unitscope.open_atlas", unitscope.open_atlas, OpenedAtlas),
+        ("unitscope.Client", Client, Client),
     ):
-        parts += [f"## {title}", _text(kind)]
-        for name, function in methods(kind):
+        further = [item for item in methods(kind) if item[0] not in dict(methods(Questions))]
+        parts += [f"## {title}", *_callable(title, maker)]
+        parts.append("It answers all questions below" + (", and:" if further else "."))
+        for name, function in further:
             parts += [f"### {name}", *_callable(name, function)]
+    parts += ["## Questions", _text(Questions)]
+    for name, function in methods(Questions):
+        parts += [f"### {name}", *_callable(name, function)]
     return _joined(parts)
 
 
@@ -102,26 +116,48 @@ def methods(kind: type) -> Iterator[tuple[str, Callable[..., Any]]]:
             yield name, member
 
 
-def _callable(name: str, function: Callable[..., Any]) -> list[str]:
+def _callable(name: str, function: Callable[..., Any]) -> Iterator[str]:
     signature = inspect.signature(function)
-    parameters = [parameter for parameter in signature.parameters.values() if parameter.name != "self"]
-    text = name.rpartition(".")[2] + str(signature.replace(parameters=parameters))
-    short = re.sub(r"\b(?:[a-z_]+\.)+(?=[A-Z])", "", text.replace("pyarrow.lib.", ""))
-    if len(short) > _WIDTH:
-        inner, _, returned = short.partition("(")[2].rpartition(")")
-        short = "\n".join([short.partition("(")[0] + "(", *(f"    {part}," for part in _split(inner)), f"){returned}"])
-    return [f"```python\n{short}\n```", _text(function)]
+    parameters = [
+        parameter.replace(annotation=_unmarked(parameter.annotation))
+        for parameter in signature.parameters.values()
+        if parameter.name != "self"
+    ]
+    returned = "" if inspect.isclass(function) else f" -> {_written(signature.return_annotation)}"
+    words = [str(parameter).replace("unitscope_schemas.geometry.", "") for parameter in parameters]
+    if any(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters):
+        words.insert(sum(parameter.kind is not parameter.KEYWORD_ONLY for parameter in parameters), "*")
+    text = f"{name.rpartition('.')[2]}({', '.join(words)}){returned}"
+    if len(text) > _WIDTH:
+        text = "\n".join([name.rpartition(".")[2] + "(", *(f"    {word}," for word in words), f"){returned}"])
+    yield f"```python\n{text}\n```"
+    yield _text(function)
+    rows = list(_meanings(function))
+    if rows:
+        yield _table(["argument", "meaning"], rows)
 
 
-def _split(parameters: str) -> Iterator[str]:
-    """Yield parameters one by one; commas within brackets and quotes belong to them."""
-    depth, start = 0, 0
-    for position, mark in enumerate(parameters):
-        depth += (mark in "[(") - (mark in "])")
-        if mark == "," and not depth:
-            yield parameters[start:position].strip()
-            start = position + 1
-    yield parameters[start:].strip()
+def _meanings(method: Callable[..., Any]) -> Iterator[list[str]]:
+    """Yield the fields of the question that a method asks, each with what its model says of it."""
+    for parameter in inspect.signature(getattr(method, "__wrapped__", method)).parameters.values():
+        if inspect.isclass(parameter.annotation) and issubclass(parameter.annotation, Question):
+            for name, field in parameter.annotation.model_fields.items():
+                yield [f"`{name}`", field.description or ""]
+
+
+def _unmarked(annotation: Any) -> Any:
+    """Return a type without what pydantic is told beside it."""
+    if get_origin(annotation) is Annotated:
+        return _unmarked(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return functools.reduce(operator.or_, map(_unmarked, get_args(annotation)))
+    return annotation
+
+
+def _written(annotation: Any) -> str:
+    if isinstance(annotation, str) or annotation is None:
+        return str(annotation)
+    return re.sub(r"^(pyarrow)\.lib\.", r"\1.", inspect.formatannotation(annotation))
 
 
 def _text(subject: Any) -> str:

@@ -20,7 +20,6 @@ import unitscope
 from tests.conftest import TINY_LAYERS
 from tests.pictures import blobs
 from unitscope.cli import app
-from unitscope.commands import questions  # noqa: F401
 from unitscope_services.web.app import Settings, create_app
 from unitscope_services.web.assets import figure
 

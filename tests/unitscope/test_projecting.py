@@ -11,7 +11,6 @@ from PIL import Image
 
 import unitscope
 from tests.unitscope.test_cli import invoke
-from unitscope.commands import project  # noqa: F401
 
 UNIT = "_blocks.5:3"
 

@@ -9,7 +9,6 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner, Result
 
 from unitscope.cli import app
-from unitscope.commands import questions, upkeep  # noqa: F401
 from unitscope_services.web.app import Settings, create_app
 
 UNIT = "_blocks.5:3"

@@ -105,11 +105,11 @@ def sheet(
     """One figure of what layers look for, first to last: units with nine patches, projections, optimised input."""
     from unitscope.commands.output import show_facts
     from unitscope_services.figures.drawing import check_ending, write_drawing
-    from unitscope_services.figures.hierarchy import Look, chosen_layers, hierarchy
+    from unitscope_services.figures.hierarchy import PanelStyle, chosen_layers, hierarchy
     from unitscope_services.queries.session import Session
 
     check_ending(out)
-    look = Look(method, recipe if optimised else None, seed)
+    look = PanelStyle(method, recipe if optimised else None, seed)
     session = Session(atlas, trust_code=trust_code, version=version)
     layers = chosen_layers(session.atlas, split_globs(layer_globs), layer_count)
     drawing = hierarchy(session, layers, units_per_layer, look, tell)

@@ -13,8 +13,8 @@ from unitscope_pipelines.derived.visuals import NewPicture, find_visuals, write_
 from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.vision.models.models import VisionModel, reload_model
 from unitscope_pipelines.vision.optimisation.optimisation import (
-    Optimised,
-    Wish,
+    OptimisationSettings,
+    OptimisedPictures,
     optimise_direction,
     optimise_unit,
 )
@@ -33,7 +33,7 @@ class OptimisePlan:
     atlas_key: str
     model: ModelEntry
     layers: Mapping[str, LayerSpec]
-    wish: Wish
+    wish: OptimisationSettings
     objective: str
     direction: tuple[float, ...] | None
     """Vector that the pictures are made for instead of a unit: a number for each unit of a layer, which float32 holds
@@ -68,7 +68,12 @@ class OptimisePlan:
 
 
 def make_plan(
-    manifest: Manifest, store: Store, wish: Wish, objective: str, device: str = "auto", trust_code: bool = False
+    manifest: Manifest,
+    store: Store,
+    wish: OptimisationSettings,
+    objective: str,
+    device: str = "auto",
+    trust_code: bool = False,
 ) -> OptimisePlan:
     """Return the plan for units of an atlas, by its model and layers."""
     return OptimisePlan(
@@ -119,7 +124,7 @@ class Optimiser:
             visuals.append(write_visual(plan.store, key, picture))
         return visuals
 
-    def _optimise(self, layer: LayerSpec, target: Target, tell: Tell | None) -> Optimised:
+    def _optimise(self, layer: LayerSpec, target: Target, tell: Tell | None) -> OptimisedPictures:
         plan = self.plan
         if isinstance(target, UnitId):
             return optimise_unit(self._model, layer, target.channel, plan.wish, plan.objective, tell)

@@ -12,7 +12,7 @@ from unitscope_pipelines.derived.visuals import NewPicture, find_visual, find_vi
 from unitscope_pipelines.storage.originals import Original, Originals
 from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.vision.attribution.deconvnet import METHODS, Projections, project
-from unitscope_pipelines.vision.images.diverging import SHOWN_SHARE, signed_picture
+from unitscope_pipelines.vision.images.diverging import SHOWN_SHARE, diverging_picture
 from unitscope_pipelines.vision.images.preprocessing import Prepared, normalise, prepare
 from unitscope_pipelines.vision.models.models import VisionModel, reload_model
 from unitscope_pipelines.vision.recording.device import choose_device
@@ -136,7 +136,7 @@ class Projector(Generic[Picture]):
         for number, (picture, exemplar) in enumerate(zip(pictures, batch, strict=True)):
             seen = exemplar.seen
             pixels = projections.pixels[number, :, seen.top : seen.bottom, seen.left : seen.right].numpy()
-            shown = signed_picture(pixels, SHOWN_SHARE)
+            shown = diverging_picture(pixels, SHOWN_SHARE)
             scale = (
                 f"grey is zero, white {shown.scale:.4g} and black {-shown.scale:.4g} in units of the network's input"
             )

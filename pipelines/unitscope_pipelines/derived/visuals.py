@@ -53,7 +53,7 @@ def check_writable(store: Store, command: str) -> None:
 
 def write_visual(store: Store, key: VisualKey, made: NewPicture) -> Visual:
     """Store a picture under its key, losslessly, and then what is known about it; raises StorageError."""
-    path = layout.visual_picture(key.target.layer, key.target.place, key.id)
+    path = layout.visual_picture(key.target.layer, key.target.name, key.id)
     part = write_atomically(store, path, lambda file: made.picture.save(file, "PNG"), rows=1)
     visual = Visual(
         key=key,
@@ -65,13 +65,13 @@ def write_visual(store: Store, key: VisualKey, made: NewPicture) -> Visual:
         libraries={library: installed_version(library) for library in _LIBRARIES},
         seconds=round(made.seconds, 3),
     )
-    write_model(store, layout.visual(key.target.layer, key.target.place, key.id), visual)
+    write_model(store, layout.visual(key.target.layer, key.target.name, key.id), visual)
     return visual
 
 
 def find_visual(store: Store, key: VisualKey) -> Visual | None:
     """Return the picture of this key, None unless it is stored; raises AtlasError where its document is damaged."""
-    return _read(store, layout.visual(key.target.layer, key.target.place, key.id))
+    return _read(store, layout.visual(key.target.layer, key.target.name, key.id))
 
 
 def find_visuals(store: Store, keys: Sequence[VisualKey]) -> list[Visual] | None:
@@ -82,7 +82,7 @@ def find_visuals(store: Store, keys: Sequence[VisualKey]) -> list[Visual] | None
 
 def read_visual(store: Store, target: Target, name: str) -> Visual:
     """Return a picture of a unit or direction by its name; raises NotFoundError."""
-    visual = _read(store, layout.visual(target.layer, target.place, name)) if _NAME.fullmatch(name) else None
+    visual = _read(store, layout.visual(target.layer, target.name, name)) if _NAME.fullmatch(name) else None
     if visual is None:
         raise NotFoundError(f"no picture {name!r} of {target} is stored; list its visualisations")
     return visual
@@ -90,7 +90,7 @@ def read_visual(store: Store, target: Target, name: str) -> Visual:
 
 def list_visuals(store: Store, target: Target) -> list[Visual]:
     """Return all stored pictures of a unit or direction, by kind, method, objective and seed."""
-    visuals = [_read(store, path) for path in _documents(store, layout.visuals(target.layer, target.place))]
+    visuals = [_read(store, path) for path in _documents(store, layout.visuals(target.layer, target.name))]
     return sorted((visual for visual in visuals if visual is not None), key=_order)
 
 
@@ -130,7 +130,7 @@ def faulty_visuals(store: Store) -> dict[str, str]:
             visual = _read(store, path)
             if visual is None:
                 continue
-            if layout.visual(visual.key.target.layer, visual.key.target.place, visual.key.id) != path:
+            if layout.visual(visual.key.target.layer, visual.key.target.name, visual.key.id) != path:
                 raise AtlasError("lies under another picture's name")
             read_picture(store, visual)
         except AtlasError as error:

@@ -26,7 +26,7 @@ from unitscope_pipelines.indexing.shards import (
 )
 from unitscope_pipelines.storage.originals import Originals
 from unitscope_pipelines.storage.stores import Store
-from unitscope_pipelines.vision.images.perceptual_hash import packed, sketch
+from unitscope_pipelines.vision.images.perceptual_hash import perceptual_hash
 from unitscope_pipelines.vision.images.preprocessing import Pixels, Prepared, normalise, prepare
 from unitscope_pipelines.vision.models.models import reload_model
 from unitscope_pipelines.vision.receptive_fields.receptive_fields import dead_leaves
@@ -87,7 +87,7 @@ class ScanPlan:
 
 @dataclass(frozen=True)
 class RecordedBatch:
-    """What one batch gives: peaks by layer, pooled vectors of the embedding layer, and sketches."""
+    """What one batch gives: peaks by layer, pooled vectors of the embedding layer, and perceptual hashes."""
 
     peaks: dict[str, Peaks]
     vectors: Float[Tensor, "image region unit"]
@@ -164,7 +164,7 @@ class Scanner:
         with torch.inference_mode():
             with half, record(module, list(self.layers), keep) as recorded, self.fusions.running():
                 module(normalise(batch, self.plan.preprocessing))
-            brighter, tint = sketch(batch)
+            brighter, tint = perceptual_hash(batch)
             result = RecordedBatch(
                 peaks={layer: Peaks(*map(fetched, pair)) for layer, pair in recorded.items()},
                 vectors=fetched(embedded[0]),
@@ -237,7 +237,7 @@ def _scanned_images(batch: Sequence[NewImage], recorded: RecordedBatch) -> list[
             format=image.prepared.format,
             mode=image.prepared.mode,
             placement=image.prepared.placement,
-            gradient_hash=packed(brighter),
+            gradient_hash=hash_bytes(brighter),
             tint=bytes(tint.tolist()),
         )
         for image, brighter, tint in zip(batch, recorded.brighter, recorded.tint, strict=True)

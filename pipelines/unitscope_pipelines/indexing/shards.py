@@ -43,7 +43,7 @@ class ReadFile:
 
 @dataclass(frozen=True)
 class ScannedImage:
-    """An image whose forward ran: how the network saw it, and its sketch."""
+    """An image whose forward ran: how the network saw it, and its perceptual hash."""
 
     image_id: str
     format: str

@@ -19,15 +19,16 @@ from unitscope_schemas.geometry import Location, Placement, Size
 from unitscope_schemas.manifest import BLOCK_UNITS, LayerEntry
 from unitscope_schemas.units import UnitId
 from unitscope_schemas.versions import read_version
-from unitscope_services.atlas.bounded import Beyond, BoundedUnit, missing_peak, stored_location
+from unitscope_services.atlas.bounded import BoundedRanks, RankBound, missing_peak, stored_location
 from unitscope_services.atlas.boxes import LayerBoxes
 from unitscope_services.atlas.catalogue import Catalogue
-from unitscope_services.atlas.database import Database, Row
+from unitscope_services.atlas.database import Database
 from unitscope_services.atlas.image_filter import ImageFilter
 from unitscope_services.atlas.parts import Parts
 from unitscope_services.atlas.peaks import ScannedPeaks
-from unitscope_services.atlas.ranks import FewRanked, HotLayer, RankedPart, RankedUnit, first_ranks
-from unitscope_services.atlas.statistics import Statistics
+from unitscope_services.atlas.ranks import FewRanked, FirstRanks, RankedPart, RankedUnit, first_ranks
+from unitscope_services.atlas.rows import ImageEntry
+from unitscope_services.atlas.statistics import LayerStatistics, UnitStatistics
 
 _KEPT_BLOCKS = 4096
 """Of units, whose places in their ranked part are kept."""
@@ -56,9 +57,9 @@ class Atlas:
         self._peaks = ScannedPeaks(self._parts, self.manifest)
         self._positions = {entry.spec.name: position for position, entry in enumerate(self.manifest.layers)}
         self._units: dict[str, pa.Table] = {}
-        self._statistics: dict[str, Statistics] = {}
+        self._statistics: dict[str, LayerStatistics] = {}
         self._boxes: dict[str, LayerBoxes] = {}
-        self._hot: dict[str, HotLayer] = {}
+        self._hot: dict[str, FirstRanks] = {}
         self._ranked_part = lru_cache(_KEPT_BLOCKS)(self._find_ranked_part)
 
     @property
@@ -129,19 +130,23 @@ class Atlas:
             self._units[layer] = self._parts.read(entry.units)
         return self._units[layer]
 
-    def statistics(self, layer: str) -> Statistics:
+    def statistics(self, layer: str) -> LayerStatistics:
         """The units table of a layer as arrays."""
         if layer not in self._statistics:
-            self._statistics[layer] = Statistics.of(self.units(layer))
+            self._statistics[layer] = LayerStatistics.of(self.units(layer))
         return self._statistics[layer]
 
-    def unit(self, unit: UnitId) -> Row:
-        """One row of the units table; raises NotFoundError that names the valid range."""
+    def unit_statistics(self, layer: str, channels: Sequence[int] | None = None) -> list[UnitStatistics]:
+        """Return the statistics of a layer's units one by one: all by channel, or some in their order."""
+        units = self.units(layer)
+        return UnitStatistics.rows(units if channels is None else units.take(pa.array(channels, pa.int64())))
+
+    def unit(self, unit: UnitId) -> UnitStatistics:
+        """Return the statistics of one unit; raises NotFoundError that names the valid range."""
         count = self.layer(unit.layer).spec.units
         if not 0 <= unit.channel < count:
             raise NotFoundError(f"unit {unit} does not exist: layer {unit.layer} has units 0 to {count - 1}")
-        row: Row = self.units(unit.layer).slice(unit.channel, 1).to_pylist()[0]
-        return row
+        return UnitStatistics.at(self.units(unit.layer), unit.channel)
 
     # peaks
 
@@ -152,7 +157,7 @@ class Atlas:
         count = int(known.count[unit.channel])
         if kept is None or kept >= count:
             return RankedUnit(*key)
-        return BoundedUnit(*key, Beyond(kept, count, known.knots[unit.channel]))
+        return BoundedRanks(*key, RankBound(kept, count, known.knots[unit.channel]))
 
     def ranked_among(self, unit: UnitId, chosen: NDArray[np.bool_] | None) -> RankedUnit | FewRanked:
         """The same, but only the chosen images where they are so few that to look for each of them among what was
@@ -171,21 +176,21 @@ class Atlas:
         self.layer(layer)
         return first_ranks(self._database, self._positions[layer], count)
 
-    def first_peaks(self, layer: str, units: Sequence[int]) -> dict[int, tuple[Row, Location]]:
+    def first_peaks(self, layer: str, units: Sequence[int]) -> dict[int, tuple[ImageEntry, Location]]:
         """For each of some units of a layer the first image and where the unit peaks on it, where one is left."""
         found = {unit: self._first_peak(UnitId(layer, unit)) for unit in units}
         left = {unit: peak for unit, peak in found.items() if peak is not None}
         images = self.catalogue.rows([image for image, _ in left.values()])
         return {unit: (row, location) for (unit, (_, location)), row in zip(left.items(), images, strict=True)}
 
-    def locations(self, layer: str, channels: Sequence[int], image: Row) -> dict[int, Location]:
+    def locations(self, layer: str, channels: Sequence[int], image: ImageEntry) -> dict[int, Location]:
         """Where some units of a layer peak on one image of the corpus; raises NotFoundError where a bounded atlas
         does not keep it."""
         if self.manifest.keep is None:
             return self._peaks.locations(self.layer(layer), channels, image)
         return {channel: self._kept_location(UnitId(layer, channel), image) for channel in channels}
 
-    def activations(self, layer: str, image: Row) -> NDArray[np.float32]:
+    def activations(self, layer: str, image: ImageEntry) -> NDArray[np.float32]:
         """The peaks of all units of a layer on one image of the corpus, in order of channels."""
         return self._peaks.activations(self.layer(layer), image)
 
@@ -201,23 +206,23 @@ class Atlas:
 
     # images
 
-    def images(self, numbers: Sequence[int]) -> dict[int, Row]:
+    def images(self, numbers: Sequence[int]) -> dict[int, ImageEntry]:
         """Rows of the images table by number."""
         return dict(zip(numbers, self.catalogue.rows(numbers), strict=True))
 
-    def find_image(self, reference: str) -> Row:
+    def find_image(self, reference: str) -> ImageEntry:
         """The image with this id, an unambiguous beginning of it, or this path."""
         return self.catalogue.find(reference)
 
-    def image_by_path(self, path: str) -> Row:
+    def image_by_path(self, path: str) -> ImageEntry:
         """The image of this file below the corpus root; raises NotFoundError."""
         return self.catalogue.at_path(path)
 
-    def image_list(self, passing: ImageFilter, after: int | None, limit: int) -> list[Row]:
+    def image_list(self, passing: ImageFilter, after: int | None, limit: int) -> list[ImageEntry]:
         """Images that pass in order of their numbers, from behind number `after` on."""
         return self.catalogue.listed(passing, after, limit)
 
-    def image_by_id(self, image_id: str) -> Row | None:
+    def image_by_id(self, image_id: str) -> ImageEntry | None:
         """The image whose bytes have this digest, if it is in the atlas."""
         return self.catalogue.by_id(image_id)
 
@@ -232,25 +237,30 @@ class Atlas:
         rows = self._parts.read(self.manifest.skipped).to_pylist()
         return [SkippedRow(path=row["path"], size_bytes=row["size_bytes"], reason=row["reason"]) for row in rows]
 
-    def image_row(self, image: Row) -> ImageRow:
+    def image_row(self, image: ImageEntry) -> ImageRow:
         """An image as answers show it."""
         placement = self.placement(image)
         return ImageRow(
-            **{name: image[name] for name in ("image", "image_id", "path", "other_paths", "label", "size_bytes")},
-            format=image["format"],
-            mode=image["mode"],
+            image=image.image,
+            image_id=image.image_id,
+            path=image.path,
+            other_paths=image.other_paths,
+            label=image.label,
+            size_bytes=image.size_bytes,
+            format=image.format,
+            mode=image.mode,
             size=placement.image,
             seen_box=placement.seen,
-            duplicate_group=image["duplicate_group"],
-            metadata=json.loads(image["metadata"] or "{}"),
+            duplicate_group=image.duplicate_group,
+            metadata=json.loads(image.metadata or "{}"),
         )
 
-    def placement(self, image: Row) -> Placement:
+    def placement(self, image: ImageEntry) -> Placement:
         """How the image became the network's input."""
         return Placement(
-            image=Size(image["height_px"], image["width_px"]),
-            resized=Size(image["resized_height_px"], image["resized_width_px"]),
-            crop=Location(image["crop_row"], image["crop_col"]),
+            image=Size(image.height_px, image.width_px),
+            resized=Size(image.resized_height_px, image.resized_width_px),
+            crop=Location(image.crop_row, image.crop_col),
             input=self.manifest.preprocessing.input,
         )
 
@@ -258,9 +268,9 @@ class Atlas:
         stored = self._stored(layer)[block * BLOCK_UNITS : (block + 1) * BLOCK_UNITS]
         return RankedPart(self._parts, self.layer(layer).ranked[block], stored.tolist())
 
-    def _hot_layer(self, layer: str) -> HotLayer:
+    def _hot_layer(self, layer: str) -> FirstRanks:
         if layer not in self._hot:
-            self._hot[layer] = HotLayer(self._database, self._positions[layer], self._stored(layer))
+            self._hot[layer] = FirstRanks(self._database, self._positions[layer], self._stored(layer))
         return self._hot[layer]
 
     def _stored(self, layer: str) -> NDArray[np.int64]:
@@ -268,11 +278,11 @@ class Atlas:
         counts = self.statistics(layer).count
         return counts if self.manifest.kept is None else np.minimum(counts, self.manifest.kept)
 
-    def _kept_location(self, unit: UnitId, image: Row) -> Location:
+    def _kept_location(self, unit: UnitId, image: ImageEntry) -> Location:
         count = int(self.statistics(unit.layer).count[unit.channel])
-        found = stored_location(self.ranked(unit), image["image"], count)
+        found = stored_location(self.ranked(unit), image.image, count)
         if found is None:
-            raise missing_peak(self.manifest, unit, image["path"])
+            raise missing_peak(self.manifest, unit, image.path)
         return found
 
     def _first_peak(self, unit: UnitId) -> tuple[int, Location] | None:

@@ -11,11 +11,11 @@ from unitscope_schemas.errors import NotFoundError, UsageError
 from unitscope_schemas.geometry import Location
 from unitscope_schemas.manifest import Manifest
 from unitscope_schemas.units import UnitId
-from unitscope_services.atlas.ranks import HotLayer, RankedPart, RankedUnit
+from unitscope_services.atlas.ranks import FirstRanks, RankedPart, RankedUnit
 
 
 @dataclass(frozen=True)
-class Beyond:
+class RankBound:
     """What is known of the ranks of a unit that are not kept: how many are, of how many images, and all quantiles."""
 
     kept: int
@@ -23,10 +23,10 @@ class Beyond:
     knots: NDArray[np.float32]
 
 
-class BoundedUnit(RankedUnit):
+class BoundedRanks(RankedUnit):
     """The first ranks of a unit for one question."""
 
-    def __init__(self, part: RankedPart, hot: HotLayer, channel: int, beyond: Beyond) -> None:
+    def __init__(self, part: RankedPart, hot: FirstRanks, channel: int, beyond: RankBound) -> None:
         super().__init__(part, hot, channel)
         self._beyond = beyond
 

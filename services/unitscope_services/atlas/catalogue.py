@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from unitscope_schemas import tables
 from unitscope_schemas.errors import NotFoundError, UsageError, listing
 from unitscope_schemas.manifest import Manifest
-from unitscope_services.atlas.database import Database, Row
+from unitscope_services.atlas.database import Database
 from unitscope_services.atlas.image_filter import Condition, ImageFilter, all_hold
 from unitscope_services.atlas.parts import Parts
+from unitscope_services.atlas.rows import ImageEntry, LabelEntry, rows_of
 
 _CODED = ("label", "duplicate_group")
 """Columns that are kept as numbers: positions among the labels, numbers of images."""
@@ -56,12 +57,11 @@ class Catalogue:
                 found["duplicate_group"][place] = name
         return found
 
-    def rows(self, numbers: Sequence[int] | NDArray[np.integer[Any]]) -> list[Row]:
+    def rows(self, numbers: Sequence[int] | NDArray[np.integer[Any]]) -> list[ImageEntry]:
         """Whole rows of the images with these numbers."""
-        found = self.columns(np.asarray(numbers, np.int64), tables.IMAGES.names)
-        return [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
+        return rows_of(ImageEntry, self.columns(np.asarray(numbers, np.int64), ImageEntry._fields))
 
-    def find(self, reference: str) -> Row:
+    def find(self, reference: str) -> ImageEntry:
         """The image with this id, an unambiguous beginning of it (at least 6 digits), or this path.
 
         Raises NotFoundError if there is none, UsageError if several begin so.
@@ -80,37 +80,37 @@ class Catalogue:
             raise UsageError(f"several images begin with {reference!r}; give more digits")
         return self.rows(numbers)[0]
 
-    def known(self, reference: str) -> Row | None:
+    def known(self, reference: str) -> ImageEntry | None:
         """The same, None if there is none."""
         try:
             return self.find(reference)
         except NotFoundError:
             return None
 
-    def holding(self, text: str, limit: int) -> list[Row]:
+    def holding(self, text: str, limit: int) -> list[ImageEntry]:
         """The images of the first paths that hold a text, whatever its case."""
         removed = len(self._images) - self.count
-        rows = self._database.rows(
-            "SELECT path, image FROM files WHERE contains(lower(path), lower(?)) ORDER BY path LIMIT ?",
+        columns = self._database.columns(
+            "SELECT image FROM files WHERE contains(lower(path), lower(?)) ORDER BY path LIMIT ?",
             [text, limit + removed],
         )
-        numbers = list(dict.fromkeys(row["image"] for row in rows if self.is_present(row["image"])))
+        numbers = list(dict.fromkeys(filter(self.is_present, columns["image"].tolist())))
         return self.rows(numbers[:limit])
 
-    def at_path(self, path: str) -> Row:
+    def at_path(self, path: str) -> ImageEntry:
         """The image of this file below the corpus root; raises NotFoundError."""
         numbers = self._numbers_at(path)
         if not numbers:
             raise NotFoundError(f"no image of this atlas has the path {path!r} below the corpus root")
         return self.rows(numbers)[0]
 
-    def by_id(self, image_id: str) -> Row | None:
+    def by_id(self, image_id: str) -> ImageEntry | None:
         """The image whose bytes have this digest, if it is in the atlas."""
         number = self._position(image_id)
         known = number < len(self._images) and self._id(number) == image_id and self.is_present(number)
         return self.rows([number])[0] if known else None
 
-    def listed(self, passing: ImageFilter, after: int | None, limit: int) -> list[Row]:
+    def listed(self, passing: ImageFilter, after: int | None, limit: int) -> list[ImageEntry]:
         """Images that pass in order of their numbers, from behind number `after` on."""
         first = 0 if after is None else after + 1
         chosen = self.chosen(passing)
@@ -156,13 +156,13 @@ class Catalogue:
             raise UsageError(f"this atlas has no metadata column {condition.column!r}; {known}")
         return condition.holds(self._images[f"{tables.METADATA_PREFIX}{condition.column}"])
 
-    def labels(self) -> list[Row]:
-        """All labels with the number of their images."""
-        rows = self._database.rows("SELECT label, image_count FROM labels ORDER BY label", [])
+    def labels(self) -> list[LabelEntry]:
+        """Return all labels in ascending order, also those that only removed images had."""
+        columns = self._database.columns("SELECT label, image_count FROM labels ORDER BY label", [])
         if self.present is not None:
-            counts = np.bincount(self.label_codes[self.present & (self.label_codes >= 0)], minlength=len(rows)).tolist()
-            rows = [{**row, "image_count": count} for row, count in zip(rows, counts, strict=True)]
-        return rows
+            codes = self.label_codes[self.present & (self.label_codes >= 0)]
+            columns["image_count"] = np.bincount(codes, minlength=len(columns["label"]))
+        return rows_of(LabelEntry, {name: values.tolist() for name, values in columns.items()})
 
     def labelled(self, label: str) -> NDArray[np.bool_]:
         """Which images have the label."""
@@ -172,11 +172,11 @@ class Catalogue:
 
     @cached_property
     def _label_names(self) -> list[str]:
-        return [row["label"] for row in self.labels()]
+        return [entry.label for entry in self.labels()]
 
     def _numbers_at(self, path: str) -> list[int]:
-        rows = self._database.rows("SELECT image FROM files WHERE path = ?", [path])
-        return [row["image"] for row in rows if self.is_present(row["image"])]
+        images = self._database.columns("SELECT image FROM files WHERE path = ?", [path])["image"]
+        return list(filter(self.is_present, images.tolist()))
 
     def _numbered(self, removed: list[str]) -> NDArray[np.bool_]:
         """All images but those with these ids, of which some may not be in this version."""

@@ -10,7 +10,7 @@ from unitscope_pipelines.vision.images.pictures import open_picture, upright
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Box, Size
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.atlas.database import Row
+from unitscope_services.atlas.rows import ImageEntry
 
 PictureFormat = Literal["jpg", "png", "webp"]
 
@@ -21,14 +21,14 @@ _SAVE = {
 }
 
 
-def read_image(atlas: Atlas, image: Row) -> bytes:
+def read_image(atlas: Atlas, image: ImageEntry) -> bytes:
     """The bytes of an image's file; raises NotFoundError if it is gone or no longer the one that was indexed."""
     return atlas.originals.read_original(original_of(image))
 
 
-def original_of(image: Row) -> Original:
+def original_of(image: ImageEntry) -> Original:
     """Where an image of the corpus is."""
-    return Original(image["image_id"], image["path"], (image["address"], *image["other_addresses"]))
+    return Original(image.image_id, image.path, (image.address, *image.other_addresses))
 
 
 def picture(data: bytes) -> Image.Image:

@@ -14,8 +14,6 @@ from unitscope_schemas.errors import AtlasError, BusyError
 from unitscope_schemas.manifest import Part
 from unitscope_services.atlas.deadlines import Deadlines
 
-Row = dict[str, Any]
-
 
 class Database:
     """Answers statements from any thread. Raises AtlasError where a part is missing or damaged.
@@ -38,12 +36,6 @@ class Database:
         self._connection.execute(f"SET GLOBAL allowed_directories = ['{_quoted(self._held.path.resolve().parent)}/']")
         self._connection.execute("SET GLOBAL enable_external_access = false")
         self._connection.execute("SET GLOBAL lock_configuration = true")
-
-    def rows(self, statement: str, parameters: list[Any]) -> list[Row]:
-        """The rows of a statement."""
-        with self._result(statement, parameters) as result:
-            names = [column[0] for column in result.description or ()]
-            return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
 
     def columns(self, statement: str, parameters: list[Any]) -> dict[str, np.ndarray[Any, Any]]:
         """The columns of a statement."""

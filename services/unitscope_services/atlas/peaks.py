@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from unitscope_schemas import tables
 from unitscope_schemas.geometry import Location
 from unitscope_schemas.manifest import BLOCK_UNITS, LayerEntry, Manifest
-from unitscope_services.atlas.database import Row
 from unitscope_services.atlas.parts import Parts
+from unitscope_services.atlas.rows import ImageEntry
 
 _PEAK = ["activation", "row", "col"]
 
@@ -26,9 +26,9 @@ class ScannedPeaks:
         self._parts = parts
         self._receipts = {receipt.shard: receipt for receipt in manifest.shards}
 
-    def activations(self, entry: LayerEntry, image: Row) -> NDArray[np.float32]:
+    def activations(self, entry: LayerEntry, image: ImageEntry) -> NDArray[np.float32]:
         """The peak of every unit of a layer on one image, in order of channels."""
-        count, row = self._receipts[image["shard"]].forward_count, image["shard_row"]
+        count, row = self._receipts[image.shard].forward_count, image.shard_row
         with self._open(entry, image) as file:
             column = file.read(columns=["activation"], use_threads=False)["activation"]
         cells: NDArray[np.float32] = column.to_numpy()[row::count]
@@ -64,17 +64,17 @@ class ScannedPeaks:
                     found[place] = cells[channels[place] % BLOCK_UNITS]
         return found
 
-    def locations(self, entry: LayerEntry, channels: Sequence[int], image: Row) -> dict[int, Location]:
+    def locations(self, entry: LayerEntry, channels: Sequence[int], image: ImageEntry) -> dict[int, Location]:
         """Where some units of a layer peak on one image."""
-        count = self._receipts[image["shard"]].forward_count
+        count = self._receipts[image.shard].forward_count
         found = {}
         with self._open(entry, image) as file:
             for block, own in groupby(sorted(channels), lambda channel: channel // BLOCK_UNITS):
                 table = file.read_row_group(block, columns=["row", "col"], use_threads=False)
                 for channel in own:
-                    position = channel % BLOCK_UNITS * count + image["shard_row"]
+                    position = channel % BLOCK_UNITS * count + image.shard_row
                     found[channel] = Location(table["row"][position].as_py(), table["col"][position].as_py())
         return found
 
-    def _open(self, entry: LayerEntry, image: Row) -> AbstractContextManager[pq.ParquetFile]:
-        return self._parts.open(self._receipts[image["shard"]].peaks[entry.spec.name])
+    def _open(self, entry: LayerEntry, image: ImageEntry) -> AbstractContextManager[pq.ParquetFile]:
+        return self._parts.open(self._receipts[image.shard].peaks[entry.spec.name])

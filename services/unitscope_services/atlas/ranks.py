@@ -28,7 +28,7 @@ def first_ranks(database: Database, layer: int, count: int) -> dict[str, Array]:
     return database.prepared(_FIRST_OF_ALL, [layer, count])
 
 
-class HotLayer:
+class FirstRanks:
     """The first ranks of a layer's units in the hot database.
 
     They lie there unit by unit in rank order: by the numbers of their rows they are found in half the time that a
@@ -47,8 +47,7 @@ class HotLayer:
 
     @cached_property
     def _first_row(self) -> int:
-        row: int = self._database.rows(_FIRST_ROW, [self._layer])[0]["first"]
-        return row
+        return int(self._database.columns(_FIRST_ROW, [self._layer])["first"][0])
 
 
 class RankedPart:
@@ -77,7 +76,7 @@ class RankedUnit:
     Raises AtlasError where a part is missing or damaged.
     """
 
-    def __init__(self, part: RankedPart, hot: HotLayer, channel: int) -> None:
+    def __init__(self, part: RankedPart, hot: FirstRanks, channel: int) -> None:
         self._part, self._hot, self._channel, self._unit = part, hot, channel, channel % BLOCK_UNITS
         self._starts = np.array(part.ends[self._unit])
         self._read: dict[tuple[int, str], Array] = {}

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from unitscope_pipelines.vision.attribution.conv_filters import Filters
+    from unitscope_pipelines.vision.attribution.conv_filters import ConvFilters
     from unitscope_pipelines.vision.attribution.deconvnet import Projections
     from unitscope_pipelines.vision.images.preprocessing import Prepared
     from unitscope_pipelines.vision.models.classes import Classes
@@ -52,7 +52,7 @@ class Encoded:
         return self.prepared.placement
 
 
-class Look(NamedTuple):
+class LayerMaps(NamedTuple):
     """What one layer makes of a picture: unit × row × col on its grid, and the peak of every unit as of `cells`."""
 
     layer: str
@@ -81,7 +81,7 @@ class Encoder:
         """By layer the peaks of every unit on the picture, in order of channels."""
         return {name: _peaks(output, self._spec(name)) for name, output in self._forward(picture).items()}
 
-    def look(self, picture: Encoded, layer: str) -> Look:
+    def layer_maps(self, picture: Encoded, layer: str) -> LayerMaps:
         """One layer on a picture; the forward ends there, and nothing is kept."""
         from unitscope_pipelines.vision.images.preprocessing import normalise
         from unitscope_pipelines.vision.recording.embedding import as_map
@@ -91,7 +91,7 @@ class Encoder:
         with self._inference() as module:
             images = normalise(picture.prepared.pixels[None], self.atlas.manifest.preprocessing)
             output = output_of(module, layer, images).float()
-        return Look(layer, as_map(output, spec)[0].numpy(), _peaks(output, spec))
+        return LayerMaps(layer, as_map(output, spec)[0].numpy(), _peaks(output, spec))
 
     def embed(self, picture: Encoded, box: Box | None) -> NDArray[np.float32]:
         """The pooled unit-length vector of a box of input pixels (None: the whole view), rounded as stored ones are."""
@@ -146,7 +146,7 @@ class Encoder:
         with self._turn(), self._lock:
             return signals(self._model.module, start, images, location, method, at).numpy()
 
-    def filters(self, layer: str) -> "Filters":
+    def filters(self, layer: str) -> "ConvFilters":
         """A layer's weights; `first` is the first layer with weights. Raises UsageError for one without filters."""
         from unitscope_pipelines.vision.attribution.conv_filters import read_filters
 

@@ -11,13 +11,13 @@ from unitscope_services.figures.drawing import INK, QUIET, Drawing, Tile, Words
 from unitscope_services.queries.session import Session
 
 if TYPE_CHECKING:
-    from unitscope_pipelines.vision.attribution.conv_filters import Filters
+    from unitscope_pipelines.vision.attribution.conv_filters import ConvFilters
 
 _MARGIN, _SIDE, _STEP, _LINE, _HEAD, _COLUMNS = 40, 64, 74, 84, 62, 12
 """Points; and filters side by side."""
 
 
-def filters_of(session: Session, layer: str) -> "Filters":
+def filters_of(session: Session, layer: str) -> "ConvFilters":
     """A layer's weights; `first` is the first layer with weights. Raises UsageError for one without filters."""
     return session.first_filters if layer == "first" else session.encoder.filters(layer)
 
@@ -80,7 +80,7 @@ def filter_sheet(session: Session, layer: str) -> Drawing:
     )
 
 
-def picture_of_filter(filters: "Filters", channel: int) -> Image.Image:
+def picture_of_filter(filters: "ConvFilters", channel: int) -> Image.Image:
     """One filter in its own pixels; raises NotFoundError that names the valid range."""
     from unitscope_pipelines.vision.attribution.conv_filters import filter_picture
 

@@ -13,9 +13,9 @@ from unitscope_schemas.geometry import Box, Location, ReceptiveField, Size
 from unitscope_schemas.questions import EigenQuestion, TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.crops import read_image
-from unitscope_services.atlas.memo import Memo
 from unitscope_services.figures.drawing import Drawing
-from unitscope_services.figures.hierarchy import Block, Panel, Strip, lay_out
+from unitscope_services.figures.hierarchy import LayerPanels, Panel, PictureGroup, lay_out
+from unitscope_services.figures.memo import Memo
 from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.session import Session
 
@@ -105,14 +105,14 @@ def eigen_picture(session: Session, unit: UnitId, question: EigenQuestion, numbe
 
     Raises NotFoundError beyond the last component.
     """
-    from unitscope_pipelines.vision.images.diverging import signed_picture
+    from unitscope_pipelines.vision.images.diverging import diverging_picture
 
     eigen = remembered_patches(session, unit, question)
     if not 0 <= number <= len(eigen.components):
         raise NotFoundError(f"unit {unit} has the mean, 0, and components 1 to {len(eigen.components)}, not {number}")
     if number == 0:
         return Image.fromarray(np.rint(eigen.mean).astype(np.uint8).squeeze())
-    return signed_picture(eigen.components[number - 1].transpose(2, 0, 1).astype(np.float32)).picture
+    return diverging_picture(eigen.components[number - 1].transpose(2, 0, 1).astype(np.float32)).picture
 
 
 def remembered_patches(session: Session, unit: UnitId, question: EigenQuestion) -> EigenPatches:
@@ -140,16 +140,16 @@ def aligned_patches(session: Session, unit: UnitId, k: int, size: Size) -> tuple
 
 def eigen_sheet(session: Session, found: EigenPatches) -> Drawing:
     """Mean and components in one drawing: of components grey is zero, each in its own scale."""
-    from unitscope_pipelines.vision.images.diverging import signed_picture
+    from unitscope_pipelines.vision.images.diverging import diverging_picture
 
     mean = np.rint(found.mean).astype(np.uint8)
-    shown = [signed_picture(one.transpose(2, 0, 1).astype(np.float32)).picture for one in found.components]
+    shown = [diverging_picture(one.transpose(2, 0, 1).astype(np.float32)).picture for one in found.components]
     shares = [f"{100 * share:.1f} % of the variance" for share in found.shares]
     caption = f"{found.used} patches of {found.size.height} x {found.size.width} px, {found.left_out} left out"
-    components = Block("components, largest share first", tuple(zip(shown, shares, strict=True)))
-    blocks = (Block("mean", ((Image.fromarray(mean.squeeze()), caption),)), components)
+    components = PictureGroup("components, largest share first", tuple(zip(shown, shares, strict=True)))
+    groups = (PictureGroup("mean", ((Image.fromarray(mean.squeeze()), caption),)), components)
     spec = session.atlas.layer(found.unit.layer).spec
-    return lay_out(session.atlas, [Strip(spec, (Panel(found.unit, caption, blocks),))])
+    return lay_out(session.atlas, [LayerPanels(spec, (Panel(found.unit, caption, groups),))])
 
 
 def _centred(field: ReceptiveField, location: Location, size: Size) -> Box:

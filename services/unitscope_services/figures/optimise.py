@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from unitscope_pipelines.derived.optimise import OptimisePlan, Optimiser, make_plan
 from unitscope_pipelines.vision.optimisation.objectives import CLASSES, DIRECTIONS, check_direction, check_name
-from unitscope_pipelines.vision.optimisation.optimisation import Wish
+from unitscope_pipelines.vision.optimisation.optimisation import OptimisationSettings
 from unitscope_pipelines.vision.optimisation.parameterisation import GREY, NOISE, Start
 from unitscope_pipelines.vision.optimisation.recipes import recipe
 from unitscope_schemas.answers.visuals import VisualRow
@@ -35,7 +35,9 @@ def optimise_plan(
         raise UsageError(
             f"objective {question.objective!r} and a direction: give both, {listing(DIRECTIONS)}, or neither"
         )
-    wish = Wish(recipe(question.recipe, question.steps), _start(session, question.start), question.seed, question.count)
+    wish = OptimisationSettings(
+        recipe(question.recipe, question.steps), _start(session, question.start), question.seed, question.count
+    )
     if question.count > 1 and not wish.recipe.diversity:
         raise UsageError(f"recipe {question.recipe} has no diversity: make one picture at a time, with other seeds")
     objective = CLASSES.get(question.objective, question.objective)
@@ -92,4 +94,4 @@ def _start(session: Session, name: str) -> Start:
     if name in (NOISE, GREY):
         return Start(name)
     image = session.atlas.find_image(name)
-    return Start(image["image_id"], session.pixels(Subject(image, None)))
+    return Start(image.image_id, session.pixels(Subject(image, None)))

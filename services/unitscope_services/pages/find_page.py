@@ -10,9 +10,9 @@ from unitscope_schemas.answers.served import AtlasRow
 from unitscope_schemas.questions import SelectiveQuestion, TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.atlas.database import Row
+from unitscope_services.atlas.rows import ImageEntry
 from unitscope_services.pages.pages import unit_strip
-from unitscope_services.pages.views import Strip
+from unitscope_services.pages.views import PatchStrip
 from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.labels import selective_units
 from unitscope_services.server.links import Links, links_of
@@ -23,16 +23,16 @@ _PICTURE_PX = 128
 
 
 @dataclass(frozen=True)
-class FoundUnit:
+class UnitMatch:
     """A unit that likes a label, with its first patches."""
 
     row: SelectiveRow
-    strip: Strip
+    strip: PatchStrip
 
 
 @dataclass(frozen=True)
-class FoundImage:
-    row: Row
+class ImageMatch:
+    row: ImageEntry
     picture: str
     href: str
 
@@ -46,8 +46,8 @@ class FindView:
     links: Links
     text: str
     label: str | None
-    units: list[FoundUnit]
-    images: list[FoundImage]
+    units: list[UnitMatch]
+    images: list[ImageMatch]
     more_images: bool
     layers: list[str]
     labels: list[str]
@@ -73,7 +73,7 @@ def place_named(atlas: Atlas, text: str) -> str | None:
         atlas.unit(UnitId(layer, int(channel)))
         return links.unit(layer, int(channel))
     image = None if text in _labels(atlas) else atlas.catalogue.known(text)
-    return None if image is None else links.image(image["image_id"])
+    return None if image is None else links.image(image.image_id)
 
 
 def find_view(atlas: Atlas, text: str) -> FindView:
@@ -91,8 +91,8 @@ def find_view(atlas: Atlas, text: str) -> FindView:
         links=links,
         text=text,
         label=label,
-        units=[_found_unit(atlas, row) for row in rows],
-        images=[_found_image(links, row) for row in images[:_IMAGES]],
+        units=[_unit_match(atlas, row) for row in rows],
+        images=[_image_match(links, row) for row in images[:_IMAGES]],
         more_images=len(images) > _IMAGES,
         layers=layers,
         labels=get_close_matches(text, labels) if nothing else like,
@@ -104,17 +104,17 @@ def find_view(atlas: Atlas, text: str) -> FindView:
     )
 
 
-def _found_unit(atlas: Atlas, row: SelectiveRow) -> FoundUnit:
+def _unit_match(atlas: Atlas, row: SelectiveRow) -> UnitMatch:
     unit = UnitId(row.layer, row.channel)
-    return FoundUnit(row, unit_strip(atlas, unit, patches(atlas, unit, TopQuestion(k=_PATCHES)).rows))
+    return UnitMatch(row, unit_strip(atlas, unit, patches(atlas, unit, TopQuestion(k=_PATCHES)).rows))
 
 
-def _found_image(links: Links, row: Row) -> FoundImage:
-    return FoundImage(row, links.whole(row["image_id"], _PICTURE_PX), links.image(row["image_id"]))
+def _image_match(links: Links, row: ImageEntry) -> ImageMatch:
+    return ImageMatch(row, links.whole(row.image_id, _PICTURE_PX), links.image(row.image_id))
 
 
 def _labels(atlas: Atlas) -> list[str]:
-    return [row["label"] for row in atlas.catalogue.labels() if row["image_count"]]
+    return [entry.label for entry in atlas.catalogue.labels() if entry.image_count]
 
 
 def _holding(names: Sequence[str], text: str) -> list[str]:

@@ -8,7 +8,7 @@ from unitscope_schemas.questions import UnitsQuestion, UnitStatus
 from unitscope_services.figures.sprites import SHEET_PX, Sprite
 from unitscope_services.figures.tiles import TILE_PX, SpriteKind, channels_with, state_of
 from unitscope_services.pages.pages import layer_row
-from unitscope_services.pages.views import Choice, LayerView, NoTiles, Tile
+from unitscope_services.pages.views import Choice, LayerView, NoTiles, UnitTile
 from unitscope_services.queries import units
 from unitscope_services.queries.session import Session
 from unitscope_services.server.links import Value, links_of
@@ -128,7 +128,7 @@ def _no_tiles(session: Session, layer: str, kind: SpriteKind) -> NoTiles | None:
     return NoTiles(f"{what} This command makes them:", shlex.join(["unitscope", *words]))
 
 
-def _tiles(session: Session, layer: str, kind: SpriteKind, channels: list[int]) -> list[Tile]:
+def _tiles(session: Session, layer: str, kind: SpriteKind, channels: list[int]) -> list[UnitTile]:
     """The tiles of some units, in their order."""
     links, shown = links_of(session.atlas), channels_with(session, layer, kind)
     state, table = state_of(session, layer, kind), session.atlas.units(layer).take(channels)
@@ -138,11 +138,11 @@ def _tiles(session: Session, layer: str, kind: SpriteKind, channels: list[int]) 
     for channel, status, maximum, href in zip(channels, statuses, maxima, links.units(layer, channels), strict=True):
         if channel not in shown:
             tiles.append(
-                Tile(channel, status, maximum, href, without=_NONE_MADE if ranked[channel] else "never active")
+                UnitTile(channel, status, maximum, href, without=_NONE_MADE if ranked[channel] else "never active")
             )
             continue
         sprite = Sprite.of(channel)
         if sprite.sheet not in sheets:
             sheets[sprite.sheet] = links.sprites(layer, sprite.sheet, kind, state)
-        tiles.append(Tile(channel, status, maximum, href, sheets[sprite.sheet], sprite))
+        tiles.append(UnitTile(channel, status, maximum, href, sheets[sprite.sheet], sprite))
     return tiles

@@ -15,7 +15,7 @@ _SHOWN = 12
 
 
 @dataclass(frozen=True)
-class Learned:
+class UnitVisuals:
     """`asks` is where a form asks for an optimised input, None where the reader may not have one made."""
 
     optimised: list[LinkedVisualRow]
@@ -26,10 +26,10 @@ class Learned:
     rows_api: str
 
 
-def learned(atlas: Atlas, unit: UnitId, computes: bool) -> Learned:
+def unit_visuals(atlas: Atlas, unit: UnitId, computes: bool) -> UnitVisuals:
     """The stored pictures of a unit; nothing is made here."""
     links, rows = links_of(atlas), linked_visuals(atlas, unit, visualisations(atlas, unit)).rows
-    return Learned(
+    return UnitVisuals(
         optimised=[row for row in rows if row.kind == "optimised"][:_SHOWN],
         projections=sorted((row for row in rows if row.kind == "projection"), key=_place)[:_SHOWN],
         asks=f"{links.unit(*unit)}/optimised" if computes else None,

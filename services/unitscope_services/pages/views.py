@@ -21,7 +21,7 @@ from unitscope_schemas.units import UnitId
 from unitscope_services.encoding.cells import CellGrid
 from unitscope_services.figures.sprites import Sprite
 from unitscope_services.pages.charts import Chart
-from unitscope_services.pages.unit_visuals import Learned
+from unitscope_services.pages.unit_visuals import UnitVisuals
 from unitscope_services.server.links import Links
 
 
@@ -53,7 +53,7 @@ class HomeView:
 
 
 @dataclass(frozen=True)
-class Strip:
+class PatchStrip:
     """A unit with its first patches in a line."""
 
     unit: UnitId
@@ -67,7 +67,7 @@ class AtlasView:
     links: Links
     manifest: Manifest
     layers: list[LayerRow]
-    striking: list[Strip]
+    striking: list[PatchStrip]
     uploads: bool
     command: str
 
@@ -81,7 +81,7 @@ class SkippedView:
 
 
 @dataclass(frozen=True)
-class Tile:
+class UnitTile:
     """A unit with its picture: a sheet and the place there, or a `picture` of its own; or why it has none."""
 
     channel: int
@@ -110,7 +110,7 @@ class LayerView:
     atlas: AtlasRow
     links: Links
     layer: LayerRow
-    tiles: list[Tile]
+    tiles: list[UnitTile]
     sheet_px: tuple[int, int]
     """Side of a sheet and of a tile on it."""
     preview: str | None
@@ -127,8 +127,8 @@ class LayerView:
 
 @dataclass(frozen=True)
 class UnitView:
-    """`effective`: patches show the effective field, as the theoretical one is the whole input. `kept`: what the form
-    for the band passes on; `band_count`: images in it."""
+    """`effective`: patches show the effective field, as the theoretical one is the whole input. `form_fields`: what the
+    form for the band passes on; `band_count`: images in it."""
 
     atlas: AtlasRow
     links: Links
@@ -144,7 +144,7 @@ class UnitView:
     without_label: str
     band: tuple[float, float]
     band_count: int
-    kept: dict[str, str]
+    form_fields: dict[str, str]
     label_links: dict[str, str]
     histogram: Histogram
     chart: Chart | None
@@ -158,11 +158,11 @@ class UnitView:
     embed: str
     effective: bool
     command: str
-    learned: Learned
+    visuals: UnitVisuals
 
 
 @dataclass(frozen=True)
-class Excited:
+class ExcitedUnit:
     """A unit that the picture excites, and where in it; `spot` frames the place, `map` lays the unit's map over it."""
 
     row: ExplainRow
@@ -180,20 +180,20 @@ class Neighbor:
 
 
 @dataclass(frozen=True)
-class Here:
+class CellView:
     """A cell of a layer's grid, and the units that are most unusually active there."""
 
     layer: str
-    cell: Location
-    units: list[Excited]
+    location: Location
+    units: list[ExcitedUnit]
 
 
 @dataclass(frozen=True)
-class Laid:
+class MapOverlay:
     """A unit whose map lies over the picture, and the place of its highest activation."""
 
     unit: UnitId
-    found: ActivationMap
+    map: ActivationMap
     href: str
     picture: str
     values: str
@@ -204,7 +204,7 @@ class Laid:
 class PictureView:
     """An image of the corpus (`image`) or an upload (`upload`), maybe both.
 
-    `start` is the page's address without parameters, `kept` what its forms pass on; `grid` are the cells of
+    `start` is the page's address without parameters, `form_fields` what its forms pass on; `grid` are the cells of
     `grid_layer`. Without `computes` the reader may not run the model: there are no cells, maps or boxes to ask for.
     """
 
@@ -221,13 +221,13 @@ class PictureView:
     box: Box | None
     computes: bool
     start: str
-    kept: dict[str, str]
+    form_fields: dict[str, str]
     layer: str | None
     grid: CellGrid
     grid_layer: str
-    here: Here | None
-    laid: Laid | None
-    excited: list[Excited]
+    cell: CellView | None
+    overlay: MapOverlay | None
+    excited: list[ExcitedUnit]
     neighbors: list[Neighbor]
     search: SearchInfo
     whole: str

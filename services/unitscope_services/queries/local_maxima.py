@@ -11,7 +11,7 @@ from unitscope_schemas.questions import TopQuestion
 from unitscope_schemas.ranks import percentile
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.atlas.database import Row
+from unitscope_services.atlas.rows import ImageEntry
 from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.session import Session, Subject
 
@@ -61,13 +61,13 @@ def local_maxima(grid: NDArray[np.floating]) -> list[Location]:
 
 
 def _further(
-    atlas: Atlas, unit: UnitId, row: PatchRow, image: Row, peaks: list[tuple[Location, float]]
+    atlas: Atlas, unit: UnitId, row: PatchRow, image: ImageEntry, peaks: list[tuple[Location, float]]
 ) -> list[PatchRow]:
     """Rows of an image's further peaks."""
     placement, spec = atlas.placement(image), atlas.layer(unit.layer).spec
     field = spec.receptive_field
     above = atlas.ranked(unit).above(np.array([activation for _, activation in peaks], np.float32))
-    count = atlas.unit(unit)["image_count"]
+    count = atlas.unit(unit).image_count
     return [
         replace(
             row,

@@ -42,12 +42,12 @@ def similar(session: Session, unit: UnitId, question: SimilarQuestion) -> Simila
         SimilarRow(
             rank=rank,
             layer=other,
-            channel=row["unit"],
-            similarity=float(found[row["unit"]]),
-            status=row["status"],
-            top_label=row["top_labels"][0]["label"] if row["top_labels"] else None,
+            channel=statistics.channel,
+            similarity=float(found[statistics.channel]),
+            status=statistics.status,
+            top_label=statistics.top_label,
         )
-        for rank, row in enumerate(atlas.units(other).take(order).to_pylist())
+        for rank, statistics in enumerate(atlas.unit_statistics(other, order.tolist()))
     ]
     return SimilarPage(unit=str(unit), by=by, layer=other, note=note, rows=rows)
 

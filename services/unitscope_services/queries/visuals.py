@@ -34,7 +34,7 @@ def visual_row(atlas: Atlas, visual: Visual) -> VisualRow:
     """A stored picture as answers show it, with the maximum of its unit over the corpus and its percentile there."""
     key, target, maximum, share, notes = visual.key, visual.key.target, None, None, visual.notes
     if _is_recorded(target, atlas):
-        maximum = atlas.unit(target)["maximum"]
+        maximum = atlas.unit(target).maximum
         share = None if key.objective.startswith("-") else percentile(atlas, target, visual.activation)
     else:
         notes = (*notes, f"the atlas records no peaks of {target}, so there is no corpus maximum")
@@ -70,7 +70,7 @@ def visual_picture(atlas: Atlas, target: Target, name: str) -> tuple[Visual, byt
 
 def percentile(atlas: Atlas, unit: UnitId, activation: float | None) -> float | None:
     """Share of the unit's ranked images whose peak is at most this activation; None where there are none."""
-    count = atlas.unit(unit)["image_count"]
+    count = atlas.unit(unit).image_count
     if activation is None or not count:
         return None
     above = int(atlas.ranked(unit).above(np.array([activation], np.float32))[0])

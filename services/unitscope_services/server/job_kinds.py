@@ -16,7 +16,7 @@ from unitscope_services.server.links import links_of
 
 
 @dataclass(frozen=True)
-class Kind:
+class JobKind:
     """How jobs of a kind run. Where a query names a second atlas, both functions get that one last."""
 
     check: Callable[..., object]
@@ -85,26 +85,26 @@ def _sides(query: CompareJob) -> str:
     return f"{query.atlas} with {query.other}{f' ({layers})' if layers else ''}"
 
 
-KINDS: Mapping[str, Kind] = {
-    "optimise": Kind(
+KINDS: Mapping[str, JobKind] = {
+    "optimise": JobKind(
         check=_check_optimise,
         run=_optimise,
         unit="steps",
         about=_units,
     ),
-    "project": Kind(
+    "project": JobKind(
         check=_check_project,
         run=_project,
         unit="units",
         about=_units,
     ),
-    "similar": Kind(
+    "similar": JobKind(
         check=_check_similar,
         run=_similar,
         unit="blocks of units",
         about=lambda query: str(query.unit),
     ),
-    "compare": Kind(
+    "compare": JobKind(
         check=_check_compare,
         run=_compare,
         unit="blocks of units",

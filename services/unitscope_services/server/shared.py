@@ -34,7 +34,7 @@ class _Visitor(BaseManager):
     """Asks the process that holds them; only its children have the key to it."""
 
 
-_Visitor.register("board")
+_Visitor.register("job_registry")
 _Visitor.register("uploads")
 
 
@@ -46,7 +46,7 @@ def held(settings: Settings) -> Iterator[str]:
     class Holder(BaseManager):
         pass
 
-    Holder.register("board", callable=lambda: own.job_registry)
+    Holder.register("job_registry", callable=lambda: own.job_registry)
     Holder.register("uploads", callable=lambda: own.uploads)
     server = Holder().get_server()
     threading.Thread(target=server.serve_forever, name="shared", daemon=True).start()

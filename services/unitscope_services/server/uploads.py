@@ -15,7 +15,7 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 
 
 @dataclass(frozen=True)
-class Kept:
+class UploadEntry:
     """One upload: its bytes, what the network sees of it, and for which atlas."""
 
     id: str
@@ -38,13 +38,13 @@ class Uploads:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._kept: OrderedDict[str, UploadEntry] = OrderedDict()
         self._lock = threading.Lock()
 
-    def add(self, atlas: str, data: bytes, picture: Encoded) -> Kept:
+    def add(self, atlas: str, data: bytes, picture: Encoded) -> UploadEntry:
         """Keep a picture until it expires or newer ones need the space."""
         expires_s = time.time() + self._settings.upload_lifetime_s
-        kept = Kept(secrets.token_urlsafe(16), atlas, data, picture, expires_s)
+        kept = UploadEntry(secrets.token_urlsafe(16), atlas, data, picture, expires_s)
         with self._lock:
             self._kept[kept.id] = kept
             self._drop_expired()
@@ -54,7 +54,7 @@ class Uploads:
                 self._kept.popitem(last=False)
         return kept
 
-    def find(self, atlas: str, upload: str) -> Kept:
+    def find(self, atlas: str, upload: str) -> UploadEntry:
         """An upload to this atlas; raises NotFoundError once it has expired."""
         with self._lock:
             self._drop_expired()

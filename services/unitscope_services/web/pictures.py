@@ -11,14 +11,14 @@ from starlette.responses import Response
 from unitscope_schemas.geometry import Box, Size
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.crops import PictureFormat, cut, encoded, fitted, picture, read_image, widened
-from unitscope_services.atlas.database import Row
+from unitscope_services.atlas.rows import ImageEntry
 from unitscope_services.encoding.cells import CellGrid, scaled, with_map
 from unitscope_services.encoding.masks import mask, masked
 from unitscope_services.figures.sprites import SheetAddress, SheetFormat
 from unitscope_services.figures.tiles import SpriteKind, state_of
 from unitscope_services.queries.session import Subject
 from unitscope_services.queries.units import peak_box
-from unitscope_services.server.uploads import Kept
+from unitscope_services.server.uploads import UploadEntry
 from unitscope_services.web.replies import Reply
 
 PictureName = Annotated[PictureFormat, Path(description="jpg and webp are lossy, png holds the exact pixels")]
@@ -35,7 +35,7 @@ def image_picture(reply: Reply, image: str, kind: PictureFormat, width: int | No
     return _picture(reply, kind, lambda: _widened(_whole(reply, reply.session.atlas.find_image(image)), width))
 
 
-def upload_picture(reply: Reply, kept: Kept, kind: PictureFormat, width: int | None) -> Response:
+def upload_picture(reply: Reply, kept: UploadEntry, kind: PictureFormat, width: int | None) -> Response:
     """The reply with a whole upright upload."""
     return _picture(reply, kind, lambda: _widened(picture(kept.data), width))
 
@@ -85,7 +85,7 @@ def _picture(reply: Reply, kind: PictureFormat, make: Callable[[], Image.Image])
     return reply.picture(kind, MEDIA_TYPES[kind], content)
 
 
-def _whole(reply: Reply, image: Row) -> Image.Image:
+def _whole(reply: Reply, image: ImageEntry) -> Image.Image:
     return picture(read_image(reply.session.atlas, image))
 
 
@@ -96,7 +96,7 @@ def _widened(whole: Image.Image, width: int | None) -> Image.Image:
     return fitted(whole, round(width * max(whole.size) / whole.width))
 
 
-def _with_map(reply: Reply, image: Row, unit: UnitId, whole: Image.Image, size: int | None) -> Image.Image:
+def _with_map(reply: Reply, image: ImageEntry, unit: UnitId, whole: Image.Image, size: int | None) -> Image.Image:
     """The whole picture, fitted into a square if wished, with the unit's map laid over it."""
     atlas = reply.session.atlas
     found = reply.session.activation_map(Subject(image, None), unit)
@@ -109,7 +109,7 @@ def _with_map(reply: Reply, image: Row, unit: UnitId, whole: Image.Image, size: 
     return with_map(shown, found, grid, seen)
 
 
-def _masked(reply: Reply, image: Row, unit: UnitId, patch: Image.Image, box: Box) -> Image.Image:
+def _masked(reply: Reply, image: ImageEntry, unit: UnitId, patch: Image.Image, box: Box) -> Image.Image:
     """The patch of a box, darkened where the unit's map is below its threshold."""
     atlas = reply.session.atlas
     found = reply.session.activation_map(Subject(image, None), unit)

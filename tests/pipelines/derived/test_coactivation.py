@@ -199,7 +199,7 @@ def test_a_comparison_is_made_once_and_goes_with_its_version(folder: Path, tmp_p
     told.clear()
     assert compare(one, two, tell, ("conv", None)) == first
     assert told == []
-    removed = Atlas(one).find_image("red/000.png")["image_id"]
+    removed = Atlas(one).find_image("red/000.png").image_id
     remove(one, [removed])
     second = compare(one, two, tell, ("conv", None))
     assert (second.shared_images, first.shared_images) == (119, 120)

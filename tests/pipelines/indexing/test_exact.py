@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 from tests import oracle
 from unitscope.cli import app
-from unitscope.commands import questions  # noqa: F401
 from unitscope.photographs import packaged_photographs, write_tiles
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index

@@ -14,7 +14,6 @@ from typer.testing import CliRunner, Result
 from tests.conftest import TINY_LAYERS
 from tests.tables import contents, difference, manifest_of
 from unitscope.cli import app
-from unitscope.commands import export, questions, upkeep  # noqa: F401
 from unitscope_pipelines.corpora.listing import list_corpus
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index

@@ -19,7 +19,6 @@ from starlette.testclient import TestClient
 import unitscope
 from tests.services.pages.test_pages import Elements
 from tests.unitscope.test_cli import invoke, run_in_process
-from unitscope.commands import export  # noqa: F401  (adds its commands)
 from unitscope_pipelines.derived.sql_catalog import write_catalog
 from unitscope_pipelines.indexing.upkeep import compact, remove
 from unitscope_schemas.errors import NotFoundError, UsageError

@@ -13,7 +13,6 @@ from starlette.testclient import TestClient
 import unitscope
 from tests.services.server.test_jobs import JOBS, ended
 from tests.unitscope.test_cli import invoke
-from unitscope.commands import optimise  # noqa: F401
 from unitscope_pipelines.derived.visuals import faulty_visuals
 from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas import layout

@@ -248,7 +248,7 @@ def test_approximate_answers_agree_with_the_exact_scan(tiny_atlas: Path, approxi
         near = search.nearest(vector, box, limit=2)
         true = search.nearest(vector, box, limit=2, exact=True)
         assert (near.search.exact, true.search.exact) == (False, True)
-        assert near.rows[0].image_id == image["image_id"]
+        assert near.rows[0].image_id == image.image_id
         agreed += len({row.image_id for row in near.rows} & {row.image_id for row in true.rows})
         asked += 2
     assert agreed / asked >= 0.95
@@ -266,4 +266,4 @@ def test_exact_scan_equals_faiss_flat_search(tiny_atlas: Path) -> None:
         rows = search.nearest(vectors[patch], search.patches.regions[0], limit=5).rows
         assert rows[0].score == pytest.approx(float(scores[0, 0]), abs=1e-6)
         images = search.atlas.images(list(first_of_image)[:5])
-        assert {row.image_id for row in rows} == {image["image_id"] for image in images.values()}
+        assert {row.image_id for row in rows} == {image.image_id for image in images.values()}

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 Value = TypeVar("Value")
 
 
-class _Place(Generic[Value]):
+class _Slot(Generic[Value]):
     """Of one value, empty until it is made."""
 
     def __init__(self) -> None:
@@ -20,17 +20,17 @@ class Memo(Generic[Value]):
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._places: OrderedDict[Hashable, _Place[Value]] = OrderedDict()
+        self._slots: OrderedDict[Hashable, _Slot[Value]] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """The value of a key, made now unless it is kept; who asks meanwhile waits. What `make` raises is not kept."""
         with self._lock:
-            place = self._places.setdefault(key, _Place())
-            self._places.move_to_end(key)
-            while len(self._places) > self._most:
-                self._places.popitem(last=False)
-        with place.lock:
-            if not place.values:
-                place.values.append(make())
-            return place.values[0]
+            slot = self._slots.setdefault(key, _Slot())
+            self._slots.move_to_end(key)
+            while len(self._slots) > self._most:
+                self._slots.popitem(last=False)
+        with slot.lock:
+            if not slot.values:
+                slot.values.append(make())
+            return slot.values[0]
