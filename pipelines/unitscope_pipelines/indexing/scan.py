@@ -26,7 +26,7 @@ from unitscope_pipelines.indexing.shards import (
 )
 from unitscope_pipelines.storage.originals import Originals
 from unitscope_pipelines.storage.stores import Store
-from unitscope_pipelines.vision.images.perceptual_hash import perceptual_hash
+from unitscope_pipelines.vision.images.perceptual_hash import hash_bytes, perceptual_hash
 from unitscope_pipelines.vision.images.preprocessing import Pixels, Prepared, normalise, prepare
 from unitscope_pipelines.vision.models.models import reload_model
 from unitscope_pipelines.vision.receptive_fields.receptive_fields import dead_leaves

@@ -96,7 +96,9 @@ def test_correlations_and_shared_exemplars_are_those_of_the_plain_formula(folder
     side, other = shared_sides(atlas, atlas)
     profiles = read_profiles(side, atlas.layer("conv"), range(3))
     heads = read_profiles(other, atlas.layer("head"), range(1))
-    ranks = [np.array([plain_ranks(unit) for unit in plain_peaks(atlas.store.address, layer)]) for layer in ("conv", "head")]
+    ranks = [
+        np.array([plain_ranks(unit) for unit in plain_peaks(atlas.store.address, layer)]) for layer in ("conv", "head")
+    ]
     found = correlations(profiles, heads)
     live = [unit for unit in range(kin.UNITS) if unit != ZEROED]
     plain = np.corrcoef(ranks[0][live], ranks[1])[: len(live), len(live) :]
