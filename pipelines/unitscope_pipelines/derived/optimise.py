@@ -33,7 +33,7 @@ class OptimisePlan:
     atlas_key: str
     model: ModelEntry
     layers: Mapping[str, LayerSpec]
-    wish: OptimisationSettings
+    settings: OptimisationSettings
     objective: str
     direction: tuple[float, ...] | None
     """Vector that the pictures are made for instead of a unit: a number for each unit of a layer, which float32 holds
@@ -43,7 +43,7 @@ class OptimisePlan:
 
     def keys(self, target: Target) -> list[VisualKey]:
         """Return the names of the pictures of a unit, or of the plan's direction."""
-        recipe, start = self.wish.recipe, self.wish.start
+        recipe, start = self.settings.recipe, self.settings.start
         return [
             VisualKey(
                 atlas_key=self.atlas_key,
@@ -54,12 +54,12 @@ class OptimisePlan:
                 settings=recipe.model_dump(mode="json"),
                 objective=self.objective,
                 start=start.name,
-                seed=self.wish.seed,
+                seed=self.settings.seed,
                 number=number,
-                count=self.wish.count,
+                count=self.settings.count,
                 direction=self.direction,
             )
-            for number in range(self.wish.count)
+            for number in range(self.settings.count)
         ]
 
     def stored(self, target: Target) -> list[Visual] | None:
@@ -70,7 +70,7 @@ class OptimisePlan:
 def make_plan(
     manifest: Manifest,
     store: Store,
-    wish: OptimisationSettings,
+    settings: OptimisationSettings,
     objective: str,
     device: str = "auto",
     trust_code: bool = False,
@@ -81,7 +81,7 @@ def make_plan(
         atlas_key=manifest.atlas_key,
         model=manifest.model,
         layers={entry.spec.name: entry.spec for entry in manifest.layers},
-        wish=wish,
+        settings=settings,
         objective=objective,
         direction=None,
         device=device,
@@ -107,7 +107,7 @@ class Optimiser:
             return stored
         started, layer = monotonic(), plan.layers[target.layer]
         optimised = self._optimise(layer, target, tell)
-        seconds = (monotonic() - started) / plan.wish.count
+        seconds = (monotonic() - started) / plan.settings.count
         notes = optimised.notes if self._device.type == "cpu" else (*optimised.notes, f"made on {self._device}")
         visuals = []
         for number, key in enumerate(plan.keys(target)):
@@ -127,9 +127,9 @@ class Optimiser:
     def _optimise(self, layer: LayerSpec, target: Target, tell: Tell | None) -> OptimisedPictures:
         plan = self.plan
         if isinstance(target, UnitId):
-            return optimise_unit(self._model, layer, target.channel, plan.wish, plan.objective, tell)
+            return optimise_unit(self._model, layer, target.channel, plan.settings, plan.objective, tell)
         vector = torch.tensor(plan.direction)
-        return optimise_direction(self._model, layer, vector, plan.wish, plan.objective, tell)
+        return optimise_direction(self._model, layer, vector, plan.settings, plan.objective, tell)
 
     @cached_property
     def _model(self) -> VisionModel:

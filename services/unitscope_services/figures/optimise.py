@@ -35,13 +35,13 @@ def optimise_plan(
         raise UsageError(
             f"objective {question.objective!r} and a direction: give both, {listing(DIRECTIONS)}, or neither"
         )
-    wish = OptimisationSettings(
+    settings = OptimisationSettings(
         recipe(question.recipe, question.steps), _start(session, question.start), question.seed, question.count
     )
-    if question.count > 1 and not wish.recipe.diversity:
+    if question.count > 1 and not settings.recipe.diversity:
         raise UsageError(f"recipe {question.recipe} has no diversity: make one picture at a time, with other seeds")
     objective = CLASSES.get(question.objective, question.objective)
-    plan = make_plan(session.atlas.manifest, session.atlas.store, wish, objective, device, session.trust_code)
+    plan = make_plan(session.atlas.manifest, session.atlas.store, settings, objective, device, session.trust_code)
     if question.direction is not None:
         return _along(session.atlas, units, question.direction, plan)
     if question.objective in CLASSES:
@@ -77,7 +77,7 @@ def optimise(
     `tell` hears how many steps are done over all units; what it raises stops the work.
     """
     plan, units = optimise_plan(session, names, question)
-    make, steps = Optimiser(plan), plan.wish.recipe.steps
+    make, steps = Optimiser(plan), plan.settings.recipe.steps
     for number, unit in enumerate(units):
         for visual in make(unit, _shifted(tell, number * steps, len(units) * steps)):
             yield visual_row(session.atlas, visual)

@@ -35,6 +35,7 @@ class OptimisationSettings:
     recipe: Recipe
     start: Start = field(default_factory=Start)
     seed: int = 0
+    """Seed of the noise of the start, and of the recipe's movements."""
     count: int = 1
     """Number of pictures, made in one batch and kept apart by the recipe's diversity."""
 
@@ -54,7 +55,9 @@ class OptimisedPictures:
 
     pictures: EightBit
     activations: tuple[float, ...]
+    """Peaks, or lowest values where the objective is negative."""
     locations: tuple[Location, ...]
+    """Locations of those values on the layer's grid."""
     notes: tuple[str, ...]
     """Sentences that a person should know about how they were made."""
 

@@ -43,6 +43,7 @@ class Recipe(Frozen):
 
     name: str
     parameterisation: Literal["pixels", "fourier"]
+    """Variables that are optimised."""
     steps: int = Field(ge=1, le=100_000)
     rate: float = Field(gt=0)
     """Length of a step. For pixels, its root mean square over the pixels that a unit sees, the whole range being 1; for

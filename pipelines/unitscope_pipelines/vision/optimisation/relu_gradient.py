@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 _RELU: set[Callable[..., object]] = {F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
+"""Functions that are a ReLU without an upper bound."""
 
 
 class ReluGradient(TorchFunctionMode):

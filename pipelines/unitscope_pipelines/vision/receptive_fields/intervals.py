@@ -25,6 +25,7 @@ class Intervals(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, image: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.grids: list[tuple[int, int]] = []
+        """Rows and columns of the convolutions so far, in the order of the forward."""
         self._dependencies: MutableMapping[Tensor, tuple[Dependency, int | None]] = by_identity()
         self._memories: MutableMapping[UntypedStorage, Dependency] = by_identity()
         self._leaked: list[Dependency] = []

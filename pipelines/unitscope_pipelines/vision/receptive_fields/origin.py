@@ -114,8 +114,11 @@ def _queried(operation: Operation, query: Origin) -> Origin:
 
 
 _JOINED = Rule(None, _joined, but=("out",))
+"""Rule of pointwise operations."""
 _FIRST_PLACED = Rule(None, _first_placed, but=("out",))
+"""Rule of operations that mix along an axis, and of unknown ones."""
 _QUERIED = Rule(("query",), _queried)
+"""Rule of attention."""
 
 _RULES: dict[str, Rule] = {
     "_softmax": _FIRST_PLACED,

@@ -62,6 +62,7 @@ class Chain:
     weight: Float[Tensor, "out in row col"]
     """Weight with batch norm and padding folded in."""
     bias: Float[Tensor, " out"]
+    """Bias with batch norm folded in."""
     padding: tuple[int, int]
     """Rows and columns of zeros on each side."""
     padded: bool

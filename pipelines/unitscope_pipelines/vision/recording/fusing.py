@@ -1,4 +1,4 @@
-"""The same forward with fewer passes over memory: padding, convolution, batch norm and activation in one kernel.
+"""Fusing of a forward into fewer passes over memory: padding, convolution, batch norm, activation in one kernel.
 
 One forward is watched to see which of these calls feed each other and nothing else. Later forwards run each such chain
 as one kernel; modules, hooks and weights stay as they are.
@@ -53,7 +53,7 @@ class Fusions:
         """Return the context of one forward, in which chains run as single kernels."""
         return _Run(self) if self.chains else nullcontext()
 
-    def convolve(self, number: int, image: Images, conv: Step) -> Images:
+    def convolve(self, number: int, image: Images, conv: Step) -> Float[Tensor, "image out out_row out_col"]:
         """Return the output of a whole chain, where `conv` is the call of its convolution."""
         chain = self.chains[number]
         if torch.is_autocast_enabled(image.device.type):

@@ -4,6 +4,7 @@ import ctypes
 import sys
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+"""Numbers of the options of glibc's mallopt."""
 _TOP_PAD_BYTES = 64 << 20
 """Bytes by which the heap grows at once."""
 
