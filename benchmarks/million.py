@@ -17,7 +17,7 @@ from rich.console import Console
 
 from unitscope_pipelines import cluster
 from unitscope_pipelines.indexing.lookup import build_lookup
-from unitscope_pipelines.indexing.ranking import RankedBlock, Ranker, RankPlan, UnitBlock
+from unitscope_pipelines.indexing.ranking.ranker import RankedBlock, Ranker, RankPlan, UnitBlock
 from unitscope_pipelines.storage.parts import write_atomically, write_model, write_table
 from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas import layout, tables

@@ -33,34 +33,34 @@ class Likeness(NamedTuple):
     """Exemplars shared over the mean of both units' (Dice 1945)."""
 
 
-def compare(one: SealedAtlas, two: SealedAtlas, run: Run, layers: Layers = (None, None)) -> Comparison:
+def compare(a: SealedAtlas, b: SealedAtlas, run: Run, layers: Layers = (None, None)) -> Comparison:
     """Compare two atlases, or two layers of one, over the images that both have by their bytes; stored in the first.
 
     What was compared before is read, not computed again. Raises UsageError where no image or no layer is shared.
     """
-    stored = stored_comparison(one, two, layers)
+    stored = stored_comparison(a, b, layers)
     if stored is not None:
         return stored
-    pairs = layer_pairs(one, two, layers)
-    likenesses = [_likeness(one.store, table) for table in find_coactivation(one, two, pairs, run)]
+    pairs = layer_pairs(a, b, layers)
+    likenesses = [_likeness(a.store, table) for table in find_coactivation(a, b, pairs, run)]
     rows = {pair: _matches(pair, likeness) for pair, likeness in zip(pairs, likenesses, strict=True)}
-    path = _path(one, two, pairs)
+    path = _path(a, b, pairs)
     comparison = Comparison(
         id=PurePosixPath(path).stem,
-        a=_side(one),
-        b=_side(two),
+        a=_side(a),
+        b=_side(b),
         shared_images=likenesses[0].image_count,
         top_images=likenesses[0].exemplar_count,
-        layers=[_summary(pair, rows[pair], two.layer(pair.b).spec.units) for pair in pairs],
+        layers=[_summary(pair, rows[pair], b.layer(pair.b).spec.units) for pair in pairs],
         rows=[row for pair in pairs for row in rows[pair]],
     )
-    write_model(one.store, path, comparison)
+    write_model(a.store, path, comparison)
     return comparison
 
 
-def stored_comparison(one: SealedAtlas, two: SealedAtlas, layers: Layers = (None, None)) -> Comparison | None:
+def stored_comparison(a: SealedAtlas, b: SealedAtlas, layers: Layers = (None, None)) -> Comparison | None:
     """Read what `compare` has stored for this question, if it has; raises UsageError where no layer is shared."""
-    stored = one.store.read(_path(one, two, layer_pairs(one, two, layers)))
+    stored = a.store.read(_path(a, b, layer_pairs(a, b, layers)))
     return None if stored is None else Comparison.model_validate_json(stored)
 
 
@@ -83,9 +83,9 @@ def layer_pairs(a: SealedAtlas, b: SealedAtlas, layers: Layers) -> list[LayerPai
     return pairs
 
 
-def _path(one: SealedAtlas, two: SealedAtlas, pairs: Sequence[LayerPair]) -> str:
-    names = [two.manifest.version, *(name for pair in pairs for name in (pair.a, pair.b))]
-    return layout.comparison(one.manifest.version, *names)
+def _path(a: SealedAtlas, b: SealedAtlas, pairs: Sequence[LayerPair]) -> str:
+    names = [b.manifest.version, *(name for pair in pairs for name in (pair.a, pair.b))]
+    return layout.comparison(a.manifest.version, *names)
 
 
 def _likeness(store: Store, path: str) -> Likeness:

@@ -5,6 +5,7 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from unitscope_pipelines import cluster
 from unitscope_pipelines.corpora.listing import CorpusFile, corpus_files
 from unitscope_pipelines.indexing.patches.index import build_memory, choose_index
 from unitscope_pipelines.indexing.plan import Plan
-from unitscope_pipelines.indexing.ranking import ranking_memory
+from unitscope_pipelines.indexing.ranking.ranker import ranking_memory
 from unitscope_pipelines.indexing.scan import Scanner
 from unitscope_pipelines.vision.recording.device import choose_device
 from unitscope_pipelines.vision.recording.embedding import cell_regions
@@ -36,7 +37,31 @@ _RANKED_PER_S = 5_000_000
 """Count of peaks that one core ranks in a second."""
 
 
-def forecast(plan: Plan) -> dict[str, float | str]:
+@dataclass(frozen=True)
+class Forecast:
+    """What an index run would write, hold in memory and take in time; figures of the scan only if files are pending."""
+
+    files: int
+    pending_files: int
+    units: int
+    rows: int
+    size_bytes: int
+    temporary_bytes: int
+    rank_memory_bytes: int
+    patch_index: str
+    patch_index_bytes: int
+    patch_index_memory_bytes: int
+    workers: int
+    scan_memory_bytes: int | None = None
+    scan_seconds: float | None = None
+    rank_seconds: float | None = None
+
+    def facts(self) -> dict[str, float | str]:
+        """Return the figures that are known, by their names."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+def forecast(plan: Plan) -> Forecast:
     """Return rows and bytes of the finished atlas, memory of each stage, and seconds that the pending work takes.
 
     A bounded atlas needs its temporary bytes beside until it is sealed: the peaks of all images. The pace is that of
@@ -52,25 +77,28 @@ def forecast(plan: Plan) -> dict[str, float | str]:
     peaks_bytes = _peaks_bytes(plan, workers)
     bounded = plan.keep is not None
     index = choose_index(files * regions, embed.units, plan.config.patch_memory_bytes)
-    facts: dict[str, float | str] = {
-        "files": files,
-        "pending_files": len(plan.pending),
-        "units": units,
-        "rows": rank_count * units,
-        "size_bytes": _size_bytes(plan, rank_count, 2 * 2 * regions * embed.units) + peaks_bytes * (not bounded),
-        "temporary_bytes": peaks_bytes * (bounded and not plan.lacks_peaks),
-        "rank_memory_bytes": ranking_memory(files, max(layer.units for layer in plan.scan.layers)),
-        "patch_index": index.factory if index else EXACT,
-        "patch_index_bytes": index.served_bytes if index else 0,
-        "patch_index_memory_bytes": build_memory(index),
-        "workers": workers,
-    }
-    if len(plan.pending):
-        seconds = _seconds_per_file(Scanner(plan.scan), _spread(plan.pending, plan.config.batch_size))
-        facts["scan_memory_bytes"] = _peak_memory_bytes()
-        facts["scan_seconds"] = round(len(plan.pending) * seconds / workers, 1)
-        facts["rank_seconds"] = round(files * units / _RANKED_PER_S / workers, 1)
-    return facts
+    result = Forecast(
+        files=files,
+        pending_files=len(plan.pending),
+        units=units,
+        rows=rank_count * units,
+        size_bytes=_size_bytes(plan, rank_count, 2 * 2 * regions * embed.units) + peaks_bytes * (not bounded),
+        temporary_bytes=peaks_bytes * (bounded and not plan.lacks_peaks),
+        rank_memory_bytes=ranking_memory(files, max(layer.units for layer in plan.scan.layers)),
+        patch_index=index.factory if index else EXACT,
+        patch_index_bytes=index.served_bytes if index else 0,
+        patch_index_memory_bytes=build_memory(index),
+        workers=workers,
+    )
+    if not len(plan.pending):
+        return result
+    seconds = _seconds_per_file(Scanner(plan.scan), _spread(plan.pending, plan.config.batch_size))
+    return replace(
+        result,
+        scan_memory_bytes=_peak_memory_bytes(),
+        scan_seconds=round(len(plan.pending) * seconds / workers, 1),
+        rank_seconds=round(files * units / _RANKED_PER_S / workers, 1),
+    )
 
 
 def _slots(address: str | None, device: str) -> int:

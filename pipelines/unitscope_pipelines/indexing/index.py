@@ -8,7 +8,6 @@ from functools import partial
 from importlib.metadata import version as installed_version
 from typing import Any, NamedTuple
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from unitscope_pipelines import cluster
@@ -17,7 +16,8 @@ from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.lookup import build_lookup
 from unitscope_pipelines.indexing.patches.build import EmbeddedLayer, build_patches
 from unitscope_pipelines.indexing.plan import Plan, make_plan, scanned_again
-from unitscope_pipelines.indexing.ranking import Ranker, RankPlan, UnitBlock, UnitSummary
+from unitscope_pipelines.indexing.ranking.layers import rank_layers
+from unitscope_pipelines.indexing.ranking.ranker import RankPlan
 from unitscope_pipelines.indexing.removed import remaining_images, write_removed
 from unitscope_pipelines.indexing.scan import Scanner
 from unitscope_pipelines.indexing.version_images import version_images
@@ -31,21 +31,16 @@ from unitscope_pipelines.indexing.versions import (
 from unitscope_pipelines.storage.parts import read_measured, remove_unfinished, write_model, write_table
 from unitscope_pipelines.storage.stores import store_of
 from unitscope_pipelines.vision.recording.embedding import region_boxes
-from unitscope_schemas import layout, tables
-from unitscope_schemas.errors import AtlasError
+from unitscope_schemas import layout
 from unitscope_schemas.manifest import (
-    BLOCK_UNITS,
     FORMAT_VERSION,
     CorpusEntry,
-    LayerEntry,
     Manifest,
     MeasuredLayers,
-    Part,
     Receipt,
     Removed,
 )
 from unitscope_schemas.progress import Progress, Report
-from unitscope_schemas.units import LayerSpec
 
 _SLOW_BF16 = "bf16 is meant for GPUs: on most CPUs fp32 is faster, and exact"
 
@@ -165,7 +160,8 @@ def _built(plan: Plan, version: NewVersion, workers: cluster.Resources, report: 
     images = write_table(store, layout.images_of(name), version.images.images)
     skipped = write_table(store, layout.skipped_of(name), version.images.skipped)
     used = tuple(receipt for receipt in version.receipts if receipt.forward_count)
-    layers = _rank(plan, RankPlan(store, name, images, used, plan.keep), workers, report)
+    ranking = RankPlan(store, name, images, used, plan.keep)
+    layers = rank_layers(ranking, plan.scan.layers, workers, report)
     report(Progress("embed", 0, 1, "index"))
     embed = next(layer for layer in plan.scan.layers if layer.name == plan.scan.embed_layer)
     embedded = EmbeddedLayer(embed.name, embed.units, region_boxes(embed), plan.config.patch_memory_bytes)
@@ -231,34 +227,3 @@ def _removed_entry(plan: Plan, version: str) -> Removed | None:
     if not plan.removed.num_rows:
         return None
     return Removed(table=write_removed(plan.store, plan.removed), stale=0, built=version)
-
-
-def _rank(plan: Plan, ranking: RankPlan, workers: cluster.Resources, report: Report) -> list[LayerEntry]:
-    """Rank all blocks of units on all workers, and write the layers' statistics."""
-    blocks = [
-        UnitBlock(layer.name, number) for layer in plan.scan.layers for number in range(-(-layer.units // BLOCK_UNITS))
-    ]
-    report(Progress("rank", 0, len(blocks), "blocks of units"))
-    nodes = Counter[str]()
-    ranked_blocks = []
-    cpu_only = replace(workers, cpus=1.0, gpus=0.0) if workers.gpus else workers
-    for done in cluster.each(partial(Ranker, ranking), blocks, cpu_only):
-        ranked_blocks.append(done.result)
-        nodes[done.node] += 1
-        report(Progress("rank", nodes.total(), len(blocks), "blocks of units", dict(nodes)))
-    ranked_blocks.sort(key=lambda ranked: ranked.block.number)
-    entries = []
-    for layer in plan.scan.layers:
-        of_layer = [ranked for ranked in ranked_blocks if ranked.block.layer == layer.name]
-        units = [unit for ranked in of_layer for unit in ranked.units]
-        entries.append(_layer_entry(layer, ranking, units, [ranked.part for ranked in of_layer]))
-    return entries
-
-
-def _layer_entry(layer: LayerSpec, ranking: RankPlan, units: list[UnitSummary], ranked: list[Part]) -> LayerEntry:
-    if len(units) != layer.units:
-        raise AtlasError(f"layer {layer.name} has {layer.units} units but {len(units)} were ranked")
-    table = pa.Table.from_pylist([unit.as_row() for unit in units], schema=tables.UNITS)
-    return LayerEntry(
-        spec=layer, units=write_table(ranking.store, layout.units(layer.name, ranking.version), table), ranked=ranked
-    )

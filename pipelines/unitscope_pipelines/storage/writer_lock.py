@@ -1,6 +1,5 @@
 """One writer at a time in an object store: a lock object that only one run can put, and that does not outlive it."""
 
-import json
 import math
 import os
 import socket
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
+from pydantic import BaseModel
 
 from unitscope_schemas.errors import BusyError, StoreError
 
@@ -27,11 +27,24 @@ _GONE = ("NoSuchKey", "404")
 _TAKEN = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409", *_GONE)
 
 
+class _Owner(BaseModel):
+    """A run as its lock object names it."""
+
+    id: str = ""
+    """Name of the run, which no other has."""
+    host: str
+    process: int
+    scope: str | None = None
+    """Scope within which the process number is unique; None where that is unknown."""
+    beat: str = ""
+    """Name of this write, so that no two states have one tag."""
+
+
 @dataclass(frozen=True)
 class _Holder:
     """The run that a lock object belongs to, when the store last heard of it, and the tag of that state."""
 
-    owner: dict[str, Any]
+    owner: _Owner
     tag: str
     age_s: float
 
@@ -41,7 +54,7 @@ class _Holder:
         if self.age_s > LIFETIME_S:
             return True
         scope = _process_scope()
-        return scope is not None and self.owner.get("scope") == scope and not _is_alive(int(self.owner["process"]))
+        return scope is not None and self.owner.scope == scope and not _is_alive(self.owner.process)
 
 
 class WriterLock:
@@ -118,21 +131,21 @@ class WriterLock:
         An answer that got lost makes a second try fail on what the first one wrote: that is ours, unless `is_ours`
         says that it was before.
         """
-        owner = {
-            "id": self._id,
-            "host": socket.gethostname(),
-            "process": os.getpid(),
-            "scope": _process_scope(),
-            "beat": uuid.uuid4().hex,
-        }
-        body = json.dumps(owner).encode()
+        owner = _Owner(
+            id=self._id,
+            host=socket.gethostname(),
+            process=os.getpid(),
+            scope=_process_scope(),
+            beat=uuid.uuid4().hex,
+        )
+        body = owner.model_dump_json().encode()
         try:
             tag: str = self._client.put_object(**self._object, Body=body, **condition)["ETag"]
         except ClientError as error:
             if error.response["Error"]["Code"] not in _TAKEN:
                 raise
             holder = self._holder()
-            mine = holder is not None and holder.owner.get("id") == self._id
+            mine = holder is not None and holder.owner.id == self._id
             return holder.tag if holder is not None and mine and not is_ours else None
         return tag
 
@@ -145,15 +158,15 @@ class WriterLock:
             raise
         text = answer["Body"].read()
         if not text:  # the lock file of a folder, copied here with the rest: no run holds it
-            return _Holder({"host": "nowhere", "process": 0}, answer["ETag"], math.inf)
+            return _Holder(_Owner(host="nowhere", process=0), answer["ETag"], math.inf)
         now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
-        return _Holder(json.loads(text), answer["ETag"], (now - answer["LastModified"]).total_seconds())
+        return _Holder(_Owner.model_validate_json(text), answer["ETag"], (now - answer["LastModified"]).total_seconds())
 
     def _busy(self, holder: _Holder | None) -> BusyError:
         who = "which has just begun"
         if holder is not None:
             owner = holder.owner
-            who = f"process {owner['process']} on {owner['host']}, heard of {max(0, holder.age_s):.0f} s ago"
+            who = f"process {owner.process} on {owner.host}, heard of {max(0, holder.age_s):.0f} s ago"
         return BusyError(
             f"another index run is writing {self._address}: {who}; wait for it or stop it (one that was killed gives "
             f"way after {LIFETIME_S:.0f} s)"

@@ -96,7 +96,9 @@ def test_correlations_and_shared_exemplars_are_those_of_the_plain_formula(folder
     side, other = shared_sides(atlas, atlas)
     profiles = read_profiles(side, atlas.layer("conv"), range(3))
     heads = read_profiles(other, atlas.layer("head"), range(1))
-    ranks = [np.array([plain_ranks(unit) for unit in plain_peaks(atlas.root, layer)]) for layer in ("conv", "head")]
+    ranks = [
+        np.array([plain_ranks(unit) for unit in plain_peaks(atlas.store.address, layer)]) for layer in ("conv", "head")
+    ]
     found = correlations(profiles, heads)
     live = [unit for unit in range(kin.UNITS) if unit != ZEROED]
     plain = np.corrcoef(ranks[0][live], ranks[1])[: len(live), len(live) :]
@@ -115,7 +117,7 @@ def test_tiles_of_units_on_ray_change_nothing_and_nothing_stored_is_computed_aga
     )
     shutil.copytree(folder / "planted", tmp_path / "cut", ignore=shutil.ignore_patterns("kin"))
     monkeypatch.setattr(coactivation_job, "_TILE_BLOCKS", 1)
-    monkeypatch.setattr(coactivation_run, "_PRODUCTS_HERE", 0)
+    monkeypatch.setattr(coactivation_run, "_PRODUCTS_IN_PROCESS", 0)
     told: list[Progress] = []
     cut = SealedAtlas.present(tmp_path / "cut")
     (tiled,) = find_coactivation(cut, cut, [CONV], OnCluster(told.append, 1))

@@ -11,15 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tests.tables import manifest_of
-from unitscope_pipelines.indexing.ranking import (
-    LabelLift,
-    Labels,
-    Numbering,
-    histogram,
-    rank_peaks,
-    status,
-    unit_statistics,
-)
+from unitscope_pipelines.indexing.ranking.ranker import Numbering, rank_peaks
+from unitscope_pipelines.indexing.ranking.statistics import LabelLift, Labels, histogram, status, unit_statistics
 from unitscope_schemas import tables
 
 VALUES = arrays(

@@ -120,6 +120,6 @@ def test_another_format_version_is_refused(copied: tuple[Path, Path]) -> None:
 
 def test_a_missing_hot_part_is_named(copied: tuple[Path, Path]) -> None:
     atlas, _ = copied
-    os.remove(atlas / manifest_of(atlas).hot.database.path)  # noqa: PTH107
+    os.remove(atlas / manifest_of(atlas).lookup.database.path)  # noqa: PTH107
     with pytest.raises(AtlasError, match="hot-"):
         Atlas(atlas)

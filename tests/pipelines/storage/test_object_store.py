@@ -29,13 +29,13 @@ from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas import layout
 from unitscope_schemas.errors import AtlasError, BusyError, NotFoundError, StorageError, StoreError, UsageError
 from unitscope_schemas.manifest import Manifest
-from unitscope_schemas.questions import TopQuestion
+from unitscope_schemas.questions import HistogramQuestion, TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.units import histogram
 
-ALL_RANKS = 60
+ALL_RANKS = HistogramQuestion(bins=60)
 """Bins of a histogram that is counted over all ranks of a unit, from its part: stored are 64."""
 
 UNITS = ("_blocks.0:3", "_blocks.5:40", "_blocks.15:290")

@@ -1,11 +1,13 @@
 """Writing is atomic, and what goes wrong is said."""
 
+import pickle
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from unitscope_pipelines.cluster import Resources, each
+from unitscope_pipelines.storage.cache import Cache
 from unitscope_pipelines.storage.parts import parquet_writer, write_atomically, write_table
 from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas import tables
@@ -69,3 +71,23 @@ def failing() -> object:
 def test_an_error_in_a_worker_arrives_as_itself(ray_session: None) -> None:
     with pytest.raises(NotFoundError, match="item 2 is not there"):
         list(each(failing, [1, 2, 3], Resources(cpus=0.5, gpus=0, worker_count=1)))
+
+
+def test_a_folder_that_is_sent_to_a_worker_is_the_same_one_wherever_that_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sent = pickle.dumps(store_of("atlas"))
+    monkeypatch.chdir("/")
+    assert pickle.loads(sent).address == tmp_path / "atlas"  # noqa: S301  (our own bytes)
+
+
+def test_an_address_that_is_sent_to_a_worker_takes_neither_lock_nor_cache_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_of("s3://atlases/sent", Cache(tmp_path / "serve", 1000))
+    sent = pickle.dumps(store)
+    monkeypatch.setenv("UNITSCOPE_CACHE", str(tmp_path / "worker"))
+    opened = pickle.loads(sent)  # noqa: S301  (our own bytes)
+    assert (opened.address, opened.scratch) == ("s3://atlases/sent", tmp_path / "worker")
+    assert opened is store_of("s3://atlases/sent"), "a process opens an address once, so that its lock is known"

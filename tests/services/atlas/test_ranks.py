@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from unitscope_pipelines.indexing.ranking import Numbering, rank_peaks
+from unitscope_pipelines.indexing.ranking.ranker import Numbering, rank_peaks
 from unitscope_pipelines.storage.parts import parquet_writer
 from unitscope_pipelines.storage.stores import FolderStore
 from unitscope_schemas import tables

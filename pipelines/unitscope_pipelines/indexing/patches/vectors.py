@@ -33,7 +33,7 @@ class VectorFile:
         return self.regions * max(1, BLOCK_BYTES // (4 * self.width * self.regions))
 
     def write(self, images: Iterable[tuple[int, NDArray[np.float16]]]) -> None:
-        """Create the file from numbered images, region × number each, that come in any order."""
+        """Write the file from numbered images, region × number each, that come in any order."""
         np.lib.format.open_memmap(self.path, "w+", np.float16, (self.count, self.width))
         begin = self._begin()
         with self.path.open("rb+", buffering=0) as file:
