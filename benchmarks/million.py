@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from unitscope_pipelines import cluster
-from unitscope_pipelines.indexing.lookup import build_hot
-from unitscope_pipelines.indexing.ranking import Block, RankedBlock, Ranker, RankPlan
+from unitscope_pipelines.indexing.lookup import build_lookup
+from unitscope_pipelines.indexing.ranking.ranker import RankedBlock, Ranker, RankPlan, UnitBlock
 from unitscope_pipelines.storage.parts import write_atomically, write_model, write_table
+from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas import layout, tables
 from unitscope_schemas.geometry import Box, Location, ReceptiveField, Size
 from unitscope_schemas.manifest import (
@@ -64,23 +65,23 @@ class ShardWriter:
         receipt = Receipt(
             shard=name,
             atlas_key=_KEY,
-            files=write_table(atlas, layout.files(name), tables.FILES.empty_table()),
-            scanned=write_table(atlas, layout.scanned(name), tables.SCANNED.empty_table()),
-            skipped=write_table(atlas, layout.skipped(name), tables.SKIPPED.empty_table()),
+            files=write_table(store_of(atlas), layout.files(name), tables.FILES.empty_table()),
+            scanned=write_table(store_of(atlas), layout.scanned(name), tables.SCANNED.empty_table()),
+            skipped=write_table(store_of(atlas), layout.skipped(name), tables.SKIPPED.empty_table()),
             peaks={
                 layer.name: write_table(
-                    atlas, layout.peaks(layer.name, name), _peaks(layer, count, chance), BLOCK_UNITS * count
+                    store_of(atlas), layout.peaks(layer.name, name), _peaks(layer, count, chance), BLOCK_UNITS * count
                 )
                 for layer in layers()
             },
             embeddings=write_table(
-                atlas, layout.embeddings(layers()[-1].name, name), tables.embeddings(_WIDTH).empty_table()
+                store_of(atlas), layout.embeddings(layers()[-1].name, name), tables.embeddings(_WIDTH).empty_table()
             ),
             forward_count=count,
             forward="synthetic",
             seconds=0,
         )
-        write_model(atlas, layout.receipt(name), receipt)
+        write_model(store_of(atlas), layout.receipt(name), receipt)
         return receipt
 
 
@@ -154,10 +155,10 @@ def write_atlas(atlas: Path, image_count: int) -> None:
         ]
         receipts.sort(key=lambda receipt: receipt.shard)
         say(f"peaks of {image_count:,} images: {time.perf_counter() - started:.0f} s")
-        part = write_table(atlas, layout.images_of(_VERSION), images(image_count))
-        ranking = RankPlan(atlas, _VERSION, part, tuple(receipts))
+        part = write_table(store_of(atlas), layout.images_of(_VERSION), images(image_count))
+        ranking = RankPlan(store_of(atlas), _VERSION, part, tuple(receipts))
         started = time.perf_counter()
-        blocks = [Block(layer.name, number) for layer in layers() for number in range(LAYER_UNITS // BLOCK_UNITS)]
+        blocks = [UnitBlock(layer.name, number) for layer in layers() for number in range(LAYER_UNITS // BLOCK_UNITS)]
         ranked = [done.result for done in cluster.each(partial(Ranker, ranking), blocks, workers)]
         seconds = time.perf_counter() - started
     cells = image_count * LAYER_UNITS * len(layers())
@@ -171,8 +172,8 @@ def write_atlas(atlas: Path, image_count: int) -> None:
 def time_ranking(atlas: Path, block_count: int = 4) -> float:
     """Cells per second that one process ranks, from shards to a part on disk, from its second block on."""
     manifest = Manifest.model_validate_json((atlas / layout.MANIFEST).read_text())
-    rank = Ranker(RankPlan(atlas, "timed", manifest.images, tuple(manifest.shards)))
-    blocks = [Block(layers()[0].name, number) for number in range(1 + block_count)]
+    rank = Ranker(RankPlan(store_of(atlas), "timed", manifest.images, tuple(manifest.shards)))
+    blocks = [UnitBlock(layers()[0].name, number) for number in range(1 + block_count)]
     ranked = [rank(blocks[0])]
     started = time.perf_counter()
     ranked += [rank(block) for block in blocks[1:]]
@@ -215,7 +216,7 @@ def _seal(atlas: Path, image_count: int, ranking: RankPlan, ranked: list[RankedB
     for layer in layers():
         own = [one for one in ranked if one.block.layer == layer.name]
         rows = pa.Table.from_pylist([row for one in own for row in one.units], schema=tables.UNITS)
-        part = write_table(atlas, layout.units(layer.name, _VERSION), rows)
+        part = write_table(store_of(atlas), layout.units(layer.name, _VERSION), rows)
         entries.append(LayerEntry(spec=layer, units=part, ranked=[one.part for one in own]))
     manifest = Manifest(
         format_version=FORMAT_VERSION,
@@ -239,21 +240,21 @@ def _seal(atlas: Path, image_count: int, ranking: RankPlan, ranked: list[RankedB
         ),
         layers=entries,
         images=ranking.images,
-        skipped=write_table(atlas, layout.skipped_of(_VERSION), tables.SKIPPED.empty_table()),
-        hot=build_hot(atlas, _VERSION, ranking.images, entries),
+        skipped=write_table(store_of(atlas), layout.skipped_of(_VERSION), tables.SKIPPED.empty_table()),
+        lookup=build_lookup(store_of(atlas), _VERSION, ranking.images, entries),
         patches=_patches(atlas, image_count),
         shards=list(ranking.receipts),
         forward_count=image_count,
         config={"corpus": "synthetic"},
     )
-    write_model(atlas, layout.MANIFEST, manifest)
+    write_model(store_of(atlas), layout.MANIFEST, manifest)
 
 
 def _patches(atlas: Path, image_count: int) -> PatchIndex:
     layer = layers()[-1].name
     vectors: NDArray[np.float16] = np.ones((image_count, _WIDTH), np.float16)
     part: Part = write_atomically(
-        atlas, layout.vectors(layer, _VERSION), lambda file: np.save(file.open("wb"), vectors), image_count
+        store_of(atlas), layout.vectors(layer, _VERSION), lambda file: np.save(file.open("wb"), vectors), image_count
     )
     return PatchIndex.none(layer, _WIDTH, [Box(0, 0, *_INPUT)], part)
 

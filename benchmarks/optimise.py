@@ -18,7 +18,8 @@ from PIL import Image
 from benchmarks.report import print_table, save
 from unitscope_pipelines.derived.optimise import Optimiser, make_plan
 from unitscope_pipelines.derived.visuals import read_picture
-from unitscope_pipelines.vision.optimisation.optimisation import Wish
+from unitscope_pipelines.storage.stores import store_of
+from unitscope_pipelines.vision.optimisation.optimisation import OptimisationSettings
 from unitscope_pipelines.vision.optimisation.recipes import recipe
 from unitscope_schemas.answers.visuals import Visual
 from unitscope_schemas.units import UnitId
@@ -42,7 +43,9 @@ def main() -> None:
     chosen = live_units(atlas, asked.units, asked.seed)
     found: dict[str, list[Visual]] = {}
     for name, least in [*((name, asked.units) for name in asked.recipes), *((name, 1) for name in asked.few)]:
-        make = Optimiser(make_plan(atlas.manifest, asked.atlas, Wish(recipe(name)), "unit", "cpu"))
+        make = Optimiser(
+            make_plan(atlas.manifest, store_of(asked.atlas), OptimisationSettings(recipe(name)), "unit", "cpu")
+        )
         found[name] = [make(unit)[0] for units in chosen.values() for unit in units[:least]]
     rows = [row(atlas, visual) for visuals in found.values() for visual in visuals]
     shares = [share(name, [one for one in rows if one["recipe"] == name]) for name in found]
@@ -67,7 +70,7 @@ def row(atlas: Atlas, visual: Visual) -> dict[str, Any]:
     """What a unit reaches beside what it reaches on the corpus."""
     key, unit = visual.key, visual.key.target
     assert isinstance(unit, UnitId) and visual.activation is not None
-    maximum = atlas.unit(unit)["maximum"]
+    maximum = atlas.unit(unit).maximum
     return {
         "recipe": key.method,
         "layer": key.layer,
@@ -112,7 +115,7 @@ def sheet(atlas: Path, found: Mapping[str, list[Visual]]) -> Image.Image:
     drawn = Image.new("RGB", (width * TILE_PX, len(found) * TILE_PX), "white")
     for line, visuals in enumerate(found.values()):
         for place, visual in enumerate(visuals):
-            picture = Image.open(io.BytesIO(read_picture(atlas, visual))).convert("RGB")
+            picture = Image.open(io.BytesIO(read_picture(store_of(atlas), visual))).convert("RGB")
             if visual.box is not None:
                 top, left, bottom, right = visual.box
                 down, across = (bottom - top) // 2, (right - left) // 2

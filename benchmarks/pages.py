@@ -20,9 +20,10 @@ from playwright.sync_api import Page, Request, Response, sync_playwright
 from benchmarks.pictures import write_pictures
 from benchmarks.questions import ask_all, percentiles, random_unit, served
 from benchmarks.report import print_table, save
-from unitscope_pipelines.derived.visuals import Made, write_visual
+from unitscope_pipelines.derived.visuals import NewPicture, write_visual
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index
+from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas import layout
 from unitscope_schemas.answers.visuals import VisualKey, VisualKind
 from unitscope_schemas.geometry import Location
@@ -158,7 +159,7 @@ def box_times(atlas: Path, count: int) -> list[float]:
         seen = opened.placement(image).seen
         top, left = chance.randrange(seen.top, seen.bottom - 64), chance.randrange(seen.left, seen.right - 64)
         box = f"{top},{left},{top + chance.randrange(32, 65)},{left + chance.randrange(32, 65)}"
-        addresses.append(f"/api/v1/atlases/{atlas.name}/images/{image['image_id']}/neighbors?box={box}")
+        addresses.append(f"/api/v1/atlases/{atlas.name}/images/{image.image_id}/neighbors?box={box}")
     with served(atlas) as port:
         ask_all(port, addresses[:5], 1)
         return ask_all(port, addresses[5:], 1)[0]
@@ -203,7 +204,7 @@ def _store_noise(atlas: Path) -> None:
                 settings={},
             )
             picture = Image.fromarray(chance.integers(0, 256, (NOISE_PX, NOISE_PX, 3), np.uint8))
-            write_visual(atlas, key, Made(picture, 1.0, Location(0, 0)))
+            write_visual(store_of(atlas), key, NewPicture(picture, 1.0, Location(0, 0)))
 
 
 def chromium() -> str:

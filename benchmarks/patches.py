@@ -25,6 +25,7 @@ from unitscope_pipelines.indexing.patches.index import build_memory, choose_inde
 from unitscope_pipelines.indexing.patches.recall import RECALL_AT, Truth
 from unitscope_pipelines.indexing.patches.vectors import VectorFile, Vectors
 from unitscope_pipelines.storage.parts import write_table
+from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas import layout, tables
 from unitscope_schemas.geometry import Box
 from unitscope_schemas.manifest import Part, PatchIndex, Receipt
@@ -103,13 +104,13 @@ def write_shards(atlas: Path, mixture: Mixture, image_count: int) -> tuple[list[
         schema = tables.embeddings(WIDTH)
         table = pa.table([columns[name] for name in schema.names], schema=schema)
         name = f"{number:05d}"
-        part = write_table(atlas, layout.embeddings(LAYER, name), table)
+        part = write_table(store_of(atlas), layout.embeddings(LAYER, name), table)
         receipts.append(Receipt.model_construct(shard=name, embeddings=part, forward_count=count))
         names += [name] * count
         rows += range(count)
     order = rng.permutation(image_count)
     images = pa.table({"shard": pa.array(names).take(order), "shard_row": pa.array(rows, pa.int32()).take(order)})
-    return receipts, write_table(atlas, layout.images_of("bench"), images)
+    return receipts, write_table(store_of(atlas), layout.images_of("bench"), images)
 
 
 def build(
@@ -119,7 +120,7 @@ def build(
     before = _resident("VmRSS")
     start = time.perf_counter()
     embedded = EmbeddedLayer(LAYER, WIDTH, [Box(0, 0, 1, 1)] * REGIONS, memory_bytes)
-    patches = build_patches(atlas, "bench", embedded, receipts, images)
+    patches = build_patches(store_of(atlas), "bench", embedded, receipts, images)
     return patches, time.perf_counter() - start, before, _resident("VmHWM")
 
 
@@ -172,7 +173,7 @@ def measure(atlas: Path, shape: Shape, image_count: int, memory_bytes: int) -> d
     held_out = mixture.images(np.random.default_rng(2), WARM_UP + QUERIES)
     regions = np.random.default_rng(3).integers(REGIONS, size=len(held_out))
     warm_up, queries = np.split(held_out[np.arange(len(held_out)), regions], [WARM_UP])
-    search = PatchVectors(atlas, patches)
+    search = PatchVectors(store_of(atlas), patches)
 
     def ask(query: Vectors) -> object:
         return search.best(query, RECALL_AT)

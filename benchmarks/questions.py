@@ -92,7 +92,7 @@ def http_questions(asked: Session, chance: random.Random) -> dict[str, Callable[
 
     def explain() -> str:
         image = asked.atlas.catalogue.rows([chance.randrange(asked.atlas.manifest.corpus.image_count)])[0]
-        return f"/api/v1/atlases/{name}/images/{image['image_id']}/units"
+        return f"/api/v1/atlases/{name}/images/{image.image_id}/units"
 
     return {
         **{f"top {k}": about(f"patches?k={k}") for k in (9, 100, 1000)},

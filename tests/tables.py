@@ -6,13 +6,14 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from unitscope_pipelines.storage.parts import read_manifest
+from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas.manifest import Manifest
 
 Rows = dict[str, list]
 
 
 def manifest_of(atlas: Path) -> Manifest:
-    manifest = read_manifest(atlas)
+    manifest = read_manifest(store_of(atlas))
     assert manifest is not None
     return manifest
 

@@ -258,7 +258,7 @@ def places() -> set[str]:
         for name, value in vars(layout).items()
         if name.isupper() and isinstance(value, str) and not name.startswith("_")
     }
-    found = {path if "." in path else f"{path}/" for path in paths} | {f"{name}/" for name in layout.SHARD_FOLDERS}
+    found = {path if "." in path else f"{path}/" for path in paths}
     for name, signature in public_functions(layout):
         if signature.return_annotation is not str:
             continue

@@ -111,21 +111,21 @@ class OpenedAtlas(Questions):
 
     @asks_about(CorrelateQuestion)
     def correlate(self, layer: str, question: CorrelateQuestion) -> None:
-        from unitscope_pipelines.derived.coactivation import LayerPair, Sealed, find_kin
-        from unitscope_pipelines.runs.coactivation import Crew
+        from unitscope_pipelines.derived.coactivation import LayerPair, SealedAtlas, find_coactivation
+        from unitscope_pipelines.runs.coactivation import OnCluster
 
-        sealed = Sealed(self._session.atlas.root, self.manifest)
+        sealed = SealedAtlas(self._session.atlas.store, self.manifest)
         pair = LayerPair(layer, question.among or layer)
-        find_kin(sealed, sealed, [pair], Crew(_keep_quiet, self._workers))
+        find_coactivation(sealed, sealed, [pair], OnCluster(_keep_quiet, self._workers))
 
     @asks_about(CompareQuestion)
     def compare(self, other: str, question: CompareQuestion) -> pa.Table:
-        from unitscope_pipelines.derived.coactivation import Sealed
+        from unitscope_pipelines.derived.coactivation import SealedAtlas
         from unitscope_pipelines.derived.compare import compare
-        from unitscope_pipelines.runs.coactivation import Crew
+        from unitscope_pipelines.runs.coactivation import OnCluster
 
-        own, crew = Sealed(self._session.atlas.root, self.manifest), Crew(_keep_quiet, self._workers)
-        comparison = compare(own, Sealed.present(other), crew, (question.layer, question.layer_b))
+        own, crew = SealedAtlas(self._session.atlas.store, self.manifest), OnCluster(_keep_quiet, self._workers)
+        comparison = compare(own, SealedAtlas.present(other), crew, (question.layer, question.layer_b))
         return as_table(comparison.rows, MatchRow)
 
     def comparisons(self) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Ray: a local cluster by default, a running one by address. The only file that imports it."""
+"""Work is spread over Ray: a local cluster by default, a running one by address. The only file that imports Ray."""
 
 import logging
 import os
@@ -21,31 +21,35 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _RETRIES = 20
-"""How often an item runs again whose worker or node died."""
+"""Count of times that an item runs again whose worker or node died."""
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_grpc_client_keepalive_time_ms": "10000",
     "RAY_grpc_client_keepalive_timeout_ms": "10000",
 }
-"""Of Ray, unless set otherwise. To a node that hangs, a request would wait for seven minutes by default."""
+"""Settings of Ray, unless set otherwise. To a node that hangs, a request would wait for seven minutes by default."""
 _START_TRIES = 3
-"""Ray gives its processes half a minute to start, which cannot be set; a busy machine takes longer now and then."""
-_LOOK_EVERY_S = 2.0
-"""How often a run looks for nodes that joined."""
+"""Count of tries to start Ray, which gives its processes half a minute; a busy machine takes longer now and then."""
+_JOIN_INTERVAL_S = 2.0
+"""Seconds between two looks for nodes that joined."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What one worker holds, how many may run at once (None: as many as fit), and how many threads of each decode."""
+    """What the workers of a run take."""
 
     cpus: float
+    """Count of cores that one worker holds."""
     gpus: float
+    """Count of GPUs that one worker holds."""
     worker_count: int | None
+    """Count of workers that may run at once, None: as many as fit."""
     decoder_count: int = 0
+    """Count of threads that decode in each worker."""
 
     @property
     def slots(self) -> int:
-        """How many workers the cluster has room for now."""
+        """The count of workers that the cluster has room for now."""
         if self.worker_count is not None:
             return self.worker_count
         total = _total()
@@ -53,8 +57,8 @@ class Resources:
 
 
 @dataclass(frozen=True)
-class Done(Generic[Result]):
-    """What a task returned, and the node it ran on."""
+class TaskResult(Generic[Result]):
+    """What a task returned, and the name of the node it ran on."""
 
     result: Result
     node: str
@@ -62,7 +66,10 @@ class Done(Generic[Result]):
 
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """A Ray session: the caller's if there is one, that of a running cluster, or one started and stopped here."""
+    """Use a Ray session: the caller's if there is one, that of a running cluster, or one started and stopped here.
+
+    Raises UnitscopeError where no cluster answers at the address, or Ray does not start.
+    """
     if ray.is_initialized():
         yield
         return
@@ -74,10 +81,19 @@ def connected(address: str | None) -> Iterator[None]:
     else:
         packages = (unitscope_schemas, unitscope_pipelines)
         options["runtime_env"] = {"py_modules": [str(Path(str(package.__file__)).parent) for package in packages]}
+    _start(address, options)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start(address: str | None, options: dict[str, Any]) -> None:
+    """Start a local cluster or connect to a running one, in several tries where Ray's processes are late."""
     for left in reversed(range(_START_TRIES)):
         try:
             ray.init(address=address or "local", **options)
-            break
+            return
         except ConnectionError as error:
             raise UnitscopeError(
                 f"no Ray cluster answers at {address!r}: {str(error).splitlines()[0]}; is it running (ray status), and "
@@ -91,14 +107,10 @@ def connected(address: str | None) -> Iterator[None]:
                     f"Ray did not start in {_START_TRIES} tries of half a minute: this machine is too busy or short of "
                     "memory; run again when it has less to do"
                 ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def resources(worker_count: int | None, device: str) -> Resources:
-    """One worker per GPU where there are GPUs (unless `device` is cpu), otherwise one per core."""
+    """Return what workers take: one per GPU where there are GPUs (unless `device` is cpu), otherwise one per core."""
     total = _total()
     gpus = 0 if device == "cpu" else int(total.get("GPU", 0))
     cores = max(1, int(total.get("CPU", 1)))
@@ -110,7 +122,7 @@ def resources(worker_count: int | None, device: str) -> Resources:
 
 def each(
     make_task: Callable[[], Callable[[Item], Result]], items: Iterable[Item], each_worker: Resources
-) -> Iterator[Done[Result]]:
+) -> Iterator[TaskResult[Result]]:
     """Run a task on every item, on all nodes of the cluster, and yield what is done as it comes.
 
     A worker process calls `make_task` once and the task for each item. Nodes that join are used; items whose worker
@@ -124,16 +136,16 @@ def each(
         max_retries=_RETRIES,
         scheduling_strategy="SPREAD",
     )(_work)
-    made = [ray.put(make_task)]
+    task = [ray.put(make_task)]
     remaining, running = iter(items), list[Any]()
     try:
         while True:
-            running += [work.remote(made, item) for item in islice(remaining, max(0, each_worker.slots - len(running)))]
+            running += [work.remote(task, item) for item in islice(remaining, max(0, each_worker.slots - len(running)))]
             if not running:
                 return
-            finished, running = ray.wait(running, timeout=_LOOK_EVERY_S)
-            for one in finished:
-                yield Done(*ray.get(one))
+            finished, running = ray.wait(running, timeout=_JOIN_INTERVAL_S)
+            for reference in finished:
+                yield ray.get(reference)
     except RayTaskError as error:
         raise _cause(error) from error
     except RayError as error:
@@ -142,8 +154,8 @@ def each(
             "are kept, run again to resume; with little memory, use fewer --workers or a smaller --batch-size"
         ) from error
     finally:
-        for one in running:
-            ray.cancel(one, force=True)
+        for reference in running:
+            ray.cancel(reference, force=True)
 
 
 def _total() -> dict[str, float]:
@@ -152,16 +164,17 @@ def _total() -> dict[str, float]:
 
 
 _tasks: dict[str, Callable[[Any], Any]] = {}
-"""In a worker process: the task it made last, with its model."""
+"""Task that a worker process made last, with its model, by its key."""
 
 
-def _work(made: list[Any], item: Any) -> tuple[Any, str]:
-    """Run in a worker process: the task's result for an item, and the node's name."""
-    key = made[0].hex()
+def _work(task: list[Any], item: Any) -> TaskResult[Any]:
+    """Run a task on an item in a worker process, which makes the task when it meets it first."""
+    key = task[0].hex()
     if key not in _tasks:
         _tasks.clear()
-        _tasks[key] = ray.get(made[0])()
-    return _tasks[key](item), f"{socket.gethostname()}-{ray.get_runtime_context().get_node_id()[:6]}"
+        _tasks[key] = ray.get(task[0])()
+    node = f"{socket.gethostname()}-{ray.get_runtime_context().get_node_id()[:6]}"
+    return TaskResult(_tasks[key](item), node)
 
 
 def _cause(error: RayTaskError) -> Exception:

@@ -9,7 +9,7 @@ _FILE, _RANGE, _CELL = "file", "range", "cell"
 
 @dataclass(frozen=True)
 class Range:
-    """Consecutive bytes of a file, as a member of a tar is."""
+    """A range of consecutive bytes of a file, as a member of a tar is."""
 
     offset: int
     size_bytes: int
@@ -17,7 +17,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Cell:
-    """A row of a Parquet file, by its row group and its place in that."""
+    """A row of a Parquet file, by its row group and its number in that."""
 
     row_group: int
     row: int
@@ -25,13 +25,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Address:
-    """A file, below the corpus root unless its name is a whole one, and the part of it that is the picture."""
+    """Where a picture is: a file, below the corpus root unless its name is a whole one, and the part of it."""
 
     file: str
     part: Range | Cell | None = None
 
     def __str__(self) -> str:
-        """`file:NAME`, `range:OFFSET+SIZE:NAME` or `cell:GROUP/ROW:NAME`; a name may hold any character."""
+        """Write `file:NAME`, `range:OFFSET+SIZE:NAME` or `cell:GROUP/ROW:NAME`; a name may hold any character."""
         if isinstance(self.part, Range):
             return f"{_RANGE}:{self.part.offset}+{self.part.size_bytes}:{self.file}"
         if isinstance(self.part, Cell):
@@ -40,7 +40,7 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> "Address":
-        """What `str` wrote; raises AtlasError."""
+        """Read the text that `str` wrote; raises AtlasError."""
         kind, _, rest = text.partition(":")
         numbers, _, file = rest.partition(":")
         try:

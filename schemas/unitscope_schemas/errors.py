@@ -1,4 +1,4 @@
-"""Every error a caller may meet.
+"""Errors: every one that a caller may meet.
 
 UnitscopeError               exit code   HTTP status
 ├── UsageError                2           400   the request itself is wrong
@@ -28,8 +28,11 @@ class UnitscopeError(Exception):
     """Base of all errors that a person can act on; its text is shown as it is."""
 
     exit_code = 1
+    """Status with which the command line ends."""
     http_status = 500
+    """Status of the server's reply."""
     title = "unitscope failed"
+    """Heading of the error on pages and in replies."""
 
 
 class UsageError(UnitscopeError):
@@ -117,6 +120,7 @@ class OverloadError(BusyError):
     http_status = 429
     title = "Too many requests"
     retry_after_s = 2
+    """Seconds after which the same request may be tried again."""
 
 
 class CapacityError(UnitscopeError):
@@ -127,7 +131,7 @@ class CapacityError(UnitscopeError):
 
 
 class StorageError(UnitscopeError):
-    """Writing failed: disk full, no permission."""
+    """Writing failed: the disk is full, or there is no permission."""
 
     http_status = 507
     title = "Cannot write"
@@ -148,7 +152,7 @@ class ReadOnlyError(StorageError):
 
 
 def listing(names: Iterable[object], most: int = 12) -> str:
-    """Names joined for a message, shortened after `most`."""
+    """Join names for a message, shortened after `most`."""
     texts = [str(name) for name in names]
     tail = f" … ({len(texts)} in all)" if len(texts) > most else ""
     return ", ".join(texts[:most]) + tail

@@ -1,4 +1,4 @@
-"""Boxes, placements and receptive fields: integer arithmetic on half-open pixel ranges, no arrays."""
+"""Geometry of boxes, placements and receptive fields: integer arithmetic on half-open pixel ranges, no arrays."""
 
 from typing import Literal, NamedTuple
 
@@ -7,25 +7,25 @@ from pydantic import BaseModel, ConfigDict
 from unitscope_schemas.errors import UsageError
 
 Span = tuple[int, int]
-"""Half-open range (first, end) of pixel rows or columns."""
+"""Half-open range (first, end) of pixel rows or columns, or of others."""
 
 
 class Size(NamedTuple):
-    """Height and width in pixels (or rows and columns of a grid)."""
+    """A size is height and width in pixels, or rows and columns of a grid."""
 
     height: int
     width: int
 
 
 class Location(NamedTuple):
-    """(row, col) on a layer's grid; a class or register token t has row −1 and col t."""
+    """A location is (row, col) on a layer's grid; a class or register token t has row −1 and col t."""
 
     row: int
     col: int
 
 
 class Box(NamedTuple):
-    """Half-open pixels (top, left, bottom, right)."""
+    """A box is a half-open range of pixels (top, left, bottom, right)."""
 
     top: int
     left: int
@@ -34,22 +34,22 @@ class Box(NamedTuple):
 
     @property
     def size(self) -> Size:
-        """Height and width of the box in pixels."""
+        """Return height and width of the box in pixels."""
         return Size(self.bottom - self.top, self.right - self.left)
 
     def clipped(self, size: Size) -> "Box":
-        """The part of the box inside a picture of `size`."""
+        """Return the part of the box inside a picture of `size`."""
         top, left = min(max(self.top, 0), size.height), min(max(self.left, 0), size.width)
         bottom, right = min(max(self.bottom, top), size.height), min(max(self.right, left), size.width)
         return Box(top, left, bottom, right)
 
     def inside(self, size: Size) -> bool:
-        """Whether the box is not empty and lies within a picture of `size`."""
+        """Return whether the box is not empty and lies within a picture of `size`."""
         return 0 <= self.top < self.bottom <= size.height and 0 <= self.left < self.right <= size.width
 
     @classmethod
     def parse(cls, text: str) -> "Box":
-        """Read `top,left,bottom,right`; raises UsageError."""
+        """Read a box from `top,left,bottom,right`; raise UsageError unless these are four whole numbers."""
         try:
             top, left, bottom, right = (int(part) for part in text.split(","))
         except ValueError:
@@ -58,7 +58,7 @@ class Box(NamedTuple):
 
 
 class Placement(BaseModel):
-    """Where the network's input lies in the original picture: resize to `resized`, then crop `input` at `crop`.
+    """A placement says where the network's input lies in the original picture: resize, then crop.
 
     The original picture is the upright one: its EXIF orientation has been applied.
     """
@@ -66,17 +66,21 @@ class Placement(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     image: Size
+    """Size of the original picture."""
     resized: Size
+    """Size after resizing, before the crop."""
     crop: Location
+    """First row and column of the resized picture that are cropped; negative where it is smaller than the input."""
     input: Size
+    """Size of the network's input."""
 
     @property
     def seen(self) -> Box:
-        """The part of the original picture that the network sees."""
+        """Return the part of the original picture that the network sees."""
         return self.to_image(Box(0, 0, self.input.height, self.input.width))
 
     def to_image(self, box: Box) -> Box:
-        """The smallest box of original pixels that holds an input box; clipped to the picture."""
+        """Return the smallest box of original pixels that holds an input box, clipped to the picture."""
         return Box(
             (box.top + self.crop.row) * self.image.height // self.resized.height,
             (box.left + self.crop.col) * self.image.width // self.resized.width,
@@ -85,7 +89,7 @@ class Placement(BaseModel):
         ).clipped(self.image)
 
     def to_input(self, box: Box) -> Box:
-        """The smallest box of input pixels that holds an original box; clipped to the input."""
+        """Return the smallest box of input pixels that holds an original box, clipped to the input."""
         return Box(
             box.top * self.resized.height // self.image.height - self.crop.row,
             box.left * self.resized.width // self.image.width - self.crop.col,
@@ -95,34 +99,41 @@ class Placement(BaseModel):
 
 
 class ReceptiveField(BaseModel):
-    """The input pixels that can change a layer's units, for every location of its grid.
+    """A receptive field says which input pixels can change a layer's units, for every location of its grid.
 
-    `rows[r]` and `cols[c]` are measured on the real computation and clipped at the input's border; `size`,
-    `stride` and `start` are the unclipped geometry (`start` may be negative: padding), None where a unit sees
-    the whole input through pooling or attention. `effective` is the height and width of the box at a location
-    that holds at least 90 % of the gradient's energy (Luo et al. 2016), as measured on samples of the layer.
+    The unclipped geometry, `size`, `stride` and `start`, is None where a unit sees the whole input through pooling or
+    attention.
     """
 
     model_config = ConfigDict(frozen=True)
 
     input: Size
+    """Size of the network's input."""
     kind: Literal["local", "whole"]
+    """Word for fields that move with the location, and for those that are the whole input everywhere."""
     size: Size | None
+    """Height and width of the unclipped box."""
     stride: Size | None
+    """Input pixels from one location's box to the next, down and to the right."""
     start: Location | None
+    """First row and column of the unclipped box at location (0, 0); negative where it lies in padding."""
     rows: tuple[Span, ...]
+    """Pixel rows that each row of the grid sees, measured on the real computation and clipped at the border."""
     cols: tuple[Span, ...]
+    """Pixel columns that each column of the grid sees, measured and clipped likewise."""
     effective: Size
+    """Height and width of the box at a location that holds at least 90 % of the gradient's energy (Luo et al. 2016),
+    as measured on samples of the layer."""
 
     def box_at(self, location: Location) -> Box:
-        """The theoretical box of a location, in input pixels, clipped at the border."""
+        """Return the theoretical box of a location, in input pixels, clipped at the border."""
         if location.row < 0:
             return Box(0, 0, self.input.height, self.input.width)
         (top, bottom), (left, right) = self.rows[location.row], self.cols[location.col]
         return Box(top, left, bottom, right)
 
     def padding_at(self, location: Location) -> Box:
-        """How many pixels of the unclipped box lie beyond each border: (top, left, bottom, right)."""
+        """Return how many pixels of the unclipped box lie beyond each border: (top, left, bottom, right)."""
         if self.size is None or self.stride is None or self.start is None or location.row < 0:
             return Box(0, 0, 0, 0)
         top = self.start.row + location.row * self.stride.height
@@ -135,10 +146,10 @@ class ReceptiveField(BaseModel):
         )
 
     def effective_box_at(self, location: Location) -> Box:
-        """The effective box of a location, in input pixels: never beyond the theoretical one.
+        """Return the effective box of a location, in input pixels, never beyond the theoretical one.
 
-        Its middle is the location's, but at the input's border it is moved inwards: there a gradient spreads to
-        the inside only, just as far.
+        The box lies around the location's middle, but at the input's border it is moved inwards: there a gradient
+        spreads to the inside only, just as far.
         """
         theoretical = self.box_at(location)
         if location.row < 0:
@@ -156,11 +167,11 @@ class ReceptiveField(BaseModel):
 
     @property
     def covers_input(self) -> bool:
-        """Whether a unit away from the border sees the whole input, so that the effective box says more."""
+        """Return whether a unit away from the border sees the whole input, so that the effective box says more."""
         return self.size is None or (self.size.height >= self.input.height and self.size.width >= self.input.width)
 
     def centre_at(self, location: Location) -> tuple[int, int]:
-        """The input pixel (row, col) in the middle of a location's unclipped box, kept inside the input."""
+        """Return the input pixel (row, col) in the middle of a location's unclipped box, moved inside the input."""
         if self.size is not None and self.stride is not None and self.start is not None:
             row = self.start.row + location.row * self.stride.height + self.size.height // 2
             col = self.start.col + location.col * self.stride.width + self.size.width // 2

@@ -14,122 +14,135 @@ LOCK = "index.lock"
 COMPARISONS = "comparisons"
 """Folder of the comparisons with other atlases."""
 PEAKS = "peaks"
-"""Folder of what scans found, which a bounded atlas has no more of once it is sealed."""
-SHARD_FOLDERS = ("files", "images", "skipped", "peaks", "embeddings", "receipts")
-
-
-def measured(atlas_key: str) -> str:
-    """Receptive fields of the layers, measured once per atlas key."""
-    return f"layers-{atlas_key[:16]}.json"
-
-
-def receipt(shard: str) -> str:
-    """What a finished shard wrote; its presence means the shard is done."""
-    return f"receipts/{shard}.json"
-
-
-def files(shard: str) -> str:
-    return f"files/{shard}.parquet"
-
-
-def scanned(shard: str) -> str:
-    return f"images/shard-{shard}.parquet"
-
-
-def skipped(shard: str) -> str:
-    return f"skipped/shard-{shard}.parquet"
-
-
-def peaks(layer: str, shard: str) -> str:
-    return f"{PEAKS}/{layer}/{shard}.parquet"
-
-
-def embeddings(layer: str, shard: str) -> str:
-    return f"embeddings/{layer}/{shard}.parquet"
-
-
-def images_of(version: str) -> str:
-    return f"images/version-{version}.parquet"
-
-
-def skipped_of(version: str) -> str:
-    return f"skipped/version-{version}.parquet"
-
-
-def ranked(layer: str, block: int, version: str) -> str:
-    return f"ranked/{layer}/{block:05d}-{version}.parquet"
-
-
-def units(layer: str, version: str) -> str:
-    return f"units/{layer}-{version}.parquet"
-
-
-def vectors(layer: str, version: str) -> str:
-    return f"patches/{layer}/vectors-{version}.npy"
-
-
-def index(layer: str, version: str) -> str:
-    return f"patches/{layer}/index-{version}.faiss"
-
-
-def hot(version: str) -> str:
-    return f"hot-{version}.duckdb"
-
-
-def hot_images(version: str) -> str:
-    return f"hot-images-{version}.arrow"
-
-
-def version(name: str) -> str:
-    """The manifest of an earlier version; the present one's is MANIFEST."""
-    return f"{VERSIONS}/{name}.json"
-
-
+"""Folder of the peaks that scans recorded, which a bounded atlas has no more of once it is sealed."""
 REMOVED = "removed"
 """Folder of the tables of images that were taken out by hand."""
-
-
-def removed(digest: str) -> str:
-    return f"{REMOVED}/{digest}.parquet"
-
-
 VISUALS = "visuals"
 """Folder of the pictures made of units: they are of the model, so no version names them, and `gc` leaves them."""
 
 
+def measured(atlas_key: str) -> str:
+    """Return the path of the layers' receptive fields, measured once per atlas key."""
+    return f"layers-{atlas_key[:16]}.json"
+
+
+def receipt(shard: str) -> str:
+    """Return the path of a shard's receipt, which says what the shard wrote; where it exists the shard is done."""
+    return f"receipts/{shard}.json"
+
+
+def files(shard: str) -> str:
+    """Return the path of a shard's table of readable files."""
+    return f"files/{shard}.parquet"
+
+
+def scanned(shard: str) -> str:
+    """Return the path of a shard's table of images whose forward ran."""
+    return f"images/shard-{shard}.parquet"
+
+
+def skipped(shard: str) -> str:
+    """Return the path of a shard's table of files that are no usable image."""
+    return f"skipped/shard-{shard}.parquet"
+
+
+def peaks(layer: str, shard: str) -> str:
+    """Return the path of the peaks of a layer's units on a shard's images."""
+    return f"{PEAKS}/{layer}/{shard}.parquet"
+
+
+def embeddings(layer: str, shard: str) -> str:
+    """Return the path of a layer's pooled vectors of a shard's images."""
+    return f"embeddings/{layer}/{shard}.parquet"
+
+
+def images_of(version: str) -> str:
+    """Return the path of a version's images table."""
+    return f"images/version-{version}.parquet"
+
+
+def skipped_of(version: str) -> str:
+    """Return the path of a version's table of files that are no usable image."""
+    return f"skipped/version-{version}.parquet"
+
+
+def ranked(layer: str, block: int, version: str) -> str:
+    """Return the path of the ranked peaks of a block of a layer's units."""
+    return f"ranked/{layer}/{block:05d}-{version}.parquet"
+
+
+def units(layer: str, version: str) -> str:
+    """Return the path of the statistics of a layer's units."""
+    return f"units/{layer}-{version}.parquet"
+
+
+def vectors(layer: str, version: str) -> str:
+    """Return the path of the vectors of all patches of a version."""
+    return f"patches/{layer}/vectors-{version}.npy"
+
+
+def index(layer: str, version: str) -> str:
+    """Return the path of the FAISS index over the vectors of a version's patches."""
+    return f"patches/{layer}/index-{version}.faiss"
+
+
+def lookup(version: str) -> str:
+    """Return the path of the DuckDB file with a version's first ranks and names."""
+    return f"hot-{version}.duckdb"
+
+
+def lookup_images(version: str) -> str:
+    """Return the path of the Arrow file with a version's images by their numbers."""
+    return f"hot-images-{version}.arrow"
+
+
+def version(name: str) -> str:
+    """Return the path of the manifest of an earlier version; the present one's is MANIFEST."""
+    return f"{VERSIONS}/{name}.json"
+
+
+def removed(digest: str) -> str:
+    """Return the path of a table of removed images, named by a digest of them."""
+    return f"{REMOVED}/{digest}.parquet"
+
+
 def visuals(layer: str, target: int | str) -> str:
-    """Folder of the pictures of one unit by its channel, or of a direction by its name."""
+    """Return the folder of the pictures of one unit by its channel, or of a direction by its name."""
     return f"{VISUALS}/{layer}/{target}"
 
 
 def visuals_of(layer: str) -> str:
-    """Folder of the pictures of all units and directions of a layer."""
+    """Return the folder of the pictures of all units and directions of a layer."""
     return f"{VISUALS}/{layer}"
 
 
 def visual_picture(layer: str, target: int | str, name: str) -> str:
+    """Return the path of the PNG of a unit's or direction's picture."""
     return f"{visuals(layer, target)}/{name}.png"
 
 
 def visual(layer: str, target: int | str, name: str) -> str:
-    """What is known about a picture; its presence means the picture is complete."""
+    """Return the path of what is known about a picture; where it exists the picture is complete."""
     return f"{visuals(layer, target)}/{name}.json"
 
 
-def kin(version: str, layer: str, other_version: str, other_layer: str) -> str:
-    """Likeness of a layer's units of a version with those of another layer or atlas; named by no manifest."""
+def coactivation(version: str, layer: str, other_version: str, other_layer: str) -> str:
+    """Return the path of the co-activation of a layer's units with those of another layer or atlas.
+
+    No manifest names the table.
+    """
     return f"kin/{version}-{_digest(layer, other_version, other_layer)}.parquet"
 
 
 def comparison(version: str, *names: str) -> str:
-    """A version compared with what the names tell; named by no manifest."""
+    """Return the path of the comparison of a version with what the names tell; no manifest names it."""
     return f"{COMPARISONS}/{version}-{_digest(*names)}.json"
 
 
 def version_of(path: str) -> str | None:
-    """The version that a file was derived from which no manifest names; None for all other files."""
-    found = _DERIVED.fullmatch(path)
-    return found["version"] if found else None
+    """Return the version that a file was derived from which no manifest names; None for all other files."""
+    match = _DERIVED.fullmatch(path)
+    return match["version"] if match else None
 
 
 _NAME = "[0-9a-f]{16}"
@@ -154,19 +167,19 @@ _RECEIPT = re.compile(rf"receipts/({_NAME})[.]json")
 
 
 def shard_of_part(path: str) -> str | None:
-    """The shard that a path is a part of, if it is one."""
-    found = _SHARD_PART.fullmatch(path)
-    return found and (found["name"] or found["other"])
+    """Return the shard that a path is a part of, None if it is no shard's."""
+    match = _SHARD_PART.fullmatch(path)
+    return match and (match["name"] or match["other"])
 
 
 def shard_of_receipt(path: str) -> str | None:
-    """The shard that a path is the receipt of, if it is one."""
-    found = _RECEIPT.fullmatch(path)
-    return found and found[1]
+    """Return the shard that a path is the receipt of, None if it is no receipt."""
+    match = _RECEIPT.fullmatch(path)
+    return match and match[1]
 
 
 def is_part(path: str) -> bool:
-    """Whether a path is one of those above that a manifest names, or a receipt."""
+    """Tell whether a path is that of a part that a manifest names, or of a receipt."""
     return _PART.fullmatch(path) is not None
 
 

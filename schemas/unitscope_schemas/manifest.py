@@ -5,22 +5,25 @@ import json
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unitscope_schemas.errors import AtlasError, FormatError, NotFoundError, listing
 from unitscope_schemas.geometry import Box, Size
 from unitscope_schemas.units import LayerSpec
 
 FORMAT_VERSION = 2
+"""Version of the stored format that this unitscope writes and reads."""
 BLOCK_UNITS = 16
-"""Units in one ranked file, and in one row group of the peaks that it is ranked from."""
+"""Count of units in one ranked file, and in one row group of the peaks that it is ranked from."""
 EXACT = "Flat"
 """FAISS's name for no index: vectors are searched one by one."""
 _MEND = "delete manifest.json and run the index command again: finished shards are kept"
 
 
 class Entry(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    """A frozen record of the manifest; names that it does not know are an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
 
 
 class Preprocessing(Entry):
@@ -39,13 +42,19 @@ class Preprocessing(Entry):
 
     @property
     def channels(self) -> int:
+        """The count of colour channels of the network's input."""
         return len(self.mean)
 
 
 class ModelEntry(Entry):
+    """The model that an atlas was recorded from."""
+
     spec: str
+    """Name of the model, `SCHEME:NAME`."""
     weights: str
+    """Source of the weights: `default`, `random:SEED` or a file."""
     weights_digest: str
+    """SHA-256 over all weights."""
     latents: tuple[str, ...] = ()
     """Dictionaries hung on layers, `LAYER=file:PATH.py:FACTORY`."""
     code_digests: tuple[str, ...] = ()
@@ -58,7 +67,7 @@ class ModelEntry(Entry):
 
 
 class Part(Entry):
-    """One file of the atlas with what it must hold."""
+    """A file of the atlas with what it must hold."""
 
     path: str
     rows: int
@@ -67,7 +76,7 @@ class Part(Entry):
 
 
 class Receipt(Entry):
-    """What one finished shard wrote. Written last, so a shard with a receipt is complete.
+    """A receipt names what one finished shard wrote. It is written last, so a shard with a receipt is complete.
 
     The manifest of a bounded atlas names no peaks: they are deleted once ranks and statistics are made of them.
     """
@@ -81,28 +90,33 @@ class Receipt(Entry):
     embeddings: Part
     forward_count: int
     forward: str
-    """How its forwards ran: device, precision, what was fused."""
+    """Description of how the shard's forwards ran: device, precision, what was fused."""
     seconds: float
 
     def parts(self) -> list[Part]:
+        """Return every file that the shard wrote."""
         return [self.files, self.scanned, self.skipped, *self.peaks.values(), self.embeddings]
 
     def without_peaks(self) -> "Receipt":
-        """What is left of it in a bounded atlas."""
+        """Return what is left of the receipt in a bounded atlas."""
         return self.model_copy(update={"peaks": {}})
 
 
 class MeasuredLayers(Entry):
-    """The recorded layers with their receptive fields, kept for runs that resume."""
+    """The recorded layers with their receptive fields, stored for runs that resume."""
 
     atlas_key: str
     layers: list[LayerSpec]
 
 
 class LayerEntry(Entry):
+    """A recorded layer with the parts that hold its statistics and ranks."""
+
     spec: LayerSpec
     units: Part
+    """Table of the units' statistics, with the schema `tables.UNITS`."""
     ranked: list[Part]
+    """Ranked peaks of each block of BLOCK_UNITS units, with the schema `tables.RANKED`."""
 
 
 class PatchIndex(Entry):
@@ -119,13 +133,13 @@ class PatchIndex(Entry):
     """Share of the ten best other images that are found, measured at build time against exact search over the full
     vectors, for 1,000 of them."""
     probes: int
-    """Lists of the index that are searched for ten images; 0 where search is exact."""
+    """Count of lists of the index that are searched for ten images; 0 where search is exact."""
     short_list: int
-    """Its candidates that are scored again with the full vectors."""
+    """Count of the index's candidates that are scored again with the full vectors."""
 
     @classmethod
     def none(cls, layer: str, width: int, regions: list[Box], vectors: Part) -> "PatchIndex":
-        """Vectors without an index: they are searched exactly, one by one."""
+        """Return the entry of vectors without an index: they are searched exactly, one by one."""
         return cls(
             layer=layer,
             width=width,
@@ -140,24 +154,26 @@ class PatchIndex(Entry):
         )
 
 
-class Hot(Entry):
-    """What answers look up; rebuildable from the images table."""
+class Lookup(Entry):
+    """The two files that answers look things up in; rebuildable from the images table and the ranked tables."""
 
     database: Part
     images: Part
 
 
 class Removed(Entry):
-    """Images that were taken out by hand: no answer shows them, and no index run takes them in again."""
+    """The images that were taken out by hand: no answer shows them, and no index run takes them in again."""
 
     table: Part
     stale: int
-    """How many of them this version's images, ranks, statistics and vectors still hold: its tombstones."""
+    """Count of those that this version's images, ranks, statistics and vectors still hold: its tombstones."""
     built: str
-    """The version whose tables this one reads."""
+    """Name of the version whose tables this one reads."""
 
 
 class CorpusEntry(Entry):
+    """The corpus of a version, counted."""
+
     root: str
     image_count: int
     file_count: int
@@ -167,7 +183,7 @@ class CorpusEntry(Entry):
 
 
 class Manifest(Entry):
-    """Everything readers need to know; an atlas version is what its manifest names."""
+    """The manifest says everything that readers need to know; an atlas version is what its manifest names."""
 
     format_version: int
     unitscope_version: str
@@ -182,35 +198,36 @@ class Manifest(Entry):
     layers: list[LayerEntry]
     images: Part
     skipped: Part
-    hot: Hot
+    lookup: Lookup = Field(alias="hot")
+    """Files that answers look things up in, stored under the name `hot`."""
     patches: PatchIndex
     shards: list[Receipt]
     forward_count: int
-    """How many forwards this version's run needed: new images only."""
+    """Count of forwards that this version's run needed: new images only."""
     config: dict[str, Any]
-    """The configuration of the run that sealed this version."""
+    """Configuration of the run that sealed this version."""
     removed: Removed | None = None
     keep: int | None = None
-    """A bounded atlas holds so many first ranks of each unit, and no peaks; None: all."""
+    """Count of first ranks of each unit that a bounded atlas holds, without peaks; None: all, and peaks."""
 
     @property
     def kept(self) -> int | None:
-        """How many first ranks of each unit there are, None if all are, as in a bounded atlas of few images."""
+        """The count of first ranks that each unit has, None if all are there, as in a bounded atlas of few images."""
         return self.keep if self.keep is not None and self.keep < self.images.rows else None
 
     @property
     def built(self) -> str:
-        """The version whose tables this one reads: another one as long as there are tombstones."""
+        """The name of the version whose tables this one reads: another one as long as there are tombstones."""
         return self.removed.built if self.removed else self.version
 
     @property
     def stale_count(self) -> int:
-        """Removed images that ranks, percentiles and statistics of this version still count."""
+        """The count of removed images that ranks, percentiles and statistics of this version still count."""
         return self.removed.stale if self.removed else 0
 
     def parts(self) -> Iterator[Part]:
-        """Every file that this version needs, receipts left out."""
-        yield from (self.images, self.skipped, self.hot.database, self.hot.images, self.patches.vectors)
+        """List every file that this version needs, receipts left out."""
+        yield from (self.images, self.skipped, self.lookup.database, self.lookup.images, self.patches.vectors)
         if self.patches.index is not None:
             yield self.patches.index
         if self.removed is not None:
@@ -221,10 +238,11 @@ class Manifest(Entry):
             yield from receipt.parts()
 
     def layer(self, name: str) -> LayerEntry | None:
+        """Return a recorded layer by its name, None if there is none."""
         return next((entry for entry in self.layers if entry.spec.name == name), None)
 
     def recorded(self, name: str, where: str = "this atlas") -> LayerEntry:
-        """A recorded layer; raises NotFoundError that names those there are."""
+        """Return a recorded layer; raises NotFoundError that names those there are."""
         entry = self.layer(name)
         if entry is None:
             known = listing((entry.spec.name for entry in self.layers), most=40)
@@ -236,16 +254,18 @@ def parse_manifest(text: str, atlas: str) -> Manifest:
     """Read a manifest; raises FormatError for another format version and AtlasError for a damaged one."""
     try:
         content = json.loads(text)
-        found, writer = content.get("format_version"), content.get("unitscope_version")
+        format_version, writer = content.get("format_version"), content.get("unitscope_version")
     except (ValueError, AttributeError):
         raise AtlasError(f"manifest of atlas {atlas} is damaged: not a JSON object; {_MEND}") from None
-    if found != FORMAT_VERSION:
-        own = f"the unitscope that wrote it ({writer or 'it does not say which'})"
-        if isinstance(found, int) and found > FORMAT_VERSION:
-            advice = f"it is newer: use {own} or a later one"
+    if format_version != FORMAT_VERSION:
+        old = f"the unitscope that wrote it ({writer or 'it does not say which'})"
+        if isinstance(format_version, int) and format_version > FORMAT_VERSION:
+            advice = f"it is newer: use {old} or a later one"
         else:
-            advice = f"no migration leads from there: use {own}, or index again into a new directory"
-        raise FormatError(f"atlas {atlas} has format version {found}, this unitscope reads {FORMAT_VERSION}; {advice}")
+            advice = f"no migration leads from there: use {old}, or index again into a new directory"
+        raise FormatError(
+            f"atlas {atlas} has format version {format_version}, this unitscope reads {FORMAT_VERSION}; {advice}"
+        )
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
@@ -258,7 +278,7 @@ def parse_manifest(text: str, atlas: str) -> Manifest:
 def atlas_key(
     model: ModelEntry, preprocessing: Preprocessing, layers: list[str], precision: str, batch_size: int
 ) -> str:
-    """Digest of all that decides the recorded values: another key is another atlas.
+    """Return the digest of all that decides the recorded values: another key is another atlas.
 
     The batch size belongs to it because kernels round differently at different batch sizes.
     """

@@ -6,23 +6,28 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage of the run has come."""
+    """How far a stage of a run has come."""
 
     stage: str
+    """Name of the stage, for example `scan`."""
     done: int
+    """Count of what is done."""
     total: int
+    """Count of what there is to do."""
     unit: str
+    """Name of what `done` and `total` count, for example `files`."""
     nodes: Mapping[str, int] = field(default_factory=dict)
-    """How much of it this run has done on each node of the cluster."""
+    """Count of what this run has done on each node of the cluster, by the node's name."""
     skipped: int = 0
-    """Of the files that are done: those that are no usable picture."""
+    """Count of the files that are done and are no usable picture."""
     rows: int = 0
-    """Peaks written so far."""
+    """Count of peaks written so far."""
     note: str = ""
-    """What a person should know now, if anything."""
+    """Note that a person should read now; empty if there is none."""
 
 
 Report = Callable[[Progress], None]
+"""A function that a run tells its progress."""
 
 Tell = Callable[[int, int], None]
-"""How work of one kind tells its progress: called with steps done and steps in all."""
+"""A function that work of one kind tells its progress: steps done and steps in all; what it raises ends the work."""

@@ -130,8 +130,8 @@ BoxField = Annotated[
 ]
 RowCount = Annotated[int, Field(ge=1, le=MOST_ROWS)]
 PageSize = Annotated[
-    RowCount | None,
-    Field(description="rows of a page  [default: all; over HTTP what the address says]"),
+    int | None,
+    Field(ge=1, le=MOST_ROWS, description="rows of a page  [default: all; over HTTP what the address says]"),
 ]
 Cursor = Annotated[
     str | None, Field(max_length=500, description="`next` of the page before, which is of the same question")

@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 TOKEN_ROW = -1
-"""Row of a class or register token, whose column is then the token's number."""
+"""Grid row of a class or register token, whose column is then the token's number."""
 
 KNOT_SHARES: tuple[float, ...] = (
     *(0.0, 0.0001, 0.001, 0.005),
@@ -13,18 +13,21 @@ KNOT_SHARES: tuple[float, ...] = (
 """Shares of a unit's ranked images at which its quantile knots are stored (lower, nearest-rank definition)."""
 
 UNREADABLE = "cannot be read"
-"""How the reason of a skipped file begins that the system refused to read: the next run tries it again."""
+"""Beginning of the reason of a skipped file that the system refused to read: the next run tries it again."""
 
 HISTOGRAM_BINS = 64
+"""Count of equal bins in a unit's histogram."""
 FIRST_RANKS = 1_024
-"""How many first ranks of a unit make its first row group and stand in the hot database too."""
+"""Count of the first ranks of a unit that make its first row group and stand in the lookup database too."""
 TOP_LABEL_RANKS = 100
-"""How many first ranks a unit's top labels are counted over."""
+"""Count of the first ranks that a unit's top labels are counted over."""
 
 
 def exemplar_count(image_count: int) -> int:
-    """How many first images of a unit are compared with another's: 64, of small corpora a tenth, but nine if there
-    are."""
+    """Return how many first images of a unit are compared with another's.
+
+    It is 64, of small corpora a tenth of the images, but nine if there are so many.
+    """
     return min(image_count, max(9, min(64, image_count // 10)))
 
 
@@ -33,7 +36,7 @@ def _column(name: str, kind: pa.DataType, about: str, nullable: bool = False) ->
 
 
 LEAST_ID_DIGITS = 6
-"""So many first digits of an image's id may stand for it, where no other image begins so."""
+"""Count of first digits of an image's id that may stand for it, where no other image begins so."""
 
 _ID = _column("image_id", pa.string(), "SHA-256 of the image's bytes, hexadecimal")
 _PATH = _column("path", pa.string(), "name of the picture below the corpus root: file, file/member or file/row")
@@ -55,13 +58,13 @@ _GEOMETRY = [
 ]
 
 LISTED = pa.schema([_PATH, _LABEL, _METADATA, _ADDRESS, _FILE_BYTES, _MODIFIED])
-"""One row per picture of a corpus, before any is read."""
+"""Table of one row per picture of a corpus, before any is read."""
 
 FILE_KEY = ("path", "file_bytes", "modified_ns")
-"""What tells a picture in its present state: one that has been read in this state is not read again."""
+"""Columns that tell a picture in its present state: one that was read in this state is not read again."""
 
 FILES = pa.schema([_PATH, _FILE_BYTES, _MODIFIED, _SIZE, _ID])
-"""One row per readable file of a shard."""
+"""Table of one row per readable file of a shard."""
 
 SCANNED = pa.schema(
     [
@@ -72,10 +75,10 @@ SCANNED = pa.schema(
         _column("tint", pa.binary(3), "mean red, green and blue"),
     ]
 )
-"""One row per image whose forward ran in a shard."""
+"""Table of one row per image whose forward ran in a shard."""
 
 SKIPPED = pa.schema([_PATH, _FILE_BYTES, _MODIFIED, _SIZE, _column("reason", pa.string(), "why it is no usable image")])
-"""One row per file that is no usable image."""
+"""Table of one row per file that is no usable image."""
 
 IMAGES = pa.schema(
     [
@@ -95,7 +98,7 @@ IMAGES = pa.schema(
         _column("shard_row", pa.int32(), "row of the image in that shard's peaks and embeddings"),
     ]
 )
-"""One row per image of a sealed version, in order of its number."""
+"""Table of one row per image of a sealed version, in order of its number."""
 
 REMOVED = pa.schema(
     [
@@ -104,7 +107,7 @@ REMOVED = pa.schema(
         _column("removed", pa.string(), "when it was removed, ISO 8601 in UTC"),
     ]
 )
-"""One row per image that was taken out by hand, in order of ids."""
+"""Table of one row per image that was taken out by hand, in order of ids."""
 
 _NUMBERED = {
     "path": _column("path", pa.large_string(), "name of the picture below the corpus root"),
@@ -114,12 +117,12 @@ _NUMBERED = {
     "label": _column("label", pa.int32(), "position among all labels in ascending order, −1 if none"),
     "duplicate_group": _column("duplicate_group", pa.int32(), "number of the image that names the group, −1 if none"),
 }
-HOT_IMAGES = pa.schema([_NUMBERED.get(field.name, field) for field in IMAGES])
-"""The same rows as answers read them, in a memory-mapped Arrow file: row n is image n. Behind these columns stands one
-for each name in the metadata."""
+LOOKUP_IMAGES = pa.schema([_NUMBERED.get(field.name, field) for field in IMAGES])
+"""Rows of IMAGES as answers read them, in a memory-mapped Arrow file: row n is image n. Behind these columns stands
+one for each name in the metadata."""
 
 METADATA_PREFIX = "metadata."
-"""What those columns' names begin with."""
+"""Beginning of the names of the columns that metadata have in LOOKUP_IMAGES."""
 
 _UNIT = _column("unit", pa.int32(), "channel of the layer")
 _PEAK = [
@@ -129,7 +132,7 @@ _PEAK = [
 ]
 
 PEAKS = pa.schema([_UNIT, _column("image", pa.int32(), "row of the image in its shard"), *_PEAK])
-"""What a scan writes for one layer: every cell of units × images, sorted by unit, then image."""
+"""Table that a scan writes for one layer: every cell of units × images, sorted by unit, then image."""
 
 RANKED = pa.schema(
     [
@@ -139,14 +142,14 @@ RANKED = pa.schema(
         *_PEAK,
     ]
 )
-"""What questions read: the finite peaks of a block of units, in rank order, of a bounded atlas the first ranks of each.
+"""Table that questions read: the finite peaks of a block of units in rank order, of a bounded atlas each unit's first.
 A row group holds some consecutive ranks of one unit, the first one its first FIRST_RANKS."""
 
 _SECOND_RANKS, _FURTHER_RANKS = 32_768, 131_072
 
 
 def group_ends(count: int) -> list[int]:
-    """Ranks between which the row groups of a unit with so many ranked images lie, from 0 to `count`.
+    """Return the ranks between which the row groups of a unit with so many ranked images lie, from 0 to `count`.
 
     Answers read single row groups by their number, so that many cost no more than few; files of one group for each
     unit would be 0.4 % smaller.
@@ -175,22 +178,22 @@ UNITS = pa.schema(
         _column("nonfinite_images", pa.list_(pa.string()), "ids of the first hundred images with such a peak"),
     ]
 )
-"""One row per unit of a layer."""
+"""Table of the statistics of a layer's units, one row per unit."""
 
 
-KIN = pa.schema(
+COACTIVATION = pa.schema(
     [
         _UNIT,
         _column("correlation", pa.list_(pa.float32()), "rank correlation with each unit of the other layer"),
         _column("jaccard", pa.list_(pa.float32()), "exemplars shared with each of them, over those of both"),
     ]
 )
-"""One row per unit of a layer; NaN where it cannot be told. The table's metadata say over how many images, and how
-many first ones are exemplars."""
+"""Table of how alike a layer's units are to those of another, one row per unit; NaN where it cannot be told. Metadata
+of the table say over how many images, and how many first ones are exemplars."""
 
 
 def embeddings(width: int) -> pa.Schema:
-    """Region-pooled vectors of one layer, sorted by image row, then region."""
+    """Return the schema of one layer's region-pooled vectors, sorted by image row, then region."""
     return pa.schema(
         [
             _column("row", pa.int32(), "row of the image in its shard"),

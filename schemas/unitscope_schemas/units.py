@@ -1,4 +1,4 @@
-"""Layers and units: their names, shapes and places."""
+"""Layers and units: their names, shapes and locations."""
 
 import hashlib
 import re
@@ -13,7 +13,7 @@ from unitscope_schemas.geometry import Location, ReceptiveField, Size
 
 
 class UnitId(NamedTuple):
-    """One channel of a layer, written `layer:channel`."""
+    """A unit is one channel of a layer, written `layer:channel`."""
 
     layer: str
     channel: int
@@ -22,13 +22,13 @@ class UnitId(NamedTuple):
         return f"{self.layer}:{self.channel}"
 
     @property
-    def place(self) -> str:
-        """What tells it from all else of its layer."""
+    def name(self) -> str:
+        """Return the unit's name within its layer, which is its channel."""
         return str(self.channel)
 
     @classmethod
     def parse(cls, text: str) -> "UnitId":
-        """Read `layer:channel`, for example `layer4.1.conv2:130`; raises UsageError."""
+        """Read a unit from `layer:channel`, for example `layer4.1.conv2:130`; raise UsageError for another form."""
         layer, colon, channel = text.rpartition(":")
         if not colon or not layer or not channel.isdecimal():
             raise UsageError(f"unit {text!r} is not LAYER:UNIT, for example layer4.1.conv2:130")
@@ -36,59 +36,61 @@ class UnitId(NamedTuple):
 
 
 class DirectionId(NamedTuple):
-    """A vector over the units of a layer, written `layer:direction-` and the first digits of the vector's digest."""
+    """A direction is a vector over the units of a layer.
+
+    It is written `layer:direction-` and the first 16 digits of the vector's SHA-256.
+    """
 
     layer: str
     name: str
+    """Name within the layer, `direction-` and digits."""
 
     def __str__(self) -> str:
         return f"{self.layer}:{self.name}"
 
-    @property
-    def place(self) -> str:
-        """What tells it from all else of its layer."""
-        return self.name
-
     @classmethod
     def of(cls, layer: str, vector: Sequence[float]) -> "DirectionId":
-        """The name of a vector of numbers that float32 holds exactly."""
+        """Return the id of a vector of numbers that float32 holds exactly."""
         digest = hashlib.sha256(struct.pack(f"<{len(vector)}f", *vector)).hexdigest()
         return cls(layer, f"direction-{digest[:16]}")
 
 
 Target = UnitId | DirectionId
-"""What a picture can be made of."""
+"""Unit or direction that a picture can be made for."""
 
 
 def parse_target(text: str) -> Target:
-    """Read `layer:channel` or `layer:direction-…`; raises UsageError."""
+    """Read a target from `layer:channel` or `layer:direction-…`; raise UsageError for another form."""
     layer, _, name = text.rpartition(":")
     return DirectionId(layer, name) if layer and _DIRECTION.fullmatch(name) else UnitId.parse(text)
 
 
 _DIRECTION = re.compile("direction-[0-9a-f]{16}")
+"""Pattern of a direction's name."""
 
 
 class LayerSpec(BaseModel):
-    """A recorded layer.
-
-    `kind`: `map` is (image, channel, row, col), or with `channels_last` (image, row, col, channel); `vector`
-    (image, channel); `tokens` (image, token, channel) whose first `prefix_tokens` are class and register tokens
-    and whose others fill the grid in row order.
-    """
+    """A recorded layer: what it puts out, and what its units see."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
+    """Module path, with `@1` for the second call of a module."""
     kind: Literal["map", "vector", "tokens"]
+    """Word for the output's axes: `map` is (image, channel, row, col), or with `channels_last` (image, row, col,
+    channel); `vector` is (image, channel); `tokens` is (image, token, channel)."""
     units: int
+    """Number of units."""
     grid: Size
+    """Rows and columns of locations, which tokens behind the prefix fill in row order; 1 × 1 for a vector."""
     prefix_tokens: int = 0
+    """Number of class and register tokens, which come first."""
     channels_last: bool = False
+    """Whether a map's channels are its last axis."""
     receptive_field: ReceptiveField
 
     def location(self, index: int) -> Location:
-        """The location of a flat index in row order, class and register tokens first."""
+        """Return the location of a flat index in row order, class and register tokens first."""
         if index < self.prefix_tokens:
             return Location(-1, index)
         return Location(*divmod(index - self.prefix_tokens, self.grid.width))

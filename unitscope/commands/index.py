@@ -121,7 +121,7 @@ def index(
     with shown(progress) as shown_report, published(shown_report, metrics_host, metrics_port) as report:
         if plan:
             corpus_files = list_corpus(settings.corpus, settings.limit)
-            planned = forecast(expected(make_plan(settings, corpus_files, report)))
+            planned = forecast(expected(make_plan(settings, corpus_files, report))).facts()
         else:
             manifest = run_index(settings, report)
     if plan:

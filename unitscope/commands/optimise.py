@@ -23,7 +23,7 @@ from unitscope_schemas.questions import OptimiseQuestion
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from unitscope_pipelines.storage.stores import Root
+    from unitscope_pipelines.storage.stores import Store
     from unitscope_schemas.answers.visuals import Visual
 
 
@@ -76,7 +76,7 @@ def optimise(
             tell(f"{row.unit}: {row.note}")
     tell_stale(session.atlas.manifest.stale_count)
     if out is not None:
-        _write(session.atlas.root, made, out)
+        _write(session.atlas.store, made, out)
 
 
 @app.command()
@@ -117,7 +117,7 @@ def _read_vector(file: Path) -> tuple[float, ...]:
     return tuple(vector.tolist())
 
 
-def _write(atlas: "Root", made: "Sequence[Visual]", out: Path) -> None:
+def _write(store: "Store", made: "Sequence[Visual]", out: Path) -> None:
     """Write one picture to a file, several into a folder by unit."""
     from unitscope_pipelines.derived.visuals import read_picture
     from unitscope_schemas.errors import StorageError
@@ -127,7 +127,7 @@ def _write(atlas: "Root", made: "Sequence[Visual]", out: Path) -> None:
         (out if several else out.parent).mkdir(parents=True, exist_ok=True)
         for visual in made:
             name = f"{'-'.join(map(str, visual.key.target))}-{visual.key.method}-{visual.key.id[:8]}.png"
-            (out / name if several else out).write_bytes(read_picture(atlas, visual))
+            (out / name if several else out).write_bytes(read_picture(store, visual))
     except OSError as error:
         raise StorageError(f"cannot write to {out}: {error.strerror}") from None
     tell(f"{len(made)} pictures written to {out}")

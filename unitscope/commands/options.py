@@ -68,6 +68,7 @@ def asks(model: type[Question], leave_out: tuple[str, ...] = ()) -> Callable[[Co
             plain = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
             parameters += _options(fields) if parameter.name == "question" else [plain]
         run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.question = model  # type: ignore[attr-defined]
         run.__annotations__ = {one.name: one.annotation for one in parameters} | {"return": None}
         return run
 

@@ -26,7 +26,7 @@ from unitscope_schemas.questions import EigenQuestion, ProjectionMethod, Project
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from unitscope_pipelines.storage.stores import Root
+    from unitscope_pipelines.storage.stores import Store
     from unitscope_schemas.answers.visuals import Visual
 
 
@@ -80,7 +80,7 @@ def project(
     if out is not None:
         for one in wanted:
             folder = out if len(wanted) == 1 else out / str(one.unit)
-            _write(session.atlas.root, [visual for visual in made if visual.key.target == one.unit], folder)
+            _write(session.atlas.store, [visual for visual in made if visual.key.target == one.unit], folder)
         tell(f"{len(rows)} projections written to {out}")
     if sheet is not None:
         write_drawing(project_sheet(session, [one.unit for one in wanted], plan.method, question.k), sheet)
@@ -105,11 +105,11 @@ def sheet(
     """One figure of what layers look for, first to last: units with nine patches, projections, optimised input."""
     from unitscope.commands.output import show_facts
     from unitscope_services.figures.drawing import check_ending, write_drawing
-    from unitscope_services.figures.hierarchy import Look, chosen_layers, hierarchy
+    from unitscope_services.figures.hierarchy import PanelStyle, chosen_layers, hierarchy
     from unitscope_services.queries.session import Session
 
     check_ending(out)
-    look = Look(method, recipe if optimised else None, seed)
+    look = PanelStyle(method, recipe if optimised else None, seed)
     session = Session(atlas, trust_code=trust_code, version=version)
     layers = chosen_layers(session.atlas, split_globs(layer_globs), layer_count)
     drawing = hierarchy(session, layers, units_per_layer, look, tell)
@@ -182,7 +182,7 @@ def eigen(
         tell(f"mean and components written to {out}")
 
 
-def _write(atlas: "Root", projections: "Sequence[Visual]", folder: Path) -> None:
+def _write(store: "Store", projections: "Sequence[Visual]", folder: Path) -> None:
     """Write a unit's projections by rank."""
     from unitscope_pipelines.derived.visuals import read_picture
     from unitscope_schemas.errors import StorageError
@@ -190,6 +190,6 @@ def _write(atlas: "Root", projections: "Sequence[Visual]", folder: Path) -> None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for rank, visual in enumerate(projections):
-            (folder / f"{rank:04d}-{visual.key.image_id}.png").write_bytes(read_picture(atlas, visual))
+            (folder / f"{rank:04d}-{visual.key.image_id}.png").write_bytes(read_picture(store, visual))
     except OSError as error:
         raise StorageError(f"cannot write to {folder}: {error.strerror}") from None

@@ -83,13 +83,16 @@ def similar(
 
     session, unit_id = Session(atlas, trust_code=trust_code, version=version), UnitId.parse(unit)
     if question.by == "coactivation":
-        from unitscope_pipelines.derived.coactivation import LayerPair, Sealed, find_kin
-        from unitscope_pipelines.runs.coactivation import Crew
+        from unitscope_pipelines.derived.coactivation import LayerPair, SealedAtlas, find_coactivation
+        from unitscope_pipelines.runs.coactivation import OnCluster
 
         session.atlas.unit(unit_id)
-        sealed, pair = Sealed(atlas, session.atlas.manifest), LayerPair(unit_id.layer, question.among or unit_id.layer)
+        sealed, pair = (
+            SealedAtlas(session.atlas.store, session.atlas.manifest),
+            LayerPair(unit_id.layer, question.among or unit_id.layer),
+        )
         with shown(progress) as report:
-            find_kin(sealed, sealed, [pair], Crew(report, workers, address))
+            find_coactivation(sealed, sealed, [pair], OnCluster(report, workers, address))
     page = similar_units(session, unit_id, question)
     show_rows(page.rows, SimilarRow, "json" if as_json else style, page)
     nothing = "nothing to compare: its peaks are all equal, or its weights 0"
@@ -141,14 +144,14 @@ def compare(
     """
     from unitscope.commands.output import show_rows, write_rows
     from unitscope.commands.progress import shown
-    from unitscope_pipelines.derived.coactivation import Sealed
+    from unitscope_pipelines.derived.coactivation import SealedAtlas
     from unitscope_pipelines.derived.compare import compare as run_compare
-    from unitscope_pipelines.runs.coactivation import Crew
+    from unitscope_pipelines.runs.coactivation import OnCluster
     from unitscope_schemas.answers.relations import LayerMatch, MatchRow
 
-    one, two = Sealed.present(a), Sealed.present(b)
+    one, two = SealedAtlas.present(a), SealedAtlas.present(b)
     with shown(progress) as report:
-        found = run_compare(one, two, Crew(report, workers, address), (question.layer, question.layer_b))
+        found = run_compare(one, two, OnCluster(report, workers, address), (question.layer, question.layer_b))
     if as_json or style != "table":
         show_rows(found.rows, MatchRow, "json" if as_json else style, found)
     else:

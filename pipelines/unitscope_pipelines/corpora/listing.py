@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
@@ -12,7 +12,7 @@ from unitscope_pipelines.corpora.lists import list_entries
 from unitscope_pipelines.corpora.parquets import list_parquet
 from unitscope_pipelines.corpora.rows import ListedRows, folder_of, is_picture
 from unitscope_pipelines.corpora.tars import list_tar
-from unitscope_pipelines.storage.filesystem import File, Place, is_remote
+from unitscope_pipelines.storage.filesystem import Folder, StoredFile, is_remote
 from unitscope_schemas.addresses import Address
 from unitscope_schemas.errors import CorpusError, listing
 
@@ -22,12 +22,15 @@ _KINDS = "a folder of pictures, .tar or .parquet files, one such file, a glob of
 
 @dataclass(frozen=True)
 class CorpusFile:
-    """A picture of the corpus, as the listing saw it; `file_bytes`: of the file that it is, or is within."""
+    """A picture of the corpus, as the listing saw it."""
 
     path: str
     address: str
+    """Address of the picture's bytes, as `Address` writes it."""
     file_bytes: int
+    """Size of the file that the picture is, or is within, in bytes."""
     modified_ns: int
+    """Modification time of that file in nanoseconds since 1970."""
 
 
 @dataclass(frozen=True)
@@ -36,25 +39,25 @@ class Listing:
 
     root: str
     files: pa.Table
-    """With the schema `tables.LISTED`."""
+    """Table of the pictures, with the schema `tables.LISTED`."""
     ignored_count: int
 
 
 def list_corpus(corpus: str, limit: int | None = None) -> Listing:
-    """What a corpus holds, by what its path leads to; a folder without pictures may hold tar or Parquet files.
+    """List what a corpus holds, by what its path leads to; a folder without pictures may hold tar or Parquet files.
 
     Hidden files and files of other kinds are counted, not listed. Raises CorpusError if the corpus is missing,
     broken, empty, or of no known kind.
     """
     root, name = _split(corpus)
-    place, rows = Place(root), ListedRows()
+    folder, rows = Folder(root), ListedRows()
     if _suffix(name) in LIST_SUFFIXES:
-        list_entries(place, name, rows)
+        list_entries(folder, name, rows)
         ignored_count = 0
     elif name:
-        ignored_count = _list_shards(corpus, place, _matching(place, name), rows)
+        ignored_count = _list_shards(corpus, folder, _matching(folder, name), rows)
     else:
-        ignored_count = _list_folder(corpus, place, rows)
+        ignored_count = _list_folder(corpus, folder, rows)
     files = rows.table()
     if not len(files):
         raise CorpusError(
@@ -65,13 +68,13 @@ def list_corpus(corpus: str, limit: int | None = None) -> Listing:
 
 
 def corpus_files(files: pa.Table) -> list[CorpusFile]:
-    """Some rows of a listing as objects."""
-    names = ["path", "address", "file_bytes", "modified_ns"]
-    return [CorpusFile(*row) for row in zip(*(files[name].to_pylist() for name in names), strict=True)]
+    """Return some rows of a listing as objects."""
+    names = [field.name for field in fields(CorpusFile)]
+    return [CorpusFile(**row) for row in files.select(names).to_pylist()]
 
 
 def _split(corpus: str) -> tuple[str, str]:
-    """The folder of a corpus, and the file or glob within it, if it is one; folders are absolute."""
+    """Return the folder of a corpus, and the file or glob within it, if it is one; folders are absolute."""
     if is_remote(corpus):
         address, mark, query = corpus.partition("?")
         address = address.rstrip("/")
@@ -91,9 +94,9 @@ def _split(corpus: str) -> tuple[str, str]:
 
 
 def _parent(path: str) -> tuple[str, str]:
-    """A path cut before its last part, or before the first with a star."""
+    """Cut a path before its last part, or before the first with a star."""
     parts = path.split("/")
-    first = next((place for place, part in enumerate(parts) if "*" in part), len(parts) - 1)
+    first = next((position for position, part in enumerate(parts) if "*" in part), len(parts) - 1)
     return "/".join(parts[:first]), "/".join(parts[first:])
 
 
@@ -102,21 +105,21 @@ def _suffix(name: str) -> str | None:
     return suffix if suffix in (_TAR, _PARQUET, *LIST_SUFFIXES) else None
 
 
-def _matching(place: Place, name: str) -> Iterator[File]:
-    """The files that a name or glob means; a star stays within its part of the path."""
+def _matching(folder: Folder, name: str) -> Iterator[StoredFile]:
+    """List the files that a name or glob means; a star stays within its part of the path."""
     if "*" not in name:
-        yield from (found for found in place.sizes([name]) if found is not None)
+        yield from (file for file in folder.sizes([name]) if file is not None)
         return
     depth = name.count("/")
-    for file in place.walk():
+    for file in folder.walk():
         if file.path.count("/") == depth and PurePosixPath(file.path).match(name):
             yield file
 
 
-def _list_folder(corpus: str, place: Place, rows: ListedRows) -> int:
-    shards: list[File] = []
+def _list_folder(corpus: str, folder: Folder, rows: ListedRows) -> int:
+    shards: list[StoredFile] = []
     picture_count = ignored_count = 0
-    for file in place.walk():
+    for file in folder.walk():
         if is_picture(file.path):
             rows.add(file.path, Address(file.path), file, folder_of(file.path))
             picture_count += 1
@@ -126,11 +129,11 @@ def _list_folder(corpus: str, place: Place, rows: ListedRows) -> int:
             ignored_count += 1
     if picture_count or not shards:
         return ignored_count + len(shards)
-    return ignored_count + _list_shards(corpus, place, iter(shards), rows)
+    return ignored_count + _list_shards(corpus, folder, iter(shards), rows)
 
 
-def _list_shards(corpus: str, place: Place, files: Iterator[File], rows: ListedRows) -> int:
-    """Tar or Parquet files in order of their paths; how many members are no pictures."""
+def _list_shards(corpus: str, folder: Folder, files: Iterator[StoredFile], rows: ListedRows) -> int:
+    """List tar or Parquet files in order of their paths, and count the members that are no pictures."""
     shards = sorted(file for file in files if not os.path.basename(file.path).startswith("."))  # noqa: PTH119
     kinds = {_suffix(file.path) for file in shards}
     if not shards:
@@ -139,7 +142,7 @@ def _list_shards(corpus: str, place: Place, files: Iterator[File], rows: ListedR
         some = listing((file.path for file in shards), most=3)
         raise CorpusError(f"corpus {corpus!r} holds files of several kinds ({some}); give a glob such as '*.tar'")
     if kinds == {_TAR}:
-        return sum(list_tar(place, shard, rows) for shard in shards)
+        return sum(list_tar(folder, shard, rows) for shard in shards)
     for shard in shards:
-        list_parquet(place, shard, rows)
+        list_parquet(folder, shard, rows)
     return 0

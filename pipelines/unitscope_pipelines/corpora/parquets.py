@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unitscope_pipelines.corpora.rows import ListedRows, as_label, as_metadata
-from unitscope_pipelines.storage.filesystem import File, Place
+from unitscope_pipelines.storage.filesystem import Folder, StoredFile
 from unitscope_pipelines.storage.originals import image_column
 from unitscope_schemas.addresses import Address, Cell
 from unitscope_schemas.errors import CorpusError
@@ -15,14 +15,14 @@ from unitscope_schemas.errors import CorpusError
 _LABEL = "label"
 
 
-def list_parquet(place: Place, file: File, rows: ListedRows) -> None:
-    """Add a row for each of the file's; raises CorpusError that names a file that is broken or holds no pictures.
+def list_parquet(folder: Folder, file: StoredFile, rows: ListedRows) -> None:
+    """Add each row of a file; raises CorpusError that names a file that is broken or holds no pictures.
 
     Bytes are not read. The path is the file's and the row's number in it; `label` is the label, by its name where
     the schema has names; other columns of numbers and text are metadata.
     """
     try:
-        with place.open(file.path) as source, pq.ParquetFile(source) as parquet:
+        with folder.open(file.path) as source, pq.ParquetFile(source) as parquet:
             schema = parquet.schema_arrow
             image_column(schema)
             columns = [field.name for field in schema if _is_scalar(field.type)]
@@ -43,7 +43,7 @@ def list_parquet(place: Place, file: File, rows: ListedRows) -> None:
 
 
 def _label_names(schema: pa.Schema) -> Callable[[object], str | None]:
-    """How labels are written: by the names that Hugging Face keeps for numbers, or as they are."""
+    """Return how labels are written: by the names that Hugging Face keeps for numbers, or as they are."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         names = features[_LABEL]["names"]

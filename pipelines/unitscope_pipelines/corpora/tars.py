@@ -3,23 +3,41 @@
 import json
 import tarfile
 from collections.abc import Iterator
-from typing import IO
+from dataclasses import dataclass, field
+from typing import IO, NamedTuple
 
 from unitscope_pipelines.corpora.rows import ListedRows, as_label, as_metadata, folder_of, is_picture
-from unitscope_pipelines.storage.filesystem import File, Place
+from unitscope_pipelines.storage.filesystem import Folder, StoredFile
 from unitscope_schemas.addresses import Address, Range
 from unitscope_schemas.errors import CorpusError
 
-_SIDES = ("cls", "json", "txt")
-_MOST_SIDE_BYTES = 1_000_000
+_DESCRIPTIONS = ("cls", "json", "txt")
+_MOST_DESCRIPTION_BYTES = 1_000_000
 _AT_ONCE_BYTES = 1 << 24
-"""Read at once from an object store. A tar has no list of its members, only a head before each, so it is read whole:
-in few pieces that is sooner than a request for each member."""
-
-Picture = tuple[str, Range]
+"""Bytes that are read at once from an object store. A tar has no list of its members, only a head before each, so it is
+read whole: in few pieces that is sooner than a request for each member."""
 
 
-def list_tar(place: Place, shard: File, rows: ListedRows) -> int:
+class Member(NamedTuple):
+    """A picture in a tar: its name there, and its bytes."""
+
+    name: str
+    part: Range
+
+
+@dataclass
+class Sample:
+    """The consecutive members of a tar with one key."""
+
+    key: str
+    pictures: list[Member] = field(default_factory=list)
+    descriptions: dict[str, bytes] = field(default_factory=dict)
+    """Contents of the members that describe the pictures, by their suffix: cls, json, txt."""
+    other_count: int = 0
+    """Count of the members that are neither."""
+
+
+def list_tar(folder: Folder, shard: StoredFile, rows: ListedRows) -> int:
     """Add a shard's pictures and count its other members; raises CorpusError that names a shard that is broken.
 
     A picture's path is the shard's and its member's name. Its label is what the member `.cls` of its key holds,
@@ -27,11 +45,11 @@ def list_tar(place: Place, shard: File, rows: ListedRows) -> int:
     """
     ignored_count = 0
     try:
-        with place.open(shard.path, _AT_ONCE_BYTES) as source, tarfile.open(fileobj=source, mode="r:") as tar:
-            for pictures, sides, other_count in _samples(tar, source):
-                ignored_count += other_count
-                label, metadata = _described(shard.path, sides)
-                for name, part in pictures:
+        with folder.open(shard.path, _AT_ONCE_BYTES) as source, tarfile.open(fileobj=source, mode="r:") as tar:
+            for sample in _samples(tar, source):
+                ignored_count += sample.other_count
+                label, metadata = _described(shard.path, sample.descriptions)
+                for name, part in sample.pictures:
                     path, address = f"{shard.path}/{name}", Address(shard.path, part)
                     rows.add(path, address, shard, label or folder_of(name), metadata)
     except (OSError, tarfile.TarError) as error:
@@ -39,37 +57,34 @@ def list_tar(place: Place, shard: File, rows: ListedRows) -> int:
     return ignored_count
 
 
-def _samples(tar: tarfile.TarFile, source: IO[bytes]) -> Iterator[tuple[list[Picture], dict[str, bytes], int]]:
-    """Consecutive members with one key: pictures, contents of what describes them, and how many are neither."""
-    key: str | None = None
-    pictures: list[Picture] = []
-    sides: dict[str, bytes] = {}
-    other_count = 0
+def _samples(tar: tarfile.TarFile, source: IO[bytes]) -> Iterator[Sample]:
+    """Read the members of a tar, sample by sample, as they come."""
+    sample = Sample("")
     while (member := tar.next()) is not None:
         tar.members = []  # type: ignore[attr-defined]  # it would keep them all: a gigabyte for a million
         if not member.isreg():
             continue
         folder, slash, name = member.name.removeprefix("./").rpartition("/")
         stem, _, suffix = name.partition(".")
-        own = f"{folder}{slash}{stem}"
-        if own != key:
-            yield pictures, sides, other_count
-            key, pictures, sides, other_count = own, [], {}, 0
+        key = f"{folder}{slash}{stem}"
+        if key != sample.key:
+            yield sample
+            sample = Sample(key)
         if is_picture(name):
-            pictures.append((f"{folder}{slash}{name}", Range(member.offset_data, member.size)))
-        elif suffix in _SIDES and member.size <= _MOST_SIDE_BYTES:
+            sample.pictures.append(Member(f"{folder}{slash}{name}", Range(member.offset_data, member.size)))
+        elif suffix in _DESCRIPTIONS and member.size <= _MOST_DESCRIPTION_BYTES:
             source.seek(member.offset_data)
-            sides[suffix] = source.read(member.size)
+            sample.descriptions[suffix] = source.read(member.size)
         else:
-            other_count += 1
-    yield pictures, sides, other_count
+            sample.other_count += 1
+    yield sample
 
 
-def _described(shard: str, sides: dict[str, bytes]) -> tuple[str | None, str | None]:
-    """Label and metadata of a key from its members."""
-    if not sides:
+def _described(shard: str, descriptions: dict[str, bytes]) -> tuple[str | None, str | None]:
+    """Return label and metadata of a sample from the members that describe it."""
+    if not descriptions:
         return None, None
-    texts = {suffix: content.decode(errors="replace").strip() for suffix, content in sides.items()}
+    texts = {suffix: content.decode(errors="replace").strip() for suffix, content in descriptions.items()}
     described = {}
     if "json" in texts:
         try:
@@ -79,7 +94,7 @@ def _described(shard: str, sides: dict[str, bytes]) -> tuple[str | None, str | N
     if not isinstance(described, dict):
         described = {"json": described}
     labels = [texts.get("cls"), described.pop("label", None), texts.get("txt")]
-    label = next((found for one in labels if (found := as_label(one)) is not None), None)
+    label = next((text for value in labels if (text := as_label(value)) is not None), None)
     if "txt" in texts and label != texts["txt"]:
         described.setdefault("txt", texts["txt"])
     return label, as_metadata(described)

@@ -1,59 +1,71 @@
 """Two atlases of one corpus compared: which unit of the other each unit is, how surely, and what both rank first."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from unitscope_pipelines.derived.coactivation import LayerPair, Run, Sealed, find_kin
+from unitscope_pipelines.derived.coactivation import LayerPair, Run, SealedAtlas, find_coactivation
 from unitscope_pipelines.storage.parts import write_model
-from unitscope_pipelines.storage.stores import Root, store_of
+from unitscope_pipelines.storage.stores import Store
 from unitscope_schemas import layout
 from unitscope_schemas.answers.relations import ComparedAtlas, Comparison, LayerMatch, MatchRow
 from unitscope_schemas.errors import UsageError, listing
 
 Matrix = NDArray[np.float64]
 Layers = tuple[str | None, str | None]
-"""One of each atlas; only the first: the same name in both; none: every layer name that both have."""
+"""A layer of each atlas; only the first: the same name in both; none: every layer name that both have."""
 
 
-def compare(one: Sealed, two: Sealed, run: Run, layers: Layers = (None, None)) -> Comparison:
+class Likeness(NamedTuple):
+    """A stored table of how alike two layers' units are, unit × unit."""
+
+    image_count: int
+    """Count of the images that the units are compared over."""
+    exemplar_count: int
+    """Count of the first images of a unit that are exemplars, at most."""
+    correlation: Matrix
+    overlap: Matrix
+    """Exemplars shared over the mean of both units' (Dice 1945)."""
+
+
+def compare(a: SealedAtlas, b: SealedAtlas, run: Run, layers: Layers = (None, None)) -> Comparison:
     """Compare two atlases, or two layers of one, over the images that both have by their bytes; stored in the first.
 
-    Compared once, the stored answer is given. Raises UsageError where no image or no layer is shared.
+    What was compared before is read, not computed again. Raises UsageError where no image or no layer is shared.
     """
-    stored = stored_comparison(one, two, layers)
+    stored = stored_comparison(a, b, layers)
     if stored is not None:
         return stored
-    pairs = layer_pairs(one, two, layers)
-    found = [_likeness(one.root, table) for table in find_kin(one, two, pairs, run)]
-    rows = [_matches(pair, *matrices) for pair, (_, matrices) in zip(pairs, found, strict=True)]
-    counts, path = found[0][0], _path(one, two, pairs)
+    pairs = layer_pairs(a, b, layers)
+    likenesses = [_likeness(a.store, table) for table in find_coactivation(a, b, pairs, run)]
+    rows = {pair: _matches(pair, likeness) for pair, likeness in zip(pairs, likenesses, strict=True)}
+    path = _path(a, b, pairs)
     comparison = Comparison(
         id=PurePosixPath(path).stem,
-        a=_side(one),
-        b=_side(two),
-        shared_images=counts["image_count"],
-        top_images=counts["top_images"],
-        layers=[_summary(pair, own, two.layer(pair.b).spec.units) for pair, own in zip(pairs, rows, strict=True)],
-        rows=[row for own in rows for row in own],
+        a=_side(a),
+        b=_side(b),
+        shared_images=likenesses[0].image_count,
+        top_images=likenesses[0].exemplar_count,
+        layers=[_summary(pair, rows[pair], b.layer(pair.b).spec.units) for pair in pairs],
+        rows=[row for pair in pairs for row in rows[pair]],
     )
-    write_model(one.root, path, comparison)
+    write_model(a.store, path, comparison)
     return comparison
 
 
-def stored_comparison(one: Sealed, two: Sealed, layers: Layers = (None, None)) -> Comparison | None:
-    """What `compare` has stored for this question, if it has; raises UsageError where no layer is shared."""
-    stored = store_of(one.root).read(_path(one, two, layer_pairs(one, two, layers)))
+def stored_comparison(a: SealedAtlas, b: SealedAtlas, layers: Layers = (None, None)) -> Comparison | None:
+    """Read what `compare` has stored for this question, if it has; raises UsageError where no layer is shared."""
+    stored = a.store.read(_path(a, b, layer_pairs(a, b, layers)))
     return None if stored is None else Comparison.model_validate_json(stored)
 
 
-def layer_pairs(a: Sealed, b: Sealed, layers: Layers) -> list[LayerPair]:
-    """The layers that are compared; raises UsageError or NotFoundError that names those there are."""
+def layer_pairs(a: SealedAtlas, b: SealedAtlas, layers: Layers) -> list[LayerPair]:
+    """Return the layers that are compared; raises UsageError or NotFoundError that names those there are."""
     layer_a, layer_b = layers
     if layer_a is None and layer_b is not None:
         raise UsageError(f"layer {layer_b!r} of the second atlas is compared with one of the first: give --layer too")
@@ -71,24 +83,29 @@ def layer_pairs(a: Sealed, b: Sealed, layers: Layers) -> list[LayerPair]:
     return pairs
 
 
-def _path(one: Sealed, two: Sealed, pairs: Sequence[LayerPair]) -> str:
-    names = [two.manifest.version, *(name for pair in pairs for name in (pair.a, pair.b))]
-    return layout.comparison(one.manifest.version, *names)
+def _path(a: SealedAtlas, b: SealedAtlas, pairs: Sequence[LayerPair]) -> str:
+    names = [b.manifest.version, *(name for pair in pairs for name in (pair.a, pair.b))]
+    return layout.comparison(a.manifest.version, *names)
 
 
-def _likeness(root: Root, path: str) -> tuple[dict[str, int], tuple[Matrix, Matrix]]:
-    """Over how many images a stored table is, and its correlations and overlaps, unit × unit."""
-    read: pa.Table = pq.read_table(pa.BufferReader(store_of(root).read(path)), partitioning=None)
-    counts = {name: int(read.schema.metadata[name.encode()]) for name in ("image_count", "top_images")}
+def _likeness(store: Store, path: str) -> Likeness:
+    """Read a stored table."""
+    table: pa.Table = pq.read_table(pa.BufferReader(store.read(path)), partitioning=None)
     correlation, jaccard = (
-        read[name].combine_chunks().flatten().to_numpy().reshape(read.num_rows, -1).astype(np.float64)
+        table[name].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1).astype(np.float64)
         for name in ("correlation", "jaccard")
     )
-    return counts, (correlation, 2 * jaccard / (1 + jaccard))
+    return Likeness(
+        image_count=int(table.schema.metadata[b"image_count"]),
+        exemplar_count=int(table.schema.metadata[b"top_images"]),
+        correlation=correlation,
+        overlap=2 * jaccard / (1 + jaccard),
+    )
 
 
-def _matches(pair: LayerPair, correlation: Matrix, overlap: Matrix) -> list[MatchRow]:
-    """One row per unit of the first layer; of equal correlations the lower channel is the match."""
+def _matches(pair: LayerPair, likeness: Likeness) -> list[MatchRow]:
+    """Return one row per unit of the first layer; of equal correlations the lower channel is the match."""
+    correlation, overlap = likeness.correlation, likeness.overlap
     known = np.where(np.isnan(correlation), -np.inf, correlation)
     order = np.argsort(-known, axis=1, kind="stable")[:, :2]
     best_of_b = known.argmax(axis=0)
@@ -135,20 +152,22 @@ def _summary(pair: LayerPair, rows: Sequence[MatchRow], units_b: int) -> LayerMa
     )
 
 
-def _middle(values: Sequence[float | None], measure: Any) -> float | None:
+def _middle(values: Sequence[float | None], measure: Callable[[list[float]], np.floating]) -> float | None:
+    """Return the mean or median of the values that are known, None if none is."""
     known = [value for value in values if value is not None]
     return float(measure(known)) if known else None
 
 
 def _at(matrix: Matrix, unit: int, other: int | None) -> float | None:
+    """Return a cell of a matrix, None where it is NaN or there is no other unit."""
     value = None if other is None else float(matrix[unit, other])
     return None if value is None or np.isnan(value) else value
 
 
-def _side(atlas: Sealed) -> ComparedAtlas:
+def _side(atlas: SealedAtlas) -> ComparedAtlas:
     manifest = atlas.manifest
     return ComparedAtlas(
-        name=store_of(atlas.root).name,
+        name=atlas.store.name,
         version=manifest.version,
         model=manifest.model.spec.rpartition("/")[2],  # no path of this machine: servers show it
         weights_digest=manifest.model.weights_digest,

@@ -1,4 +1,4 @@
-"""Pictures optimised for a unit or a direction, made and stored; what is stored already is not made again."""
+"""Pictures are optimised for a unit or a direction and stored; what is stored already is not made again."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ from time import monotonic
 import torch
 from PIL import Image
 
-from unitscope_pipelines.derived.visuals import Made, find_visual, write_visual
-from unitscope_pipelines.storage.stores import Root
+from unitscope_pipelines.derived.visuals import NewPicture, find_visuals, write_visual
+from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.vision.models.models import VisionModel, reload_model
 from unitscope_pipelines.vision.optimisation.optimisation import (
-    Optimised,
-    Tell,
-    Wish,
+    OptimisationSettings,
+    OptimisedPictures,
     optimise_direction,
     optimise_unit,
 )
 from unitscope_pipelines.vision.recording.device import choose_device
 from unitscope_schemas.answers.visuals import Visual, VisualKey
 from unitscope_schemas.manifest import Manifest, ModelEntry
+from unitscope_schemas.progress import Tell
 from unitscope_schemas.units import LayerSpec, Target, UnitId
 
 
@@ -29,20 +29,21 @@ from unitscope_schemas.units import LayerSpec, Target, UnitId
 class OptimisePlan:
     """What all pictures of a run have in common."""
 
-    atlas: Root
+    store: Store
     atlas_key: str
     model: ModelEntry
     layers: Mapping[str, LayerSpec]
-    wish: Wish
+    settings: OptimisationSettings
     objective: str
     direction: tuple[float, ...] | None
-    """Instead of a unit: a number for each unit of a layer, which float32 holds exactly."""
+    """Vector that the pictures are made for instead of a unit: a number for each unit of a layer, which float32 holds
+    exactly."""
     device: str
     trust_code: bool
 
     def keys(self, target: Target) -> list[VisualKey]:
-        """The names of the pictures of a unit, or of the plan's direction."""
-        recipe, start = self.wish.recipe, self.wish.start
+        """Return the names of the pictures of a unit, or of the plan's direction."""
+        recipe, start = self.settings.recipe, self.settings.start
         return [
             VisualKey(
                 atlas_key=self.atlas_key,
@@ -53,31 +54,34 @@ class OptimisePlan:
                 settings=recipe.model_dump(mode="json"),
                 objective=self.objective,
                 start=start.name,
-                seed=self.wish.seed,
+                seed=self.settings.seed,
                 number=number,
-                count=self.wish.count,
+                count=self.settings.count,
                 direction=self.direction,
             )
-            for number in range(self.wish.count)
+            for number in range(self.settings.count)
         ]
 
     def stored(self, target: Target) -> list[Visual] | None:
-        """The pictures of a unit or direction if all of them are stored."""
-        found = [find_visual(self.atlas, key) for key in self.keys(target)]
-        whole = [visual for visual in found if visual is not None]
-        return whole if len(whole) == len(found) else None
+        """Return the pictures of a unit or direction, None unless all of them are stored."""
+        return find_visuals(self.store, self.keys(target))
 
 
 def make_plan(
-    manifest: Manifest, atlas: Root, wish: Wish, objective: str, device: str = "auto", trust_code: bool = False
+    manifest: Manifest,
+    store: Store,
+    settings: OptimisationSettings,
+    objective: str,
+    device: str = "auto",
+    trust_code: bool = False,
 ) -> OptimisePlan:
-    """The plan for units of an atlas: its model, its layers."""
+    """Return the plan for units of an atlas, by its model and layers."""
     return OptimisePlan(
-        atlas=atlas,
+        store=store,
         atlas_key=manifest.atlas_key,
         model=manifest.model,
         layers={entry.spec.name: entry.spec for entry in manifest.layers},
-        wish=wish,
+        settings=settings,
         objective=objective,
         direction=None,
         device=device,
@@ -86,28 +90,30 @@ def make_plan(
 
 
 class Optimiser:
-    """Makes and stores pictures with one model, loaded when the first is made; called once for each unit."""
+    """A task that makes and stores the pictures of a unit with one model, loaded when the first is made."""
 
     def __init__(self, plan: OptimisePlan) -> None:
         self.plan = plan
         self._device = choose_device(plan.device)
 
     def __call__(self, target: Target, tell: Tell | None = None) -> list[Visual]:
-        """The pictures of a unit or direction, from the store or made now; raises what `optimise_unit` and
-        `write_visual` do."""
+        """Return the pictures of a unit or direction, from the store or made now.
+
+        Raises what `optimise_unit` and `write_visual` do.
+        """
         plan = self.plan
         stored = plan.stored(target)
         if stored is not None:
             return stored
         started, layer = monotonic(), plan.layers[target.layer]
-        found = self._made(layer, target, tell)
-        seconds = (monotonic() - started) / plan.wish.count
-        notes = found.notes if self._device.type == "cpu" else (*found.notes, f"made on {self._device}")
+        optimised = self._optimise(layer, target, tell)
+        seconds = (monotonic() - started) / plan.settings.count
+        notes = optimised.notes if self._device.type == "cpu" else (*optimised.notes, f"made on {self._device}")
         visuals = []
         for number, key in enumerate(plan.keys(target)):
-            pixels = found.pictures[number].permute(1, 2, 0).numpy()
-            activation, location = found.activations[number], found.locations[number]
-            made = Made(
+            pixels = optimised.pictures[number].permute(1, 2, 0).numpy()
+            activation, location = optimised.activations[number], optimised.locations[number]
+            picture = NewPicture(
                 picture=Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels),
                 activation=activation if isfinite(activation) else None,
                 location=location,
@@ -115,15 +121,15 @@ class Optimiser:
                 notes=notes,
                 seconds=seconds,
             )
-            visuals.append(write_visual(plan.atlas, key, made))
+            visuals.append(write_visual(plan.store, key, picture))
         return visuals
 
-    def _made(self, layer: LayerSpec, target: Target, tell: Tell | None) -> Optimised:
+    def _optimise(self, layer: LayerSpec, target: Target, tell: Tell | None) -> OptimisedPictures:
         plan = self.plan
         if isinstance(target, UnitId):
-            return optimise_unit(self._model, layer, target.channel, plan.wish, plan.objective, tell)
+            return optimise_unit(self._model, layer, target.channel, plan.settings, plan.objective, tell)
         vector = torch.tensor(plan.direction)
-        return optimise_direction(self._model, layer, vector, plan.wish, plan.objective, tell)
+        return optimise_direction(self._model, layer, vector, plan.settings, plan.objective, tell)
 
     @cached_property
     def _model(self) -> VisionModel:

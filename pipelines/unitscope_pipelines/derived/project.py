@@ -1,18 +1,18 @@
-"""Exemplars of a unit projected back to their pixels, made and stored; what is stored already is not made again."""
+"""Exemplars of a unit are projected back to their pixels and stored; what is stored already is not made again."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import torch
 
-from unitscope_pipelines.derived.visuals import Made, find_visual, write_visual
+from unitscope_pipelines.derived.visuals import NewPicture, find_visual, find_visuals, write_visual
 from unitscope_pipelines.storage.originals import Original, Originals
-from unitscope_pipelines.storage.stores import Root
+from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.vision.attribution.deconvnet import METHODS, Projections, project
-from unitscope_pipelines.vision.images.diverging import SHOWN_SHARE, signed_picture
+from unitscope_pipelines.vision.images.diverging import SHOWN_SHARE, diverging_picture
 from unitscope_pipelines.vision.images.preprocessing import Prepared, normalise, prepare
 from unitscope_pipelines.vision.models.models import VisionModel, reload_model
 from unitscope_pipelines.vision.recording.device import choose_device
@@ -23,42 +23,49 @@ from unitscope_schemas.questions import ProjectionMethod
 from unitscope_schemas.units import LayerSpec, UnitId
 
 AT_ONCE = 9
-"""Images in one forward and backward."""
+"""Count of images in one forward and backward."""
 _CLOSE = 1e-3
-"""Of a recorded activation: how far the forward that is projected may be from it before that is said."""
+"""Share of a recorded activation by which the forward that is projected may differ before that is said."""
 
-Picture = TypeVar("Picture", bound="Placed")
+Picture = TypeVar("Picture", bound="PlacedPicture")
 
 
-class Placed(Protocol):
+class PlacedPicture(Protocol):
     """A picture that knows how it became the network's input."""
 
     @property
-    def placement(self) -> Placement: ...
+    def placement(self) -> Placement:
+        """How the picture became the network's input."""
 
 
-class Model(Protocol[Picture]):
-    """Reads pictures, and projects a unit's activation at one location of each back to their pixels."""
+class ProjectionModel(Protocol[Picture]):
+    """A model that reads pictures, and projects a unit's activation at one location of each back to their pixels."""
 
-    def read(self, data: bytes) -> Picture: ...
+    def read(self, data: bytes) -> Picture:
+        """Prepare the picture in these bytes; raises PictureError."""
 
     def project(
         self, pictures: Sequence[Picture], unit: UnitId, locations: Sequence[Location], method: ProjectionMethod
-    ) -> Projections: ...
+    ) -> Projections:
+        """Project a unit's activation at one location of each picture back to its pixels."""
 
 
 @dataclass(frozen=True)
 class Exemplar:
-    """One picture that a unit answers to: where it peaks, how high, and the input pixels that are shown of it."""
+    """A picture that a unit answers to."""
 
     image: Original
     location: Location
+    """Location where the unit peaks on it."""
     activation: float
     seen: Box
+    """Box of input pixels that are shown of the picture."""
 
 
 @dataclass(frozen=True)
 class UnitExemplars:
+    """A unit with some of its exemplars."""
+
     unit: UnitId
     exemplars: tuple[Exemplar, ...]
 
@@ -67,7 +74,7 @@ class UnitExemplars:
 class ProjectPlan:
     """What all projections of a run have in common."""
 
-    atlas: Root
+    store: Store
     corpus: str
     atlas_key: str
     model: ModelEntry
@@ -78,7 +85,7 @@ class ProjectPlan:
     trust_code: bool
 
     def key(self, unit: UnitId, exemplar: Exemplar) -> VisualKey:
-        """The name of a projection."""
+        """Return the name of a projection."""
         return VisualKey(
             atlas_key=self.atlas_key,
             kind="projection",
@@ -91,76 +98,79 @@ class ProjectPlan:
         )
 
     def stored(self, wanted: UnitExemplars) -> list[Visual] | None:
-        """The projections of a unit's exemplars if all of them are stored."""
-        found = [find_visual(self.atlas, self.key(wanted.unit, exemplar)) for exemplar in wanted.exemplars]
-        whole = [visual for visual in found if visual is not None]
-        return whole if len(whole) == len(found) else None
+        """Return the projections of a unit's exemplars, None unless all of them are stored."""
+        return find_visuals(self.store, [self.key(wanted.unit, exemplar) for exemplar in wanted.exemplars])
 
 
-class Projector:
-    """Makes and stores projections by a model, or one of its own, which is loaded when the first is made."""
+class Projector(Generic[Picture]):
+    """A task that makes and stores projections by a model."""
 
-    def __init__(self, plan: ProjectPlan, model: "Model[Any] | None" = None) -> None:
+    def __init__(self, plan: ProjectPlan, model: ProjectionModel[Picture]) -> None:
         self.plan = plan
-        self._model = model or _OwnModel(plan)
+        self._model = model
         self._originals = Originals(plan.corpus)
 
     def __call__(self, wanted: UnitExemplars) -> list[Visual]:
-        """One projection for each exemplar, in their order, from the store or made now.
+        """Return one projection for each exemplar, in their order, from the store or made now.
 
         Raises NotFoundError for a picture that is gone or was edited, and what `write_visual` raises.
         """
         plan, unit = self.plan, wanted.unit
         keys = [plan.key(unit, exemplar) for exemplar in wanted.exemplars]
-        found = {key.id: find_visual(plan.atlas, key) for key in keys}
-        missing = [one for key, one in zip(keys, wanted.exemplars, strict=True) if found[key.id] is None]
+        visuals = {key.id: find_visual(plan.store, key) for key in keys}
+        missing = [exemplar for key, exemplar in zip(keys, wanted.exemplars, strict=True) if visuals[key.id] is None]
         for first in range(0, len(missing), AT_ONCE):
-            part = missing[first : first + AT_ONCE]
-            for exemplar, made in zip(part, self._made(unit, part), strict=True):
+            batch = missing[first : first + AT_ONCE]
+            for exemplar, picture in zip(batch, self._project(unit, batch), strict=True):
                 key = plan.key(unit, exemplar)
-                found[key.id] = write_visual(plan.atlas, key, made)
-        return [visual for key in keys if (visual := found[key.id]) is not None]
+                visuals[key.id] = write_visual(plan.store, key, picture)
+        return [visual for key in keys if (visual := visuals[key.id]) is not None]
 
-    def _made(self, unit: UnitId, part: Sequence[Exemplar]) -> Iterator[Made]:
-        """Projections of a few images at once, each cut to the box that its patch shows."""
+    def _project(self, unit: UnitId, batch: Sequence[Exemplar]) -> Iterator[NewPicture]:
+        """Project a few images at once, and cut each projection to the box that its patch shows."""
         started = time.perf_counter()
-        pictures = [self._model.read(self._originals.read_original(one.image)) for one in part]
-        found = self._model.project(pictures, unit, [one.location for one in part], self.plan.method)
-        seconds = (time.perf_counter() - started) / len(part)
-        for number, (picture, exemplar) in enumerate(zip(pictures, part, strict=True)):
+        pictures = [self._model.read(self._originals.read_original(exemplar.image)) for exemplar in batch]
+        locations = [exemplar.location for exemplar in batch]
+        projections = self._model.project(pictures, unit, locations, self.plan.method)
+        seconds = (time.perf_counter() - started) / len(batch)
+        for number, (picture, exemplar) in enumerate(zip(pictures, batch, strict=True)):
             seen = exemplar.seen
-            pixels = found.pixels[number, :, seen.top : seen.bottom, seen.left : seen.right].numpy()
-            shown = signed_picture(pixels, SHOWN_SHARE)
+            pixels = projections.pixels[number, :, seen.top : seen.bottom, seen.left : seen.right].numpy()
+            shown = diverging_picture(pixels, SHOWN_SHARE)
             scale = (
                 f"grey is zero, white {shown.scale:.4g} and black {-shown.scale:.4g} in units of the network's input"
             )
-            drift = _drift(exemplar.activation, float(found.activation[number]))
-            yield Made(
+            drift = _drift(exemplar.activation, float(projections.activation[number]))
+            yield NewPicture(
                 picture=shown.picture,
                 activation=exemplar.activation,
                 location=exemplar.location,
                 box=picture.placement.to_image(seen),
-                notes=(scale, *drift, *found.notes),
+                notes=(scale, *drift, *projections.notes),
                 seconds=seconds,
             )
 
 
-class _OwnModel:
-    """The model of a plan, on its device."""
+class PlannedModel:
+    """The model of a plan on the plan's device, loaded when it is needed."""
 
     def __init__(self, plan: ProjectPlan) -> None:
         self.plan = plan
 
     def read(self, data: bytes) -> Prepared:
+        """Prepare the picture in these bytes; raises PictureError."""
         return prepare(data, self.plan.preprocessing)
 
     def project(
         self, pictures: Sequence[Prepared], unit: UnitId, locations: Sequence[Location], method: ProjectionMethod
     ) -> Projections:
+        """Project a unit's activation at one location of each picture back to its pixels, and note the device."""
         images = normalise(torch.stack([picture.pixels for picture in pictures]), self.plan.preprocessing)
         layer = self.plan.layers[unit.layer]
-        found = project(self._model.module, layer, unit.channel, images.to(self._device), locations, method)
-        return found if self._device.type == "cpu" else replace(found, notes=(*found.notes, f"made on {self._device}"))
+        projections = project(self._model.module, layer, unit.channel, images.to(self._device), locations, method)
+        if self._device.type == "cpu":
+            return projections
+        return replace(projections, notes=(*projections.notes, f"made on {self._device}"))
 
     @cached_property
     def _device(self) -> torch.device:
@@ -173,8 +183,13 @@ class _OwnModel:
         return model
 
 
+def planned_projector(plan: ProjectPlan) -> Projector[Prepared]:
+    """Return the task that projects by the plan's model."""
+    return Projector(plan, PlannedModel(plan))
+
+
 def _drift(recorded: float, again: float) -> tuple[str, ...]:
-    """What to say where the forward in float32 does not reach the recorded activation, as in an atlas of bf16."""
+    """Return what to say where the forward in float32 misses the recorded activation, as in an atlas of bf16."""
     if abs(again - recorded) <= _CLOSE * abs(recorded):
         return ()
     return (f"recorded is an activation of {recorded:.4g}, projected in float32 is {again:.4g}",)

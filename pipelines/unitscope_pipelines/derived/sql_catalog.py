@@ -1,4 +1,4 @@
-"""Sealed atlases for dashboards and SQL: one DuckDB file of views over their Parquet, without a copy of it.
+"""A DuckDB file of views over the Parquet of sealed atlases, without a copy of it, for dashboards and SQL.
 
 Views find their parts by absolute paths, so the file belongs to the place where the atlases lie. Macros name no view:
 DuckDB would look for it in the database that asks, not in the one that is attached.
@@ -13,7 +13,7 @@ import duckdb
 
 from unitscope_pipelines.storage.filesystem import is_remote
 from unitscope_pipelines.storage.parts import read_manifest, write_atomically
-from unitscope_pipelines.storage.stores import Root
+from unitscope_pipelines.storage.stores import AtlasAddress, store_of
 from unitscope_schemas import tables
 from unitscope_schemas.errors import NotFoundError, UsageError
 from unitscope_schemas.geometry import Box, Location
@@ -29,7 +29,7 @@ _OF_IMAGE = (
 )
 _NO_UNIT = "'this atlas has no unit ' || layer || ':' || unit"
 _NO_LAYER = "'this atlas has no layer ' || layer"
-"""Instead of a path, so that DuckDB's message about the missing file says it."""
+"""SQL text in place of a path, so that DuckDB's message about the missing file says it."""
 
 _TOP_PATCHES = """
 CREATE MACRO {schema}.top_patches(layer, unit, k) AS TABLE
@@ -88,7 +88,7 @@ FROM (SELECT unnest(s.top_labels) AS found FROM read_parquet({units_part}) AS s 
 """
 
 
-def write_catalog(atlases: Sequence[Root], target: Path) -> Part:
+def write_catalog(atlases: Sequence[AtlasAddress], target: Path) -> Part:
     """Write views over the sealed version of each atlas, in a schema of its name; the first without a schema too.
 
     Each has `images`, `skipped`, `layers`, `units`, `ranked` and the macros `top_patches(layer, unit, k)`,
@@ -98,48 +98,48 @@ def write_catalog(atlases: Sequence[Root], target: Path) -> Part:
     Raises NotFoundError for what is no atlas, UsageError for one whose tables still hold removed images, and for one in
     an object store.
     """
-    sealed = {root.resolve(): _sealed(root) for root in map(_folder, atlases)}
-    names = [root.name for root in sealed]
+    manifests = {folder.resolve(): _manifest(folder) for folder in map(_folder, atlases)}
+    names = [folder.name for folder in manifests]
     for name in names:
         if name.lower() in _TAKEN or sum(name.lower() == other.lower() for other in names) > 1:
             raise UsageError(f"{name!r} cannot name one atlas of a catalog; rename its directory")
 
     def write(file: Path) -> None:
         with duckdb.connect(os.fspath(file)) as database:
-            for number, (root, manifest) in enumerate(sealed.items()):
-                database.execute(f"CREATE SCHEMA {_name(root.name)}")
-                for schema in [_name(root.name), *(["main"] if number == 0 else [])]:
-                    for statement in _statements(schema, root, manifest):
+            for number, (folder, manifest) in enumerate(manifests.items()):
+                database.execute(f"CREATE SCHEMA {_name(folder.name)}")
+                for schema in [_name(folder.name), *(["main"] if number == 0 else [])]:
+                    for statement in _statements(schema, folder, manifest):
                         database.execute(statement)
 
-    return write_atomically(target.absolute().parent, target.name, write, rows=len(sealed))
+    return write_atomically(store_of(target.absolute().parent), target.name, write, rows=len(manifests))
 
 
-def _folder(root: Root) -> Path:
-    if is_remote(str(root)):
+def _folder(atlas: AtlasAddress) -> Path:
+    if is_remote(str(atlas)):
         raise UsageError(
-            f"{root} is in an object store, which the views of a catalog cannot read: DuckDB would need an extension "
+            f"{atlas} is in an object store, which the views of a catalog cannot read: DuckDB would need an extension "
             "that is downloaded; copy the atlas into a folder, or export its tables with unitscope export"
         )
-    return Path(root)
+    return Path(atlas)
 
 
-def _sealed(root: Path) -> Manifest:
-    manifest = read_manifest(root)
+def _manifest(folder: Path) -> Manifest:
+    manifest = read_manifest(store_of(folder))
     if manifest is None:
-        raise NotFoundError(f"{root} is no atlas; write one with unitscope index")
+        raise NotFoundError(f"{folder} is no atlas; write one with unitscope index")
     if manifest.stale_count:
         raise UsageError(
-            f"the tables of {root} still hold {manifest.stale_count} removed images; run unitscope compact"
+            f"the tables of {folder} still hold {manifest.stale_count} removed images; run unitscope compact"
         )
     return manifest
 
 
-def _statements(schema: str, root: Path, manifest: Manifest) -> list[str]:
-    """What makes the views and macros of one atlas."""
+def _statements(schema: str, folder: Path, manifest: Manifest) -> list[str]:
+    """Return the statements that make the views and macros of one atlas."""
 
     def file(part: Part) -> str:
-        return _text(str(root / part.path))
+        return _text(str(folder / part.path))
 
     ranked = {
         f"{entry.spec.name}:{block}": file(part) for entry in manifest.layers for block, part in enumerate(entry.ranked)
@@ -149,8 +149,8 @@ def _statements(schema: str, root: Path, manifest: Manifest) -> list[str]:
     each_units = [f"SELECT {_text(layer)} AS layer, * FROM read_parquet({path})" for layer, path in units.items()]
     each_ranked = [f"SELECT {_text(layer)} AS layer, * FROM read_parquet({paths})" for layer, paths in blocks.items()]
     layers = [
-        f"({place}, {_text(spec.name)}, {_text(spec.kind)}, {spec.units}, {spec.grid.height}, {spec.grid.width})"
-        for place, spec in enumerate(entry.spec for entry in manifest.layers)
+        f"({position}, {_text(spec.name)}, {_text(spec.kind)}, {spec.units}, {spec.grid.height}, {spec.grid.width})"
+        for position, spec in enumerate(entry.spec for entry in manifest.layers)
     ]
     known = {
         "schema": schema,
@@ -177,7 +177,7 @@ def _statements(schema: str, root: Path, manifest: Manifest) -> list[str]:
 
 
 def _boxes(spec: LayerSpec) -> str:
-    """Box, effective box and padding of each grid row and of each column, twelve numbers; a token's come last.
+    """Write box, effective box and padding of each grid row and of each column, twelve numbers; a token's come last.
 
     Top and bottom of each depend on the row alone, left and right on the column alone.
     """
@@ -196,20 +196,21 @@ def _twelve(spec: LayerSpec, location: Location) -> list[int]:
 
 
 def _in_picture(name: str, first: int) -> list[str]:
-    """The four sides of a box in pixels of the original picture, as `Placement.to_image` finds them."""
+    """Write the four sides of a box in pixels of the original picture, as `Placement.to_image` finds them."""
     columns = []
-    for place, side in enumerate(_SIDES):
-        axis, source = (("height", "across"), ("width", "along"))[place % 2]
-        crop = ("crop_row", "crop_col")[place % 2]
-        scaled = f"({source}[{first + place + 1}] + {crop}) * {axis}_px::BIGINT"
-        up = f" + resized_{axis}_px - 1" if place >= 2 else ""
+    for number, side in enumerate(_SIDES):
+        axis, source = (("height", "across"), ("width", "along"))[number % 2]
+        crop = ("crop_row", "crop_col")[number % 2]
+        scaled = f"({source}[{first + number + 1}] + {crop}) * {axis}_px::BIGINT"
+        up = f" + resized_{axis}_px - 1" if number >= 2 else ""
         columns.append(f"least(({scaled}{up}) // resized_{axis}_px, {axis}_px)::INTEGER AS {name}_{side}")
     return columns
 
 
 def _as_measured(name: str, first: int) -> list[str]:
     return [
-        f"{('across', 'along')[place % 2]}[{first + place + 1}] AS {name}_{side}" for place, side in enumerate(_SIDES)
+        f"{('across', 'along')[number % 2]}[{first + number + 1}] AS {name}_{side}"
+        for number, side in enumerate(_SIDES)
     ]
 
 

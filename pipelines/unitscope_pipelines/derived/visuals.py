@@ -10,9 +10,9 @@ from importlib.metadata import version as installed_version
 from PIL import Image
 from pydantic import ValidationError
 
-from unitscope_pipelines.storage.filesystem import File
+from unitscope_pipelines.storage.filesystem import StoredFile
 from unitscope_pipelines.storage.parts import write_atomically, write_model
-from unitscope_pipelines.storage.stores import Root, Store, store_of
+from unitscope_pipelines.storage.stores import Store
 from unitscope_schemas import layout
 from unitscope_schemas.answers.visuals import Visual, VisualKey
 from unitscope_schemas.errors import AtlasError, NotFoundError, ReadOnlyError, StorageError
@@ -24,8 +24,8 @@ _NAME = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
-class Made:
-    """A picture that was made just now, and what is known about it; see `schemas.visuals.Visual`."""
+class NewPicture:
+    """A picture that was made just now, and what is known about it; see `Visual`."""
 
     picture: Image.Image
     activation: float | None = None
@@ -35,12 +35,14 @@ class Made:
     seconds: float = 0.0
 
 
-def check_writable(root: Root, command: str) -> None:
-    """Raises ReadOnlyError, which names the command that would do, where this process cannot store pictures or
-    tables; leaves nothing behind."""
-    store, path = store_of(root), f"{layout.VISUALS}/try-{uuid.uuid4().hex}"
+def check_writable(store: Store, command: str) -> None:
+    """Raise ReadOnlyError, which names the command that would do, where this process cannot store pictures or tables.
+
+    Leaves nothing behind.
+    """
+    path = f"{layout.VISUALS}/try-{uuid.uuid4().hex}"
     try:
-        write_atomically(root, path, lambda file: file.touch(), rows=0)
+        write_atomically(store, path, lambda file: file.touch(), rows=0)
         store.delete([path])
     except StorageError as error:
         raise ReadOnlyError(
@@ -49,10 +51,10 @@ def check_writable(root: Root, command: str) -> None:
         ) from error
 
 
-def write_visual(root: Root, key: VisualKey, made: Made) -> Visual:
+def write_visual(store: Store, key: VisualKey, made: NewPicture) -> Visual:
     """Store a picture under its key, losslessly, and then what is known about it; raises StorageError."""
-    path = layout.visual_picture(key.target.layer, key.target.place, key.id)
-    part = write_atomically(root, path, lambda file: made.picture.save(file, "PNG"), rows=1)
+    path = layout.visual_picture(key.target.layer, key.target.name, key.id)
+    part = write_atomically(store, path, lambda file: made.picture.save(file, "PNG"), rows=1)
     visual = Visual(
         key=key,
         picture=part,
@@ -63,40 +65,45 @@ def write_visual(root: Root, key: VisualKey, made: Made) -> Visual:
         libraries={library: installed_version(library) for library in _LIBRARIES},
         seconds=round(made.seconds, 3),
     )
-    write_model(root, layout.visual(key.target.layer, key.target.place, key.id), visual)
+    write_model(store, layout.visual(key.target.layer, key.target.name, key.id), visual)
     return visual
 
 
-def find_visual(root: Root, key: VisualKey) -> Visual | None:
-    """The picture of this key, if it is stored; raises AtlasError where its document is damaged."""
-    return _read(store_of(root), layout.visual(key.target.layer, key.target.place, key.id))
+def find_visual(store: Store, key: VisualKey) -> Visual | None:
+    """Return the picture of this key, None unless it is stored; raises AtlasError where its document is damaged."""
+    return _read(store, layout.visual(key.target.layer, key.target.name, key.id))
 
 
-def read_visual(root: Root, target: Target, name: str) -> Visual:
-    """A picture of a unit or direction by its name; raises NotFoundError."""
-    found = _read(store_of(root), layout.visual(target.layer, target.place, name)) if _NAME.fullmatch(name) else None
-    if found is None:
+def find_visuals(store: Store, keys: Sequence[VisualKey]) -> list[Visual] | None:
+    """Return the pictures of these keys, None unless all of them are stored."""
+    visuals = [visual for key in keys if (visual := find_visual(store, key)) is not None]
+    return visuals if len(visuals) == len(keys) else None
+
+
+def read_visual(store: Store, target: Target, name: str) -> Visual:
+    """Return a picture of a unit or direction by its name; raises NotFoundError."""
+    visual = _read(store, layout.visual(target.layer, target.name, name)) if _NAME.fullmatch(name) else None
+    if visual is None:
         raise NotFoundError(f"no picture {name!r} of {target} is stored; list its visualisations")
-    return found
+    return visual
 
 
-def list_visuals(root: Root, target: Target) -> list[Visual]:
-    """All stored pictures of a unit or direction: by kind, method, objective and seed."""
-    store = store_of(root)
-    found = [_read(store, path) for path in _documents(store, layout.visuals(target.layer, target.place))]
-    return sorted((visual for visual in found if visual is not None), key=_order)
+def list_visuals(store: Store, target: Target) -> list[Visual]:
+    """Return all stored pictures of a unit or direction, by kind, method, objective and seed."""
+    visuals = [_read(store, path) for path in _documents(store, layout.visuals(target.layer, target.name))]
+    return sorted((visual for visual in visuals if visual is not None), key=_order)
 
 
-def layer_documents(root: Root | Store, layer: str) -> list[File]:
-    """The documents of all stored pictures of a layer's units, in order of their paths."""
-    files = store_of(root).walk(layout.visuals_of(layer))
+def layer_documents(store: Store, layer: str) -> list[StoredFile]:
+    """Return the documents of all stored pictures of a layer's units, in order of their paths."""
+    files = store.walk(layout.visuals_of(layer))
     return sorted(file for file in files if file.path.endswith(".json"))
 
 
-def layer_visuals(root: Root | Store, layer: str, documents: Sequence[File]) -> list[Visual]:
-    """What the documents of a layer say, without those that are gone; raises AtlasError where one is damaged."""
+def layer_visuals(store: Store, layer: str, documents: Sequence[StoredFile]) -> list[Visual]:
+    """Read the documents of a layer, without those that are gone; raises AtlasError where one is damaged."""
     try:
-        return [Visual.model_validate_json(data) for data in store_of(root).read_all([file.path for file in documents])]
+        return [Visual.model_validate_json(data) for data in store.read_all([file.path for file in documents])]
     except ValidationError as error:
         reason = str(error).splitlines()[0]
         raise AtlasError(
@@ -104,27 +111,28 @@ def layer_visuals(root: Root | Store, layer: str, documents: Sequence[File]) -> 
         ) from None
 
 
-def read_picture(root: Root, visual: Visual) -> bytes:
-    """The PNG of a picture; raises AtlasError if it is not the one that was stored."""
-    data = store_of(root).read(visual.picture.path)
+def read_picture(store: Store, visual: Visual) -> bytes:
+    """Read the PNG of a picture; raises AtlasError if it is not the one that was stored."""
+    picture = f"picture {visual.picture.path} of atlas {store.address}"
+    data = store.read(visual.picture.path)
     if data is None:
-        raise AtlasError(f"picture {visual.picture.path} of atlas {root} is missing; delete its .json, and make it new")
+        raise AtlasError(f"{picture} is missing; delete its .json, and make it new")
     if hashlib.sha256(data).hexdigest() != visual.picture.sha256:
-        raise AtlasError(f"picture {visual.picture.path} of atlas {root} is not the one that was stored; delete it")
+        raise AtlasError(f"{picture} is not the one that was stored; delete it")
     return data
 
 
-def faulty_visuals(root: Root) -> dict[str, str]:
-    """By path what is wrong with stored pictures: a document that cannot be read, a picture missing or changed."""
-    faults, store = {}, store_of(root)
+def faulty_visuals(store: Store) -> dict[str, str]:
+    """Return what is wrong with stored pictures by path: an unreadable document, a missing or changed picture."""
+    faults = {}
     for path in _documents(store, layout.VISUALS):
         try:
             visual = _read(store, path)
             if visual is None:
                 continue
-            if layout.visual(visual.key.target.layer, visual.key.target.place, visual.key.id) != path:
+            if layout.visual(visual.key.target.layer, visual.key.target.name, visual.key.id) != path:
                 raise AtlasError("lies under another picture's name")
-            read_picture(root, visual)
+            read_picture(store, visual)
         except AtlasError as error:
             faults[path] = str(error)
     return faults

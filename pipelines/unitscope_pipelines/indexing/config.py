@@ -1,4 +1,4 @@
-"""One frozen model per command: defaults < file < environment < flags."""
+"""The settings of a run in one frozen model: defaults < file < environment < flags."""
 
 import os
 import tomllib
@@ -16,7 +16,7 @@ DEFAULT_FILE = "unitscope.toml"
 
 
 class IndexConfig(BaseModel):
-    """An index run. `None` means: decided from the machine or taken from the atlas."""
+    """The settings of an index run. `None` means: decided from the machine or taken from the atlas."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -50,10 +50,11 @@ class IndexConfig(BaseModel):
 
     @property
     def patch_memory_bytes(self) -> int | None:
+        """The memory that the patch index may take when it is served, in bytes; None where it is not said."""
         return None if self.patch_memory_gb is None else int(1e9 * self.patch_memory_gb)
 
-    def ranks_kept(self, before: int | None) -> int | None:
-        """The first ranks of each unit to store, None for all; `before`: those of the atlas as it is."""
+    def rank_limit(self, before: int | None) -> int | None:
+        """Return how many first ranks of each unit to store, None for all; `before`: those of the atlas as it is."""
         if self.keep is None:
             return before
         return None if self.keep == "all" else int(self.keep.removeprefix("top:"))

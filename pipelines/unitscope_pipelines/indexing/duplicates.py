@@ -7,14 +7,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 MOST_FLIPPED_BITS = 10
+"""Largest count of bits by which the gradient hashes of near duplicates differ."""
 MOST_TINT_STEPS = 6
+"""Largest difference of the mean colours of near duplicates, in levels of 255."""
 _BANDS = 16
 _MOST_COMPARED = 64
-"""In a larger bucket each picture is compared with so many that follow it in order of their hashes."""
+"""Count of pictures behind it that each is compared with in a larger bucket, in order of hashes."""
 
 
 def duplicate_groups(hashes: list[bytes], tints: list[bytes]) -> NDArray[np.int64]:
-    """For each picture the position of the first near duplicate (itself if none comes before it).
+    """Return for each picture the position of the first near duplicate (itself if none comes before it).
 
     Near: at most 10 of the 256 bits of the gradient hash and 6 of 255 levels of the mean colour apart. Two such
     hashes agree in at least one of 16 bands, so only pictures that share a band are compared.
@@ -34,15 +36,15 @@ def duplicate_groups(hashes: list[bytes], tints: list[bytes]) -> NDArray[np.int6
 
 
 def duplicate_names(image_ids: pa.ChunkedArray, hashes: list[bytes], tints: list[bytes]) -> pa.Array:
-    """The name of each picture's group, which is the id of its first; null where a picture has no near duplicate."""
+    """Return the name of each picture's group: the id of its first, null where a picture has no near duplicate."""
     groups = duplicate_groups(hashes, tints)
     alone = np.bincount(groups, minlength=len(groups))[groups] == 1
     names = image_ids.take(pa.array(groups)).to_pylist()
-    return pa.array([None if a else name for a, name in zip(alone, names, strict=True)], pa.string())
+    return pa.array(names, pa.string(), mask=alone)
 
 
 def _candidates(bits: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Pairs of positions that share a band, one array of pairs per band and distance within it."""
+    """List pairs of positions that share a band, one array of pairs per band and distance within it."""
     whole = np.unique(bits, axis=0, return_inverse=True)[1]
     for band in bits.reshape(len(bits), _BANDS, -1).transpose(1, 0, 2):
         key = np.ascontiguousarray(band).view(np.uint16).ravel()

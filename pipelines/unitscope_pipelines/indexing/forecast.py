@@ -5,6 +5,7 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,29 +15,54 @@ from unitscope_pipelines import cluster
 from unitscope_pipelines.corpora.listing import CorpusFile, corpus_files
 from unitscope_pipelines.indexing.patches.index import build_memory, choose_index
 from unitscope_pipelines.indexing.plan import Plan
-from unitscope_pipelines.indexing.ranking import ranking_memory
+from unitscope_pipelines.indexing.ranking.ranker import ranking_memory
 from unitscope_pipelines.indexing.scan import Scanner
 from unitscope_pipelines.vision.recording.device import choose_device
 from unitscope_pipelines.vision.recording.embedding import cell_regions
 from unitscope_schemas.manifest import EXACT
 from unitscope_schemas.tables import FIRST_RANKS
 
+# These figures were measured on atlases of 40 to a million images and 416 to 1,808 units.
 _BYTES_PER_PEAK = 4.8
 _BYTES_PER_RANK = 4.8
-"""These figures were measured on atlases of 40 to a million images and 416 to 1,808 units."""
 _BYTES_PER_FIRST_RANK = 7.7
 _BYTES_PER_UNIT = 2_450
 _BYTES_PER_PEAKS_PART = 7_900
 _BYTES_PER_FILE = 500
-"""Beside its path, label, metadata and address, which are stored up to three times and compressed twice."""
+"""Bytes of a file beside its path, label, metadata and address, which are stored up to three times and compressed
+twice."""
 _BYTES_FIXED = 1_300_000
-"""The hot database when it is empty, and the manifest."""
+"""Bytes of the lookup database when it is empty, and of the manifest."""
 _RANKED_PER_S = 5_000_000
-"""Peaks that one core ranks in a second."""
+"""Count of peaks that one core ranks in a second."""
 
 
-def forecast(plan: Plan) -> dict[str, float | str]:
-    """Rows and bytes of the finished atlas, bytes of memory of each stage, and seconds that the pending work takes.
+@dataclass(frozen=True)
+class Forecast:
+    """What an index run would write, hold in memory and take in time; figures of the scan only if files are pending."""
+
+    files: int
+    pending_files: int
+    units: int
+    rows: int
+    size_bytes: int
+    temporary_bytes: int
+    rank_memory_bytes: int
+    patch_index: str
+    patch_index_bytes: int
+    patch_index_memory_bytes: int
+    workers: int
+    scan_memory_bytes: int | None = None
+    scan_seconds: float | None = None
+    rank_seconds: float | None = None
+
+    def facts(self) -> dict[str, float | str]:
+        """Return the figures that are known, by their names."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+def forecast(plan: Plan) -> Forecast:
+    """Return rows and bytes of the finished atlas, memory of each stage, and seconds that the pending work takes.
 
     A bounded atlas needs its temporary bytes beside until it is sealed: the peaks of all images. The pace is that of
     one batch of the pending files, read and run here twice with nothing written, and shared among as many workers as
@@ -47,68 +73,70 @@ def forecast(plan: Plan) -> dict[str, float | str]:
     embed = next(layer for layer in plan.scan.layers if layer.name == plan.scan.embed_layer)
     regions = len(cell_regions(embed.grid))
     workers = plan.config.workers or _slots(plan.config.address, plan.config.device)
-    kept = files if plan.keep is None else min(files, plan.keep)
+    rank_count = files if plan.keep is None else min(files, plan.keep)
     peaks_bytes = _peaks_bytes(plan, workers)
     bounded = plan.keep is not None
     index = choose_index(files * regions, embed.units, plan.config.patch_memory_bytes)
-    facts: dict[str, float | str] = {
-        "files": files,
-        "pending_files": len(plan.pending),
-        "units": units,
-        "rows": kept * units,
-        "size_bytes": _size_bytes(plan, kept, 2 * 2 * regions * embed.units) + peaks_bytes * (not bounded),
-        "temporary_bytes": peaks_bytes * (bounded and not plan.lacks_peaks),
-        "rank_memory_bytes": ranking_memory(files, max(layer.units for layer in plan.scan.layers)),
-        "patch_index": index.factory if index else EXACT,
-        "patch_index_bytes": index.served_bytes if index else 0,
-        "patch_index_memory_bytes": build_memory(index),
-        "workers": workers,
-    }
-    if len(plan.pending):
-        seconds = _seconds_per_file(Scanner(plan.scan), _spread(plan.pending, plan.config.batch_size))
-        facts["scan_memory_bytes"] = _peak_memory_bytes()
-        facts["scan_seconds"] = round(len(plan.pending) * seconds / workers, 1)
-        facts["rank_seconds"] = round(files * units / _RANKED_PER_S / workers, 1)
-    return facts
+    result = Forecast(
+        files=files,
+        pending_files=len(plan.pending),
+        units=units,
+        rows=rank_count * units,
+        size_bytes=_size_bytes(plan, rank_count, 2 * 2 * regions * embed.units) + peaks_bytes * (not bounded),
+        temporary_bytes=peaks_bytes * (bounded and not plan.lacks_peaks),
+        rank_memory_bytes=ranking_memory(files, max(layer.units for layer in plan.scan.layers)),
+        patch_index=index.factory if index else EXACT,
+        patch_index_bytes=index.served_bytes if index else 0,
+        patch_index_memory_bytes=build_memory(index),
+        workers=workers,
+    )
+    if not len(plan.pending):
+        return result
+    seconds = _seconds_per_file(Scanner(plan.scan), _spread(plan.pending, plan.config.batch_size))
+    return replace(
+        result,
+        scan_memory_bytes=_peak_memory_bytes(),
+        scan_seconds=round(len(plan.pending) * seconds / workers, 1),
+        rank_seconds=round(files * units / _RANKED_PER_S / workers, 1),
+    )
 
 
 def _slots(address: str | None, device: str) -> int:
-    """How many workers there is room for; Ray is not started for this machine alone."""
+    """Count the workers that there is room for; Ray is not started for this machine alone."""
     if address is not None:
         with cluster.connected(address):
             return cluster.resources(None, device).slots
-    chosen = choose_device(device)
-    return torch.cuda.device_count() if chosen.type == "cuda" else os.cpu_count() or 1
+    return torch.cuda.device_count() if choose_device(device).type == "cuda" else os.cpu_count() or 1
 
 
 def _peaks_bytes(plan: Plan, workers: int) -> int:
-    """Bytes of what scans find."""
+    """Return the bytes of the peaks that scans record."""
     shards = len(plan.finished) + len(plan.shards(workers))
     cells = len(plan.listing.files) * plan.cells_per_image
     return int(cells * _BYTES_PER_PEAK + shards * len(plan.scan.layers) * _BYTES_PER_PEAKS_PART)
 
 
-def _size_bytes(plan: Plan, kept: int, vector_bytes: int) -> int:
-    """Bytes of all other files of the atlas, if so many ranks of each unit are kept."""
+def _size_bytes(plan: Plan, rank_count: int, vector_bytes: int) -> int:
+    """Return the bytes of all other files of the atlas, if so many ranks of each unit are stored."""
     files, units = len(plan.listing.files), plan.cells_per_image
     described = plan.listing.files.select(["path", "label", "metadata", "address"]).nbytes
     return int(
         _BYTES_FIXED
         + files * (_BYTES_PER_FILE + vector_bytes)
-        + kept * units * _BYTES_PER_RANK
-        + min(kept, FIRST_RANKS) * units * _BYTES_PER_FIRST_RANK
+        + rank_count * units * _BYTES_PER_RANK
+        + min(rank_count, FIRST_RANKS) * units * _BYTES_PER_FIRST_RANK
         + units * _BYTES_PER_UNIT
         + 2 * described
     )
 
 
 def _spread(pending: pa.Table, count: int) -> list[CorpusFile]:
-    """Files from all over the pending ones: those of one folder or shard may be larger than the rest."""
+    """Return files from all over the pending ones: those of one folder or shard may be larger than the rest."""
     return corpus_files(pending.take(np.unique(np.linspace(0, len(pending) - 1, count).astype(int))))
 
 
 def _seconds_per_file(scanner: Scanner, files: Sequence[CorpusFile]) -> float:
-    """How long a file takes to be read, decoded and run with its batch; the first time is not counted."""
+    """Return how long a file takes to be read, decoded and run with its batch; the first time is not counted."""
     seconds = 0.0
     for _ in range(2):
         started = time.monotonic()
@@ -120,6 +148,6 @@ def _seconds_per_file(scanner: Scanner, files: Sequence[CorpusFile]) -> float:
 
 
 def _peak_memory_bytes() -> int:
-    """The most that this process, which did what a worker does, has held so far."""
+    """Return the most memory that this process, which did what a worker does, has held so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak

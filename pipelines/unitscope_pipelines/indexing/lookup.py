@@ -10,73 +10,81 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from unitscope_pipelines.storage.parts import read_part, write_atomically
-from unitscope_pipelines.storage.stores import Root, store_of
+from unitscope_pipelines.storage.stores import Store
 from unitscope_schemas import layout, tables
-from unitscope_schemas.manifest import Hot, LayerEntry, Part
+from unitscope_schemas.manifest import LayerEntry, Lookup, Part
 
 
-def build_hot(atlas: Root, version: str, images: Part, layers: Sequence[LayerEntry]) -> Hot:
-    """Write what a version's answers look up; rebuildable from images and ranked tables at any time.
-
-    First ranks are written layer by layer, unit by unit, in rank order: answers find a unit's by the numbers of rows.
-    """
-    store = store_of(atlas)
+def build_lookup(store: Store, version: str, images: Part, layers: Sequence[LayerEntry]) -> Lookup:
+    """Write what a version's answers look up; rebuildable from images and ranked tables at any time."""
 
     def write_database(file: Path) -> None:
-        with duckdb.connect(os.fspath(file)) as database, store.hold(images) as listed:
-            source = str(listed)
-            database.execute(
-                "CREATE TABLE labels AS SELECT label, count(*) AS image_count FROM read_parquet(?) "
-                "WHERE label IS NOT NULL GROUP BY label ORDER BY label",
-                [source],
-            )
-            database.execute(
-                "CREATE TABLE files AS SELECT path, image FROM read_parquet($1) "
-                "UNION ALL SELECT unnest(other_paths), image FROM read_parquet($1) ORDER BY path",
-                [source],
-            )
-            database.execute("CREATE UNIQUE INDEX files_by_path ON files (path)")
-            database.execute(
-                "CREATE TABLE first_ranks (layer INTEGER, unit INTEGER, rank INTEGER, image INTEGER, "
-                "activation FLOAT, row SMALLINT, col SMALLINT)"
-            )
-            for position, entry in enumerate(layers):
-                for part in entry.ranked:
-                    with store.hold(part) as ranked:
-                        database.execute(
-                            "INSERT INTO first_ranks SELECT ?, unit, rank, image, activation, row, col "
-                            "FROM read_parquet(?) WHERE rank < ? ORDER BY unit, rank",
-                            [position, str(ranked), tables.FIRST_RANKS],
-                        )
+        with duckdb.connect(os.fspath(file)) as database:
+            with store.hold(images) as source:
+                _write_names(database, source)
+            _write_first_ranks(database, store, layers)
             database.execute("CHECKPOINT")
 
     def write_rows(file: Path) -> None:
-        rows = _rows(read_part(atlas, images))
+        rows = _rows(read_part(store, images))
         with pa.OSFile(os.fspath(file), "wb") as sink, pa.ipc.new_file(sink, rows.schema) as writer:
             writer.write_batch(rows)
 
-    return Hot(
-        database=write_atomically(atlas, layout.hot(version), write_database, images.rows),
-        images=write_atomically(atlas, layout.hot_images(version), write_rows, images.rows),
+    return Lookup(
+        database=write_atomically(store, layout.lookup(version), write_database, images.rows),
+        images=write_atomically(store, layout.lookup_images(version), write_rows, images.rows),
     )
 
 
+def _write_names(database: duckdb.DuckDBPyConnection, images: Path) -> None:
+    """Write the labels with their counts, and the number of the image that each file is."""
+    database.execute(
+        "CREATE TABLE labels AS SELECT label, count(*) AS image_count FROM read_parquet(?) "
+        "WHERE label IS NOT NULL GROUP BY label ORDER BY label",
+        [str(images)],
+    )
+    database.execute(
+        "CREATE TABLE files AS SELECT path, image FROM read_parquet($1) "
+        "UNION ALL SELECT unnest(other_paths), image FROM read_parquet($1) ORDER BY path",
+        [str(images)],
+    )
+    database.execute("CREATE UNIQUE INDEX files_by_path ON files (path)")
+
+
+def _write_first_ranks(database: duckdb.DuckDBPyConnection, store: Store, layers: Sequence[LayerEntry]) -> None:
+    """Write first ranks layer by layer, unit by unit, in rank order: answers find a unit's by the numbers of rows."""
+    database.execute(
+        "CREATE TABLE first_ranks (layer INTEGER, unit INTEGER, rank INTEGER, image INTEGER, "
+        "activation FLOAT, row SMALLINT, col SMALLINT)"
+    )
+    for position, entry in enumerate(layers):
+        for part in entry.ranked:
+            with store.hold(part) as ranked:
+                database.execute(
+                    "INSERT INTO first_ranks SELECT ?, unit, rank, image, activation, row, col "
+                    "FROM read_parquet(?) WHERE rank < ? ORDER BY unit, rank",
+                    [position, str(ranked), tables.FIRST_RANKS],
+                )
+
+
 def _rows(images: pa.Table) -> pa.RecordBatch:
-    """The images table with numbers for labels and groups, in one batch: taking rows of several copies columns."""
+    """Return the images with numbers for labels and groups in one batch: taking rows of several copies columns."""
     label = images["label"].combine_chunks()
     names = pc.unique(label.drop_null()).sort()
     columns = {name: images[name].combine_chunks() for name in images.column_names}
     columns["label"] = pc.index_in(label, value_set=names).fill_null(-1)
     columns["duplicate_group"] = pc.index_in(images["duplicate_group"], value_set=images["image_id"].combine_chunks())
     columns["duplicate_group"] = columns["duplicate_group"].combine_chunks().fill_null(-1)
-    rows = pa.record_batch([columns[field.name].cast(field.type) for field in tables.HOT_IMAGES], tables.HOT_IMAGES)
+    rows = pa.record_batch(
+        [columns[field.name].cast(field.type) for field in tables.LOOKUP_IMAGES], tables.LOOKUP_IMAGES
+    )
     for name, values in metadata_columns(columns["metadata"].to_pylist()).items():
         rows = rows.append_column(f"{tables.METADATA_PREFIX}{name}", values)
     return rows
 
 
 def metadata_columns(documents: Sequence[str | None]) -> dict[str, pa.Array]:
-    """A column for each name in the JSON objects: truth values, whole numbers, numbers, or else text."""
+    """Return a column for each name in the JSON objects: truth values, whole numbers, numbers, or else text."""
     columns: dict[str, list[object]] = {}
     for row, document in enumerate(documents):
         for name, value in json.loads(document).items() if document else ():

@@ -10,13 +10,15 @@ from typing import NoReturn
 import pyarrow as pa
 
 from unitscope_pipelines.corpora.listing import Listing
-from unitscope_pipelines.indexing.catalogue import known_ids, pending_files
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.patches.index import choose_index
+from unitscope_pipelines.indexing.removed import once_removed
 from unitscope_pipelines.indexing.scan import ScanPlan
 from unitscope_pipelines.indexing.shards import Shard
+from unitscope_pipelines.indexing.version_images import known_ids, pending_files
 from unitscope_pipelines.storage.parts import read_manifest, read_measured, read_receipts
-from unitscope_pipelines.storage.stores import absolute
+from unitscope_pipelines.storage.stores import Store, store_of
+from unitscope_pipelines.storage.tombstones import removed_images
 from unitscope_pipelines.vision.models.models import choose_layers, load_model
 from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
 from unitscope_pipelines.vision.recording.embedding import cell_regions
@@ -26,22 +28,32 @@ from unitscope_schemas.manifest import Manifest, ModelEntry, Receipt, atlas_key
 from unitscope_schemas.progress import Progress, Report
 
 _SHARD_FILES, _SHARDS_PER_WORKER = 1024, 4
-"""Most files in a shard, and least shards for a worker where the corpus is small: even work, progress to see."""
+"""Largest count of files in a shard, and least count of shards for a worker where the corpus is small, so that work is
+even and progress can be seen."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do: the work that is pending, before any of it is done."""
+    """What a run would do, decided before any of it is done."""
 
     config: IndexConfig
     scan: ScanPlan
     listing: Listing
     pending: pa.Table
-    """Those rows of the listing that no finished shard has read in their present state."""
+    """Rows of the listing that no finished shard has read in their present state."""
     finished: list[Receipt]
+    """Receipts of the shards that need not be scanned."""
     previous: Manifest | None
+    """Manifest of the present version, if one is sealed."""
+    removed: pa.Table
+    """Images that stay out, with the schema `tables.REMOVED`."""
     keep: int | None = None
-    """How many first ranks of each unit are stored, None for all."""
+    """Count of first ranks of each unit that are stored, None for all."""
+
+    @property
+    def store(self) -> Store:
+        """The store of the atlas that the run writes."""
+        return self.scan.store
 
     @property
     def lacks_peaks(self) -> bool:
@@ -50,11 +62,11 @@ class Plan:
 
     @property
     def cells_per_image(self) -> int:
-        """Units over all layers: rows that one image adds."""
+        """The count of units over all layers: rows that one image adds."""
         return sum(layer.units for layer in self.scan.layers)
 
     def shards(self, worker_count: int) -> list[Shard]:
-        """The pending files in shards of the configured size, else of whole batches, several for each worker.
+        """Return the pending files in shards of the configured size, else of whole batches, several for each worker.
 
         On top of a bounded atlas they have other names than its own, whose files are never written to again.
         """
@@ -65,32 +77,28 @@ class Plan:
         return cut_shards(self.pending, size, bounded)
 
 
-def make_plan(config: IndexConfig, corpus: Listing, report: Report) -> Plan:
+def make_plan(config: IndexConfig, corpus: Listing, report: Report, store: Store | None = None) -> Plan:
     """Load the model, measure its layers and find out what is pending; writes nothing.
+
+    The store is opened at the configured address unless it is open already.
 
     Raises UsageError if the atlas was made with another model, preprocessing, layers, precision or batch size,
     CapacityError if no index of so many patches fits the memory it may take.
     """
     report(Progress("plan", 0, 1, "model"))
-    atlas = absolute(config.atlas)
-    previous = read_manifest(atlas)
+    store = store or store_of(config.atlas)
+    previous = read_manifest(store)
     model = load_model(config.model, config.weights, config.latents, config.trust_code)
     names = choose_layers(model, config.layers)
     key = atlas_key(model.entry, model.preprocessing, names, config.precision, config.batch_size)
     if previous is not None and previous.atlas_key != key:
         _refuse_other_atlas(previous, config, names, model.entry)
-    layers = read_measured(atlas, key) or measure_layers(model.module, names, model.input_shape)
-    embed = config.embed or (previous.patches.layer if previous else names[-1])
-    if embed not in names:
-        raise UsageError(f"embedding layer {embed!r} is not recorded; recorded are {listing(names)}")
-    if previous is not None and previous.patches.layer != embed:
-        raise UsageError(f"the atlas embeds {previous.patches.layer!r}; use another directory to embed {embed!r}")
-    finished = _with_bounded(read_receipts(atlas, key), previous)
-    if mixed := {path for receipt in finished for path in _embedded(receipt)} - {embed}:
-        raise UsageError(f"finished shards of {atlas} embed {listing(mixed)}; use --embed with it or another directory")
+    layers = read_measured(store, key) or measure_layers(model.module, names, model.input_shape)
+    finished = _with_bounded(read_receipts(store, key), previous)
+    embed = _embed_layer(config, names, previous, finished)
     scan = ScanPlan(
         corpus=corpus.root,
-        atlas=atlas,
+        store=store,
         atlas_key=key,
         model=model.entry,
         preprocessing=model.preprocessing,
@@ -100,25 +108,50 @@ def make_plan(config: IndexConfig, corpus: Listing, report: Report) -> Plan:
         precision=config.precision,
         device=config.device,
         most_pixels=config.most_pixels,
-        known_ids=known_ids(finished, atlas),
+        known_ids=known_ids(finished, store),
         trust_code=config.trust_code,
     )
     embedded = next(layer for layer in layers if layer.name == embed)
     choose_index(len(corpus.files) * len(cell_regions(embedded.grid)), embedded.units, config.patch_memory_bytes)
-    keep = config.ranks_kept(previous.keep if previous else None)
-    return Plan(config, scan, corpus, pending_files(corpus, finished, atlas), finished, previous, keep)
+    return Plan(
+        config=config,
+        scan=scan,
+        listing=corpus,
+        pending=pending_files(corpus, finished, store),
+        finished=finished,
+        previous=previous,
+        removed=once_removed(store) if previous is None else removed_images(previous, store),
+        keep=config.rank_limit(previous.keep if previous else None),
+    )
 
 
 def scanned_again(plan: Plan, new: Sequence[Receipt] = ()) -> Plan:
-    """The plan that runs the forwards of finished shards again whose peaks are gone; but for files in `new` shards."""
-    atlas, left = plan.scan.atlas, [receipt for receipt in plan.finished if receipt.peaks]
+    """Return the plan that runs the forwards of finished shards again whose peaks are gone, but not of `new` shards."""
+    left = [receipt for receipt in plan.finished if receipt.peaks]
     done = [*left, *new]
-    scan = replace(plan.scan, known_ids=known_ids(done, atlas))
-    return replace(plan, scan=scan, finished=left, pending=pending_files(plan.listing, done, atlas))
+    scan = replace(plan.scan, known_ids=known_ids(done, plan.store))
+    return replace(plan, scan=scan, finished=left, pending=pending_files(plan.listing, done, plan.store))
+
+
+def _embed_layer(config: IndexConfig, names: list[str], previous: Manifest | None, finished: list[Receipt]) -> str:
+    """Return the layer that is embedded: the configured one, else that of the atlas, else the last.
+
+    Raises UsageError if it is not recorded, or not the layer that the atlas or finished shards embed.
+    """
+    embed = config.embed or (previous.patches.layer if previous else names[-1])
+    if embed not in names:
+        raise UsageError(f"embedding layer {embed!r} is not recorded; recorded are {listing(names)}")
+    if previous is not None and previous.patches.layer != embed:
+        raise UsageError(f"the atlas embeds {previous.patches.layer!r}; use another directory to embed {embed!r}")
+    if mixed := {Path(receipt.embeddings.path).parent.name for receipt in finished} - {embed}:
+        raise UsageError(
+            f"finished shards of {config.atlas} embed {listing(mixed)}; use --embed with it or another directory"
+        )
+    return embed
 
 
 def _with_bounded(receipts: list[Receipt], previous: Manifest | None) -> list[Receipt]:
-    """With those of the bounded atlas whose peaks were deleted when it was sealed."""
+    """Add the receipts of the bounded atlas whose peaks were deleted when it was sealed, in order of shards."""
     with_peaks = {receipt.shard for receipt in receipts}
     sealed = previous.shards if previous else []
     bounded = [receipt for receipt in sealed if not receipt.peaks and receipt.shard not in with_peaks]
@@ -126,8 +159,10 @@ def _with_bounded(receipts: list[Receipt], previous: Manifest | None) -> list[Re
 
 
 def cut_shards(files: pa.Table, size: int, beside: str = "") -> list[Shard]:
-    """Cut files into shards named by their content, so that a shard that runs again replaces itself; by `beside` too,
-    so that it does not."""
+    """Cut files into shards named by their content, so that a shard that runs again replaces itself.
+
+    Shards that are named by `beside` too do not replace those that are not.
+    """
     shards = []
     for start in range(0, len(files), size):
         part = files.take(pa.array(range(start, min(start + size, len(files)))))  # a slice would carry all to workers
@@ -137,8 +172,8 @@ def cut_shards(files: pa.Table, size: int, beside: str = "") -> list[Shard]:
 
 
 def _refuse_other_atlas(previous: Manifest, config: IndexConfig, names: list[str], model: ModelEntry) -> NoReturn:
-    """One directory holds one atlas: say what differs instead of replacing it."""
-    was = [entry.spec.name for entry in previous.layers]
+    """Raise UsageError that says what differs, instead of replacing the one atlas that a directory holds."""
+    before = [entry.spec.name for entry in previous.layers]
     differences = [
         text
         for differs, text in (
@@ -147,7 +182,7 @@ def _refuse_other_atlas(previous: Manifest, config: IndexConfig, names: list[str
                 f"weights of {previous.model.spec} ({previous.model.weights})",
             ),
             (previous.model.code_digests != model.code_digests, f"other code of {previous.model.spec}"),
-            (was != names, f"layers {listing(was)}"),
+            (before != names, f"layers {listing(before)}"),
             (previous.precision != config.precision, f"precision {previous.precision}"),
             (previous.batch_size != config.batch_size, f"batch size {previous.batch_size}"),
         )
@@ -156,7 +191,3 @@ def _refuse_other_atlas(previous: Manifest, config: IndexConfig, names: list[str
     raise UsageError(
         f"{config.atlas} is an atlas of {'; '.join(differences)}; repeat those options, or name another directory"
     )
-
-
-def _embedded(receipt: Receipt) -> set[str]:
-    return {Path(receipt.embeddings.path).parent.name}

@@ -1,4 +1,4 @@
-"""One shard to its tables: read, prepare, record, reduce, write. Pure: knows no cluster."""
+"""The way of one shard to its tables: read, prepare, record, peaks, write; it knows no cluster."""
 
 import hashlib
 import time
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -25,8 +25,8 @@ from unitscope_pipelines.indexing.shards import (
     write_shard,
 )
 from unitscope_pipelines.storage.originals import Originals
-from unitscope_pipelines.storage.stores import Root
-from unitscope_pipelines.vision.images.perceptual_hash import packed, sketch
+from unitscope_pipelines.storage.stores import Store
+from unitscope_pipelines.vision.images.perceptual_hash import hash_bytes, perceptual_hash
 from unitscope_pipelines.vision.images.preprocessing import Pixels, Prepared, normalise, prepare
 from unitscope_pipelines.vision.models.models import reload_model
 from unitscope_pipelines.vision.receptive_fields.receptive_fields import dead_leaves
@@ -42,11 +42,23 @@ from unitscope_schemas.units import LayerSpec
 
 _PREFETCHED_BATCHES = 2
 _STORE_READERS = 16
-"""Threads that read from an object store, where every read waits some hundredths of a second."""
+"""Count of threads that read from an object store, where every read waits some hundredths of a second."""
 
 Result = TypeVar("Result")
-Read = tuple[ReadFile, Prepared | None]
-"""A file, and its picture if its forward may still have to run."""
+
+
+class ReadPicture(NamedTuple):
+    """A file that was read, and its picture if its forward may still have to run."""
+
+    file: ReadFile
+    prepared: Prepared | None
+
+
+class NewImage(NamedTuple):
+    """A picture whose forward is still to run."""
+
+    image_id: str
+    prepared: Prepared
 
 
 @dataclass(frozen=True)
@@ -54,7 +66,7 @@ class ScanPlan:
     """What every shard of a run has in common."""
 
     corpus: str
-    atlas: Root
+    store: Store
     atlas_key: str
     model: ModelEntry
     preprocessing: Preprocessing
@@ -65,17 +77,17 @@ class ScanPlan:
     device: str
     most_pixels: int
     known_ids: frozenset[str]
-    """Images that an earlier version already holds: their files are noted, their forwards not run again."""
+    """Ids of images that an earlier version already holds: their files are noted, their forwards not run again."""
     decoder_count: int = 0
-    """Threads that decode ahead of the forward; 0: files are read ahead, but decoded between forwards, which is 4 %
-    faster on a single core."""
+    """Count of threads that decode ahead of the forward; 0: files are read ahead, but decoded between forwards, which
+    is 4 % faster on a single core."""
     trust_code: bool = False
-    """Whether a model of the owner's own code may be built."""
+    """Permission to build a model of the owner's own code."""
 
 
 @dataclass(frozen=True)
-class Forwarded:
-    """What one batch gives: peaks by layer, pooled vectors of the embedding layer, and sketches."""
+class RecordedBatch:
+    """What one batch gives: peaks by layer, pooled vectors of the embedding layer, and perceptual hashes."""
 
     peaks: dict[str, Peaks]
     vectors: Float[Tensor, "image region unit"]
@@ -84,7 +96,7 @@ class Forwarded:
 
 
 class Scanner:
-    """Scans shards with one loaded model; a worker makes one and calls it once per shard."""
+    """A worker's task that scans shards with one loaded model; a worker makes one and calls it once per shard."""
 
     def __init__(self, plan: ScanPlan) -> None:
         self.plan = plan
@@ -104,44 +116,38 @@ class Scanner:
         started = time.monotonic()
         files: list[ReadFile] = []
         images: list[ScannedImage] = []
-        found: list[Forwarded] = []
-        readers = max(1, self.plan.decoder_count, _STORE_READERS if self.originals.place.remote else 0)
+        recorded: list[RecordedBatch] = []
+        readers = max(1, self.plan.decoder_count, _STORE_READERS if self.originals.folder.remote else 0)
         with ThreadPoolExecutor(readers, thread_name_prefix="read") as threads:
             new = _new_images(self._reads(threads, corpus_files(shard.files)), files)
             while batch := list(islice(new, self.plan.batch_size)):
-                forwarded = self.forward([prepared.pixels for _, prepared in batch])
-                found.append(forwarded)
-                images += [
-                    ScannedImage(
-                        image_id, seen.format, seen.mode, seen.placement, packed(brighter), bytes(tint.tolist())
-                    )
-                    for (image_id, seen), brighter, tint in zip(batch, forwarded.brighter, forwarded.tint, strict=True)
-                ]
+                recorded.append(self.forward([image.prepared.pixels for image in batch]))
+                images += _scanned_images(batch, recorded[-1])
         scanned = ScannedShard(
-            shard.name,
-            files,
-            images,
-            [_layer_peaks(layer, [one.peaks[layer.name] for one in found]) for layer in self.plan.layers],
-            self._embeddings(found),
+            name=shard.name,
+            files=files,
+            images=images,
+            peaks=[_layer_peaks(layer, [batch.peaks[layer.name] for batch in recorded]) for layer in self.plan.layers],
+            embeddings=self._embeddings(recorded),
         )
         seconds = round(time.monotonic() - started, 3)
-        return write_shard(self.plan.atlas, self.plan.atlas_key, scanned, self.about_forward, seconds)
+        return write_shard(self.plan.store, self.plan.atlas_key, scanned, self.about_forward, seconds)
 
     @property
     def about_forward(self) -> str:
-        """How forwards run here, in words for the manifest."""
+        """How forwards run in this process, in words for the manifest."""
         return f"{self.device.type}, {self.plan.precision}, channels last, {self.fusions}"
 
-    def forward(self, pixels: list[Pixels]) -> Forwarded:
-        """Peaks of every layer and pooled vectors of the embedding layer, for up to one batch of pictures.
+    def forward(self, pixels: list[Pixels]) -> RecordedBatch:
+        """Record peaks of every layer and pooled vectors of the embedding layer, for up to one batch of pictures.
 
-        The batch is filled up to its fixed size, so that a picture's values do not depend on its company. What is
-        found on a GPU is copied while it computes, and waited for once.
+        The batch is filled up to its fixed size, so that a picture's values do not depend on its company. What a GPU
+        computes is copied meanwhile, and waited for once.
         """
         count, on_gpu = len(pixels), self.device.type == "cuda"
         channels, height, width = pixels[0].shape
         lines = torch.zeros(self.plan.batch_size, height, width, channels, dtype=torch.uint8, pin_memory=on_gpu)
-        torch.stack([one.permute(1, 2, 0) for one in pixels], out=lines[:count])
+        torch.stack([picture.permute(1, 2, 0) for picture in pixels], out=lines[:count])
         batch = lines.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
         embedded: list[Tensor] = []
 
@@ -158,21 +164,23 @@ class Scanner:
         with torch.inference_mode():
             with half, record(module, list(self.layers), keep) as recorded, self.fusions.running():
                 module(normalise(batch, self.plan.preprocessing))
-            found = Forwarded(
-                {layer: Peaks(*map(fetched, pair)) for layer, pair in recorded.items()},
-                fetched(embedded[0]),
-                *map(fetched, sketch(batch)),
+            brighter, tint = perceptual_hash(batch)
+            result = RecordedBatch(
+                peaks={layer: Peaks(*map(fetched, pair)) for layer, pair in recorded.items()},
+                vectors=fetched(embedded[0]),
+                brighter=fetched(brighter),
+                tint=fetched(tint),
             )
         if on_gpu:
             torch.cuda.synchronize(self.device)
-        return found
+        return result
 
-    def read(self, file: CorpusFile) -> Read:
-        """A file of the corpus, and its picture if it is one whose forward may still have to run."""
+    def read(self, file: CorpusFile) -> ReadPicture:
+        """Read a file of the corpus, and its picture if it is one whose forward may still have to run."""
         return self._decoded(self._loaded(file))
 
-    def _reads(self, threads: ThreadPoolExecutor, files: Sequence[CorpusFile]) -> Iterator[Read]:
-        """The files in order, read and perhaps decoded ahead of the forward."""
+    def _reads(self, threads: ThreadPoolExecutor, files: Sequence[CorpusFile]) -> Iterator[ReadPicture]:
+        """Read the files in order, and perhaps decode them, ahead of the forward."""
         ahead = _PREFETCHED_BATCHES * self.plan.batch_size
         if self.plan.decoder_count:
             return _prefetch(threads, self.read, files, ahead)
@@ -185,18 +193,18 @@ class Scanner:
             return ReadFile(file, 0, reason=f"{tables.UNREADABLE}: {error.strerror or error}"), b""
         return ReadFile(file, len(data), hashlib.sha256(data).hexdigest()), data
 
-    def _decoded(self, loaded: tuple[ReadFile, bytes]) -> Read:
-        read, data = loaded
-        if read.reason or read.image_id in self.plan.known_ids:
-            return read, None
+    def _decoded(self, loaded: tuple[ReadFile, bytes]) -> ReadPicture:
+        file, data = loaded
+        if file.reason or file.image_id in self.plan.known_ids:
+            return ReadPicture(file, None)
         try:
-            return read, prepare(data, self.plan.preprocessing, self.plan.most_pixels)
+            return ReadPicture(file, prepare(data, self.plan.preprocessing, self.plan.most_pixels))
         except PictureError as error:
-            return ReadFile(read.file, read.size_bytes, reason=str(error)), None
+            return ReadPicture(ReadFile(file.file, file.size_bytes, reason=str(error)), None)
 
-    def _embeddings(self, found: list[Forwarded]) -> Embeddings:
+    def _embeddings(self, recorded: list[RecordedBatch]) -> Embeddings:
         empty = np.empty((0, len(self.regions), self.embed_layer.units), np.float16)
-        vectors = np.concatenate([empty, *(one.vectors.to(torch.float16).numpy() for one in found)])
+        vectors = np.concatenate([empty, *(batch.vectors.to(torch.float16).numpy() for batch in recorded)])
         return Embeddings(self.embed_layer.name, vectors, region_boxes(self.embed_layer))
 
 
@@ -212,19 +220,33 @@ def _prefetch(
         yield result
 
 
-def _new_images(reads: Iterator[Read], files: list[ReadFile]) -> Iterator[tuple[str, Prepared]]:
-    """Note every file; yield the pictures whose forward is still to run, with their ids."""
+def _new_images(reads: Iterator[ReadPicture], files: list[ReadFile]) -> Iterator[NewImage]:
+    """Note every file in `files`; yield the pictures whose forward is still to run, each content once."""
     seen: set[str] = set()
-    for read, prepared in reads:
-        files.append(read)
-        if prepared is not None and read.image_id not in seen:
-            seen.add(read.image_id)
-            yield read.image_id, prepared
+    for file, prepared in reads:
+        files.append(file)
+        if prepared is not None and file.image_id not in seen:
+            seen.add(file.image_id)
+            yield NewImage(file.image_id, prepared)
 
 
-def _layer_peaks(layer: LayerSpec, found: list[Peaks]) -> LayerPeaks:
-    activation = [part.activation.numpy() for part in found]
-    location = [part.location.numpy() for part in found]
+def _scanned_images(batch: Sequence[NewImage], recorded: RecordedBatch) -> list[ScannedImage]:
+    return [
+        ScannedImage(
+            image_id=image.image_id,
+            format=image.prepared.format,
+            mode=image.prepared.mode,
+            placement=image.prepared.placement,
+            gradient_hash=hash_bytes(brighter),
+            tint=bytes(tint.tolist()),
+        )
+        for image, brighter, tint in zip(batch, recorded.brighter, recorded.tint, strict=True)
+    ]
+
+
+def _layer_peaks(layer: LayerSpec, batches: list[Peaks]) -> LayerPeaks:
+    activation = [batch.activation.numpy() for batch in batches]
+    location = [batch.location.numpy() for batch in batches]
     empty = np.empty((0, layer.units))
     return LayerPeaks(
         layer,

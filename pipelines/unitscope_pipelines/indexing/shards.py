@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from unitscope_pipelines.corpora.listing import CorpusFile
 from unitscope_pipelines.storage.parts import write_model, write_table
-from unitscope_pipelines.storage.stores import Root
+from unitscope_pipelines.storage.stores import Store
 from unitscope_schemas import layout, tables
 from unitscope_schemas.geometry import Box, Placement
 from unitscope_schemas.manifest import BLOCK_UNITS, Part, Receipt
 from unitscope_schemas.units import LayerSpec
 
 _WRITERS = 4
-"""Layers written at once: each waits for the disk to keep what was written, or for an object store."""
+"""Count of layers that are written at once: each waits for the disk or for an object store."""
 
 
 @dataclass(frozen=True)
@@ -26,22 +26,24 @@ class Shard:
 
     name: str
     files: pa.Table
-    """With the schema `tables.LISTED`."""
+    """Table of the files, with the schema `tables.LISTED`."""
 
 
 @dataclass(frozen=True)
 class ReadFile:
-    """A file with the size and id of its picture, or the reason why it is none."""
+    """A file that was read, with the size and id of its picture, or the reason why it is none."""
 
     file: CorpusFile
     size_bytes: int
+    """Size of the picture, 0 where it could not be read."""
     image_id: str = ""
     reason: str = ""
+    """Reason why the file is no usable image; empty where it is one."""
 
 
 @dataclass(frozen=True)
 class ScannedImage:
-    """An image whose forward ran: how the network saw it, and its sketch."""
+    """An image whose forward ran: how the network saw it, and its perceptual hash."""
 
     image_id: str
     format: str
@@ -53,16 +55,17 @@ class ScannedImage:
 
 @dataclass(frozen=True)
 class LayerPeaks:
-    """Peaks of one layer, an image a row, in order of the shard's images."""
+    """The peaks of one layer, image × unit, in order of the shard's images."""
 
     layer: LayerSpec
     activation: NDArray[np.float32]
     location: NDArray[np.int64]
+    """Flat index of each peak's location in row order, class and register tokens first."""
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Pooled vectors (image, region, unit) of one layer in 16 bits, and the regions' boxes in input pixels."""
+    """The pooled vectors (image, region, unit) of one layer in 16 bits, and the regions' boxes in input pixels."""
 
     layer: str
     vectors: NDArray[np.float16]
@@ -71,7 +74,7 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class ScannedShard:
-    """All that the scan of a shard found."""
+    """All that the scan of a shard recorded."""
 
     name: str
     files: Sequence[ReadFile]
@@ -80,64 +83,64 @@ class ScannedShard:
     embeddings: Embeddings
 
 
-def write_shard(atlas: Root, atlas_key: str, shard: ScannedShard, forward: str, seconds: float) -> Receipt:
-    """Write all tables, the layers' beside each other, and, last, the receipt."""
+def write_shard(store: Store, atlas_key: str, shard: ScannedShard, forward: str, seconds: float) -> Receipt:
+    """Write all tables, the layers' beside each other, and, last, the receipt, which is returned."""
     name, embeddings = shard.name, shard.embeddings
     rows_per_block = BLOCK_UNITS * max(1, len(shard.images))
-    read = [one for one in shard.files if not one.reason]
-    refused = [one for one in shard.files if one.reason]
+    usable = [file for file in shard.files if not file.reason]
+    refused = [file for file in shard.files if file.reason]
 
-    def write_peaks(one: LayerPeaks) -> Part:
-        return write_table(atlas, layout.peaks(one.layer.name, name), peaks_table(one), rows_per_block)
+    def write_peaks(peaks: LayerPeaks) -> Part:
+        return write_table(store, layout.peaks(peaks.layer.name, name), peaks_table(peaks), rows_per_block)
 
     with ThreadPoolExecutor(_WRITERS, thread_name_prefix="write") as threads:
-        peaks = list(threads.map(write_peaks, shard.peaks))
+        parts = list(threads.map(write_peaks, shard.peaks))
     receipt = Receipt(
         shard=name,
         atlas_key=atlas_key,
-        files=write_table(atlas, layout.files(name), _files_table(read)),
-        scanned=write_table(atlas, layout.scanned(name), _images_table(shard.images)),
-        skipped=write_table(atlas, layout.skipped(name), _skipped_table(refused)),
-        peaks={one.layer.name: part for one, part in zip(shard.peaks, peaks, strict=True)},
+        files=write_table(store, layout.files(name), _files_table(usable)),
+        scanned=write_table(store, layout.scanned(name), _images_table(shard.images)),
+        skipped=write_table(store, layout.skipped(name), _skipped_table(refused)),
+        peaks={peaks.layer.name: part for peaks, part in zip(shard.peaks, parts, strict=True)},
         embeddings=write_table(
-            atlas, layout.embeddings(embeddings.layer, name), _embeddings_table(embeddings, shard.images)
+            store, layout.embeddings(embeddings.layer, name), _embeddings_table(embeddings, shard.images)
         ),
         forward_count=len(shard.images),
         forward=forward,
         seconds=seconds,
     )
-    write_model(atlas, layout.receipt(name), receipt)
+    write_model(store, layout.receipt(name), receipt)
     return receipt
 
 
 def peaks_table(peaks: LayerPeaks) -> pa.Table:
-    """Every cell of units × images, sorted by unit, then image."""
+    """Return every cell of units × images, sorted by unit, then image, with the schema `tables.PEAKS`."""
     layer, count = peaks.layer, len(peaks.activation)
     location = np.ascontiguousarray(peaks.location.T, np.int32).ravel()
     row, col = np.divmod(location - layer.prefix_tokens, layer.grid.width)
     if layer.prefix_tokens:
         special = location < layer.prefix_tokens
         row[special], col[special] = tables.TOKEN_ROW, location[special]
-    columns = [
-        np.repeat(np.arange(layer.units, dtype=np.int32), count),
-        np.tile(np.arange(count, dtype=np.int32), layer.units),
-        np.ascontiguousarray(peaks.activation.T).ravel(),
-        row.astype(np.int16),
-        col.astype(np.int16),
-    ]
-    return pa.table([pa.array(column) for column in columns], schema=tables.PEAKS)
+    columns = {
+        "unit": np.repeat(np.arange(layer.units, dtype=np.int32), count),
+        "image": np.tile(np.arange(count, dtype=np.int32), layer.units),
+        "activation": np.ascontiguousarray(peaks.activation.T).ravel(),
+        "row": row.astype(np.int16),
+        "col": col.astype(np.int16),
+    }
+    return pa.table(columns, schema=tables.PEAKS)
 
 
 def _key(read: ReadFile) -> dict[str, object]:
     return {**{name: getattr(read.file, name) for name in tables.FILE_KEY}, "size_bytes": read.size_bytes}
 
 
-def _files_table(read: Sequence[ReadFile]) -> pa.Table:
-    return pa.Table.from_pylist([{**_key(one), "image_id": one.image_id} for one in read], tables.FILES)
+def _files_table(usable: Sequence[ReadFile]) -> pa.Table:
+    return pa.Table.from_pylist([{**_key(file), "image_id": file.image_id} for file in usable], tables.FILES)
 
 
 def _skipped_table(refused: Sequence[ReadFile]) -> pa.Table:
-    return pa.Table.from_pylist([{**_key(one), "reason": one.reason} for one in refused], tables.SKIPPED)
+    return pa.Table.from_pylist([{**_key(file), "reason": file.reason} for file in refused], tables.SKIPPED)
 
 
 def _images_table(images: Sequence[ScannedImage]) -> pa.Table:
@@ -163,11 +166,11 @@ def _images_table(images: Sequence[ScannedImage]) -> pa.Table:
 
 def _embeddings_table(embeddings: Embeddings, images: Sequence[ScannedImage]) -> pa.Table:
     count, region_count, width = embeddings.vectors.shape
-    placed: dict[Placement, list[Box]] = {}
+    regions: dict[Placement, list[Box]] = {}
     for image in images:
-        if image.placement not in placed:
-            placed[image.placement] = [image.placement.to_image(box) for box in embeddings.regions]
-    boxes = np.array([placed[image.placement] for image in images], np.int32).reshape(count * region_count, 4)
+        if image.placement not in regions:
+            regions[image.placement] = [image.placement.to_image(box) for box in embeddings.regions]
+    boxes = np.array([regions[image.placement] for image in images], np.int32).reshape(count * region_count, 4)
     columns = [
         pa.array(np.repeat(np.arange(count, dtype=np.int32), region_count)),
         pa.array(np.tile(np.arange(region_count, dtype=np.int16), count)),

@@ -13,11 +13,11 @@ from unitscope_pipelines.corpora.listing import Listing
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import commit
 from unitscope_pipelines.indexing.plan import Plan
-from unitscope_pipelines.indexing.removed import outlined, present, write_removed
+from unitscope_pipelines.indexing.removed import outline, remaining_images, write_removed
 from unitscope_pipelines.indexing.verify import scan_plan
-from unitscope_pipelines.indexing.versions import present_version, seal
-from unitscope_pipelines.storage.parts import locked, read_part, remove_unfinished
-from unitscope_pipelines.storage.stores import Root, absolute
+from unitscope_pipelines.indexing.versions import NewVersion, present_version, seal
+from unitscope_pipelines.storage.parts import read_part, remove_unfinished
+from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
 from unitscope_pipelines.storage.tombstones import present_images, removed_images
 from unitscope_schemas import tables
 from unitscope_schemas.errors import NotFoundError, UsageError
@@ -27,6 +27,8 @@ from unitscope_schemas.progress import Report
 
 @dataclass(frozen=True)
 class NamedImage:
+    """An image by its id, and its path below the corpus root."""
+
     image_id: str
     path: str
 
@@ -38,97 +40,109 @@ class Removal:
     images: list[NamedImage]
     version: str
     image_count: int
-    """Images that answers show now."""
+    """Count of the images that answers show now."""
     stale_count: int
-    """Removed images that ranks, percentiles and statistics count until the atlas is compacted."""
+    """Count of the removed images that ranks, percentiles and statistics count until the atlas is compacted."""
     waiting: list[NamedImage]
     """Restored images that are not in this version's tables: they come back with the next index run."""
 
 
-def remove(atlas: Root, references: Sequence[str], dry_run: bool = False) -> Removal:
+def remove(atlas: AtlasAddress | Store, references: Sequence[str], dry_run: bool = False) -> Removal:
     """Take images out of every answer at once, by id, beginning of an id or path; all of an image's copies go.
 
     Seals a version that reads the same tables with tombstones, and never touches the corpus. Later index runs leave
-    the images out; what scans found of them stays in the atlas, so that they can come back without a forward. Costs
+    the images out; what scans recorded of them stays in the atlas, so that they can come back without a forward. Costs
     a read of the images table, whatever the number of units. Raises NotFoundError and UsageError.
     """
-    with locked(atlas):
-        manifest = present_version(atlas)
-        images = present_images(manifest, atlas)
+    store = store_of(atlas)
+    with store.locked():
+        manifest = present_version(store)
+        images = present_images(manifest, store)
         rows = _rows_of(images, references, f"among the {images.num_rows} images of this atlas")
         if len(rows) == images.num_rows:
             raise UsageError("that would remove every image of this atlas; delete its directory instead")
-        chosen = images.take(pa.array(rows)).select(["image_id", "path"])
-        chosen = chosen.append_column("removed", pa.array([_now()] * chosen.num_rows)).cast(tables.REMOVED)
-        removed = pa.concat_tables([removed_images(manifest, atlas), chosen]).sort_by("image_id")
-        return _sealed(manifest, atlas, removed, chosen, dry_run)
+        changed = images.take(pa.array(rows)).select(["image_id", "path"])
+        changed = changed.append_column("removed", pa.array([_now()] * changed.num_rows)).cast(tables.REMOVED)
+        removed = pa.concat_tables([removed_images(manifest, store), changed]).sort_by("image_id")
+        return _seal_without(removed, manifest, store, changed, dry_run)
 
 
-def restore(atlas: Root, references: Sequence[str], dry_run: bool = False) -> Removal:
+def restore(atlas: AtlasAddress | Store, references: Sequence[str], dry_run: bool = False) -> Removal:
     """Bring removed images back, at the cost of `remove`; those that are no tombstones come with the next index run."""
-    with locked(atlas):
-        manifest = present_version(atlas)
-        removed = removed_images(manifest, atlas)
+    store = store_of(atlas)
+    with store.locked():
+        manifest = present_version(store)
+        removed = removed_images(manifest, store)
         rows = _rows_of(removed, references, f"among the {removed.num_rows} that were removed from this atlas")
         stays = np.ones(removed.num_rows, bool)
         stays[rows] = False
-        return _sealed(manifest, atlas, removed.filter(pa.array(stays)), removed.take(pa.array(rows)), dry_run)
+        changed = removed.take(pa.array(rows))
+        return _seal_without(removed.filter(pa.array(stays)), manifest, store, changed, dry_run)
 
 
-def compact(atlas: Root, workers: int | None, report: Report) -> Manifest:
+def compact(atlas: AtlasAddress | Store, workers: int | None, report: Report) -> Manifest:
     """Seal a version whose tables hold no removed image: the rows of a fresh index of the others, without a forward.
 
-    Rebuilds ranks, statistics, the hot database, vectors and patch index: what an index run costs after its scan. What
+    Rebuilds ranks, statistics, lookup files, vectors and patch index: what an index run costs after its scan. What
     shards hold about removed images stays, so that they can come back. Without tombstones nothing is done. Raises
     UsageError for a bounded atlas, whose peaks are gone.
     """
-    with locked(atlas):
-        manifest = present_version(atlas)
+    store = store_of(atlas)
+    with store.locked():
+        manifest = present_version(store)
         if not manifest.stale_count:
             return manifest
         if manifest.keep is not None:
             raise UsageError(
-                f"{atlas} keeps the first {manifest.keep} ranks of each unit and no peaks, so ranks and statistics "
-                "cannot be made anew without the removed images; they stay out of every answer, and the next index "
-                "run that finds the corpus changed counts them no more"
+                f"{store.address} keeps the first {manifest.keep} ranks of each unit and no peaks, so ranks and "
+                "statistics cannot be made anew without the removed images; they stay out of every answer, and the "
+                "next index run that finds the corpus changed counts them no more"
             )
-        remove_unfinished(atlas)
+        remove_unfinished(store)
         nothing = tables.LISTED.empty_table()
         plan = Plan(
             config=IndexConfig.model_validate(manifest.config),
-            scan=scan_plan(manifest, absolute(atlas), manifest.corpus.root),
+            scan=scan_plan(manifest, store, manifest.corpus.root),
             listing=Listing(manifest.corpus.root, nothing, manifest.corpus.ignored_count),
             pending=nothing,
             finished=manifest.shards,
             previous=manifest,
+            removed=removed_images(manifest, store),
         )
-        found = present(manifest, atlas)
+        images = remaining_images(manifest, store)
+        version = NewVersion.of(manifest.atlas_key, plan.keep, images, manifest.shards)
         with cluster.connected(None):
-            return commit(plan, found, manifest.shards, cluster.resources(workers, "cpu"), report)
+            return commit(plan, version, cluster.resources(workers, "cpu"), report)
 
 
-def _sealed(manifest: Manifest, atlas: Root, removed: pa.Table, chosen: pa.Table, dry_run: bool) -> Removal:
-    """Seal the same tables with these images out, of which some were chosen just now."""
-    outline = outlined(manifest, atlas, removed)
-    held = read_part(atlas, manifest.images, ["image_id"])["image_id"].combine_chunks()
-    waiting = chosen.filter(pc.invert(pc.is_in(chosen["image_id"], value_set=held)))
+def _seal_without(removed: pa.Table, manifest: Manifest, store: Store, changed: pa.Table, dry_run: bool) -> Removal:
+    """Seal the same tables with the removed images out, of which `changed` came or went just now."""
+    after = outline(manifest, store, removed)
+    stored_ids = read_part(store, manifest.images, ["image_id"])["image_id"].combine_chunks()
+    waiting = changed.filter(pc.invert(pc.is_in(changed["image_id"], value_set=stored_ids)))
     if not dry_run:
         entry = None
         if removed.num_rows:
-            entry = Removed(table=write_removed(atlas, removed), stale=outline.stale, built=manifest.built)
-        changed = {
-            "version": outline.version,
-            "corpus": outline.corpus,
+            entry = Removed(table=write_removed(store, removed), stale=after.stale, built=manifest.built)
+        update = {
+            "version": after.version,
+            "corpus": after.corpus,
             "removed": entry,
             "created": _now(),
             "forward_count": 0,
         }
-        seal(atlas, manifest.model_copy(update=changed))
-    return Removal(_named(chosen), outline.version, outline.corpus.image_count, outline.stale, _named(waiting))
+        seal(store, manifest.model_copy(update=update))
+    return Removal(
+        images=_named(changed),
+        version=after.version,
+        image_count=after.corpus.image_count,
+        stale_count=after.stale,
+        waiting=_named(waiting),
+    )
 
 
 def _named(images: pa.Table) -> list[NamedImage]:
-    return [NamedImage(row["image_id"], row["path"]) for row in images.select(["image_id", "path"]).to_pylist()]
+    return [NamedImage(**row) for row in images.select(["image_id", "path"]).to_pylist()]
 
 
 def _now() -> str:
@@ -136,24 +150,24 @@ def _now() -> str:
 
 
 def _rows_of(images: pa.Table, references: Sequence[str], where: str) -> list[int]:
-    """Rows of the images that are meant, each once."""
+    """Return the rows of the images that are meant, each once, in ascending order."""
     names, rows = [images[name].combine_chunks() for name in ("image_id", "path")], [np.arange(images.num_rows)] * 2
     if "other_paths" in images.column_names:
         others = images["other_paths"].combine_chunks()
         names.append(pc.list_flatten(others))
         rows.append(pc.list_parent_indices(others).to_numpy())
     known = pa.concat_arrays(names)
-    found = pc.index_in(pa.array(references, pa.string()), value_set=known).to_pylist()
+    positions = pc.index_in(pa.array(references, pa.string()), value_set=known).to_pylist()
     row_of = np.concatenate(rows)
-    chosen = [
-        _row_beginning(images["image_id"], reference, where) if place is None else int(row_of[place])
-        for reference, place in zip(references, found, strict=True)
+    meant = [
+        _row_beginning(images["image_id"], reference, where) if position is None else int(row_of[position])
+        for reference, position in zip(references, positions, strict=True)
     ]
-    return sorted(set(chosen))
+    return sorted(set(meant))
 
 
 def _row_beginning(ids: pa.ChunkedArray, reference: str, where: str) -> int:
-    """The only row whose id begins so."""
+    """Return the only row whose id begins with a reference; raises NotFoundError, or UsageError if several do."""
     begins = pc.starts_with(ids, reference).to_numpy() & (len(reference) >= tables.LEAST_ID_DIGITS)
     rows = np.flatnonzero(begins)
     if len(rows) > 1:

@@ -2,10 +2,12 @@
 
 import hashlib
 import random
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +18,7 @@ from unitscope_pipelines.derived.visuals import faulty_visuals
 from unitscope_pipelines.indexing.scan import Scanner, ScanPlan
 from unitscope_pipelines.indexing.versions import present_version
 from unitscope_pipelines.storage.parts import read_part
-from unitscope_pipelines.storage.stores import Root, store_of
+from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
 from unitscope_pipelines.storage.tombstones import present_images
 from unitscope_pipelines.vision.images.preprocessing import prepare
 from unitscope_pipelines.vision.recording.peaks import Peaks
@@ -28,7 +30,7 @@ TOLERANCE = 1e-4
 """Drift that other hardware may cause, relative to an activation or the layer's mean on the image."""
 
 _DIGESTED_AT_ONCE = 8
-"""Parts, each of which takes some hundredths of a second to be asked for in an object store."""
+"""Count of parts that are digested at once: an object store takes some hundredths of a second to answer for each."""
 
 
 @dataclass(frozen=True)
@@ -42,72 +44,69 @@ class Fault:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was checked and what was found."""
+    """What was checked, and the faults of it."""
 
     part_count: int
     image_count: int
     cell_count: int
+    """Count of the peaks that were recorded again."""
     largest_drift: float
+    """Largest difference of an activation from the stored one, relative to the activation."""
     faults: list[Fault]
 
 
-def verify(atlas: Root, sample: int, seed: int, corpus: str | Path | None = None, trust_code: bool = False) -> Verdict:
+class SampledImage(NamedTuple):
+    """An image that is recorded again: columns of the images table."""
+
+    image: int
+    image_id: str
+    path: str
+    address: str
+    shard: str
+    shard_row: int
+
+
+def verify(
+    atlas: AtlasAddress | Store, sample: int, seed: int, corpus: str | Path | None = None, trust_code: bool = False
+) -> Verdict:
     """Digest every part and stored picture of a unit, re-run `sample` random images and compare all of their peaks.
 
     Faults: a missing or changed part, a missing or edited picture, weights of another model, an activation
     that drifted, a peak at another location although no other value comes near it.
     """
-    manifest = present_version(atlas)
+    store = store_of(atlas)
+    manifest = present_version(store)
     parts = list(manifest.parts())
-    with ThreadPoolExecutor(_DIGESTED_AT_ONCE, thread_name_prefix="digest") as threads:
-        faults = [fault for fault in threads.map(partial(_part_fault, atlas), parts) if fault is not None]
-    faults += [Fault("picture of a unit", path, what) for path, what in faulty_visuals(atlas).items()]
+    faults = _part_faults(store, parts)
+    faults += [Fault("picture of a unit", path, what) for path, what in faulty_visuals(store).items()]
     if faults:
         return Verdict(len(parts), 0, 0, 0.0, faults)
     root = manifest.corpus.root if corpus is None else str(corpus)
     try:
-        scanner = Scanner(scan_plan(manifest, atlas, root, trust_code))
+        scanner = Scanner(scan_plan(manifest, store, root, trust_code))
     except ModelError as error:
         return Verdict(len(parts), 0, 0, 0.0, [Fault("model", manifest.model.spec, str(error))])
-    images = present_images(manifest, atlas)
-    chosen = sorted(random.Random(seed).sample(range(images.num_rows), min(sample, images.num_rows)))
+    images = _sampled(present_images(manifest, store), sample, seed)
     cell_count, largest_drift = 0, 0.0
-    for number in chosen:
-        row = images.slice(number, 1).to_pylist()[0]
-        try:
-            data = scanner.originals.read(row["address"])
-            if hashlib.sha256(data).hexdigest() != row["image_id"]:
-                faults.append(Fault("picture", row["path"], "edited since it was indexed"))
-                continue
-            found = scanner.forward([prepare(data, manifest.preprocessing).pixels]).peaks
-        except OSError as error:
-            faults.append(Fault("picture", row["path"], f"cannot be read: {error.strerror or error}"))
-            continue
-        except (PictureError, CorpusError) as error:
-            faults.append(Fault("picture", row["path"], str(error)))
+    compare = _compare_all if manifest.keep is None else _compare_first
+    for image in images:
+        peaks = _recorded_again(scanner, image)
+        if isinstance(peaks, Fault):
+            faults.append(peaks)
             continue
         for entry in manifest.layers:
-            compare = _compare if manifest.keep is None else _compare_kept
-            drift, layer_faults = compare(atlas, manifest, entry, row, found[entry.spec.name])
+            drift, layer_faults = compare(store, manifest, entry, image, peaks[entry.spec.name])
             largest_drift = max(largest_drift, drift)
             cell_count += entry.spec.units
             faults += layer_faults
-    return Verdict(len(parts), len(chosen), cell_count, largest_drift, faults)
+    return Verdict(len(parts), len(images), cell_count, largest_drift, faults)
 
 
-def _part_fault(atlas: Root, part: Part) -> Fault | None:
-    try:
-        digest = store_of(atlas).digest(part.path)
-    except OSError as error:
-        return Fault("part", part.path, f"cannot be read: {error.strerror}")
-    return None if digest == part.sha256 else Fault("part", part.path, "its bytes are not those that were sealed")
-
-
-def scan_plan(manifest: Manifest, atlas: Root, corpus: str, trust_code: bool = False) -> ScanPlan:
-    """How the images of a sealed atlas were scanned."""
+def scan_plan(manifest: Manifest, store: Store, corpus: str, trust_code: bool = False) -> ScanPlan:
+    """Return the plan by which the images of a sealed atlas were scanned."""
     return ScanPlan(
         corpus=corpus,
-        atlas=atlas,
+        store=store,
         atlas_key=manifest.atlas_key,
         model=manifest.model,
         preprocessing=manifest.preprocessing,
@@ -122,60 +121,96 @@ def scan_plan(manifest: Manifest, atlas: Root, corpus: str, trust_code: bool = F
     )
 
 
-def _compare(
-    atlas: Root, manifest: Manifest, entry: LayerEntry, image: dict[str, object], found: Peaks
-) -> tuple[float, list[Fault]]:
-    """Largest relative drift of a layer's stored peaks on one image, and the faults among them."""
-    receipt = next(receipt for receipt in manifest.shards if receipt.shard == image["shard"])
-    with store_of(atlas).hold(receipt.peaks[entry.spec.name]) as path:
-        stored = pq.read_table(path, filters=pc.field("image") == image["shard_row"], partitioning=None)
-    return _drift(entry, image, stored, found)
+def _part_faults(store: Store, parts: Sequence[Part]) -> list[Fault]:
+    with ThreadPoolExecutor(_DIGESTED_AT_ONCE, thread_name_prefix="digest") as threads:
+        return [fault for fault in threads.map(partial(_part_fault, store), parts) if fault is not None]
 
 
-def _compare_kept(
-    atlas: Root, manifest: Manifest, entry: LayerEntry, image: dict[str, object], found: Peaks
+def _part_fault(store: Store, part: Part) -> Fault | None:
+    try:
+        digest = store.digest(part.path)
+    except OSError as error:
+        return Fault("part", part.path, f"cannot be read: {error.strerror}")
+    return None if digest == part.sha256 else Fault("part", part.path, "its bytes are not those that were sealed")
+
+
+def _sampled(images: pa.Table, sample: int, seed: int) -> list[SampledImage]:
+    """Return random rows of the images table, in its order."""
+    numbers = sorted(random.Random(seed).sample(range(images.num_rows), min(sample, images.num_rows)))
+    rows = images.select(list(SampledImage._fields)).take(pa.array(numbers, pa.int64()))
+    return [SampledImage(**row) for row in rows.to_pylist()]
+
+
+def _recorded_again(scanner: Scanner, image: SampledImage) -> Mapping[str, Peaks] | Fault:
+    """Return the peaks of every layer on an image, or what is wrong with its picture."""
+    try:
+        data = scanner.originals.read(image.address)
+        if hashlib.sha256(data).hexdigest() != image.image_id:
+            return Fault("picture", image.path, "edited since it was indexed")
+        return scanner.forward([prepare(data, scanner.plan.preprocessing).pixels]).peaks
+    except OSError as error:
+        return Fault("picture", image.path, f"cannot be read: {error.strerror or error}")
+    except (PictureError, CorpusError) as error:
+        return Fault("picture", image.path, str(error))
+
+
+def _compare_all(
+    store: Store, manifest: Manifest, entry: LayerEntry, image: SampledImage, peaks: Peaks
 ) -> tuple[float, list[Fault]]:
-    """The same for the ranks that a bounded atlas keeps; and no unit may peak above those without being among them."""
+    """Return the largest relative drift of a layer's stored peaks on one image, and the faults among them."""
+    receipt = next(receipt for receipt in manifest.shards if receipt.shard == image.shard)
+    with store.hold(receipt.peaks[entry.spec.name]) as path:
+        stored = pq.read_table(path, filters=pc.field("image") == image.shard_row, partitioning=None)
+    return _drift(entry, image, stored, peaks)
+
+
+def _compare_first(
+    store: Store, manifest: Manifest, entry: LayerEntry, image: SampledImage, peaks: Peaks
+) -> tuple[float, list[Fault]]:
+    """Compare an image with the first ranks of a bounded atlas, as `_compare_all` does with all peaks.
+
+    No unit may peak above its last stored rank without the image being among them.
+    """
     columns = ["unit", "image", "activation", "row", "col"]
-    kept = pa.concat_tables(read_part(atlas, part, columns) for part in entry.ranked)
-    stored = kept.filter(pc.field("image") == image["image"])
-    drift, faults = _drift(entry, image, stored, found)
+    ranked = pa.concat_tables(read_part(store, part, columns) for part in entry.ranked)
+    stored = ranked.filter(pc.field("image") == image.image)
+    drift, faults = _drift(entry, image, stored, peaks)
     last = np.full(entry.spec.units, np.inf)
-    np.minimum.at(last, kept["unit"].to_numpy(), kept["activation"].to_numpy())
-    whole = read_part(atlas, entry.units, ["image_count"])["image_count"].to_numpy() <= (manifest.keep or 0)
-    now = found.activation[0].numpy().astype(np.float64)
+    np.minimum.at(last, ranked["unit"].to_numpy(), ranked["activation"].to_numpy())
+    whole = read_part(store, entry.units, ["image_count"])["image_count"].to_numpy() <= (manifest.keep or 0)
+    now = peaks.activation[0].numpy().astype(np.float64)
     slack = TOLERANCE * np.maximum(np.abs(last), np.abs(now[np.isfinite(now)]).mean())
     above = np.isfinite(now) & (now > last + slack) & ~whole
     above[stored["unit"].to_numpy()] = False
     faults += [
-        Fault(
-            "activation", f"{entry.spec.name}:{unit} on {image['path']}", f"is {now[unit]:.6g}, but not among the kept"
-        )
-        for unit in np.flatnonzero(above)
+        Fault("activation", _cell(entry, unit, image), f"is {now[unit]:.6g}, but not among the kept")
+        for unit in np.flatnonzero(above).tolist()
     ]
     return drift, faults
 
 
-def _drift(entry: LayerEntry, image: dict[str, object], stored: pa.Table, found: Peaks) -> tuple[float, list[Fault]]:
-    """Largest relative drift of the stored peaks of some units on one image, and the faults among them."""
+def _drift(entry: LayerEntry, image: SampledImage, stored: pa.Table, peaks: Peaks) -> tuple[float, list[Fault]]:
+    """Return the largest relative drift of the stored peaks of some units on one image, and the faults among them."""
     units = stored["unit"].to_numpy()
-    was = stored["activation"].to_numpy().astype(np.float64)
-    now = found.activation[0].numpy().astype(np.float64)[units]
-    finite = np.isfinite(was) & np.isfinite(now)
-    scale = np.maximum(np.abs(was), np.abs(was[np.isfinite(was)]).mean() if np.isfinite(was).any() else 1.0)
-    drift = np.where(finite, np.abs(np.where(finite, now - was, 0)) / scale, 0)
-    drift[np.isfinite(was) != np.isfinite(now)] = np.inf
+    before = stored["activation"].to_numpy().astype(np.float64)
+    now = peaks.activation[0].numpy().astype(np.float64)[units]
+    finite = np.isfinite(before) & np.isfinite(now)
+    scale = np.maximum(np.abs(before), np.abs(before[np.isfinite(before)]).mean() if np.isfinite(before).any() else 1.0)
+    drift = np.where(finite, np.abs(np.where(finite, now - before, 0)) / scale, 0)
+    drift[np.isfinite(before) != np.isfinite(now)] = np.inf
     faults = [
-        Fault(
-            "activation", f"{entry.spec.name}:{units[row]} on {image['path']}", f"was {was[row]:.6g}, is {now[row]:.6g}"
-        )
+        Fault("activation", _cell(entry, units[row], image), f"was {before[row]:.6g}, is {now[row]:.6g}")
         for row in np.flatnonzero(drift > TOLERANCE)
     ]
     exact = (drift == 0) & finite
     for row in np.flatnonzero(exact).tolist():
-        place = Location(stored["row"][row].as_py(), stored["col"][row].as_py())
-        moved = entry.spec.location(int(found.location[0, units[row]]))
-        if place != moved:
-            where = f"{entry.spec.name}:{units[row]} on {image['path']}"
-            faults.append(Fault("location", where, f"was {place}, is {moved}"))
+        recorded = Location(stored["row"][row].as_py(), stored["col"][row].as_py())
+        location = entry.spec.location(int(peaks.location[0, units[row]]))
+        if recorded != location:
+            faults.append(Fault("location", _cell(entry, units[row], image), f"was {recorded}, is {location}"))
     return float(drift.max(initial=0)), faults
+
+
+def _cell(entry: LayerEntry, unit: int, image: SampledImage) -> str:
+    """Name the peak of a unit on an image."""
+    return f"{entry.spec.name}:{unit} on {image.path}"

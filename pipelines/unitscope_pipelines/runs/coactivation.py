@@ -1,4 +1,4 @@
-"""Units compared by many processes: on Ray, or here where a cluster would take longer to start."""
+"""Units are compared by many processes: on Ray, or in this one where a cluster would take longer to start."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -6,24 +6,27 @@ from dataclasses import dataclass
 from functools import partial
 
 from unitscope_pipelines import cluster
-from unitscope_pipelines.derived.coactivation import Correlator, Here, KinPlan, Tile, TileKin
+from unitscope_pipelines.derived.coactivation import CoactivationPlan, Correlator, InProcess, TileCoactivation, UnitTile
 from unitscope_schemas.progress import Progress, Report
 
-_PRODUCTS_HERE = 5_000_000_000
-"""Of two numbers: 320 × 320 units on 10,000 images are a fifth of it and took one core a second."""
+_PRODUCTS_IN_PROCESS = 5_000_000_000
+"""Count of products of two numbers up to which no cluster is started: 320 × 320 units on 10,000 images are a fifth of
+it and took one core a second."""
 
 
 @dataclass(frozen=True)
-class Crew:
-    """Compares tiles on a cluster started here or, with `address`, on a running one; what takes seconds here."""
+class OnCluster:
+    """A run that compares tiles on a local cluster or, with `address`, on a running one; in this process if that takes
+    seconds."""
 
     report: Report
     workers: int | None = None
     address: str | None = None
 
-    def __call__(self, plan: KinPlan, tiles: Sequence[Tile]) -> Iterator[TileKin]:
-        if self.address is None and sum(map(plan.products, tiles)) <= _PRODUCTS_HERE:
-            yield from Here(self._tell)(plan, tiles)
+    def __call__(self, plan: CoactivationPlan, tiles: Sequence[UnitTile]) -> Iterator[TileCoactivation]:
+        """Compare tiles, and report how many blocks of units are done."""
+        if self.address is None and sum(map(plan.products, tiles)) <= _PRODUCTS_IN_PROCESS:
+            yield from InProcess(self._tell)(plan, tiles)
             return
         total, finished, nodes = sum(map(plan.steps, tiles)), 0, Counter[str]()
         self._tell(0, total)

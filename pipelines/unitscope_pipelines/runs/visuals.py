@@ -1,4 +1,4 @@
-"""Pictures of many units on Ray: what is stored is not made again, so a killed run goes on where it was."""
+"""Pictures of many units are made on Ray: what is stored is not made again, so a killed run goes on where it was."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from unitscope_pipelines import cluster
 from unitscope_pipelines.derived.optimise import OptimisePlan, Optimiser
-from unitscope_pipelines.derived.project import Projector, ProjectPlan, UnitExemplars
+from unitscope_pipelines.derived.project import ProjectPlan, UnitExemplars, planned_projector
 from unitscope_pipelines.vision.recording.device import settle_process
 from unitscope_schemas.answers.visuals import Visual
 from unitscope_schemas.progress import Progress, Report
@@ -16,13 +16,13 @@ from unitscope_schemas.units import Target
 
 Item = TypeVar("Item")
 Plan = TypeVar("Plan")
-Made = TypeVar("Made")
+Task = TypeVar("Task")
 
 
 def optimise_units(
     plan: OptimisePlan, units: Sequence[Target], report: Report, workers: int | None = None, address: str | None = None
 ) -> Iterator[Visual]:
-    """Pictures of these units or of a direction: those that are stored first, the others as workers finish them."""
+    """Make pictures of these units or of a direction; stored ones come first, the others as workers finish them."""
 
     def alone(unit: Target) -> list[Visual]:
         return Optimiser(plan)(unit, lambda done, total: report(Progress("optimise", done, total, "steps")))
@@ -38,28 +38,31 @@ def project_units(
     workers: int | None = None,
     address: str | None = None,
 ) -> Iterator[Visual]:
-    """The projections of these units' exemplars: those that are stored first, the others as workers finish them."""
-    work = _Work("project", plan.device, plan.stored, partial(_settled, Projector, plan), Projector(plan))
+    """Make the projections of these units' exemplars; stored ones come first, the others as workers finish them."""
+    work = _Work(
+        "project", plan.device, plan.stored, partial(_settled, planned_projector, plan), planned_projector(plan)
+    )
     yield from _each(work, units, report, workers, address)
 
 
 @dataclass(frozen=True)
 class _Work(Generic[Item]):
-    """Making pictures of items."""
+    """How pictures of items are made, and where they are stored."""
 
     stage: str
     device: str
     stored: Callable[[Item], list[Visual] | None]
     make: Callable[[], Callable[[Item], list[Visual]]]
-    """Makes the task in a worker process."""
+    """Function that makes the task in a worker process."""
     alone: Callable[[Item], list[Visual]]
-    """Makes a single item here, as a cluster takes longer to start."""
+    """Function that makes a single item's pictures in this process, as a cluster takes longer to start."""
 
 
 def _each(
     work: _Work[Item], items: Sequence[Item], report: Report, workers: int | None, address: str | None
 ) -> Iterator[Visual]:
-    stored = {item: found for item in items if (found := work.stored(item)) is not None}
+    """Yield the pictures of all items: those that are stored first, the others as they are made."""
+    stored = {item: visuals for item in items if (visuals := work.stored(item)) is not None}
     for visuals in stored.values():
         yield from visuals
     pending = [item for item in dict.fromkeys(items) if item not in stored]
@@ -76,6 +79,7 @@ def _each(
             report(Progress(work.stage, len(stored) + nodes.total(), total, "units", dict(nodes)))
 
 
-def _settled(make: Callable[[Plan], Made], plan: Plan) -> Made:
+def _settled(make: Callable[[Plan], Task], plan: Plan) -> Task:
+    """Make a task in a worker process that is set up for it."""
     settle_process()
     return make(plan)

@@ -21,13 +21,13 @@ from unitscope_schemas.manifest import Part
 DEFAULT_GB = 10.0
 _GB = 1_000_000_000
 _LEFT_SHARE = 0.9
-"""Of the bound is left when files are deleted, so that the folder is not listed anew for every file that comes."""
-_OWN = re.compile("[0-9a-f]{64}([.]arriving)?|[0-9a-f]{32}[.]writing")
+"""Share of the bound to which files are deleted, so that the folder is not listed anew for every file that comes."""
+_CACHED_NAME = re.compile("[0-9a-f]{64}([.]arriving)?|[0-9a-f]{32}[.]writing")
 _ACCOUNT = "bytes"
 
 
-class Held:
-    """A part as a file of this machine that stays where it is until it is let go, at the latest with this object."""
+class LocalPart:
+    """A part as a file of this machine, which stays there until the block or this object ends."""
 
     def __init__(self, path: Path, descriptor: int | None = None) -> None:
         self.path = path
@@ -41,8 +41,8 @@ class Held:
             self._let_go()
 
 
-class _Entry(NamedTuple):
-    """A file, or a folder in which one is written."""
+class _CachedFile(NamedTuple):
+    """A file of the cache, or a folder in which one is written."""
 
     used_ns: int
     size_bytes: int
@@ -51,7 +51,7 @@ class _Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Cache:
-    """Files named by the SHA-256 of their bytes: they never change, and atlases with the same part share one.
+    """A folder of files named by the SHA-256 of their bytes: they never change, and atlases share equal parts.
 
     Who reads a file holds a shared `flock` on it; only files that nobody holds are deleted, the one used longest ago
     first. Locks end with their process, so a killed one leaves nothing in use; what it was fetching or writing is
@@ -63,8 +63,8 @@ class Cache:
     limit_bytes: int
 
     @classmethod
-    def chosen(cls, folder: Path | None = None, gigabytes: float | None = None) -> "Cache":
-        """The one that is asked for, else that of UNITSCOPE_CACHE and UNITSCOPE_CACHE_GB, else the user's own.
+    def from_environment(cls, folder: Path | None = None, gigabytes: float | None = None) -> "Cache":
+        """Return the cache that is asked for, else that of UNITSCOPE_CACHE and UNITSCOPE_CACHE_GB, else the user's own.
 
         Raises UsageError for a size that is none.
         """
@@ -78,15 +78,15 @@ class Cache:
             raise UsageError(f"a cache of {size:g} GB cannot hold anything; the default is {DEFAULT_GB:g}")
         return cls(folder.absolute(), int(size * _GB))
 
-    def hold(self, part: Part, fetch: Callable[[IO[bytes]], None]) -> Held:
-        """The part's file, which `fetch` fills unless it is here; other processes that want it too wait for it.
+    def hold(self, part: Part, fetch: Callable[[IO[bytes]], None]) -> LocalPart:
+        """Return the part's file, which `fetch` fills unless it is here; other processes that want it too wait for it.
 
         Raises AtlasError if what was fetched is not what was sealed.
         """
-        with self._told():
-            while (held := self._held(part.sha256)) is None:
+        with self._in_words():
+            while (file := self._locked_file(part.sha256)) is None:
                 self._take_in(part, fetch)
-            return held
+            return file
 
     def check_room(self, parts: Iterable[Part]) -> None:
         """Raise StorageError if some parts do not fit together: each would push others out before they are read."""
@@ -99,9 +99,9 @@ class Cache:
 
     @contextmanager
     def writing(self) -> Iterator[Path]:
-        """A path that nothing is at, to write a part to; gone when the block ends."""
+        """Give a path that nothing is at, to write a part to; what is there when the block ends is deleted."""
         folder = self.folder / f"{uuid.uuid4().hex}.writing"
-        with self._told():
+        with self._in_words():
             folder.mkdir(parents=True)
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -113,11 +113,12 @@ class Cache:
 
     def adopt(self, file: Path, part: Part) -> None:
         """Take in a file that was written here as the part it became, so that it need not be fetched, if it fits."""
-        with self._told(), self._account() as account:
+        with self._in_words(), self._account() as account:
             if self._has_room(account, part.size_bytes):
                 file.replace(self.folder / part.sha256)
 
-    def _held(self, digest: str) -> Held | None:
+    def _locked_file(self, digest: str) -> LocalPart | None:
+        """Return the file of this digest, which nobody deletes as long as it is in use; None if there is none."""
         try:
             descriptor = os.open(self.folder / digest, os.O_RDONLY)
         except FileNotFoundError:
@@ -127,10 +128,10 @@ class Cache:
             os.close(descriptor)
             return None
         os.utime(descriptor)
-        return Held(self.folder / digest, descriptor)
+        return LocalPart(self.folder / digest, descriptor)
 
     def _take_in(self, part: Part, fetch: Callable[[IO[bytes]], None]) -> None:
-        """Fetch a part, unless another process that was at it has done so by the time it lets go."""
+        """Fetch a part, unless another process that was fetching it has done so by the time it lets go."""
         self.folder.mkdir(parents=True, exist_ok=True)
         arriving = self.folder / f"{part.sha256}.arriving"
         with os.fdopen(os.open(arriving, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
@@ -153,6 +154,7 @@ class Cache:
                         arriving.unlink()
 
     def _make_room(self, part: Part, file: IO[bytes]) -> None:
+        """Give a file that is to be fetched its size; raises StorageError where there is no room for it."""
         with self._account() as account:
             if not self._has_room(account, part.size_bytes):
                 raise StorageError(
@@ -163,44 +165,45 @@ class Cache:
             os.truncate(file.fileno(), part.size_bytes)  # seen by others who count
 
     def _has_room(self, account: IO[str], size_bytes: int) -> bool:
-        """Note that so many bytes come; deletes what was used longest ago if they would be too many."""
+        """Note that so many bytes come, and tell whether they fit; deletes what was used longest ago to make room."""
         text = account.read()
         total = int(text) if text.isdigit() else self.limit_bytes  # unknown: counted below
         if total + size_bytes > self.limit_bytes:
-            total = self._shrunk(int(_LEFT_SHARE * self.limit_bytes) - size_bytes)
+            total = self._shrink_to(int(_LEFT_SHARE * self.limit_bytes) - size_bytes)
         fits = total + size_bytes <= self.limit_bytes
         account.seek(0)
         account.truncate()
         account.write(str(total + size_bytes * fits))
         return fits
 
-    def _shrunk(self, wanted_bytes: int) -> int:
-        """Delete files that nobody holds until no more than this is left; returns how much is left in truth."""
-        entries = sorted(self._entries())
-        total = sum(entry.size_bytes for entry in entries if entry.path.suffix != ".writing")
-        for entry in entries:
-            if total > wanted_bytes and _deleted(entry.path) and entry.path.suffix != ".writing":
-                total -= entry.size_bytes
+    def _shrink_to(self, wanted_bytes: int) -> int:
+        """Delete files that nobody holds until no more than this is left; return how many bytes are left in truth."""
+        files = sorted(self._files())
+        total = sum(file.size_bytes for file in files if file.path.suffix != ".writing")
+        for file in files:
+            if total > wanted_bytes and _deleted(file.path) and file.path.suffix != ".writing":
+                total -= file.size_bytes
         return total
 
-    def _entries(self) -> Iterator[_Entry]:
-        """What is here of our making; anything else in the folder is left alone."""
-        for found in os.scandir(self.folder):
-            if _OWN.fullmatch(found.name):
+    def _files(self) -> Iterator[_CachedFile]:
+        """List the files and folders that a cache has made; anything else in the folder is left alone."""
+        for entry in os.scandir(self.folder):
+            if _CACHED_NAME.fullmatch(entry.name):
                 with suppress(FileNotFoundError):
-                    stat = found.stat()
-                    yield _Entry(stat.st_mtime_ns, stat.st_size, Path(found.path))
+                    stat = entry.stat()
+                    yield _CachedFile(stat.st_mtime_ns, stat.st_size, Path(entry.path))
 
     @contextmanager
     def _account(self) -> Iterator[IO[str]]:
-        """How many bytes the files have together, for one process at a time."""
+        """Open the count of the bytes that the files have together, for one process at a time."""
         descriptor = os.open(self.folder / _ACCOUNT, os.O_RDWR | os.O_CREAT, 0o644)
         with os.fdopen(descriptor, "r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _in_words(self) -> Iterator[None]:
+        """Turn an OSError into a StorageError that names the folder and what would do."""
         try:
             yield
         except OSError as error:
@@ -211,7 +214,7 @@ class Cache:
 
 
 def _deleted(path: Path) -> bool:
-    """Delete a file or folder unless somebody holds it."""
+    """Delete a file or folder unless somebody holds it, and tell whether it is gone."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:

@@ -8,12 +8,12 @@ from threading import Lock
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from unitscope_pipelines.storage.filesystem import Place
+from unitscope_pipelines.storage.filesystem import Folder
 from unitscope_schemas.addresses import Address, Cell, Range
 from unitscope_schemas.errors import CorpusError, NotFoundError
 
 _KEPT_GROUPS = 2
-"""Row groups that are kept: rows are asked for in their order, and a group may take a hundred megabytes."""
+"""Row groups that stay in memory: rows are asked for in their order, and a group may take a hundred megabytes."""
 
 
 @dataclass(frozen=True)
@@ -26,30 +26,30 @@ class Original:
 
 
 class Originals:
-    """Reads the pictures of a corpus; safe from any number of threads.
+    """The pictures of a corpus, read by their addresses; safe from any number of threads.
 
     Raises OSError where a file is gone or cannot be read, CorpusError that names a Parquet file that is broken.
     """
 
     def __init__(self, root: str) -> None:
-        self.place = Place(root)
+        self.folder = Folder(root)
         self._lock = Lock()
         self._groups = lru_cache(_KEPT_GROUPS)(self._read_group)
 
     def read(self, address: str) -> bytes:
-        """The picture's bytes; none where a Parquet row holds none."""
-        found = Address.parse(address)
-        if isinstance(found.part, Range):
-            return self.place.read(found.file, found.part.offset, found.part.size_bytes)
-        if isinstance(found.part, Cell):
+        """Read the bytes of the picture at an address; empty where a Parquet row holds none."""
+        parsed = Address.parse(address)
+        if isinstance(parsed.part, Range):
+            return self.folder.read(parsed.file, parsed.part.offset, parsed.part.size_bytes)
+        if isinstance(parsed.part, Cell):
             with self._lock:  # two threads would both read the group
-                group = self._groups(found.file, found.part.row_group)
-            data: bytes | None = group[found.part.row].as_py()
+                group = self._groups(parsed.file, parsed.part.row_group)
+            data: bytes | None = group[parsed.part.row].as_py()
             return data or b""
-        return self.place.read(found.file)
+        return self.folder.read(parsed.file)
 
     def read_original(self, image: Original) -> bytes:
-        """The bytes of an image; raises NotFoundError if they are gone or no longer those that were indexed."""
+        """Read the bytes of an image; raises NotFoundError if they are gone or no longer those that were indexed."""
         for address in image.addresses:
             try:
                 data = self.read(address)
@@ -63,7 +63,7 @@ class Originals:
 
     def _read_group(self, file: str, row_group: int) -> pa.ChunkedArray:
         try:
-            with self.place.open(file) as source, pq.ParquetFile(source) as parquet:
+            with self.folder.open(file) as source, pq.ParquetFile(source) as parquet:
                 column = image_column(parquet.schema_arrow)
                 return parquet.read_row_group(row_group, columns=[column], use_threads=False).flatten()[0]
         except (pa.ArrowInvalid, KeyError, IndexError) as error:
@@ -71,15 +71,15 @@ class Originals:
 
 
 def image_column(schema: pa.Schema) -> str:
-    """The column with pictures' bytes: a struct with the field `bytes`, or binary; `image` if there are several.
+    """Return the column with pictures' bytes: a struct with the field `bytes`, or binary; `image` if there are several.
 
     Raises KeyError that names the columns there are if there is none.
     """
-    found = {field.name: f"{field.name}.bytes" for field in schema if _holds_bytes(field.type)}
-    found |= {field.name: field.name for field in schema if _is_binary(field.type)}
-    if not found:
+    columns = {field.name: f"{field.name}.bytes" for field in schema if _holds_bytes(field.type)}
+    columns |= {field.name: field.name for field in schema if _is_binary(field.type)}
+    if not columns:
         raise KeyError(f"it has no column of image bytes, only {', '.join(schema.names) or 'none'}")
-    return found.get("image") or next(iter(found.values()))
+    return columns.get("image") or next(iter(columns.values()))
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:

@@ -4,24 +4,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from unitscope_pipelines.storage.parts import read_part
-from unitscope_pipelines.storage.stores import Root
+from unitscope_pipelines.storage.stores import Store
 from unitscope_schemas import tables
 from unitscope_schemas.manifest import Manifest
 
 
-def removed_images(manifest: Manifest, atlas: Root) -> pa.Table:
-    """The images that are out, in order of ids."""
+def removed_images(manifest: Manifest, store: Store) -> pa.Table:
+    """Read the images that were removed from a version, in order of ids, with the schema `tables.REMOVED`."""
     removed = manifest.removed
-    return tables.REMOVED.empty_table() if removed is None else read_part(atlas, removed.table)
+    return tables.REMOVED.empty_table() if removed is None else read_part(store, removed.table)
 
 
 def without(images: pa.Table, removed: pa.Table) -> pa.Table:
-    """Rows of images or files whose image is not among the removed."""
+    """Return the rows of images or files whose image is not among the removed."""
     if removed.num_rows == 0:
         return images
     return images.filter(pc.invert(pc.is_in(images["image_id"], value_set=removed["image_id"].combine_chunks())))
 
 
-def present_images(manifest: Manifest, atlas: Root) -> pa.Table:
-    """The rows of the images table that are no tombstones, with the numbers that they have there."""
-    return without(read_part(atlas, manifest.images), removed_images(manifest, atlas))
+def present_images(manifest: Manifest, store: Store) -> pa.Table:
+    """Read the rows of the images table that are no tombstones, with the numbers that they have there."""
+    return without(read_part(store, manifest.images), removed_images(manifest, store))

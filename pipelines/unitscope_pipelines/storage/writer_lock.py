@@ -1,6 +1,5 @@
 """One writer at a time in an object store: a lock object that only one run can put, and that does not outlive it."""
 
-import json
 import math
 import os
 import socket
@@ -14,38 +13,55 @@ from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
+from pydantic import BaseModel
 
 from unitscope_schemas.errors import BusyError, StoreError
 
 LIFETIME_S = 60.0
-"""A lock that was not written for so long belongs to a run that is dead, or cut off."""
+"""Seconds after which a lock that was not written belongs to a run that is dead, or cut off."""
 _BEAT_S = 15.0
+"""Seconds between two writes of the lock object."""
 _FRESH_S = 30.0
-"""A beat that is younger tells well enough that the lock is still held."""
+"""Age of a write up to which it tells well enough that the lock is still held."""
 _GONE = ("NoSuchKey", "404")
 _TAKEN = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409", *_GONE)
 
 
+class _Owner(BaseModel):
+    """A run as its lock object names it."""
+
+    id: str = ""
+    """Name of the run, which no other has."""
+    host: str
+    process: int
+    scope: str | None = None
+    """Scope within which the process number is unique; None where that is unknown."""
+    beat: str = ""
+    """Name of this write, so that no two states have one tag."""
+
+
 @dataclass(frozen=True)
 class _Holder:
-    """Whose the lock object is, when the store last heard of it, and the tag of that state."""
+    """The run that a lock object belongs to, when the store last heard of it, and the tag of that state."""
 
-    owner: dict[str, Any]
+    owner: _Owner
     tag: str
     age_s: float
 
     @property
     def is_dead(self) -> bool:
-        """Not heard of for too long, or a process of this machine that is gone."""
+        """Whether the run was not heard of for too long, or is a process of this machine that is gone."""
         if self.age_s > LIFETIME_S:
             return True
         scope = _process_scope()
-        return scope is not None and self.owner.get("scope") == scope and not _is_alive(int(self.owner["process"]))
+        return scope is not None and self.owner.scope == scope and not _is_alive(self.owner.process)
 
 
 class WriterLock:
-    """Put under the condition that there is none (If-None-Match), or that the dead one has not changed (If-Match), so
-    that of several runs one succeeds. Times are the store's own: clocks of machines need not agree.
+    """A lock object that only one run can put.
+
+    It is put under the condition that there is none (If-None-Match), or that the dead one has not changed (If-Match),
+    so that of several runs one succeeds. Times are the store's own: clocks of machines need not agree.
 
     A run that was cut off or paused for longer than LIFETIME_S may have lost its lock to another: `check` tells, and
     the run must put nothing more. Its workers may still put parts of shards, which replace each other whole; digests
@@ -54,7 +70,7 @@ class WriterLock:
     """
 
     def __init__(self, client: Any, bucket: str, key: str, address: str) -> None:
-        self._client, self._place, self._address = client, {"Bucket": bucket, "Key": key}, address
+        self._client, self._object, self._address = client, {"Bucket": bucket, "Key": key}, address
         self._id = uuid.uuid4().hex
         self._tag, self._lost, self._beaten = "", False, 0.0
         self._renewing = threading.Lock()
@@ -73,8 +89,8 @@ class WriterLock:
             if tag is None:
                 raise self._busy(holder)
         self._tag, self._beaten = tag, time.monotonic()
-        if self._put(IfNoneMatch="*", own=True) is not None:
-            self._client.delete_object(**self._place)
+        if self._put(IfNoneMatch="*", is_ours=True) is not None:
+            self._client.delete_object(**self._object)
             raise StoreError(
                 f"the store of {self._address} ignores conditions of puts (If-None-Match), so two runs could not be "
                 "kept apart; write the atlas to a folder and copy it there"
@@ -82,7 +98,7 @@ class WriterLock:
         self._beating.start()
 
     def check(self) -> None:
-        """Before something is put: raises StoreError if another run has taken over."""
+        """Raise StoreError if another run has taken over; to be called before something is put."""
         if time.monotonic() - self._beaten > _FRESH_S:
             self._renew()
         if self._lost:
@@ -95,7 +111,7 @@ class WriterLock:
         """Let others write; a beat that is under way fails on its condition."""
         self._done.set()
         if not self._lost:
-            self._client.delete_object(**self._place)
+            self._client.delete_object(**self._object)
 
     def _beat(self) -> None:
         while not self._done.wait(_BEAT_S):
@@ -109,48 +125,48 @@ class WriterLock:
             if tag is not None:
                 self._tag, self._beaten = tag, time.monotonic()
 
-    def _put(self, own: bool = False, **condition: str) -> str | None:
-        """Write the lock object; its new tag, or None if the condition does not hold.
+    def _put(self, is_ours: bool = False, **condition: str) -> str | None:
+        """Write the lock object and return its new tag, None if the condition does not hold.
 
-        An answer that got lost makes a second try fail on what the first one wrote: that is ours, unless `own` says
-        that it was before.
+        An answer that got lost makes a second try fail on what the first one wrote: that is ours, unless `is_ours`
+        says that it was before.
         """
-        owner = {
-            "id": self._id,
-            "host": socket.gethostname(),
-            "process": os.getpid(),
-            "scope": _process_scope(),
-            "beat": uuid.uuid4().hex,
-        }
-        body = json.dumps(owner).encode()
+        owner = _Owner(
+            id=self._id,
+            host=socket.gethostname(),
+            process=os.getpid(),
+            scope=_process_scope(),
+            beat=uuid.uuid4().hex,
+        )
+        body = owner.model_dump_json().encode()
         try:
-            tag: str = self._client.put_object(**self._place, Body=body, **condition)["ETag"]
+            tag: str = self._client.put_object(**self._object, Body=body, **condition)["ETag"]
         except ClientError as error:
             if error.response["Error"]["Code"] not in _TAKEN:
                 raise
             holder = self._holder()
-            mine = holder is not None and holder.owner.get("id") == self._id
-            return holder.tag if holder is not None and mine and not own else None
+            mine = holder is not None and holder.owner.id == self._id
+            return holder.tag if holder is not None and mine and not is_ours else None
         return tag
 
     def _holder(self) -> _Holder | None:
         try:
-            found = self._client.get_object(**self._place)
+            answer = self._client.get_object(**self._object)
         except ClientError as error:
             if error.response["Error"]["Code"] in _GONE:
                 return None
             raise
-        text = found["Body"].read()
+        text = answer["Body"].read()
         if not text:  # the lock file of a folder, copied here with the rest: no run holds it
-            return _Holder({"host": "nowhere", "process": 0}, found["ETag"], math.inf)
-        now = parsedate_to_datetime(found["ResponseMetadata"]["HTTPHeaders"]["date"])
-        return _Holder(json.loads(text), found["ETag"], (now - found["LastModified"]).total_seconds())
+            return _Holder(_Owner(host="nowhere", process=0), answer["ETag"], math.inf)
+        now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+        return _Holder(_Owner.model_validate_json(text), answer["ETag"], (now - answer["LastModified"]).total_seconds())
 
     def _busy(self, holder: _Holder | None) -> BusyError:
         who = "which has just begun"
         if holder is not None:
             owner = holder.owner
-            who = f"process {owner['process']} on {owner['host']}, heard of {max(0, holder.age_s):.0f} s ago"
+            who = f"process {owner.process} on {owner.host}, heard of {max(0, holder.age_s):.0f} s ago"
         return BusyError(
             f"another index run is writing {self._address}: {who}; wait for it or stop it (one that was killed gives "
             f"way after {LIFETIME_S:.0f} s)"
@@ -158,7 +174,7 @@ class WriterLock:
 
 
 def _process_scope() -> str | None:
-    """Within what process numbers are unique: a boot of a machine and a namespace of it; None where that is unknown."""
+    """Return what process numbers are unique within: a machine's boot and a namespace of it; None where unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115  (no path, but the namespace's name)

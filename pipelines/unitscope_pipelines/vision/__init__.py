@@ -1,1 +1,1 @@
-"""The model: loading, preprocessing, recording, peaks, receptive fields and embeddings."""
+"""The model as a library: loading, preprocessing, recording, receptive fields, optimisation and attribution."""

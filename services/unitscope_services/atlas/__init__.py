@@ -1,1 +1,1 @@
-"""An atlas opened for reading: its tables, its images, patches cut from them; nothing is computed here."""
+"""An atlas opened for reading: its tables, its images, patches cut from them; nothing is computed in this room."""

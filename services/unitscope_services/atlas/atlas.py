@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from unitscope_pipelines.storage.originals import Originals
-from unitscope_pipelines.storage.stores import Root, Store, store_of
+from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
 from unitscope_schemas import tables
 from unitscope_schemas.answers.served import AtlasRow, ImageRow, LayerRow, SkippedRow
 from unitscope_schemas.errors import NotFoundError
@@ -19,49 +19,53 @@ from unitscope_schemas.geometry import Location, Placement, Size
 from unitscope_schemas.manifest import BLOCK_UNITS, LayerEntry
 from unitscope_schemas.units import UnitId
 from unitscope_schemas.versions import read_version
-from unitscope_services.atlas.bounded import Beyond, BoundedUnit, missing_peak, stored_location
+from unitscope_services.atlas.bounded import BoundedRanks, RankBound, missing_peak, stored_location
 from unitscope_services.atlas.boxes import LayerBoxes
 from unitscope_services.atlas.catalogue import Catalogue
-from unitscope_services.atlas.database import Database, Row
+from unitscope_services.atlas.database import Database
 from unitscope_services.atlas.image_filter import ImageFilter
 from unitscope_services.atlas.parts import Parts
 from unitscope_services.atlas.peaks import ScannedPeaks
-from unitscope_services.atlas.ranks import FewRanked, HotLayer, RankedPart, RankedUnit, first_ranks
-from unitscope_services.atlas.statistics import Statistics
+from unitscope_services.atlas.ranks import FewRanked, FirstRanks, RankedPart, RankedUnit, first_ranks
+from unitscope_services.atlas.rows import ImageEntry
+from unitscope_services.atlas.statistics import LayerStatistics, UnitStatistics
 
-_KEPT_BLOCKS = 4096
-"""Of units, whose places in their ranked part are kept."""
+_REMEMBERED_BLOCKS = 4096
+"""Blocks of units whose ranked part is remembered."""
 _FEW_IN_A_GROUP = 4
 """Images that are found from their own scans in the time that one row group of a unit's image numbers takes."""
 
 
 class Atlas:
-    """One sealed version of an atlas, the present one unless another is named; it stays as it is while newer ones are
-    sealed, until `gc` deletes its parts. Raises NotFoundError if there is none, AtlasError if parts are missing.
+    """One sealed version of an atlas, the present one unless another is named.
 
-    A database statement that takes longer than `question_timeout_s` raises BusyError (None: as long as it takes).
+    The version stays as it is while newer ones are sealed, until `gc` deletes its parts. Raises NotFoundError if there
+    is none, AtlasError if parts are missing. A database statement that takes longer than `question_timeout_s` raises
+    BusyError (None: as long as it takes).
     """
 
-    def __init__(self, root: Root | Store, question_timeout_s: float | None = None, version: str | None = None) -> None:
+    def __init__(
+        self, root: AtlasAddress | Store, question_timeout_s: float | None = None, version: str | None = None
+    ) -> None:
         self.store = store_of(root)
-        self.root = self.store.root
+        self.root = self.store.address
         self.manifest = read_version(self.store, version)
         self.name = self.store.name
         self.version = self.manifest.version
-        self._database = Database(self.store, self.manifest.hot.database, question_timeout_s)
+        self._database = Database(self.store, self.manifest.lookup.database, question_timeout_s)
         self._parts = Parts(self.store)
         self.catalogue = Catalogue(self._parts, self.manifest, self._database)
         self._peaks = ScannedPeaks(self._parts, self.manifest)
         self._positions = {entry.spec.name: position for position, entry in enumerate(self.manifest.layers)}
         self._units: dict[str, pa.Table] = {}
-        self._statistics: dict[str, Statistics] = {}
+        self._statistics: dict[str, LayerStatistics] = {}
         self._boxes: dict[str, LayerBoxes] = {}
-        self._hot: dict[str, HotLayer] = {}
-        self._ranked_part = lru_cache(_KEPT_BLOCKS)(self._find_ranked_part)
+        self._lookups: dict[str, FirstRanks] = {}
+        self._ranked_part = lru_cache(_REMEMBERED_BLOCKS)(self._find_ranked_part)
 
     @property
     def is_here(self) -> bool:
-        """Whether its parts lie on this machine, so that none has to be fetched for a question."""
+        """Whether the atlas's parts lie on this machine, so that none has to be fetched for a question."""
         return isinstance(self.root, Path)
 
     def close(self) -> None:
@@ -69,7 +73,7 @@ class Atlas:
         self._database.close()
 
     def summary(self) -> AtlasRow:
-        """The atlas in one row."""
+        """Return the atlas in one row."""
         manifest = self.manifest
         return AtlasRow(
             name=self.name,
@@ -96,11 +100,11 @@ class Atlas:
     # layers and units
 
     def layer(self, name: str) -> LayerEntry:
-        """A recorded layer; raises NotFoundError that names those there are."""
+        """Return a recorded layer; raises NotFoundError that names those there are."""
         return self.manifest.recorded(name)
 
     def layers(self) -> list[LayerRow]:
-        """All recorded layers in the order of the forward."""
+        """Return all recorded layers in the order of the forward."""
         rows = []
         for entry in self.manifest.layers:
             statuses = self.units(entry.spec.name)["status"].to_pylist()
@@ -121,40 +125,47 @@ class Atlas:
         return rows
 
     def units(self, layer: str) -> pa.Table:
-        """The units table of a layer, in order of channels."""
+        """Return the units table of a layer, in order of channels."""
         entry = self.layer(layer)
         if layer not in self._units:
             self._units[layer] = self._parts.read(entry.units)
         return self._units[layer]
 
-    def statistics(self, layer: str) -> Statistics:
-        """The units table of a layer as arrays."""
+    def statistics(self, layer: str) -> LayerStatistics:
+        """Return the units table of a layer as arrays."""
         if layer not in self._statistics:
-            self._statistics[layer] = Statistics.of(self.units(layer))
+            self._statistics[layer] = LayerStatistics.of(self.units(layer))
         return self._statistics[layer]
 
-    def unit(self, unit: UnitId) -> Row:
-        """One row of the units table; raises NotFoundError that names the valid range."""
+    def unit_statistics(self, layer: str, channels: Sequence[int] | None = None) -> list[UnitStatistics]:
+        """Return the statistics of a layer's units one by one: all by channel, or some in their order."""
+        units = self.units(layer)
+        return UnitStatistics.rows(units if channels is None else units.take(pa.array(channels, pa.int64())))
+
+    def unit(self, unit: UnitId) -> UnitStatistics:
+        """Return the statistics of one unit; raises NotFoundError that names the valid range."""
         count = self.layer(unit.layer).spec.units
         if not 0 <= unit.channel < count:
             raise NotFoundError(f"unit {unit} does not exist: layer {unit.layer} has units 0 to {count - 1}")
-        row: Row = self.units(unit.layer).slice(unit.channel, 1).to_pylist()[0]
-        return row
+        return UnitStatistics.at(self.units(unit.layer), unit.channel)
 
     # peaks
 
     def ranked(self, unit: UnitId) -> RankedUnit:
-        """The unit's images in rank order, for one question; of a bounded atlas the first of them."""
-        known, kept = self.statistics(unit.layer), self.manifest.kept
-        key = self._ranked_part(unit.layer, unit.channel // BLOCK_UNITS), self._hot_layer(unit.layer), unit.channel
-        count = int(known.count[unit.channel])
+        """Return the unit's images in rank order, for one question; in a bounded atlas the first of them."""
+        statistics, kept = self.statistics(unit.layer), self.manifest.kept
+        key = self._ranked_part(unit.layer, unit.channel // BLOCK_UNITS), self._first_ranks_of(unit.layer), unit.channel
+        count = int(statistics.count[unit.channel])
         if kept is None or kept >= count:
             return RankedUnit(*key)
-        return BoundedUnit(*key, Beyond(kept, count, known.knots[unit.channel]))
+        return BoundedRanks(*key, RankBound(kept, count, statistics.knots[unit.channel]))
 
     def ranked_among(self, unit: UnitId, chosen: NDArray[np.bool_] | None) -> RankedUnit | FewRanked:
-        """The same, but only the chosen images where they are so few that to look for each of them among what was
-        scanned is faster than to go through all ranks; None: all are chosen."""
+        """Return the unit's images in rank order as `ranked` does, or only the chosen ones where these are few.
+
+        Few are so many that to look for each of them among what was scanned is faster than to go through all ranks.
+        None chooses all images.
+        """
         group_count = len(tables.group_ends(self.manifest.images.rows)) - 1
         if chosen is None or self.manifest.keep or np.count_nonzero(chosen) > _FEW_IN_A_GROUP * group_count:
             return self.ranked(unit)
@@ -165,58 +176,63 @@ class Atlas:
         return FewRanked(self.ranked(unit), images[finite], {name: column[finite] for name, column in peaks.items()})
 
     def first_ranks(self, layer: str, count: int) -> dict[str, NDArray[Any]]:
-        """Unit, image and activation of the first `count` ranks of every unit of a layer."""
+        """Return unit, image and activation of the first `count` ranks of every unit of a layer, as columns."""
         self.layer(layer)
         return first_ranks(self._database, self._positions[layer], count)
 
-    def first_peaks(self, layer: str, units: Sequence[int]) -> dict[int, tuple[Row, Location]]:
-        """For each of some units of a layer the first image and where the unit peaks on it, where one is left."""
+    def first_peaks(self, layer: str, units: Sequence[int]) -> dict[int, tuple[ImageEntry, Location]]:
+        """Return for each of some units of a layer the first present image and where the unit peaks on it.
+
+        A unit of which no image is left is missing.
+        """
         found = {unit: self._first_peak(UnitId(layer, unit)) for unit in units}
         left = {unit: peak for unit, peak in found.items() if peak is not None}
         images = self.catalogue.rows([image for image, _ in left.values()])
         return {unit: (row, location) for (unit, (_, location)), row in zip(left.items(), images, strict=True)}
 
-    def locations(self, layer: str, channels: Sequence[int], image: Row) -> dict[int, Location]:
-        """Where some units of a layer peak on one image of the corpus; raises NotFoundError where a bounded atlas
-        does not keep it."""
+    def locations(self, layer: str, channels: Sequence[int], image: ImageEntry) -> dict[int, Location]:
+        """Return where some units of a layer peak on one image of the corpus.
+
+        Raises NotFoundError where a bounded atlas does not store that peak.
+        """
         if self.manifest.keep is None:
             return self._peaks.locations(self.layer(layer), channels, image)
-        return {channel: self._kept_location(UnitId(layer, channel), image) for channel in channels}
+        return {channel: self._stored_location(UnitId(layer, channel), image) for channel in channels}
 
-    def activations(self, layer: str, image: Row) -> NDArray[np.float32]:
-        """The peaks of all units of a layer on one image of the corpus, in order of channels."""
+    def activations(self, layer: str, image: ImageEntry) -> NDArray[np.float32]:
+        """Return the peaks of all units of a layer on one image of the corpus, in order of channels."""
         return self._peaks.activations(self.layer(layer), image)
 
     def scanned_activations(self, layer: str, channels: Sequence[int], shard: str) -> NDArray[np.float32]:
-        """The peaks of some units of a layer on every image of a shard, unit × row of the shard."""
+        """Return the peaks of some units of a layer on every image of a shard, unit × row of the shard."""
         return self._peaks.of_units(self.layer(layer), channels, shard)
 
     def boxes(self, layer: str) -> LayerBoxes:
-        """The boxes of all locations of a layer."""
+        """Return the boxes of all locations of a layer."""
         if layer not in self._boxes:
             self._boxes[layer] = LayerBoxes(self.layer(layer).spec)
         return self._boxes[layer]
 
     # images
 
-    def images(self, numbers: Sequence[int]) -> dict[int, Row]:
-        """Rows of the images table by number."""
+    def images(self, numbers: Sequence[int]) -> dict[int, ImageEntry]:
+        """Return the images with these numbers, by number."""
         return dict(zip(numbers, self.catalogue.rows(numbers), strict=True))
 
-    def find_image(self, reference: str) -> Row:
-        """The image with this id, an unambiguous beginning of it, or this path."""
+    def find_image(self, reference: str) -> ImageEntry:
+        """Return the image with this id, an unambiguous beginning of it, or this path."""
         return self.catalogue.find(reference)
 
-    def image_by_path(self, path: str) -> Row:
-        """The image of this file below the corpus root; raises NotFoundError."""
+    def image_by_path(self, path: str) -> ImageEntry:
+        """Return the image of this file below the corpus root; raises NotFoundError."""
         return self.catalogue.at_path(path)
 
-    def image_list(self, passing: ImageFilter, after: int | None, limit: int) -> list[Row]:
-        """Images that pass in order of their numbers, from behind number `after` on."""
+    def image_list(self, passing: ImageFilter, after: int | None, limit: int) -> list[ImageEntry]:
+        """Return images that pass in order of their numbers, from behind number `after` on."""
         return self.catalogue.listed(passing, after, limit)
 
-    def image_by_id(self, image_id: str) -> Row | None:
-        """The image whose bytes have this digest, if it is in the atlas."""
+    def image_by_id(self, image_id: str) -> ImageEntry | None:
+        """Return the image whose bytes have this digest, or None if it is not in the atlas."""
         return self.catalogue.by_id(image_id)
 
     @cached_property
@@ -230,47 +246,53 @@ class Atlas:
         rows = self._parts.read(self.manifest.skipped).to_pylist()
         return [SkippedRow(path=row["path"], size_bytes=row["size_bytes"], reason=row["reason"]) for row in rows]
 
-    def image_row(self, image: Row) -> ImageRow:
-        """An image as answers show it."""
+    def image_row(self, image: ImageEntry) -> ImageRow:
+        """Return an image as answers show it."""
         placement = self.placement(image)
         return ImageRow(
-            **{name: image[name] for name in ("image", "image_id", "path", "other_paths", "label", "size_bytes")},
-            format=image["format"],
-            mode=image["mode"],
+            image=image.image,
+            image_id=image.image_id,
+            path=image.path,
+            other_paths=image.other_paths,
+            label=image.label,
+            size_bytes=image.size_bytes,
+            format=image.format,
+            mode=image.mode,
             size=placement.image,
             seen_box=placement.seen,
-            duplicate_group=image["duplicate_group"],
-            metadata=json.loads(image["metadata"] or "{}"),
+            duplicate_group=image.duplicate_group,
+            metadata=json.loads(image.metadata or "{}"),
         )
 
-    def placement(self, image: Row) -> Placement:
-        """How the image became the network's input."""
+    def placement(self, image: ImageEntry) -> Placement:
+        """Return how the image became the network's input."""
         return Placement(
-            image=Size(image["height_px"], image["width_px"]),
-            resized=Size(image["resized_height_px"], image["resized_width_px"]),
-            crop=Location(image["crop_row"], image["crop_col"]),
+            image=Size(image.height_px, image.width_px),
+            resized=Size(image.resized_height_px, image.resized_width_px),
+            crop=Location(image.crop_row, image.crop_col),
             input=self.manifest.preprocessing.input,
         )
 
     def _find_ranked_part(self, layer: str, block: int) -> RankedPart:
+        """Return the ranked part of a block of a layer's units."""
         stored = self._stored(layer)[block * BLOCK_UNITS : (block + 1) * BLOCK_UNITS]
         return RankedPart(self._parts, self.layer(layer).ranked[block], stored.tolist())
 
-    def _hot_layer(self, layer: str) -> HotLayer:
-        if layer not in self._hot:
-            self._hot[layer] = HotLayer(self._database, self._positions[layer], self._stored(layer))
-        return self._hot[layer]
+    def _first_ranks_of(self, layer: str) -> FirstRanks:
+        if layer not in self._lookups:
+            self._lookups[layer] = FirstRanks(self._database, self._positions[layer], self._stored(layer))
+        return self._lookups[layer]
 
     def _stored(self, layer: str) -> NDArray[np.int64]:
-        """How many ranks of each unit of a layer are stored."""
+        """Return how many ranks of each unit of a layer are stored."""
         counts = self.statistics(layer).count
         return counts if self.manifest.kept is None else np.minimum(counts, self.manifest.kept)
 
-    def _kept_location(self, unit: UnitId, image: Row) -> Location:
+    def _stored_location(self, unit: UnitId, image: ImageEntry) -> Location:
         count = int(self.statistics(unit.layer).count[unit.channel])
-        found = stored_location(self.ranked(unit), image["image"], count)
+        found = stored_location(self.ranked(unit), image.image, count)
         if found is None:
-            raise missing_peak(self.manifest, unit, image["path"])
+            raise missing_peak(self.manifest, unit, image.path)
         return found
 
     def _first_peak(self, unit: UnitId) -> tuple[int, Location] | None:

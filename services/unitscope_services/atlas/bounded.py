@@ -11,41 +11,44 @@ from unitscope_schemas.errors import NotFoundError, UsageError
 from unitscope_schemas.geometry import Location
 from unitscope_schemas.manifest import Manifest
 from unitscope_schemas.units import UnitId
-from unitscope_services.atlas.ranks import HotLayer, RankedPart, RankedUnit
+from unitscope_services.atlas.ranks import FirstRanks, RankedPart, RankedUnit
 
 
 @dataclass(frozen=True)
-class Beyond:
-    """What is known of the ranks of a unit that are not kept: how many are, of how many images, and all quantiles."""
+class RankBound:
+    """What a bounded atlas knows of a unit's ranks that it does not store."""
 
     kept: int
     image_count: int
     knots: NDArray[np.float32]
 
 
-class BoundedUnit(RankedUnit):
-    """The first ranks of a unit for one question."""
+class BoundedRanks(RankedUnit):
+    """The first ranks of a unit for one question, all that a bounded atlas stores of them."""
 
-    def __init__(self, part: RankedPart, hot: HotLayer, channel: int, beyond: Beyond) -> None:
-        super().__init__(part, hot, channel)
-        self._beyond = beyond
+    def __init__(self, part: RankedPart, lookup: FirstRanks, channel: int, bound: RankBound) -> None:
+        super().__init__(part, lookup, channel)
+        self._bound = bound
 
     def above(self, activations: NDArray[np.float32]) -> NDArray[np.int64]:
-        """For each activation, how many images peak above it: exactly where it is among the kept ranks or between
-        them, else at most so many, by the stored quantiles."""
-        found, beyond = np.asarray(super().above(activations), np.int64), self._beyond
-        lower = found >= beyond.kept
-        shares = np.floor(np.array(tables.KNOT_SHARES) * beyond.image_count).astype(np.int64)
-        passed = (beyond.knots <= activations[lower, None]).sum(axis=1)
-        not_above = np.where(passed == 0, 0, np.minimum(shares[passed - 1] + 1, beyond.image_count))
-        found[lower] = beyond.image_count - not_above
+        """Return for each activation how many images peak above it.
+
+        The number is exact where it lies among the stored ranks or between them, else an upper bound by the stored
+        quantiles.
+        """
+        found, bound = np.asarray(super().above(activations), np.int64), self._bound
+        lower = found >= bound.kept
+        shares = np.floor(np.array(tables.KNOT_SHARES) * bound.image_count).astype(np.int64)
+        passed = (bound.knots <= activations[lower, None]).sum(axis=1)
+        not_above = np.where(passed == 0, 0, np.minimum(shares[passed - 1] + 1, bound.image_count))
+        found[lower] = bound.image_count - not_above
         return found
 
 
 def stored_location(ranked: RankedUnit, image: int, image_count: int) -> Location | None:
-    """Where a unit peaks on an image, if that is among the ranks that are stored."""
-    own = [ranks[images == image] for ranks, images in ranked.images(0, image_count - 1)]
-    found = np.concatenate([np.empty(0, np.int64), *own])
+    """Return where a unit peaks on an image; None if that is not among the ranks that are stored."""
+    matching_ranks = [ranks[images == image] for ranks, images in ranked.images(0, image_count - 1)]
+    found = np.concatenate([np.empty(0, np.int64), *matching_ranks])
     if not len(found):
         return None
     row, col = ranked.at(["row", "col"], found)
@@ -53,14 +56,14 @@ def stored_location(ranked: RankedUnit, image: int, image_count: int) -> Locatio
 
 
 def bounded_note(manifest: Manifest) -> str | None:
-    """What a person should know about the answers of an atlas that keeps first ranks alone."""
+    """Return what a person should know about the answers of a bounded atlas; None for one that stores all ranks."""
     if manifest.kept is None:
         return None
     return f"this atlas keeps the first {manifest.kept} of each unit's {manifest.images.rows} images"
 
 
 def check_whole(manifest: Manifest, what: str) -> None:
-    """Raises UsageError where an answer takes all ranks of a unit and the atlas keeps the first alone."""
+    """Raise UsageError where an answer takes all ranks of a unit and the atlas stores the first alone."""
     if manifest.kept is not None:
         raise UsageError(
             f"{what} takes all ranks of a unit, but {bounded_note(manifest)}: index with --keep all to ask it"
@@ -68,7 +71,7 @@ def check_whole(manifest: Manifest, what: str) -> None:
 
 
 def check_ranks(manifest: Manifest, unit: UnitId, image_count: int, last: int) -> None:
-    """Raises UsageError where an answer takes ranks of a unit up to one that the atlas does not keep."""
+    """Raise UsageError where an answer takes ranks of a unit up to one that the atlas does not store."""
     if manifest.kept is None or last < min(manifest.kept, image_count):
         return
     low = ceil(1e6 * (1 - (manifest.kept - 1) / image_count)) / 1e6
@@ -79,7 +82,7 @@ def check_ranks(manifest: Manifest, unit: UnitId, image_count: int, last: int) -
 
 
 def missing_peak(manifest: Manifest, unit: UnitId, path: str) -> NotFoundError:
-    """Where a unit peaks on an image that is not among the kept is not known without the model."""
+    """Return the error for an image whose peak is not stored: where it lies is not known without the model."""
     return NotFoundError(
         f"where {unit} peaks on {path!r} is not stored: {bounded_note(manifest)}; ask for the image's map, which runs "
         "the model"

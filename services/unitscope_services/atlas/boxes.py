@@ -11,11 +11,11 @@ from unitscope_schemas.geometry import Box, Location, Placement, ReceptiveField
 from unitscope_schemas.units import LayerSpec
 
 Boxes = NDArray[np.int64]
-"""box × side: top, left, bottom, right."""
+"""Boxes as an array, box × side: top, left, bottom, right."""
 
 
 class LayerBoxes:
-    """Theoretical and effective boxes and padding of a layer's locations.
+    """Theoretical and effective boxes and padding of all of a layer's locations.
 
     Top and bottom of each depend on the row alone, left and right on the column alone.
     """
@@ -32,20 +32,23 @@ class LayerBoxes:
         self._paddings = as_boxes(self._found(*every)[:, 2])
 
     def at(self, row: NDArray[Any], col: NDArray[Any]) -> tuple[Boxes, Boxes, list[Box]]:
-        """Theoretical boxes, effective boxes and padding at these locations, in input pixels."""
+        """Return theoretical boxes, effective boxes and padding at these locations, in input pixels."""
         found = self._found(row, col)
         cells = np.where(row < 0, -1, row.astype(np.int64) * self._width + col)
         return found[:, 0], found[:, 1], [self._paddings[cell] for cell in cells.tolist()]
 
     def _found(self, row: NDArray[Any], col: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the three boxes of each location: location × (theoretical, effective, padding) × side."""
         found: NDArray[np.int64] = self._rows[row]
         found[..., 1::2] = self._cols[np.where(row < 0, -1, col)][..., 1::2]
         return found
 
 
 def to_image(boxes: Boxes, placed: dict[str, NDArray[np.int64]]) -> Boxes:
-    """Boxes of input pixels in their original pictures, whose placements are columns of the images table; of several
-    kinds for each picture, where the pictures are the last axis but one."""
+    """Return boxes of input pixels in their original pictures, whose placements are columns of the images table.
+
+    Boxes of several kinds for each picture have the pictures as their last axis but one.
+    """
     crop = np.stack([placed["crop_row"], placed["crop_col"]], axis=1)
     image = np.stack([placed["height_px"], placed["width_px"]], axis=1)
     resized = np.stack([placed["resized_height_px"], placed["resized_width_px"]], axis=1)
@@ -55,12 +58,12 @@ def to_image(boxes: Boxes, placed: dict[str, NDArray[np.int64]]) -> Boxes:
 
 
 def as_boxes(boxes: Boxes) -> list[Box]:
-    """The same, one by one."""
+    """Return an array of boxes as a list of them."""
     return list(map(tuple.__new__, repeat(Box), zip(*boxes.T.tolist(), strict=True)))  # columns first: half the time
 
 
 def checked_box(box: Box, placement: Placement) -> Box:
-    """The part of an original box that the network sees, in input pixels; raises UsageError if there is none."""
+    """Return the part of an original box that the network sees, in input pixels; raises UsageError if there is none."""
     size = placement.image
     if not box.inside(size):
         raise UsageError(
@@ -74,4 +77,5 @@ def checked_box(box: Box, placement: Placement) -> Box:
 
 
 def _boxes_at(field: ReceptiveField, location: Location) -> list[Box]:
+    """Return the theoretical box, the effective box and the padding at a location."""
     return [field.box_at(location), field.effective_box_at(location), field.padding_at(location)]

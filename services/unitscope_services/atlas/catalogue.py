@@ -12,36 +12,38 @@ from numpy.typing import NDArray
 from unitscope_schemas import tables
 from unitscope_schemas.errors import NotFoundError, UsageError, listing
 from unitscope_schemas.manifest import Manifest
-from unitscope_services.atlas.database import Database, Row
+from unitscope_services.atlas.database import Database
 from unitscope_services.atlas.image_filter import Condition, ImageFilter, all_hold
 from unitscope_services.atlas.parts import Parts
+from unitscope_services.atlas.rows import ImageEntry, LabelEntry, rows_of
 
 _CODED = ("label", "duplicate_group")
-"""Columns that are kept as numbers: positions among the labels, numbers of images."""
+"""Columns that are stored as numbers: positions among the labels, numbers of images."""
 
 
 class Catalogue:
-    """Rows of the images table. An image's number is the position of its id, so ids are found by bisection."""
+    """The images of an atlas as rows. An image's number is the position of its id, so ids are found by bisection."""
 
     def __init__(self, parts: Parts, manifest: Manifest, database: Database) -> None:
         self._database = database
-        self._held = parts.hold(manifest.hot.images)
-        self._images = parts.rows(self._held, manifest.hot.images)
+        self._held = parts.hold(manifest.lookup.images)
+        self._images = parts.rows(self._held, manifest.lookup.images)
         self._ids = self._images["image_id"]
         self.label_codes, self.group_codes = self.column("label"), self.column("duplicate_group")
         self.present: NDArray[np.bool_] | None = None
         """Which images answers may show; None where that is all."""
         if manifest.removed is not None and manifest.removed.stale:
             self.present = self._numbered(parts.read(manifest.removed.table)["image_id"].to_pylist())
+            """Which images answers may show; None where that is all."""
             self.group_codes = regrouped(self.group_codes, self.present)
 
     def column(self, name: str) -> NDArray[Any]:
-        """A column of whole numbers of all images, on the disk."""
+        """Return a column of whole numbers of all images, on the disk."""
         values: NDArray[Any] = self._images[name].to_numpy()
         return values
 
     def columns(self, numbers: NDArray[np.integer[Any]], names: Sequence[str]) -> dict[str, list[Any]]:
-        """Some columns of the images with these numbers."""
+        """Return some columns of the images with these numbers, as answers write their values."""
         taken = self._images.select([name for name in names if name not in _CODED]).take(pa.array(numbers))
         found: dict[str, list[Any]] = {name: taken[name].to_pylist() for name in taken.schema.names}
         if "label" in names:
@@ -56,13 +58,12 @@ class Catalogue:
                 found["duplicate_group"][place] = name
         return found
 
-    def rows(self, numbers: Sequence[int] | NDArray[np.integer[Any]]) -> list[Row]:
-        """Whole rows of the images with these numbers."""
-        found = self.columns(np.asarray(numbers, np.int64), tables.IMAGES.names)
-        return [dict(zip(found, values, strict=True)) for values in zip(*found.values(), strict=True)]
+    def rows(self, numbers: Sequence[int] | NDArray[np.integer[Any]]) -> list[ImageEntry]:
+        """Return the images with these numbers."""
+        return rows_of(ImageEntry, self.columns(np.asarray(numbers, np.int64), ImageEntry._fields))
 
-    def find(self, reference: str) -> Row:
-        """The image with this id, an unambiguous beginning of it (at least 6 digits), or this path.
+    def find(self, reference: str) -> ImageEntry:
+        """Return the image with this id, an unambiguous beginning of it (at least 6 digits), or this path.
 
         Raises NotFoundError if there is none, UsageError if several begin so.
         """
@@ -80,38 +81,38 @@ class Catalogue:
             raise UsageError(f"several images begin with {reference!r}; give more digits")
         return self.rows(numbers)[0]
 
-    def known(self, reference: str) -> Row | None:
-        """The same, None if there is none."""
+    def known(self, reference: str) -> ImageEntry | None:
+        """Return the image that `find` finds, or None if there is none; raises UsageError if several begin so."""
         try:
             return self.find(reference)
         except NotFoundError:
             return None
 
-    def holding(self, text: str, limit: int) -> list[Row]:
-        """The images of the first paths that hold a text, whatever its case."""
+    def holding(self, text: str, limit: int) -> list[ImageEntry]:
+        """Return the images of the first paths that hold a text, whatever its case."""
         removed = len(self._images) - self.count
-        rows = self._database.rows(
-            "SELECT path, image FROM files WHERE contains(lower(path), lower(?)) ORDER BY path LIMIT ?",
+        columns = self._database.columns(
+            "SELECT image FROM files WHERE contains(lower(path), lower(?)) ORDER BY path LIMIT ?",
             [text, limit + removed],
         )
-        numbers = list(dict.fromkeys(row["image"] for row in rows if self.is_present(row["image"])))
+        numbers = list(dict.fromkeys(filter(self.is_present, columns["image"].tolist())))
         return self.rows(numbers[:limit])
 
-    def at_path(self, path: str) -> Row:
-        """The image of this file below the corpus root; raises NotFoundError."""
+    def at_path(self, path: str) -> ImageEntry:
+        """Return the image of this file below the corpus root; raises NotFoundError."""
         numbers = self._numbers_at(path)
         if not numbers:
             raise NotFoundError(f"no image of this atlas has the path {path!r} below the corpus root")
         return self.rows(numbers)[0]
 
-    def by_id(self, image_id: str) -> Row | None:
-        """The image whose bytes have this digest, if it is in the atlas."""
+    def by_id(self, image_id: str) -> ImageEntry | None:
+        """Return the image whose bytes have this digest, or None if it is not in the atlas."""
         number = self._position(image_id)
         known = number < len(self._images) and self._id(number) == image_id and self.is_present(number)
         return self.rows([number])[0] if known else None
 
-    def listed(self, passing: ImageFilter, after: int | None, limit: int) -> list[Row]:
-        """Images that pass in order of their numbers, from behind number `after` on."""
+    def listed(self, passing: ImageFilter, after: int | None, limit: int) -> list[ImageEntry]:
+        """Return images that pass in order of their numbers, from behind number `after` on."""
         first = 0 if after is None else after + 1
         chosen = self.chosen(passing)
         if chosen is None:
@@ -120,15 +121,15 @@ class Catalogue:
 
     @property
     def count(self) -> int:
-        """Images that answers may show."""
+        """How many images answers may show."""
         return len(self._images) if self.present is None else int(self.present.sum())
 
     def is_present(self, number: int) -> bool:
-        """Whether answers may show the image."""
+        """Return whether answers may show the image."""
         return self.present is None or bool(self.present[number])
 
     def chosen(self, passing: ImageFilter) -> NDArray[np.bool_] | None:
-        """Which images that answers may show pass, None if all images do.
+        """Return which images that answers may show pass a filter; None if all images do.
 
         Raises UsageError for a metadata column that there is not.
         """
@@ -137,7 +138,7 @@ class Catalogue:
         return all_hold([*present, *labelled, *map(self._where, passing.where)])
 
     def shards(self, chosen: NDArray[np.bool_]) -> dict[str, NDArray[np.int64]]:
-        """The rows of the chosen images in the shards that scanned them."""
+        """Return the rows of the chosen images in the shards that scanned them, by shard."""
         found = self._images.select(["shard", "shard_row"]).filter(pa.array(chosen))
         names, rows = found["shard"].dictionary_encode(), found["shard_row"].to_numpy().astype(np.int64)
         codes = names.indices.to_numpy()
@@ -150,36 +151,38 @@ class Catalogue:
         return [name.removeprefix(prefix) for name in self._images.schema.names if name.startswith(prefix)]
 
     def _where(self, text: str) -> NDArray[np.bool_]:
+        """Return for which images a condition on metadata holds; raises UsageError for an unknown column."""
         condition = Condition.parse(text)
         if condition.column not in self.metadata_names:
             known = f"there are {listing(self.metadata_names, most=40)}" if self.metadata_names else "it has none"
             raise UsageError(f"this atlas has no metadata column {condition.column!r}; {known}")
         return condition.holds(self._images[f"{tables.METADATA_PREFIX}{condition.column}"])
 
-    def labels(self) -> list[Row]:
-        """All labels with the number of their images."""
-        rows = self._database.rows("SELECT label, image_count FROM labels ORDER BY label", [])
+    def labels(self) -> list[LabelEntry]:
+        """Return all labels in ascending order, also those that only removed images had."""
+        columns = self._database.columns("SELECT label, image_count FROM labels ORDER BY label", [])
         if self.present is not None:
-            counts = np.bincount(self.label_codes[self.present & (self.label_codes >= 0)], minlength=len(rows)).tolist()
-            rows = [{**row, "image_count": count} for row, count in zip(rows, counts, strict=True)]
-        return rows
+            codes = self.label_codes[self.present & (self.label_codes >= 0)]
+            columns["image_count"] = np.bincount(codes, minlength=len(columns["label"]))
+        return rows_of(LabelEntry, {name: values.tolist() for name, values in columns.items()})
 
     def labelled(self, label: str) -> NDArray[np.bool_]:
-        """Which images have the label."""
+        """Return which images have the label."""
         code = bisect_left(self._label_names, label)
         known = [label] == self._label_names[code : code + 1]
         return self.label_codes == code if known else np.zeros(len(self._images), bool)
 
     @cached_property
     def _label_names(self) -> list[str]:
-        return [row["label"] for row in self.labels()]
+        return [entry.label for entry in self.labels()]
 
     def _numbers_at(self, path: str) -> list[int]:
-        rows = self._database.rows("SELECT image FROM files WHERE path = ?", [path])
-        return [row["image"] for row in rows if self.is_present(row["image"])]
+        """Return the numbers of the present images with this path."""
+        images = self._database.columns("SELECT image FROM files WHERE path = ?", [path])["image"]
+        return list(filter(self.is_present, images.tolist()))
 
     def _numbered(self, removed: list[str]) -> NDArray[np.bool_]:
-        """All images but those with these ids, of which some may not be in this version."""
+        """Return which images are left without those with these ids, of which some may not be in this version."""
         present = np.ones(len(self._images), bool)
         for image_id in removed:
             number = self._position(image_id)
@@ -188,7 +191,7 @@ class Catalogue:
         return present
 
     def _position(self, image_id: str) -> int:
-        """How many ids come before this one."""
+        """Return how many ids come before this one."""
         return bisect_left(range(len(self._images)), image_id, key=self._id)
 
     def _id(self, number: int) -> str:
@@ -197,7 +200,7 @@ class Catalogue:
 
 
 def regrouped(groups: NDArray[np.int32], present: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Groups of near duplicates without the absent images: named by the first that is left, none for a single one.
+    """Return groups of near duplicates without the absent images: named by the first that is left, −1 for a single one.
 
     A group that only an absent image held together stays one until the atlas is compacted.
     """

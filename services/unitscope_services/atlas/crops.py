@@ -10,7 +10,7 @@ from unitscope_pipelines.vision.images.pictures import open_picture, upright
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Box, Size
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.atlas.database import Row
+from unitscope_services.atlas.rows import ImageEntry
 
 PictureFormat = Literal["jpg", "png", "webp"]
 
@@ -21,25 +21,26 @@ _SAVE = {
 }
 
 
-def read_image(atlas: Atlas, image: Row) -> bytes:
-    """The bytes of an image's file; raises NotFoundError if it is gone or no longer the one that was indexed."""
+def read_image(atlas: Atlas, image: ImageEntry) -> bytes:
+    """Return the bytes of an image's file; raises NotFoundError if it is gone or no longer the one that was indexed."""
     return atlas.originals.read_original(original_of(image))
 
 
-def original_of(image: Row) -> Original:
-    """Where an image of the corpus is."""
-    return Original(image["image_id"], image["path"], (image["address"], *image["other_addresses"]))
+def original_of(image: ImageEntry) -> Original:
+    """Return where an image of the corpus is."""
+    return Original(image.image_id, image.path, (image.address, *image.other_addresses))
 
 
 def picture(data: bytes) -> Image.Image:
-    """The whole upright picture in RGB."""
+    """Return the whole upright picture in RGB."""
     return upright(open_picture(data))
 
 
 def cut(whole: Image.Image, box: Box, side_px: int | None = None, context: float = 0.0) -> Image.Image:
-    """The patch inside an original box, widened by `context` of its sides, scaled so that it fits a square.
+    """Return the patch inside an original box, widened by `context` of its sides, scaled so that it fits a square.
 
-    Patches keep their shape; small ones are enlarged with visible pixels' edges smoothed.
+    Patches keep their shape; small ones are enlarged with visible pixels' edges smoothed. Raises UsageError for a box
+    that is not within the picture.
     """
     size = Size(whole.height, whole.width)
     if not box.inside(size):
@@ -50,20 +51,20 @@ def cut(whole: Image.Image, box: Box, side_px: int | None = None, context: float
 
 
 def widened(box: Box, size: Size, context: float) -> Box:
-    """A box with `context` of its sides added on each, as far as the picture reaches."""
+    """Return a box with `context` of its sides added on each, as far as the picture reaches."""
     rows, cols = round(box.size.height * context), round(box.size.width * context)
     return Box(box.top - rows, box.left - cols, box.bottom + rows, box.right + cols).clipped(size)
 
 
 def fitted(patch: Image.Image, side_px: int) -> Image.Image:
-    """Scaled so that the longer side has `side_px` pixels."""
+    """Return a picture scaled so that the longer side has `side_px` pixels."""
     scale = side_px / max(patch.size)
     size = max(1, round(patch.width * scale)), max(1, round(patch.height * scale))
     return patch.resize(size, Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.LANCZOS)
 
 
 def encoded(patch: Image.Image, file_format: PictureFormat) -> bytes:
-    """The picture as a file; the same pixels give the same bytes."""
+    """Return the picture as a file; the same pixels give the same bytes."""
     buffer = io.BytesIO()
     patch.save(buffer, **_SAVE[file_format])  # type: ignore[arg-type]
     return buffer.getvalue()

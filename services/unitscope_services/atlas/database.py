@@ -14,24 +14,23 @@ from unitscope_schemas.errors import AtlasError, BusyError
 from unitscope_schemas.manifest import Part
 from unitscope_services.atlas.deadlines import Deadlines
 
-Row = dict[str, Any]
-
 
 class Database:
-    """Answers statements from any thread. Raises AtlasError where a part is missing or damaged.
+    """DuckDB over the parts of an atlas: answers statements from any thread.
 
-    A statement that takes longer than `timeout_s` raises BusyError (None: as long as it takes).
+    Raises AtlasError where a part is missing or damaged. A statement that takes longer than `timeout_s` raises
+    BusyError (None: as long as it takes).
     """
 
-    def __init__(self, store: Store, hot: Part, timeout_s: float | None = None) -> None:
-        self._name, self._held = store.name, store.hold(hot)
+    def __init__(self, store: Store, lookup: Part, timeout_s: float | None = None) -> None:
+        self._name, self._held = store.name, store.hold(lookup)
         self._deadlines = None if timeout_s is None else Deadlines(timeout_s)
         self._threads = threading.local()
         self._connection = duckdb.connect(":memory:")
         try:
             self._connection.execute(f"ATTACH '{_quoted(self._held.path)}' AS hot (READ_ONLY)")
         except duckdb.Error as error:
-            raise AtlasError(f"part {hot.path} of atlas {store.root} is missing or damaged: {error}") from None
+            raise AtlasError(f"part {lookup.path} of atlas {store.address} is missing or damaged: {error}") from None
         self._connection.execute("SET GLOBAL threads = 1")  # questions are short, and many come at once
         self._connection.execute("SET GLOBAL parquet_metadata_cache = true")
         self._connection.execute("SET GLOBAL validate_external_file_cache = 'NO_VALIDATION'")  # parts never change
@@ -39,20 +38,14 @@ class Database:
         self._connection.execute("SET GLOBAL enable_external_access = false")
         self._connection.execute("SET GLOBAL lock_configuration = true")
 
-    def rows(self, statement: str, parameters: list[Any]) -> list[Row]:
-        """The rows of a statement."""
-        with self._result(statement, parameters) as result:
-            names = [column[0] for column in result.description or ()]
-            return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
-
     def columns(self, statement: str, parameters: list[Any]) -> dict[str, np.ndarray[Any, Any]]:
-        """The columns of a statement."""
+        """Return the columns of a statement's result, by name."""
         with self._result(statement, parameters) as result:
             columns: dict[str, np.ndarray[Any, Any]] = result.fetchnumpy()
             return columns
 
     def prepared(self, statement: str, numbers: Sequence[int]) -> dict[str, np.ndarray[Any, Any]]:
-        """The columns of a statement that each thread prepares once; its parameters $1, $2 … are whole numbers."""
+        """Return the columns of a statement that each thread prepares once; its parameters $1, $2 … are integers."""
         if statement not in self._prepared:
             name = self._prepared[statement] = f"prepared_{len(self._prepared)}"
             self._cursor.execute(f"PREPARE {name} AS {statement}")
@@ -65,7 +58,7 @@ class Database:
 
     @contextmanager
     def _result(self, statement: str, parameters: list[Any]) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A statement's result; DuckDB computes while it is fetched, so the time limit covers that too."""
+        """Give a statement's result; DuckDB computes while it is fetched, so the time limit covers that too."""
         cursor = self._cursor
         try:
             with self._deadlines.over(cursor) if self._deadlines else nullcontext():
@@ -78,7 +71,7 @@ class Database:
 
     @property
     def _prepared(self) -> dict[str, str]:
-        """Names of what this thread's cursor has prepared."""
+        """Names of the statements that this thread's cursor has prepared."""
         if not hasattr(self._threads, "prepared"):
             self._threads.prepared = {}
         prepared: dict[str, str] = self._threads.prepared
@@ -86,7 +79,7 @@ class Database:
 
     @property
     def _cursor(self) -> duckdb.DuckDBPyConnection:
-        """This thread's own: one cursor answers one statement at a time."""
+        """This thread's cursor: one cursor answers one statement at a time."""
         if not hasattr(self._threads, "cursor"):
             self._threads.cursor = self._connection.cursor()
             self._threads.cursor.execute("USE hot")

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 import duckdb
 
 _IDLE_S = 2.0
-"""Without statements for so long the watching thread ends; the next statement starts another."""
+"""Seconds without statements after which the watching thread ends; the next statement starts another."""
 
 
 class Deadlines:
-    """Interrupts statements that take longer than `timeout_s`.
+    """A time limit that interrupts statements which take longer than `timeout_s`.
 
     A thread per statement, as `threading.Timer` is, costs more than a short statement itself.
     """
@@ -33,7 +33,7 @@ class Deadlines:
 
     @contextmanager
     def over(self, cursor: duckdb.DuckDBPyConnection) -> Iterator[None]:
-        """Limits what the cursor does within the context."""
+        """Limit what the cursor does within the context."""
         key = id(cursor)
         with self._lock:
             self._running[key] = (time.monotonic() + self.timeout_s, cursor)
@@ -47,6 +47,7 @@ class Deadlines:
                 del self._running[key]
 
     def _watch(self) -> None:
+        """Interrupt statements that are due, until there have been none for a while."""
         busy_s = time.monotonic()
         while not self._stopped.wait(self._step_s):
             now = time.monotonic()

@@ -12,59 +12,67 @@ from unitscope_pipelines.storage.stores import Store
 from unitscope_schemas.answers.visuals import Visual, VisualKind
 
 _METHODS = ("gradient", "deconvnet", "guided")
-"""Of projections of one activation the last is shown: a guided one shows the picture also without max-pooling."""
+"""Projection methods in ascending order of preference, among projections of one activation: a guided one shows the
+picture also without max-pooling."""
 _SHARE_OF_TIME = 0.1
-"""Spent at most on looking for new pictures: a listing of 12,000 files takes 0.4 s."""
+"""Share of time that is spent at most on looking for new pictures: a listing of 12,000 files takes 0.4 s."""
 
 
 @dataclass(frozen=True)
-class Shown:
-    """By channel the picture that stands for it, and what tells these pictures from others (empty for none)."""
+class LayerPictures:
+    """The pictures of one kind that stand for a layer's units."""
 
     visuals: Mapping[int, Visual]
+    """Picture that stands for a unit, by channel."""
     state: str
+    """Digest that tells these pictures from others; empty where there are none."""
 
 
 @dataclass(frozen=True)
-class _Looked:
+class _Listing:
+    """What a look at a layer's stored pictures gave, and until when it is believed."""
+
     files: object
-    shown: Mapping[VisualKind, Shown]
+    pictures: Mapping[VisualKind, LayerPictures]
     due: float
 
 
 class Gallery:
-    """Of optimised inputs the one that excites its unit most; of projections that of the highest activation.
+    """The stored pictures of an atlas, from which one of each kind stands for a unit.
 
-    Pictures belong to no version of an atlas, so they are looked for again; a listing is believed for ten times as
-    long as it took.
+    For optimised inputs it is the one that excites its unit most, for projections that of the highest activation.
+    Pictures belong to no version of an atlas, so they are looked for again; a listing is believed for ten times as long
+    as it took.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._looked: dict[str, _Looked] = {}
+        self._listings: dict[str, _Listing] = {}
         self._lock = threading.Lock()
 
-    def shown(self, layer: str, kind: VisualKind) -> Shown:
-        """The pictures of one kind; raises AtlasError where what is known about one is damaged."""
+    def pictures(self, layer: str, kind: VisualKind) -> LayerPictures:
+        """Return the pictures of one kind; raises AtlasError where what is known about one is damaged."""
         with self._lock:
-            looked = self._looked.get(layer)
-            if looked is None or time.monotonic() >= looked.due:
-                looked = self._looked[layer] = self._look(layer, looked)
-            return looked.shown[kind]
+            listing = self._listings.get(layer)
+            if listing is None or time.monotonic() >= listing.due:
+                listing = self._listings[layer] = self._list(layer, listing)
+            return listing.pictures[kind]
 
-    def _look(self, layer: str, before: _Looked | None) -> _Looked:
+    def _list(self, layer: str, before: _Listing | None) -> _Listing:
+        """Look for a layer's stored pictures; where the files are those of the listing before, its pictures stay."""
         started = time.monotonic()
         files = layer_documents(self._store, layer)
         if before is not None and before.files == files:
-            shown = before.shown
+            pictures = before.pictures
         else:
             visuals = layer_visuals(self._store, layer, files)
-            shown = {kind: _shown(visuals, kind) for kind in ("optimised", "projection")}
+            pictures = {kind: _pictures_of(visuals, kind) for kind in ("optimised", "projection")}
         ended = time.monotonic()
-        return _Looked(files, shown, ended + (ended - started) / _SHARE_OF_TIME)
+        return _Listing(files, pictures, ended + (ended - started) / _SHARE_OF_TIME)
 
 
-def _shown(visuals: list[Visual], kind: VisualKind) -> Shown:
+def _pictures_of(visuals: list[Visual], kind: VisualKind) -> LayerPictures:
+    """Return for each unit the picture of a kind that ranks highest."""
     chosen: dict[int, Visual] = {}
     for visual in visuals:
         key = visual.key
@@ -74,10 +82,10 @@ def _shown(visuals: list[Visual], kind: VisualKind) -> Shown:
         if known is None or _rank(visual) > _rank(known):
             chosen[key.channel] = visual
     digests = "\n".join(f"{channel} {chosen[channel].picture.sha256}" for channel in sorted(chosen))
-    return Shown(chosen, hashlib.sha256(digests.encode()).hexdigest()[:16] if chosen else "")
+    return LayerPictures(chosen, hashlib.sha256(digests.encode()).hexdigest()[:16] if chosen else "")
 
 
 def _rank(visual: Visual) -> tuple[float, int, str]:
-    """What is highest for the picture to show; the name makes the order total."""
+    """Return what is highest for the picture to show; the name makes the order total."""
     place = _METHODS.index(visual.key.method) if visual.key.method in _METHODS else -1
     return -math.inf if visual.activation is None else visual.activation, place, visual.key.id

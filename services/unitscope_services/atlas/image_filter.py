@@ -19,7 +19,10 @@ _TRUTHS = {"true": True, "false": False}
 
 @dataclass(frozen=True)
 class ImageFilter:
-    """Images with the label, if one is given, for which all conditions hold, each `column=value` or with >= <= > <."""
+    """A choice of images: those with the label, if one is given, for which all conditions hold.
+
+    A condition is `column=value`, or has >= <= > < instead of the equals sign.
+    """
 
     label: str | None = None
     where: tuple[str, ...] = ()
@@ -30,7 +33,7 @@ EVERY_IMAGE = ImageFilter()
 
 @dataclass(frozen=True)
 class Condition:
-    """One metadata column compared with a value; texts and truth values are equal or not, numbers are ordered too."""
+    """A metadata column compared with a value; texts and truth values are equal or not, numbers are ordered too."""
 
     column: str
     relation: str
@@ -38,7 +41,7 @@ class Condition:
 
     @classmethod
     def parse(cls, text: str) -> "Condition":
-        """Raises UsageError."""
+        """Read a condition from its text; raises UsageError."""
         match = _CONDITION.fullmatch(text)
         if match is None:
             raise UsageError(f"where {text!r} is no condition; write column=value, or with numbers column>=value")
@@ -46,12 +49,14 @@ class Condition:
         return cls(column.strip(), relation, value.strip())
 
     def holds(self, values: pa.Array) -> NDArray[np.bool_]:
-        """Where the column has such a value; missing ones have none. Raises UsageError for one of another kind."""
+        """Return where the column has such a value; missing ones have none. Raises UsageError for a value of another
+        kind."""
         found = _RELATIONS[self.relation](values, self._value(values.type))
         mask: NDArray[np.bool_] = found.fill_null(False).to_numpy(zero_copy_only=False)
         return mask
 
     def _value(self, kind: pa.DataType) -> Any:
+        """Return the value as a column of this kind compares it; raises UsageError where it is of another kind."""
         if pa.types.is_integer(kind) or pa.types.is_floating(kind):
             for number in (int, float):
                 try:
@@ -69,7 +74,7 @@ class Condition:
 
 
 def all_hold(masks: list[NDArray[np.bool_]]) -> NDArray[np.bool_] | None:
-    """Where all of some masks hold; None if there are none."""
+    """Return where all of some masks hold; None if there are none."""
     found: NDArray[np.bool_] | None = None
     for mask in masks:
         found = mask if found is None else operator.and_(found, mask)

@@ -13,22 +13,22 @@ from numpy.typing import NDArray
 from unitscope_schemas import tables
 from unitscope_schemas.geometry import Location
 from unitscope_schemas.manifest import BLOCK_UNITS, LayerEntry, Manifest
-from unitscope_services.atlas.database import Row
 from unitscope_services.atlas.parts import Parts
+from unitscope_services.atlas.rows import ImageEntry
 
 _PEAK = ["activation", "row", "col"]
 
 
 class ScannedPeaks:
-    """Reads the peaks parts: units × images of a shard, sorted by unit, so that a cell's position is known."""
+    """The peaks parts of an atlas: units × images of a shard, sorted by unit, so that a cell's position is known."""
 
     def __init__(self, parts: Parts, manifest: Manifest) -> None:
         self._parts = parts
         self._receipts = {receipt.shard: receipt for receipt in manifest.shards}
 
-    def activations(self, entry: LayerEntry, image: Row) -> NDArray[np.float32]:
-        """The peak of every unit of a layer on one image, in order of channels."""
-        count, row = self._receipts[image["shard"]].forward_count, image["shard_row"]
+    def activations(self, entry: LayerEntry, image: ImageEntry) -> NDArray[np.float32]:
+        """Return the peak of every unit of a layer on one image, in order of channels."""
+        count, row = self._receipts[image.shard].forward_count, image.shard_row
         with self._open(entry, image) as file:
             column = file.read(columns=["activation"], use_threads=False)["activation"]
         cells: NDArray[np.float32] = column.to_numpy()[row::count]
@@ -37,7 +37,7 @@ class ScannedPeaks:
     def of_unit(
         self, entry: LayerEntry, channel: int, shards: Sequence[str], rows: Sequence[int]
     ) -> dict[str, NDArray[Any]]:
-        """Activation, row and col of a unit's peak on some images, each at its row of its shard."""
+        """Return activation, row and col of a unit's peak on some images, each at its row of its shard."""
         block, place = divmod(channel, BLOCK_UNITS)
 
         def cell(shard: str, row: int) -> pa.Table:
@@ -52,7 +52,7 @@ class ScannedPeaks:
         return {**columns, "activation": columns["activation"] + np.float32(0)}  # as it is ranked: −0 is 0
 
     def of_units(self, entry: LayerEntry, channels: Sequence[int], shard: str) -> NDArray[np.float32]:
-        """The peaks of some units of a layer on every image of a shard, unit × row of the shard."""
+        """Return the peaks of some units of a layer on every image of a shard, unit × row of the shard."""
         count = self._receipts[shard].forward_count
         found = np.empty((len(channels), count), np.float32)
         places = sorted(range(len(channels)), key=channels.__getitem__)
@@ -64,17 +64,18 @@ class ScannedPeaks:
                     found[place] = cells[channels[place] % BLOCK_UNITS]
         return found
 
-    def locations(self, entry: LayerEntry, channels: Sequence[int], image: Row) -> dict[int, Location]:
-        """Where some units of a layer peak on one image."""
-        count = self._receipts[image["shard"]].forward_count
+    def locations(self, entry: LayerEntry, channels: Sequence[int], image: ImageEntry) -> dict[int, Location]:
+        """Return where some units of a layer peak on one image."""
+        count = self._receipts[image.shard].forward_count
         found = {}
         with self._open(entry, image) as file:
             for block, own in groupby(sorted(channels), lambda channel: channel // BLOCK_UNITS):
                 table = file.read_row_group(block, columns=["row", "col"], use_threads=False)
                 for channel in own:
-                    position = channel % BLOCK_UNITS * count + image["shard_row"]
+                    position = channel % BLOCK_UNITS * count + image.shard_row
                     found[channel] = Location(table["row"][position].as_py(), table["col"][position].as_py())
         return found
 
-    def _open(self, entry: LayerEntry, image: Row) -> AbstractContextManager[pq.ParquetFile]:
-        return self._parts.open(self._receipts[image["shard"]].peaks[entry.spec.name])
+    def _open(self, entry: LayerEntry, image: ImageEntry) -> AbstractContextManager[pq.ParquetFile]:
+        """Open the peaks of a layer on the shard that scanned an image."""
+        return self._parts.open(self._receipts[image.shard].peaks[entry.spec.name])

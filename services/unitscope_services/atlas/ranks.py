@@ -1,4 +1,4 @@
-"""The ranked rows of a unit, row group by row group: the first from the hot database, all others from its part."""
+"""The ranked rows of a unit, row group by row group: the first from the lookup database, all others from its part."""
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -21,15 +21,15 @@ _ACTIVATION = tables.RANKED.get_field_index("activation")
 
 
 def first_ranks(database: Database, layer: int, count: int) -> dict[str, Array]:
-    """Unit, image and activation of every unit's first `count` ranks, at most FIRST_RANKS, unit by unit in rank order.
+    """Return unit, image and activation of every unit's first ranks, unit by unit in rank order.
 
-    `layer` is the layer's position in the manifest.
+    `count` is how many, at most FIRST_RANKS; `layer` is the layer's position in the manifest.
     """
     return database.prepared(_FIRST_OF_ALL, [layer, count])
 
 
-class HotLayer:
-    """The first ranks of a layer's units in the hot database.
+class FirstRanks:
+    """The first ranks of a layer's units in the lookup database.
 
     They lie there unit by unit in rank order: by the numbers of their rows they are found in half the time that a
     search for the unit and sorting take. `layer` is the layer's position in the manifest; its units have `image_counts`
@@ -41,14 +41,13 @@ class HotLayer:
         self._starts = np.append(0, np.minimum(image_counts, tables.FIRST_RANKS).cumsum())
 
     def columns(self, channel: int) -> dict[str, Array]:
-        """All columns of a unit that has ranked images, but its ranks: those are counted from 0."""
+        """Return all columns of a unit that has ranked images, but its ranks: those are counted from 0."""
         first, end = self._first_row + self._starts[channel : channel + 2]
         return self._database.prepared(_FIRST_RANKS, [first, end - 1])
 
     @cached_property
     def _first_row(self) -> int:
-        row: int = self._database.rows(_FIRST_ROW, [self._layer])[0]["first"]
-        return row
+        return int(self._database.columns(_FIRST_ROW, [self._layer])["first"][0])
 
 
 class RankedPart:
@@ -60,41 +59,41 @@ class RankedPart:
         self._first_groups = np.cumsum([0, *(len(ends) - 1 for ends in self.ends)]).tolist()
 
     def columns(self, unit: int, place: int, names: Sequence[str]) -> dict[str, Array]:
-        """Columns of one of a unit's row groups; units are counted within the block."""
+        """Return columns of one of a unit's row groups; units are counted within the block."""
         with self._parts.open(self._part) as file:
             read = file.read_row_group(self._first_groups[unit] + place, list(names), use_threads=False)
             return {name: read[name].to_numpy() for name in names}
 
     def maxima(self, unit: int) -> NDArray[np.float32]:
-        """The highest activation of each of a unit's row groups."""
+        """Return the highest activation of each of a unit's row groups."""
         groups = map(self._parts.footer(self._part).row_group, range(*self._first_groups[unit : unit + 2]))
         return np.array([group.column(_ACTIVATION).statistics.max for group in groups], np.float32)
 
 
 class RankedUnit:
-    """One unit for one question: what was read is kept, so that nothing is read twice.
+    """A unit's ranked images for one question: what was read is remembered, so that nothing is read twice.
 
     Raises AtlasError where a part is missing or damaged.
     """
 
-    def __init__(self, part: RankedPart, hot: HotLayer, channel: int) -> None:
-        self._part, self._hot, self._channel, self._unit = part, hot, channel, channel % BLOCK_UNITS
+    def __init__(self, part: RankedPart, lookup: FirstRanks, channel: int) -> None:
+        self._part, self._lookup, self._channel, self._unit = part, lookup, channel, channel % BLOCK_UNITS
         self._starts = np.array(part.ends[self._unit])
         self._read: dict[tuple[int, str], Array] = {}
 
     def at(self, names: Sequence[str], ranks: Array) -> list[Array]:
-        """Columns at these ranks, in their order."""
+        """Return columns at these ranks, in their order."""
         found = [np.empty(len(ranks), tables.RANKED.field(name).type.to_pandas_dtype()) for name in names]
         places = np.searchsorted(self._starts, ranks, side="right") - 1
         needed = np.unique(places).tolist()
         for place in needed:
-            own = places == place if len(needed) > 1 else slice(None)
+            inside_group = places == place if len(needed) > 1 else slice(None)
             for column, values in zip(found, self._columns(place, names), strict=True):
-                column[own] = values[ranks[own] - self._starts[place]]
+                column[inside_group] = values[ranks[inside_group] - self._starts[place]]
         return found
 
     def images(self, first: int, last: int, upwards: bool = False) -> Iterator[tuple[Array, Array]]:
-        """Ranks from `first` to `last` with the images there, group by group; `upwards` from the last one on."""
+        """Give ranks from `first` to `last` with the images there, group by group; `upwards` from the last one on."""
         places = np.flatnonzero((self._starts[:-1] <= last) & (self._starts[1:] > first)).tolist()
         for place in places[::-1] if upwards else places:
             start, end = self._starts[place : place + 2]
@@ -103,19 +102,21 @@ class RankedUnit:
             yield (ranks[::-1], images[::-1]) if upwards else (ranks, images)
 
     def activations(self) -> NDArray[np.float32]:
-        """All finite peaks in descending order."""
+        """Return all finite peaks in descending order."""
         return np.concatenate([self._column(place, "activation") for place in range(len(self._starts) - 1)])
 
     def above(self, activations: NDArray[np.float32]) -> NDArray[np.int64]:
-        """For each activation, how many images peak above it: the first rank that has it, if one has."""
+        """Return for each activation how many images peak above it: the first rank that has it, if one has."""
         first = self._read.get((0, "activation"))
         if first is not None and len(activations) and activations.min() >= first[-1]:
             return np.searchsorted(-first, -activations)
         places = np.searchsorted(-self._part.maxima(self._unit), -activations) - 1
         found = np.zeros(len(activations), np.int64)
         for place in np.unique(places[places >= 0]).tolist():
-            own = places == place
-            found[own] = self._starts[place] + np.searchsorted(-self._column(place, "activation"), -activations[own])
+            inside_group = places == place
+            found[inside_group] = self._starts[place] + np.searchsorted(
+                -self._column(place, "activation"), -activations[inside_group]
+            )
         return found
 
     def _column(self, place: int, name: str) -> Array:
@@ -124,14 +125,14 @@ class RankedUnit:
     def _columns(self, place: int, names: Sequence[str]) -> list[Array]:
         missing = [name for name in names if (place, name) not in self._read]
         if missing:
-            hot = not place and len(missing) > 1  # a single column comes sooner from the part
-            found = self._hot.columns(self._channel) if hot else self._part.columns(self._unit, place, missing)
+            lookup = not place and len(missing) > 1  # a single column comes sooner from the part
+            found = self._lookup.columns(self._channel) if lookup else self._part.columns(self._unit, place, missing)
             self._read |= {(place, name): values for name, values in found.items()}
         return [self._read[place, name] for name in names]
 
 
 class FewRanked:
-    """Some images of a unit, which are asked for as those of `RankedUnit` are: ranks are those among all images.
+    """Some images of a unit, asked for as those of `RankedUnit` are: ranks are those among all images.
 
     `peaks` are the images' finite peaks, by name of column. Reads the activations near them, and image numbers only
     where several images of the unit have the same peak.
@@ -145,23 +146,23 @@ class FewRanked:
         self._columns = {name: column[order] for name, column in {"image": images, **peaks}.items()}
 
     def at(self, names: Sequence[str], ranks: Array) -> list[Array]:
-        """Columns at these ranks of such images, in their order."""
+        """Return columns at these ranks of such images, in their order."""
         places = np.searchsorted(self._ranks, ranks)
         return [self._columns[name][places] for name in names]
 
     def images(self, first: int, last: int, upwards: bool = False) -> Iterator[tuple[Array, Array]]:
-        """Ranks from `first` to `last` of such images with the images there; `upwards` from the last one on."""
+        """Give ranks from `first` to `last` of such images with the images there; `upwards` from the last one on."""
         inside = slice(*np.searchsorted(self._ranks, (first, last + 1)))
         ranks, images = self._ranks[inside], self._columns["image"][inside]
         yield (ranks[::-1], images[::-1]) if upwards else (ranks, images)
 
     def above(self, activations: NDArray[np.float32]) -> NDArray[np.int64]:
-        """For each activation, how many of all images peak above it."""
+        """Return for each activation how many of all images peak above it."""
         return self._whole.above(activations)
 
 
 def _ranks_of(unit: RankedUnit, images: NDArray[np.int64], activations: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The rank of each of some images, whose finite peaks these are."""
+    """Return the rank of each of some images, whose finite peaks these are."""
     firsts, ends = unit.above(activations), unit.above(np.nextafter(activations, np.float32(-np.inf)))
     found = firsts.copy()
     for first in np.unique(firsts[ends - firsts > 1]).tolist():

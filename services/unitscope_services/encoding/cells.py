@@ -13,19 +13,22 @@ from unitscope_schemas.geometry import Box, Location, Placement
 from unitscope_schemas.units import LayerSpec
 
 Activations = NDArray[np.float32]
-"""One value for each unit of a layer, in order of channels."""
+"""Activation of each unit of a layer, in order of channels."""
 Cells = dict[str, pa.Table]
-"""By layer, in order of channels: activation, row and col of every unit's peak on one picture."""
+"""Activation, row and col of every unit's peak on one picture, by layer, in order of channels."""
 
 _VEIL = (128, 128, 128)
 _MOST_OPAQUE = 224
-"""Grey hides bright and dark pictures alike; some of the picture still shows through."""
+"""Opacity of the veil over a cell without activation, of 255: grey hides bright and dark pictures alike, and some of
+the picture still shows through."""
 
 
 @dataclass(frozen=True)
 class CellGrid:
-    """A layer's cells in pixels of the original picture: one stride high and wide around the middle of what its units
-    see. The first and last may lie partly outside."""
+    """A layer's cells in pixels of the original picture.
+
+    Each is one stride high and wide around the middle of what its units see. The first and last may lie partly outside.
+    """
 
     rows: int
     cols: int
@@ -36,7 +39,7 @@ class CellGrid:
 
     @classmethod
     def of(cls, layer: LayerSpec, placement: Placement) -> "CellGrid":
-        """The cells of a layer on a picture; without a stride, equal shares of what the network sees."""
+        """Return the cells of a layer on a picture; without a stride they are equal shares of what the network sees."""
         field, grid = layer.receptive_field, layer.grid
         if field.size is not None and field.stride is not None and field.start is not None:
             height, width = map(float, field.stride)
@@ -59,7 +62,7 @@ class CellGrid:
         )
 
     def corner(self, cell: Location) -> tuple[float, float]:
-        """Top and left of a cell."""
+        """Return top and left of a cell."""
         return self.top + cell.row * self.height, self.left + cell.col * self.width
 
 
@@ -71,14 +74,16 @@ class CellPeaks:
     location: Location
 
     def activations(self, layer: str) -> Activations:
+        """Return the activation of every unit of the layer at the location."""
         return self.values
 
     def locations(self, layer: str, channels: list[int]) -> list[Location]:
+        """Return the location, once for each of some units."""
         return [self.location] * len(channels)
 
 
 def checked_cell(layer: LayerSpec, cell: Location) -> Location:
-    """The cell itself; raises UsageError if it is not on the layer's grid."""
+    """Return the cell itself; raises UsageError if it is not on the layer's grid."""
     if not (0 <= cell.row < layer.grid.height and 0 <= cell.col < layer.grid.width):
         raise UsageError(
             f"cell {cell.row},{cell.col} is not on the grid of {layer.name}: "
@@ -88,11 +93,11 @@ def checked_cell(layer: LayerSpec, cell: Location) -> Location:
 
 
 def map_picture(found: ActivationMap) -> Image.Image:
-    """A unit's map to lay over a picture: clear at its highest activation, veiled at zero.
+    """Return a unit's map to lay over a picture: clear at its highest activation, veiled at zero.
 
-    One pixel for each cell, and around them one more that repeats the outermost, so that a map that begins half a
-    cell inside still covers the border. Where no activation is above zero the lowest is veiled; so is what is not
-    finite.
+    There is one pixel for each cell, and around them one more that repeats the outermost, so that a map that begins
+    half a cell inside still covers the border. Where no activation is above zero the lowest is veiled; so is what is
+    not finite.
     """
     values = np.pad(np.array(found.values, np.float64), 1, mode="edge")
     finite = np.isfinite(values)
@@ -108,7 +113,7 @@ def map_picture(found: ActivationMap) -> Image.Image:
 
 
 def with_map(whole: Image.Image, found: ActivationMap, grid: CellGrid, seen: Box) -> Image.Image:
-    """A whole picture, maybe scaled, with a unit's map laid over what the network sees of it.
+    """Return a whole picture, maybe scaled, with a unit's map laid over what the network sees of it.
 
     `grid` and `seen` are in the pixels of `whole`; what lies outside the grid shows the nearest cell.
     """
@@ -121,11 +126,11 @@ def with_map(whole: Image.Image, found: ActivationMap, grid: CellGrid, seen: Box
 
 
 def _cells_along(first: int, end: int, start: float, step: float, count: int) -> NDArray[np.int64]:
-    """The cell that lies nearest to the middle of each pixel along one side."""
+    """Return the cell that lies nearest to the middle of each pixel along one side."""
     cells: NDArray[np.int64] = np.floor((np.arange(first, end) + 0.5 - start) / step).astype(np.int64)
     return cells.clip(0, count - 1)
 
 
 def scaled(grid: CellGrid, down: float, across: float) -> CellGrid:
-    """The same cells on a picture that was scaled by these factors."""
+    """Return the cells of a grid on a picture that was scaled by these factors."""
     return CellGrid(grid.rows, grid.cols, grid.top * down, grid.left * across, grid.height * down, grid.width * across)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from unitscope_pipelines.vision.attribution.conv_filters import Filters
+    from unitscope_pipelines.vision.attribution.conv_filters import ConvFilters
     from unitscope_pipelines.vision.attribution.deconvnet import Projections
     from unitscope_pipelines.vision.images.preprocessing import Prepared
     from unitscope_pipelines.vision.models.classes import Classes
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 
 Turn = Callable[[], AbstractContextManager[None]]
-"""What a forward runs within: a server lets only so many run or wait at once."""
-_PICTURES_KEPT = 2
-"""Whose recorded outputs stay in memory: 3 MB each for EfficientNet-Lite0, 40 MB for ResNet-50's blocks."""
+"""Context that a forward runs within: a server lets only so many run or wait at once."""
+_REMEMBERED_PICTURES = 2
+"""Pictures whose recorded outputs stay in memory: 3 MB each for EfficientNet-Lite0, 40 MB for ResNet-50's blocks."""
 
 
 @dataclass(frozen=True)
@@ -49,26 +49,29 @@ class Encoded:
 
     @property
     def placement(self) -> Placement:
+        """How the picture became the network's input."""
         return self.prepared.placement
 
 
-class Look(NamedTuple):
-    """What one layer makes of a picture: unit × row × col on its grid, and the peak of every unit as of `cells`."""
+class LayerMaps(NamedTuple):
+    """One layer's outputs on a picture."""
 
     layer: str
     maps: NDArray[np.float32]
+    """Activation at every location, unit × row × col on the layer's grid."""
     peaks: pa.Table
+    """Peak of every unit, as in `cells`."""
 
 
 class Encoder:
-    """Runs the atlas's model on single pictures, one at a time, each within a `turn`."""
+    """The atlas's model, run on single pictures, one at a time, each within a `turn`."""
 
     def __init__(self, atlas: Atlas, turn: Turn = nullcontext, trust_code: bool = False) -> None:
         self.atlas = atlas
         self._turn, self._trust_code = turn, trust_code
         self._lock = threading.Lock()
-        self._kept: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
-        self._kept_lock = threading.Lock()
+        self._recent: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
+        self._recent_lock = threading.Lock()
 
     def read(self, data: bytes) -> Encoded:
         """Decode and place a picture; raises PictureError."""
@@ -78,11 +81,11 @@ class Encoder:
         return Encoded(hashlib.sha256(data).hexdigest(), prepared)
 
     def cells(self, picture: Encoded) -> Cells:
-        """By layer the peaks of every unit on the picture, in order of channels."""
+        """Return the peaks of every unit on the picture, by layer, in order of channels."""
         return {name: _peaks(output, self._spec(name)) for name, output in self._forward(picture).items()}
 
-    def look(self, picture: Encoded, layer: str) -> Look:
-        """One layer on a picture; the forward ends there, and nothing is kept."""
+    def layer_maps(self, picture: Encoded, layer: str) -> LayerMaps:
+        """Return one layer's maps and peaks on a picture; the forward ends there, and nothing is remembered."""
         from unitscope_pipelines.vision.images.preprocessing import normalise
         from unitscope_pipelines.vision.recording.embedding import as_map
         from unitscope_pipelines.vision.recording.recording import output_of
@@ -91,10 +94,13 @@ class Encoder:
         with self._inference() as module:
             images = normalise(picture.prepared.pixels[None], self.atlas.manifest.preprocessing)
             output = output_of(module, layer, images).float()
-        return Look(layer, as_map(output, spec)[0].numpy(), _peaks(output, spec))
+        return LayerMaps(layer, as_map(output, spec)[0].numpy(), _peaks(output, spec))
 
     def embed(self, picture: Encoded, box: Box | None) -> NDArray[np.float32]:
-        """The pooled unit-length vector of a box of input pixels (None: the whole view), rounded as stored ones are."""
+        """Return the pooled unit-length vector of a box of input pixels, rounded as stored ones are.
+
+        Without a box it is that of the whole view.
+        """
         from unitscope_pipelines.vision.recording.embedding import cell_regions, cells_of, pool
 
         spec = self._spec(self.atlas.manifest.patches.layer)
@@ -103,7 +109,7 @@ class Encoder:
         return np.asarray(vector.astype(np.float16), np.float32)
 
     def activation_map(self, picture: Encoded, unit: UnitId) -> ActivationMap:
-        """A unit's activation at every location of its grid; non-finite values are null."""
+        """Return a unit's activation at every location of its grid; non-finite values are null."""
         from unitscope_pipelines.vision.recording.embedding import as_map
 
         self.atlas.unit(unit)
@@ -123,7 +129,7 @@ class Encoder:
     def project(
         self, pictures: Sequence[Encoded], unit: UnitId, locations: Sequence[Location], method: ProjectionMethod
     ) -> "Projections":
-        """The unit's activation at one location of each picture, projected back to the pixels; always in float32."""
+        """Project the unit's activation at one location of each picture back to the pixels; always in float32."""
         import torch
 
         from unitscope_pipelines.vision.attribution.deconvnet import project
@@ -137,7 +143,10 @@ class Encoder:
     def signals(
         self, picture: Encoded, unit: UnitId, location: Location, method: ProjectionMethod, layer: str
     ) -> NDArray[np.float32]:
-        """What of that projection's signal reaches a layer before the unit's, unit × row × col; raises UsageError."""
+        """Return what of a projection's signal reaches a layer before the unit's, unit × row × col.
+
+        Raises UsageError.
+        """
         from unitscope_pipelines.vision.attribution.deconvnet import signals
         from unitscope_pipelines.vision.images.preprocessing import normalise
 
@@ -146,29 +155,32 @@ class Encoder:
         with self._turn(), self._lock:
             return signals(self._model.module, start, images, location, method, at).numpy()
 
-    def filters(self, layer: str) -> "Filters":
-        """A layer's weights; `first` is the first layer with weights. Raises UsageError for one without filters."""
+    def filters(self, layer: str) -> "ConvFilters":
+        """Return a layer's weights; `first` is the first layer with weights. Raises UsageError where there are none."""
         from unitscope_pipelines.vision.attribution.conv_filters import read_filters
 
         with self._lock:
             return read_filters(self._model.module, self._model.input_shape, layer)
 
     def incoming_weights(self, layer: str) -> NDArray[np.float32]:
-        """The weights that each unit of a layer reads its inputs with, unit × weight; raises UsageError if none."""
+        """Return the weights that each unit of a layer reads its inputs with, unit × weight.
+
+        Raises UsageError if there are none.
+        """
         from unitscope_pipelines.vision.models.incoming_weights import incoming_weights
 
         with self._lock:
             return incoming_weights(self._model.module, self._spec(layer))
 
     def classes(self) -> "Classes":
-        """The classes that the model tells apart; raises UsageError where it puts out none."""
+        """Return the classes that the model tells apart; raises UsageError where it puts out none."""
         from unitscope_pipelines.vision.models.classes import classes_of
 
         with self._turn(), self._lock:
             return classes_of(self._model)
 
     def at_cell(self, picture: Encoded, layer: str, cell: Location) -> Activations:
-        """The activation of every unit of a layer at one cell of its grid, in order of channels."""
+        """Return the activation of every unit of a layer at one cell of its grid, in order of channels."""
         from unitscope_pipelines.vision.recording.embedding import as_map
 
         spec = self._spec(layer)
@@ -192,20 +204,23 @@ class Encoder:
         return self.atlas.layer(layer).spec
 
     def _outputs(self, picture: Encoded) -> "dict[str, Tensor]":
-        """The same as of `_forward`; those of the last few pictures are kept, as a pointer asks cell after cell."""
-        with self._kept_lock:
-            if (kept := self._kept.get(picture.image_id)) is not None:
-                self._kept.move_to_end(picture.image_id)
-                return kept
+        """Return every recorded layer's output as `_forward` does.
+
+        Those of the last few pictures are remembered, as a pointer asks cell after cell.
+        """
+        with self._recent_lock:
+            if (outputs_before := self._recent.get(picture.image_id)) is not None:
+                self._recent.move_to_end(picture.image_id)
+                return outputs_before
         outputs = self._forward(picture)
-        with self._kept_lock:
-            self._kept[picture.image_id] = outputs
-            while len(self._kept) > _PICTURES_KEPT:
-                self._kept.popitem(last=False)
+        with self._recent_lock:
+            self._recent[picture.image_id] = outputs
+            while len(self._recent) > _REMEMBERED_PICTURES:
+                self._recent.popitem(last=False)
         return outputs
 
     def _forward(self, picture: Encoded) -> "dict[str, Tensor]":
-        """Every recorded layer's output, float32 on the CPU."""
+        """Run a forward and return every recorded layer's output, float32 on the CPU."""
         from unitscope_pipelines.vision.images.preprocessing import normalise
         from unitscope_pipelines.vision.recording.recording import record
 
@@ -219,7 +234,7 @@ class Encoder:
 
     @contextmanager
     def _inference(self) -> "Iterator[Module]":
-        """The model for a forward as at index time, alone and within a turn."""
+        """Give the model for a forward as at index time, alone and within a turn."""
         import torch
 
         half = self.atlas.manifest.precision == "bf16"
@@ -228,16 +243,16 @@ class Encoder:
 
 
 def _peaks(output: "Tensor", spec: LayerSpec) -> pa.Table:
-    """The peaks of a layer's units on one picture, in order of channels."""
+    """Return the peaks of a layer's units on one picture, in order of channels."""
     from unitscope_pipelines.vision.recording.peaks import channels_first, peaks
 
-    found = peaks(channels_first(output, spec), spec.name)
-    places = [spec.location(index) for index in found.location[0].tolist()]
+    unit_peaks = peaks(channels_first(output, spec), spec.name)
+    locations = [spec.location(index) for index in unit_peaks.location[0].tolist()]
     columns = [
-        pa.array(np.arange(len(places), dtype=np.int32)),
-        pa.array(found.activation[0].numpy()),
-        pa.array([place.row for place in places], pa.int16()),
-        pa.array([place.col for place in places], pa.int16()),
+        pa.array(np.arange(len(locations), dtype=np.int32)),
+        pa.array(unit_peaks.activation[0].numpy()),
+        pa.array([location.row for location in locations], pa.int16()),
+        pa.array([location.col for location in locations], pa.int16()),
     ]
     names = ["unit", "activation", "row", "col"]
     return pa.table(columns, schema=pa.schema([tables.PEAKS.field(column) for column in names]))

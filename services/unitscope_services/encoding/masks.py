@@ -9,20 +9,23 @@ from unitscope_schemas.geometry import Box
 from unitscope_services.encoding.cells import CellGrid
 
 SHARE = 0.5
-"""Of the peak: the threshold. Half of it is where a peak's width is commonly measured."""
+"""Share of the peak that is the threshold; at half of it a peak's width is commonly measured."""
 _LEFT = 0.2
-"""Of the brightness outside: dark enough to set the inside off, and still to be recognised."""
+"""Share of the brightness that is left outside: dark enough to set the inside off, and still to be recognised."""
 
 
-def mask(found: ActivationMap, grid: CellGrid, box: Box) -> NDArray[np.bool_]:
-    """Row × col: which pixels of a box of a picture have at least half of the highest activation of the whole map.
+def mask(activations: ActivationMap, grid: CellGrid, box: Box) -> NDArray[np.bool_]:
+    """Return which pixels of a box of a picture have at least half of the highest activation of the whole map, row ×
+    col.
 
     The map is upsampled as in network dissection (Bau et al. 2017, section 2.2): bilinearly, each activation in the
     middle of its cell; beyond the outermost middles it goes on unchanged. Their threshold is a quantile over all
     locations of all images; an atlas stores peaks only, so here it is a share of the picture's own peak. Shares count
     from zero, or from the lowest activation where none is above zero. What is not finite is outside.
     """
-    values = np.array([[np.nan if value is None else value for value in line] for line in found.values], np.float64)
+    values = np.array(
+        [[np.nan if value is None else value for value in line] for line in activations.values], np.float64
+    )
     finite = np.isfinite(values)
     if not finite.any():
         return np.zeros(box.size, bool)
@@ -32,18 +35,18 @@ def mask(found: ActivationMap, grid: CellGrid, box: Box) -> NDArray[np.bool_]:
     cols = _weights(np.arange(box.left, box.right), grid.left, grid.width, grid.cols)
     upsampled = rows @ np.where(finite, values, low) @ cols.T
     # a hair below the threshold is rounding, as where all of the map is equal
-    shown: NDArray[np.bool_] = upsampled >= low + SHARE * (high - low) - 1e-9 * abs(high)
-    return shown
+    inside_mask: NDArray[np.bool_] = upsampled >= low + SHARE * (high - low) - 1e-9 * abs(high)
+    return inside_mask
 
 
 def masked(patch: Image.Image, inside: NDArray[np.bool_]) -> Image.Image:
-    """A picture, darkened outside."""
+    """Return a picture, darkened outside of a mask."""
     pixels = np.asarray(patch.convert("RGB"))
     return Image.fromarray(np.where(inside[..., None], pixels, np.rint(pixels * _LEFT).astype(np.uint8)))
 
 
 def _weights(pixels: NDArray[np.int64], start: float, step: float, count: int) -> NDArray[np.float64]:
-    """Pixel × cell: the shares of the two cells between whose middles the middle of a pixel lies."""
-    place = ((pixels + 0.5 - start) / step - 0.5).clip(0, count - 1)
-    weights: NDArray[np.float64] = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(count)))
+    """Return the shares of the two cells between whose middles the middle of a pixel lies, pixel × cell."""
+    position = ((pixels + 0.5 - start) / step - 0.5).clip(0, count - 1)
+    weights: NDArray[np.float64] = np.maximum(0, 1 - np.abs(position[:, None] - np.arange(count)))
     return weights

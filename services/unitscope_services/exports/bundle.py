@@ -15,8 +15,8 @@ from unitscope_services.exports.tables import Written, new_folder
 from unitscope_services.figures.sheet import patch_picture
 from unitscope_services.pages.layer import LayerAddress, layer_view
 from unitscope_services.pages.pages import PATCH_PX, UnitAddress, atlas_view, unit_view
-from unitscope_services.pages.unit_visuals import Learned
-from unitscope_services.pages.views import Patch, Tile
+from unitscope_services.pages.unit_visuals import UnitVisuals
+from unitscope_services.pages.views import LayerTile, Patch
 from unitscope_services.queries.session import Session
 from unitscope_services.queries.visuals import visual_picture
 from unitscope_services.server.links import Links, Value
@@ -31,64 +31,73 @@ class BundleLinks(Links):
 
     @property
     def home(self) -> str:
+        """The bundle's first page."""
         return f"{self.up}index.html"
 
     @property
     def skipped(self) -> str:
+        """Empty, as the bundle has no such page."""
         return ""
 
     @property
     def find(self) -> str:
+        """Empty, as finding needs a server."""
         return ""
 
     def filters(self, layer: str | None = None) -> str:
+        """Return nothing, as the bundle has no such page."""
         return ""
 
     @property
     def compare(self) -> str:
+        """Empty, as comparing needs a server."""
         return ""
 
     def live(self, *parts: str, **query: Value) -> str:
+        """Return nothing, as the live page needs a server."""
         return ""
 
     def api(self, *parts: Value, **query: Value) -> str:
+        """Return nothing, as the API needs a server."""
         return ""
 
     def layer(self, name: str, **query: Value) -> str:
+        """Return the file of a layer's page."""
         return f"{self.up}layers/{quote(name)}.html"
 
     def unit(self, layer: str, channel: int, query: Mapping[str, Value] | None = None) -> str:
+        """Return the file of a unit's page."""
         return f"{self.up}units/{quote(layer)}/{channel}.html"
 
     def picture(self, unit: UnitId, row: PatchRow) -> str:
-        """The file of one exemplar's patch."""
+        """Return the file of one exemplar's patch."""
         return f"{self.up}patches/{quote(unit.layer)}/{unit.channel}-{row.rank}.jpg"
 
 
 class Bundle:
-    """Writes the pages of some units of an atlas into a folder."""
+    """The pages of some units of an atlas, written into a folder."""
 
     def __init__(self, atlas: Atlas, units: Sequence[UnitId], folder: Path) -> None:
         self._atlas, self._units, self._folder = atlas, set(units), folder
-        self._asked = Session(atlas.store, version=atlas.version)
+        self._session = Session(atlas.store, version=atlas.version)
         self._static = read_static()
         self._templates = make_templates(self._static)
 
     def write_static(self) -> None:
-        """The style sheet and the mark."""
+        """Write the style sheet and the mark."""
         for name, file in self._static.items():
             if not name.endswith(".js"):
                 self._path("static", name).write_bytes(file.content)
 
     def write_index(self, layers: Sequence[str]) -> None:
-        """Provenance, and the layers that are here."""
-        view = atlas_view(self._asked, uploads=False)
+        """Write the first page: provenance, and the layers that are here."""
+        view = atlas_view(self._session, uploads=False)
         shown = [layer for layer in view.layers if layer.name in layers]
         links = self._links("")
         self._render("atlas.html", replace(view, links=links, layers=shown, striking=[]), links, "index.html")
 
-    def write_unit(self, unit: UnitId, k: int) -> Tile:
-        """The page of a unit with its patches beside it; gives its tile on the layer's page."""
+    def write_unit(self, unit: UnitId, k: int) -> LayerTile:
+        """Write the page of a unit with its patches beside it; gives its tile on the layer's page."""
         links = self._links("../../")
         view = unit_view(self._atlas, unit, UnitAddress(count=k))
         for row in view.page.rows:
@@ -109,26 +118,26 @@ class Bundle:
             after=links.unit(*after) if after in self._units else None,
             following=None,
             rows_api="",
-            learned=self._learned(view.learned, unit),
+            visuals=self._visuals(view.visuals, unit),
             preview=None,
         )
         self._render("unit.html", view, links, "units", unit.layer, f"{unit.channel}.html")
         on_layer = self._links("../")
         first = view.page.rows[0] if view.page.rows else None
         statistics = self._atlas.unit(unit)
-        return Tile(
+        return LayerTile(
             unit.channel,
-            statistics["status"],
-            statistics["maximum"],
+            statistics.status,
+            statistics.maximum,
             on_layer.unit(*unit),
             picture=on_layer.picture(unit, first) if first else None,
             without="" if first else "never active",
         )
 
-    def _learned(self, learned: Learned, unit: UnitId) -> Learned:
-        """What was made of a unit, with its pictures as files."""
+    def _visuals(self, visuals: UnitVisuals, unit: UnitId) -> UnitVisuals:
+        """Return what was made of a unit, with its pictures as files."""
 
-        def kept(rows: list[LinkedVisualRow]) -> list[LinkedVisualRow]:
+        def written(rows: list[LinkedVisualRow]) -> list[LinkedVisualRow]:
             addresses = []
             for row in rows:
                 path = ("visuals", unit.layer, f"{unit.channel}-{row.id}.png")
@@ -137,14 +146,18 @@ class Bundle:
             return [replace(row, url=address) for row, address in zip(rows, addresses, strict=True)]
 
         return replace(
-            learned, optimised=kept(learned.optimised), projections=kept(learned.projections), asks=None, rows_api=""
+            visuals,
+            optimised=written(visuals.optimised),
+            projections=written(visuals.projections),
+            asks=None,
+            rows_api="",
         )
 
-    def write_layer(self, layer: str, tiles: list[Tile]) -> None:
-        """The units of a layer that are here."""
+    def write_layer(self, layer: str, tiles: list[LayerTile]) -> None:
+        """Write the page of a layer with the units that are here."""
         links = self._links("../")
         view = replace(
-            layer_view(self._asked, layer, LayerAddress()),
+            layer_view(self._session, layer, LayerAddress()),
             links=links,
             tiles=tiles,
             preview=None,
@@ -176,7 +189,7 @@ def write_bundle(atlas: Atlas, units: Sequence[UnitId], out: Path, k: int = 9) -
 
     Raises UsageError if `out` holds anything, NotFoundError if a picture of the corpus is gone.
     """
-    tiles: dict[str, list[Tile]] = {}
+    tiles: dict[str, list[LayerTile]] = {}
     with new_folder(out) as folder:
         bundle = Bundle(atlas, units, folder)
         bundle.write_static()

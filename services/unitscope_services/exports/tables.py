@@ -29,16 +29,17 @@ _ROWS_AT_ONCE = 10_000
 
 @dataclass(frozen=True)
 class Written:
-    """What an export holds."""
+    """How much an export holds."""
 
     units: int
     exemplars: int
 
 
 class TableWriter(Protocol):
-    """What Arrow's writers of all three formats have in common."""
+    """A writer of tables: what Arrow's writers of all three formats have in common."""
 
-    def write_table(self, table: pa.Table) -> None: ...
+    def write_table(self, table: pa.Table) -> None:
+        """Write a table behind what was written before."""
 
 
 def write_tables(atlas: Atlas, units: Sequence[UnitId], out: Path, file_format: TableFile, k: int = 9) -> Written:
@@ -64,7 +65,7 @@ def write_tables(atlas: Atlas, units: Sequence[UnitId], out: Path, file_format: 
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the name `out` when the block ends well and is gone when it does not.
+    """Give a folder to fill, which takes the name `out` when the block ends well and is gone when it does not.
 
     Raises UsageError if `out` holds anything already, StorageError if the disk refuses.
     """
@@ -85,7 +86,7 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 
 def _write(path: Path, file_format: TableFile, parts: Iterator[pa.Table]) -> None:
-    """Tables of one schema into one file, some thousand rows at a time."""
+    """Write tables of one schema into one file, some thousand rows at a time."""
     first = next(parts)
     with _OPEN[file_format](path, first.schema) as writer:
         waiting, rows = [first], first.num_rows
@@ -100,7 +101,7 @@ def _write(path: Path, file_format: TableFile, parts: Iterator[pa.Table]) -> Non
 
 
 def _of_unit(unit: UnitId, table: pa.Table) -> pa.Table:
-    """The rows with the unit they belong to in front."""
+    """Return the rows with the unit they belong to in front."""
     layer = pa.array([unit.layer] * table.num_rows, pa.string())
     channel = pa.array([unit.channel] * table.num_rows, pa.int64())
     return table.add_column(0, "channel", channel).add_column(0, "layer", layer)

@@ -1,4 +1,4 @@
-"""A drawing of pictures and words at places, and its three forms: PNG, SVG with real text, HTML in one file."""
+"""A drawing of pictures and words at positions, and its three forms: PNG, SVG with real text, HTML in one file."""
 
 import base64
 import html
@@ -13,7 +13,7 @@ from unitscope_schemas.errors import UsageError, listing
 
 INK, QUIET, PAPER, MAT = "#1a1c1f", "#6b7078", "#ffffff", "#eceef1"
 PIXELS = 2
-"""Of a PNG for each point of the drawing."""
+"""Pixels of a PNG for each point of the drawing."""
 _FONTS = "'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', sans-serif"
 _LIGHT_PAGE = "body{margin:0;background:#fff}svg{display:block;margin:0 auto;max-width:100%;height:auto}"
 
@@ -42,7 +42,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Words:
-    """One line of text that begins at `left` and stands on `baseline`, in points."""
+    """A line of text that begins at `left` and stands on `baseline`, in points."""
 
     text: str
     left: int
@@ -53,7 +53,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Drawing:
-    """What is drawn on a sheet of `width` × `height` points."""
+    """Tiles and words on a sheet of `width` × `height` points."""
 
     title: str
     width: int
@@ -70,12 +70,12 @@ def write_drawing(drawing: Drawing, path: Path) -> None:
 
 
 def check_ending(path: Path) -> None:
-    """Raises UsageError if no drawing can be written to this file."""
+    """Raise UsageError if no drawing can be written to this file."""
     _form(path)
 
 
 def shortened(text: str, size: int, width: int) -> str:
-    """The text, cut so that it takes at most `width` points."""
+    """Return the text, cut so that it takes at most `width` points."""
     font = ImageFont.load_default(size)
     if font.getlength(text) <= width:
         return text
@@ -85,7 +85,7 @@ def shortened(text: str, size: int, width: int) -> str:
 
 
 def png(drawing: Drawing) -> bytes:
-    """The drawing in pixels."""
+    """Return the drawing in pixels."""
     sheet = Image.new("RGB", (PIXELS * drawing.width, PIXELS * drawing.height), PAPER)
     draw = ImageDraw.Draw(sheet)
     for tile in drawing.tiles:
@@ -100,7 +100,7 @@ def png(drawing: Drawing) -> bytes:
 
 
 def svg(drawing: Drawing) -> bytes:
-    """The drawing as SVG: every picture embedded as PNG in its own pixels, every line real text."""
+    """Return the drawing as SVG: every picture embedded as PNG in its own pixels, every line real text."""
     size = f'viewBox="0 0 {drawing.width} {drawing.height}" width="{drawing.width}" height="{drawing.height}"'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="{_FONTS}" role="img">',
@@ -123,7 +123,7 @@ def svg(drawing: Drawing) -> bytes:
 
 
 def page(drawing: Drawing) -> bytes:
-    """The drawing as a page that needs nothing beside it."""
+    """Return the drawing as a page that needs nothing beside it."""
     head = f'<meta charset="utf-8"><title>{html.escape(drawing.title)}</title><style>{_LIGHT_PAGE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{svg(drawing).decode()}</body></html>\n'.encode()
 

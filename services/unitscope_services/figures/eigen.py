@@ -13,24 +13,27 @@ from unitscope_schemas.geometry import Box, Location, ReceptiveField, Size
 from unitscope_schemas.questions import EigenQuestion, TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.crops import read_image
-from unitscope_services.atlas.memo import Memo
 from unitscope_services.figures.drawing import Drawing
-from unitscope_services.figures.hierarchy import Block, Panel, Strip, lay_out
+from unitscope_services.figures.hierarchy import LayerPanels, Panel, PictureGroup, lay_out
+from unitscope_services.figures.memo import Memo
 from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.session import Session
 
 Patches = NDArray[np.uint8]
-"""patch × row × col × channel, in pixels of the network's input."""
+"""Patches as an array, patch × row × col × channel, in pixels of the network's input."""
 
 
 _REMEMBERED = 4
-"""Eigen-patches of an atlas that are kept, by unit and question: they take a second, each of their pictures is a
+"""Eigen-patches of an atlas that are remembered, by unit and question: they take a second, each of their pictures is a
 question, and nine components of 112 pixels take 3 MB."""
 
 
 @dataclass(frozen=True)
 class EigenPatches:
-    """`mean` in pixel values 0 to 255; `components` of unit length, each with its share of the patches' variance."""
+    """Mean and principal components of a unit's patches.
+
+    `mean` is in pixel values 0 to 255; `components` are of unit length, each with its share of the patches' variance.
+    """
 
     unit: UnitId
     size: Size
@@ -46,7 +49,7 @@ _memos: WeakKeyDictionary[Session, Memo[EigenPatches]] = WeakKeyDictionary()
 
 
 def eigen_patches(session: Session, unit: UnitId, question: EigenQuestion) -> EigenPatches:
-    """Of a unit's first `k` patches the mean and, at most, `count` principal components, by scikit-learn's PCA.
+    """Compute the mean and the first principal components of a unit's first `k` patches, by scikit-learn's PCA.
 
     Every patch has the peak in its middle. Without a size it is the effective field's, at most half the input's: larger
     ones would hardly ever lie within their pictures. Raises UsageError where fewer than two do.
@@ -105,14 +108,14 @@ def eigen_picture(session: Session, unit: UnitId, question: EigenQuestion, numbe
 
     Raises NotFoundError beyond the last component.
     """
-    from unitscope_pipelines.vision.images.diverging import signed_picture
+    from unitscope_pipelines.vision.images.diverging import diverging_picture
 
     eigen = remembered_patches(session, unit, question)
     if not 0 <= number <= len(eigen.components):
         raise NotFoundError(f"unit {unit} has the mean, 0, and components 1 to {len(eigen.components)}, not {number}")
     if number == 0:
         return Image.fromarray(np.rint(eigen.mean).astype(np.uint8).squeeze())
-    return signed_picture(eigen.components[number - 1].transpose(2, 0, 1).astype(np.float32)).picture
+    return diverging_picture(eigen.components[number - 1].transpose(2, 0, 1).astype(np.float32)).picture
 
 
 def remembered_patches(session: Session, unit: UnitId, question: EigenQuestion) -> EigenPatches:
@@ -122,7 +125,7 @@ def remembered_patches(session: Session, unit: UnitId, question: EigenQuestion) 
 
 
 def aligned_patches(session: Session, unit: UnitId, k: int, size: Size) -> tuple[Patches, int]:
-    """The patches with the peak in the middle that lie within the input, and how many do not."""
+    """Return the patches with the peak in the middle that lie within the input, and how many do not."""
     atlas = session.atlas
     page = patches(atlas, unit, TopQuestion(k=k))
     if not page.rows:
@@ -139,21 +142,21 @@ def aligned_patches(session: Session, unit: UnitId, k: int, size: Size) -> tuple
 
 
 def eigen_sheet(session: Session, found: EigenPatches) -> Drawing:
-    """Mean and components in one drawing: of components grey is zero, each in its own scale."""
-    from unitscope_pipelines.vision.images.diverging import signed_picture
+    """Draw mean and components in one drawing: in components grey is zero, each in its own scale."""
+    from unitscope_pipelines.vision.images.diverging import diverging_picture
 
     mean = np.rint(found.mean).astype(np.uint8)
-    shown = [signed_picture(one.transpose(2, 0, 1).astype(np.float32)).picture for one in found.components]
+    shown = [diverging_picture(one.transpose(2, 0, 1).astype(np.float32)).picture for one in found.components]
     shares = [f"{100 * share:.1f} % of the variance" for share in found.shares]
     caption = f"{found.used} patches of {found.size.height} x {found.size.width} px, {found.left_out} left out"
-    components = Block("components, largest share first", tuple(zip(shown, shares, strict=True)))
-    blocks = (Block("mean", ((Image.fromarray(mean.squeeze()), caption),)), components)
+    components = PictureGroup("components, largest share first", tuple(zip(shown, shares, strict=True)))
+    groups = (PictureGroup("mean", ((Image.fromarray(mean.squeeze()), caption),)), components)
     spec = session.atlas.layer(found.unit.layer).spec
-    return lay_out(session.atlas, [Strip(spec, (Panel(found.unit, caption, blocks),))])
+    return lay_out(session.atlas, [LayerPanels(spec, (Panel(found.unit, caption, groups),))])
 
 
 def _centred(field: ReceptiveField, location: Location, size: Size) -> Box:
-    """The input box of this size around a location; a class token's is the middle of the input."""
+    """Return the input box of this size around a location; a class token's is the middle of the input."""
     if location.row < 0:
         row, col = field.input.height // 2, field.input.width // 2
     else:

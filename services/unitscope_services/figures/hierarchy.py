@@ -22,11 +22,11 @@ from unitscope_services.queries.unit_selection import spread_layers, striking_in
 
 _MARGIN, _BLOCK, _GAP, _BLOCK_GAP, _UNIT_GAP, _ROW_GAP = 40, 196, 2, 8, 36, 30
 _NAMES, _HEAD, _CAPTION = 130, 78, 38
-"""Points: column of layers' names, head of the sheet, a unit's two lines."""
+"""Lengths in points: column of layers' names, head of the sheet, a unit's two lines."""
 
 
 @dataclass(frozen=True)
-class Block:
+class PictureGroup:
     """Pictures of one kind, and what each is in words."""
 
     kind: str
@@ -35,23 +35,23 @@ class Block:
 
 @dataclass(frozen=True)
 class Panel:
-    """One unit with its blocks of pictures."""
+    """A unit with its groups of pictures."""
 
     unit: UnitId
     caption: str
-    blocks: tuple[Block, ...]
+    groups: tuple[PictureGroup, ...]
 
 
 @dataclass(frozen=True)
-class Strip:
-    """One layer with some of its units."""
+class LayerPanels:
+    """A layer with some of its units."""
 
     spec: LayerSpec
     panels: tuple[Panel, ...]
 
 
 @dataclass(frozen=True)
-class Look:
+class PanelStyle:
     """What is shown beside a unit's patches: projections, and a stored optimised input of this recipe and seed."""
 
     method: ProjectionMethod
@@ -59,24 +59,24 @@ class Look:
     seed: int = 0
 
 
-def unit_panel(session: Session, unit: UnitId, look: Look, k: int = 9) -> Panel:
-    """A unit with its first patches and their projections; raises NotFoundError if it has none."""
+def unit_panel(session: Session, unit: UnitId, style: PanelStyle, k: int = 9) -> Panel:
+    """Return a unit with its first patches and their projections; raises NotFoundError if it has none."""
     page = patches(session.atlas, unit, TopQuestion(k=k))
     if not page.rows:
         raise NotFoundError(f"unit {unit} has no patches to show: {page.note}")
-    made = project_rows(session, unit, page.rows, look.method)
+    made = project_rows(session, unit, page.rows, style.method)
     cut = [patch_picture(session.atlas, unit, row, PIXELS * _BLOCK // _columns(k)) for row in page.rows]
     words = [_words(row) for row in page.rows]
     labels = dict.fromkeys(row.label for row in page.rows if row.label)
     peaks = f"{page.rows[-1].activation:.3g} to {page.rows[0].activation:.3g}"
-    reached, optimised = _optimised(session, unit, look)
+    reached, optimised = _optimised(session, unit, style)
     return Panel(
         unit=unit,
         caption=" · ".join(filter(None, [peaks, reached, ", ".join(labels)])),
-        blocks=(
-            Block("patches", tuple(zip(cut, words, strict=True))),
-            Block(
-                f"{look.method} projections",
+        groups=(
+            PictureGroup("patches", tuple(zip(cut, words, strict=True))),
+            PictureGroup(
+                f"{style.method} projections",
                 tuple((picture_of(session, visual), text) for visual, text in zip(made, words, strict=True)),
             ),
             *optimised,
@@ -85,14 +85,14 @@ def unit_panel(session: Session, unit: UnitId, look: Look, k: int = 9) -> Panel:
 
 
 def project_sheet(session: Session, units: Sequence[UnitId], method: ProjectionMethod, k: int) -> Drawing:
-    """Units with their first patches and projections, one line for each layer."""
+    """Draw units with their first patches and projections, one line for each layer."""
     layers = dict.fromkeys(unit.layer for unit in units)
     own = {layer: [unit for unit in units if unit.layer == layer] for layer in layers}
-    return lay_out(session.atlas, [layer_strip(session, layer, own[layer], Look(method), k) for layer in layers])
+    return lay_out(session.atlas, [layer_panels(session, layer, own[layer], PanelStyle(method), k) for layer in layers])
 
 
 def chosen_layers(atlas: Atlas, globs: Sequence[str], count: int) -> list[str]:
-    """Recorded layers that match the globs, in order; without any, `count` of them from the first to the last.
+    """Return recorded layers that match the globs, in order; without any, `count` of them from the first to the last.
 
     Raises UsageError for a glob that matches none.
     """
@@ -105,39 +105,43 @@ def chosen_layers(atlas: Atlas, globs: Sequence[str], count: int) -> list[str]:
     return [name for name in names if any(_is_meant(name, glob) for glob in globs)]
 
 
-def layer_strip(session: Session, layer: str, units: Sequence[UnitId], look: Look, k: int = 9) -> Strip:
-    """A layer with some of its units."""
-    return Strip(session.atlas.layer(layer).spec, tuple(unit_panel(session, unit, look, k) for unit in units))
+def layer_panels(session: Session, layer: str, units: Sequence[UnitId], style: PanelStyle, k: int = 9) -> LayerPanels:
+    """Return a layer with some of its units."""
+    return LayerPanels(session.atlas.layer(layer).spec, tuple(unit_panel(session, unit, style, k) for unit in units))
 
 
-def hierarchy(session: Session, layers: Sequence[str], count: int, look: Look, tell: Callable[[str], None]) -> Drawing:
-    """The most striking units of each layer; what is to be shown of them and not stored is made. `tell` hears what is
-    done."""
+def hierarchy(
+    session: Session, layers: Sequence[str], count: int, style: PanelStyle, tell: Callable[[str], None]
+) -> Drawing:
+    """Draw the most striking units of each layer; what is to be shown of them and not stored is made.
+
+    `tell` hears what is done.
+    """
     chosen = {layer: striking_in(session.atlas, layer, count) for layer in layers}
     units = tuple(str(unit) for found in chosen.values() for unit in found)
-    if look.recipe is not None and units:
+    if style.recipe is not None and units:
         # with torch, which a sheet of what is stored does without
         from unitscope_services.figures.optimise import optimise
 
-        question = OptimiseQuestion(recipe=look.recipe, seed=look.seed)
+        question = OptimiseQuestion(recipe=style.recipe, seed=style.seed)
         for number, row in enumerate(optimise(session, units, question)):
             reached = "no finite activation" if row.activation is None else f"{row.activation:.4g}"
             tell(f"{units[number]}: optimised to {reached}, corpus maximum {row.corpus_maximum:.4g}")
     strips = []
     for layer, found in chosen.items():
-        strips.append(layer_strip(session, layer, found, look))
+        strips.append(layer_panels(session, layer, found, style))
         tell(f"{layer}: {', '.join(map(str, found)) or 'no live unit'}")
     return lay_out(session.atlas, strips)
 
 
-def lay_out(atlas: Atlas, strips: Sequence[Strip]) -> Drawing:
-    """One line for each layer, its units side by side; every kind of picture is named in the head."""
+def lay_out(atlas: Atlas, strips: Sequence[LayerPanels]) -> Drawing:
+    """Lay panels out, one line for each layer, its units side by side; every kind of picture is named in the head."""
     shown = [strip for strip in strips if strip.panels]
     if not shown:
         raise NotFoundError("none of the layers has a live unit to show")
     panels = [panel for strip in shown for panel in strip.panels]
-    kinds = dict.fromkeys(block.kind for panel in panels for block in panel.blocks)
-    summary, width = atlas.summary(), max(map(_strip_width, shown))
+    kinds = dict.fromkeys(group.kind for panel in panels for group in panel.groups)
+    summary, width = atlas.summary(), max(map(_panels_width, shown))
     about = f"{summary.images:,} images · each unit: {', '.join(kinds)}"
     tiles, words = (
         [],
@@ -164,22 +168,26 @@ def lay_out(atlas: Atlas, strips: Sequence[Strip]) -> Drawing:
     )
 
 
-def _optimised(session: Session, unit: UnitId, look: Look) -> tuple[str, list[Block]]:
-    """What the stored input that was optimised alone for the unit reaches beside the corpus, and the input, cut to what
-    the unit sees; empty and nothing if there is none."""
-    for visual in list_visuals(session.atlas.root, unit):
+def _optimised(session: Session, unit: UnitId, style: PanelStyle) -> tuple[str, list[PictureGroup]]:
+    """Return what the stored input that was optimised alone for the unit reaches beside the corpus, and the input.
+
+    The input is cut to what the unit sees. Empty and nothing if there is none.
+    """
+    for visual in list_visuals(session.atlas.store, unit):
         key = visual.key
-        if (key.kind, key.method, key.objective) != ("optimised", look.recipe, "unit") or key.count != 1:
+        if (key.kind, key.method, key.objective) != ("optimised", style.recipe, "unit") or key.count != 1:
             continue
-        if key.seed != look.seed or visual.activation is None:
+        if key.seed != style.seed or visual.activation is None:
             continue
         shown = picture_of(session, visual)
         box = visual.box
         if box is not None:
             shown = shown.crop((box.left, box.top, box.right, box.bottom))
-        maximum = session.atlas.unit(unit)["maximum"]
+        maximum = session.atlas.unit(unit).maximum
         reached = f"made: {visual.activation:.3g}, corpus maximum {maximum:.3g}"
-        return reached, [Block(f"input optimised by {key.method}", ((shown, f"activation {visual.activation:.4g}"),))]
+        return reached, [
+            PictureGroup(f"input optimised by {key.method}", ((shown, f"activation {visual.activation:.4g}"),))
+        ]
     return "", []
 
 
@@ -210,12 +218,12 @@ def _captions(panel: Panel, left: int, top: int) -> list[Words]:
 
 
 def _tiles(panel: Panel, left: int, top: int) -> Iterator[Tile]:
-    for block in panel.blocks:
-        columns = _columns(len(block.pictures))
+    for group in panel.groups:
+        columns = _columns(len(group.pictures))
         side = (_BLOCK - (columns - 1) * _GAP) // columns
-        for number, (picture, text) in enumerate(block.pictures):
+        for number, (picture, text) in enumerate(group.pictures):
             row, col = divmod(number, columns)
-            about = f"{panel.unit}, {block.kind}: {text}"
+            about = f"{panel.unit}, {group.kind}: {text}"
             yield Tile(picture, left + col * (side + _GAP), top + row * (side + _GAP), side, about)
         left += _BLOCK + _BLOCK_GAP
 
@@ -225,10 +233,10 @@ def _columns(count: int) -> int:
 
 
 def _panel_width(panel: Panel) -> int:
-    return len(panel.blocks) * (_BLOCK + _BLOCK_GAP) - _BLOCK_GAP
+    return len(panel.groups) * (_BLOCK + _BLOCK_GAP) - _BLOCK_GAP
 
 
-def _strip_width(strip: Strip) -> int:
+def _panels_width(strip: LayerPanels) -> int:
     return _NAMES + sum(_panel_width(panel) + _UNIT_GAP for panel in strip.panels) - _UNIT_GAP
 
 

@@ -4,16 +4,17 @@ Command line, notebooks and jobs all ask through here, so that they make one pic
 """
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from unitscope_pipelines.derived.optimise import OptimisePlan, Optimiser, make_plan
 from unitscope_pipelines.vision.optimisation.objectives import CLASSES, DIRECTIONS, check_direction, check_name
-from unitscope_pipelines.vision.optimisation.optimisation import Wish
+from unitscope_pipelines.vision.optimisation.optimisation import OptimisationSettings
 from unitscope_pipelines.vision.optimisation.parameterisation import GREY, NOISE, Start
 from unitscope_pipelines.vision.optimisation.recipes import recipe
 from unitscope_schemas.answers.visuals import VisualRow
 from unitscope_schemas.errors import UsageError, listing
+from unitscope_schemas.progress import Tell
 from unitscope_schemas.questions import OptimiseQuestion
 from unitscope_schemas.units import DirectionId, Target
 from unitscope_services.atlas.atlas import Atlas
@@ -21,13 +22,11 @@ from unitscope_services.queries.session import Session, Subject
 from unitscope_services.queries.unit_selection import chosen_units
 from unitscope_services.queries.visuals import visual_row
 
-Tell = Callable[[int, int], None]
-
 
 def optimise_plan(
     session: Session, units: Sequence[str], question: OptimiseQuestion, device: str = "auto"
 ) -> tuple[OptimisePlan, list[Target]]:
-    """How the pictures of a question are made, and of what, each once, in the order asked.
+    """Return how the pictures of a question are made, and of what, each once, in the order asked.
 
     Raises UsageError for what is unknown or does not go together, NotFoundError for what is not in the atlas or model.
     """
@@ -36,11 +35,13 @@ def optimise_plan(
         raise UsageError(
             f"objective {question.objective!r} and a direction: give both, {listing(DIRECTIONS)}, or neither"
         )
-    wish = Wish(recipe(question.recipe, question.steps), _start(session, question.start), question.seed, question.count)
-    if question.count > 1 and not wish.recipe.diversity:
+    settings = OptimisationSettings(
+        recipe(question.recipe, question.steps), _start(session, question.start), question.seed, question.count
+    )
+    if question.count > 1 and not settings.recipe.diversity:
         raise UsageError(f"recipe {question.recipe} has no diversity: make one picture at a time, with other seeds")
     objective = CLASSES.get(question.objective, question.objective)
-    plan = make_plan(session.atlas.manifest, session.atlas.root, wish, objective, device, session.trust_code)
+    plan = make_plan(session.atlas.manifest, session.atlas.store, settings, objective, device, session.trust_code)
     if question.direction is not None:
         return _along(session.atlas, units, question.direction, plan)
     if question.objective in CLASSES:
@@ -76,7 +77,7 @@ def optimise(
     `tell` hears how many steps are done over all units; what it raises stops the work.
     """
     plan, units = optimise_plan(session, names, question)
-    make, steps = Optimiser(plan), plan.wish.recipe.steps
+    make, steps = Optimiser(plan), plan.settings.recipe.steps
     for number, unit in enumerate(units):
         for visual in make(unit, _shifted(tell, number * steps, len(units) * steps)):
             yield visual_row(session.atlas, visual)
@@ -89,8 +90,8 @@ def _shifted(tell: Tell | None, before: int, total: int) -> Tell | None:
 
 
 def _start(session: Session, name: str) -> Start:
-    """A picture of the corpus as the network sees it; never a file from elsewhere."""
+    """Return a picture of the corpus as the network sees it, to start from; never a file from elsewhere."""
     if name in (NOISE, GREY):
         return Start(name)
     image = session.atlas.find_image(name)
-    return Start(image["image_id"], session.pixels(Subject(image, None)))
+    return Start(image.image_id, session.pixels(Subject(image, None)))

@@ -26,10 +26,11 @@ from unitscope_services.queries.visuals import visual_row
 
 if TYPE_CHECKING:
     from unitscope_pipelines.derived.project import Projector, ProjectPlan, UnitExemplars
+    from unitscope_services.encoding.encoder import Encoded
 
 
 def projections(session: Session, unit: UnitId, question: ProjectQuestion) -> VisualPage:
-    """The projections of a unit's first `k` patches, in their order; those that are not stored are made and stored.
+    """Return the projections of a unit's first `k` patches, in their order; those that are not stored are made.
 
     Raises NotFoundError for a unit without patches, UsageError for an unknown method.
     """
@@ -45,7 +46,8 @@ def projections(session: Session, unit: UnitId, question: ProjectQuestion) -> Vi
 def project_units(
     session: Session, names: Sequence[str], question: ProjectQuestion, tell: Callable[[int, int], None]
 ) -> Iterator[VisualRow]:
-    """The projections of several units, one unit after the other; `tell` hears how many units are done, of how many.
+    """Give the projections of several units, one unit after the other; `tell` hears how many units are done, of how
+    many.
 
     A unit without patches has none, and is passed over. What `tell` raises stops the work.
     """
@@ -59,17 +61,17 @@ def project_units(
 
 
 def project_rows(session: Session, unit: UnitId, rows: Sequence[PatchRow], method: ProjectionMethod) -> list[Visual]:
-    """One projection for each patch."""
+    """Return one projection for each patch."""
     return _projector(session, project_plan(session, method))(_exemplars(session.atlas, unit, rows))
 
 
 def project_plan(session: Session, method: ProjectionMethod, device: str = "cpu") -> "ProjectPlan":
-    """How projections from an atlas are made."""
+    """Return how projections from an atlas are made."""
     from unitscope_pipelines.derived.project import ProjectPlan
 
     manifest = session.atlas.manifest
     return ProjectPlan(
-        atlas=session.atlas.root,
+        store=session.atlas.store,
         corpus=manifest.corpus.root,
         atlas_key=manifest.atlas_key,
         model=manifest.model,
@@ -82,7 +84,7 @@ def project_plan(session: Session, method: ProjectionMethod, device: str = "cpu"
 
 
 def asked_exemplars(atlas: Atlas, units: Sequence[UnitId], k: int) -> "list[UnitExemplars]":
-    """The first `k` patches of each unit that has any, as workers need them to project them.
+    """Return the first `k` patches of each unit that has any, as workers need them to project them.
 
     Raises NotFoundError if none has.
     """
@@ -94,12 +96,12 @@ def asked_exemplars(atlas: Atlas, units: Sequence[UnitId], k: int) -> "list[Unit
 
 
 def picture_of(session: Session, visual: Visual) -> Image.Image:
-    """The stored picture."""
-    return Image.open(io.BytesIO(read_picture(session.atlas.root, visual)))
+    """Return the stored picture of a visual."""
+    return Image.open(io.BytesIO(read_picture(session.atlas.store, visual)))
 
 
-def _projector(session: Session, plan: "ProjectPlan") -> "Projector":
-    """Projects with the model that answers other questions too."""
+def _projector(session: Session, plan: "ProjectPlan") -> "Projector[Encoded]":
+    """Return a projector with the model that answers other questions too."""
     from unitscope_pipelines.derived.project import Projector
 
     return Projector(plan, session.encoder)

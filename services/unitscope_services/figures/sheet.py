@@ -18,7 +18,7 @@ _PAPER, _INK, _QUIET, _MAT = "#ffffff", "#1a1c1f", "#6b7078", "#eceef1"
 
 
 def unit_sheet(atlas: Atlas, page: PatchPage | BandPage) -> Image.Image:
-    """One unit: its patches in a square grid under its name; raises NotFoundError if it has none."""
+    """Draw one unit: its patches in a square grid under its name; raises NotFoundError if it has none."""
     if not page.rows:
         raise NotFoundError(f"unit {page.unit} has no patches to show: {page.note or 'nothing passes the filter'}")
     columns = min(len(page.rows), max(3, math.ceil(math.sqrt(len(page.rows)))))
@@ -38,7 +38,10 @@ def unit_sheet(atlas: Atlas, page: PatchPage | BandPage) -> Image.Image:
 
 
 def units_sheet(atlas: Atlas, pages: Sequence[PatchPage]) -> Image.Image:
-    """Several units, one line each: name above, patches from left to right."""
+    """Draw several units, one line each: name above, patches from left to right.
+
+    Raises NotFoundError if none has patches.
+    """
     shown = [page for page in pages if page.rows]
     if not shown:
         raise NotFoundError("none of the units has patches to show")
@@ -55,7 +58,7 @@ def units_sheet(atlas: Atlas, pages: Sequence[PatchPage]) -> Image.Image:
 
 
 def patch_picture(atlas: Atlas, unit: UnitId, row: PatchRow, side_px: int | None = None) -> Image.Image:
-    """The patch of one exemplar, cut from the original picture."""
+    """Return the patch of one exemplar, cut from the original picture."""
     whole = picture(read_image(atlas, atlas.find_image(row.image_id)))
     return cut(whole, shown_box(atlas.layer(unit.layer).spec, row), side_px)
 

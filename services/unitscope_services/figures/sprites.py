@@ -19,15 +19,15 @@ COLUMNS = 16
 SHEET_TILES = COLUMNS * COLUMNS
 SHEET_PX = COLUMNS * TILE_PX
 MOST_BYTES = 288 * 1024
-"""Of a sheet as WebP: eight of them, with the page of 2,048 tiles, stay below 3 MiB."""
+"""Most bytes of a sheet as WebP: eight of them, with the page of 2,048 tiles, stay below 3 MiB."""
 _QUALITIES = (90, 85, 75, 60, 40, 20, 10, 0)
-_KEPT_BYTES = 64_000_000
+_REMEMBERED_BYTES = 64_000_000
 _GONE = (128, 128, 128, 255)
 
 
 @dataclass(frozen=True)
 class Sprite:
-    """One unit's tile: its sheet, and its left and top there."""
+    """The position of a unit's tile: its sheet, and its left and top there."""
 
     sheet: int
     left: int
@@ -35,14 +35,15 @@ class Sprite:
 
     @classmethod
     def of(cls, channel: int) -> "Sprite":
-        sheet, place = divmod(channel, SHEET_TILES)
-        row, col = divmod(place, COLUMNS)
+        """Return the position of a unit's tile."""
+        sheet, position = divmod(channel, SHEET_TILES)
+        row, col = divmod(position, COLUMNS)
         return cls(sheet, col * TILE_PX, row * TILE_PX)
 
 
 @dataclass(frozen=True)
 class SheetAddress:
-    """Which sheet of a layer, and of which pictures; `state` as `services.visuals.tiles` tells it."""
+    """The address of a sheet: which one of a layer, of which kind of pictures, in which `state` of them."""
 
     layer: str
     kind: SpriteKind
@@ -51,34 +52,35 @@ class SheetAddress:
 
 
 class Sheets:
-    """Encoded sheets, the latest of them kept: making one decodes up to 256 originals."""
+    """Encoded sheets, the latest of them remembered: making one decodes up to 256 originals."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[Hashable, bytes] = OrderedDict()
+        self._encoded: OrderedDict[Hashable, bytes] = OrderedDict()
         self._lock = threading.Lock()
 
     def read(self, session: Session, address: SheetAddress, file_format: SheetFormat, turn: Turn) -> bytes:
-        """A sheet as a file, each of its pictures decoded within a `turn`; raises NotFoundError if it has no units.
+        """Return a sheet as a file, each of its pictures decoded within a `turn`; raises NotFoundError if it has no
+        units.
 
-        PNG holds the very pixels of the single pictures. So does WebP of filters where that is small; otherwise it
-        is lossy, of the best quality with which a sheet has at most 288 KiB.
+        PNG holds the very pixels of the single pictures. So does WebP of filters where that is small; otherwise it is
+        lossy, of the best quality with which a sheet has at most 288 KiB.
         """
         key = session.atlas.root, session.atlas.version, address, file_format
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
+            if key in self._encoded:
+                self._encoded.move_to_end(key)
+                return self._encoded[key]
         sheet = make_sheet(session, address, turn)
         content = _png(sheet) if file_format == "png" else webp(sheet, address.kind == "filter")
         with self._lock:
-            self._kept[key] = content
-            while len(self._kept) > 1 and sum(map(len, self._kept.values())) > _KEPT_BYTES:
-                self._kept.popitem(last=False)
+            self._encoded[key] = content
+            while len(self._encoded) > 1 and sum(map(len, self._encoded.values())) > _REMEMBERED_BYTES:
+                self._encoded.popitem(last=False)
         return content
 
 
 def make_sheet(session: Session, address: SheetAddress, turn: Turn) -> Image.Image:
-    """The tiles of units 256 · number and following, in rows of 16, each picture in the middle of its tile.
+    """Draw the tiles of units 256 · number and following, in rows of 16, each picture in the middle of its tile.
 
     A unit without a picture has an empty tile; one whose picture is gone from the corpus a crossed one.
     """
@@ -112,8 +114,10 @@ def _png(sheet: Image.Image) -> bytes:
 
 
 def webp(sheet: Image.Image, flat: bool) -> bytes:
-    """A sheet of at most `MOST_BYTES`, in the best quality that gives it; one of squares of one colour (`flat`)
-    without loss if that does."""
+    """Return a sheet of at most `MOST_BYTES`, in the best quality that gives it.
+
+    A sheet of squares of one colour (`flat`) comes without loss if that does.
+    """
     ways: list[dict[str, Any]] = [{"lossless": True}] if flat else []
     content = b""
     for way in [*ways, *({"quality": quality} for quality in _QUALITIES)]:

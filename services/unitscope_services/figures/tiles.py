@@ -12,42 +12,45 @@ from unitscope_schemas.errors import NotFoundError
 from unitscope_schemas.geometry import Box
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.crops import cut, fitted, picture, read_image
-from unitscope_services.atlas.database import Row
+from unitscope_services.atlas.rows import ImageEntry
 from unitscope_services.figures.conv_filters import filters_of, picture_of_filter
 from unitscope_services.figures.project import picture_of
 from unitscope_services.queries.session import Session
 from unitscope_services.queries.units import box_to_show
 
 SpriteKind = Literal["patch", "optimised", "projection", "filter"]
-"""The first patch; the stored input that excites the unit most; a projection of its highest activation; its weights."""
+"""Kind of picture: the first patch, the stored input that excites the unit most, a projection of its highest
+activation, its weights."""
 Turn = AbstractContextManager[object]
-Tile = tuple[int, Image.Image | None]
+ChannelPicture = tuple[int, Image.Image | None]
 """A channel with its picture, None where that is gone from the corpus."""
 
 TILE_PX = 64
 
 
 def unit_count(session: Session, layer: str, kind: SpriteKind) -> int:
-    """How many tiles a layer has; filters also those of layers that are not recorded."""
+    """Return how many tiles a layer has; filters also those of layers that are not recorded."""
     return len(filters_of(session, layer).weights) if kind == "filter" else session.atlas.layer(layer).spec.units
 
 
 def channels_with(session: Session, layer: str, kind: SpriteKind) -> Collection[int]:
-    """The units that have a picture of the kind; empty if none has."""
+    """Return the units that have a picture of the kind; empty if none has."""
     if kind == "patch":
         return set(np.flatnonzero(session.atlas.statistics(layer).ranked).tolist())
     if kind == "filter":
         return range(unit_count(session, layer, kind))
-    return session.gallery.shown(layer, kind).visuals.keys()
+    return session.gallery.pictures(layer, kind).visuals.keys()
 
 
 def state_of(session: Session, layer: str, kind: SpriteKind) -> str:
-    """What the tiles are decided by besides the atlas's version: the pictures that are stored."""
-    return session.gallery.shown(layer, kind).state if kind in ("optimised", "projection") else ""
+    """Return what the tiles are decided by besides the atlas's version: the pictures that are stored."""
+    return session.gallery.pictures(layer, kind).state if kind in ("optimised", "projection") else ""
 
 
-def tiles(session: Session, layer: str, kind: SpriteKind, channels: Sequence[int], turn: Turn) -> Iterator[Tile]:
-    """Those of some units that have a picture of the kind, at most 64 pixels high and wide, in any order.
+def tiles(
+    session: Session, layer: str, kind: SpriteKind, channels: Sequence[int], turn: Turn
+) -> Iterator[ChannelPicture]:
+    """Give the pictures of some units that have one of the kind, at most 64 pixels high and wide, in any order.
 
     What takes long is done within a `turn`.
     """
@@ -59,7 +62,7 @@ def tiles(session: Session, layer: str, kind: SpriteKind, channels: Sequence[int
 
 
 def visual_tile(session: Session, visual: Visual) -> Image.Image:
-    """A stored picture, an optimised one cut to what its unit sees."""
+    """Return a stored picture as a tile, an optimised one cut to what its unit sees."""
     shown, box = picture_of(session, visual).convert("RGB"), visual.box
     if visual.key.kind == "optimised" and box is not None:
         shown = shown.crop((box.left, box.top, box.right, box.bottom))
@@ -67,7 +70,7 @@ def visual_tile(session: Session, visual: Visual) -> Image.Image:
 
 
 def filter_tile(filter_picture: Image.Image) -> Image.Image:
-    """A filter with each weight as a square of as many whole pixels as fit."""
+    """Return a filter with each weight as a square of as many whole pixels as fit."""
     times = TILE_PX // max(filter_picture.size)
     shown = filter_picture.convert("RGB")
     return (
@@ -77,7 +80,7 @@ def filter_tile(filter_picture: Image.Image) -> Image.Image:
     )
 
 
-def _patches(atlas: Atlas, layer: str, channels: Sequence[int], turn: Turn) -> Iterator[Tile]:
+def _patches(atlas: Atlas, layer: str, channels: Sequence[int], turn: Turn) -> Iterator[ChannelPicture]:
     ranked = atlas.statistics(layer).ranked
     for image, boxes in _by_image(atlas, layer, [channel for channel in channels if ranked[channel]]):
         with turn:
@@ -90,21 +93,23 @@ def _patches(atlas: Atlas, layer: str, channels: Sequence[int], turn: Turn) -> I
         yield from found
 
 
-def _by_image(atlas: Atlas, layer: str, channels: list[int]) -> Iterator[tuple[Row, dict[int, Box]]]:
-    """Each image that is a unit's first, once, with the boxes of all units whose first it is."""
+def _by_image(atlas: Atlas, layer: str, channels: list[int]) -> Iterator[tuple[ImageEntry, dict[int, Box]]]:
+    """Give each image that is a unit's first, once, with the boxes of all units whose first it is."""
     spec = atlas.layer(layer).spec
-    images: dict[str, Row] = {}
+    images: dict[str, ImageEntry] = {}
     boxes: dict[str, dict[int, Box]] = {}
     for channel, (image, location) in atlas.first_peaks(layer, channels).items():
-        images[image["image_id"]] = image
+        images[image.image_id] = image
         box = box_to_show(spec, atlas.placement(image), location)
-        boxes.setdefault(image["image_id"], {})[channel] = box
+        boxes.setdefault(image.image_id, {})[channel] = box
     for image_id, image in images.items():
         yield image, boxes[image_id]
 
 
-def _visuals(session: Session, layer: str, kind: VisualKind, channels: Sequence[int], turn: Turn) -> Iterator[Tile]:
-    shown = session.gallery.shown(layer, kind).visuals
+def _visuals(
+    session: Session, layer: str, kind: VisualKind, channels: Sequence[int], turn: Turn
+) -> Iterator[ChannelPicture]:
+    shown = session.gallery.pictures(layer, kind).visuals
     for channel in channels:
         if channel in shown:
             with turn:
@@ -112,6 +117,6 @@ def _visuals(session: Session, layer: str, kind: VisualKind, channels: Sequence[
             yield channel, tile
 
 
-def _filters(session: Session, layer: str, channels: Sequence[int]) -> Iterator[Tile]:
+def _filters(session: Session, layer: str, channels: Sequence[int]) -> Iterator[ChannelPicture]:
     found = filters_of(session, layer)
     return ((channel, filter_tile(picture_of_filter(found, channel))) for channel in channels)

@@ -1,1 +1,1 @@
-"""What people look at, made from the same answers."""
+"""What people look at, made from the same answers as the API's."""

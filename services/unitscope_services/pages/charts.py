@@ -12,7 +12,7 @@ _GAP = 1.5
 
 @dataclass(frozen=True)
 class Bar:
-    """One bin, in units of the drawing, with what it says."""
+    """A bin of a histogram, in units of the drawing, with what it says."""
 
     x: float
     y: float
@@ -22,7 +22,7 @@ class Bar:
     high: float
     count: int
     chosen: bool
-    """Whether some of its images lie in the chosen percentile band."""
+    """Whether some of the bin's images lie in the chosen percentile band."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Chart:
 
 
 def histogram_chart(histogram: Histogram, band: tuple[float, float] | None = None) -> Chart | None:
-    """The drawing of a histogram; None where all peaks are alike, so that there is nothing to draw."""
+    """Return the drawing of a histogram; None where all peaks are alike, so that there is nothing to draw."""
     counts, edges = histogram.counts, histogram.edges
     if not counts or edges[0] == edges[-1]:
         return None
@@ -71,7 +71,7 @@ def histogram_chart(histogram: Histogram, band: tuple[float, float] | None = Non
 
 
 def place_of(share: float, counts: Sequence[int]) -> float:
-    """Where a share of the images lies along equal bins, from 0 to 1; within a bin evenly."""
+    """Return where a share of the images lies along equal bins, from 0 to 1; within a bin evenly."""
     total, below = sum(counts), 0
     for position, count in enumerate(counts):
         if share <= 0:

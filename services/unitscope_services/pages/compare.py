@@ -12,7 +12,7 @@ from unitscope_schemas.questions import ComparisonQuestion, TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.pages.job_views import JobView, job_view
 from unitscope_services.pages.pages import unit_strip
-from unitscope_services.pages.views import Choice, Strip
+from unitscope_services.pages.views import Choice, PatchStrip
 from unitscope_services.queries.compare import check_compare, comparison, comparisons
 from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.session import Session
@@ -32,7 +32,7 @@ _SORTS = {
     "margin": "least sure",
 }
 _SAME_SORTS = {"same_correlation": "differ most", "-same_correlation": "differ least"}
-"""With the unit of the same channel instead of the best match."""
+"""Sorts by the unit of the same channel instead of the best match."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ComparisonAddress:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredComparison:
     """A stored comparison and its page."""
 
     atlas: str
@@ -73,20 +73,20 @@ class ChoiceView:
     job: JobView | None
     asks: bool
     command: str
-    stored: list[Stored]
+    stored: list[StoredComparison]
 
 
 @dataclass(frozen=True)
 class Pair:
     """A unit of the first atlas beside one of the second: its best match, or the unit of the same channel.
 
-    `other_id` is None where it has no match; `other` is None where the second atlas is not served in this version.
+    `other_id` is None where it has no match, `other_strip` where the second atlas is not served in this version.
     """
 
     row: MatchRow
-    own: Strip
+    strip: PatchStrip
     other_id: UnitId | None
-    other: Strip | None
+    other_strip: PatchStrip | None
     correlation: float | None
     overlap: float | None
     runner_up: UnitId | None
@@ -94,7 +94,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class ComparisonView:
-    """`layer`: the only one whose units are shown, if one is chosen; `same`: units of the same channel are shown."""
+    """A stored comparison, unit by unit.
+
+    `layer`: the only one whose units are shown, if one is chosen; `same`: units of the same channel are shown.
+    """
 
     atlas: AtlasRow
     links: Links
@@ -115,21 +118,21 @@ class ComparisonView:
 
 
 def choice_view(
-    shelf: AtlasRegistry, board: JobRegistry, a: str | None, query: CompareJob | None, asks: bool
+    atlas_registry: AtlasRegistry, job_registry: JobRegistry, a: str | None, query: CompareJob | None, asks: bool
 ) -> ChoiceView:
-    """The form that chooses two atlases; with a `query` what can be done about them.
+    """Return the form that chooses two atlases; with a `query` what can be done about them.
 
     Raises NotFoundError for an atlas that is not served, or a layer that is not there.
     """
-    names = shelf.names
+    names = atlas_registry.names
     first = a or next(iter(names), "")
     other = query.other if query else next((name for name in names if name != first), first)
-    layers_a, layers_b = (_layers(shelf, first), _layers(shelf, other)) if query else ([], [])
+    layers_a, layers_b = (_layers(atlas_registry, first), _layers(atlas_registry, other)) if query else ([], [])
     layer, layer_b = (query.layer, query.layer_b) if query else (None, None)
     all_of_one_name = first != other and not set(layers_a).isdisjoint(layers_b)
     is_pair = query is not None and (layer is not None or all_of_one_name)
     return ChoiceView(
-        atlases=[shelf.newest(name).atlas.summary() for name in names],
+        atlases=[atlas_registry.newest(name).atlas.summary() for name in names],
         a=first,
         b=other,
         layer=layer,
@@ -137,29 +140,31 @@ def choice_view(
         layers_a=layers_a,
         layers_b=layers_b,
         is_pair=is_pair,
-        refusal=_refusal(shelf.newest(first), query, shelf.newest(other)) if is_pair and query else None,
-        job=_running(board, first, query) if asks and query else None,
+        refusal=_refusal(atlas_registry.newest(first), query, atlas_registry.newest(other))
+        if is_pair and query
+        else None,
+        job=_running(job_registry, query) if asks and query else None,
         asks=asks,
         command=_command(first, other, layer, layer_b),
-        stored=[one for name in names for one in _stored(shelf.newest(name))],
+        stored=[stored for name in names for stored in _stored_comparisons(atlas_registry.newest(name))],
     )
 
 
 def comparison_view(
-    session: Session, shelf: AtlasRegistry, identifier: str, address: ComparisonAddress
+    session: Session, atlas_registry: AtlasRegistry, identifier: str, address: ComparisonAddress
 ) -> ComparisonView:
-    """A stored comparison, unit by unit; raises NotFoundError, UsageError for an unknown sort."""
+    """Return a stored comparison, unit by unit; raises NotFoundError, UsageError for an unknown sort."""
     layer, sort = address.layer, address.sort
     question = ComparisonQuestion(layer=layer, sort=sort, k=PAIRS, cursor=address.cursor)
     page = comparison(session.atlas, identifier, question)
     links, same = links_of(session.atlas), sort.removeprefix("-").startswith("same_")
-    own: dict[str, str | None] = {"layer": layer, "sort": None if sort == "channel" else sort}
-    other = shelf.newest(page.b.name) if page.b.name in shelf.names else None
+    query: dict[str, str | None] = {"layer": layer, "sort": None if sort == "channel" else sort}
+    other = atlas_registry.newest(page.b.name) if page.b.name in atlas_registry.names else None
     if other is not None and other.atlas.version != page.b.version:
         other = None
 
     def here(**changed: str | None) -> str:
-        return links.comparison(identifier, **{**own, **changed})
+        return links.comparison(identifier, **{**query, **changed})
 
     same_size = any(pair.same_share is not None for pair in page.layers)
     pair = page.layers[0] if len(page.layers) == 1 else None
@@ -177,29 +182,29 @@ def comparison_view(
         same_sorts=_choices(_SAME_SORTS, sort, here) if same_size else [],
         following=page.next and here(cursor=page.next),
         rows_api=links.api("comparisons", identifier),
-        rows_query=links.at("", **own),
+        rows_query=links.at("", **query),
         again=links.compare,
         command=_command(page.a.name, page.b.name, *((pair.layer, pair.layer_b) if pair else (None, None))),
     )
 
 
 def _pair(session: Session, other: Session | None, row: MatchRow, same: bool) -> Pair:
-    own, runner_up = UnitId(row.layer, row.channel), row.runner_up
+    runner_up = row.runner_up
     channel = row.channel if same else row.match
     known = row.same_correlation is not None if same else channel is not None
     beside = UnitId(row.layer_b, channel) if known and channel is not None else None
     return Pair(
         row=row,
-        own=_strip(session, own),
+        strip=_strip(session, UnitId(row.layer, row.channel)),
         other_id=beside,
-        other=_strip(other, beside) if other and beside else None,
+        other_strip=_strip(other, beside) if other and beside else None,
         correlation=row.same_correlation if same else row.correlation,
         overlap=row.same_overlap if same else row.overlap,
         runner_up=None if same or runner_up is None else UnitId(row.layer_b, runner_up),
     )
 
 
-def _strip(session: Session, unit: UnitId) -> Strip:
+def _strip(session: Session, unit: UnitId) -> PatchStrip:
     return unit_strip(session.atlas, unit, patches(session.atlas, unit, TopQuestion(k=_PATCHES)).rows)
 
 
@@ -209,27 +214,26 @@ def _choices(sorts: dict[str, str], current: str, here: Callable[..., str]) -> l
     ]
 
 
-def _layers(shelf: AtlasRegistry, name: str) -> list[str]:
-    return [entry.spec.name for entry in shelf.newest(name).atlas.manifest.layers]
+def _layers(atlas_registry: AtlasRegistry, name: str) -> list[str]:
+    return [entry.spec.name for entry in atlas_registry.newest(name).atlas.manifest.layers]
 
 
-def _refusal(one: Session, query: CompareJob, two: Session) -> str | None:
+def _refusal(session: Session, query: CompareJob, other: Session) -> str | None:
     try:
-        check_compare(one.atlas, query, two.atlas)
+        check_compare(session.atlas, query, other.atlas)
     except UnitscopeError as error:
         return without_paths(str(error))
     return None
 
 
-def _running(board: JobRegistry, atlas: str, query: CompareJob) -> JobView | None:
-    """A job that has not ended and answers the same question."""
-    wanted = CompareJob(kind="compare", atlas=atlas, **query.model_dump())
-    return next((job_view(job) for job in board.all() if job.query == wanted and not has_ended(job)), None)
+def _running(job_registry: JobRegistry, query: CompareJob) -> JobView | None:
+    """Return a job that has not ended and answers the same question."""
+    return next((job_view(job) for job in job_registry.all() if job.query == query and not has_ended(job)), None)
 
 
-def _stored(session: Session) -> list[Stored]:
+def _stored_comparisons(session: Session) -> list[StoredComparison]:
     atlas = session.atlas
-    return [Stored(atlas.name, row, links_of(atlas).comparison(row.id)) for row in comparisons(atlas).rows]
+    return [StoredComparison(atlas.name, row, links_of(atlas).comparison(row.id)) for row in comparisons(atlas).rows]
 
 
 def _command(a: str, b: str, layer: str | None, layer_b: str | None) -> str:

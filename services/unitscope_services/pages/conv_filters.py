@@ -15,7 +15,7 @@ from unitscope_services.server.links import Links, links_of
 
 @dataclass(frozen=True)
 class FilterTile:
-    """A filter with its place on a sheet, and its unit's page or, where the layer is not recorded, its own picture."""
+    """A filter with its position on a sheet, and its unit's page or, if the layer is not recorded, its own picture."""
 
     row: LinkedFilterRow
     href: str
@@ -25,6 +25,8 @@ class FilterTile:
 
 @dataclass(frozen=True)
 class FiltersView:
+    """The filters of a layer; `recorded` tells whether the atlas records its units."""
+
     atlas: AtlasRow
     links: Links
     layer: str
@@ -37,7 +39,7 @@ class FiltersView:
 
 
 def filters_view(session: Session, layer: str) -> FiltersView:
-    """The filters of a layer of the model, recorded or not; `first` is the first layer with weights."""
+    """Return the filters of a layer of the model, recorded or not; `first` is the first layer with weights."""
     atlas = session.atlas
     page = linked_filters(atlas, filter_page(session, layer))
     links, words = links_of(atlas), ["unitscope", "filters", atlas.name]

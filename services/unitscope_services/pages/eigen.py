@@ -1,4 +1,4 @@
-"""Eigen-patches as answers and as a part of the unit's page: shares of the variance, and pictures."""
+"""Eigen-patches as a part of the unit's page: shares of the variance, and pictures."""
 
 import shlex
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from unitscope_services.server.links import Links, links_of
 from unitscope_services.server.problems import without_paths
 
 _ON_PAGE = EigenQuestion(components=8)
-"""With the mean a line of nine, as of patches."""
+"""Question of the page: with the mean a line of nine, as of patches."""
 
 
 @dataclass(frozen=True)
 class EigenView:
-    """`page` is None where there are none, which `note` says."""
+    """A unit's eigen-patches; `page` is None where there are none, which `note` says."""
 
     atlas: AtlasRow
     links: Links
@@ -32,7 +32,7 @@ class EigenView:
 
 
 def eigen_view(session: Session, unit: UnitId) -> EigenView:
-    """Mean and first components, or why there are none."""
+    """Return mean and first components, or why there are none."""
     atlas = session.atlas
     links, page, note = links_of(atlas), None, None
     try:

@@ -1,4 +1,4 @@
-"""What a text in the field for finding leads to: the one thing that it names, or a page of what it may mean."""
+"""What a text in the field for finding leads to: the thing that it names, or a page of what it may mean."""
 
 import shlex
 from collections.abc import Sequence
@@ -10,44 +10,49 @@ from unitscope_schemas.answers.served import AtlasRow
 from unitscope_schemas.questions import SelectiveQuestion, TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.atlas.database import Row
+from unitscope_services.atlas.rows import ImageEntry
 from unitscope_services.pages.pages import unit_strip
-from unitscope_services.pages.views import Strip
+from unitscope_services.pages.views import PatchStrip
 from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.labels import selective_units
 from unitscope_services.server.links import Links, links_of
 
 _UNITS, _PATCHES, _IMAGES, _NAMES = 12, 6, 24, 40
-"""How many of each are shown."""
+"""How many units, patches of each, images and names are shown."""
 _PICTURE_PX = 128
 
 
 @dataclass(frozen=True)
-class FoundUnit:
+class UnitMatch:
     """A unit that likes a label, with its first patches."""
 
     row: SelectiveRow
-    strip: Strip
+    strip: PatchStrip
 
 
 @dataclass(frozen=True)
-class FoundImage:
-    row: Row
+class ImageMatch:
+    """An image whose path holds the text."""
+
+    row: ImageEntry
     picture: str
     href: str
 
 
 @dataclass(frozen=True)
 class FindView:
-    """`labels` and `layers` hold the text in their names, or are near to it where nothing holds it; `more_images`:
-    whether further paths hold it."""
+    """What a text may mean.
+
+    `labels` and `layers` hold the text in their names, or are near to it where nothing holds it; `more_images`: whether
+    further paths hold it.
+    """
 
     atlas: AtlasRow
     links: Links
     text: str
     label: str | None
-    units: list[FoundUnit]
-    images: list[FoundImage]
+    units: list[UnitMatch]
+    images: list[ImageMatch]
     more_images: bool
     layers: list[str]
     labels: list[str]
@@ -59,7 +64,7 @@ class FindView:
 
 
 def place_named(atlas: Atlas, text: str) -> str | None:
-    """The page of the unit, layer or image that a text names; None if it is none of these, or a label.
+    """Return the page of the unit, layer or image that a text names; None if it is none of these, or a label.
 
     Raises NotFoundError for a unit beyond those of its layer, UsageError for the beginning of several image ids.
     """
@@ -73,11 +78,11 @@ def place_named(atlas: Atlas, text: str) -> str | None:
         atlas.unit(UnitId(layer, int(channel)))
         return links.unit(layer, int(channel))
     image = None if text in _labels(atlas) else atlas.catalogue.known(text)
-    return None if image is None else links.image(image["image_id"])
+    return None if image is None else links.image(image.image_id)
 
 
 def find_view(atlas: Atlas, text: str) -> FindView:
-    """The units most selective for the label that a text is, and images, layers and labels whose names hold it."""
+    """Return the units most selective for the label that a text is, and images, layers and labels that hold it."""
     links, labels = links_of(atlas), _labels(atlas)
     label = next((name for name in labels if name.casefold() == text.casefold()), None)
     label = text if text in labels else label
@@ -91,8 +96,8 @@ def find_view(atlas: Atlas, text: str) -> FindView:
         links=links,
         text=text,
         label=label,
-        units=[_found_unit(atlas, row) for row in rows],
-        images=[_found_image(links, row) for row in images[:_IMAGES]],
+        units=[_unit_match(atlas, row) for row in rows],
+        images=[_image_match(links, row) for row in images[:_IMAGES]],
         more_images=len(images) > _IMAGES,
         layers=layers,
         labels=get_close_matches(text, labels) if nothing else like,
@@ -104,17 +109,17 @@ def find_view(atlas: Atlas, text: str) -> FindView:
     )
 
 
-def _found_unit(atlas: Atlas, row: SelectiveRow) -> FoundUnit:
+def _unit_match(atlas: Atlas, row: SelectiveRow) -> UnitMatch:
     unit = UnitId(row.layer, row.channel)
-    return FoundUnit(row, unit_strip(atlas, unit, patches(atlas, unit, TopQuestion(k=_PATCHES)).rows))
+    return UnitMatch(row, unit_strip(atlas, unit, patches(atlas, unit, TopQuestion(k=_PATCHES)).rows))
 
 
-def _found_image(links: Links, row: Row) -> FoundImage:
-    return FoundImage(row, links.whole(row["image_id"], _PICTURE_PX), links.image(row["image_id"]))
+def _image_match(links: Links, row: ImageEntry) -> ImageMatch:
+    return ImageMatch(row, links.whole(row.image_id, _PICTURE_PX), links.image(row.image_id))
 
 
 def _labels(atlas: Atlas) -> list[str]:
-    return [row["label"] for row in atlas.catalogue.labels() if row["image_count"]]
+    return [entry.label for entry in atlas.catalogue.labels() if entry.image_count]
 
 
 def _holding(names: Sequence[str], text: str) -> list[str]:

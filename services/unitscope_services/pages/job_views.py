@@ -12,7 +12,10 @@ from unitscope_services.server.links import Links
 
 @dataclass(frozen=True)
 class JobView:
-    """`pictures`: results that are pictures; `leads`: words and address of the page where the results show."""
+    """A job as its page shows it.
+
+    `pictures`: results that are pictures; `leads`: words and address of the page where the results show.
+    """
 
     job: Job
     about: str
@@ -22,7 +25,7 @@ class JobView:
 
 
 def job_view(job: Job) -> JobView:
-    """A job as its page shows it."""
+    """Return a job as its page shows it."""
     return JobView(
         job=job,
         about=KINDS[job.kind].about(job.query),
@@ -42,7 +45,7 @@ def _leads(job: Job) -> tuple[str, str] | None:
 
 
 def _unit_page(links: Links, query: OptimiseJob | ProjectJob) -> tuple[str, str] | None:
-    """The page of the job's unit, where it has just one."""
+    """Return the page of the job's unit, where it has just one."""
     if len(query.units) != 1:
         return None
     try:

@@ -8,13 +8,14 @@ from unitscope_schemas.questions import UnitsQuestion, UnitStatus
 from unitscope_services.figures.sprites import SHEET_PX, Sprite
 from unitscope_services.figures.tiles import TILE_PX, SpriteKind, channels_with, state_of
 from unitscope_services.pages.pages import layer_row
-from unitscope_services.pages.views import Choice, LayerView, NoTiles, Tile
+from unitscope_services.pages.views import Choice, LayerTile, LayerView, NoTiles
 from unitscope_services.queries import units
 from unitscope_services.queries.session import Session
 from unitscope_services.server.links import Value, links_of
 
 TILES = 512
-"""At once; the list goes on where its end is seen, and the browser shows another order in a quarter of the time."""
+"""Tiles that are shown at once; the list goes on where its end is seen, and the browser shows another order in a
+quarter of the time."""
 
 _SORTS = {
     "channel": "channel",
@@ -53,7 +54,7 @@ class LayerAddress:
 
 
 def layer_view(session: Session, layer: str, address: LayerAddress) -> LayerView:
-    """A layer as tiles, one per unit."""
+    """Return a layer as tiles, one per unit."""
     atlas, kind, sort, status = session.atlas, address.kind, address.sort, address.status
     question = UnitsQuestion(sort=sort, status=status, k=TILES, cursor=address.cursor)
     order, subject = _order(session, layer, kind, question), f"{atlas.version} {layer} {kind} {sort} {status}"
@@ -98,7 +99,7 @@ def layer_view(session: Session, layer: str, address: LayerAddress) -> LayerView
 
 
 def _order(session: Session, layer: str, kind: SpriteKind, question: UnitsQuestion) -> list[int]:
-    """The channels in the order asked for; those of which nothing was made stand last."""
+    """Return the channels in the order asked for; units of which nothing was made stand last."""
     order = units.channel_order(session.atlas, layer, question)
     if kind not in ("optimised", "projection"):
         return order
@@ -107,12 +108,12 @@ def _order(session: Session, layer: str, kind: SpriteKind, question: UnitsQuesti
 
 
 def _may_be_first(session: Session, layer: str) -> bool:
-    """Whether it can be the model's first layer with weights: only the first recorded one, which needs no model."""
+    """Return whether a layer can be the model's first with weights: only the first recorded layer can."""
     return session.atlas.manifest.layers[0].spec.name == layer
 
 
 def _no_tiles(session: Session, layer: str, kind: SpriteKind) -> NoTiles | None:
-    """Why there is nothing to show, if so; raises NotFoundError for a layer that is not recorded."""
+    """Return why there is nothing to show, if so; raises NotFoundError for a layer that is not recorded."""
     atlas = session.atlas
     if kind == "filter":
         first = session.first_filters.layer
@@ -128,8 +129,8 @@ def _no_tiles(session: Session, layer: str, kind: SpriteKind) -> NoTiles | None:
     return NoTiles(f"{what} This command makes them:", shlex.join(["unitscope", *words]))
 
 
-def _tiles(session: Session, layer: str, kind: SpriteKind, channels: list[int]) -> list[Tile]:
-    """The tiles of some units, in their order."""
+def _tiles(session: Session, layer: str, kind: SpriteKind, channels: list[int]) -> list[LayerTile]:
+    """Return the tiles of some units, in their order."""
     links, shown = links_of(session.atlas), channels_with(session, layer, kind)
     state, table = state_of(session, layer, kind), session.atlas.units(layer).take(channels)
     statuses, maxima = table["status"].to_pylist(), table["maximum"].to_pylist()
@@ -138,11 +139,11 @@ def _tiles(session: Session, layer: str, kind: SpriteKind, channels: list[int]) 
     for channel, status, maximum, href in zip(channels, statuses, maxima, links.units(layer, channels), strict=True):
         if channel not in shown:
             tiles.append(
-                Tile(channel, status, maximum, href, without=_NONE_MADE if ranked[channel] else "never active")
+                LayerTile(channel, status, maximum, href, without=_NONE_MADE if ranked[channel] else "never active")
             )
             continue
         sprite = Sprite.of(channel)
         if sprite.sheet not in sheets:
             sheets[sprite.sheet] = links.sprites(layer, sprite.sheet, kind, state)
-        tiles.append(Tile(channel, status, maximum, href, sheets[sprite.sheet], sprite))
+        tiles.append(LayerTile(channel, status, maximum, href, sheets[sprite.sheet], sprite))
     return tiles

@@ -11,7 +11,7 @@ from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.figures.sprites import COLUMNS, SHEET_TILES
 from unitscope_services.figures.tiles import TILE_PX
 from unitscope_services.pages.charts import Chart, histogram_chart
-from unitscope_services.pages.unit_visuals import Learned, learned
+from unitscope_services.pages.unit_visuals import UnitVisuals, unit_visuals
 from unitscope_services.pages.views import Patch
 from unitscope_services.queries import units
 from unitscope_services.queries.exemplars import patches
@@ -24,7 +24,7 @@ _PATCH_PX = 160
 
 @dataclass(frozen=True)
 class LiveLayer:
-    """`sheets` are the pictures of its units' patches, 256 to a sheet."""
+    """A layer of the live page; `sheets` are the pictures of its units' patches, 256 to a sheet."""
 
     name: str
     units: int
@@ -32,7 +32,7 @@ class LiveLayer:
 
 
 @dataclass(frozen=True)
-class Stored:
+class LiveUnitView:
     """What an atlas knows of a unit, to stand beside what it does now."""
 
     links: Links
@@ -41,17 +41,20 @@ class Stored:
     note: str | None
     patches: list[Patch]
     chart: Chart | None
-    learned: Learned
+    visuals: UnitVisuals
 
 
 @dataclass(frozen=True)
 class LiveView:
-    """`image` is the picture to begin with; `resize_px` and `input` the geometry of the network's input."""
+    """The live page before its first frame.
+
+    `image` is the picture to begin with; `resize_px` and `input` the geometry of the network's input.
+    """
 
     atlas: AtlasRow
     links: Links
     layers: list[LiveLayer]
-    stored: Stored
+    live_unit: LiveUnitView
     image: ImageRow
     resize_px: int
     input: Size
@@ -61,17 +64,17 @@ class LiveView:
 
 
 def live_view(session: Session, unit: UnitId, image: str | None, upload_bytes: int) -> LiveView:
-    """The page with a unit chosen; raises NotFoundError for a unit or an image that is not there."""
+    """Return the page with a unit chosen; raises NotFoundError for a unit or an image that is not there."""
     atlas = session.atlas
     links, preprocessing = links_of(atlas), atlas.manifest.preprocessing
-    stored = stored_of(atlas, unit)
-    name = image or (stored.patches[0].row.image_id if stored.patches else None)
+    live_unit = live_unit_view(atlas, unit)
+    name = image or (live_unit.patches[0].row.image_id if live_unit.patches else None)
     first = atlas.find_image(name) if name else atlas.catalogue.rows([0])[0]
     return LiveView(
         atlas=atlas.summary(),
         links=links,
         layers=[_layer(links, entry.spec.name, entry.spec.units) for entry in atlas.manifest.layers],
-        stored=stored,
+        live_unit=live_unit,
         image=atlas.image_row(first),
         resize_px=preprocessing.resize_px,
         input=preprocessing.input,
@@ -79,11 +82,11 @@ def live_view(session: Session, unit: UnitId, image: str | None, upload_bytes: i
     )
 
 
-def stored_of(atlas: Atlas, unit: UnitId) -> Stored:
-    """The nine patches of a unit, its histogram, and what was made of it."""
+def live_unit_view(atlas: Atlas, unit: UnitId) -> LiveUnitView:
+    """Return the nine patches of a unit, its histogram, and what was made of it."""
     statistics, links = atlas.unit(unit), links_of(atlas)
     page = patches(atlas, unit, TopQuestion(k=_PATCHES))
-    return Stored(
+    return LiveUnitView(
         links=links,
         id=str(unit),
         unit=units.unit_row(unit.layer, statistics),
@@ -93,17 +96,17 @@ def stored_of(atlas: Atlas, unit: UnitId) -> Stored:
             for row in page.rows
         ],
         chart=histogram_chart(units.histogram(atlas, unit, HistogramQuestion())),
-        learned=learned(atlas, unit, computes=False),
+        visuals=unit_visuals(atlas, unit, computes=False),
     )
 
 
 def first_unit(session: Session, unit: str | None, layer: str | None) -> UnitId:
-    """The unit that is asked for, or else a striking one: of the layer, or of one in the middle."""
+    """Return the unit that is asked for, or else a striking one: of the layer, or of one in the middle."""
     if unit:
         return UnitId.parse(unit)
     if layer:
         return UnitId(session.atlas.layer(layer).spec.name, 0)
-    striking = [found for found, _ in session.striking]
+    striking = [unit_id for unit_id, _ in session.striking]
     return striking[len(striking) // 2] if striking else UnitId(session.atlas.manifest.layers[0].spec.name, 0)
 
 

@@ -1,4 +1,4 @@
-"""Makes what pages show, from the same functions that the API answers with."""
+"""The pages of an atlas and of a unit, made from the same functions that the API answers with."""
 
 import shlex
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from unitscope_schemas.questions import HistogramQuestion, LabelsQuestion, Order
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.pages.charts import histogram_chart
-from unitscope_services.pages.unit_visuals import learned
-from unitscope_services.pages.views import AtlasView, Choice, Patch, Strip, UnitView
+from unitscope_services.pages.unit_visuals import unit_visuals
+from unitscope_services.pages.views import AtlasView, Choice, Patch, PatchStrip, UnitView
 from unitscope_services.queries import units
 from unitscope_services.queries.exemplars import patches, rank_range
 from unitscope_services.queries.labels import labels
@@ -57,7 +57,7 @@ class UnitAddress:
 
 
 def atlas_view(session: Session, uploads: bool) -> AtlasView:
-    """Where an atlas comes from, its layers, a few striking units, and whether anyone may upload."""
+    """Return where an atlas comes from, its layers, a few striking units, and whether anyone may upload."""
     atlas = session.atlas
     links, config = links_of(atlas), atlas.manifest.config
     words = ["unitscope", "index", _last_name(config["corpus"]), "--atlas", atlas.name]
@@ -76,8 +76,10 @@ def atlas_view(session: Session, uploads: bool) -> AtlasView:
 
 
 def unit_view(atlas: Atlas, unit: UnitId, address: UnitAddress, computes: bool = False) -> UnitView:
-    """A unit's patches, distribution and labels, and what was made of it; whether the reader `computes` decides which
-    looks run the model and what the page offers to make."""
+    """Return a unit's patches, distribution and labels, and what was made of it.
+
+    Whether the reader `computes` decides which looks run the model and what the page offers to make.
+    """
     statistics = atlas.unit(unit)
     question = TopQuestion(
         k=address.count,
@@ -122,8 +124,8 @@ def unit_view(atlas: Atlas, unit: UnitId, address: UnitAddress, computes: bool =
         label=address.label,
         without_label=here(label=None),
         band=band or (0.0, 1.0),
-        band_count=_band_count(statistics["image_count"], band),
-        kept={name: str(value) for name, value in {**own, **look}.items() if value is not None},
+        band_count=_band_count(statistics.image_count, band),
+        form_fields={name: str(value) for name, value in {**own, **look}.items() if value is not None},
         label_links={row.label: here(label=row.label) for row in first_labels.rows},
         histogram=histogram,
         chart=histogram_chart(histogram, band),
@@ -137,7 +139,7 @@ def unit_view(atlas: Atlas, unit: UnitId, address: UnitAddress, computes: bool =
         embed=here(embed=1),
         effective=spec.receptive_field.covers_input,
         command=_top_command(atlas, unit, address.count, own),
-        learned=learned(atlas, unit, computes),
+        visuals=unit_visuals(atlas, unit, computes),
     )
 
 
@@ -146,21 +148,21 @@ def _patch(links: Links, unit: UnitId, row: PatchRow, box: Box, look: str, size:
     return Patch(row, picture, links.image(row.image_id, spot=box_text(box)))
 
 
-def unit_strip(atlas: Atlas, unit: UnitId, rows: Sequence[PatchRow]) -> Strip:
-    """Patches of a unit in a line, small."""
+def unit_strip(atlas: Atlas, unit: UnitId, rows: Sequence[PatchRow]) -> PatchStrip:
+    """Return patches of a unit in a line, small."""
     links, spec = links_of(atlas), atlas.layer(unit.layer).spec
     patches = [_patch(links, unit, row, units.shown_box(spec, row), "patch", _TILE_PX) for row in rows]
-    return Strip(unit, links.unit(*unit), patches)
+    return PatchStrip(unit, links.unit(*unit), patches)
 
 
 def layer_row(atlas: Atlas, layer: str) -> LayerRow:
-    """One layer as answers show it."""
+    """Return a layer as answers show it."""
     name = atlas.layer(layer).spec.name
     return next(row for row in atlas.layers() if row.name == name)
 
 
 def _band_count(image_count: int, band: tuple[float, float] | None) -> int:
-    """How many images lie in a percentile band, near duplicates counted one by one."""
+    """Return how many images lie in a percentile band, near duplicates counted one by one."""
     first, last = rank_range(band, image_count)
     return max(0, last - first + 1)
 

@@ -1,4 +1,4 @@
-"""Makes the page of one picture: what it excites, where, and what resembles a part of it."""
+"""The page of one picture: what it excites, where, and what resembles a part of it."""
 
 import shlex
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from unitscope_schemas.geometry import Box, Location
 from unitscope_schemas.questions import CellQuestion, ExplainQuestion, NeighborsQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.encoding.cells import CellGrid
-from unitscope_services.pages.views import Choice, Excited, Here, Laid, Neighbor, PictureView
+from unitscope_services.pages.views import CellView, Choice, ExcitedUnit, MapOverlay, Neighbor, PictureView
 from unitscope_services.queries import units
 from unitscope_services.queries.session import Session, Subject
 from unitscope_services.server.links import Value, box_text, links_of
@@ -25,8 +25,8 @@ _WHOLE_PX = 960
 class PictureAddress:
     """What the address of a picture's page asks for.
 
-    `layer` is the one whose units are listed and whose cells are asked about; `cell` one of these, `unit` the one
-    whose map is laid over the picture, `box` a part whose nearest patches are listed, `spot` a frame to draw.
+    `layer` is the one whose units are listed and whose cells are asked about; `cell` one of these, `unit` the one whose
+    map is laid over the picture, `box` a part whose nearest patches are listed, `spot` a frame to draw.
     """
 
     layer: str | None = None
@@ -37,10 +37,11 @@ class PictureAddress:
 
     @property
     def runs_model(self) -> bool:
+        """Whether the page takes a forward of the model."""
         return any(part is not None for part in (self.box, self.unit, self.cell))
 
     def query(self) -> dict[str, Value]:
-        """The parameters of the address."""
+        """Return the parameters of the address."""
         return {
             "layer": self.layer,
             "cell": self.cell and f"{self.cell.row},{self.cell.col}",
@@ -64,11 +65,11 @@ class PicturePage:
         self._grid_layer = unit_layer or address.layer or session.atlas.manifest.patches.layer
 
     def view(self) -> PictureView:
-        """All of the page."""
+        """Return all of the page."""
         atlas, links, address, image = self._atlas, self._links, self._address, self._image
         nearest = self._session.neighbors(self._subject, NeighborsQuestion(box=address.box, k=_NEIGHBORS + 1))
-        own = image.image_id if image else None
-        shown = [row for row in nearest.rows if row.image_id != own][:_NEIGHBORS]
+        own_id = image.image_id if image else None
+        shown = [row for row in nearest.rows if row.image_id != own_id][:_NEIGHBORS]
         rows = self._session.explain(self._subject, ExplainQuestion(layer=address.layer, k=_EXPLAINED)).rows
         return PictureView(
             atlas=atlas.summary(),
@@ -84,12 +85,12 @@ class PicturePage:
             box=address.box,
             computes=self._computes,
             start=self._start(),
-            kept={name: str(value) for name, value in address.query().items() if value is not None},
+            form_fields={name: str(value) for name, value in address.query().items() if value is not None},
             layer=address.layer,
             grid=CellGrid.of(atlas.layer(self._grid_layer).spec, self._placement),
             grid_layer=self._grid_layer,
-            here=self.here(address.cell) if address.cell else None,
-            laid=self._laid(address.unit) if address.unit else None,
+            cell=self.cell_view(address.cell) if address.cell else None,
+            overlay=self._overlay(address.unit) if address.unit else None,
             excited=[self._excited(row) for row in rows],
             neighbors=[
                 Neighbor(row, links.patch(row.image_id, row.box, _NEIGHBOR_PX), links.image(row.image_id))
@@ -105,27 +106,26 @@ class PicturePage:
             command=self._command(),
         )
 
-    def here(self, cell: Location) -> Here:
-        """A cell and its units; raises UsageError if it is not on the layer's grid."""
+    def cell_view(self, cell: Location) -> CellView:
+        """Return a cell and its units; raises UsageError if it is not on the layer's grid."""
         question = CellQuestion(layer=self._grid_layer, row=cell.row, col=cell.col, k=_AT_CELL)
         rows = self._session.at_cell(self._subject, question).rows
-        return Here(self._grid_layer, cell, [self._excited(row) for row in rows])
+        return CellView(self._grid_layer, cell, [self._excited(row) for row in rows])
 
-    def _excited(self, row: ExplainRow) -> Excited:
+    def _excited(self, row: ExplainRow) -> ExcitedUnit:
         spec = self._atlas.layer(row.layer).spec
         box = units.box_to_show(spec, self._placement, Location(row.row, row.col))
         unit = UnitId(row.layer, row.channel)
-        return Excited(
+        return ExcitedUnit(
             row, box, self._links.unit(*unit), self._at(spot=box), self._at(unit=unit, cell=self._cell_on(unit.layer))
         )
 
-    def _laid(self, unit: UnitId) -> Laid:
-        found = self._session.activation_map(self._subject, unit)
+    def _overlay(self, unit: UnitId) -> MapOverlay:
         parts = self._parts()
         query: dict[str, Value] = {"layer": unit.layer, "unit": unit.channel}
-        return Laid(
+        return MapOverlay(
             unit=unit,
-            found=found,
+            map=self._session.activation_map(self._subject, unit),
             href=self._links.unit(*unit),
             picture=self._links.api(*parts, "map.png", **query, v=self._links.version),
             values=self._links.api(*parts, "map", **query),
@@ -133,7 +133,7 @@ class PicturePage:
         )
 
     def _cell_on(self, layer: str) -> Location | None:
-        """The chosen cell, as long as cells are those of this layer."""
+        """Return the chosen cell, as long as cells are those of this layer."""
         return self._address.cell if self._grid_layer == layer else None
 
     def _layers(self) -> list[Choice]:

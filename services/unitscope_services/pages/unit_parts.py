@@ -12,7 +12,7 @@ from unitscope_schemas.questions import FacetsQuestion, Likeness, Order, Similar
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.pages.pages import unit_strip
-from unitscope_services.pages.views import Choice, Strip
+from unitscope_services.pages.views import Choice, PatchStrip
 from unitscope_services.queries.exemplars import patches, status_note
 from unitscope_services.queries.facets import LEAST_SILHOUETTE, facets
 from unitscope_services.queries.session import Session
@@ -37,8 +37,8 @@ _BANDS: tuple[tuple[str, tuple[float, float] | None, Order], ...] = (
 
 
 @dataclass(frozen=True)
-class Part:
-    """Whose part it is."""
+class UnitPart:
+    """The unit that a part of a page belongs to."""
 
     atlas: AtlasRow
     links: Links
@@ -46,25 +46,29 @@ class Part:
     page_href: str
 
     @classmethod
-    def of(cls, atlas: Atlas, unit: UnitId) -> "Part":
+    def of(cls, atlas: Atlas, unit: UnitId) -> "UnitPart":
+        """Return the head of a part of a unit's page."""
         links = links_of(atlas)
         return cls(atlas.summary(), links, unit, links.unit(*unit))
 
 
 @dataclass(frozen=True)
-class Similar:
+class SimilarUnit:
     """A unit like the one asked about, with its first patches."""
 
     row: SimilarRow
-    strip: Strip
+    strip: PatchStrip
 
 
 @dataclass(frozen=True)
 class SimilarView:
-    """`page` is None where this is not computed yet or not possible, which `note` says; `asks` is where a form has it
-    computed, None where there is nothing to compute or the reader may not."""
+    """The units most like a unit by one method.
 
-    part: Part
+    `page` is None where this is not computed yet or not possible, which `note` says; `asks` is where a form has it
+    computed, None where there is nothing to compute or the reader may not.
+    """
+
+    part: UnitPart
     by: Likeness
     method: str
     among: str
@@ -72,7 +76,7 @@ class SimilarView:
     tabs: list[Choice]
     page: SimilarPage | None
     note: str | None
-    found: list[Similar]
+    units: list[SimilarUnit]
     asks: str | None
     command: str
     rows_api: str
@@ -81,20 +85,22 @@ class SimilarView:
 
 @dataclass(frozen=True)
 class Facet:
-    """Some of the exemplars that one facet holds, and how many it holds."""
+    """Some of the exemplars that a facet holds, and how many it holds."""
 
     number: int
     share: float
     count: int
-    strip: Strip
+    strip: PatchStrip
 
 
 @dataclass(frozen=True)
 class FacetsView:
-    part: Part
+    """A unit's first exemplars in facets."""
+
+    part: UnitPart
     page: FacetPage
     least_silhouette: float
-    found: list[Facet]
+    facets: list[Facet]
     command: str
     rows_api: str
 
@@ -105,23 +111,25 @@ class Band:
 
     name: str
     href: str
-    strip: Strip
+    strip: PatchStrip
 
 
 @dataclass(frozen=True)
 class BandsView:
-    part: Part
+    """A unit's distribution in examples."""
+
+    part: UnitPart
     note: str | None
-    found: list[Band]
+    bands: list[Band]
     command: str
 
 
 def similar_view(session: Session, unit: UnitId, by: Likeness | None, among: str | None, computes: bool) -> SimilarView:
-    """The units of a layer, its own unless another is named, most like a unit by one method.
+    """Return the units of a layer, its own unless another is named, most like a unit by one method.
 
-    Without a method: by co-activation where that is computed, else by shared exemplars, which cost nothing ahead.
+    Without a method it is co-activation where that is computed, else shared exemplars, which cost nothing ahead.
     """
-    atlas, part = session.atlas, Part.of(session.atlas, unit)
+    atlas, part = session.atlas, UnitPart.of(session.atlas, unit)
     atlas.unit(unit)
     other = atlas.layer(among or unit.layer).spec.name
     among = None if other == unit.layer else other
@@ -144,7 +152,7 @@ def similar_view(session: Session, unit: UnitId, by: Likeness | None, among: str
         ],
         page=page,
         note=note,
-        found=[Similar(row, _strip(atlas, UnitId(row.layer, row.channel))) for row in page.rows] if page else [],
+        units=[SimilarUnit(row, _strip(atlas, UnitId(row.layer, row.channel))) for row in page.rows] if page else [],
         asks=address if missing and computes else None,
         command=_similar_command(atlas, unit, chosen, among),
         rows_api="" if page is None else part.links.api("layers", unit.layer, "units", unit.channel, "similar"),
@@ -153,43 +161,44 @@ def similar_view(session: Session, unit: UnitId, by: Likeness | None, among: str
 
 
 def facets_view(session: Session, unit: UnitId) -> FacetsView:
-    """A unit's first exemplars in groups that look alike."""
-    atlas, part, page = session.atlas, Part.of(session.atlas, unit), facets(session, unit, FacetsQuestion())
-    found = []
+    """Return a unit's first exemplars in groups that look alike."""
+    atlas, part, page = session.atlas, UnitPart.of(session.atlas, unit), facets(session, unit, FacetsQuestion())
+    groups = []
     for number, rows in groupby(page.rows, key=lambda row: row.facet):
-        held: list[FacetRow] = list(rows)
-        found.append(Facet(number, held[0].share, len(held), unit_strip(atlas, unit, held[:_IN_BAND])))
+        members: list[FacetRow] = list(rows)
+        groups.append(Facet(number, members[0].share, len(members), unit_strip(atlas, unit, members[:_IN_BAND])))
     return FacetsView(
         part=part,
         page=page,
         least_silhouette=LEAST_SILHOUETTE,
-        found=found,
+        facets=groups,
         command=shlex.join(["unitscope", "facets", atlas.name, str(unit)]),
         rows_api=part.links.api("layers", unit.layer, "units", unit.channel, "facets"),
     )
 
 
 def bands_view(atlas: Atlas, unit: UnitId) -> BandsView:
-    """A few patches from every part of a unit's distribution, from its highest peaks to its lowest."""
-    part, statistics, found = Part.of(atlas, unit), atlas.unit(unit), []
+    """Return a few patches from every part of a unit's distribution, from its highest peaks to its lowest."""
+    part, statistics, bands = UnitPart.of(atlas, unit), atlas.unit(unit), []
     for name, band, order in _BANDS:
         rows = patches(atlas, unit, TopQuestion(k=_IN_BAND, quantile=band, order=order)).rows
         text = None if band is None else f"{band[0]:g}..{band[1]:g}"
         query = {"quantile": text, "order": None if order == "desc" else order}
-        negative = name == "lowest" and statistics["minimum"] is not None and statistics["minimum"] < 0
+        negative = name == "lowest" and statistics.minimum is not None and statistics.minimum < 0
         if rows:
             href, strip = part.links.unit(*unit, query), unit_strip(atlas, unit, rows)
-            found.append(Band("most negative" if negative else name, href, strip))
+            bands.append(Band("most negative" if negative else name, href, strip))
     return BandsView(
         part=part,
         note=status_note(statistics),
-        found=found,
+        bands=bands,
         command=shlex.join(["unitscope", "top", atlas.name, str(unit), "--bands", "10", "-k", "3"]),
     )
 
 
 def _similar(session: Session, unit: UnitId, by: Likeness, among: str | None) -> tuple[SimilarPage | None, str | None]:
-    """The answer, or why there is none: only some layers have weights of their own, and not everybody their model."""
+    """Return the answer, or why there is none: only some layers have weights of their own, and not everybody their
+    model."""
     try:
         page = similar(session, unit, SimilarQuestion(by=by, among=among, k=_SIMILAR))
     except UnitscopeError as error:
@@ -199,7 +208,7 @@ def _similar(session: Session, unit: UnitId, by: Likeness, among: str | None) ->
     return page, None if page.rows else "Nothing to compare: the unit's peaks are all equal, or its weights are 0."
 
 
-def _strip(atlas: Atlas, unit: UnitId) -> Strip:
+def _strip(atlas: Atlas, unit: UnitId) -> PatchStrip:
     return unit_strip(atlas, unit, patches(atlas, unit, TopQuestion(k=_PATCHES)).rows)
 
 

@@ -15,8 +15,11 @@ _SHOWN = 12
 
 
 @dataclass(frozen=True)
-class Learned:
-    """`asks` is where a form asks for an optimised input, None where the reader may not have one made."""
+class UnitVisuals:
+    """The stored pictures of a unit.
+
+    `asks` is where a form asks for an optimised input, None where the reader may not have one made.
+    """
 
     optimised: list[LinkedVisualRow]
     projections: list[LinkedVisualRow]
@@ -26,10 +29,10 @@ class Learned:
     rows_api: str
 
 
-def learned(atlas: Atlas, unit: UnitId, computes: bool) -> Learned:
-    """The stored pictures of a unit; nothing is made here."""
+def unit_visuals(atlas: Atlas, unit: UnitId, computes: bool) -> UnitVisuals:
+    """Return the stored pictures of a unit; nothing is made here."""
     links, rows = links_of(atlas), linked_visuals(atlas, unit, visualisations(atlas, unit)).rows
-    return Learned(
+    return UnitVisuals(
         optimised=[row for row in rows if row.kind == "optimised"][:_SHOWN],
         projections=sorted((row for row in rows if row.kind == "projection"), key=_place)[:_SHOWN],
         asks=f"{links.unit(*unit)}/optimised" if computes else None,
@@ -40,5 +43,5 @@ def learned(atlas: Atlas, unit: UnitId, computes: bool) -> Learned:
 
 
 def _place(row: LinkedVisualRow) -> tuple[str, float]:
-    """By method, the highest activation first, as its patches stand above."""
+    """Return the order of projections: by method, the highest activation first, as its patches stand above."""
     return row.method, -(row.activation or 0.0)

@@ -21,13 +21,13 @@ from unitscope_schemas.units import UnitId
 from unitscope_services.encoding.cells import CellGrid
 from unitscope_services.figures.sprites import Sprite
 from unitscope_services.pages.charts import Chart
-from unitscope_services.pages.unit_visuals import Learned
+from unitscope_services.pages.unit_visuals import UnitVisuals
 from unitscope_services.server.links import Links
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several ways to look at a page."""
+    """A choice among several ways to look at a page."""
 
     name: str
     href: str
@@ -46,14 +46,14 @@ class Patch:
 
 @dataclass(frozen=True)
 class HomeView:
-    """`computes`: whether anyone may have things made here."""
+    """The served atlases; `computes`: whether anyone may have things made here."""
 
     atlases: list[AtlasRow]
     computes: bool
 
 
 @dataclass(frozen=True)
-class Strip:
+class PatchStrip:
     """A unit with its first patches in a line."""
 
     unit: UnitId
@@ -63,17 +63,21 @@ class Strip:
 
 @dataclass(frozen=True)
 class AtlasView:
+    """An atlas with its layers and a few striking units; `uploads`: whether anyone may upload."""
+
     atlas: AtlasRow
     links: Links
     manifest: Manifest
     layers: list[LayerRow]
-    striking: list[Strip]
+    striking: list[PatchStrip]
     uploads: bool
     command: str
 
 
 @dataclass(frozen=True)
 class SkippedView:
+    """The files of a corpus that are no usable image."""
+
     atlas: AtlasRow
     links: Links
     page: SkippedPage
@@ -81,8 +85,8 @@ class SkippedView:
 
 
 @dataclass(frozen=True)
-class Tile:
-    """A unit with its picture: a sheet and the place there, or a `picture` of its own; or why it has none."""
+class LayerTile:
+    """A unit with its picture: a sheet and the position there, or a `picture` of its own; or why it has none."""
 
     channel: int
     status: UnitStatus
@@ -105,12 +109,15 @@ class NoTiles:
 
 @dataclass(frozen=True)
 class LayerView:
-    """`about` says what the tiles show; `missing` is there where no unit has such a picture."""
+    """A layer as tiles.
+
+    `about` says what the tiles show; `missing` is there where no unit has such a picture.
+    """
 
     atlas: AtlasRow
     links: Links
     layer: LayerRow
-    tiles: list[Tile]
+    tiles: list[LayerTile]
     sheet_px: tuple[int, int]
     """Side of a sheet and of a tile on it."""
     preview: str | None
@@ -127,8 +134,11 @@ class LayerView:
 
 @dataclass(frozen=True)
 class UnitView:
-    """`effective`: patches show the effective field, as the theoretical one is the whole input. `kept`: what the form
-    for the band passes on; `band_count`: images in it."""
+    """A unit's patches, distribution and labels.
+
+    `effective`: patches show the effective field, as the theoretical one is the whole input. `form_fields`: what the
+    form for the band passes on; `band_count`: images in it.
+    """
 
     atlas: AtlasRow
     links: Links
@@ -144,7 +154,7 @@ class UnitView:
     without_label: str
     band: tuple[float, float]
     band_count: int
-    kept: dict[str, str]
+    form_fields: dict[str, str]
     label_links: dict[str, str]
     histogram: Histogram
     chart: Chart | None
@@ -158,12 +168,12 @@ class UnitView:
     embed: str
     effective: bool
     command: str
-    learned: Learned
+    visuals: UnitVisuals
 
 
 @dataclass(frozen=True)
-class Excited:
-    """A unit that the picture excites, and where in it; `spot` frames the place, `map` lays the unit's map over it."""
+class ExcitedUnit:
+    """A unit that the picture excites, and where; `spot` frames the position, `map` lays the unit's map over it."""
 
     row: ExplainRow
     box: Box
@@ -174,26 +184,28 @@ class Excited:
 
 @dataclass(frozen=True)
 class Neighbor:
+    """A patch that resembles a part of the picture."""
+
     row: NeighborRow
     picture: str
     href: str
 
 
 @dataclass(frozen=True)
-class Here:
+class CellView:
     """A cell of a layer's grid, and the units that are most unusually active there."""
 
     layer: str
-    cell: Location
-    units: list[Excited]
+    location: Location
+    units: list[ExcitedUnit]
 
 
 @dataclass(frozen=True)
-class Laid:
-    """A unit whose map lies over the picture, and the place of its highest activation."""
+class MapOverlay:
+    """A unit whose map lies over the picture, and the position of its highest activation."""
 
     unit: UnitId
-    found: ActivationMap
+    map: ActivationMap
     href: str
     picture: str
     values: str
@@ -204,7 +216,7 @@ class Laid:
 class PictureView:
     """An image of the corpus (`image`) or an upload (`upload`), maybe both.
 
-    `start` is the page's address without parameters, `kept` what its forms pass on; `grid` are the cells of
+    `start` is the page's address without parameters, `form_fields` what its forms pass on; `grid` are the cells of
     `grid_layer`. Without `computes` the reader may not run the model: there are no cells, maps or boxes to ask for.
     """
 
@@ -221,13 +233,13 @@ class PictureView:
     box: Box | None
     computes: bool
     start: str
-    kept: dict[str, str]
+    form_fields: dict[str, str]
     layer: str | None
     grid: CellGrid
     grid_layer: str
-    here: Here | None
-    laid: Laid | None
-    excited: list[Excited]
+    cell: CellView | None
+    overlay: MapOverlay | None
+    excited: list[ExcitedUnit]
     neighbors: list[Neighbor]
     search: SearchInfo
     whole: str

@@ -5,7 +5,13 @@ from pathlib import PurePosixPath
 
 from pydantic import ValidationError
 
-from unitscope_pipelines.derived.coactivation import Here, LayerPair, Sealed, Tell, find_kin, shared_sides
+from unitscope_pipelines.derived.coactivation import (
+    InProcess,
+    LayerPair,
+    SealedAtlas,
+    find_coactivation,
+    shared_sides,
+)
 from unitscope_pipelines.derived.compare import compare, layer_pairs, stored_comparison
 from unitscope_schemas import cursors, layout
 from unitscope_schemas.answers.relations import (
@@ -16,6 +22,7 @@ from unitscope_schemas.answers.relations import (
     MatchRow,
 )
 from unitscope_schemas.errors import AtlasError, NotFoundError, UsageError, listing
+from unitscope_schemas.progress import Tell
 from unitscope_schemas.questions import CompareQuestion, ComparisonQuestion, CorrelateQuestion
 from unitscope_services.atlas.atlas import Atlas
 
@@ -91,7 +98,7 @@ def check_correlate(atlas: Atlas, layer: str, question: CorrelateQuestion) -> No
 def correlate(atlas: Atlas, layer: str, question: CorrelateQuestion, tell: Tell) -> None:
     """Compute and store the co-activation of two layers' units, or of one layer's."""
     own = _sealed(atlas)
-    find_kin(own, own, [LayerPair(layer, question.among or layer)], Here(tell))
+    find_coactivation(own, own, [LayerPair(layer, question.among or layer)], InProcess(tell))
 
 
 def check_compare(atlas: Atlas, question: CompareQuestion, other: Atlas) -> None:
@@ -106,7 +113,7 @@ def check_compare(atlas: Atlas, question: CompareQuestion, other: Atlas) -> None
 
 def compare_here(atlas: Atlas, question: CompareQuestion, tell: Tell, other: Atlas) -> Comparison:
     """Compare two atlases in this process and store the result in the first."""
-    return compare(_sealed(atlas), _sealed(other), Here(tell), (question.layer, question.layer_b))
+    return compare(_sealed(atlas), _sealed(other), InProcess(tell), (question.layer, question.layer_b))
 
 
 def stored_id(atlas: Atlas, question: CompareQuestion, other: Atlas) -> str | None:
@@ -115,5 +122,5 @@ def stored_id(atlas: Atlas, question: CompareQuestion, other: Atlas) -> str | No
     return None if found is None else found.id
 
 
-def _sealed(atlas: Atlas) -> Sealed:
-    return Sealed(atlas.root, atlas.manifest)
+def _sealed(atlas: Atlas) -> SealedAtlas:
+    return SealedAtlas(atlas.store, atlas.manifest)

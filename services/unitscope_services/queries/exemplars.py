@@ -12,12 +12,14 @@ from unitscope_schemas import cursors
 from unitscope_schemas.answers.patches import PatchPage, PatchRow
 from unitscope_schemas.answers.relations import BandPage, BandRow
 from unitscope_schemas.questions import BandsQuestion, ExemplarQuestion, TopQuestion
+from unitscope_schemas.ranks import percentiles
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.bounded import bounded_note, check_ranks, check_whole
 from unitscope_services.atlas.boxes import as_boxes, to_image
-from unitscope_services.atlas.database import Row
 from unitscope_services.atlas.image_filter import ImageFilter
+from unitscope_services.atlas.rows import rows_of
+from unitscope_services.atlas.statistics import UnitStatistics
 
 Ranks = NDArray[np.int64]
 Keys = NDArray[np.integer[Any]]
@@ -34,7 +36,7 @@ def patches(atlas: Atlas, unit: UnitId, question: TopQuestion) -> PatchPage:
     dead unit has no patches: its images are all alike to it.
     """
     statistics = atlas.unit(unit)
-    status, count = statistics["status"], statistics["image_count"]
+    status, count = statistics.status, statistics.image_count
     note, stale = status_note(statistics), atlas.manifest.stale_count
     if status == "dead" or count == 0:
         return PatchPage(unit=str(unit), status=status, note=note, stale_images=stale, rows=[], next=None)
@@ -73,7 +75,7 @@ def bands(atlas: Atlas, unit: UnitId, question: BandsQuestion) -> BandPage:
     """
     check_whole(atlas.manifest, "a distribution in bands")
     first = patches(atlas, unit, TopQuestion(k=1))
-    total, count = atlas.unit(unit)["image_count"], question.bands
+    total, count = atlas.unit(unit).image_count, question.bands
     edges = [round(total * band / count) for band in range(count + 1)] if first.rows else [0]
     rows = []
     for band, (start, end) in enumerate(pairwise(edges), 1):
@@ -93,19 +95,19 @@ def rank_range(quantile: tuple[float, float] | None, count: int) -> tuple[int, i
     return int(np.ceil((1 - high) * count - slack)), min(count - 1, int(np.floor((1 - low) * count + slack)))
 
 
-def status_note(statistics: Row) -> str | None:
+def status_note(statistics: UnitStatistics) -> str | None:
     """What a person should know about a unit that is not live."""
-    match statistics["status"]:
-        case "dead" if statistics["maximum"] == 0:
-            return f"never active: its peak is 0 on all {statistics['image_count']} images"
+    match statistics.status:
+        case "dead" if statistics.maximum == 0:
+            return f"never active: its peak is 0 on all {statistics.image_count} images"
         case "dead":
-            return f"constant: its peak is {statistics['maximum']:g} on all {statistics['image_count']} images"
+            return f"constant: its peak is {statistics.maximum:g} on all {statistics.image_count} images"
         case "negative-only":
             return "never above zero: these are its least negative images"
         case "rare":
-            return f"rare: above zero on {statistics['positive_count']} of {statistics['image_count']} images"
+            return f"rare: above zero on {statistics.positive_count} of {statistics.image_count} images"
         case "non-finite":
-            return f"not a number or infinite on {statistics['nonfinite_count']} images, which are left out"
+            return f"not a number or infinite on {statistics.nonfinite_count} images, which are left out"
     return None
 
 
@@ -142,18 +144,18 @@ class Exemplars:
         placed = {name: self._atlas.catalogue.column(name)[images].astype(np.int64) for name in _PLACED}
         theoretical, effective, padding = self._atlas.boxes(self._unit.layer).at(row, col)
         boxes = to_image(np.stack([theoretical, effective]), placed)
-        columns = [
-            ranks.tolist(),
-            *(found[name] for name in ("image_id", "path", "label")),
-            activation.tolist(),
-            (1 - self._ranked.above(activation) / image_count).tolist(),
-            row.tolist(),
-            col.tolist(),
-            *map(as_boxes, boxes),
-            padding,
-            found["duplicate_group"],
-        ]
-        return list(map(PatchRow, *columns))
+        columns = {
+            "rank": ranks.tolist(),
+            **found,
+            "activation": activation.tolist(),
+            "percentile": percentiles(self._ranked.above(activation), image_count).tolist(),
+            "row": row.tolist(),
+            "col": col.tolist(),
+            "box": as_boxes(boxes[0]),
+            "effective_box": as_boxes(boxes[1]),
+            "padding": padding,
+        }
+        return rows_of(PatchRow, columns)
 
     def _candidates(self, after: int | None, count: int) -> tuple[Ranks, Keys]:
         """The next ranks that pass the filters, near duplicates among them, and their keys."""

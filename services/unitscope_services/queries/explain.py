@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, repeat
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -13,11 +13,12 @@ from unitscope_schemas.answers.patches import ExplainPage, ExplainRow
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Location, Placement
 from unitscope_schemas.questions import ExplainQuestion
+from unitscope_schemas.ranks import percentile
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.atlas.database import Row
 from unitscope_services.atlas.image_filter import EVERY_IMAGE, ImageFilter
 from unitscope_services.atlas.ranks import Array
+from unitscope_services.atlas.rows import ImageEntry, rows_of
 from unitscope_services.encoding.cells import Activations, Cells
 
 
@@ -45,9 +46,8 @@ class Bounds(NamedTuple):
     def candidates(self, enough: float) -> list[Candidate]:
         """Those whose percentile may be at least `enough`."""
         near = np.flatnonzero(self.at_most >= enough)
-        return [
-            Candidate(self.layer, *row) for row in zip(*(column[near].tolist() for column in self[1:5]), strict=True)
-        ]
+        columns = {name: getattr(self, name)[near].tolist() for name in Candidate._fields if name != "layer"}
+        return rows_of(Candidate, {"layer": repeat(self.layer), **columns})
 
 
 class PicturePeaks(Protocol):
@@ -63,7 +63,7 @@ class StoredPeaks:
     """Those of an image of the corpus; locations are read where they are asked for."""
 
     atlas: Atlas
-    image: Row
+    image: ImageEntry
 
     def activations(self, layer: str) -> Activations:
         return self.atlas.activations(layer, self.image)
@@ -84,7 +84,8 @@ class ComputedPeaks:
         return values
 
     def locations(self, layer: str, channels: list[int]) -> list[Location]:
-        return [Location(row["row"], row["col"]) for row in self.cells[layer].take(channels).to_pylist()]
+        peaks = self.cells[layer].take(channels)
+        return list(map(Location, peaks["row"].to_pylist(), peaks["col"].to_pylist()))
 
 
 class Among:
@@ -124,7 +125,8 @@ class Among:
             above += (known & (peaks > limits)).sum(1)
             finite += known.sum(1)
         return [
-            1 - high / count if count else None for high, count in zip(above.tolist(), finite.tolist(), strict=True)
+            percentile(high, count) if count else None
+            for high, count in zip(above.tolist(), finite.tolist(), strict=True)
         ]
 
 
@@ -197,7 +199,7 @@ def _percentiles(atlas: Atlas, rows: Sequence[Candidate], among: Among | None) -
 
 def _percentile(atlas: Atlas, row: Candidate) -> float:
     above = atlas.ranked(UnitId(row.layer, row.channel)).above(np.array([row.activation], np.float32))
-    return 1 - int(above[0]) / row.image_count
+    return percentile(int(above[0]), row.image_count)
 
 
 def _explain_row(

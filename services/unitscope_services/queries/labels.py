@@ -14,7 +14,8 @@ from unitscope_schemas.questions import LabelsQuestion, SelectiveQuestion, Selec
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.bounded import check_ranks, check_whole
-from unitscope_services.atlas.database import Row
+from unitscope_services.atlas.rows import rows_of
+from unitscope_services.atlas.statistics import UnitStatistics
 from unitscope_services.queries.exemplars import rank_range
 
 
@@ -28,21 +29,27 @@ def labels(atlas: Atlas, unit: UnitId, question: LabelsQuestion) -> LabelPage:
     if ranks is not None and question.band is not None:
         raise UsageError("labels are counted over first ranks or over a percentile band: give ranks or quantile")
     if ranks is not None:
-        count = statistics["image_count"]
+        count = statistics.image_count
         check_ranks(atlas.manifest, unit, count, min(ranks, count) - 1)
         return _counted_labels(atlas, unit, limit, _labelled_ranks(atlas, unit)[0][:ranks])
     if question.band is not None:
-        first, last = rank_range(question.band, statistics["image_count"])
-        check_ranks(atlas.manifest, unit, statistics["image_count"], last)
+        first, last = rank_range(question.band, statistics.image_count)
+        check_ranks(atlas.manifest, unit, statistics.image_count, last)
         return _counted_labels(atlas, unit, limit, _label_codes(atlas, _ranked_images(atlas, unit, first, last)))
-    total = min(tables.TOP_LABEL_RANKS, statistics["image_count"])
+    total = min(tables.TOP_LABEL_RANKS, statistics.image_count)
     return LabelPage(
         unit=str(unit),
         ranks=total,
         stale_images=atlas.manifest.stale_count,
         rows=[
-            LabelRow(**{**row, **_lift_ends(row["count"], total, row["share"] / row["lift"])})
-            for row in statistics["top_labels"][:limit]
+            LabelRow(
+                label=top.label,
+                count=top.count,
+                share=top.share,
+                lift=top.lift,
+                **_lift_ends(top.count, total, top.share / top.lift),
+            )
+            for top in statistics.top_labels[:limit]
         ],
     )
 
@@ -63,11 +70,9 @@ def selectivity(atlas: Atlas, unit: UnitId, question: SelectivityQuestion) -> Se
     means = np.bincount(codes, activations.astype(np.float64), len(names) + 1)[telling] / inside[telling]
     auc = (below - inside[telling] * (inside[telling] + 1) / 2) / (inside[telling] * outside[telling])
     low, high = of_auc(auc, inside[telling], outside[telling])
-    columns = (inside[telling], means, auc, low, high)
-    rows = [
-        SelectivityRow(names[code], *figures)
-        for code, figures in zip(telling, zip(*(column.tolist() for column in columns), strict=True), strict=True)
-    ]
+    columns = {"images": inside[telling], "mean": means, "auc": auc, "auc_low": low, "auc_high": high}
+    labels = [names[code] for code in telling.tolist()]
+    rows = rows_of(SelectivityRow, {"label": labels, **{name: column.tolist() for name, column in columns.items()}})
     rows.sort(key=lambda row: (-row.auc, row.label))
     return SelectivityPage(unit=str(unit), images=len(codes), rows=rows[: question.k])
 
@@ -83,25 +88,22 @@ def selective_units(atlas: Atlas, question: SelectiveQuestion) -> SelectivePage:
     base = float(atlas.catalogue.labelled(label).mean())
     entries = atlas.manifest.layers if layer is None else [atlas.layer(layer)]
     rows = [
-        _selective_row(entry.spec.name, row, label, base)
+        _selective_row(entry.spec.name, statistics, label, base)
         for entry in entries
-        for row in atlas.units(entry.spec.name).select(_ASKED).to_pylist()
-        if row["status"] != "dead" and row["image_count"]
+        for statistics in atlas.unit_statistics(entry.spec.name)
+        if statistics.status != "dead" and statistics.image_count
     ]
     rows.sort(key=lambda row: (-row.lift_low, -row.lift))
     return SelectivePage(label=label, stale_images=atlas.manifest.stale_count, rows=rows[: question.k])
 
 
-_ASKED = ["unit", "status", "image_count", "top_labels"]
-
-
-def _selective_row(layer: str, row: Row, label: str, base: float) -> SelectiveRow:
-    total = min(tables.TOP_LABEL_RANKS, row["image_count"])
-    count = next((found["count"] for found in row["top_labels"] if found["label"] == label), 0)
+def _selective_row(layer: str, statistics: UnitStatistics, label: str, base: float) -> SelectiveRow:
+    total = min(tables.TOP_LABEL_RANKS, statistics.image_count)
+    count = next((top.count for top in statistics.top_labels if top.label == label), 0)
     return SelectiveRow(
         layer=layer,
-        channel=row["unit"],
-        status=row["status"],
+        channel=statistics.channel,
+        status=statistics.status,
         label=label,
         ranks=total,
         count=count,
@@ -113,7 +115,7 @@ def _selective_row(layer: str, row: Row, label: str, base: float) -> SelectiveRo
 
 def _counted_labels(atlas: Atlas, unit: UnitId, limit: int, codes: NDArray[np.int64]) -> LabelPage:
     names, total = _label_names(atlas), len(codes)
-    shares = np.array([row["image_count"] for row in atlas.catalogue.labels()]) / atlas.catalogue.count
+    shares = np.array([entry.image_count for entry in atlas.catalogue.labels()]) / atlas.catalogue.count
     counts = np.bincount(codes, minlength=len(names) + 1)[:-1]
     rows = [
         LabelRow(
@@ -137,7 +139,7 @@ def _lift_ends(count: int, total: int, base: float) -> dict[str, float]:
 
 def _labelled_ranks(atlas: Atlas, unit: UnitId) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Label numbers (the last one for none) and activations of a unit's images, in rank order."""
-    count = atlas.unit(unit)["image_count"]
+    count = atlas.unit(unit).image_count
     images = _ranked_images(atlas, unit, 0, count - 1)
     activations = atlas.ranked(unit).activations() if count else np.empty(0, np.float32)
     present = atlas.catalogue.present
@@ -167,11 +169,11 @@ def _ranks_from_below(descending: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _label_names(atlas: Atlas) -> list[str]:
-    return [row["label"] for row in atlas.catalogue.labels()]
+    return [entry.label for entry in atlas.catalogue.labels()]
 
 
 def _check_label(atlas: Atlas, label: str) -> None:
-    known = [row["label"] for row in atlas.catalogue.labels() if row["image_count"]]
+    known = [entry.label for entry in atlas.catalogue.labels() if entry.image_count]
     if label not in known:
         near = get_close_matches(label, known) or known
         there = f"there are {listing(near)}" if near else "the corpus has no labels: sub-folders would be labels"
@@ -181,7 +183,7 @@ def _check_label(atlas: Atlas, label: str) -> None:
 _Z = 1.959964
 """Standard deviations of a normal distribution that hold 95 % of it."""
 _HALVINGS = 50
-"""Beyond the last bit of a 64-bit float between 0 and 1."""
+"""RankBound the last bit of a 64-bit float between 0 and 1."""
 
 Numbers = NDArray[np.floating[Any]] | NDArray[np.integer[Any]]
 

@@ -18,9 +18,9 @@ from unitscope_schemas.questions import ExplainQuestion, ProjectionMethod
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.crops import read_image
-from unitscope_services.atlas.database import Row
+from unitscope_services.atlas.rows import ImageEntry
 from unitscope_services.encoding.cells import Activations
-from unitscope_services.encoding.encoder import Encoded, Look
+from unitscope_services.encoding.encoder import Encoded, LayerMaps
 from unitscope_services.queries.explain import ComputedPeaks, PicturePeaks, StoredPeaks, explain
 from unitscope_services.queries.session import Session
 from unitscope_services.queries.visuals import percentile
@@ -62,14 +62,14 @@ class Frame:
     """A picture as the network sees it, and its row if its very bytes are in the corpus: then its peaks are the stored
     ones, as everywhere else where they are stored."""
 
-    image: Row | None
+    image: ImageEntry | None
     picture: Encoded
 
-    def peaks(self, session: Session, look: Look) -> PicturePeaks:
+    def peaks(self, session: Session, maps: LayerMaps) -> PicturePeaks:
         """The peaks of the units of a layer that was looked at."""
         if self.image is not None and session.stores_peaks:
             return StoredPeaks(session.atlas, self.image)
-        return ComputedPeaks({look.layer: look.peaks})
+        return ComputedPeaks({maps.layer: maps.peaks})
 
 
 def frame_of(session: Session, ask: LiveAsk, data: bytes | None) -> Frame:
@@ -86,23 +86,23 @@ def answer(session: Session, ask: LiveAsk, frame: Frame, stages: Stages) -> Answ
     unit = UnitId.parse(ask.unit)
     session.atlas.unit(unit)
     with stages.of("forward"):
-        look = session.encoder.look(frame.picture, unit.layer)
+        maps = session.encoder.layer_maps(frame.picture, unit.layer)
     parts: dict[str, bytes] = {}
     projection = None
     if ask.method is not None:
         with stages.of("projection"):
             start = UnitId.parse(ask.project) if ask.project else unit
-            place = _place(session, frame, start, look)
+            place = _place(session, frame, start, maps)
             projection, parts["projection"] = _projected(session, frame.picture, start, place, ask.method)
     with stages.of("maps"):
         if ask.signals:
             levels = _signals(session, frame.picture, projection, unit.layer)
         else:
-            levels = levels_of(session.atlas, unit.layer, look.maps)
+            levels = levels_of(session.atlas, unit.layer, maps.maps)
         shown = shrunk(levels)
         parts |= {"maps": shown.tobytes(), "map": levels[unit.channel].tobytes()}
     with stages.of("explain"):
-        peaks = frame.peaks(session, look)
+        peaks = frame.peaks(session, maps)
         question = ExplainQuestion(layer=unit.layer, k=TOP)
         top = explain(session.atlas, peaks, frame.picture.placement, question).rows
         chosen = _unit(session.atlas, peaks, unit)
@@ -175,26 +175,25 @@ def _row(atlas: Atlas, row: ExplainRow) -> LiveUnit:
 
 
 def _label(atlas: Atlas, unit: UnitId) -> str | None:
-    labels = atlas.units(unit.layer)["top_labels"][unit.channel].as_py()
-    return labels[0]["label"] if labels else None
+    return atlas.unit(unit).top_label
 
 
-def _place(session: Session, frame: Frame, unit: UnitId, look: Look) -> Location:
+def _place(session: Session, frame: Frame, unit: UnitId, maps: LayerMaps) -> Location:
     """Where a unit peaks on the frame: of the layer that was looked at, or of another one."""
     session.atlas.unit(unit)
-    if unit.layer != look.layer:
-        look = session.encoder.look(frame.picture, unit.layer)
-    return frame.peaks(session, look).locations(unit.layer, [unit.channel])[0]
+    if unit.layer != maps.layer:
+        maps = session.encoder.layer_maps(frame.picture, unit.layer)
+    return frame.peaks(session, maps).locations(unit.layer, [unit.channel])[0]
 
 
 def _projected(
     session: Session, picture: Encoded, unit: UnitId, place: Location, method: ProjectionMethod
 ) -> tuple[LiveProjection, bytes]:
     """The projection of a unit's activation at a place of the frame, and its PNG."""
-    from unitscope_pipelines.vision.images.diverging import SHOWN_SHARE, signed_picture
+    from unitscope_pipelines.vision.images.diverging import SHOWN_SHARE, diverging_picture
 
     found = session.encoder.project([picture], unit, [place], method)
-    shown = signed_picture(found.pixels[0].numpy(), SHOWN_SHARE)
+    shown = diverging_picture(found.pixels[0].numpy(), SHOWN_SHARE)
     file = io.BytesIO()
     shown.picture.save(file, "PNG", compress_level=_FAST)
     told = LiveProjection(

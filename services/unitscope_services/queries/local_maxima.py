@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from unitscope_schemas.answers.patches import PatchPage, PatchRow
 from unitscope_schemas.geometry import Location
 from unitscope_schemas.questions import TopQuestion
+from unitscope_schemas.ranks import percentile
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.atlas.database import Row
+from unitscope_services.atlas.rows import ImageEntry
 from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.session import Session, Subject
 
@@ -60,18 +61,18 @@ def local_maxima(grid: NDArray[np.floating]) -> list[Location]:
 
 
 def _further(
-    atlas: Atlas, unit: UnitId, row: PatchRow, image: Row, peaks: list[tuple[Location, float]]
+    atlas: Atlas, unit: UnitId, row: PatchRow, image: ImageEntry, peaks: list[tuple[Location, float]]
 ) -> list[PatchRow]:
     """Rows of an image's further peaks."""
     placement, spec = atlas.placement(image), atlas.layer(unit.layer).spec
     field = spec.receptive_field
     above = atlas.ranked(unit).above(np.array([activation for _, activation in peaks], np.float32))
-    count = atlas.unit(unit)["image_count"]
+    count = atlas.unit(unit).image_count
     return [
         replace(
             row,
             activation=activation,
-            percentile=float(1 - higher / count),
+            percentile=percentile(higher, count),
             row=location.row,
             col=location.col,
             box=placement.to_image(field.box_at(location)),

@@ -3,20 +3,20 @@
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from unitscope_pipelines.storage.cache import Held
-from unitscope_pipelines.storage.stores import Root, Store, store_of
+from unitscope_pipelines.storage.cache import LocalPart
+from unitscope_pipelines.storage.stores import Store
 from unitscope_schemas.answers.patches import NeighborPage, NeighborRow, SearchInfo
 from unitscope_schemas.errors import AtlasError
 from unitscope_schemas.geometry import Box
 from unitscope_schemas.manifest import Part, PatchIndex
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.image_filter import EVERY_IMAGE, ImageFilter
+from unitscope_services.atlas.rows import ImageEntry
 
 _TUNED_FOR = 10
 """Images for which probes and short list were tuned."""
@@ -37,9 +37,9 @@ class PatchVectors:
     scores, best first; ties by ascending image. Images that are not `present` (None: all are) are never among them.
     """
 
-    def __init__(self, root: Root | Store, patches: PatchIndex, present: NDArray[np.bool_] | None = None) -> None:
-        self.root = root
-        self._held: list[Held] = []
+    def __init__(self, store: Store, patches: PatchIndex, present: NDArray[np.bool_] | None = None) -> None:
+        self.store = store
+        self._held: list[LocalPart] = []
         self.patches = patches
         self._present = present
         self.exact = patches.exact or (present is not None and bool(present.mean() < _LEAST_PRESENT))
@@ -67,7 +67,7 @@ class PatchVectors:
 
     def _file(self, part: Part) -> Path:
         """A part's file, held from now on."""
-        self._held.append(store_of(self.root).hold(part))
+        self._held.append(self.store.hold(part))
         return self._held[-1].path
 
     @cached_property
@@ -188,7 +188,9 @@ class PatchSearch:
             rows.append(
                 NeighborRow(
                     rank=rank,
-                    **{name: image[name] for name in ("image_id", "path", "label")},
+                    image_id=image.image_id,
+                    path=image.path,
+                    label=image.label,
                     score=float(score),
                     box=self.atlas.placement(image).to_image(self.patches.regions[region]),
                 )
@@ -202,14 +204,14 @@ class PatchSearch:
         )
         return NeighborPage(query_box=query_box, rows=rows, search=info)
 
-    def stored(self, image: dict[str, Any], box: Box | None) -> tuple[Vector, Box] | None:
+    def stored(self, image: ImageEntry, box: Box | None) -> tuple[Vector, Box] | None:
         """The stored vector and box of an image's region: the whole view, or one whose box is asked for."""
         placement = self.atlas.placement(image)
         boxes = [placement.to_image(region) for region in self.patches.regions]
         if box is not None and box not in boxes:
             return None
         region = 0 if box is None else boxes.index(box)
-        vector = self.vectors.stored[image["image"] * len(boxes) + region]
+        vector = self.vectors.stored[image.image * len(boxes) + region]
         return np.asarray(vector, np.float32), boxes[region]
 
 

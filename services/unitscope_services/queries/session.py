@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unitscope_pipelines.storage.stores import Root, Store
+from unitscope_pipelines.storage.stores import AtlasAddress, Store
 from unitscope_schemas.answers.patches import ActivationMap, ExplainPage, NeighborPage, PatchRow
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Location, Placement
@@ -19,9 +19,9 @@ from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.boxes import checked_box
 from unitscope_services.atlas.crops import read_image
-from unitscope_services.atlas.database import Row
 from unitscope_services.atlas.gallery import Gallery
 from unitscope_services.atlas.image_filter import ImageFilter
+from unitscope_services.atlas.rows import ImageEntry
 from unitscope_services.encoding.cells import CellPeaks, checked_cell
 from unitscope_services.encoding.encoder import Encoded, Encoder, Turn
 from unitscope_services.queries.exemplars import patches
@@ -29,7 +29,7 @@ from unitscope_services.queries.explain import ComputedPeaks, PicturePeaks, Stor
 from unitscope_services.queries.unit_selection import striking_units
 
 if TYPE_CHECKING:
-    from unitscope_pipelines.vision.attribution.conv_filters import Filters
+    from unitscope_pipelines.vision.attribution.conv_filters import ConvFilters
     from unitscope_pipelines.vision.images.preprocessing import Pixels
     from unitscope_services.queries.neighbors import PatchSearch
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 class Subject:
     """A picture: its row if its bytes are in the corpus, otherwise the picture as the network sees it."""
 
-    image: Row | None
+    image: ImageEntry | None
     picture: Encoded | None
 
 
@@ -47,7 +47,7 @@ class Session:
 
     def __init__(
         self,
-        root: Root | Store,
+        root: AtlasAddress | Store,
         question_timeout_s: float | None = None,
         turn: Turn = nullcontext,
         trust_code: bool = False,
@@ -78,7 +78,7 @@ class Session:
         return Gallery(self.atlas.store)
 
     @cached_property
-    def first_filters(self) -> "Filters":
+    def first_filters(self) -> "ConvFilters":
         """The filters of the model's first layer with weights, which takes a forward to find."""
         return self.encoder.filters("first")
 

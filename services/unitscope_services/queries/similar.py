@@ -12,6 +12,7 @@ from unitscope_schemas.answers.relations import SimilarPage, SimilarRow
 from unitscope_schemas.errors import AtlasError, NotFoundError, UsageError
 from unitscope_schemas.manifest import BLOCK_UNITS
 from unitscope_schemas.questions import Likeness, SimilarQuestion
+from unitscope_schemas.ranks import are_exemplars, jaccard
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.bounded import bounded_note, check_whole
@@ -41,25 +42,25 @@ def similar(session: Session, unit: UnitId, question: SimilarQuestion) -> Simila
         SimilarRow(
             rank=rank,
             layer=other,
-            channel=row["unit"],
-            similarity=float(found[row["unit"]]),
-            status=row["status"],
-            top_label=row["top_labels"][0]["label"] if row["top_labels"] else None,
+            channel=statistics.channel,
+            similarity=float(found[statistics.channel]),
+            status=statistics.status,
+            top_label=statistics.top_label,
         )
-        for rank, row in enumerate(atlas.units(other).take(order).to_pylist())
+        for rank, statistics in enumerate(atlas.unit_statistics(other, order.tolist()))
     ]
     return SimilarPage(unit=str(unit), by=by, layer=other, note=note, rows=rows)
 
 
 def is_computed(atlas: Atlas, layer: str, other: str) -> bool:
     """Whether the co-activation of two layers' units, or of one's, is stored for this version."""
-    return atlas.store.stamp(layout.kin(atlas.version, layer, atlas.version, other)) is not None
+    return atlas.store.stamp(layout.coactivation(atlas.version, layer, atlas.version, other)) is not None
 
 
 def _by_coactivation(session: Session, unit: UnitId, other: str) -> tuple[Likenesses, str]:
     atlas = session.atlas
     check_whole(atlas.manifest, "co-activation")
-    path = layout.kin(atlas.version, unit.layer, atlas.version, other)
+    path = layout.coactivation(atlas.version, unit.layer, atlas.version, other)
     content = atlas.store.read(path)
     if content is None:
         raise NotFoundError(
@@ -88,9 +89,9 @@ def _by_exemplars(session: Session, unit: UnitId, other: str) -> tuple[Likenesse
     count = atlas.layer(other).spec.units
     sizes = np.bincount(units, minlength=count)
     both = np.bincount(units[np.isin(images, own)], minlength=count)
-    either = (sizes + len(own) - both).astype(np.float64)
-    either[(sizes == 0) | (len(own) == 0)] = np.nan
-    return both / either, f"share of both units' first {most} images that both have"
+    shares = jaccard(both, sizes, len(own))
+    shares[(sizes == 0) | (len(own) == 0)] = np.nan
+    return shares, f"share of both units' first {most} images that both have"
 
 
 def _exemplars(atlas: Atlas, layer: str, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -106,11 +107,7 @@ def _exemplars(atlas: Atlas, layer: str, most: int) -> tuple[NDArray[np.int64], 
     if atlas.catalogue.present is not None:
         shown = atlas.catalogue.present.take(images)
         units, images, activations = units[shown], images[shown], activations[shown]
-    starts = np.flatnonzero(np.diff(units, prepend=-1))
-    places = np.arange(len(units)) - np.repeat(starts, np.diff(starts, append=len(units)))
-    bars = np.full(int(units.max(initial=0)) + 1, -np.inf, np.float32)
-    bars[units[places == most]] = activations[places == most]
-    chosen = (places < most) & (activations > bars[units])
+    chosen = are_exemplars(units, activations, most)
     return units[chosen].astype(np.int64), images[chosen].astype(np.int64)
 
 

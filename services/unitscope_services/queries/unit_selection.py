@@ -7,7 +7,7 @@ from unitscope_schemas.errors import NotFoundError, listing
 from unitscope_schemas.questions import TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.atlas.database import Row
+from unitscope_services.atlas.statistics import UnitStatistics
 from unitscope_services.queries.exemplars import patches
 
 
@@ -39,14 +39,16 @@ def every_unit(atlas: Atlas) -> list[UnitId]:
 
 def _standing_out(atlas: Atlas, layer: str, most: int | None) -> Sequence[UnitId]:
     """A layer's live units in order of channels, or those of them whose maximum stands out most."""
-    live = [row for row in atlas.units(layer).to_pylist() if row["status"] == "live"]
+    live = [statistics for statistics in atlas.unit_statistics(layer) if statistics.status == "live"]
     if most is not None:
-        live = sorted(sorted(live, key=_deviations, reverse=True)[:most], key=lambda row: int(row["unit"]))
-    return [UnitId(layer, row["unit"]) for row in live]
+        live = sorted(sorted(live, key=_deviations, reverse=True)[:most], key=lambda statistics: statistics.channel)
+    return [UnitId(layer, statistics.channel) for statistics in live]
 
 
-def _deviations(row: Row) -> float:
-    return float((row["maximum"] - row["mean"]) / row["std"]) if row["std"] else 0.0
+def _deviations(statistics: UnitStatistics) -> float:
+    """Return how many standard deviations a unit's maximum lies above its mean; 0 where there are none."""
+    maximum, mean, std = statistics.maximum, statistics.mean, statistics.std
+    return (maximum - mean) / std if maximum is not None and mean is not None and std else 0.0
 
 
 _PATCHES = 9
@@ -73,13 +75,14 @@ def spread_layers(atlas: Atlas, count: int) -> list[str]:
 
 def striking_in(atlas: Atlas, layer: str, count: int) -> list[UnitId]:
     """The most striking units of a layer, the first of them first; fewer where fewer are above their mean."""
-    live = [row for row in atlas.units(layer).to_pylist() if row["status"] == "live" and row["std"]]
-    live.sort(key=lambda row: (row["mean"] - row["maximum"]) / row["std"])
+    live = [statistics for statistics in atlas.unit_statistics(layer) if statistics.status == "live" and statistics.std]
+    live.sort(key=lambda statistics: -_deviations(statistics))
     scores = {}
     for statistics in live[:_LOOKED_AT]:
-        unit = UnitId(layer, statistics["unit"])
+        unit = UnitId(layer, statistics.channel)
         rows = patches(atlas, unit, TopQuestion(k=_PATCHES)).rows
-        deviation = sum(row.activation - statistics["mean"] for row in rows) / len(rows) / statistics["std"]
+        mean, std = statistics.mean or 0.0, statistics.std or 1.0
+        deviation = sum(row.activation - mean for row in rows) / len(rows) / std
         scores[unit] = deviation * len({row.label for row in rows}) / len(rows)
     found = [unit for unit in scores if scores[unit] > 0]
     return sorted(found, key=lambda unit: -scores[unit])[:count]

@@ -13,7 +13,8 @@ from unitscope_schemas.questions import HistogramQuestion, UnitsQuestion, UnitSt
 from unitscope_schemas.units import LayerSpec, UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.bounded import check_whole
-from unitscope_services.atlas.database import Row
+from unitscope_services.atlas.rows import ImageEntry
+from unitscope_services.atlas.statistics import UnitStatistics
 
 SORTS = ("channel", "maximum", "mean", "std", "median", "positive_share", "status", "nonfinite_count")
 STATUSES: tuple[UnitStatus, ...] = get_args(UnitStatus)
@@ -23,26 +24,26 @@ _QUANTILES = (0.0, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999, 1.0)
 def histogram(atlas: Atlas, unit: UnitId, question: HistogramQuestion) -> Histogram:
     """The distribution of a unit's peaks in equal bins; quantiles are exact."""
     statistics, bins = atlas.unit(unit), question.bins
-    counts = np.array(statistics["histogram"], dtype=np.int64)
+    counts = statistics.histogram
     edges = np.empty(0)
-    if len(counts):
-        low, high = float(statistics["minimum"]), float(statistics["maximum"])
+    if statistics.minimum is not None and statistics.maximum is not None:
+        low, high = statistics.minimum, statistics.maximum
         edges = np.linspace(low, high, bins + 1)
         if tables.HISTOGRAM_BINS % bins == 0:
             counts = counts.reshape(bins, -1).sum(axis=1)
         else:
             check_whole(atlas.manifest, f"a histogram of {bins} bins, no share of {tables.HISTOGRAM_BINS},")
             counts = np.histogram(atlas.ranked(unit).activations().astype(np.float64), bins=bins, range=(low, high))[0]
-    knots = dict(zip(tables.KNOT_SHARES, statistics["knots"], strict=False))
+    quantiles = ((share, statistics.quantile(share)) for share in _QUANTILES)
     return Histogram(
         unit=str(unit),
-        image_count=statistics["image_count"],
+        image_count=statistics.image_count,
         stale_images=atlas.manifest.stale_count,
-        zero_count=statistics["zero_count"],
-        nonfinite_count=statistics["nonfinite_count"],
+        zero_count=statistics.zero_count,
+        nonfinite_count=statistics.nonfinite_count,
         edges=edges.tolist(),
         counts=counts.tolist(),
-        quantiles=[QuantileRow(share=share, activation=knots[share]) for share in _QUANTILES if share in knots],
+        quantiles=[QuantileRow(share=share, activation=value) for share, value in quantiles if value is not None],
     )
 
 
@@ -50,8 +51,7 @@ def unit_page(atlas: Atlas, layer: str, question: UnitsQuestion) -> UnitPage:
     """Return one row per unit of a layer, of one status or all, in the order of a column; ties by channel."""
     order = channel_order(atlas, layer, question)
     part, following = channel_page(order, f"{atlas.version} {layer} {question.sort} {question.status}", question)
-    page = atlas.units(layer).drop_columns(["histogram", "nonfinite_images"]).take(pa.array(part, pa.int64()))
-    rows = [unit_row(layer, row) for row in page.to_pylist()]
+    rows = [unit_row(layer, statistics) for statistics in atlas.unit_statistics(layer, part)]
     return UnitPage(layer=layer, stale_images=atlas.manifest.stale_count, rows=rows, next=following)
 
 
@@ -85,21 +85,23 @@ def _sort_values(units: pa.Table, column: str) -> list[Any]:
     return values
 
 
-def unit_row(layer: str, row: Row) -> UnitRow:
-    """A row of the units table as answers show it."""
-    knots = dict(zip(tables.KNOT_SHARES, row["knots"], strict=False))
+def unit_row(layer: str, statistics: UnitStatistics) -> UnitRow:
+    """Return the statistics of a unit as answers show them."""
     return UnitRow(
         layer=layer,
-        channel=row["unit"],
-        **{
-            name: row[name]
-            for name in ("status", "image_count", "nonfinite_count", "maximum", "minimum", "mean", "std")
-        },
-        positive_share=row["positive_count"] / max(1, row["image_count"]),
-        median=knots.get(0.5),
-        q90=knots.get(0.9),
-        q99=knots.get(0.99),
-        top_label=row["top_labels"][0]["label"] if row["top_labels"] else None,
+        channel=statistics.channel,
+        status=statistics.status,
+        image_count=statistics.image_count,
+        nonfinite_count=statistics.nonfinite_count,
+        positive_share=statistics.positive_share,
+        maximum=statistics.maximum,
+        minimum=statistics.minimum,
+        mean=statistics.mean,
+        std=statistics.std,
+        median=statistics.quantile(0.5),
+        q90=statistics.quantile(0.9),
+        q99=statistics.quantile(0.99),
+        top_label=statistics.top_label,
     )
 
 
@@ -108,7 +110,7 @@ def shown_box(spec: LayerSpec, row: PatchRow) -> Box:
     return row.effective_box if _effective_says_more(spec, Location(row.row, row.col)) else row.box
 
 
-def peak_box(atlas: Atlas, unit: UnitId, image: Row) -> Box:
+def peak_box(atlas: Atlas, unit: UnitId, image: ImageEntry) -> Box:
     """The box to show of a unit's peak on any image of the corpus."""
     atlas.unit(unit)
     location = atlas.locations(unit.layer, [unit.channel], image)[unit.channel]

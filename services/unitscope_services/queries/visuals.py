@@ -5,6 +5,7 @@ from typing import TypeGuard
 import numpy as np
 
 from unitscope_pipelines.derived.visuals import list_visuals, read_picture, read_visual
+from unitscope_schemas import ranks
 from unitscope_schemas.answers.visuals import Visual, VisualPage, VisualRow
 from unitscope_schemas.errors import NotFoundError
 from unitscope_schemas.units import Target, UnitId
@@ -19,7 +20,7 @@ def visualisations(atlas: Atlas, target: Target) -> VisualPage:
     """
     if _is_recorded(target, atlas):
         atlas.unit(target)
-    found = list_visuals(atlas.root, target)
+    found = list_visuals(atlas.store, target)
     if not found and not _is_recorded(target, atlas):
         raise NotFoundError(f"{target} is no unit that this atlas records, and no picture of it is stored")
     return VisualPage(
@@ -33,7 +34,7 @@ def visual_row(atlas: Atlas, visual: Visual) -> VisualRow:
     """A stored picture as answers show it, with the maximum of its unit over the corpus and its percentile there."""
     key, target, maximum, share, notes = visual.key, visual.key.target, None, None, visual.notes
     if _is_recorded(target, atlas):
-        maximum = atlas.unit(target)["maximum"]
+        maximum = atlas.unit(target).maximum
         share = None if key.objective.startswith("-") else percentile(atlas, target, visual.activation)
     else:
         notes = (*notes, f"the atlas records no peaks of {target}, so there is no corpus maximum")
@@ -63,17 +64,17 @@ def visual_picture(atlas: Atlas, target: Target, name: str) -> tuple[Visual, byt
     """A stored picture with its PNG; raises NotFoundError, and AtlasError if it is not the one that was stored."""
     if _is_recorded(target, atlas):
         atlas.unit(target)
-    visual = read_visual(atlas.root, target, name)
-    return visual, read_picture(atlas.root, visual)
+    visual = read_visual(atlas.store, target, name)
+    return visual, read_picture(atlas.store, visual)
 
 
 def percentile(atlas: Atlas, unit: UnitId, activation: float | None) -> float | None:
     """Share of the unit's ranked images whose peak is at most this activation; None where there are none."""
-    count = atlas.unit(unit)["image_count"]
+    count = atlas.unit(unit).image_count
     if activation is None or not count:
         return None
     above = int(atlas.ranked(unit).above(np.array([activation], np.float32))[0])
-    return 1 - above / int(count)
+    return ranks.percentile(above, int(count))
 
 
 def _is_recorded(target: Target, atlas: Atlas) -> TypeGuard[UnitId]:

@@ -10,11 +10,13 @@ from unitscope_schemas.errors import AccessError, ScopeError, UsageError, listin
 
 Scope = Literal["read", "compute", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
-"""In ascending order: each allows what those before it allow."""
+"""Scopes in ascending order: each allows what those before it allow."""
 
 
 @dataclass(frozen=True)
 class Key:
+    """A key by its name, its scopes and the hash of its token."""
+
     name: str
     scopes: frozenset[str]
     sha256: str
@@ -28,13 +30,13 @@ class Keys:
     anonymous_read: bool
 
     def allows_anyone(self, scope: Scope) -> bool:
-        """Whether a request without a key may do this, so that shared caches may keep the answer."""
+        """Return whether a request without a key may do this, so that shared caches may keep the answer."""
         if self.anonymous_read:
             return scope == "read"
         return self.known is None
 
     def check(self, authorization: str | None, scope: Scope) -> None:
-        """Raises AccessError without a known key where one is needed, ScopeError for one that is too weak."""
+        """Raise AccessError without a known key where one is needed, ScopeError for one that is too weak."""
         if self.allows_anyone(scope) and (authorization is None or self.known is None):
             return
         kind, _, token = (authorization or "").partition(" ")
@@ -47,7 +49,7 @@ class Keys:
             raise ScopeError(f"this needs the scope {scope}; the key {key.name!r} has {listing(sorted(key.scopes))}")
 
     def _find(self, token: str) -> Key | None:
-        """Compares with every key in constant time, so that timing tells nothing about them."""
+        """Compare with every key in constant time, so that timing tells nothing about them."""
         digest = hashlib.sha256(token.encode()).hexdigest()
         found = None
         for key in self.known or ():

@@ -1,4 +1,4 @@
-"""Turns: how many requests of a costly kind may run or wait at once."""
+"""Admission of requests: how many of a costly kind may run or wait at once."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -8,8 +8,10 @@ from unitscope_schemas.errors import OverloadError
 
 
 class Admission:
-    """Lets `running` callers in at once and `waiting` more queue; the next are refused. `tell` hears how many there
-    are, each time that changes."""
+    """A gate that lets `running` callers in at once and `waiting` more queue; the next are refused.
+
+    `tell` hears how many there are, each time that changes.
+    """
 
     def __init__(self, running: int, waiting: int, tell: Callable[[int], object] = lambda present: None) -> None:
         self._slots = threading.Semaphore(running)
@@ -19,7 +21,7 @@ class Admission:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Waits for a slot; raises OverloadError at once if too many wait already."""
+        """Wait for a slot; raises OverloadError at once if too many wait already."""
         with self._lock:
             if self.present >= self._most:
                 raise OverloadError(f"{self.present} forwards run or wait already; ask again in a moment")

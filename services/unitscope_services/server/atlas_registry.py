@@ -6,7 +6,7 @@ import time
 from collections.abc import Hashable, Sequence
 from contextlib import nullcontext
 
-from unitscope_pipelines.storage.stores import Root, Store, store_of
+from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
 from unitscope_schemas import layout
 from unitscope_schemas.errors import NotFoundError, UnitscopeError, UsageError, listing
 from unitscope_services.encoding.encoder import Turn
@@ -15,8 +15,8 @@ from unitscope_services.queries.session import Session
 _log = logging.getLogger("unitscope")
 
 
-class _Place:
-    """One atlas, what is open of it, the manifest that was last tried, and when it was last looked for."""
+class _ServedAtlas:
+    """A served atlas: what is open of it, the manifest that was last tried, and when it was last looked for."""
 
     def __init__(self, store: Store, session: Session, seal: Hashable) -> None:
         self.store, self.session, self.seal = store, session, seal
@@ -25,71 +25,73 @@ class _Place:
 
     @property
     def is_due(self) -> bool:
-        return time.monotonic() - self.looked >= self.store.look_every_s
+        """Whether it is time to look for a newer manifest."""
+        return time.monotonic() - self.looked >= self.store.stamp_lifetime_s
 
 
 class AtlasRegistry:
-    """Opens all atlases at once, and one anew when its manifest is another: at the next request, or for an object
-    store, where looking takes as long as a question, at the first one that is a second later.
+    """The served atlases, opened at once, and each anew when its manifest is another.
 
-    A version that cannot be opened is logged and the one before stays; requests under way keep the version
-    that they started with.
+    The manifest is looked for at the next request, or for an object store, where looking takes as long as a question,
+    at the first one that is a second later. A version that cannot be opened is logged and the one before stays;
+    requests under way keep the version that they started with.
     """
 
     def __init__(
         self,
-        roots: Sequence[Root | Store],
+        roots: Sequence[AtlasAddress | Store],
         question_timeout_s: float | None = None,
         turn: Turn = nullcontext,
         trust_code: bool = False,
     ) -> None:
         self._question_timeout_s, self._turn, self._trust_code = question_timeout_s, turn, trust_code
-        self._places: dict[str, _Place] = {}
+        self._served: dict[str, _ServedAtlas] = {}
         for root in roots:
             store = store_of(root)
             seal = store.stamp(layout.MANIFEST)
-            place = _Place(store, self._open(store), seal)
-            name = place.session.atlas.name
-            if name in self._places:
+            served = _ServedAtlas(store, self._open(store), seal)
+            name = served.session.atlas.name
+            if name in self._served:
                 raise UsageError(f"two atlases are called {name!r}; they are addressed by their directory's name")
-            self._places[name] = place
+            self._served[name] = served
 
     @property
     def names(self) -> list[str]:
-        return sorted(self._places)
+        """Names of the atlases, in ascending order."""
+        return sorted(self._served)
 
     def newest(self, name: str) -> Session:
-        """The newest version of an atlas; raises NotFoundError that names those there are."""
-        place = self._places.get(name)
-        if place is None:
-            known = f"there are {listing(self.names, most=40)}" if self._places else "there are none"
+        """Return the newest version of an atlas; raises NotFoundError that names those there are."""
+        served = self._served.get(name)
+        if served is None:
+            known = f"there are {listing(self.names, most=40)}" if self._served else "there are none"
             raise NotFoundError(f"atlas {name!r} is not served here; {known}")
-        if place.is_due and place.looking.acquire(blocking=False):
+        if served.is_due and served.looking.acquire(blocking=False):
             try:
-                self._look(name, place)
+                self._look(name, served)
             finally:
-                place.looked = time.monotonic()
-                place.looking.release()
-        return place.session
+                served.looked = time.monotonic()
+                served.looking.release()
+        return served.session
 
     def close(self) -> None:
         """End what runs beside the requests."""
-        for place in self._places.values():
-            place.session.atlas.close()
+        for served in self._served.values():
+            served.session.atlas.close()
 
-    def _look(self, name: str, place: _Place) -> None:
+    def _look(self, name: str, served: _ServedAtlas) -> None:
         try:
-            seal = place.store.stamp(layout.MANIFEST)
+            seal = served.store.stamp(layout.MANIFEST)
         except UnitscopeError as error:
             _log.error("atlas %s cannot be looked at, the version that is open stays: %s", name, error)
             return
-        if seal in (place.seal, None):
+        if seal in (served.seal, None):
             return
         try:
-            place.session = self._open(place.store)
+            served.session = self._open(served.store)
         except UnitscopeError as error:
             _log.error("the new version of atlas %s cannot be opened, the one before stays: %s", name, error)
-        place.seal = seal
+        served.seal = seal
 
     def _open(self, store: Store) -> Session:
         return Session(store, self._question_timeout_s, self._turn, self._trust_code)

@@ -19,24 +19,24 @@ PRIVATE = "private, no-store"
 
 @cache
 def package_version() -> str:
-    """The version of unitscope that answers."""
+    """Return the version of unitscope that answers."""
     return installed_version("unitscope")
 
 
 def etag_of(request: Request, version: str, kind: str) -> str:
-    """A strong ETag of the answer in one format to this address, whatever the order of its parameters."""
+    """Return a strong ETag of the answer in one format to this address, whatever the order of its parameters."""
     query = urlencode(sorted((name, value) for name, value in request.query_params.multi_items() if name != "v"))
     content = "\n".join([package_version(), version, request.scope["path"], query, kind])
     return f'"{hashlib.sha256(content.encode()).hexdigest()[:32]}"'
 
 
 def lifetime(request: Request, version: str, shared: bool) -> str:
-    """Cache-Control of an answer; `shared` caches may keep what anyone may ask."""
+    """Return Cache-Control of an answer; `shared` caches may keep what anyone may ask."""
     visibility = "public" if shared else "private"
     return f"{visibility}, {FOR_GOOD if request.query_params.get('v') == version else REVALIDATE}"
 
 
 def is_known(request: Request, etag: str) -> bool:
-    """Whether the client has this answer already (weak comparison, RFC 9110 section 13.1.2)."""
+    """Return whether the client has this answer already (weak comparison, RFC 9110 section 13.1.2)."""
     given = request.headers.get("if-none-match", "")
     return any(tag.strip().removeprefix("W/") == etag for tag in given.split(","))

@@ -6,6 +6,7 @@ from typing import Any
 
 from unitscope_schemas.answers.jobs import CompareJob, OptimiseJob, ProjectJob, SimilarJob
 from unitscope_schemas.answers.visuals import VisualRow
+from unitscope_schemas.progress import Tell
 from unitscope_schemas.units import UnitId, parse_target
 from unitscope_services.figures.project import project_units
 from unitscope_services.queries.compare import check_compare, check_correlate, compare_here, correlate
@@ -13,19 +14,16 @@ from unitscope_services.queries.session import Session
 from unitscope_services.queries.unit_selection import chosen_units
 from unitscope_services.server.links import links_of
 
-Tell = Callable[[int, int], None]
-"""Told how much is done, of how much; what it raises ends the job."""
-
 
 @dataclass(frozen=True)
-class Kind:
+class JobKind:
     """How jobs of a kind run. Where a query names a second atlas, both functions get that one last."""
 
     check: Callable[..., object]
-    """Called with atlas and query: raises what is wrong with it, before the job is taken."""
+    """Function of atlas and query that raises what is wrong with it, before the job is taken."""
     run: Callable[..., Iterator[str]]
-    """Called with atlas, query and `Tell`: does the work, yields the address of each result once it is stored, and
-    skips what is stored already."""
+    """Function of atlas, query and `Tell` that does the work and yields the address of each result once it is stored;
+    it skips what is stored already."""
     unit: str
     """What `Tell` counts."""
     about: Callable[[Any], str]
@@ -87,26 +85,26 @@ def _sides(query: CompareJob) -> str:
     return f"{query.atlas} with {query.other}{f' ({layers})' if layers else ''}"
 
 
-KINDS: Mapping[str, Kind] = {
-    "optimise": Kind(
+KINDS: Mapping[str, JobKind] = {
+    "optimise": JobKind(
         check=_check_optimise,
         run=_optimise,
         unit="steps",
         about=_units,
     ),
-    "project": Kind(
+    "project": JobKind(
         check=_check_project,
         run=_project,
         unit="units",
         about=_units,
     ),
-    "similar": Kind(
+    "similar": JobKind(
         check=_check_similar,
         run=_similar,
         unit="blocks of units",
         about=lambda query: str(query.unit),
     ),
-    "compare": Kind(
+    "compare": JobKind(
         check=_check_compare,
         run=_compare,
         unit="blocks of units",

@@ -1,4 +1,4 @@
-"""The board of jobs: what all processes of a server know of them, whichever runs them."""
+"""The registry of jobs: what all processes of a server know of them, whichever runs them."""
 
 import os
 import threading
@@ -15,7 +15,7 @@ _LOST = "the process that ran it has ended; what it had stored is kept, ask agai
 
 
 @dataclass
-class _Entry:
+class _JobEntry:
     """A job, the process that runs it, when it began to run, and whether somebody wished that it stops."""
 
     job: Job
@@ -29,26 +29,26 @@ class JobRegistry:
 
     def __init__(self, settings: Settings) -> None:
         self._running, self._waiting, self._kept = settings.jobs_running, settings.jobs_waiting, settings.jobs_kept
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, _JobEntry] = {}
         self._lock = threading.Lock()
 
     def take(self, job: Job, process: int) -> None:
         """Note a job that a process will run; raises OverloadError if too many of it wait."""
         with self._lock:
-            own = [entry.job for entry in self._entries.values() if entry.process == process]
-            present = sum(not has_ended(other) for other in own)
+            jobs = [entry.job for entry in self._entries.values() if entry.process == process]
+            present = sum(not has_ended(other) for other in jobs)
             if present >= self._running + self._waiting:
                 raise OverloadError(f"{present} jobs run or wait already; ask again when one of them has ended")
-            self._entries[job.id] = _Entry(job, process)
+            self._entries[job.id] = _JobEntry(job, process)
             self._forget()
 
     def find(self, name: str) -> Job:
-        """A job as it stands; raises NotFoundError."""
+        """Return a job as it stands; raises NotFoundError."""
         with self._lock:
             return self._entry(name).job
 
     def all(self) -> list[Job]:
-        """All jobs that are remembered, the newest first."""
+        """Return all jobs that are remembered, the newest first."""
         with self._lock:
             return [self._entry(name).job for name in reversed(self._entries)]
 
@@ -64,7 +64,7 @@ class JobRegistry:
             return not entry.cancelled
 
     def cancel(self, name: str) -> Job:
-        """Have a job stop before its next step; what it has stored stays. One that has ended stays as it is."""
+        """Have a job stop before its next step; what it has stored stays. A job that has ended stays as it is."""
         with self._lock:
             entry = self._entry(name)
             entry.cancelled = True
@@ -75,11 +75,11 @@ class JobRegistry:
     def stop(self, process: int) -> None:
         """Cancel all jobs of a process."""
         with self._lock:
-            own = [entry.job.id for entry in self._entries.values() if entry.process == process]
-        for name in own:
+            jobs = [entry.job.id for entry in self._entries.values() if entry.process == process]
+        for name in jobs:
             self.cancel(name)
 
-    def _entry(self, name: str) -> _Entry:
+    def _entry(self, name: str) -> _JobEntry:
         if name not in self._entries:
             raise NotFoundError(f"no job {name!r} is known; it may have ended long ago or before the server began")
         entry = self._entries[name]
@@ -87,7 +87,7 @@ class JobRegistry:
             self._change(entry, state="failed", problem=_LOST)
         return entry
 
-    def _change(self, entry: _Entry, **changed: object) -> None:
+    def _change(self, entry: _JobEntry, **changed: object) -> None:
         if not has_ended(entry.job):
             seconds = round(time.monotonic() - entry.started, 3) if entry.started else 0.0
             entry.job = entry.job.model_copy(update={**changed, "seconds": seconds})
@@ -99,7 +99,7 @@ class JobRegistry:
 
 
 def has_ended(job: Job) -> bool:
-    """Whether a job will not change any more."""
+    """Return whether a job will not change any more."""
     return job.state in _ENDED
 
 

@@ -1,4 +1,5 @@
-"""The job room: work that takes minutes, so many at a time, each with progress, an end, and a way to stop it."""
+"""Jobs that this process runs: work that takes minutes, so many at a time, each with progress, an end, and a way to
+stop it."""
 
 import logging
 import os
@@ -22,10 +23,10 @@ class _Cancelled(Exception):  # noqa: N818  (somebody wished it)
 
 
 class Jobs:
-    """Runs the jobs that this process took, in threads of its own, and tells the board how far they are."""
+    """The jobs that this process took, run in threads of its own; the registry is told how far they are."""
 
     def __init__(self, job_registry: JobRegistry, running: int) -> None:
-        self._board = job_registry
+        self._registry = job_registry
         self._threads = ThreadPoolExecutor(running, thread_name_prefix="job")
 
     def add(self, query: JobQuery, session: Session, *others: Session) -> Job:
@@ -49,20 +50,20 @@ class Jobs:
             results=(),
             query=query,
         )
-        self._board.take(job, os.getpid())
+        self._registry.take(job, os.getpid())
         self._threads.submit(self._run, job, session, *others)
         return job
 
     def close(self) -> None:
         """Cancel the jobs that this process took and wait until they have stopped."""
-        self._board.stop(os.getpid())
+        self._registry.stop(os.getpid())
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     def _run(self, job: Job, session: Session, *others: Session) -> None:
         results: tuple[str, ...] = ()
 
         def change(**changed: object) -> None:
-            if not self._board.change(job.id, **changed):
+            if not self._registry.change(job.id, **changed):
                 raise _Cancelled
 
         def tell(done: int, total: int) -> None:
@@ -72,13 +73,13 @@ class Jobs:
             change(state="running")
             for address in KINDS[job.kind].run(session, job.query, tell, *others):
                 results = (*results, address)
-                self._board.change(job.id, results=results)
-            self._board.change(job.id, state="done")
+                self._registry.change(job.id, results=results)
+            self._registry.change(job.id, state="done")
         except _Cancelled:
-            self._board.change(job.id, state="cancelled")
+            self._registry.change(job.id, state="cancelled")
         except UnitscopeError as error:
             _log.error("job %s failed: %s", job.id, error)
-            self._board.change(job.id, state="failed", problem=without_paths(str(error)))
+            self._registry.change(job.id, state="failed", problem=without_paths(str(error)))
         except Exception:  # noqa: BLE001  (the outermost border of a thread: every failure becomes a job's end)
             _log.exception("job %s failed", job.id)
-            self._board.change(job.id, state="failed", problem=_FAILED)
+            self._registry.change(job.id, state="failed", problem=_FAILED)

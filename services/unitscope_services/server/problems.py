@@ -39,7 +39,7 @@ _ABSOLUTE_PATH = re.compile(r"(?<![\w/.:-])(?:[A-Za-z]:)?(?:[\\/][^\s'\",;\\/]+)
 
 
 def problem_of(request: HTTPConnection, error: Exception) -> Response:
-    """The answer to a request that failed; what is the server's own fault is logged."""
+    """Return the answer to a request that failed; what is the server's own fault is logged."""
     problem, headers = described(request, error)
     headers |= {"Cache-Control": "no-store"}
     if _wants_page(request):
@@ -49,7 +49,7 @@ def problem_of(request: HTTPConnection, error: Exception) -> Response:
 
 
 def described(request: HTTPConnection, error: Exception) -> tuple[Problem, dict[str, str]]:
-    """What went wrong, and the headers that tell programs what would do; the server's own fault is logged."""
+    """Return what went wrong, and the headers that tell programs what would do; the server's own fault is logged."""
     status, title, detail, headers = _read(request, error)
     problem = Problem(
         title=title,
@@ -62,7 +62,7 @@ def described(request: HTTPConnection, error: Exception) -> tuple[Problem, dict[
 
 
 def without_paths(text: str) -> str:
-    """A message in which every absolute path is cut down to its last name."""
+    """Return a message in which every absolute path is cut down to its last name."""
     return _ABSOLUTE_PATH.sub("", text)
 
 
@@ -104,7 +104,7 @@ def _routing_detail(request: HTTPConnection, error: HTTPException) -> str:
 
 
 def faults(errors: Sequence[Any]) -> str:
-    """What is wrong with which parameter, and what would be right."""
+    """Return what is wrong with which parameter, and what would be right."""
     return "; ".join(_fault(error) for error in errors)
 
 
@@ -117,6 +117,6 @@ def _fault(error: dict[str, Any]) -> str:
 
 
 def _wants_page(request: HTTPConnection) -> bool:
-    """Browsers on pages get a page; programs, and all of the API, problem details."""
+    """Return whether a page is wanted: browsers on pages get one; programs, and all of the API, problem details."""
     path = str(request.scope["path"])
     return not path.startswith("/api/") and "text/html" in request.headers.get("accept", "")

@@ -1,4 +1,4 @@
-"""What a server is told at its start."""
+"""What a server is told when it starts."""
 
 from pathlib import Path
 

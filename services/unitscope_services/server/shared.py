@@ -12,41 +12,41 @@ from unitscope_services.server.uploads import Uploads
 
 
 class Shared(NamedTuple):
-    """The board of jobs and the uploads of a server, here or in the process that holds them."""
+    """The registry of jobs and the uploads of a server, here or in the process that holds them."""
 
     job_registry: JobRegistry
     uploads: Uploads
 
     @classmethod
     def alone(cls, settings: Settings) -> "Shared":
-        """For a server of one process."""
+        """Return what a server of one process has."""
         return cls(JobRegistry(settings), Uploads(settings))
 
     @classmethod
     def held_at(cls, address: str) -> "Shared":
-        """Those that the process which started this one holds: each call goes there and back."""
+        """Return what the process holds that started this one: each call goes there and back."""
         visitor = _Visitor(address)
         visitor.connect()
         return cls(visitor.job_registry(), visitor.uploads())  # type: ignore[attr-defined]
 
 
 class _Visitor(BaseManager):
-    """Asks the process that holds them; only its children have the key to it."""
+    """A client of the process that holds what is shared; only its children have the key to it."""
 
 
-_Visitor.register("board")
+_Visitor.register("job_registry")
 _Visitor.register("uploads")
 
 
 @contextmanager
 def held(settings: Settings) -> Iterator[str]:
-    """Hold a board and uploads for processes that are started meanwhile; gives the address they are found at."""
+    """Hold jobs and uploads for processes that are started meanwhile; gives the address they are found at."""
     own = Shared.alone(settings)
 
     class Holder(BaseManager):
-        pass
+        """A server of what is shared."""
 
-    Holder.register("board", callable=lambda: own.job_registry)
+    Holder.register("job_registry", callable=lambda: own.job_registry)
     Holder.register("uploads", callable=lambda: own.uploads)
     server = Holder().get_server()
     threading.Thread(target=server.serve_forever, name="shared", daemon=True).start()

@@ -11,14 +11,16 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from unitscope_schemas.answers.patches import NeighborPage
 
 SHARED_FIGURES = "PROMETHEUS_MULTIPROC_DIR"
-"""Read by the library when it is imported: in that folder every process keeps its figures."""
+"""Name of the variable that the library reads when it is imported: in that folder every process keeps its figures."""
 
 _SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Telemetry:
-    """The figures of one application, in a registry of its own; where SHARED_FIGURES names a folder, those of all
-    processes of a server."""
+    """The figures of one application, in a registry of its own.
+
+    Where SHARED_FIGURES names a folder, those of all processes of a server.
+    """
 
     media_type = CONTENT_TYPE_LATEST
 
@@ -70,14 +72,14 @@ class Telemetry:
         self.response_bytes.labels(route).inc(size_bytes)
 
     def timed(self, search: Callable[[], NeighborPage]) -> NeighborPage:
-        """What a search finds; its time is counted."""
+        """Return what a search finds; its time is counted."""
         started = time.perf_counter()
         page = search()
         self.search_seconds.labels("yes" if page.search.exact else "no").observe(time.perf_counter() - started)
         return page
 
     def text(self) -> bytes:
-        """All figures in Prometheus' text format."""
+        """Return all figures in Prometheus' text format."""
         if SHARED_FIGURES not in os.environ:
             return generate_latest(self.registry)
         registry = CollectorRegistry()

@@ -15,8 +15,8 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 
 
 @dataclass(frozen=True)
-class Kept:
-    """One upload: its bytes, what the network sees of it, and for which atlas."""
+class UploadEntry:
+    """An upload: its bytes, what the network sees of it, and for which atlas."""
 
     id: str
     atlas: str
@@ -26,10 +26,12 @@ class Kept:
 
     @property
     def expires(self) -> str:
+        """When the upload expires, ISO 8601 in UTC."""
         return datetime.fromtimestamp(self.expires_s, UTC).isoformat(timespec="seconds")
 
     @property
     def size_bytes(self) -> int:
+        """Memory that the upload takes."""
         return len(self.data) + self.picture.prepared.pixels.nbytes
 
 
@@ -38,50 +40,50 @@ class Uploads:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._entries: OrderedDict[str, UploadEntry] = OrderedDict()
         self._lock = threading.Lock()
 
-    def add(self, atlas: str, data: bytes, picture: Encoded) -> Kept:
-        """Keep a picture until it expires or newer ones need the space."""
+    def add(self, atlas: str, data: bytes, picture: Encoded) -> UploadEntry:
+        """Hold a picture until it expires or newer ones need the space."""
         expires_s = time.time() + self._settings.upload_lifetime_s
-        kept = Kept(secrets.token_urlsafe(16), atlas, data, picture, expires_s)
+        entry = UploadEntry(secrets.token_urlsafe(16), atlas, data, picture, expires_s)
         with self._lock:
-            self._kept[kept.id] = kept
+            self._entries[entry.id] = entry
             self._drop_expired()
-            while len(self._kept) > 1 and (
-                len(self._kept) > self._settings.uploads_kept or self._bytes() > self._settings.uploads_kept_bytes
+            while len(self._entries) > 1 and (
+                len(self._entries) > self._settings.uploads_kept or self._bytes() > self._settings.uploads_kept_bytes
             ):
-                self._kept.popitem(last=False)
-        return kept
+                self._entries.popitem(last=False)
+        return entry
 
-    def find(self, atlas: str, upload: str) -> Kept:
-        """An upload to this atlas; raises NotFoundError once it has expired."""
+    def find(self, atlas: str, upload: str) -> UploadEntry:
+        """Return an upload to this atlas; raises NotFoundError once it has expired."""
         with self._lock:
             self._drop_expired()
-            kept = self._kept.get(upload)
-        if kept is None or kept.atlas != atlas:
+            entry = self._entries.get(upload)
+        if entry is None or entry.atlas != atlas:
             raise NotFoundError(
                 f"upload {upload!r} is not here: uploads are kept for "
                 f"{self._settings.upload_lifetime_s / 60:g} minutes, the latest {self._settings.uploads_kept} of them"
             )
-        return kept
+        return entry
 
     def remove(self, atlas: str, upload: str) -> None:
         """Forget an upload; raises NotFoundError if there is none."""
-        kept = self.find(atlas, upload)
+        entry = self.find(atlas, upload)
         with self._lock:
-            self._kept.pop(kept.id, None)
+            self._entries.pop(entry.id, None)
 
     def total_bytes(self) -> int:
-        """Memory held by all uploads."""
+        """Return the memory that all uploads take."""
         with self._lock:
             self._drop_expired()
             return self._bytes()
 
     def _bytes(self) -> int:
-        return sum(kept.size_bytes for kept in self._kept.values())
+        return sum(entry.size_bytes for entry in self._entries.values())
 
     def _drop_expired(self) -> None:
         now = time.time()
-        for kept in [kept for kept in self._kept.values() if kept.expires_s <= now]:
-            del self._kept[kept.id]
+        for entry in [entry for entry in self._entries.values() if entry.expires_s <= now]:
+            del self._entries[entry.id]

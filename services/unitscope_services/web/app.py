@@ -49,13 +49,13 @@ from unitscope_services.web.routes import (
 __all__ = ["Settings", "create_app"]
 
 _FORM_OVERHEAD_BYTES = 4096
-"""What a multipart form adds to the picture inside it."""
+"""Bytes that a multipart form adds to the picture inside it."""
 _THREADS_PER_CORE = 2
-"""For questions, besides those that forwards may keep waiting. More only take turns at the interpreter: with 40 threads
-on two cores, 50 clients got 0.8 of one client's throughput, with 12 as much."""
+"""Threads for questions, besides those that forwards may keep waiting. More only take turns at the interpreter: with 40
+threads on two cores, 50 clients got 0.8 of one client's throughput, with 12 as much."""
 _QUICK_AT_ONCE = 2
-"""Answers that take milliseconds: one uses the interpreter while another is at the database. When all threads made
-some, each took turns nine times, and 50 clients got 0.8 of one client's throughput."""
+"""Answers that take milliseconds and are made at once: one uses the interpreter while another is at the database. When
+all threads made some, each took turns nine times, and 50 clients got 0.8 of one client's throughput."""
 _ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": Problem, "description": "The request cannot be answered; the detail says why"},
     "5XX": {"model": Problem, "description": "The server failed, or is at its limit"},
@@ -63,10 +63,10 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 def create_app(settings: Settings, shared: Shared | None = None) -> FastAPI:
-    """API and pages over the atlases of `settings`, which are opened when the server starts.
+    """Return API and pages over the atlases of `settings`, which are opened when the server starts.
 
-    `shared`: what this process has in common with others, if there are any. Raises UsageError for an unusable key
-    file; an atlas that cannot be opened stops the start.
+    `shared`: what this process has in common with others, if there are any. Raises UsageError for an unusable key file;
+    an atlas that cannot be opened stops the start.
     """
     app_state = _build_state(settings, shared or Shared.alone(settings))
     app = FastAPI(

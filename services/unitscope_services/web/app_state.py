@@ -1,4 +1,4 @@
-"""All that a running application holds, opened at its start."""
+"""The state of a running application, opened when it starts."""
 
 import gc
 from dataclasses import dataclass, field
@@ -21,13 +21,14 @@ from unitscope_services.server.uploads import Uploads
 from unitscope_services.web.assets import StaticFile
 
 _COLLECTED_AFTER = 20_000
-"""New objects, some answers' worth: at Python's own 700, a page of 1,000 rows is looked through as it is made, for a
-tenth of its time and more."""
+"""New objects, some answers' worth, after which the collector runs: at Python's own 700, a page of 1,000 rows is looked
+through as it is made, for a tenth of its time and more."""
 
 
 @dataclass
 class AppState:
-    """Settings, keys and figures from the first moment; the shelf once the atlases are open."""
+    """All that a running application holds: settings, keys and figures from the first moment, the atlases once they are
+    open."""
 
     settings: Settings
     keys: Keys
@@ -47,17 +48,19 @@ class AppState:
 
     @property
     def atlases(self) -> AtlasRegistry:
+        """The served atlases; only while the application runs."""
         assert self._atlases is not None, "the atlases are opened by the application's lifespan"
         return self._atlases
 
     @property
     def is_open(self) -> bool:
+        """Whether the atlases are open."""
         return self._atlases is not None
 
     def open(self) -> None:
         """Open all atlases; raises what is wrong with one of them."""
         settings = self.settings
-        cache = Cache.chosen(settings.cache, settings.cache_gb)
+        cache = Cache.from_environment(settings.cache, settings.cache_gb)
         stores = tuple(store_of(root, cache) for root in settings.atlases)
         self._atlases = AtlasRegistry(stores, settings.question_timeout_s, self.admission.turn, settings.trust_code)
         collect_seldom()
@@ -70,13 +73,13 @@ class AppState:
 
 
 def collect_seldom() -> None:
-    """What is in memory by now stays: the collector need not look through it again, which takes 0.1 s."""
+    """Keep what is in memory by now: the collector need not look through it again, which takes 0.1 s."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(_COLLECTED_AFTER)
 
 
 def state_of(request: Request) -> AppState:
-    """The site that a request came to."""
+    """Return the state of the application that a request came to."""
     app_state: AppState = request.app.state.app_state
     return app_state

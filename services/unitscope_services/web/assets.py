@@ -24,12 +24,12 @@ class StaticFile:
 
 
 def read_static() -> dict[str, StaticFile]:
-    """All static files by name."""
+    """Return all static files by name."""
     return {path.name: _static_file(path) for path in sorted(_STATIC.iterdir()) if path.is_file()}
 
 
 def pages_digest() -> str:
-    """Digest of all templates and static files: how pages look."""
+    """Return the digest of all templates and static files: how pages look."""
     digest = hashlib.sha256()
     for path in sorted([*_TEMPLATES.iterdir(), *_STATIC.iterdir()]):
         if path.is_file():
@@ -38,7 +38,7 @@ def pages_digest() -> str:
 
 
 def make_templates(static: dict[str, StaticFile]) -> Environment:
-    """Templates with everything escaped; an unknown name in one is an error."""
+    """Return the templates with everything escaped; an unknown name in one is an error."""
     templates = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -66,7 +66,7 @@ def make_templates(static: dict[str, StaticFile]) -> Environment:
 
 
 def figure(value: float | None, digits: int = 4) -> str:
-    """A measured number with so many significant digits, and a true minus sign."""
+    """Write a measured number with so many significant digits, and a true minus sign."""
     if value is None or not math.isfinite(value):
         return "–"
     text = f"{value:.{digits}g}" if 1e-3 <= abs(value) < 1e6 or value == 0 else f"{value:.{digits - 1}e}"
@@ -74,7 +74,7 @@ def figure(value: float | None, digits: int = 4) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share as a percentage, with as many digits as it takes not to be rounded up to 100."""
+    """Write a share as a percentage, with as many digits as it takes not to be rounded up to 100."""
     if share is None or not math.isfinite(share):
         return "–"
     digits = 1 if not 0.99 < share < 1 else max(1, math.ceil(-math.log10(100 * (1 - share))))
@@ -83,17 +83,17 @@ def percent(share: float | None) -> str:
 
 
 def count(number: int) -> str:
-    """A whole number with its thousands apart."""
+    """Write a whole number with its thousands apart."""
     return f"{number:,}".replace(",", "\u202f")
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:
-    """A number with its noun: 1 layer, 3 layers."""
+    """Write a number with its noun: 1 layer, 3 layers."""
     return f"{count(number)} {one if number == 1 else many or one + 's'}"
 
 
 def day(moment: str) -> str:
-    """The day of an ISO moment."""
+    """Return the day of an ISO moment."""
     return moment[:10]
 
 

@@ -16,7 +16,7 @@ from unitscope_services.server.telemetry import Telemetry
 
 _POLICY = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors "
 FRAMED_POLICY = f"{_POLICY}*"
-"""Of a page that other sites may frame: one that has nothing to press but links."""
+"""Policy of a page that other sites may frame: one that has nothing to press but links."""
 SAFE_HEADERS = {
     "Content-Security-Policy": f"{_POLICY}'none'",
     "X-Content-Type-Options": "nosniff",
@@ -31,7 +31,7 @@ _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class RequestMiddleware:
-    """Outermost layer of the application."""
+    """The outermost layer of the application."""
 
     def __init__(self, app: ASGIApp, telemetry: Telemetry, body_limit_bytes: int) -> None:
         self.app, self.telemetry, self.body_limit_bytes = app, telemetry, body_limit_bytes
@@ -63,7 +63,7 @@ class RequestMiddleware:
             self.telemetry.answered(known_method, route, answer.status or 500, seconds, answer.size_bytes)
 
     def _bounded(self, receive: Receive) -> Receive:
-        """Stops a body that goes on beyond the limit, whatever length it announced."""
+        """Stop a body that goes on beyond the limit, whatever length it announced."""
         received = 0
 
         async def bounded() -> Message:
@@ -81,7 +81,7 @@ class RequestMiddleware:
 
 
 class _Answer:
-    """Sends on what the application answers, with the headers that every answer has."""
+    """The answer of the application on its way out, with the headers that every answer has."""
 
     def __init__(self, send: Send, request_id: str, bodiless: bool) -> None:
         self._send, self._request_id, self._bodiless = send, request_id, bodiless
@@ -103,9 +103,9 @@ class _Answer:
 
 
 def _addressed(scope: Scope) -> Scope:
-    """Give the request an id; take the format's suffix off an API address; answer HEAD like GET.
+    """Give the request an id, take the format's suffix off an API address, and answer HEAD like GET.
 
-    A copy: the server itself reads the method of the scope that it made.
+    The scope is a copy: the server itself reads the method of the scope that it made.
     """
     given = Headers(scope=scope).get("x-request-id", "")
     path = scope["path"]

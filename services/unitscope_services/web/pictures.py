@@ -11,14 +11,14 @@ from starlette.responses import Response
 from unitscope_schemas.geometry import Box, Size
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.crops import PictureFormat, cut, encoded, fitted, picture, read_image, widened
-from unitscope_services.atlas.database import Row
+from unitscope_services.atlas.rows import ImageEntry
 from unitscope_services.encoding.cells import CellGrid, scaled, with_map
 from unitscope_services.encoding.masks import mask, masked
 from unitscope_services.figures.sprites import SheetAddress, SheetFormat
 from unitscope_services.figures.tiles import SpriteKind, state_of
 from unitscope_services.queries.session import Subject
 from unitscope_services.queries.units import peak_box
-from unitscope_services.server.uploads import Kept
+from unitscope_services.server.uploads import UploadEntry
 from unitscope_services.web.replies import Reply
 
 PictureName = Annotated[PictureFormat, Path(description="jpg and webp are lossy, png holds the exact pixels")]
@@ -31,45 +31,45 @@ _PAPER = (255, 255, 255)
 
 
 def image_picture(reply: Reply, image: str, kind: PictureFormat, width: int | None) -> Response:
-    """The reply with a whole upright image of the corpus."""
+    """Return the reply with a whole upright image of the corpus."""
     return _picture(reply, kind, lambda: _widened(_whole(reply, reply.session.atlas.find_image(image)), width))
 
 
-def upload_picture(reply: Reply, kept: Kept, kind: PictureFormat, width: int | None) -> Response:
-    """The reply with a whole upright upload."""
-    return _picture(reply, kind, lambda: _widened(picture(kept.data), width))
+def upload_picture(reply: Reply, upload: UploadEntry, kind: PictureFormat, width: int | None) -> Response:
+    """Return the reply with a whole upright upload."""
+    return _picture(reply, kind, lambda: _widened(picture(upload.data), width))
 
 
 def patch_picture(
     reply: Reply,
     image: str,
     kind: PictureFormat,
-    place: str | Box,
+    spot: str | Box,
     size: int | None,
     context: float,
     overlay: Overlay,
 ) -> Response:
-    """The reply with the patch of an image: a given box, or where the unit `LAYER:UNIT` peaks."""
+    """Return the reply with the patch of an image: a given box, or where the unit `LAYER:UNIT` peaks."""
 
     def make() -> Image.Image:
         atlas = reply.session.atlas
         row = atlas.find_image(image)
-        box = place if isinstance(place, Box) else peak_box(atlas, UnitId.parse(place), row)
+        box = spot if isinstance(spot, Box) else peak_box(atlas, UnitId.parse(spot), row)
         whole = _whole(reply, row)
         if overlay == "box":
             return _with_box(whole, box, size)
         if overlay == "map":
-            return _with_map(reply, row, UnitId.parse(str(place)), whole, size)
+            return _with_map(reply, row, UnitId.parse(str(spot)), whole, size)
         if overlay == "mask":
             wide = widened(box, Size(whole.height, whole.width), context)
-            return _masked(reply, row, UnitId.parse(str(place)), cut(whole, wide, size), wide)
+            return _masked(reply, row, UnitId.parse(str(spot)), cut(whole, wide, size), wide)
         return cut(whole, box, size, context)
 
     return _picture(reply, kind, make)
 
 
 def sprite_picture(reply: Reply, layer: str, what: SpriteKind, number: int, kind: SheetFormat) -> Response:
-    """The reply with a sheet of tiles."""
+    """Return the reply with a sheet of tiles."""
     sheet = SheetAddress(layer, what, number, state_of(reply.session, layer, what))
     growing, app_state = replace(reply, state=sheet.state), reply.app_state
     return growing.picture(
@@ -85,42 +85,42 @@ def _picture(reply: Reply, kind: PictureFormat, make: Callable[[], Image.Image])
     return reply.picture(kind, MEDIA_TYPES[kind], content)
 
 
-def _whole(reply: Reply, image: Row) -> Image.Image:
+def _whole(reply: Reply, image: ImageEntry) -> Image.Image:
     return picture(read_image(reply.session.atlas, image))
 
 
 def _widened(whole: Image.Image, width: int | None) -> Image.Image:
-    """Scaled to a width, never enlarged."""
+    """Return a picture scaled to a width, never enlarged."""
     if width is None or width >= whole.width:
         return whole
     return fitted(whole, round(width * max(whole.size) / whole.width))
 
 
-def _with_map(reply: Reply, image: Row, unit: UnitId, whole: Image.Image, size: int | None) -> Image.Image:
-    """The whole picture, fitted into a square if wished, with the unit's map laid over it."""
+def _with_map(reply: Reply, image: ImageEntry, unit: UnitId, whole: Image.Image, size: int | None) -> Image.Image:
+    """Return the whole picture, fitted into a square if wished, with the unit's map laid over it."""
     atlas = reply.session.atlas
-    found = reply.session.activation_map(Subject(image, None), unit)
+    activations = reply.session.activation_map(Subject(image, None), unit)
     shown = whole if size is None else fitted(whole, size)
     placement = atlas.placement(image)
     down, across = shown.height / whole.height, shown.width / whole.width
     grid = scaled(CellGrid.of(atlas.layer(unit.layer).spec, placement), down, across)
     top, left, bottom, right = placement.seen
     seen = Box(round(top * down), round(left * across), round(bottom * down), round(right * across))
-    return with_map(shown, found, grid, seen)
+    return with_map(shown, activations, grid, seen)
 
 
-def _masked(reply: Reply, image: Row, unit: UnitId, patch: Image.Image, box: Box) -> Image.Image:
-    """The patch of a box, darkened where the unit's map is below its threshold."""
+def _masked(reply: Reply, image: ImageEntry, unit: UnitId, patch: Image.Image, box: Box) -> Image.Image:
+    """Return the patch of a box, darkened where the unit's map is below its threshold."""
     atlas = reply.session.atlas
-    found = reply.session.activation_map(Subject(image, None), unit)
+    activations = reply.session.activation_map(Subject(image, None), unit)
     down, across = patch.height / box.size.height, patch.width / box.size.width
     grid = scaled(CellGrid.of(atlas.layer(unit.layer).spec, atlas.placement(image)), down, across)
     within = replace(grid, top=grid.top - box.top * down, left=grid.left - box.left * across)
-    return masked(patch, mask(found, within, Box(0, 0, patch.height, patch.width)))
+    return masked(patch, mask(activations, within, Box(0, 0, patch.height, patch.width)))
 
 
 def _with_box(whole: Image.Image, box: Box, size: int | None) -> Image.Image:
-    """The whole picture, fitted into a square if wished, with the box drawn around what is inside it."""
+    """Return the whole picture, fitted into a square if wished, with the box drawn around what is inside it."""
     shown = whole if size is None else fitted(whole, size)
     across, down = shown.width / whole.width, shown.height / whole.height
     line = max(2, max(shown.size) // 100)

@@ -1,4 +1,4 @@
-"""Start the server: closed by default, in one process or several, with a clean stop."""
+"""The start of the server: closed by default, in one process or several, with a clean stop."""
 
 import ipaddress
 import multiprocessing
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from unitscope_services.server.settings import Settings
 
 _MESSAGES_WAITING = 2
-"""Of each WebSocket: what is asked and its picture, up to the limit of uploads."""
+"""Messages that wait for each WebSocket: what is asked and its picture, up to the limit of uploads."""
 _PATIENCE_S = 60
-"""How long a process may not answer while another is replaced; loading what it needs takes seconds."""
+"""Seconds that a process may not answer while another is replaced; loading what it needs takes seconds."""
 
 
 def serve_atlases(
@@ -59,7 +59,7 @@ def serve_atlases(
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine only."""
+    """Return whether an address can be reached from this machine only."""
     if host == "localhost":
         return True
     try:
@@ -69,14 +69,15 @@ def is_loopback(host: str) -> bool:
 
 
 def _serve_side_by_side(settings: "Settings", listener: socket.socket, process_count: int) -> None:
-    """Serve by several processes, which share uploads, jobs and figures; one that dies is replaced."""
+    """Serve by several processes, which share uploads, jobs and figures; a process that dies is replaced."""
     from uvicorn.supervisors import Multiprocess
 
     from unitscope_services.server.shared import held
     from unitscope_services.server.telemetry import SHARED_FIGURES
 
     class Replaced(Multiprocess):
-        """Replaces a process as soon as it has ended; to ask the living each time would wait for one that just died."""
+        """Processes of which each is replaced as soon as it has ended; to ask the living each time would wait for one
+        that just died."""
 
         def keep_subprocess_alive(self) -> None:
             if not all(process.process.is_alive() for process in self.processes):
@@ -103,7 +104,7 @@ def _serve_side_by_side(settings: "Settings", listener: socket.socket, process_c
 
 
 def _made_beside(settings: "Settings", address: str) -> "FastAPI":
-    """The application of one of several processes, which ends when the one that started it does."""
+    """Return the application of one of several processes, which ends when the one that started it does."""
     from unitscope_services.server.shared import Shared
     from unitscope_services.web.app import create_app
 
@@ -112,6 +113,7 @@ def _made_beside(settings: "Settings", address: str) -> "FastAPI":
 
 
 def _end_with(parent: "BaseProcess") -> None:
+    """End this process when another has ended."""
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
 

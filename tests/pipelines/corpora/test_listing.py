@@ -15,44 +15,45 @@ import pytest
 
 from tests.corpora import add, pictures_of, write_list, write_parquet, write_tars
 from unitscope_pipelines.corpora.listing import list_corpus
-from unitscope_pipelines.indexing.catalogue import Catalogue, catalogue
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.plan import Plan, cut_shards, make_plan
 from unitscope_pipelines.indexing.scan import Scanner
+from unitscope_pipelines.indexing.version_images import VersionImages, version_images
 from unitscope_pipelines.storage.originals import Originals
 from unitscope_pipelines.storage.parts import read_part, read_receipts
+from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas.addresses import Address, Cell, Range
 from unitscope_schemas.errors import AtlasError, CorpusError
 
 LAYER = "_blocks.0"
 
 
-def planned(corpus: Path | str, atlas: Path) -> Plan:
+def planned(corpus: Path | str, atlas: Path | str) -> Plan:
     config = IndexConfig(corpus=str(corpus), atlas=str(atlas), layers=(LAYER,), batch_size=8)
     return make_plan(config, list_corpus(str(corpus)), lambda _: None)
 
 
-def scanned(corpus: Path | str, atlas: Path) -> tuple[Plan, Catalogue]:
+def scanned(corpus: Path | str, atlas: Path) -> tuple[Plan, VersionImages]:
     """Scan what is pending as one shard; the images of the version that this would seal."""
     plan = planned(corpus, atlas)
     for shard in cut_shards(plan.pending, 1000):
         Scanner(plan.scan)(shard)
-    return plan, catalogue(plan.listing, read_receipts(atlas, plan.scan.atlas_key), atlas)
+    return plan, version_images(plan.listing, read_receipts(store_of(atlas), plan.scan.atlas_key), store_of(atlas))
 
 
 def peaks_by_id(plan: Plan) -> dict[str, list[object]]:
     """Everything that was recorded, by image."""
-    atlas, found = plan.scan.atlas, {}
-    for receipt in read_receipts(atlas, plan.scan.atlas_key):
-        peaks = read_part(atlas, receipt.peaks[LAYER]).sort_by([("image", "ascending"), ("unit", "ascending")])
+    store, found = plan.store, {}
+    for receipt in read_receipts(store, plan.scan.atlas_key):
+        peaks = read_part(store, receipt.peaks[LAYER]).sort_by([("image", "ascending"), ("unit", "ascending")])
         units = plan.cells_per_image
-        for row, image_id in enumerate(read_part(atlas, receipt.scanned)["image_id"].to_pylist()):
+        for row, image_id in enumerate(read_part(store, receipt.scanned)["image_id"].to_pylist()):
             found[image_id] = peaks.slice(row * units, units).drop_columns(["image"]).to_pylist()
     return found
 
 
 @pytest.fixture(scope="module")
-def folder(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Catalogue]:
+def folder(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, VersionImages]:
     return scanned(tiny_corpus, tmp_path_factory.mktemp("kinds") / "folder")
 
 
@@ -66,14 +67,14 @@ BY_KIND = {"path", "other_paths", "address", "other_addresses", "metadata", "mod
 
 @pytest.mark.parametrize("kind", MAKERS)
 def test_every_kind_of_corpus_gives_the_images_and_peaks_of_the_folder(
-    kind: str, tiny_corpus: Path, folder: tuple[Plan, Catalogue], tmp_path: Path
+    kind: str, tiny_corpus: Path, folder: tuple[Plan, VersionImages], tmp_path: Path
 ) -> None:
     plan, found = scanned(MAKERS[kind](tmp_path / "corpus", tiny_corpus), tmp_path / "atlas")
     same = [name for name in found.images.column_names if name not in BY_KIND]
     assert found.images.select(same).equals(folder[1].images.select(same))
     assert found.skipped.select(["reason", "size_bytes"]).equals(folder[1].skipped.select(["reason", "size_bytes"]))
     assert peaks_by_id(plan) == peaks_by_id(folder[0])
-    assert len(planned(plan.config.corpus, plan.scan.atlas).pending) == 0, "what was read is not read again"
+    assert len(planned(plan.config.corpus, plan.config.atlas).pending) == 0, "what was read is not read again"
     originals = Originals(plan.listing.root)
     for row in found.images.select(["image_id", "address", "metadata"]).to_pylist():
         assert hashlib.sha256(originals.read(row["address"])).hexdigest() == row["image_id"]
@@ -87,7 +88,7 @@ def test_added_shards_cost_their_own_forwards_only(tiny_corpus: Path, tmp_path: 
     shutil.move(write_tars(tmp_path / "more", pictures[6:12], 1) / "shard-000.tar", corpus / "shard-001.tar")
     plan, found = scanned(corpus, tmp_path / "atlas")
     assert set(plan.pending["path"].to_pylist()) == {f"shard-001.tar/{number:04d}.jpg" for number in range(6)}
-    receipts = read_receipts(tmp_path / "atlas", plan.scan.atlas_key)
+    receipts = read_receipts(store_of(tmp_path / "atlas"), plan.scan.atlas_key)
     assert sorted(receipt.forward_count for receipt in receipts) == [2, 10]
     assert found.file_count == 16
 
@@ -182,7 +183,7 @@ def test_what_is_no_address_is_refused() -> None:
 
 @pytest.mark.parametrize("kind", ["folder", "tars", "parquet"])
 def test_an_object_store_gives_the_images_of_the_folder(
-    kind: str, pictures_bucket: Any, tiny_corpus: Path, folder: tuple[Plan, Catalogue], tmp_path: Path
+    kind: str, pictures_bucket: Any, tiny_corpus: Path, folder: tuple[Plan, VersionImages], tmp_path: Path
 ) -> None:
     source = tiny_corpus if kind == "folder" else MAKERS[kind](tmp_path / "corpus", tiny_corpus)
     for path in source.rglob("*.*"):

@@ -19,25 +19,25 @@ from numpy.typing import NDArray
 from tests import kin
 from tests.kin import PLAIN, TWIN, ZEROED
 from tests.nodes import Loopback, Nodes
-from unitscope_pipelines.derived import coactivation as kin_job
-from unitscope_pipelines.derived.coactivation import Here, LayerPair, Sealed, find_kin, shared_sides
+from unitscope_pipelines.derived import coactivation as coactivation_job
+from unitscope_pipelines.derived.coactivation import InProcess, LayerPair, SealedAtlas, find_coactivation, shared_sides
 from unitscope_pipelines.derived.compare import Layers
 from unitscope_pipelines.derived.compare import compare as compare_sealed
 from unitscope_pipelines.derived.rank_profiles import (
     centred_ranks,
     correlations,
-    exemplars_among,
     read_profiles,
     shared_exemplars,
 )
 from unitscope_pipelines.indexing.upkeep import remove
 from unitscope_pipelines.indexing.versions import collect
 from unitscope_pipelines.runs import coactivation as coactivation_run
-from unitscope_pipelines.runs.coactivation import Crew
+from unitscope_pipelines.runs.coactivation import OnCluster
 from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas.answers.relations import Comparison, MatchRow
 from unitscope_schemas.errors import NotFoundError, UsageError
-from unitscope_schemas.progress import Progress
+from unitscope_schemas.progress import Progress, Tell
+from unitscope_schemas.ranks import untied_count
 from unitscope_schemas.versions import read_version
 from unitscope_services.atlas.atlas import Atlas
 
@@ -58,8 +58,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Path:
 def silent(done: int, total: int) -> None: ...
 
 
-def compare(a: Path, b: Path, tell: kin_job.Tell = silent, layers: Layers = (None, None)) -> Comparison:
-    return compare_sealed(Sealed.present(a), Sealed.present(b), Here(tell), layers)
+def compare(a: Path, b: Path, tell: Tell = silent, layers: Layers = (None, None)) -> Comparison:
+    return compare_sealed(SealedAtlas.present(a), SealedAtlas.present(b), InProcess(tell), layers)
 
 
 def plain_peaks(root: Path, layer: str) -> NDArray[np.float32]:
@@ -88,15 +88,17 @@ def test_ranks_are_those_of_counting_and_sum_to_zero(values: list[int]) -> None:
 
 def test_no_unit_has_more_exemplars_than_stand_above_the_next_image() -> None:
     descending = np.array([9, 7, 7, 5, 0, 0, 0, 0], np.float32)
-    assert [exemplars_among(descending, most) for most in range(9)] == [0, 1, 1, 3, 4, 4, 4, 4, 8]
+    assert [untied_count(descending, most) for most in range(9)] == [0, 1, 1, 3, 4, 4, 4, 4, 8]
 
 
 def test_correlations_and_shared_exemplars_are_those_of_the_plain_formula(folder: Path) -> None:
-    atlas = Sealed.present(folder / "planted")
+    atlas = SealedAtlas.present(folder / "planted")
     side, other = shared_sides(atlas, atlas)
     profiles = read_profiles(side, atlas.layer("conv"), range(3))
     heads = read_profiles(other, atlas.layer("head"), range(1))
-    ranks = [np.array([plain_ranks(unit) for unit in plain_peaks(atlas.root, layer)]) for layer in ("conv", "head")]
+    ranks = [
+        np.array([plain_ranks(unit) for unit in plain_peaks(atlas.store.address, layer)]) for layer in ("conv", "head")
+    ]
     found = correlations(profiles, heads)
     live = [unit for unit in range(kin.UNITS) if unit != ZEROED]
     plain = np.corrcoef(ranks[0][live], ranks[1])[: len(live), len(live) :]
@@ -110,25 +112,29 @@ def test_correlations_and_shared_exemplars_are_those_of_the_plain_formula(folder
 def test_tiles_of_units_on_ray_change_nothing_and_nothing_stored_is_computed_again(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (whole,) = find_kin(Sealed.present(folder / "planted"), Sealed.present(folder / "planted"), [CONV], Here(silent))
+    (whole,) = find_coactivation(
+        SealedAtlas.present(folder / "planted"), SealedAtlas.present(folder / "planted"), [CONV], InProcess(silent)
+    )
     shutil.copytree(folder / "planted", tmp_path / "cut", ignore=shutil.ignore_patterns("kin"))
-    monkeypatch.setattr(kin_job, "_TILE_BLOCKS", 1)
-    monkeypatch.setattr(coactivation_run, "_PRODUCTS_HERE", 0)
+    monkeypatch.setattr(coactivation_job, "_TILE_BLOCKS", 1)
+    monkeypatch.setattr(coactivation_run, "_PRODUCTS_IN_PROCESS", 0)
     told: list[Progress] = []
-    cut = Sealed.present(tmp_path / "cut")
-    (tiled,) = find_kin(cut, cut, [CONV], Crew(told.append, 1))
+    cut = SealedAtlas.present(tmp_path / "cut")
+    (tiled,) = find_coactivation(cut, cut, [CONV], OnCluster(told.append, 1))
     assert [(one.done, one.total) for one in told] == [(0, 9), (3, 9), (6, 9), (9, 9)]
     assert [sum(one.nodes.values()) for one in told] == [0, 3, 6, 9]
     assert repr(pq.read_table(folder / "planted" / whole).to_pydict()) == repr(
         pq.read_table(tmp_path / "cut" / tiled).to_pydict()
     )
     told.clear()
-    find_kin(cut, cut, [CONV], Crew(told.append, 1))
+    find_coactivation(cut, cut, [CONV], OnCluster(told.append, 1))
     assert told == []
 
 
 def test_the_twin_of_a_unit_correlates_to_one_and_a_dead_unit_with_none(folder: Path) -> None:
-    (table,) = find_kin(Sealed.present(folder / "planted"), Sealed.present(folder / "planted"), [CONV], Here(silent))
+    (table,) = find_coactivation(
+        SealedAtlas.present(folder / "planted"), SealedAtlas.present(folder / "planted"), [CONV], InProcess(silent)
+    )
     found = np.array(pq.read_table(folder / "planted" / table)["correlation"].to_pylist())
     assert found[PLAIN, TWIN] == found[TWIN, PLAIN] == 1.0
     assert (np.diag(found)[: kin.UNITS] == 1.0).sum() == kin.UNITS - 1
@@ -195,7 +201,7 @@ def test_a_comparison_is_made_once_and_goes_with_its_version(folder: Path, tmp_p
     told.clear()
     assert compare(one, two, tell, ("conv", None)) == first
     assert told == []
-    removed = Atlas(one).find_image("red/000.png")["image_id"]
+    removed = Atlas(one).find_image("red/000.png").image_id
     remove(one, [removed])
     second = compare(one, two, tell, ("conv", None))
     assert (second.shared_images, first.shared_images) == (119, 120)
@@ -230,11 +236,11 @@ def test_atlases_without_a_shared_image_or_layer_are_refused(folder: Path, tmp_p
 
 @pytest.mark.parametrize("images", [10, 1_000_000, 50_000_000])
 def test_tiles_fit_their_memory_and_cover_every_block(folder: Path, images: int) -> None:
-    entry = Sealed.present(folder / "planted").layer("conv")
+    entry = SealedAtlas.present(folder / "planted").layer("conv")
     entry = entry.model_copy(update={"ranked": entry.ranked[:1] * 80})
-    tiles = kin_job._tiles(CONV, entry, images)
+    tiles = coactivation_job._tiles(CONV, entry, images)
     length = max(len(tile.blocks) for tile in tiles)
-    assert length == 1 or 4 * 16 * length * images <= kin_job.TILE_BYTES
+    assert length == 1 or 4 * 16 * length * images <= coactivation_job.TILE_BYTES
     assert [block for tile in tiles for block in tile.blocks] == list(range(80))
 
 

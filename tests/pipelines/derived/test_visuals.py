@@ -10,7 +10,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from unitscope_pipelines.derived.visuals import (
-    Made,
+    NewPicture,
     faulty_visuals,
     find_visual,
     list_visuals,
@@ -20,6 +20,7 @@ from unitscope_pipelines.derived.visuals import (
 )
 from unitscope_pipelines.indexing.verify import verify
 from unitscope_pipelines.indexing.versions import collect
+from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas import layout
 from unitscope_schemas.answers.visuals import VisualKey
 from unitscope_schemas.errors import AtlasError, NotFoundError
@@ -39,20 +40,20 @@ def noise(seed: int = 0) -> Image.Image:
 @pytest.fixture
 def stored(tiny_atlas: Path) -> Iterator[Path]:
     """The tiny atlas with one stored picture, which is gone afterwards."""
-    visual = write_visual(tiny_atlas, KEY, Made(noise(), activation=1e9))
+    visual = write_visual(store_of(tiny_atlas), KEY, NewPicture(noise(), activation=1e9))
     yield tiny_atlas
     for path in (visual.picture.path, layout.visual(*UNIT, KEY.id)):
         (tiny_atlas / path).unlink(missing_ok=True)
 
 
 def test_a_picture_comes_back_as_it_was_stored(tmp_path: Path) -> None:
-    assert find_visual(tmp_path, KEY) is None
-    made = write_visual(tmp_path, KEY, Made(noise(), activation=2.5))
-    assert find_visual(tmp_path, KEY) == read_visual(tmp_path, UNIT, KEY.id) == made
-    pixels = np.asarray(Image.open(BytesIO(read_picture(tmp_path, made))))
+    assert find_visual(store_of(tmp_path), KEY) is None
+    made = write_visual(store_of(tmp_path), KEY, NewPicture(noise(), activation=2.5))
+    assert find_visual(store_of(tmp_path), KEY) == read_visual(store_of(tmp_path), UNIT, KEY.id) == made
+    pixels = np.asarray(Image.open(BytesIO(read_picture(store_of(tmp_path), made))))
     assert np.array_equal(pixels, np.asarray(noise()))
-    assert list_visuals(tmp_path, UNIT) == [made]
-    assert list_visuals(tmp_path, UnitId("_blocks.5", 4)) == []
+    assert list_visuals(store_of(tmp_path), UNIT) == [made]
+    assert list_visuals(store_of(tmp_path), UnitId("_blocks.5", 4)) == []
 
 
 def test_other_figures_give_another_picture() -> None:
@@ -64,34 +65,34 @@ def test_other_figures_give_another_picture() -> None:
 
 
 def test_a_picture_without_its_document_is_not_there(tmp_path: Path) -> None:
-    write_visual(tmp_path, KEY, Made(noise()))
+    write_visual(store_of(tmp_path), KEY, NewPicture(noise()))
     (tmp_path / layout.visual(*UNIT, KEY.id)).unlink()
-    assert list_visuals(tmp_path, UNIT) == []
+    assert list_visuals(store_of(tmp_path), UNIT) == []
     with pytest.raises(NotFoundError, match="list its visualisations"):
-        read_visual(tmp_path, UNIT, KEY.id)
+        read_visual(store_of(tmp_path), UNIT, KEY.id)
     with pytest.raises(NotFoundError):
-        read_visual(tmp_path, UNIT, "../../../manifest")
+        read_visual(store_of(tmp_path), UNIT, "../../../manifest")
 
 
 def test_a_changed_picture_is_refused_and_found_by_verify(stored: Path) -> None:
-    assert faulty_visuals(stored) == {}
-    visual = read_visual(stored, UNIT, KEY.id)
+    assert faulty_visuals(store_of(stored)) == {}
+    visual = read_visual(store_of(stored), UNIT, KEY.id)
     noise(1).save(stored / visual.picture.path, "PNG")
     with pytest.raises(AtlasError, match="not the one that was stored"):
-        read_picture(stored, visual)
+        read_picture(store_of(stored), visual)
     assert [fault.where for fault in verify(stored, sample=1, seed=0).faults] == [layout.visual(*UNIT, KEY.id)]
 
 
 def test_pictures_stay_when_earlier_versions_go(stored: Path) -> None:
     collect(stored, keep=1)
-    assert [visual.key for visual in list_visuals(stored, UNIT)] == [KEY]
+    assert [visual.key for visual in list_visuals(store_of(stored), UNIT)] == [KEY]
 
 
 def test_a_picture_is_judged_against_every_peak_of_the_corpus(tiny_atlas: Path) -> None:
     atlas = Atlas(tiny_atlas)
     peaks = atlas.ranked(UNIT).activations()
     for activation in (float(peaks[0]) + 1, float(peaks[0]), float(peaks[7]), float(peaks[-1]) - 1):
-        write_visual(tiny_atlas, KEY, Made(noise(), activation=activation))
+        write_visual(store_of(tiny_atlas), KEY, NewPicture(noise(), activation=activation))
         (row,) = visualisations(atlas, UNIT).rows
         assert row.percentile == pytest.approx(np.mean(peaks <= np.float32(activation)))
         assert row.corpus_maximum == pytest.approx(float(peaks[0]))

@@ -12,12 +12,13 @@ from tests.conftest import TINY_LAYERS
 from tests.pictures import write_corpus
 from tests.tables import contents, difference, manifest_of
 from unitscope_pipelines.corpora.listing import list_corpus
-from unitscope_pipelines.indexing.catalogue import catalogue
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index
 from unitscope_pipelines.indexing.plan import Plan, cut_shards, make_plan
 from unitscope_pipelines.indexing.scan import Scanner
+from unitscope_pipelines.indexing.version_images import version_images
 from unitscope_pipelines.storage.parts import read_part, read_receipts
+from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas.manifest import Receipt
 
 
@@ -88,8 +89,8 @@ def recorded(plan: Plan, receipts: list[Receipt]) -> dict[str, list]:
     """By image id everything that the scans of some shards recorded."""
     found = {}
     for receipt in receipts:
-        ids = read_part(plan.scan.atlas, receipt.scanned)["image_id"].to_pylist()
-        peaks = read_part(plan.scan.atlas, receipt.peaks["_blocks.0"])
+        ids = read_part(plan.scan.store, receipt.scanned)["image_id"].to_pylist()
+        peaks = read_part(plan.scan.store, receipt.peaks["_blocks.0"])
         for row, image_id in enumerate(ids):
             own = peaks.filter(pc.field("image") == row)
             found[image_id] = [own[name].to_pylist() for name in ("unit", "activation", "row", "col")]
@@ -152,7 +153,7 @@ def test_a_truncated_part_with_the_right_name_is_not_reused(tiny_atlas: Path, tm
     torn = manifest.shards[1]
     part = atlas / torn.peaks["_blocks.5"].path
     part.write_bytes(part.read_bytes()[:-10])
-    kept = {receipt.shard for receipt in read_receipts(atlas, manifest.atlas_key)}
+    kept = {receipt.shard for receipt in read_receipts(store_of(atlas), manifest.atlas_key)}
     assert kept == {receipt.shard for receipt in manifest.shards} - {torn.shard}
 
 
@@ -170,5 +171,5 @@ def test_a_file_that_could_not_be_read_is_tried_again(tiny_corpus: Path, tmp_pat
     after = planned(corpus, atlas, batch_size=2)
     assert after.pending["path"].to_pylist() == ["b.jpg"]
     second = Scanner(after.scan)(after.shards(1)[0])
-    found = catalogue(after.listing, [first, second], atlas)
+    found = version_images(after.listing, [first, second], store_of(atlas))
     assert (found.images.num_rows, found.skipped.num_rows) == (2, 0)

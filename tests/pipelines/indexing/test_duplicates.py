@@ -65,11 +65,11 @@ def save_in(folder: Path) -> Path:
 
 def test_re_encoded_pictures_share_a_group_and_others_have_none(atlas: Atlas) -> None:
     images = [atlas.find_image(f"{number:02d}.png") for number in range(12)]
-    assert all(image["duplicate_group"] is None for image in images[3:])
+    assert all(image.duplicate_group is None for image in images[3:])
     for number in range(3):
-        group = images[number]["duplicate_group"]
+        group = images[number].duplicate_group
         assert group is not None
-        assert atlas.find_image(f"{number:02d}-60.jpg")["duplicate_group"] == group
+        assert atlas.find_image(f"{number:02d}-60.jpg").duplicate_group == group
 
 
 @pytest.mark.parametrize("order", ["desc", "asc", "random"])

@@ -15,7 +15,7 @@ from tests.conftest import TINY_LAYERS
 from tests.tables import manifest_of
 from unitscope_pipelines.corpora.listing import list_corpus
 from unitscope_pipelines.indexing.config import IndexConfig
-from unitscope_pipelines.indexing.forecast import forecast
+from unitscope_pipelines.indexing.forecast import Forecast, forecast
 from unitscope_pipelines.indexing.plan import make_plan
 
 
@@ -24,24 +24,24 @@ def test_a_plan_is_within_a_fifth_of_what_the_run_took(tiny_corpus: Path, tiny_a
     planned = forecast(make_plan(config, list_corpus(config.corpus), lambda _: None))
     rows = sum(part.rows for layer in manifest_of(tiny_atlas).layers for part in layer.ranked)
     size = sum(file.stat().st_size for file in tiny_atlas.rglob("*") if file.is_file())
-    assert planned["pending_files"] == 0
-    assert "scan_seconds" not in planned
-    assert planned["rows"] == pytest.approx(rows, rel=0.2)
-    assert planned["size_bytes"] == pytest.approx(size, rel=0.2)
+    assert planned.pending_files == 0
+    assert planned.scan_seconds is None
+    assert planned.rows == pytest.approx(rows, rel=0.2)
+    assert planned.size_bytes == pytest.approx(size, rel=0.2)
 
 
 def test_a_bounded_plan_tells_what_stays_and_what_is_needed_until_then(tiny_corpus: Path, tmp_path: Path) -> None:
-    def planned(keep: str) -> dict[str, float | str]:
+    def planned(keep: str) -> Forecast:
         settings = {"layers": TINY_LAYERS, "batch_size": 8, "workers": 1, "keep": keep}
         config = IndexConfig(corpus=str(tiny_corpus), atlas=str(tmp_path / "atlas"), **settings)
         plan = make_plan(config, list_corpus(config.corpus), lambda _: None)
         return forecast(replace(plan, pending=plan.pending.slice(0, 0)))
 
     whole, kept = planned("all"), planned("top:10")
-    units, files = whole["units"], whole["files"]
-    assert (whole["rows"], kept["rows"]) == (files * units, 10 * units)
-    assert (whole["temporary_bytes"], kept["patch_index"], kept["patch_index_bytes"]) == (0, "Flat", 0)
-    assert kept["size_bytes"] < whole["size_bytes"] < kept["size_bytes"] + kept["temporary_bytes"] + 14 * files * units
+    units, files = whole.units, whole.files
+    assert (whole.rows, kept.rows) == (files * units, 10 * units)
+    assert (whole.temporary_bytes, kept.patch_index, kept.patch_index_bytes) == (0, "Flat", 0)
+    assert kept.size_bytes < whole.size_bytes < kept.size_bytes + kept.temporary_bytes + 14 * files * units
 
 
 @pytest.mark.long

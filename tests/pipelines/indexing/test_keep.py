@@ -16,14 +16,15 @@ import pytest
 from tests.pictures import blobs, write_corpus
 from tests.tables import contents, difference, manifest_of
 from unitscope_pipelines.corpora.listing import list_corpus
-from unitscope_pipelines.derived.coactivation import Here, LayerPair, Sealed, find_kin
+from unitscope_pipelines.derived.coactivation import InProcess, LayerPair, SealedAtlas, find_coactivation
 from unitscope_pipelines.indexing.config import IndexConfig, load_config
 from unitscope_pipelines.indexing.index import expected, index
 from unitscope_pipelines.indexing.plan import make_plan
 from unitscope_pipelines.indexing.upkeep import compact, remove, restore
 from unitscope_pipelines.indexing.verify import verify
-from unitscope_pipelines.indexing.versions import collect, kept_version, sealed_versions
+from unitscope_pipelines.indexing.versions import collect, complete_version, sealed_versions
 from unitscope_pipelines.storage.parts import read_manifest, read_receipts
+from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.manifest import Manifest
 from unitscope_schemas.progress import Progress
@@ -137,7 +138,9 @@ def test_a_run_killed_between_seal_and_removal_leaves_peaks_to_the_next_or_to_gc
     assert peaks_of(again) == []
     assert run(pictures, atlas) == manifest_of(again) == sealed
     assert peaks_of(atlas) == []
-    assert len(read_receipts(atlas, sealed.atlas_key)) == 0, "without their peaks they count for this version alone"
+    assert len(read_receipts(store_of(atlas), sealed.atlas_key)) == 0, (
+        "without their peaks they count for this version alone"
+    )
 
 
 @pytest.mark.long
@@ -185,7 +188,7 @@ def test_new_pictures_are_indexed_with_all_others_again_and_the_run_says_so(
     (corpus / "new.jpg").unlink()
     back = run(corpus, atlas)
     assert (back.version, back.forward_count) == (first.version, 0), "the earlier version is still there"
-    assert kept_version(atlas, grown.version) is not None
+    assert complete_version(store_of(atlas), grown.version) is not None
     assert verify(atlas, sample=2, seed=0).faults == []
     assert remove(atlas, ["blobs/003.jpg"], dry_run=True).image_count == 11
 
@@ -230,9 +233,9 @@ def test_a_removed_image_stays_a_tombstone(atlas: Path) -> None:
 
 
 def test_units_are_not_compared_over_ranks_that_are_gone(full: Path, bounded: Path) -> None:
-    one, two = (Sealed(root, manifest_of(root)) for root in (full, bounded))
+    one, two = (SealedAtlas.present(root) for root in (full, bounded))
     with pytest.raises(UsageError, match="keeps the first 5 of each unit; index with --keep all"):
-        find_kin(one, two, [LayerPair("_blocks.0", "_blocks.0")], Here(lambda *_: None))
+        find_coactivation(one, two, [LayerPair("_blocks.0", "_blocks.0")], InProcess(lambda *_: None))
 
 
 def test_an_atlas_of_fewer_images_than_ranks_to_keep_is_whole(pictures: Path, full: Path, tmp_path: Path) -> None:
@@ -249,7 +252,7 @@ def test_a_bounded_atlas_in_an_object_store_has_no_peaks_either(
     keys = [found.key for found in bucket.objects.filter(Prefix="bounded/")]
     assert any("/ranked/" in key for key in keys)
     assert not any("/peaks/" in key for key in keys)
-    assert run(pictures, address) == manifest == read_manifest(address)
+    assert run(pictures, address) == manifest == read_manifest(store_of(address))
     assert verify(address, sample=1, seed=0).faults == []
 
 

@@ -179,7 +179,7 @@ def assert_explanation_holds(session: Session, truth: oracle.Truth) -> None:
     """Activations and percentiles of a picture's units are NumPy's, up to rounding."""
     subject = session.find("0.jpg")
     assert subject.image is not None
-    rows, own = session.explain(subject, ExplainQuestion()).rows, truth.ids.index(subject.image["image_id"])
+    rows, own = session.explain(subject, ExplainQuestion()).rows, truth.ids.index(subject.image.image_id)
     assert len(rows) == min(20, sum(values.shape[1] for values in truth.activation.values()))
     for row in rows:
         values = truth.activation[row.layer][:, row.channel]

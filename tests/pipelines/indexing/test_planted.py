@@ -83,7 +83,7 @@ def unit(number: int) -> UnitId:
     ],
 )
 def test_planted_units_have_their_status(atlas: Atlas, number: int, status: str) -> None:
-    assert atlas.unit(unit(number))["status"] == status
+    assert atlas.unit(unit(number)).status == status
 
 
 def test_a_dead_unit_has_no_patches_and_says_so(atlas: Atlas) -> None:
@@ -104,10 +104,9 @@ def test_a_negative_unit_ranks_its_least_negative_images(atlas: Atlas) -> None:
 
 
 def test_a_nonfinite_activation_is_named_and_never_ranked(atlas: Atlas) -> None:
-    statistics = atlas.unit(unit(planted.OVERFLOWING))
-    white = atlas.find_image("white.png")["image_id"]
-    assert statistics["nonfinite_count"] == 1
-    assert statistics["nonfinite_images"] == [white]
+    white = atlas.find_image("white.png").image_id
+    assert atlas.unit(unit(planted.OVERFLOWING)).nonfinite_count == 1
+    assert atlas.units("features.0")["nonfinite_images"][planted.OVERFLOWING].as_py() == [white]
     rows = patches(atlas, unit(planted.OVERFLOWING), TopQuestion(k=100)).rows
     assert len(rows) == 20
     assert white not in {row.image_id for row in rows}

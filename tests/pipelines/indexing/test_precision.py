@@ -11,7 +11,7 @@ from unitscope_pipelines.corpora.listing import list_corpus
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index
 from unitscope_pipelines.indexing.plan import make_plan
-from unitscope_pipelines.indexing.scan import Forwarded, Scanner
+from unitscope_pipelines.indexing.scan import RecordedBatch, Scanner
 from unitscope_pipelines.vision.images.preprocessing import prepare
 from unitscope_schemas.progress import Progress
 
@@ -19,7 +19,7 @@ HALF_ERROR = 0.25
 """Of a unit's largest value over the pictures: what --precision bf16 promises, see benchmarks/README.md."""
 
 
-def forwarded(corpus: Path, atlas: Path, **options: object) -> Forwarded:
+def forwarded(corpus: Path, atlas: Path, **options: object) -> RecordedBatch:
     """What one batch of the corpus gives."""
     settings = {"layers": TINY_LAYERS, "batch_size": 32, "device": "cpu", **options}
     config = IndexConfig(corpus=str(corpus), atlas=str(atlas), **settings)
@@ -28,7 +28,7 @@ def forwarded(corpus: Path, atlas: Path, **options: object) -> Forwarded:
     return scanner.forward([prepare(file.read_bytes(), scanner.plan.preprocessing).pixels for file in files[:32]])
 
 
-def largest_error(found: Forwarded, truth: Forwarded) -> float:
+def largest_error(found: RecordedBatch, truth: RecordedBatch) -> float:
     """Over all units: the largest difference, as a share of the unit's largest value."""
     errors = []
     for layer, peaks in truth.peaks.items():

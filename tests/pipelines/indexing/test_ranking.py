@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tests.tables import manifest_of
-from unitscope_pipelines.indexing.ranking import Labels, Numbering, histogram, rank_peaks, status, unit_statistics
+from unitscope_pipelines.indexing.ranking.ranker import Numbering, rank_peaks
+from unitscope_pipelines.indexing.ranking.statistics import LabelLift, Labels, histogram, status, unit_statistics
 from unitscope_schemas import tables
 
 VALUES = arrays(
@@ -50,14 +51,14 @@ def test_the_top_nine_of_a_hundred_thousand_uniform_values_are_exact() -> None:
 def test_statistics_equal_their_plain_formulas(activation: np.ndarray) -> None:
     finite = np.sort(activation[np.isfinite(activation)])
     row = unit_statistics(0, finite[::-1], len(activation) - len(finite))
-    assert row["image_count"] + row["nonfinite_count"] == len(activation)
-    assert row["positive_count"] == int((finite > 0).sum())
-    assert row["zero_count"] == int((finite == 0).sum())
+    assert row.image_count + row.nonfinite_count == len(activation)
+    assert row.positive_count == int((finite > 0).sum())
+    assert row.zero_count == int((finite == 0).sum())
     if len(finite):
-        assert (row["minimum"], row["maximum"]) == (finite[0], finite[-1])
-        assert row["mean"] == float(np.mean(finite, dtype=np.float64))
-        assert row["std"] == float(np.std(finite, dtype=np.float64))
-        for share, knot in zip(tables.KNOT_SHARES, row["knots"], strict=True):
+        assert (row.minimum, row.maximum) == (finite[0], finite[-1])
+        assert row.mean == float(np.mean(finite, dtype=np.float64))
+        assert row.std == float(np.std(finite, dtype=np.float64))
+        for share, knot in zip(tables.KNOT_SHARES, row.knots, strict=True):
             assert knot == finite[min(int(np.floor(share * len(finite))), len(finite) - 1)]
 
 
@@ -106,8 +107,8 @@ def test_lift_is_the_share_among_first_ranks_over_the_share_of_the_corpus() -> N
     first = np.concatenate([np.arange(40), np.arange(100, 160)]).astype(np.int32)
     rows = labels.of_first_ranks(first)
     assert rows == [
-        {"label": "dog", "count": 60, "share": 0.6, "lift": pytest.approx(0.8)},
-        {"label": "cat", "count": 40, "share": 0.4, "lift": pytest.approx(1.6)},
+        LabelLift("dog", count=60, share=0.6, lift=pytest.approx(0.8)),
+        LabelLift("cat", count=40, share=0.4, lift=pytest.approx(1.6)),
     ]
 
 

@@ -77,7 +77,7 @@ def test_a_removed_image_is_in_no_answer(atlas: Path) -> None:
     assert len(after.atlas.image_list(EVERY_IMAGE, None, 100)) == 39
     labelled = ImageFilter(first.label)
     assert len(after.atlas.image_list(labelled, None, 100)) == len(before.atlas.image_list(labelled, None, 100)) - 1
-    assert sum(row["image_count"] for row in after.atlas.catalogue.labels()) == 39
+    assert sum(entry.image_count for entry in after.atlas.catalogue.labels()) == 39
     left = after.neighbors(after.find(rows(atlas)[0].path), NeighborsQuestion(k=40))
     ids = [row.image_id for row in near.rows if row.image_id != first.image_id]
     assert [row.image_id for row in left.rows] == ids
@@ -86,7 +86,7 @@ def test_a_removed_image_is_in_no_answer(atlas: Path) -> None:
     )
     assert [row.image_id for row in alike.rows] == [row.image_id for row in left.rows if row.label == first.label]
     assert left.search.vectors < near.search.vectors
-    assert after.atlas.first_peaks(UNIT.layer, [UNIT.channel])[UNIT.channel][0]["image_id"] == rows(atlas)[0].image_id
+    assert after.atlas.first_peaks(UNIT.layer, [UNIT.channel])[UNIT.channel][0].image_id == rows(atlas)[0].image_id
 
 
 def test_answers_say_how_many_removed_images_their_figures_count(atlas: Path) -> None:
@@ -191,7 +191,7 @@ def test_a_compacted_atlas_is_a_fresh_one_of_what_is_left(atlas: Path, corpus: P
     for number in range(4):
         blobs(700 + number).save(corpus / "blobs" / f"added-{number}.jpg", quality=90)
     run(corpus, atlas)
-    paths = sorted(row["path"] for row in Atlas(atlas).image_list(EVERY_IMAGE, None, 99) if not row["other_paths"])
+    paths = sorted(entry.path for entry in Atlas(atlas).image_list(EVERY_IMAGE, None, 99) if not entry.other_paths)
     removed = random.Random(3).sample(paths, 2)
     remove(atlas, removed)
     after = compact(atlas, 1, lambda _: None)

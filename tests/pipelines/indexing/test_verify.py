@@ -16,6 +16,7 @@ from unitscope.cli import app
 from unitscope_pipelines.indexing.upkeep import remove
 from unitscope_pipelines.indexing.verify import verify
 from unitscope_pipelines.storage.parts import write_model, write_table
+from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas.errors import AtlasError, FormatError
 from unitscope_services.atlas.atlas import Atlas
 
@@ -72,9 +73,9 @@ def test_a_row_that_drifted_is_found_though_its_part_is_as_it_was_sealed(copied:
     drifted = table["activation"].to_numpy().copy()
     drifted[: receipt.forward_count] *= np.float32(1.001)
     columns = [pa.array(drifted) if name == "activation" else table[name] for name in table.column_names]
-    part = write_table(atlas, receipt.peaks["_blocks.5"].path, pa.table(columns, schema=table.schema))
+    part = write_table(store_of(atlas), receipt.peaks["_blocks.5"].path, pa.table(columns, schema=table.schema))
     shards = [receipt.model_copy(update={"peaks": {**receipt.peaks, "_blocks.5": part}}), *manifest.shards[1:]]
-    write_model(atlas, "manifest.json", manifest.model_copy(update={"shards": shards}))
+    write_model(store_of(atlas), "manifest.json", manifest.model_copy(update={"shards": shards}))
     verdict = verify(atlas, 6, 0, corpus)
     assert {fault.kind for fault in verdict.faults} == {"activation"}
     assert all(fault.where.startswith("_blocks.5:0 on ") for fault in verdict.faults)
@@ -119,6 +120,6 @@ def test_another_format_version_is_refused(copied: tuple[Path, Path]) -> None:
 
 def test_a_missing_hot_part_is_named(copied: tuple[Path, Path]) -> None:
     atlas, _ = copied
-    os.remove(atlas / manifest_of(atlas).hot.database.path)  # noqa: PTH107
+    os.remove(atlas / manifest_of(atlas).lookup.database.path)  # noqa: PTH107
     with pytest.raises(AtlasError, match="hot-"):
         Atlas(atlas)

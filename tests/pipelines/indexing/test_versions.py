@@ -10,7 +10,7 @@ from tests.tables import manifest_of
 from unitscope_pipelines.indexing.upkeep import compact, remove, restore
 from unitscope_pipelines.indexing.verify import verify
 from unitscope_pipelines.indexing.versions import collect, sealed_versions, version_rows
-from unitscope_pipelines.storage.parts import locked
+from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas import layout
 from unitscope_schemas.answers.patches import PatchRow
 from unitscope_schemas.errors import AtlasError, BusyError, NotFoundError
@@ -80,7 +80,7 @@ def test_gc_deletes_what_no_kept_version_names_and_nothing_else(aged: Path, tmp_
     assert gone == set(done.files)
     assert (len(done.kept), len(done.versions)) == (1, 2)
     assert done.size_bytes == sum((aged / name).stat().st_size for name in gone & files(aged)) + 15
-    assert layout.hot(sealed_versions(aged)[2].version) in gone
+    assert layout.lookup(sealed_versions(aged)[2].version) in gone
     assert {*own, "index.lock"} <= files(atlas)
     assert verify(atlas, sample=1, seed=0).faults == []
     assert rows(Atlas(atlas)) == rows(Atlas(aged))
@@ -106,7 +106,7 @@ def test_gc_deletes_manifests_before_receipts_before_parts(aged: Path) -> None:
 
 def test_gc_waits_for_no_writer_and_trusts_no_damaged_manifest(aged: Path, tmp_path: Path) -> None:
     atlas = shutil.copytree(aged, tmp_path / "atlas")
-    with locked(atlas), pytest.raises(BusyError):
+    with store_of(atlas).locked(), pytest.raises(BusyError):
         collect(atlas, keep=1)
     (atlas / layout.version(sealed_versions(atlas)[1].version)).write_text("{")
     before = files(atlas)

@@ -14,7 +14,7 @@ import pytest
 from unitscope_pipelines.derived.optimise import make_plan
 from unitscope_pipelines.derived.visuals import read_visual
 from unitscope_pipelines.runs.visuals import optimise_units, project_units
-from unitscope_pipelines.vision.optimisation.optimisation import Wish
+from unitscope_pipelines.vision.optimisation.optimisation import OptimisationSettings
 from unitscope_pipelines.vision.optimisation.recipes import recipe
 from unitscope_schemas import layout
 from unitscope_schemas.progress import Progress
@@ -42,7 +42,7 @@ def written(root: Path) -> dict[str, int]:
 
 
 def test_what_is_stored_is_told_at_once_and_not_made_again(atlas: Atlas, ray_session: None) -> None:
-    plan = make_plan(atlas.manifest, atlas.root, Wish(recipe("olah2017", steps=2)), "unit", "cpu")
+    plan = make_plan(atlas.manifest, atlas.store, OptimisationSettings(recipe("olah2017", steps=2)), "unit", "cpu")
     told: list[Progress] = []
     first = list(optimise_units(plan, UNITS[:2], told.append, workers=1))
     before = written(atlas.root)
@@ -88,7 +88,7 @@ def test_projections_of_many_units_are_those_of_each_and_none_is_made_twice(atla
     ]
     assert sorted(again) == sorted(visual.key.id for visual in made[4:])
     for visual in made[4:]:
-        assert read_visual(atlas.root, visual.key.target, visual.key.id).picture.sha256 == visual.picture.sha256
+        assert read_visual(atlas.store, visual.key.target, visual.key.id).picture.sha256 == visual.picture.sha256
 
 
 @pytest.mark.long

@@ -153,4 +153,4 @@ def test_processes_share_it_within_one_bound(tmp_path: Path) -> None:
 def test_a_bound_that_is_none_is_refused(size: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNITSCOPE_CACHE_GB", size)
     with pytest.raises(UsageError):
-        Cache.chosen()
+        Cache.from_environment()

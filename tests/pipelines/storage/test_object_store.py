@@ -24,18 +24,18 @@ from unitscope_pipelines.indexing.verify import verify
 from unitscope_pipelines.indexing.versions import collect, version_rows
 from unitscope_pipelines.storage import writer_lock
 from unitscope_pipelines.storage.cache import Cache
-from unitscope_pipelines.storage.parts import locked, read_manifest, read_receipts, write_atomically
+from unitscope_pipelines.storage.parts import read_manifest, read_receipts, write_atomically
 from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas import layout
 from unitscope_schemas.errors import AtlasError, BusyError, NotFoundError, StorageError, StoreError, UsageError
 from unitscope_schemas.manifest import Manifest
-from unitscope_schemas.questions import TopQuestion
+from unitscope_schemas.questions import HistogramQuestion, TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.units import histogram
 
-ALL_RANKS = 60
+ALL_RANKS = HistogramQuestion(bins=60)
 """Bins of a histogram that is counted over all ranks of a unit, from its part: stored are 64."""
 
 UNITS = ("_blocks.0:3", "_blocks.5:40", "_blocks.15:290")
@@ -85,7 +85,7 @@ def remote(tiny_corpus: Path, bucket: Any, ray_session: None) -> str:
     scan(plan.shards(1)[0])
     torn = plan.shards(1)[1]
     for path in (layout.files(torn.name), layout.scanned("0" * 16), layout.peaks("_blocks.0", "0" * 16)):
-        write_atomically(address, path, lambda file: file.write_bytes(b"of a killed run"), 1)
+        write_atomically(store_of(address), path, lambda file: file.write_bytes(b"of a killed run"), 1)
     bucket.Object(f"tiny/{layout.peaks('_blocks.0', torn.name)}").initiate_multipart_upload()
     owner = {"id": "killed", "host": "here", "process": 2**22 + 1, "scope": writer_lock._process_scope()}
     bucket.put_object(Key=f"tiny/{layout.LOCK}", Body=json.dumps(owner).encode())
@@ -94,12 +94,12 @@ def remote(tiny_corpus: Path, bucket: Any, ray_session: None) -> str:
 
 
 def test_a_run_that_was_killed_goes_on_and_leaves_nothing_but_the_atlas(remote: str, bucket: Any) -> None:
-    manifest = read_manifest(remote)
+    manifest = read_manifest(store_of(remote))
     assert manifest is not None
     assert (manifest.corpus.image_count, manifest.forward_count) == (40, 25), "15 images were in the finished shard"
     assert keys(bucket, "tiny") == named_by(manifest)
     assert list(bucket.multipart_uploads.all()) == []
-    assert len(read_receipts(remote, manifest.atlas_key)) == 3
+    assert len(read_receipts(store_of(remote), manifest.atlas_key)) == 3
 
 
 def test_the_same_corpus_gives_the_same_tables_and_digests_here_and_there(
@@ -138,7 +138,7 @@ def test_a_cache_with_room_for_few_parts_keeps_its_bound_and_the_answers(
     remote: str, tiny_atlas: Path, tmp_path: Path
 ) -> None:
     manifest = manifest_of(tiny_atlas)
-    lasting = manifest.hot.database.size_bytes + manifest.hot.images.size_bytes
+    lasting = manifest.lookup.database.size_bytes + manifest.lookup.images.size_bytes
     largest = max(part.size_bytes for entry in manifest.layers for part in (*entry.ranked, entry.units))
     cache = Cache(tmp_path, lasting + largest)
     here, there = Atlas(tiny_atlas), Atlas(store_of(remote, cache))
@@ -192,7 +192,7 @@ def test_versions_are_made_listed_and_collected_as_in_a_folder(tiny_atlas: Path,
     for atlas in (here, there):
         remove(atlas, ["blobs/003.jpg", "blobs/005.jpg"])
         restore(atlas, ["blobs/005.jpg"])
-        write_atomically(atlas, stray, lambda file: file.write_bytes(b"of a killed run"), 1)
+        write_atomically(store_of(atlas), stray, lambda file: file.write_bytes(b"of a killed run"), 1)
     held = keys(bucket, "kept-up")
     assert held == downloaded_keys(here) - {layout.LOCK}
     assert [row.version for row in version_rows(there)] == [row.version for row in version_rows(here)]
@@ -230,12 +230,12 @@ def test_a_plan_and_an_export_read_what_is_there_and_a_catalog_is_refused(
 
 def test_a_second_writer_is_refused_and_the_first_leaves_no_lock(bucket: Any, tiny_corpus: Path) -> None:
     address = "s3://atlases/busy"
-    with locked(address):
+    with store_of(address).locked():
         with pytest.raises(BusyError, match=r"another index run is writing s3://atlases/busy: process \d+ on "):
             index(config(tiny_corpus, address), lambda _: None)
         assert keys(bucket, "busy") == {layout.LOCK}
     assert keys(bucket, "busy") == set()
-    with locked(address):
+    with store_of(address).locked():
         pass
 
 
@@ -244,14 +244,14 @@ def test_a_lock_is_taken_from_the_dead_only(bucket: Any, monkeypatch: pytest.Mon
     address, key = "s3://atlases/dead", f"dead/{layout.LOCK}"
     elsewhere = {"id": "other", "host": "elsewhere", "process": 1, "scope": "another boot"}
     bucket.put_object(Key=key, Body=json.dumps(elsewhere).encode())
-    with pytest.raises(BusyError, match="process 1 on elsewhere, heard of"), locked(address):
+    with pytest.raises(BusyError, match="process 1 on elsewhere, heard of"), store_of(address).locked():
         pass
     with monkeypatch.context() as patched:
         patched.setattr(writer_lock, "LIFETIME_S", -5.0)
-        with locked(address):
+        with store_of(address).locked():
             assert json.loads(bucket.Object(key).get()["Body"].read())["id"] != "other"
     bucket.put_object(Key=key, Body=b"")  # a folder's lock file, copied
-    with locked(address):
+    with store_of(address).locked():
         assert json.loads(bucket.Object(key).get()["Body"].read())["id"] != "other"
 
 
@@ -259,12 +259,12 @@ def test_a_run_that_lost_its_lock_puts_nothing_more(bucket: Any, monkeypatch: py
     monkeypatch.setattr(writer_lock, "_BEAT_S", 0.05)
     monkeypatch.setattr(writer_lock, "_FRESH_S", 0.0)
     address, key = "s3://atlases/lost", f"lost/{layout.LOCK}"
-    with locked(address):
+    with store_of(address).locked():
         first = bucket.Object(key).e_tag
         wait_until(lambda: bucket.Object(key).e_tag != first)
         bucket.put_object(Key=key, Body=b'{"id": "other", "host": "elsewhere", "process": 1}')
         with pytest.raises(StoreError, match="another run has taken over s3://atlases/lost"):
-            write_atomically(address, "x.json", lambda file: file.write_text("x"), 1)
+            write_atomically(store_of(address), "x.json", lambda file: file.write_text("x"), 1)
         assert keys(bucket, "lost") == {layout.LOCK}
     assert json.loads(bucket.Object(key).get()["Body"].read())["id"] == "other", "the other's lock is left alone"
 
@@ -286,7 +286,7 @@ def test_a_store_that_ignores_conditions_is_refused(bucket: Any) -> None:
             del request.headers[name]
 
     store._client.meta.events.register("before-sign.s3.PutObject", loosen)
-    with pytest.raises(StoreError, match="ignores conditions of puts"), locked("s3://atlases/loose"):
+    with pytest.raises(StoreError, match="ignores conditions of puts"), store_of("s3://atlases/loose").locked():
         pass
     assert keys(bucket, "loose") == set()
 

@@ -199,7 +199,7 @@ def test_pages_and_the_api_say_what_is_kept(pages: TestClient, kept: Session) ->
 
 
 def test_what_an_image_excites_takes_the_right_to_run_the_model(bounded: Path, kept: Session, key_file: Path) -> None:
-    image = kept.atlas.find_image("blobs/003.jpg")["image_id"]
+    image = kept.atlas.find_image("blobs/003.jpg").image_id
     settings = Settings(atlases=(bounded,), key_file=key_file)
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         for path in (f"/api/v1/atlases/bounded/images/{image}/units", f"/a/bounded/images/{image}"):

@@ -35,7 +35,7 @@ def dated(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory, ray_sessi
 
 
 def years(session: Session, ids: list[str]) -> list[int]:
-    names = [Path(session.atlas.find_image(image_id)["path"]) for image_id in ids]
+    names = [Path(session.atlas.find_image(image_id).path) for image_id in ids]
     return [2000 + 21 * (name.parent.name == "shard-001.tar") + int(name.stem) for name in names]
 
 
@@ -77,7 +77,7 @@ def test_a_random_order_goes_on_where_its_page_ended(dated: Session) -> None:
 
 
 def test_neighbours_that_pass_are_the_nearest_of_those_and_the_answer_says_how_they_were_found(dated: Session) -> None:
-    subject = dated.find(dated.atlas.catalogue.rows([0])[0]["image_id"])
+    subject = dated.find(dated.atlas.catalogue.rows([0])[0].image_id)
     plain = dated.neighbors(subject, NeighborsQuestion(k=42))
     found = dated.neighbors(subject, NeighborsQuestion(k=5, where=("year<2012",)))
     old = [row for row, year in zip(plain.rows, years(dated, [r.image_id for r in plain.rows]), strict=True)
@@ -90,7 +90,7 @@ def test_neighbours_that_pass_are_the_nearest_of_those_and_the_answer_says_how_t
 
 @pytest.mark.parametrize("condition", ["year<2003", "year>=2010", "year<2041"])
 def test_an_image_is_explained_among_those_that_pass(dated: Session, condition: str) -> None:
-    subject = dated.find(dated.atlas.images([5])[5]["image_id"])
+    subject = dated.find(dated.atlas.images([5])[5].image_id)
     page = dated.explain(subject, ExplainQuestion(k=16, where=(condition,)))
     passing = np.flatnonzero(dated.atlas.catalogue.chosen(ImageFilter(where=(condition,))))
     images = [dated.atlas.images([number])[number] for number in passing.tolist()]
@@ -112,7 +112,7 @@ def test_among_no_image_at_all_nothing_is_unusual(dated: Session) -> None:
 
 def test_images_are_listed_by_label_and_metadata(dated: Session) -> None:
     rows = dated.atlas.image_list(ImageFilter("stripes", ("year>=2000",)), None, 100)
-    assert {row["label"] for row in rows} == {"stripes"}
+    assert {row.label for row in rows} == {"stripes"}
     assert len(rows) == 20
     shown = [dated.atlas.image_row(row) for row in rows]
     assert [row.metadata["year"] for row in shown] == years(dated, [row.image_id for row in shown])

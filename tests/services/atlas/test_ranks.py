@@ -1,4 +1,4 @@
-"""A unit's ranks from the hot database and from its part, beside the plain arrays they were written from."""
+"""A unit's ranks from the lookup database and from its part, beside the plain arrays they were written from."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from unitscope_pipelines.indexing.ranking import Numbering, rank_peaks
+from unitscope_pipelines.indexing.ranking.ranker import Numbering, rank_peaks
 from unitscope_pipelines.storage.parts import parquet_writer
 from unitscope_pipelines.storage.stores import FolderStore
 from unitscope_schemas import tables
@@ -17,7 +17,7 @@ from unitscope_schemas.errors import AtlasError
 from unitscope_schemas.manifest import Part
 from unitscope_services.atlas.database import Database
 from unitscope_services.atlas.parts import Parts
-from unitscope_services.atlas.ranks import FewRanked, HotLayer, RankedPart, RankedUnit
+from unitscope_services.atlas.ranks import FewRanked, FirstRanks, RankedPart, RankedUnit
 
 COUNT = 170_000
 
@@ -60,7 +60,7 @@ def database(folder: Path) -> Iterator[Database]:
 def ranked(folder: Path, database: Database) -> RankedUnit:
     counts = [0, 0, 0, 0, 0, COUNT]
     part = RankedPart(Parts(FolderStore(folder)), named("block.parquet"), counts)
-    return RankedUnit(part, HotLayer(database, 2, np.array(counts)), 5)
+    return RankedUnit(part, FirstRanks(database, 2, np.array(counts)), 5)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import unitscope
-from unitscope_pipelines.derived.visuals import Made, write_visual
+from unitscope_pipelines.derived.visuals import NewPicture, write_visual
+from unitscope_pipelines.storage.stores import store_of
 from unitscope_pipelines.vision.attribution.deconvnet import project
 from unitscope_pipelines.vision.images.diverging import SHOWN_SHARE
 from unitscope_pipelines.vision.images.preprocessing import normalise, prepare
@@ -23,7 +24,7 @@ from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.crops import read_image
 from unitscope_services.figures.drawing import page, png, svg
 from unitscope_services.figures.eigen import aligned_patches, eigen_patches
-from unitscope_services.figures.hierarchy import Look, Strip, chosen_layers, lay_out, unit_panel
+from unitscope_services.figures.hierarchy import LayerPanels, PanelStyle, chosen_layers, lay_out, unit_panel
 from unitscope_services.figures.project import projections
 from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.session import Session
@@ -169,9 +170,9 @@ def test_patches_that_never_fit_their_picture_are_refused(session: Session) -> N
 
 
 def test_the_sheet_has_one_drawing_in_three_forms(own: Session) -> None:
-    panel = unit_panel(own, UNIT, Look("guided"), 4)
-    drawing = lay_out(own.atlas, [Strip(own.atlas.layer(UNIT.layer).spec, (panel,))])
-    assert [len(block.pictures) for block in panel.blocks] == [4, 4]
+    panel = unit_panel(own, UNIT, PanelStyle("guided"), 4)
+    drawing = lay_out(own.atlas, [LayerPanels(own.atlas.layer(UNIT.layer).spec, (panel,))])
+    assert [len(block.pictures) for block in panel.groups] == [4, 4]
     places = [(tile.left, tile.top, tile.left + tile.side, tile.top + tile.side) for tile in drawing.tiles]
     for number, (left, top, right, bottom) in enumerate(places):
         assert 0 <= left < right <= drawing.width and 0 <= top < bottom <= drawing.height
@@ -195,11 +196,11 @@ def test_the_sheet_shows_a_stored_optimised_input_cut_to_what_the_unit_sees(own:
         start="grey",
         seed=3,
     )
-    assert len(unit_panel(own, UNIT, Look("guided", "erhan2009", 3), 1).blocks) == 2
+    assert len(unit_panel(own, UNIT, PanelStyle("guided", "erhan2009", 3), 1).groups) == 2
     whole = Image.effect_noise((224, 224), 40)
-    write_visual(own.atlas.root, key, Made(whole, activation=7.5, box=Box(10, 20, 40, 60)))
-    assert len(unit_panel(own, UNIT, Look("guided", "erhan2009", 4), 1).blocks) == 2
-    block = unit_panel(own, UNIT, Look("guided", "erhan2009", 3), 1).blocks[2]
+    write_visual(store_of(own.atlas.root), key, NewPicture(whole, activation=7.5, box=Box(10, 20, 40, 60)))
+    assert len(unit_panel(own, UNIT, PanelStyle("guided", "erhan2009", 4), 1).groups) == 2
+    block = unit_panel(own, UNIT, PanelStyle("guided", "erhan2009", 3), 1).groups[2]
     assert block.kind == "input optimised by erhan2009"
     ((picture, text),) = block.pictures
     assert text == "activation 7.5"

@@ -14,6 +14,7 @@ import unitscope
 from tests.services.server.test_jobs import JOBS, ended
 from tests.unitscope.test_cli import invoke
 from unitscope_pipelines.derived.visuals import faulty_visuals
+from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas import layout
 from unitscope_schemas.errors import NotFoundError
 
@@ -44,7 +45,7 @@ def test_one_wish_gives_one_picture_by_every_way_to_ask(
     assert job["state"] == "done", job["problem"]
     by_api = [client.get(address).content for address in job["results"]]
     listed = client.get(job["results"][0].rpartition("/")[0]).json()["rows"]
-    assert faulty_visuals(tiny_atlas) == {}
+    assert faulty_visuals(store_of(tiny_atlas)) == {}
 
     shutil.rmtree(tiny_atlas / layout.VISUALS)
     atlas = unitscope.open_atlas(str(tiny_atlas))

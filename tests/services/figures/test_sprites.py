@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from unitscope_pipelines.derived.visuals import Made, write_visual
+from unitscope_pipelines.derived.visuals import NewPicture, write_visual
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index
+from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas.answers.visuals import VisualKey
 from unitscope_schemas.geometry import Box, Location
 from unitscope_services.atlas.crops import fitted
@@ -50,7 +51,7 @@ def store(atlas: Path, channel: int, activation: float, **key: Any) -> None:
     )
     chance = np.random.default_rng([channel, int(activation), len(made.method)])
     picture = Image.fromarray(chance.integers(0, 256, (224, 224, 3), np.uint8))
-    write_visual(atlas, made, Made(picture, activation, Location(3, 3), SEEN))
+    write_visual(store_of(atlas), made, NewPicture(picture, activation, Location(3, 3), SEEN))
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +160,7 @@ def test_a_new_picture_gives_page_and_sheet_other_tags_and_addresses(grown: Path
     key = VisualKey(
         atlas_key="k", layer="_blocks.5", channel=3, kind="optimised", method="m", objective="unit", settings={}
     )
-    write_visual(grown, key, Made(Image.new("RGB", (224, 224), "red"), 1.0))
+    write_visual(store_of(grown), key, NewPicture(Image.new("RGB", (224, 224), "red"), 1.0))
     time.sleep(0.5)  # a listing is believed for ten times as long as it took
     after = [
         client.get(one, headers={"If-None-Match": tag})

@@ -12,8 +12,8 @@ from starlette.testclient import TestClient
 from tests.services.conftest import UNIT
 from unitscope_schemas.questions import EigenQuestion
 from unitscope_schemas.units import UnitId
-from unitscope_services.atlas.memo import Memo
 from unitscope_services.figures.eigen import EigenPatches, eigen_patches
+from unitscope_services.figures.memo import Memo
 from unitscope_services.queries.session import Session
 from unitscope_services.web.assets import percent
 

@@ -83,7 +83,7 @@ def test_selectivity_is_the_share_of_pairs_in_which_the_label_wins(atlas: Atlas)
     for channel in (RED, 7, ZEROED):
         images = np.concatenate([images for _, images in atlas.ranked(unit(channel)).images(0, COUNT - 1)])
         peaks = dict(zip(images.tolist(), atlas.ranked(unit(channel)).activations().tolist(), strict=True))
-        named = {row["image"]: row["label"] for row in atlas.catalogue.rows(range(COUNT))}
+        named = {row.image: row.label for row in atlas.catalogue.rows(range(COUNT))}
         page = selectivity(atlas, unit(channel), SelectivityQuestion())
         assert page.images == COUNT
         assert {row.label for row in page.rows} == {"red", "green", "grey"}
@@ -131,7 +131,7 @@ def test_a_label_that_there_is_not_is_told_its_nearest(atlas: Atlas) -> None:
 
 def test_removed_images_count_no_more_where_labels_are_counted_now(root: Path) -> None:
     before = Atlas(root)
-    gone = before.find_image("red/000.png")["image_id"]
+    gone = before.find_image("red/000.png").image_id
     remove(root, [gone])
     after = Atlas(root)
     (row,) = labels(after, unit(RED), LabelsQuestion(ranks=COLOURED - 1)).rows

@@ -233,7 +233,7 @@ def test_nothing_of_a_frame_is_kept(served: Any, tiny_atlas: Path) -> None:
             answered(socket, picture_bytes(seed=seed), unit="_blocks.0:3", method="gradient")
     assert files() - before == set()
     assert app_state.uploads.total_bytes() == 0
-    assert not app_state.atlases.newest("tiny").encoder._kept
+    assert not app_state.atlases.newest("tiny").encoder._recent
     assert "unitscope_live_frame_seconds_count 3" in client.get("/metrics").text
 
 

@@ -148,7 +148,7 @@ def test_bands_hold_every_image_once_and_descend(session: Session, client: TestC
 
 def test_ascending_order_begins_at_the_lowest_peak(session: Session) -> None:
     rows = patches(session.atlas, PLAIN_UNIT, TopQuestion(k=1000, order="asc")).rows
-    lowest = session.atlas.unit(PLAIN_UNIT)["minimum"]
+    lowest = session.atlas.unit(PLAIN_UNIT).minimum
     assert rows[0].activation == lowest
     assert [row.activation for row in rows] == sorted(row.activation for row in rows)
     assert patches(session.atlas, UnitId("conv", ZEROED), TopQuestion(order="asc")).rows == []

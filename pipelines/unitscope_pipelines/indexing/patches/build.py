@@ -1,8 +1,9 @@
 """The vectors of all patches of a version, and the index that finds the nearest."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import faiss
 import numpy as np
@@ -14,27 +15,32 @@ from numpy.typing import NDArray
 from unitscope_pipelines.indexing.patches.index import IndexPlan, build_index, choose_index
 from unitscope_pipelines.indexing.patches.vectors import VectorFile
 from unitscope_pipelines.storage.parts import read_part, write_atomically
-from unitscope_pipelines.storage.stores import Root, store_of
+from unitscope_pipelines.storage.stores import Store
 from unitscope_schemas import layout
 from unitscope_schemas.geometry import Box
 from unitscope_schemas.manifest import Part, PatchIndex, Receipt
 
-_BATCH_IMAGES, _BUFFER_BYTES = 64, 1 << 20
-"""Images whose vectors are in memory while shards are copied; of a shard's file that is read at a time."""
+_BATCH_IMAGES = 64
+"""Count of images whose vectors are in memory while shards are copied."""
+_BUFFER_BYTES = 1 << 20
+"""Bytes of a shard's file that are read at a time."""
 
 
 @dataclass(frozen=True)
 class EmbeddedLayer:
-    """The layer whose pooled output is searched; the memory that its index may take when served, if it is said."""
+    """The layer whose pooled output is searched."""
 
     layer: str
     width: int
+    """Count of the numbers of a vector."""
     regions: list[Box]
+    """Boxes of the regions in input pixels."""
     memory_bytes: int | None = None
+    """Memory that the index may take when it is served, None where it is not said."""
 
 
 def build_patches(
-    atlas: Root, version: str, embedded: EmbeddedLayer, receipts: list[Receipt], images: Part
+    store: Store, version: str, embedded: EmbeddedLayer, receipts: Sequence[Receipt], images: Part
 ) -> PatchIndex:
     """Write the vectors in order of image × region, and the index that fits their number.
 
@@ -43,23 +49,25 @@ def build_patches(
     """
     count = images.rows * len(embedded.regions)
     path = layout.vectors(embedded.layer, version)
-    shape = (count, embedded.width, len(embedded.regions))
-    part = write_atomically(
-        atlas, path, lambda file: VectorFile(file, *shape).write(_image_vectors(atlas, receipts, images, shape)), count
-    )
+
+    def write(file: Path) -> None:
+        vectors = VectorFile(file, count, embedded.width, len(embedded.regions))
+        vectors.write(_image_vectors(store, receipts, images, embedded))
+
+    part = write_atomically(store, path, write, count)
     exact = PatchIndex.none(embedded.layer, embedded.width, embedded.regions, part)
     plan = choose_index(count, embedded.width, embedded.memory_bytes)
-    return exact if plan is None else add_index(atlas, version, exact, plan)
+    return exact if plan is None else add_index(store, version, exact, plan)
 
 
-def add_index(atlas: Root, version: str, exact: PatchIndex, plan: IndexPlan) -> PatchIndex:
-    """Build the planned index over vectors that are written, and tell how to ask it."""
-    with store_of(atlas).hold(exact.vectors) as file:
+def add_index(store: Store, version: str, exact: PatchIndex, plan: IndexPlan) -> PatchIndex:
+    """Build the planned index over vectors that are written, and return the entry that tells how to ask it."""
+    with store.hold(exact.vectors) as file:
         index, tuning = build_index(VectorFile(file, plan.count, plan.width, len(exact.regions)), plan)
     path = layout.index(exact.layer, version)
     return exact.model_copy(
         update={
-            "index": write_atomically(atlas, path, lambda file: faiss.write_index(index, os.fspath(file)), plan.count),
+            "index": write_atomically(store, path, lambda file: faiss.write_index(index, os.fspath(file)), plan.count),
             "factory": plan.factory,
             "exact": False,
             "recall_at_10": tuning.recall,
@@ -70,16 +78,15 @@ def add_index(atlas: Root, version: str, exact: PatchIndex, plan: IndexPlan) -> 
 
 
 def _image_vectors(
-    atlas: Root, receipts: list[Receipt], images: Part, shape: tuple[int, int, int]
+    store: Store, receipts: Sequence[Receipt], images: Part, embedded: EmbeddedLayer
 ) -> Iterator[tuple[int, NDArray[np.float16]]]:
-    """Every image's number and vectors, region × number, in the order of shards."""
-    _, width, regions = shape
-    table = read_part(atlas, images, ["shard", "shard_row"])
+    """Read every image's number and vectors, region × number, in the order of shards."""
+    width, regions = embedded.width, len(embedded.regions)
+    table = read_part(store, images, ["shard", "shard_row"])
     shards = pc.index_in(table["shard"], value_set=pa.array([receipt.shard for receipt in receipts])).to_numpy()
     rows = table["shard_row"].to_numpy()
     order = np.argsort(shards, kind="stable")
     ends = np.searchsorted(shards[order], np.arange(len(receipts) + 1))
-    store = store_of(atlas)
     for receipt, first, last in zip(receipts, ends, ends[1:], strict=False):
         image_of_row = np.full(receipt.forward_count, -1)
         image_of_row[rows[order[first:last]]] = order[first:last]
@@ -87,8 +94,8 @@ def _image_vectors(
             start = 0
             for batch in stored.iter_batches(_BATCH_IMAGES * regions, columns=["vector"]):
                 vectors = batch["vector"].flatten().to_numpy().reshape(-1, regions, width)
-                for image, own in zip(image_of_row[start:].tolist(), vectors, strict=False):
+                for image, image_vectors in zip(image_of_row[start:].tolist(), vectors, strict=False):
                     if image >= 0:
-                        yield image, own
+                        yield image, image_vectors
                 start += len(vectors)
     pa.default_memory_pool().release_unused()

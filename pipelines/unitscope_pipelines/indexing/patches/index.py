@@ -11,22 +11,22 @@ from unitscope_pipelines.indexing.patches.vectors import BLOCK_BYTES, VectorFile
 from unitscope_schemas.errors import CapacityError
 
 EXACT_NUMBERS = 16_000_000
-"""Up to so many stored numbers (50,000 vectors of 320) a plain scan answers in 30 ms, exactly; no index is built."""
+"""Count of stored numbers (50,000 vectors of 320) up to which a plain scan answers in 30 ms, exactly, without index."""
 MEMORY_BYTES = 3_000_000_000
-"""What an index may take when served unless told otherwise; building it takes half as much again."""
+"""Memory that an index may take when served unless told otherwise; building it takes half as much again."""
 _REDUCED_WIDTH = 128
 _CODES = {"SQ8": 136, "RaBitQ": 32}
 """FAISS's codes by preference, with the bytes of a reduced vector and its id: 8-bit numbers, or one bit each
 (Gao & Long 2024), which takes a longer short list for the same recall."""
 _PER_LIST = 64
-"""Training vectors per list; FAISS recommends 39 to 256."""
+"""Count of training vectors per list; FAISS recommends 39 to 256."""
 _MOST_LISTS = 65_536
 _PER_NUMBER = 16
-"""Training vectors of the reduction per number of a vector."""
+"""Count of training vectors of the reduction per number of a vector."""
 _FIXED_BYTES = 96 << 20
-"""What allocators and libraries keep once they have read Parquet and multiplied matrices, whatever the size."""
+"""Memory that allocators and libraries keep once they have read Parquet and multiplied matrices, whatever the size."""
 _GROWTH = 1.44
-"""Lists double when they are full: at a random moment they have 1 / ln 2 of the room they need."""
+"""Ratio of the room that lists have to the room they need: they double when full, so it is 1 / ln 2 on average."""
 
 
 @dataclass(frozen=True)
@@ -41,30 +41,32 @@ class IndexPlan:
 
     @property
     def factory(self) -> str:
-        """FAISS's name for it."""
+        """The name that FAISS has for the index."""
         return f"PCA{self.reduced}," * bool(self.reduced) + f"IVF{self.lists},{self.code}"
 
     @property
     def coded_width(self) -> int:
+        """The count of numbers of a vector that is coded."""
         return self.reduced or self.width
 
     @property
     def training_count(self) -> int:
+        """The count of vectors that the lists are learned from."""
         return min(self.count, self.lists * _PER_LIST)
 
     @property
     def code_bytes(self) -> int:
-        """Codes and ids of all vectors."""
+        """The bytes of the codes and ids of all vectors."""
         return self.count * _CODES[self.code] * self.coded_width // _REDUCED_WIDTH
 
     @property
     def served_bytes(self) -> int:
-        """What the index takes when all of it is in memory: codes, middles of the lists, reduction."""
+        """The bytes of the index when all of it is in memory: codes, middles of the lists, reduction."""
         return self.code_bytes + 4 * self.coded_width * self.lists + 4 * self.width * self.reduced
 
     @property
     def memory_bytes(self) -> int:
-        """Peak that building adds to the process: the largest of its three stages, and what is always there.
+        """The peak of memory that building adds to the process: its largest stage of three, and what is always there.
 
         Learning the reduction holds square matrices; learning the lists the reduced sample and FAISS's copy of it;
         filling holds the codes and the queries. Each holds two blocks of vectors and one as it is read.
@@ -76,7 +78,7 @@ class IndexPlan:
 
 
 def choose_index(count: int, width: int, memory_bytes: int | None = None) -> IndexPlan | None:
-    """The index for so many vectors that takes no more memory than this when it is served, None for a plain scan.
+    """Return the index for so many vectors that takes no more memory than this when served, None for a plain scan.
 
     | stored numbers (count × width)          | index                                |
     |-----------------------------------------|--------------------------------------|
@@ -102,7 +104,7 @@ def choose_index(count: int, width: int, memory_bytes: int | None = None) -> Ind
 
 
 def build_memory(plan: IndexPlan | None) -> int:
-    """Bytes by which building a chosen index, or none, raises the peak of the process, within a fifth."""
+    """Return the bytes by which building an index, or none, raises the peak of the process, within a fifth."""
     return plan.memory_bytes if plan else _FIXED_BYTES
 
 
@@ -115,8 +117,8 @@ def build_index(vectors: VectorFile, plan: IndexPlan) -> tuple[faiss.Index, Tuni
     inverted.clustering_index = nearest_list
     inverted.train(_training_sample(vectors, reduction, plan))
     inverted.clustering_index = None  # type: ignore[assignment]  # it goes with this function
-    asked = spread(plan.count, min(QUERIES, plan.count), seed=2)
-    truth = Truth(vectors.rows(asked), asked // vectors.regions, vectors.regions)
+    queries = spread(plan.count, min(QUERIES, plan.count), seed=2)
+    truth = Truth(vectors.rows(queries), queries // vectors.regions, vectors.regions)
     for start, block in vectors.blocks():
         truth.add(start, block)
         reduced = _reduce(reduction, block)
@@ -127,12 +129,12 @@ def build_index(vectors: VectorFile, plan: IndexPlan) -> tuple[faiss.Index, Tuni
 
 
 def spread(count: int, size: int, seed: int) -> NDArray[np.int64]:
-    """`size` ids in ascending order, one at random from each of as many equal parts of all."""
+    """Return `size` ids in ascending order, one at random from each of as many equal parts of all."""
     return ((np.arange(size) + np.random.default_rng(seed).random(size)) * (count / size)).astype(np.int64)
 
 
 def _learn_reduction(vectors: VectorFile, plan: IndexPlan) -> faiss.LinearTransform:
-    """Projection to the principal axes of a sample that is read in blocks.
+    """Learn the projection to the principal axes of a sample that is read in blocks.
 
     RaBitQ wants variance to be spread evenly over the numbers: a random rotation does that.
     """
@@ -154,7 +156,7 @@ def _learn_reduction(vectors: VectorFile, plan: IndexPlan) -> faiss.LinearTransf
 
 
 def _training_sample(vectors: VectorFile, reduction: faiss.LinearTransform | None, plan: IndexPlan) -> Vectors:
-    """Reduced vectors to learn the lists from, read in blocks."""
+    """Return reduced vectors to learn the lists from, read in blocks."""
     ids = spread(plan.count, plan.training_count, seed=1)
     sample = np.empty((len(ids), plan.coded_width), np.float32)
     for start in range(0, len(ids), vectors.block_rows):
@@ -164,7 +166,7 @@ def _training_sample(vectors: VectorFile, reduction: faiss.LinearTransform | Non
 
 
 def _nearest_list(width: int) -> faiss.Index:
-    """What learns the lists and assigns vectors to them: on all GPUs that FAISS can use, else on the CPU.
+    """Return what learns the lists and assigns vectors to them: on all GPUs that FAISS can use, else on the CPU.
 
     Both are most of the work of a build. The index itself stays on the CPU, so nothing has to be moved back.
     """
@@ -173,6 +175,6 @@ def _nearest_list(width: int) -> faiss.Index:
 
 
 def _reduce(reduction: faiss.LinearTransform | None, vectors: Vectors) -> Vectors:
-    """vector × coded width."""
+    """Return the vectors as they are coded, vector × coded width."""
     reduced: Vectors = vectors if reduction is None else reduction.apply(vectors)
     return reduced

@@ -9,45 +9,46 @@ from numpy.typing import NDArray
 from unitscope_pipelines.indexing.patches.vectors import VectorFile, Vectors
 
 RECALL_AT = 10
+"""Count of nearest images that recall is measured on."""
 WANTED_RECALL = 0.99
 QUERIES = 1000
-"""Enough to state 0.99: shares of found images scatter by at most 0.1 about a mean of 0.99 (all ten or none), so
-the mean of 1,000 is known to 0.005 with 95 % confidence even then, and to 0.002 where misses are single."""
+"""Count of queries, enough to state 0.99: shares of found images scatter by at most 0.1 about a mean of 0.99 (all ten
+or none), so the mean of 1,000 is known to 0.005 with 95 % confidence even then, to 0.002 where misses are single."""
 _CONFIDENCE = 1.645
-"""Standard errors below the mean: the wanted recall is kept with 95 % confidence."""
+"""Count of standard errors below the mean at which the wanted recall is reached with 95 % confidence."""
 _CODES_PER_CANDIDATE = 64
-"""Scoring a candidate again takes as long as reading so many codes: its vector is at another place of the file."""
+"""Count of codes that are read in the time a candidate is scored again: its vector is elsewhere in the file."""
 _TOLERANCE = 1e-6
-"""Scores that differ by rounding only are equal, and equal scores count as found."""
+"""Difference of scores by rounding only: such scores are equal, and equal scores count as found."""
 
 
 @dataclass
 class Truth:
-    """The ten best other images of each query, by exact search over all vectors, fed block by block.
-
-    queries: query × number; own: each query's own image, which is left out, or −1.
-    """
+    """The ten best other images of each query, by exact search over all vectors, fed block by block."""
 
     queries: Vectors
-    own: NDArray[np.int64]
+    """Vectors that are searched with, query × number."""
+    query_images: NDArray[np.int64]
+    """Image that each query is of, which is left out; −1 for none."""
     regions: int
     best: Vectors = field(init=False)
+    """Scores of the ten best images, query × image."""
 
     def __post_init__(self) -> None:
         self.best = np.full((len(self.queries), RECALL_AT), -np.inf, np.float32)
 
     def add(self, start: int, block: Vectors) -> None:
-        """Take whole images into account: block[0] is the first region of image `start / regions`."""
+        """Take a block of whole images into account; block[0] is the first region of image `start / regions`."""
         scores = self.queries @ block[:: self.regions].T
         for region in range(1, self.regions):
             np.maximum(scores, self.queries @ block[region :: self.regions].T, out=scores)
-        own = self.own - start // self.regions
-        inside = np.flatnonzero((own >= 0) & (own < scores.shape[1]))
-        scores[inside, own[inside]] = -np.inf
+        images = self.query_images - start // self.regions
+        inside = np.flatnonzero((images >= 0) & (images < scores.shape[1]))
+        scores[inside, images[inside]] = -np.inf
         self.best = np.partition(np.hstack([self.best, scores]), -RECALL_AT, axis=1)[:, -RECALL_AT:]
 
-    def found(self, index: faiss.Index, vectors: VectorFile, short_lists: list[int]) -> NDArray[np.float64]:
-        """Query × length of the short list: the share of the ten best images among so many of the index's candidates.
+    def recall(self, index: faiss.Index, vectors: VectorFile, short_lists: list[int]) -> NDArray[np.float64]:
+        """Return the share of the ten best images among so many of the index's candidates, query × short list.
 
         A query's own image takes its place among the candidates, as in an answer, but never counts as found.
         """
@@ -57,7 +58,7 @@ class Truth:
         for number, query in enumerate(self.queries):
             ids = candidates[number][candidates[number] >= 0]
             images = ids // self.regions
-            near = (vectors.rows(ids) @ query >= least[number] - _TOLERANCE) & (images != self.own[number])
+            near = (vectors.rows(ids) @ query >= least[number] - _TOLERANCE) & (images != self.query_images[number])
             first = np.flatnonzero(near)[np.unique(images[near], return_index=True)[1]]
             if wanted[number]:
                 counts = [(first < length).sum() for length in short_lists]
@@ -67,15 +68,17 @@ class Truth:
 
 @dataclass(frozen=True)
 class Tuning:
-    """Lists to probe and candidates to score again for an answer of ten images, and the recall that they reach."""
+    """How an index is asked for ten images, and the recall that this reaches."""
 
     probes: int
+    """Count of lists to search."""
     short_list: int
+    """Count of candidates to score again."""
     recall: float
 
 
 def tune(index: faiss.Index, vectors: VectorFile, truth: Truth) -> Tuning:
-    """The cheapest tuning whose recall of the ten best images is as wanted, else the one with the highest.
+    """Return the cheapest tuning whose recall of the ten best images is as wanted, else that of the highest recall.
 
     All regions of nine images may stand before the tenth image, so a list has room for ten whole images at least.
     """
@@ -88,7 +91,7 @@ def tune(index: faiss.Index, vectors: VectorFile, truth: Truth) -> Tuning:
         if probes * codes_per_list + _CODES_PER_CANDIDATE * short_lists[0] >= cheapest:
             break
         inverted.nprobe = probes
-        for short_list, shares in zip(short_lists, truth.found(index, vectors, short_lists).T, strict=True):
+        for short_list, shares in zip(short_lists, truth.recall(index, vectors, short_lists).T, strict=True):
             tuning = Tuning(probes, short_list, float(shares.mean()))
             cost = probes * codes_per_list + _CODES_PER_CANDIDATE * short_list
             if tuning.recall - _CONFIDENCE * shares.std() / len(shares) ** 0.5 >= WANTED_RECALL and cost < cheapest:

@@ -1,1 +1,1 @@
-"""From a unit back to pixels: projections and weights."""
+"""Attribution from a unit back to pixels: projections and weights."""

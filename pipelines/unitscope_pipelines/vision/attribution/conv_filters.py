@@ -1,9 +1,8 @@
-"""A layer's weights as pictures: what its units answer to, where the input is pixels."""
+"""Filters: a layer's weights as pictures of what its units answer to, where the input is pixels."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,25 +11,26 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from unitscope_pipelines.vision.images.diverging import PAPER, Signed, signed_picture
+from unitscope_pipelines.vision.images.diverging import PAPER, DivergingPicture, diverging_picture
 from unitscope_schemas.errors import ModelError, UsageError, listing
 
 FIRST = "first"
-"""Stands for the first layer with weights that a forward calls."""
+"""Name that stands for the first layer with weights that a forward calls."""
 
 
 @dataclass(frozen=True)
-class Filters:
-    """One filter for each unit of a layer: its weights by input channel."""
+class ConvFilters:
+    """The filters of a layer, one for each unit: its weights by input channel."""
 
     layer: str
+    """Module path of the layer."""
     weights: Float[NDArray[np.float32], "unit channel row col"]
 
 
-def read_filters(model: nn.Module, input_shape: tuple[int, int, int], layer: str = FIRST) -> Filters:
-    """The filters of a convolution (a patch embedding is one), or of a linear layer that takes all pixels.
+def read_filters(model: nn.Module, input_shape: tuple[int, int, int], layer: str = FIRST) -> ConvFilters:
+    """Return the filters of a convolution (a patch embedding is one), or of a linear layer that takes all pixels.
 
-    Raises UsageError that names the layers that have filters for one that has none.
+    Raises UsageError that names the layers with filters for a layer that has none.
     """
     modules = dict(model.named_modules())
     path = _first(model, input_shape) if layer == FIRST else layer
@@ -40,48 +40,50 @@ def read_filters(model: nn.Module, input_shape: tuple[int, int, int], layer: str
     elif isinstance(module, nn.Linear) and module.in_features == math.prod(input_shape):
         weights = module.weight.view(-1, *input_shape)
     else:
-        known = listing(name for name, one in modules.items() if isinstance(one, nn.Conv2d))
+        known = listing(name for name, other in modules.items() if isinstance(other, nn.Conv2d))
         raise UsageError(f"layer {path!r} has no filters that pictures can show; these have: {known}")
-    return Filters(path, weights.detach().float().cpu().contiguous().numpy())
+    return ConvFilters(path, weights.detach().float().cpu().contiguous().numpy())
 
 
-def filter_picture(weights: Float[NDArray[np.float32], "channel row col"]) -> Signed:
-    """A filter of one or three channels as one picture; of others one grey picture for each channel, in row order.
+def filter_picture(weights: Float[NDArray[np.float32], "channel row col"]) -> DivergingPicture:
+    """Draw a filter of one or three channels as one picture, others as one grey picture per channel in row order.
 
     The pictures of one filter have one scale, and lie one white pixel apart.
     """
     if len(weights) in (1, 3):
-        return signed_picture(weights)
+        return diverging_picture(weights)
     columns = math.ceil(math.sqrt(len(weights)))
     height, width = weights.shape[1:]
     lines = -(-len(weights) // columns)
-    shown = signed_picture(weights.reshape(1, -1, width))
+    shown = diverging_picture(weights.reshape(1, -1, width))
     sheet = Image.new("L", (columns * (width + 1) - 1, lines * (height + 1) - 1), PAPER)
     for channel in range(len(weights)):
         row, col = divmod(channel, columns)
         part = shown.picture.crop((0, channel * height, width, (channel + 1) * height))
         sheet.paste(part, (col * (width + 1), row * (height + 1)))
-    return Signed(sheet, shown.scale)
+    return DivergingPicture(sheet, shown.scale)
 
 
-class _Called(Exception):  # noqa: N818  (no error: it ends the forward)
-    """The path of the first layer with weights, thrown out of the forward."""
+class _FirstCall(Exception):  # noqa: N818  (no error)
+    """Ends a forward at the first layer with weights, whose path it carries."""
 
 
 def _first(model: nn.Module, input_shape: tuple[int, int, int]) -> str:
-    def stop(path: str) -> Callable[[nn.Module, Any], None]:
-        def hook(_module: nn.Module, _inputs: Any) -> None:
-            raise _Called(path)
+    """Return the path of the first layer with weights that a forward calls."""
+
+    def stop(path: str) -> Callable[[nn.Module, object], None]:
+        def hook(_module: nn.Module, _inputs: object) -> None:
+            raise _FirstCall(path)
 
         return hook
 
-    weighted = {path: one for path, one in model.named_modules() if isinstance(one, nn.Conv2d | nn.Linear)}
-    handles = [module.register_forward_pre_hook(stop(path)) for path, module in weighted.items()]
+    weighted = [(path, module) for path, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    handles = [module.register_forward_pre_hook(stop(path)) for path, module in weighted]
     try:
         with torch.no_grad():
             model(torch.zeros(1, *input_shape))
-    except _Called as called:
-        return str(called)
+    except _FirstCall as call:
+        return str(call)
     finally:
         for handle in handles:
             handle.remove()

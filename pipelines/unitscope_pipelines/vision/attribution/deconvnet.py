@@ -1,4 +1,4 @@
-"""Projections: from one location of one unit back to the pixels that it answered to."""
+"""Projections from one location of one unit back to the pixels that it answered to."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unitscope_pipelines.vision.attribution.relu_backward import Reversal, notes
+from unitscope_pipelines.vision.attribution.relu_backward import ReluBackward, notes
 from unitscope_pipelines.vision.recording.embedding import as_map
 from unitscope_pipelines.vision.recording.peaks import channels_first
 from unitscope_pipelines.vision.recording.recording import output_of, record
@@ -21,20 +21,21 @@ METHODS: dict[ProjectionMethod, str] = {
     "guided": "Springenberg et al. 2014, section 3.4: the same, and only where the forward passed too",
     "gradient": "the gradient of the activation times the input",
 }
+"""Ways to project, and what each does in words."""
 
 
 @dataclass(frozen=True)
 class Projections:
-    """One unit's activations, each projected to the pixels of its image.
-
-    `pixels` are in the units of the network's input, exactly zero outside the receptive field. `passed` counts what
-    is not linear between pixels and layer; `notes` say what was done otherwise than the method's paper, and why.
-    """
+    """One unit's activations, each projected to the pixels of its image."""
 
     pixels: Float[Tensor, "image channel row col"]
+    """Projections in the units of the network's input, exactly zero outside the receptive field."""
     activation: Float[Tensor, " image"]
+    """Activations that were projected."""
     passed: dict[str, int]
+    """Number of operations between pixels and layer that are not linear, by name."""
     notes: tuple[str, ...]
+    """Sentences that say what was done otherwise than in the method's paper, and why."""
 
 
 def project(
@@ -47,19 +48,19 @@ def project(
 ) -> Projections:
     """Project a unit's activation at one location of each image back to the image's pixels.
 
-    The model is in evaluation mode, images are as it takes them. The forward ends at the layer. Where max-pooling's
+    The model is in evaluation mode, and images are as it takes them. The forward ends at the layer. Where max-pooling's
     windows overlap and share a maximum, their signals add up.
     """
     leaf = images.detach().clone().requires_grad_()
-    reversal = Reversal(method)
-    values = _values(model, layer, channel, leaf, locations, reversal)
+    backward = ReluBackward(method)
+    values = _values(model, (layer, channel), leaf, locations, backward)
     (signal,) = torch.autograd.grad(values, leaf, _start(values, method))
     pixels = signal * leaf.detach() if method == "gradient" else signal
     return Projections(
         pixels=pixels.float().cpu().contiguous(),
         activation=values.detach().float().cpu(),
-        passed=dict(reversal.passed),
-        notes=notes(method, reversal.passed),
+        passed=dict(backward.passed),
+        notes=notes(method, backward.passed),
     )
 
 
@@ -71,49 +72,52 @@ def signals(
     method: ProjectionMethod,
     at: LayerSpec,
 ) -> Float[Tensor, "unit row col"]:
-    """What reaches the units of the layer `at`, on its grid, of the signal that starts at one activation of `unit`.
+    """Return what reaches the units of the layer `at`, on its grid, of the signal from one activation of `unit`.
 
-    The same signal as of `project`, on its way. Raises UsageError where none reaches `at`, as it comes later.
+    It is the signal of `project` on its way to the pixels. Raises UsageError where none reaches `at`, because that
+    layer comes later.
     """
-    reached: list[Tensor] = []
+    arrived: list[Tensor] = []
 
     def keep(_name: str, output: Tensor) -> None:
-        if output.requires_grad:  # of a hook, as a module in place behind the layer would change what a tensor's is
-            output.register_hook(reached.append)  # type: ignore[no-untyped-call]
+        if output.requires_grad:
+            # a hook, because an in-place module behind the layer would change which gradient is the output's
+            output.register_hook(arrived.append)  # type: ignore[no-untyped-call]
 
     leaf = image.detach().clone().requires_grad_()
     with record(model, [at.name], keep):
-        values = _values(model, *unit, leaf, [location], Reversal(method))
+        values = _values(model, unit, leaf, [location], ReluBackward(method))
     torch.autograd.grad(values, leaf, _start(values, method))
-    if not reached:
+    if not arrived:
         raise UsageError(f"no signal of {unit[0].name} reaches {at.name}: choose a layer before it")
-    return as_map(reached[0].float(), at)[0].cpu()
+    return as_map(arrived[0].float(), at)[0].cpu()
 
 
 def _values(
     model: nn.Module,
-    layer: LayerSpec,
-    channel: int,
-    leaf: Tensor,
+    unit: tuple[LayerSpec, int],
+    leaf: Float[Tensor, "image channel row col"],
     locations: Sequence[Location],
-    reversal: Reversal,
+    backward: ReluBackward,
 ) -> Float[Tensor, " image"]:
-    """One activation for each image, with the way back to the leaf."""
+    """Return one activation of a unit for each image, with the way back to the leaf."""
+    layer, channel = unit
     # a copy, because a first module in place would change the leaf
-    with torch.enable_grad(), reversal:
+    with torch.enable_grad(), backward:
         output = channels_first(output_of(model, layer.name, leaf.clone()), layer)
-    return torch.stack([_at(output[number], layer, channel, place) for number, place in enumerate(locations)])
+    return torch.stack([_at(output[number], layer, channel, location) for number, location in enumerate(locations)])
 
 
 def _start(values: Float[Tensor, " image"], method: ProjectionMethod) -> Float[Tensor, " image"]:
+    """Return the signals that set out: ones for the gradient, else the activations themselves."""
     return torch.ones_like(values) if method == "gradient" else values.detach()
 
 
-def _at(output: Float[Tensor, "..."], layer: LayerSpec, channel: int, place: Location) -> Float[Tensor, ""]:
-    """One activation of one image's output, with a map's channels first."""
+def _at(output: Float[Tensor, "..."], layer: LayerSpec, channel: int, location: Location) -> Float[Tensor, ""]:
+    """Return one activation of one image's output, in which a map's channels are first."""
     if layer.kind == "map":
-        return output[channel, place.row, place.col]
+        return output[channel, location.row, location.col]
     if layer.kind == "vector":
         return output[channel]
-    within_grid = layer.prefix_tokens + place.row * layer.grid.width + place.col
-    return output[place.col if place.row < 0 else within_grid, channel]
+    within_grid = layer.prefix_tokens + location.row * layer.grid.width + location.col
+    return output[location.col if location.row < 0 else within_grid, channel]

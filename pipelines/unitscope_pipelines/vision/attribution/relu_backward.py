@@ -1,12 +1,12 @@
-"""Reversal: how a signal goes back through a network, from one activation to the pixels.
+"""The way of a signal back through a network, from one activation to the pixels, by a rule at every ReLU.
 
-A forward within a `Reversal` computes the same values; its backward follows the method's rule at every ReLU, be it
+A forward within a `ReluBackward` computes the same values; its backward follows the method's rule at every ReLU, be it
 a module, a function or in place. Everything else sends signals back by its own derivative, which for convolutions is
 the transposed filters, for max-pooling the switches, and for batch norm with fixed statistics its linear part.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from unitscope_schemas.questions import ProjectionMethod
 
 RELU, MAX_POOLING, BATCH_NORM = "ReLU", "max-pooling", "batch norm"
+"""Words for the operations that have a rule, or need none."""
 
 _OPERATIONS = {
     **dict.fromkeys([f"{kind}max_pool{axes}d" for kind in ("", "adaptive_") for axes in (1, 2, 3)], MAX_POOLING),
@@ -39,11 +40,11 @@ _OPERATIONS = {
     "scaled_dot_product_attention": "attention",
     "multi_head_attention_forward": "attention",
 }
-"""Functions by what they are called in statements; all but the linear ones, ReLU aside."""
+"""Words for functions that are not linear, by the functions' names; ReLU is not among them."""
 
 
-class Reversal(TorchFunctionMode):
-    """Within the context, ReLUs of a forward get the method's rule for the way back.
+class ReluBackward(TorchFunctionMode):
+    """Within this mode, ReLUs of a forward get the method's rule for the way back.
 
     `passed` counts the operations that a signal will pass and that are not linear, by name.
     """
@@ -53,7 +54,13 @@ class Reversal(TorchFunctionMode):
         self.method = method
         self.passed: Counter[str] = Counter()
 
-    def __torch_function__(self, function: Any, _types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self,
+        function: Callable[..., object],
+        _types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> object:
         kwargs = kwargs or {}
         name = getattr(function, "__name__", "")
         if not (args and isinstance(args[0], Tensor) and args[0].requires_grad):
@@ -72,8 +79,11 @@ class Reversal(TorchFunctionMode):
 
 
 class _Rectified(torch.autograd.Function):
-    """A ReLU whose signal back is rectified, wherever the forward was (Zeiler & Fergus 2014, section 2.1), or passes
-    only where the forward passed too (`guided`; Springenberg et al. 2014, section 3.4)."""
+    """A ReLU whose signal back is rectified.
+
+    It is so wherever the forward was (Zeiler & Fergus 2014, section 2.1), or passes only where the forward passed too
+    (`guided`; Springenberg et al. 2014, section 3.4).
+    """
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, limits: tuple[float, float | None], guided: bool) -> Tensor:
@@ -94,25 +104,25 @@ class _Rectified(torch.autograd.Function):
 
 
 def notes(method: ProjectionMethod, passed: Mapping[str, int]) -> tuple[str, ...]:
-    """What was done otherwise than the papers say, because the network before the layer is another."""
-    said = []
+    """Return what was done otherwise than the papers say, because the network before the layer is another."""
+    sentences = []
     if not passed.get(RELU) and method != "gradient":
-        said.append("there is no ReLU before this layer, so nothing was rectified: this is the plain gradient")
+        sentences.append("there is no ReLU before this layer, so nothing was rectified: this is the plain gradient")
     if not passed.get(MAX_POOLING) and method != "gradient":
-        said.append("there is no max-pooling before this layer, so there are no switches: strides were transposed")
+        sentences.append("there is no max-pooling before this layer, so there are no switches: strides were transposed")
         if method == "deconvnet" and passed.get(RELU):
             # Springenberg et al. 2014, section 3.4
-            said.append(
+            sentences.append(
                 "without switches a deconvnet shows the unit's weights, not the picture: guided shows the picture"
             )
     others = [name for name in passed if name not in (RELU, MAX_POOLING, BATCH_NORM)]
     if others and method != "gradient":
-        said.append(f"the derivative was used at what has no rule: {', '.join(sorted(others))}")
-    return tuple(said)
+        sentences.append(f"the derivative was used at what has no rule: {', '.join(sorted(others))}")
+    return tuple(sentences)
 
 
 def _limits(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[float, float | None] | None:
-    """Lower and upper end of a ReLU's values; None if the call is no ReLU. The lower end of each is 0."""
+    """Return lower and upper end of a ReLU's values, the lower one always 0; None if the call is no ReLU."""
 
     def argument(position: int, keyword: str, default: float | None) -> Any:
         return args[position] if len(args) > position else kwargs.get(keyword, default)

@@ -1,1 +1,1 @@
-"""Pictures from bytes to the network's input, and arrays as pictures."""
+"""Images: pictures from bytes to the network's input, and arrays as pictures."""

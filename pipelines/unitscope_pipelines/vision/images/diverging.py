@@ -1,4 +1,4 @@
-"""Signed values as pictures: grey is zero, and one scale for the whole picture."""
+"""Diverging pictures of signed values: grey is zero, and one scale holds for the whole picture."""
 
 from typing import NamedTuple
 
@@ -10,22 +10,23 @@ from PIL import Image
 from unitscope_schemas.errors import UsageError
 
 GREY, SWING, PAPER = 128, 127, 255
+"""Levels of zero and of white paper, and levels between zero and the scale."""
 SHOWN_SHARE = 0.995
-"""Of a projection's values, those that the scale holds: a few pixels are so large that the others would be grey."""
-
+"""Share of a projection's values that the scale holds: a few pixels are so large that the others would be grey."""
 
 Values = Float[NDArray[np.float32], "channel row col"]
+"""Signed values by channel."""
 
 
-class Signed(NamedTuple):
+class DivergingPicture(NamedTuple):
     """A picture of signed values, and the value that is white where its negative is black (0 if all are zero)."""
 
     picture: Image.Image
     scale: float
 
 
-def signed_picture(values: Values, share: float = 1.0) -> Signed:
-    """Three channels as colours, one as grey levels: `128 + 127 × value / scale`, rounded and clipped.
+def diverging_picture(values: Values, share: float = 1.0) -> DivergingPicture:
+    """Draw three channels as colours, one as grey levels: `128 + 127 × value / scale`, rounded and clipped.
 
     The scale is the magnitude that this share of the values does not exceed: with 1 the largest. Raises UsageError for
     another number of channels, which one picture cannot show, and for values that are not finite.
@@ -38,4 +39,4 @@ def signed_picture(values: Values, share: float = 1.0) -> Signed:
     scale = float(np.quantile(magnitudes, share)) or float(magnitudes.max())
     levels = np.rint(GREY + SWING * np.clip(values / (scale or 1.0), -1, 1)).astype(np.uint8)
     pixels = levels[0] if len(levels) == 1 else levels.transpose(1, 2, 0)
-    return Signed(Image.fromarray(np.ascontiguousarray(pixels)), scale)
+    return DivergingPicture(Image.fromarray(np.ascontiguousarray(pixels)), scale)

@@ -1,4 +1,4 @@
-"""Sketches of pictures, by which near duplicates are found: where they grow brighter, and their mean colour."""
+"""Perceptual hashes of pictures, by which near duplicates are found, and their mean colours."""
 
 import math
 
@@ -8,14 +8,16 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 ROWS, COLS = 16, 17
+"""Rows and columns of the thumbnail that a hash compares."""
 
 
-def sketch(
+def perceptual_hash(
     pixels: UInt8[Tensor, "image channel row col"],
 ) -> tuple[Bool[Tensor, "image 16 16"], UInt8[Tensor, "image 3"]]:
-    """Where a 16 × 17 thumbnail grows brighter to the right by more than one level in 255, and the mean colour.
+    """Return where a 16 × 17 thumbnail grows brighter to the right by more than one level in 255, and the mean colour.
 
-    Every fourth row will do. Whole numbers below 2²⁴ are summed, so a picture's sketch does not depend on its company.
+    Every fourth row will do. Whole numbers below 2²⁴ are summed, so a picture's hash does not depend on the others of
+    its batch.
     """
     pixels = pixels[:, :, ::4]
     count, channels, height, width = pixels.shape
@@ -30,13 +32,16 @@ def sketch(
     return brightness.diff(dim=2) > 1, tint.round().to(torch.uint8).expand(count, 3)
 
 
-def packed(brighter: Bool[Tensor, "16 16"]) -> bytes:
-    """A sketch's 256 bits."""
+def hash_bytes(brighter: Bool[Tensor, "16 16"]) -> bytes:
+    """Return the 256 bits of a picture's hash as 32 bytes."""
     return np.packbits(brighter.numpy()).tobytes()
 
 
-def _windows(length: int, count: int, device: torch.device) -> Float[Tensor, "window place"]:
-    """1 where a place lies in a window; windows cover the length, overlapping where it cannot be divided."""
+def _windows(length: int, count: int, device: torch.device) -> Float[Tensor, "window position"]:
+    """Return 1 where a position lies in a window, else 0.
+
+    Windows cover the length; they overlap where it cannot be divided.
+    """
     windows = torch.zeros(count, length, device=device)
     for number in range(count):
         windows[number, number * length // count : math.ceil((number + 1) * length / count)] = 1

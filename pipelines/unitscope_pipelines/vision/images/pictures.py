@@ -1,4 +1,4 @@
-"""Pictures from bytes: checked before decoding, upright, in plain colours. Pillow only, no torch."""
+"""Pictures from bytes: checked before decoding, upright, in plain colours. This needs Pillow only, no torch."""
 
 import io
 import struct
@@ -9,17 +9,18 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from unitscope_schemas.errors import PictureError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+"""Formats that are read, by Pillow's names."""
 MOST_PIXELS = 100_000_000
-"""Larger pictures are refused before decoding: a small file may claim any size."""
+"""Largest number of pixels; larger pictures are refused before decoding, as a small file may claim any size."""
 MOST_ELONGATED = 64
-"""Longest side over shortest; beyond it the resized picture would not fit into memory."""
+"""Largest ratio of the sides; beyond it the resized picture would not fit into memory."""
 
 _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, TypeError, KeyError)
-"""What Pillow's readers raise on damaged files."""
+"""Errors that Pillow's readers raise on damaged files."""
 
 
 def open_picture(data: bytes, formats: tuple[str, ...] = FORMATS, most_pixels: int = MOST_PIXELS) -> Image.Image:
-    """The picture's header, checked; pixels are not decoded yet.
+    """Open a picture and check its header; pixels are not decoded yet.
 
     Raises PictureError for empty or unknown bytes, other formats, too many pixels and extreme shapes.
     """
@@ -44,7 +45,7 @@ def open_picture(data: bytes, formats: tuple[str, ...] = FORMATS, most_pixels: i
 
 
 def upright(picture: Image.Image) -> Image.Image:
-    """The decoded first frame with its EXIF orientation applied, as 8-bit RGB over white.
+    """Decode the first frame with its EXIF orientation applied, as 8-bit RGB over white.
 
     Raises PictureError if the pixels cannot be decoded completely.
     """
@@ -60,7 +61,7 @@ def upright(picture: Image.Image) -> Image.Image:
 
 
 def orientation(picture: Image.Image) -> int:
-    """EXIF orientation, 1 to 8; 1 where the tag is missing or unreadable."""
+    """Return the EXIF orientation, 1 to 8; 1 where the tag is missing or unreadable."""
     try:
         value = picture.getexif().get(0x0112, 1)
     except _DECODE_ERRORS:
@@ -69,6 +70,7 @@ def orientation(picture: Image.Image) -> int:
 
 
 def _plain(picture: Image.Image) -> Image.Image:
+    """Return a picture of any mode as 8-bit RGB over white."""
     if picture.mode.startswith("I;16") or picture.mode == "I":
         picture = picture.convert("I").point(lambda value: value * (1 / 257)).convert("L")
     if "A" in picture.getbands() or "transparency" in picture.info:
@@ -79,4 +81,5 @@ def _plain(picture: Image.Image) -> Image.Image:
 
 
 def _reason(error: Exception) -> str:
+    """Return the first line of an error's message, or its type where it has none."""
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -1,4 +1,4 @@
-"""From a file's bytes to the network's input, with the placement that leads back to the picture."""
+"""Preprocessing from a file's bytes to the network's input, with the placement that leads back to the picture."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from unitscope_schemas.geometry import Location, Placement, Size
 from unitscope_schemas.manifest import Preprocessing
 
 Pixels = UInt8[Tensor, "channel row col"]
+"""Values from 0 to 255 of one picture."""
 
 _DATA_CONFIG: dict[str, Any] = {
     "input_size": (3, 224, 224),
@@ -28,6 +29,7 @@ _DATA_CONFIG: dict[str, Any] = {
     "mean": (0.485, 0.456, 0.406),
     "std": (0.229, 0.224, 0.225),
 }
+"""Data config of ImageNet, in timm's words."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,15 @@ class Prepared:
 
     pixels: Pixels
     placement: Placement
+    """Resize and crop that lead from the upright picture to the pixels."""
     format: str
+    """Format of the file by Pillow's name, for example `JPEG`."""
     mode: str
+    """Mode of the file's pixels by Pillow's name, for example `RGB`."""
 
 
 def prepare(data: bytes, preprocessing: Preprocessing, most_pixels: int = MOST_PIXELS) -> Prepared:
-    """Decode, resize and crop; raises PictureError with the reason if the bytes are no usable picture."""
+    """Decode, resize and crop a picture; raise PictureError with the reason if the bytes are no usable one."""
     picture = open_picture(data, most_pixels=most_pixels)
     if picture.format == "JPEG" and picture.mode in ("RGB", "L") and orientation(picture) == 1:
         pixels = _decode_jpeg(data)
@@ -64,17 +69,18 @@ def prepare(data: bytes, preprocessing: Preprocessing, most_pixels: int = MOST_P
     )
 
 
-def from_data_config(config: Mapping[str, Any], model: str) -> Preprocessing:
-    """The preprocessing that a data config in timm's words asks for, mean and deviation of values from 0 to 1.
+def from_data_config(config: Mapping[str, object], model: str) -> Preprocessing:
+    """Return the preprocessing that a data config in timm's words asks for.
 
-    `input_size` (channel, row, col), `crop_pct`, `interpolation`, `mean`, `std`; what is left out is as for
-    ImageNet. Raises ModelError for what cannot be done to a picture here.
+    Its keys are `input_size` (channel, row, col), `crop_pct`, `crop_mode`, `interpolation`, `mean` and `std`, the last
+    two of values from 0 to 1; what is left out is as for ImageNet. Raises ModelError for what cannot be done to a
+    picture here.
     """
     unknown = [key for key in config if key not in _DATA_CONFIG]
     if unknown:
         near = get_close_matches(str(unknown[0]), _DATA_CONFIG, n=1) or list(_DATA_CONFIG)
         raise ModelError(f"{model}: unknown key {unknown[0]!r} in its data config; did you mean {listing(near)}?")
-    wanted = {**_DATA_CONFIG, **config}
+    wanted: dict[str, Any] = {**_DATA_CONFIG, **config}
     channels, height, width = wanted["input_size"]
     if channels not in (1, 3):
         raise ModelError(f"{model} takes {channels} channels; pictures have 3, or 1 as grey values")
@@ -100,7 +106,7 @@ def from_data_config(config: Mapping[str, Any], model: str) -> Preprocessing:
 
 
 def place(image: Size, preprocessing: Preprocessing) -> Placement:
-    """The placement of an upright picture of the given size: resize the shorter side, crop the centre."""
+    """Return the placement of an upright picture of the given size: resize the shorter side, crop the centre."""
     short, long = min(image), max(image)
     scaled = int(preprocessing.resize_px * long / short)
     resized = (
@@ -114,9 +120,9 @@ def place(image: Size, preprocessing: Preprocessing) -> Placement:
 def normalise(
     pixels: UInt8[Tensor, "image channel row col"], preprocessing: Preprocessing
 ) -> Float[Tensor, "image channel row col"]:
-    """`(pixel − mean) / std` per channel in float32, in the memory format `channels_last`.
+    """Return `(pixel − mean) / std` per channel in float32, in the memory format `channels_last`.
 
-    Computed on whole rows of pixels: broadcasting over three channels alone is five times slower.
+    It is computed on whole rows of pixels: broadcasting over three channels alone is five times slower.
     """
     count, channels, height, width = pixels.shape
     lines = pixels.permute(0, 2, 3, 1).reshape(count * height, width * channels).float()
@@ -126,6 +132,7 @@ def normalise(
 
 
 def _decode_jpeg(data: bytes) -> Pixels:
+    """Decode a JPEG file as RGB; raise PictureError if its pixels cannot be decoded."""
     raw = torch.from_numpy(np.frombuffer(data, np.uint8).copy())
     try:
         pixels: Pixels = decode_jpeg(raw, mode=ImageReadMode.RGB)

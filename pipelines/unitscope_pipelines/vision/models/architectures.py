@@ -18,23 +18,27 @@ from unitscope_schemas.geometry import Size
 from unitscope_schemas.manifest import Preprocessing
 
 _LITE_RESOLUTIONS = {"0": 224, "1": 240, "2": 260}
+"""Rows and columns of the input of each EfficientNet-Lite, by its number."""
 
 
 @dataclass(frozen=True)
 class Built:
-    """A network with its preprocessing and paths of blocks; `code_digest` if it comes from a person's own file."""
+    """A network with its preprocessing and its blocks."""
 
     spec: str
+    """Scheme and name, under which the network can be built again."""
     module: nn.Module
     preprocessing: Preprocessing
     blocks: tuple[str, ...]
+    """Module paths of the blocks whose outputs are recorded by default."""
     code_digest: str | None = None
+    """SHA-256 of the person's own file that the network comes from; None if it comes from a package."""
 
 
 def build(spec: str, weights: str, trust_code: bool) -> Built:
-    """The network of `SCHEME:NAME`; raises UsageError for an unknown spec and for code that is not trusted."""
+    """Build the network of `SCHEME:NAME`; raise UsageError for an unknown spec and for code that is not trusted."""
     if spec.startswith(SCHEME):
-        return _own(spec, weights, trust_code)
+        return _from_file(spec, weights, trust_code)
     scheme, _, name = spec.partition(":")
     builders = {"efficientnet-lite": _efficientnet_lite, "torchvision": _torchvision, "timm": _timm}
     if scheme not in builders:
@@ -44,6 +48,7 @@ def build(spec: str, weights: str, trust_code: bool) -> Built:
 
 
 def _efficientnet_lite(name: str, weights: str) -> Built:
+    """Build the packaged EfficientNet-Lite of this number."""
     if name not in _LITE_RESOLUTIONS:
         raise UsageError(f"efficientnet-lite:{name} is unknown; there are {listing(_LITE_RESOLUTIONS)}")
     package = import_module("efficientnet_lite_pytorch")
@@ -60,6 +65,7 @@ def _efficientnet_lite(name: str, weights: str) -> Built:
 
 
 def _torchvision(name: str, weights: str) -> Built:
+    """Build torchvision's network of this name, with the preprocessing of its default weights."""
     from torchvision import models
 
     known = models.list_models(module=models)
@@ -89,6 +95,7 @@ def _torchvision(name: str, weights: str) -> Built:
 
 
 def _timm(name: str, weights: str) -> Built:
+    """Build timm's network of this name; raise UsageError where timm is not installed."""
     try:
         import timm
         from timm.data import config as data_config
@@ -103,9 +110,10 @@ def _timm(name: str, weights: str) -> Built:
     return Built(f"timm:{name}", module, from_data_config(config, f"timm:{name}"), usual_blocks(module))
 
 
-def _own(spec: str, weights: str, trust_code: bool) -> Built:
+def _from_file(spec: str, weights: str, trust_code: bool) -> Built:
+    """Build the network that the factory of a person's own file gives, alone or with its data config."""
     factory = load_factory(spec, trust_code)
-    config: Mapping[str, Any] = {}
+    config: Mapping[str, object] = {}
 
     def make() -> nn.Module:
         nonlocal config
@@ -121,13 +129,14 @@ def _own(spec: str, weights: str, trust_code: bool) -> Built:
     return Built(factory.spec, module, from_data_config(config, spec), usual_blocks(module), factory.digest)
 
 
-def _filled(module: nn.Module, state: dict[str, Any]) -> nn.Module:
+def _filled(module: nn.Module, state: Mapping[str, object]) -> nn.Module:
+    """Load the state dict into the module and return it."""
     module.load_state_dict(state)
     return module
 
 
 def _fetched(spec: str, fetch: Callable[[], Any]) -> Any:
-    """What is downloaded, once; raises ModelError if that is not possible."""
+    """Return what `fetch` downloads; raise ModelError if that is not possible."""
     try:
         return fetch()
     except (OSError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Which layers of a network are recorded unless others are named: the outputs of its blocks."""
+"""Blocks of networks: the layers that are recorded unless others are named."""
 
 import re
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _TORCHVISION = (
     (r"inception", ("Mixed_*",)),
     (r"vit", ("encoder.layers.*",)),
 )
-"""By the beginning of torchvision's names; AlexNet and VGG have no blocks."""
+"""Globs of blocks by the beginning of torchvision's names; AlexNet and VGG have no blocks."""
 
 _USUAL = (
     ("layers.*.blocks.*",),
@@ -40,16 +40,22 @@ _USUAL = (
     ("encoder.layers.*",),
     ("_blocks.*",),
 )
-"""Where timm's networks, and many others, keep their blocks: the first of which a network has all."""
+"""Globs of the places where timm's networks, and many others, keep their blocks.
+
+A network follows the first row of which it has all places.
+"""
 
 
 def torchvision_blocks(name: str, module: nn.Module) -> tuple[str, ...]:
-    """Paths of the blocks of torchvision's network of that name; none if it has none."""
+    """Return the paths of the blocks of torchvision's network of that name; none if it has none."""
     return next((_paths(module, globs) for pattern, globs in _TORCHVISION if re.match(pattern, name)), ())
 
 
 def usual_blocks(module: nn.Module) -> tuple[str, ...]:
-    """Paths of the blocks of any network that keeps them at a usual place, or tells its stages as timm's do."""
+    """Return the paths of a network's blocks that lie at a usual place, or that it lists as stages, as timm does.
+
+    A network with neither has no blocks.
+    """
     for globs in _USUAL:
         if all(_paths(module, [glob]) for glob in globs):
             return _paths(module, globs)
@@ -57,9 +63,9 @@ def usual_blocks(module: nn.Module) -> tuple[str, ...]:
 
 
 def _paths(module: nn.Module, globs: Sequence[str]) -> tuple[str, ...]:
-    """Modules that match and are made of others: norms, activations and poolings between blocks are none."""
+    """Return the paths of modules that match and are made of others, unlike norms, activations and poolings."""
     return tuple(
         path
-        for path, one in module.named_modules()
-        if any(one.children()) and not isinstance(one, nn.ModuleList) and any(matches(path, glob) for glob in globs)
+        for path, inner in module.named_modules()
+        if any(inner.children()) and not isinstance(inner, nn.ModuleList) and any(matches(path, glob) for glob in globs)
     )

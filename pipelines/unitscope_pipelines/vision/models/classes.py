@@ -1,4 +1,4 @@
-"""The classes that a model tells apart: the layer whose units are their logits, and their names."""
+"""Classes that a model tells apart: the layer whose units are their logits, and their names."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -19,32 +19,40 @@ from unitscope_schemas.units import LayerSpec, UnitId
 
 @dataclass(frozen=True)
 class Classes:
-    """The layer that puts out what the model does, one unit for each class; `labels` are empty where none are known."""
+    """The classes of a model, one for each unit of its last layer."""
 
     model: str
+    """Spec of the model, for messages."""
     layer: LayerSpec
+    """Layer that puts out what the model does."""
     labels: tuple[str, ...]
+    """Names of the classes in the order of the units; empty where none are known."""
 
     def unit(self, reference: str) -> UnitId:
-        """The unit of a class by its index or label, in whatever case; raises NotFoundError that says what there is."""
+        """Return the unit of a class by its index or label, in whatever case.
+
+        Raises NotFoundError that says what there is.
+        """
         if reference.isdecimal() and int(reference) < self.layer.units:
             return UnitId(self.layer.name, int(reference))
         wanted = reference.casefold()
-        found = [place for place, label in enumerate(self.labels) if wanted in _spellings(label)]
-        if len(found) == 1:
-            return UnitId(self.layer.name, found[0])
+        matches = [index for index, label in enumerate(self.labels) if wanted in _spellings(label)]
+        if len(matches) == 1:
+            return UnitId(self.layer.name, matches[0])
         known = f"its output has the classes 0 to {self.layer.units - 1}"
-        if len(found) > 1:
-            raise NotFoundError(f"several classes of {self.model} are called {reference!r}: {listing(found)}; give one")
+        if len(matches) > 1:
+            raise NotFoundError(
+                f"several classes of {self.model} are called {reference!r}: {listing(matches)}; give one"
+            )
         if not self.labels:
             raise NotFoundError(f"{self.model} has no class {reference!r}: {known}, whose labels are not known")
-        near = get_close_matches(wanted, [one for label in self.labels for one in _spellings(label)], 3)
+        near = get_close_matches(wanted, [spelling for label in self.labels for spelling in _spellings(label)], 3)
         hint = f"; did you mean {listing(near)}?" if near else ""
         raise NotFoundError(f"{self.model} has no class {reference!r}: {known}, each also by its label{hint}")
 
 
 def classes_of(model: VisionModel) -> Classes:
-    """The classes of a model; raises UsageError for one whose output is no vector that one of its modules puts out."""
+    """Return the classes of a model; raise UsageError if its output is no vector that one of its modules puts out."""
     name = _output_layer(model)
     (layer,) = measure_layers(model.module, [name], model.input_shape, picture_count=0)
     if layer.kind != "vector":
@@ -54,7 +62,7 @@ def classes_of(model: VisionModel) -> Classes:
 
 
 def class_labels(model: ModelEntry) -> tuple[str, ...]:
-    """The labels that weights published with a model were trained for, in order; none of all other weights."""
+    """Return the labels that weights published with a model were trained for, in order; none for all other weights."""
     scheme, _, name = model.spec.partition(":")
     if model.weights != "default" or scheme not in ("efficientnet-lite", "torchvision", "timm"):
         return ()
@@ -68,6 +76,7 @@ def class_labels(model: ModelEntry) -> tuple[str, ...]:
 
 
 def _timm_labels(name: str) -> tuple[str, ...]:
+    """Return the labels of the part of ImageNet that a model of timm was trained for; none if it was another set."""
     import timm
     from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
@@ -77,17 +86,17 @@ def _timm_labels(name: str) -> tuple[str, ...]:
 
 
 def _spellings(label: str) -> list[str]:
-    """A label as a whole, and each of the names by commas in it."""
-    return list(dict.fromkeys([label.casefold(), *(one.strip() for one in label.casefold().split(","))]))
+    """Return a label as a whole and each of the names in it that commas part, in small letters."""
+    return list(dict.fromkeys([label.casefold(), *(name.strip() for name in label.casefold().split(","))]))
 
 
 def _output_layer(model: VisionModel) -> str:
-    """The innermost module call whose output is the model's very output."""
+    """Return the name of the innermost module call whose output is the model's very output."""
     calls: Counter[str] = Counter()
-    outputs: list[tuple[str, int, Any]] = []
+    outputs: list[tuple[str, int, object]] = []
 
-    def hook(path: str) -> Callable[[nn.Module, Any, Any], None]:
-        def take(_module: nn.Module, _inputs: Any, output: Any) -> None:
+    def hook(path: str) -> Callable[[nn.Module, object, object], None]:
+        def take(_module: nn.Module, _inputs: object, output: object) -> None:
             outputs.append((path, calls[path], output))
             calls[path] += 1
 

@@ -1,4 +1,4 @@
-"""Functions of a person's own files (`path.py:factory`), which give networks and dictionaries of latents."""
+"""Factories: functions of a person's own files (`path.py:factory`), which give networks and coders of latents."""
 
 import hashlib
 import sys
@@ -6,24 +6,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from unitscope_schemas.errors import UsageError, listing
 
 SCHEME = "file:"
+"""Beginning of a spec that names a factory of a file."""
 
 
 @dataclass(frozen=True)
 class Factory:
-    """A function without arguments, and the SHA-256 of the file that it comes from; `spec` holds in every folder."""
+    """A function without arguments that comes from a person's own file."""
 
     spec: str
-    make: Callable[[], Any]
+    """File and name of the function, in a form that holds in every working directory."""
+    make: Callable[[], object]
     digest: str
+    """SHA-256 of the file."""
 
 
 def load_factory(spec: str, trusted: bool) -> Factory:
-    """Run the file of `file:path.py:factory` and find its function: the bytes that run are those of the digest.
+    """Run the file of `file:path.py:factory` and return its function; the bytes that run are those of the digest.
 
     The file may import what is installed; only the file itself is digested. Raises UsageError unless trusted.
     """

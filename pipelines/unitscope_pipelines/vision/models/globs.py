@@ -4,7 +4,7 @@ from fnmatch import fnmatchcase
 
 
 def matches(path: str, glob: str) -> bool:
-    """Whether a module path fits component by component; `**` fits any number of components."""
+    """Return whether a module path fits a glob component by component; `**` fits any number of components."""
     if "**" in glob:
         return fnmatchcase(path, glob.replace("**", "*"))
     parts, patterns = path.split("."), glob.split(".")

@@ -1,8 +1,8 @@
-"""Latents of a layer: what a sparse autoencoder, or another dictionary, makes of its output, recorded as a layer."""
+"""Latents of a layer: what a sparse autoencoder, or another coder, makes of its output, recorded as a layer."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitscope_pipelines.vision.models.factories import SCHEME, Factory, load_factory
@@ -11,24 +11,29 @@ from unitscope_pipelines.vision.recording.recording import output_tensor
 from unitscope_schemas.errors import ModelError, UsageError
 
 SUFFIX = ".latents"
+"""End of the name of latents, behind the name of their layer."""
 
 
 class Latents(nn.Module):
-    """Applies a coder to a layer's output, whose channels it sees on the last axis, and gives as many axes back."""
+    """A module that applies a coder to a layer's output.
+
+    The coder sees the channels on the last axis, and gives as many axes back.
+    """
 
     def __init__(self, layer: str, coder: nn.Module, channels_first: bool) -> None:
         super().__init__()
         self.layer, self.coder, self.channels_first = layer, coder, channels_first
 
-    def forward(self, output: Tensor) -> Tensor:
+    def forward(self, output: Float[Tensor, "image ..."]) -> Float[Tensor, "image ..."]:
+        """Return the latents of a layer's output, channels on the axis where the output has them."""
         vectors = output.permute(0, 2, 3, 1) if self.channels_first else output
-        found = output_tensor(self.coder(vectors), f"{self.layer}{SUFFIX}")
-        if found.shape[:-1] != vectors.shape[:-1]:
+        coded = output_tensor(self.coder(vectors), f"{self.layer}{SUFFIX}")
+        if coded.shape[:-1] != vectors.shape[:-1]:
             raise ModelError(
-                f"the latents of {self.layer} have shape {tuple(found.shape)} for an output of {tuple(vectors.shape)}; "
+                f"the latents of {self.layer} have shape {tuple(coded.shape)} for an output of {tuple(vectors.shape)}; "
                 "only the last axis may change"
             )
-        return found.permute(0, 3, 1, 2) if self.channels_first else found
+        return coded.permute(0, 3, 1, 2) if self.channels_first else coded
 
 
 class WithLatents(nn.Module):
@@ -37,29 +42,36 @@ class WithLatents(nn.Module):
     def __init__(self, network: nn.Module, latents: Mapping[str, Latents]) -> None:
         super().__init__()
         self.network, self.latents = network, nn.ModuleList(latents.values())
-        for layer, own in latents.items():
-            network.get_submodule(layer).register_forward_hook(_running(own))
+        for layer, module in latents.items():
+            network.get_submodule(layer).register_forward_hook(_running(module))
 
-    def forward(self, images: Tensor) -> Any:
+    def forward(self, images: Float[Tensor, "image channel row col"]) -> object:
+        """Return what the network puts out."""
         return self.network(images)
 
     def named_modules(
         self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Module]]:
-        """Modules by the network's own paths: a Sequential cannot take latents as a child without running them."""
+        """Yield modules by the network's own paths.
+
+        A Sequential cannot take latents as a child without running them.
+        """
         seen = set() if memo is None else memo
         yield prefix, self
         dot = f"{prefix}." if prefix else ""
         for path, module in self.network.named_modules(seen, "", remove_duplicate):
             if path:
                 yield dot + path, module
-        for own in self.latents:
-            assert isinstance(own, Latents)
-            yield from own.named_modules(seen, f"{dot}{own.layer}{SUFFIX}", remove_duplicate)
+        for latents in self.latents:
+            assert isinstance(latents, Latents)
+            yield from latents.named_modules(seen, f"{dot}{latents.layer}{SUFFIX}", remove_duplicate)
 
 
 def load_coders(requests: Sequence[str], trusted: bool) -> dict[str, Factory]:
-    """The factories of `LAYER=file:path.py:factory`, by layer; raises UsageError."""
+    """Return the factories of requests `LAYER=file:path.py:factory` by layer.
+
+    Raises UsageError for another form, for two requests of one layer, and for code that is not trusted.
+    """
     coders: dict[str, Factory] = {}
     for request in requests:
         layer, equals, spec = request.partition("=")
@@ -72,7 +84,7 @@ def load_coders(requests: Sequence[str], trusted: bool) -> dict[str, Factory]:
 
 
 def hang_latents(network: nn.Module, coders: Mapping[str, Factory], input_shape: tuple[int, int, int]) -> WithLatents:
-    """The network with a coder on each of the layers; raises ModelError for a layer that is not there."""
+    """Return the network with a coder on each of the layers; raise ModelError for a layer that is not there."""
     measured = measure_layers(network, list(coders), input_shape, picture_count=0)
     latents = {}
     for spec, (layer, factory) in zip(measured, coders.items(), strict=True):
@@ -83,8 +95,10 @@ def hang_latents(network: nn.Module, coders: Mapping[str, Factory], input_shape:
     return WithLatents(network, latents)
 
 
-def _running(latents: Latents) -> Any:
-    def run(_module: nn.Module, _inputs: Any, output: Any) -> None:
+def _running(latents: Latents) -> Callable[[nn.Module, object, object], None]:
+    """Return the hook that runs latents on a layer's output."""
+
+    def run(_module: nn.Module, _inputs: object, output: object) -> None:
         latents(output_tensor(output, latents.layer))
 
     return run

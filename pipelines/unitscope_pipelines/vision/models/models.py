@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +15,7 @@ from unitscope_schemas.errors import ModelError, UsageError, listing
 from unitscope_schemas.manifest import ModelEntry, Preprocessing
 
 DEFAULT_SPEC = "efficientnet-lite:0"
+"""Spec of the model that is used unless another is named."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,15 @@ class VisionModel:
     """A frozen network in evaluation mode with all that is needed to run it on a picture."""
 
     entry: ModelEntry
+    """What a manifest says of the model."""
     module: nn.Module
     preprocessing: Preprocessing
     blocks: tuple[str, ...]
+    """Module paths of the blocks whose outputs are recorded by default."""
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """Channels, rows and columns of the input."""
+        """Return channels, rows and columns of the input."""
         return self.preprocessing.channels, *self.preprocessing.input
 
 
@@ -61,7 +63,7 @@ def load_model(
 
 
 def reload_model(entry: ModelEntry, trust_code: bool = False) -> VisionModel:
-    """The model of a manifest; raises ModelError if its weights or code are no longer the same."""
+    """Load the model of a manifest; raise ModelError if its weights or code are no longer those of the manifest."""
     model = load_model(entry.spec, entry.weights, entry.latents, trust_code)
     if model.entry.code_digests != entry.code_digests:
         raise ModelError(f"the code of {entry.spec} has changed; restore it, or index into a new directory")
@@ -74,7 +76,7 @@ def reload_model(entry: ModelEntry, trust_code: bool = False) -> VisionModel:
 
 
 def choose_layers(model: VisionModel, globs: Sequence[str] = ()) -> list[str]:
-    """Names of the layers that match the globs, and all latents, in the order of the forward.
+    """Return the names of the layers that match the globs, and of all latents, in the order of the forward.
 
     The default is the outputs of blocks or, in a network without any, of convolutions and linear layers.
     A glob matches a module path component by component (`layer*.1`), `**` any number of components. A module
@@ -99,16 +101,17 @@ def choose_layers(model: VisionModel, globs: Sequence[str] = ()) -> list[str]:
 
 
 def _frozen(module: nn.Module) -> nn.Module:
+    """Put the module into evaluation mode, without gradients of its weights and with channels last in memory."""
     return module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 def _calls(model: VisionModel) -> list[tuple[str, int]]:
-    """Every module call of one forward in order: path and number of the call."""
+    """Return every module call of one forward in order: path and number of the call."""
     counts: Counter[str] = Counter()
     calls: list[tuple[str, int]] = []
 
-    def hook(path: str) -> Callable[[nn.Module, Any, Any], None]:
-        def take(_module: nn.Module, _inputs: Any, _output: Any) -> None:
+    def hook(path: str) -> Callable[[nn.Module, object, object], None]:
+        def take(_module: nn.Module, _inputs: object, _output: object) -> None:
             calls.append((path, counts[path]))
             counts[path] += 1
 

@@ -1,10 +1,9 @@
 """Weights of a network: its own, random ones from a seed, or those of a file; and their digest."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -12,10 +11,11 @@ from torch import nn
 from unitscope_schemas.errors import ModelError, UsageError
 
 _DEFAULT, _RANDOM = "default", "random"
+"""Words for published weights and for weights drawn from a seed."""
 
 
 def weighted(build: Callable[[], nn.Module], pretrained: Callable[[], nn.Module], weights: str) -> nn.Module:
-    """The network of `pretrained` for `default`, else that of `build`, drawn from a seed or filled from a file.
+    """Return the network of `pretrained` for `default`, else that of `build`, drawn from a seed or filled from a file.
 
     Raises UsageError for weights that are not there and ModelError for those that do not fit.
     """
@@ -31,7 +31,10 @@ def weighted(build: Callable[[], nn.Module], pretrained: Callable[[], nn.Module]
 
 @contextmanager
 def seeded(weights: str) -> Iterator[None]:
-    """Within the context torch draws from the seed of `random:SEED`; its generator is restored."""
+    """Let torch draw from the seed of `random:SEED` within the context; restore its generator.
+
+    Raises UsageError for `random` without a seed; other weights change nothing.
+    """
     scheme, _, seed = weights.partition(":")
     with torch.random.fork_rng(devices=[]):
         if scheme == _RANDOM:
@@ -42,12 +45,15 @@ def seeded(weights: str) -> Iterator[None]:
 
 
 def located(weights: str) -> str:
-    """The same weights by a name that holds in every working directory."""
+    """Return the name of weights in a form that holds in every working directory."""
     return str(Path(weights).absolute()) if _is_file(weights) else weights
 
 
-def read_state(path: Path) -> dict[str, Any]:
-    """A state dict from `.safetensors`, or from any file that torch reads without running code."""
+def read_state(path: Path) -> Mapping[str, object]:
+    """Read a state dict from `.safetensors`, or from any file that torch reads without running code.
+
+    Raises UsageError for a file that is not there and ModelError for one that holds no state dict.
+    """
     if not path.is_file():
         raise UsageError(f"weights file {str(path)!r} does not exist; use default, random:SEED or a file")
     try:
@@ -64,7 +70,7 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def weights_digest(module: nn.Module) -> str:
-    """SHA-256 over names, shapes, types and bytes of all parameters and buffers."""
+    """Return the SHA-256 over names, shapes, types and bytes of all parameters and buffers."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -73,4 +79,5 @@ def weights_digest(module: nn.Module) -> str:
 
 
 def _is_file(weights: str) -> bool:
+    """Return whether weights are named by a file."""
     return weights != _DEFAULT and weights.partition(":")[0] != _RANDOM

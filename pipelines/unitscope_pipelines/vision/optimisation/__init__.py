@@ -1,1 +1,1 @@
-"""Inputs optimised for a unit, a direction or a class."""
+"""Optimisation of inputs for a unit, a direction or a class."""

@@ -1,4 +1,4 @@
-"""What is made large: units, channels, directions; objectives add and multiply (after lucid, Olah et al. 2017)."""
+"""Objectives that are made large: units, channels, directions; they add and multiply (lucid, Olah et al. 2017)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,56 +15,69 @@ from unitscope_schemas.geometry import Location
 from unitscope_schemas.units import LayerSpec, UnitId
 
 Values = Float[Tensor, " image"]
-Outputs = Mapping[str, Tensor]
+"""One value for each picture of a batch."""
+Outputs = Mapping[str, Float[Tensor, "image ..."]]
+"""Outputs of layers by name."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A value for each picture of a batch, from the outputs of some layers; `text` is how it is written down."""
+    """An objective gives a value to each picture of a batch, from the outputs of some layers."""
 
     text: str
+    """How the objective is written down."""
     layers: frozenset[str]
-    of: Callable[[Outputs], Values]
+    """Names of the layers whose outputs it needs."""
+    evaluate: Callable[[Outputs], Values]
 
     def __add__(self, other: "Objective") -> "Objective":
         text = f"{self.text} + {other.text}"
-        return Objective(text, self.layers | other.layers, lambda outputs: self.of(outputs) + other.of(outputs))
+        layers = self.layers | other.layers
+        return Objective(text, layers, lambda outputs: self.evaluate(outputs) + other.evaluate(outputs))
 
     def __mul__(self, other: "Objective | float") -> "Objective":
         if not isinstance(other, Objective):
-            return Objective(f"{other:g} * ({self.text})", self.layers, lambda outputs: other * self.of(outputs))
+            text = f"{other:g} * ({self.text})"
+            return Objective(text, self.layers, lambda outputs: other * self.evaluate(outputs))
         text = f"({self.text}) * ({other.text})"
-        return Objective(text, self.layers | other.layers, lambda outputs: self.of(outputs) * other.of(outputs))
+        layers = self.layers | other.layers
+        return Objective(text, layers, lambda outputs: self.evaluate(outputs) * other.evaluate(outputs))
 
     __rmul__ = __mul__
 
     def __neg__(self) -> "Objective":
-        return Objective(f"-({self.text})", self.layers, lambda outputs: -self.of(outputs))
+        return Objective(f"-({self.text})", self.layers, lambda outputs: -self.evaluate(outputs))
 
     def __sub__(self, other: "Objective") -> "Objective":
         return self + -other
 
 
 def centre(layer: LayerSpec) -> Location:
-    """The location in the middle of a layer's grid, the later one of two."""
+    """Return the location in the middle of a layer's grid, the later one of two."""
     return Location(layer.grid.height // 2, layer.grid.width // 2)
 
 
 def at_location(layer: LayerSpec, channel: int, location: Location | None = None) -> Objective:
-    """A unit at a location, by default in the centre; of a fully connected layer its only value: a class's logit."""
+    """Return the activation of a unit at a location, by default in the centre.
+
+    In a fully connected layer it is the unit's only value, for example a class's logit.
+    """
     row, col = location or centre(layer)
     text = f"unit {UnitId(layer.name, channel)} at {row},{col}"
     return Objective(text, frozenset([layer.name]), lambda outputs: _map(outputs, layer)[:, channel, row, col])
 
 
 def channel_mean(layer: LayerSpec, channel: int) -> Objective:
-    """A unit's mean over all locations."""
+    """Return the mean of a unit over all locations."""
     text = f"channel {UnitId(layer.name, channel)}"
     return Objective(text, frozenset([layer.name]), lambda outputs: _map(outputs, layer)[:, channel].mean((1, 2)))
 
 
 def direction(layer: LayerSpec, vector: Float[Tensor, " unit"], location: Location | None = None) -> Objective:
-    """The layer's output along a vector over its units at a location, by default its mean over all."""
+    """Return the layer's output along a vector over its units at a location, by default its mean over all.
+
+    Raises UsageError for a vector that does not fit.
+    """
     check_direction(layer, vector.tolist())
     where = "" if location is None else f" at {location.row},{location.col}"
 
@@ -76,13 +89,16 @@ def direction(layer: LayerSpec, vector: Float[Tensor, " unit"], location: Locati
 
 
 def check_direction(layer: LayerSpec, vector: Sequence[float]) -> None:
-    """Raises UsageError for what is no vector over a layer's units."""
+    """Raise UsageError unless this is a vector over a layer's units: finite numbers, one of them other than zero."""
     if len(vector) != layer.units or not all(map(isfinite, vector)) or not any(vector):
         raise UsageError(f"a direction of {layer.name} is {layer.units} finite numbers, one of them other than zero")
 
 
 def diversity(layer: LayerSpec) -> Objective:
-    """How unlike the batch's pictures are to a layer: minus the mean cosine of Gram matrices (Olah et al. 2017)."""
+    """Return how unlike the batch's pictures are to a layer.
+
+    It is minus the mean cosine of their Gram matrices (Olah et al. 2017).
+    """
 
     def unlike(outputs: Outputs) -> Values:
         maps = _map(outputs, layer).flatten(2)
@@ -99,27 +115,30 @@ OBJECTIVES: Mapping[str, Callable[[LayerSpec, int], Objective]] = {
     "-unit": lambda layer, channel: -at_location(layer, channel),
     "-channel": lambda layer, channel: -channel_mean(layer, channel),
 }
-"""Those of a single unit, by the names that a person gives."""
+"""Objectives of a single unit, by the names that a person gives."""
 
 DIRECTIONS: Mapping[str, Callable[[LayerSpec, Float[Tensor, " unit"]], Objective]] = {
     "direction": lambda layer, vector: direction(layer, vector, centre(layer)),
     "-direction": lambda layer, vector: -direction(layer, vector, centre(layer)),
 }
-"""Those of a vector over a layer's units."""
+"""Objectives of a vector over a layer's units, by the names that a person gives."""
 
 CLASSES: Mapping[str, str] = {"class": "unit", "-class": "-unit"}
-"""Those of a class: what is asked of the unit that is its logit."""
+"""Objectives of a class, and those of the unit that is its logit."""
 
 
 def check_name(name: str) -> None:
-    """Raises UsageError that names the objectives there are."""
+    """Raise UsageError, with the names of all objectives, unless this is one of them."""
     known = (*OBJECTIVES, *CLASSES, *DIRECTIONS)
     if name not in known:
         raise UsageError(f"objective {name!r} is unknown; there are {listing(known)}")
 
 
-def of_unit(name: str, layer: LayerSpec, channel: int) -> Objective:
-    """The objective of this name for a unit; raises UsageError for a name that is none of `OBJECTIVES`."""
+def unit_objective(name: str, layer: LayerSpec, channel: int) -> Objective:
+    """Return the objective of this name for a unit.
+
+    Raises UsageError for a name that is none of `OBJECTIVES`, and for a unit that the layer does not have.
+    """
     if name not in OBJECTIVES:
         raise UsageError(f"objective {name!r} is none of a unit; there are {listing(OBJECTIVES)}")
     if not 0 <= channel < layer.units:
@@ -127,13 +146,16 @@ def of_unit(name: str, layer: LayerSpec, channel: int) -> Objective:
     return OBJECTIVES[name](layer, channel)
 
 
-def of_direction(name: str, layer: LayerSpec, vector: Float[Tensor, " unit"]) -> Objective:
-    """The objective of this name for a vector over a layer's units; raises UsageError for one that is none of
-    `DIRECTIONS`, and for a vector that does not fit."""
+def direction_objective(name: str, layer: LayerSpec, vector: Float[Tensor, " unit"]) -> Objective:
+    """Return the objective of this name for a vector over a layer's units.
+
+    Raises UsageError for a name that is none of `DIRECTIONS`, and for a vector that does not fit.
+    """
     if name not in DIRECTIONS:
         raise UsageError(f"objective {name!r} is none of a direction; there are {listing(DIRECTIONS)}")
     return DIRECTIONS[name](layer, vector)
 
 
 def _map(outputs: Outputs, layer: LayerSpec) -> Float[Tensor, "image unit row col"]:
+    """Return a layer's output on its grid."""
     return as_map(outputs[layer.name], layer)

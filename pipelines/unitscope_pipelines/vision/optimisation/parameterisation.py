@@ -1,4 +1,4 @@
-"""What an optimised picture is made of: its pixels, or their spectrum in decorrelated colours; and where it begins."""
+"""Parameterisations of optimised pictures by pixels, or by a spectrum in decorrelated colours; and their starts."""
 
 from dataclasses import dataclass
 
@@ -9,42 +9,49 @@ from torch import Tensor
 from unitscope_schemas.errors import UsageError
 
 NOISE, GREY = "noise", "grey"
+"""Names of the starts that are no pictures."""
 
 Pictures = Float[Tensor, "image channel row col"]
-"""Values from 0 to 1."""
+"""Pictures of values from 0 to 1, or differences of such values."""
 
 COLOUR = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
 """Root of the covariance of colours over ImageNet, as lucid measured it: brightness, then two colour contrasts."""
 _SPECTRUM_SCALE = 0.25
-"""So that a spectrum of deviation 1 fills the range of colours, as in lucid."""
+"""Factor by which a spectrum of deviation 1 fills the range of colours, as in lucid."""
 _FOURIER_NOISE = 0.01
+"""Deviation of the first spectrum's noise, as in lucid."""
 _PIXEL_NOISE = 10 / 255
-"""Deviation of the first picture's noise: as in lucid, and in Yosinski's toolbox."""
+"""Deviation of the first pixels' noise, as in Yosinski's toolbox."""
 _INSIDE = 1e-3
-"""How far a colour stays from black and white, where the sigmoid has no inverse."""
+"""Distance that a colour keeps from black and white, where the sigmoid has no inverse."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where optimising begins: seeded noise, the parameterisation's zero, or a picture as the network sees it."""
+    """The start of optimising: seeded noise, the parameterisation's zero, or a picture as the network sees it."""
 
     name: str = NOISE
+    """`noise`, `grey`, or a name of the picture."""
     picture: UInt8[Tensor, "channel row col"] | None = None
 
 
 class Pixels:
-    """The pixels themselves, as differences to the mean colour in units of the whole range."""
+    """A parameterisation by the pixels themselves, as differences to the mean colour in units of the whole range."""
 
     def __init__(self, values: Pictures, mean: Float[Tensor, " channel"]) -> None:
         self.values = values.clone().requires_grad_()
         self.mean = mean[:, None, None]
 
     def pictures(self) -> Pictures:
+        """Return the pictures that the pixels stand for."""
         return self.values + self.mean
 
 
 class Fourier:
-    """A spectrum whose frequencies weigh alike, in decorrelated colours where there are three (Olah et al. 2017)."""
+    """A parameterisation by a spectrum whose frequencies weigh alike (Olah et al. 2017).
+
+    Where there are three colours, they are decorrelated.
+    """
 
     def __init__(self, spectrum: Complex[Tensor, "image channel row half"], width: int) -> None:
         self.values = torch.view_as_real(spectrum).clone().requires_grad_()
@@ -52,19 +59,20 @@ class Fourier:
         self._weights = frequency_weights(*self._size).to(spectrum.device)
 
     def pictures(self) -> Pictures:
+        """Return the pictures that the spectrum stands for."""
         spectrum = torch.view_as_complex(self.values) * self._weights
         waves = torch.fft.irfft2(spectrum, s=self._size, norm="ortho") * _SPECTRUM_SCALE
         return correlated(waves).sigmoid()
 
 
 Parameterisation = Pixels | Fourier
-"""Variables (`values`), and the pictures that they stand for (`pictures()`, differentiable)."""
+"""Variables (`values`) and the pictures that they stand for (`pictures()`, differentiable)."""
 
 
 def first_pixels(
     start: Start, shape: torch.Size, mean: Float[Tensor, " channel"], generator: torch.Generator
 ) -> Pictures:
-    """Values of `Pixels` to begin with."""
+    """Return the first values of `Pixels` for pictures of this shape; raise UsageError for an unknown start."""
     if start.picture is not None:
         return _given(start.picture, shape) - mean[:, None, None]
     return _PIXEL_NOISE * torch.randn(shape, generator=generator) if _is_noise(start) else torch.zeros(shape)
@@ -73,7 +81,7 @@ def first_pixels(
 def first_spectrum(
     start: Start, shape: torch.Size, generator: torch.Generator
 ) -> Complex[Tensor, "image channel row half"]:
-    """The spectrum of `Fourier` to begin with, for pictures of this shape."""
+    """Return the first spectrum of `Fourier` for pictures of this shape; raise UsageError for an unknown start."""
     if start.picture is not None:
         return spectrum_of(_given(start.picture, shape))
     count, channels, rows, cols = shape
@@ -82,7 +90,7 @@ def first_spectrum(
 
 
 def spectrum_of(pictures: Pictures) -> Complex[Tensor, "image channel row half"]:
-    """The spectrum of given pictures, but for their blackest and whitest pixels."""
+    """Return the spectrum of given pictures; their blackest and whitest pixels become a little greyer."""
     logits = torch.logit(pictures.clamp(_INSIDE, 1 - _INSIDE))
     waves = correlated(logits, inverse=True) / _SPECTRUM_SCALE
     spectrum: Tensor = torch.fft.rfft2(waves, norm="ortho") / frequency_weights(*pictures.shape[2:])
@@ -90,7 +98,7 @@ def spectrum_of(pictures: Pictures) -> Complex[Tensor, "image channel row half"]
 
 
 def frequency_weights(rows: int, cols: int) -> Float[Tensor, "row half"]:
-    """One over each frequency of a real spectrum, in cycles per pixel, times the root of the picture's size.
+    """Return one over each frequency of a real spectrum, in cycles per pixel.
 
     The constant counts as one cycle over the longer side.
     """
@@ -101,7 +109,10 @@ def frequency_weights(rows: int, cols: int) -> Float[Tensor, "row half"]:
 
 
 def correlated(values: Pictures, inverse: bool = False) -> Pictures:
-    """Decorrelated values as the colours they stand for, or the other way round; not three channels: as they are."""
+    """Return decorrelated values as the colours they stand for, or with `inverse` the other way round.
+
+    Pictures of another number of channels than three stay as they are.
+    """
     if values.shape[1] != len(COLOUR):
         return values
     mixing = (COLOUR / COLOUR.norm(dim=0).max()).to(values.device)
@@ -109,13 +120,15 @@ def correlated(values: Pictures, inverse: bool = False) -> Pictures:
     return mixed
 
 
-def _given(picture: Tensor, shape: torch.Size) -> Tensor:
+def _given(picture: UInt8[Tensor, "channel row col"], shape: torch.Size) -> Pictures:
+    """Return copies of a picture in values from 0 to 1; raise UsageError if it has another shape."""
     if picture.shape != shape[1:]:
         raise UsageError(f"the start has the shape {tuple(picture.shape)}; the network takes {tuple(shape[1:])}")
     return (picture.float() / 255).expand(shape).contiguous()
 
 
 def _is_noise(start: Start) -> bool:
+    """Return whether a start without a picture is noise; raise UsageError for an unknown one."""
     if start.name not in (NOISE, GREY):
         raise UsageError(f"start {start.name!r} is unknown; there are {NOISE}, {GREY} and pictures of the corpus")
     return start.name == NOISE

@@ -1,1 +1,1 @@
-"""Which input pixels can change a unit, measured on the network's real computation."""
+"""Receptive fields: which input pixels can change a unit, measured on the network's real computation."""

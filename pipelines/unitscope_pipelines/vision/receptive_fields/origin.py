@@ -1,137 +1,144 @@
-"""Homes: where in the picture each value lies, whatever of the rest was mixed into it.
+"""Origins say where in the picture each value lies, whatever of the rest was mixed into it.
 
-Behind attention or a mean over the picture every value reaches everything, so its reach no longer tells a row from a
-head or a channel. The home is computed on the same operations, but follows a value's own way: a token's home stays its
-patch through all blocks.
+Behind attention or a mean over the picture every value depends on everything, so its dependency no longer tells a row
+from a head or a channel. The origin is computed on the same operations and has the same ten planes, but follows a
+value's own way: a token's origin stays its patch through all blocks.
 """
 
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from functools import reduce
-from typing import Any
 
 import torch
 from torch import Tensor, UntypedStorage
-from torch.utils._pytree import tree_leaves
+from torch._ops import OpOverload
 
 from unitscope_pipelines.vision.receptive_fields.dependency import (
     CLIPPED,
     JUMPS,
     PLANES,
-    Reach,
+    Dependency,
     hull,
     nothing,
     spread,
     thin,
     union,
+    whole,
 )
 from unitscope_pipelines.vision.receptive_fields.interval_rules import everything, rule_for
 from unitscope_pipelines.vision.receptive_fields.intervals import Intervals, by_identity
-from unitscope_pipelines.vision.receptive_fields.operation import Call, Rule, is_tensor
+from unitscope_pipelines.vision.receptive_fields.operation import Operation, Rule
+
+Origin = Dependency
+"""Planes of a dependency that follow a value's own way."""
 
 
-class Homes(Intervals):  # type: ignore[no-untyped-call]
-    """Within this mode, every operation on the image also computes the homes of its outputs."""
+class Origins(Intervals):  # type: ignore[no-untyped-call]
+    """Within this mode, every operation on the image also computes the origins of its outputs."""
 
     def __init__(self, image: Tensor) -> None:
-        self._filled: MutableMapping[UntypedStorage, Reach] = by_identity()
+        self._filled: MutableMapping[UntypedStorage, Origin] = by_identity()
         super().__init__(image)
 
-    def reach_of(self, tensor: Tensor) -> Reach | None:
-        """A tensor's home, None if it has none; what is written over a value does not move it."""
+    def dependency_of(self, tensor: Tensor) -> Origin | None:
+        """Return a tensor's origin, None if it has none; what is written over a value does not move it."""
         filled = self._filled.get(tensor.untyped_storage())
-        return self._reaches.get(tensor, (None, None))[0] if filled is None else _seen_as(filled, tensor).clone()
+        return self._dependencies.get(tensor, (None, None))[0] if filled is None else _seen_as(filled, tensor).clone()
 
-    def _rule(self, function: Any) -> Rule:
+    def _rule(self, function: OpOverload) -> Rule:
+        """Return the rule of origin of an operation."""
         name = function._schema.name.removeprefix("aten::")
         known = _RULES.get(name.removesuffix("_") if name not in _RULES else name)
-        return known or (_joined if torch.Tag.pointwise in function.tags else rule_for(function) or _own)
+        return known or (_JOINED if torch.Tag.pointwise in function.tags else rule_for(function) or _FIRST_PLACED)
 
-    def _note(self, call: Call, outputs: list[Tensor]) -> None:
-        found = self._found(call)
-        for place, output in enumerate(outputs):
-            own = found[min(place, len(found) - 1)]
-            own = own if own.shape[1:] == output.shape else spread(hull(own).reshape(PLANES), output.shape)
+    def _note(self, operation: Operation, dependencies: Mapping[int, Origin], outputs: list[Tensor]) -> None:
+        """Remember the origins of an operation's outputs."""
+        results, _ = self._apply(operation, dependencies)
+        for index, output in enumerate(outputs):
+            result = results[min(index, len(results) - 1)]
+            result = result if result.shape[1:] == output.shape else spread(whole(result), output.shape)
             memory = output.untyped_storage()
-            if memory not in self._filled and self._is_fresh(memory) and _is_written_in_part(call, output):
+            if memory not in self._filled and self._is_fresh(memory) and _is_written_in_part(operation, output):
                 self._filled[memory] = nothing([memory.nbytes() // output.element_size()]).clone()
             if memory in self._filled:
-                _seen_as(self._filled[memory], output).copy_(own)
+                _seen_as(self._filled[memory], output).copy_(result)
             else:
-                self._keep(output, own, None)
+                self._keep(output, result, None)
 
     def _is_fresh(self, memory: UntypedStorage) -> bool:
-        """Whether nothing that lies in the picture was put there before."""
-        return memory not in self._held or bool(self._held[memory][CLIPPED].isneginf().all())
+        """Return whether nothing that lies in the picture was put there before."""
+        return memory not in self._memories or bool(self._memories[memory][CLIPPED].isneginf().all())
 
 
-def is_placed(home: Reach) -> bool:
-    """Whether some values lie elsewhere than others."""
-    values = thin(home)[: JUMPS.start].flatten(1)
+def is_placed(origin: Origin) -> bool:
+    """Return whether some values lie elsewhere than others."""
+    values = thin(origin)[: JUMPS.start].flatten(1)
     return values.numel() > 0 and not torch.equal(values, values[:, :1].expand_as(values))
 
 
-def _placed(call: Call) -> list[Reach]:
-    """The homes of those arguments whose values lie in several places."""
-    tensors = [leaf for leaf in tree_leaves(call.arguments) if is_tensor(leaf) and leaf is not call.get("out")]
-    return [home for tensor in tensors if is_placed(home := call.reach_of(tensor))]
+def _is_written_in_part(operation: Operation, output: Tensor) -> bool:
+    """Return whether an operation put its output into a part of fresh memory, as padding in a circle does."""
+    target = next(iter(operation.arguments.values()))
+    return target is output and output.numel() * output.element_size() < output.untyped_storage().nbytes()
 
 
-def _is_written_in_part(call: Call, output: Tensor) -> bool:
-    """Whether an operation put its output into a part of fresh memory, as padding in a circle does."""
-    own = next(iter(call.arguments.values()))
-    return own is output and output.numel() * output.element_size() < output.untyped_storage().nbytes()
-
-
-def _seen_as(filled: Reach, tensor: Tensor) -> Reach:
-    """Homes of a tensor's memory, as the tensor looks at it."""
+def _seen_as(filled: Origin, tensor: Tensor) -> Origin:
+    """Return the origins of a tensor's memory in the tensor's shape and order."""
     return filled.as_strided((PLANES, *tensor.shape), (filled.shape[1], *tensor.stride()), tensor.storage_offset())
 
 
-def _joined(call: Call) -> Reach:
-    """What is added to a map moves nothing: the narrowest of the homes, of parts that lie in several places."""
-    placed = [spread(home, call.shape) for home in _placed(call)]
-    return spread(reduce(torch.minimum, map(thin, placed)), call.shape) if placed else everything(call)
+def _joined(operation: Operation, *origins: Origin) -> Origin:
+    """Keep the narrowest origin of those that lie in several places: what is added to a map moves nothing."""
+    placed = [spread(origin, operation.shape) for origin in origins if is_placed(origin)]
+    if not placed:
+        return everything(operation, *origins)
+    return spread(reduce(torch.minimum, map(thin, placed)), operation.shape)
 
 
-def _own(call: Call) -> Reach:
-    """Of an operation that mixes along an axis or is unknown: the first argument of the output's shape."""
-    alike = [home for home in _placed(call) if home.shape[1:] == call.output.shape]
-    return alike[0] if alike else everything(call)
+def _first_placed(operation: Operation, *origins: Origin) -> Origin:
+    """Keep the origin of the first placed argument of the output's shape, where axes are mixed or nothing is known."""
+    shape = operation.output.shape
+    alike = (origin for origin in origins if origin.shape[1:] == shape and is_placed(origin))
+    first = next(alike, None)
+    return everything(operation, *origins) if first is None else first
 
 
-def _product(left: str, right: str) -> Rule:
-    """A matrix product lies where its left side's rows do, or else where its right side's columns do."""
-
-    def rule(call: Call) -> Reach:
-        rows, cols = hull(call.reach(left), [-1]), hull(call.reach(right), [-2])
-        return union([rows if is_placed(call.reach(left)) else cols], call.shape)
-
-    return rule
+def _product(operation: Operation, left: Origin, right: Origin) -> Origin:
+    """Let a matrix product lie where its left side's rows do, or else where its right side's columns do."""
+    rows, cols = hull(left, [-1]), hull(right, [-2])
+    return union([rows if is_placed(left) else cols], operation.shape)
 
 
-def _queried(name: str) -> Rule:
-    """Attention lies where its queries do."""
+def _queried(operation: Operation, query: Origin) -> Origin:
+    """Let attention lie where its queries do."""
+    return spread(hull(query, [-1]), operation.shape)
 
-    def rule(call: Call) -> Reach:
-        return spread(hull(call.reach(name), [-1]), call.shape)
 
-    return rule
-
+_JOINED = Rule(None, _joined, but=("out",))
+"""Rule of pointwise operations."""
+_FIRST_PLACED = Rule(None, _first_placed, but=("out",))
+"""Rule of operations that mix along an axis, and of unknown ones."""
+_QUERIED = Rule(("query",), _queried)
+"""Rule of attention."""
 
 _RULES: dict[str, Rule] = {
-    **dict.fromkeys(
-        ("_softmax", "_safe_softmax", "_log_softmax", "cumsum", "native_layer_norm", "_fused_rms_norm"), _own
-    ),
-    **dict.fromkeys(("native_group_norm", "native_batch_norm", "_native_batch_norm_legit"), _own),
-    "mm": _product("self", "mat2"),
-    "bmm": _product("self", "mat2"),
-    "addmm": _product("mat1", "mat2"),
-    "baddbmm": _product("batch1", "batch2"),
-    "_scaled_dot_product_flash_attention_for_cpu": _queried("query"),
-    "_scaled_dot_product_flash_attention": _queried("query"),
-    "_scaled_dot_product_efficient_attention": _queried("query"),
-    "_scaled_dot_product_cudnn_attention": _queried("query"),
-    "_native_multi_head_attention": _queried("query"),
-    "_transformer_encoder_layer_fwd": _queried("src"),
+    "_softmax": _FIRST_PLACED,
+    "_safe_softmax": _FIRST_PLACED,
+    "_log_softmax": _FIRST_PLACED,
+    "cumsum": _FIRST_PLACED,
+    "native_layer_norm": _FIRST_PLACED,
+    "_fused_rms_norm": _FIRST_PLACED,
+    "native_group_norm": _FIRST_PLACED,
+    "native_batch_norm": _FIRST_PLACED,
+    "_native_batch_norm_legit": _FIRST_PLACED,
+    "mm": Rule(("self", "mat2"), _product),
+    "bmm": Rule(("self", "mat2"), _product),
+    "addmm": Rule(("mat1", "mat2"), _product),
+    "baddbmm": Rule(("batch1", "batch2"), _product),
+    "_scaled_dot_product_flash_attention_for_cpu": _QUERIED,
+    "_scaled_dot_product_flash_attention": _QUERIED,
+    "_scaled_dot_product_efficient_attention": _QUERIED,
+    "_scaled_dot_product_cudnn_attention": _QUERIED,
+    "_native_multi_head_attention": _QUERIED,
+    "_transformer_encoder_layer_fwd": Rule(("src",), _queried),
 }
-"""Where an operation's home is another than its reach."""
+"""Rules of operations whose origin is another than their dependency."""

@@ -1,4 +1,4 @@
-"""Receptive fields: for every layer the input pixels that can change its units, and those that mostly do."""
+"""Receptive fields of layers: the input pixels that can change their units, and those that mostly do."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,19 +16,22 @@ from unitscope_schemas.geometry import Location, ReceptiveField, Size
 from unitscope_schemas.units import LayerSpec
 
 ENERGY_SHARE = 0.9
-"""Of a gradient's energy, the part that the effective field holds (Luo et al. 2016)."""
+"""Share of a gradient's energy that the effective field holds (Luo et al. 2016)."""
 
 PICTURE_COUNT = 12
+"""Number of synthetic pictures on which effective fields are measured."""
 _PICTURES_AT_ONCE = 4
+"""Number of pictures in one forward of that measurement."""
 
 MARGIN = 1.25
-"""Enlarges the largest sample, which holds the share for some 95 % of units; enlarged it held it for each of 4,352
+"""Factor of the largest sample, which holds the share for some 95 % of units; enlarged it held it for each of 4,352
 pairs of unit and photograph over the blocks of EfficientNet-Lite0, and each of 965 of a random ResNet-18."""
 
 COVERAGE = 9
-"""How many discs lie over a pixel of a synthetic picture, on average."""
+"""Number of discs that lie over a pixel of a synthetic picture, on average."""
 
 Shape = tuple[int, int, int]
+"""Channels, rows and columns of the network's input."""
 
 
 def measure_layers(
@@ -38,13 +41,13 @@ def measure_layers(
     seed: int = 0,
     picture_count: int = PICTURE_COUNT,
 ) -> list[LayerSpec]:
-    """Grid, units and receptive field of each named layer, for inputs of (channel, row, col).
+    """Return grid, units and receptive field of each named layer, for inputs of (channel, row, col).
 
     A layer is a module path, with `@1` for the second call of a module. Its output for an image is a map (channel,
     row, col, or channels last), tokens (token, channel) or a vector. With `picture_count` 0 the effective field is
     left as large as the theoretical one. The model's mode and gradients are left as they were. Raises ModelError for
-    a layer that is not there, is not called, does not depend on the input, or puts out something else, as the heads
-    of attention.
+    a layer that is not there, is not called, does not depend on the input, or puts out something else, for
+    example the heads of attention.
     """
     with _settled(model):
         layers = theoretical_layers(model, names, input_shape)
@@ -53,13 +56,14 @@ def measure_layers(
 
 
 def _with_effective(layer: LayerSpec, size: Size) -> LayerSpec:
+    """Return the layer with this height and width of its effective field."""
     field = layer.receptive_field.model_copy(update={"effective": size})
     return layer.model_copy(update={"receptive_field": field})
 
 
 @contextmanager
 def _settled(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients of the weights; both restored."""
+    """Hold the model in evaluation mode, without gradients of its weights, within the context; restore both."""
     modes = [(module, module.training) for module in model.modules()]
     gradients = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
@@ -79,24 +83,24 @@ def effective_sizes(
     seed: int = 0,
     picture_count: int = PICTURE_COUNT,
 ) -> dict[str, Size]:
-    """For each layer the height and width of the box around a peak that holds 90 % of the gradient's energy.
+    """Return for each layer the height and width of the box around a peak that holds 90 % of the gradient's energy.
 
-    Measured at the peaks of random units on synthetic pictures, so that no corpus has a say in it: the largest of
-    the samples, enlarged by a margin. A layer whose gradients are all zero keeps its theoretical size.
+    They are measured at the peaks of random units on synthetic pictures, so that no corpus has a say in it: the
+    largest of the samples, enlarged by a margin. A layer whose gradients are all zero keeps its theoretical size.
     """
     pictures = dead_leaves(picture_count, input_shape, np.random.default_rng(seed))
     heights: dict[str, list[int]] = {layer.name: [] for layer in layers}
-    drawn = {layer.name: _drawn_units(layer, seed, picture_count) for layer in layers}
+    channels = {layer.name: _drawn_channels(layer, seed, picture_count) for layer in layers}
     for first in range(0, picture_count, _PICTURES_AT_ONCE):
         batch = slice(first, first + _PICTURES_AT_ONCE)
-        units = {name: of_layer[batch] for name, of_layer in drawn.items()}
-        for layer, peaks, energy in _gradients(model, layers, pictures[batch], units):
+        in_batch = {name: drawn[batch] for name, drawn in channels.items()}
+        for layer, peaks, energy in _gradients(model, layers, pictures[batch], in_batch):
             heights[layer.name] += _heights(layer.receptive_field, peaks, energy)
     return {layer.name: _enlarged(layer.receptive_field, heights[layer.name]) for layer in layers}
 
 
-def _drawn_units(layer: LayerSpec, seed: int, count: int) -> Int64[Tensor, " image"]:
-    """One unit for each picture; the name seeds it, so that other layers of the run change nothing."""
+def _drawn_channels(layer: LayerSpec, seed: int, count: int) -> Int64[Tensor, " image"]:
+    """Draw one unit for each picture; the layer's name is part of the seed, so that other layers change nothing."""
     generator = np.random.default_rng([seed, *layer.name.encode()])
     return torch.from_numpy(generator.integers(layer.units, size=count))
 
@@ -104,9 +108,10 @@ def _drawn_units(layer: LayerSpec, seed: int, count: int) -> Int64[Tensor, " ima
 def dead_leaves(
     count: int, input_shape: Shape, generator: np.random.Generator
 ) -> Float[Tensor, "image channel row col"]:
-    """Pictures of discs that hide each other, with the edges and the spectrum of photographs.
+    """Draw pictures of discs that hide each other, with the edges and the spectrum of photographs.
 
-    Radii follow a power law (Lee, Mumford and Huang 2001); colours are mostly grey; mean 0, deviation 0.6 to 1.
+    Radii follow a power law (Lee, Mumford and Huang 2001); colours are mostly grey. Each picture has
+    mean 0 and a deviation of 0.6 to 1.
     """
     channels, rows, cols = input_shape
     row, col = np.arange(rows)[:, None], np.arange(cols)
@@ -132,9 +137,9 @@ def _gradients(
     model: nn.Module,
     layers: Sequence[LayerSpec],
     pictures: Float[Tensor, "image channel row col"],
-    units: Mapping[str, Int64[Tensor, " image"]],
+    channels: Mapping[str, Int64[Tensor, " image"]],
 ) -> Iterator[tuple[LayerSpec, list[Location], Float[Tensor, "image row col"]]]:
-    """Of each map or tokens layer one unit's peak in each picture, and its squared gradient at every pixel."""
+    """Yield for each layer of maps or tokens a unit's peak in each picture, and its squared gradient at every pixel."""
     leaf = like_input(model, pictures).contiguous(memory_format=torch.channels_last).requires_grad_()
     # clones, because an in-place module behind a layer would change what is differentiated
     with (
@@ -147,15 +152,18 @@ def _gradients(
         if layer.kind == "vector" or not output.requires_grad:
             continue
         image = torch.arange(len(pictures), device=output.device)
-        maps = as_map(output, layer)[image, units[layer.name].to(output.device)].flatten(1)
-        activation, place = maps.max(1)
+        maps = as_map(output, layer)[image, channels[layer.name].to(output.device)].flatten(1)
+        activation, flat = maps.max(1)
         (gradient,) = torch.autograd.grad(activation.sum(), leaf, retain_graph=True, materialize_grads=True)
-        peaks = [layer.location(layer.prefix_tokens + index) for index in place.tolist()]
+        peaks = [layer.location(layer.prefix_tokens + index) for index in flat.tolist()]
         yield layer, peaks, gradient.float().square().sum(1).cpu()
 
 
 def _heights(field: ReceptiveField, peaks: Sequence[Location], energy: Float[Tensor, "image row col"]) -> list[int]:
-    """For each sample the least height of an effective box that holds the share of its energy; zeros left out."""
+    """Return for each sample the least height of an effective box that holds the share of its energy.
+
+    Samples without energy, or whose energy is not finite, are left out.
+    """
     aspect = field.size or field.input
     heights = []
     for peak, pixels in zip(peaks, energy, strict=True):
@@ -164,20 +172,20 @@ def _heights(field: ReceptiveField, peaks: Sequence[Location], energy: Float[Ten
         row, col = field.centre_at(peak)
         tall, wide = _least_sides(row, field.input.height), _least_sides(col, field.input.width)
         needed = torch.maximum(tall[:, None], -(-wide * aspect.height // aspect.width))
-        held = torch.bincount(needed.flatten(), pixels.flatten().double()).cumsum(0)
-        heights.append(int((held < ENERGY_SHARE * held[-1]).sum()))
+        within = torch.bincount(needed.flatten(), pixels.flatten().double()).cumsum(0)
+        heights.append(int((within < ENERGY_SHARE * within[-1]).sum()))
     return heights
 
 
 def _least_sides(centre: int, length: int) -> Int64[Tensor, " pixel"]:
-    """For each pixel the least side of an effective box, moved into the input, that holds it."""
+    """Return for each pixel the least side of an effective box, moved into the input, that holds it."""
     pixel, side = torch.arange(length)[:, None], torch.arange(1, length + 1)
     start = torch.minimum((centre - side // 2).clamp(min=0), length - side)
     return 1 + ((pixel < start) | (pixel >= start + side)).sum(1)
 
 
 def _enlarged(field: ReceptiveField, heights: Sequence[int]) -> Size:
-    """The effective size in the proportions of the field; at most the field and the input."""
+    """Return the effective size in the proportions of the field; at most the field and the input."""
     aspect = field.size or field.input
     if not heights:
         height, width = aspect

@@ -1,97 +1,111 @@
-"""How windows reach back to the input: convolutions, pooling, interpolation, padding."""
+"""Rules of windows: how convolutions, pooling, interpolation and padding depend on the input."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import torch
 
-from unitscope_pipelines.vision.receptive_fields.dependency import PLANES, Reach, hull, range_taps, windows
-from unitscope_pipelines.vision.receptive_fields.operation import Call, Rule
+from unitscope_pipelines.vision.receptive_fields.dependency import PLANES, Dependency, hull, range_taps, windows
+from unitscope_pipelines.vision.receptive_fields.operation import Operation
 
 
-def _each(values: Any, rank: int) -> list[Any]:
-    """One value per axis: a single one stands for all."""
-    listed = list(values) if isinstance(values, list | tuple) else [values]
-    return listed * rank if len(listed) == 1 else listed
+class Window(NamedTuple):
+    """A window that slides along one axis."""
+
+    width: int
+    """Number of positions that it reads."""
+    step: int
+    """Positions between one window and the next."""
+    padding: int
+    """Positions of padding before the first."""
+    spacing: int
+    """Positions between the ones that it reads (dilation)."""
 
 
-def slid(
-    call: Call, reach: Reach, kernel: Sequence[int], stride: Any = 1, padding: Any = 0, dilation: Any = 1
-) -> Reach:
-    """A sliding window over the last axes; the real output tells how often it fits (ceil mode)."""
-    rank = len(kernel)
-    steps = zip(kernel, _each(stride, rank), _each(padding, rank), _each(dilation, rank), strict=True)
-    for axis, (width, step, before, spacing) in enumerate(steps, start=-rank):
-        starts = torch.arange(call.shape[axis]) * step - before
-        reach = windows(reach, axis, starts[:, None] + torch.arange(width) * spacing, step)
-    return reach
+def convolution(operation: Operation, dependency: Dependency) -> Dependency:
+    """Return what a convolution, plain or transposed, in groups or not, makes of its input's dependency."""
+    groups, kernel = operation.integer("groups"), list(operation.tensor("weight").shape[2:])
+    batch, channels, *lengths = dependency.shape[1:]
+    grouped = hull(dependency.reshape(PLANES, batch, groups, channels // groups, *lengths), [2]).squeeze(3)
+    slide = _stamped if operation.flag("transposed") else _slid
+    grouped = slide(operation, grouped, _sliding(operation, kernel))
+    per_group = operation.shape[1] // groups
+    spread_out = grouped.unsqueeze(3).expand(PLANES, batch, groups, per_group, *operation.shape[2:])
+    return spread_out.reshape(PLANES, *operation.shape)
 
 
-def spaced(call: Call, reach: Reach, kernel: Sequence[int]) -> Reach:
-    """A transposed window: the places whose stamp covers an output."""
-    rank = len(kernel)
-    for axis, width in enumerate(kernel, start=-rank):
-        step, before, spacing = (_each(call[name], rank)[axis] for name in ("stride", "padding", "dilation"))
-        place = torch.arange(call.shape[axis]) + before
-        lower = -((spacing * (width - 1) - place).div(step, rounding_mode="floor"))
-        reach = windows(reach, axis, range_taps(lower, place // step), 1 / step)
-    return reach
+def pooled(operation: Operation, dependency: Dependency) -> Dependency:
+    """Return what maximum or average pooling makes of its input's dependency."""
+    rank = int(operation.name.split("pool")[1][0])
+    return _slid(operation, dependency, _sliding(operation, operation.integers("kernel_size", rank)))
 
 
-def convolution(call: Call) -> Reach:
-    reach, groups, kernel = call.reach("input"), call["groups"], call["weight"].shape[2:]
-    batch, channels, *places = reach.shape[1:]
-    grouped = hull(reach.reshape(PLANES, batch, groups, channels // groups, *places), [2]).squeeze(3)
-    if call["transposed"]:
-        grouped = spaced(call, grouped, kernel)
-    else:
-        grouped = slid(call, grouped, kernel, call["stride"], call["padding"], call["dilation"])
-    per_group = call.shape[1] // groups
-    spread_out = grouped.unsqueeze(3).expand(PLANES, batch, groups, per_group, *call.shape[2:])
-    return spread_out.reshape(PLANES, *call.shape)
+def binned(operation: Operation, dependency: Dependency) -> Dependency:
+    """Return what adaptive pooling makes of its input's dependency.
+
+    Position p of n reads from floor(p · length / n) to ceil((p + 1) · length / n).
+    """
+    for axis in range(-len(operation.integers("output_size")), 0):
+        count, length = operation.shape[axis], dependency.shape[axis]
+        position = torch.arange(count)
+        taps = range_taps(position * length // count, -(-(position + 1) * length // count) - 1)
+        dependency = windows(dependency, axis, taps, length / count)
+    return dependency
 
 
-def pooled(call: Call) -> Reach:
-    rank = int(call.function._schema.name.split("pool")[1][0])
-    kernel = _each(call["kernel_size"], rank)
-    return slid(call, call.reach("self"), kernel, call["stride"] or kernel, call["padding"], call.get("dilation", 1))
+def interpolated(operation: Operation, dependency: Dependency, radius: int) -> Dependency:
+    """Return what linear (radius 1) or cubic (2) interpolation makes of its input's dependency.
+
+    A position reads all positions within the kernel's support.
+    """
+    rank = len(operation.integers("output_size"))
+    for axis in range(-rank, 0):
+        count, length = operation.shape[axis], dependency.shape[axis]
+        aligned = operation.flag("align_corners") and count > 1
+        factor = operation.arguments.get({1: "scales", -2: "scales_h", -1: "scales_w"}[1 if rank == 1 else axis])
+        unaligned = 1 / factor if isinstance(factor, int | float) and factor else length / count
+        scale = (length - 1) / (count - 1) if aligned else unaligned
+        position = torch.arange(count, dtype=torch.float64)
+        centre = (position * scale if aligned else (position + 0.5) * scale - 0.5).clamp(min=0)
+        support = radius * max(1.0, scale) if operation.name.endswith("_aa") else radius
+        # kernels compute the centre in float32: half a hundredth of a pixel is far beyond its error
+        lower = (centre - support + 1 - 0.005).floor().long().clamp(0, length - 1)
+        upper = (centre + support + 0.005).floor().long().clamp(0, length - 1)
+        dependency = windows(dependency, axis, range_taps(lower, upper), scale)
+    return dependency
 
 
-def binned(call: Call) -> Reach:
-    """Adaptive pooling: place p of n sees floor(p · length / n) to ceil((p + 1) · length / n)."""
-    reach = call.reach("self")
-    for axis in range(-len(_each(call["output_size"], 1)), 0):
-        count, length = call.shape[axis], reach.shape[axis]
-        place = torch.arange(count)
-        taps = range_taps(place * length // count, -(-(place + 1) * length // count) - 1)
-        reach = windows(reach, axis, taps, length / count)
-    return reach
-
-
-def interpolated(radius: int) -> Rule:
-    """Linear (radius 1) or cubic (2) interpolation: all places within the kernel's support."""
-
-    def rule(call: Call) -> Reach:
-        reach, rank = call.reach("self"), len(call["output_size"])
-        for axis in range(-rank, 0):
-            count, length = call.shape[axis], reach.shape[axis]
-            aligned = call["align_corners"] and count > 1
-            given = call.get({1: "scales", -2: "scales_h", -1: "scales_w"}[1 if rank == 1 else axis])
-            scale = (length - 1) / (count - 1) if aligned else 1 / given if given else length / count
-            place = torch.arange(count, dtype=torch.float64)
-            centre = (place * scale if aligned else (place + 0.5) * scale - 0.5).clamp(min=0)
-            support = radius * max(1.0, scale) if call.function._schema.name.endswith("_aa") else radius
-            # kernels compute the centre in float32: half a hundredth of a pixel is far beyond its error
-            lower = (centre - support + 1 - 0.005).floor().long().clamp(0, length - 1)
-            upper = (centre + support + 0.005).floor().long().clamp(0, length - 1)
-            reach = windows(reach, axis, range_taps(lower, upper), scale)
-        return reach
-
-    return rule
-
-
-def padded(call: Call) -> Reach:
-    reach, pads = call.reach("self"), call.get("pad", call.get("padding"))
+def padded(operation: Operation, dependency: Dependency) -> Dependency:
+    """Return what padding makes of its input's dependency, as if it were filled with a constant."""
+    pads = operation.integers("pad" if "pad" in operation.arguments else "padding")
     for axis, before in enumerate(pads[::2], start=1):
-        reach = windows(reach, -axis, (torch.arange(call.shape[-axis]) - before)[:, None])
-    return reach
+        taps = (torch.arange(operation.shape[-axis]) - before)[:, None]
+        dependency = windows(dependency, -axis, taps)
+    return dependency
+
+
+def _sliding(operation: Operation, kernel: Sequence[int]) -> list[Window]:
+    """Return the operation's window along each of its last axes; the step of pooling is by default its kernel."""
+    rank = len(kernel)
+    steps = operation.integers("stride", rank) or kernel
+    spacings = operation.integers("dilation", rank) if "dilation" in operation.arguments else [1] * rank
+    return list(map(Window, kernel, steps, operation.integers("padding", rank), spacings))
+
+
+def _slid(operation: Operation, dependency: Dependency, sliding: Sequence[Window]) -> Dependency:
+    """Slide windows over the last axes; the real output tells how often they fit (ceil mode)."""
+    for axis, window in enumerate(sliding, start=-len(sliding)):
+        starts = torch.arange(operation.shape[axis]) * window.step - window.padding
+        taps = starts[:, None] + torch.arange(window.width) * window.spacing
+        dependency = windows(dependency, axis, taps, window.step)
+    return dependency
+
+
+def _stamped(operation: Operation, dependency: Dependency, sliding: Sequence[Window]) -> Dependency:
+    """Slide transposed windows over the last axes: an output reads the positions whose stamp covers it."""
+    for axis, window in enumerate(sliding, start=-len(sliding)):
+        position = torch.arange(operation.shape[axis]) + window.padding
+        lower = -((window.spacing * (window.width - 1) - position).div(window.step, rounding_mode="floor"))
+        taps = range_taps(lower, position // window.step)
+        dependency = windows(dependency, axis, taps, 1 / window.step)
+    return dependency

@@ -1,1 +1,1 @@
-"""What layers put out, recorded during a forward and reduced to peaks and embeddings."""
+"""Recording of what layers put out during a forward, and its reduction to peaks and embeddings."""

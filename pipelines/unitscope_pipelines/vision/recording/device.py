@@ -1,13 +1,20 @@
-"""Where and how a forward runs: device, threads, rounding."""
+"""Devices, threads and rounding: where and how a forward runs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 from unitscope_pipelines.vision.recording.memory import keep_freed_memory
 from unitscope_schemas.errors import UsageError
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is the first CUDA device, else the CPU; raises UsageError for a device that is not there."""
+    """Return the device of this name; `auto` is the first CUDA device, else the CPU.
+
+    Raises UsageError for a device that is not there.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -28,3 +35,19 @@ def settle_process() -> None:
     torch.set_num_threads(1)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Return the device of a module's parameters; the CPU if it has none."""
+    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run kernels on one thread within the context: with more, sums are rounded otherwise, and pixels with them."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)

@@ -1,4 +1,4 @@
-"""Region-pooled layer embeddings: several unit-length vectors per image, at three scales."""
+"""Embeddings of images: a layer's output pooled over regions, several unit-length vectors at three scales."""
 
 import math
 
@@ -12,11 +12,14 @@ from unitscope_schemas.geometry import Box, Size
 from unitscope_schemas.units import LayerSpec
 
 SCALES = (1, 2, 3)
-"""Regions per side at each scale: 1 + 4 + 9 regions (Tolias et al. 2016, R-MAC)."""
+"""Numbers of regions per side, scale by scale: 1 + 4 + 9 regions (Tolias et al. 2016, R-MAC)."""
 
 
 def cell_regions(grid: Size) -> list[Box]:
-    """Regions in grid cells: at scale s, s × s overlapping windows of 2 / (s + 1) of the side; doubles left out."""
+    """Return the regions in grid cells: at scale s, s × s overlapping windows of 2 / (s + 1) of the side.
+
+    Regions that coincide count once.
+    """
     regions = [
         Box(top, left, top + height, left + width)
         for scale in SCALES
@@ -27,7 +30,7 @@ def cell_regions(grid: Size) -> list[Box]:
 
 
 def region_boxes(layer: LayerSpec) -> list[Box]:
-    """The same regions in input pixels."""
+    """Return the regions of a layer's grid in input pixels, in the order of `cell_regions`."""
     size = layer.receptive_field.input
     return [
         Box(
@@ -41,7 +44,7 @@ def region_boxes(layer: LayerSpec) -> list[Box]:
 
 
 def cells_of(box: Box, layer: LayerSpec) -> Box:
-    """The grid cells that a box of input pixels touches; at least one."""
+    """Return the grid cells that a box of input pixels touches, at least one."""
     size, grid = layer.receptive_field.input, layer.grid
     top = min(box.top * grid.height // size.height, grid.height - 1)
     left = min(box.left * grid.width // size.width, grid.width - 1)
@@ -54,9 +57,9 @@ def cells_of(box: Box, layer: LayerSpec) -> Box:
 
 
 def pool(output: Float[Tensor, "image ..."], layer: LayerSpec, cells: list[Box]) -> Float[Tensor, "image region unit"]:
-    """Mean over each region of cells, scaled to unit length; an all-zero region stays zero.
+    """Return the mean over each region of cells, scaled to unit length; an all-zero region stays zero.
 
-    One product with a matrix of regions × cells: a map's NaN reaches all of its image's regions.
+    It is one product with a matrix of regions × cells, so a map's NaN reaches all of its image's regions.
     """
     maps = as_map(output, layer).float()
     shares = torch.zeros(len(cells), *maps.shape[2:], device=maps.device)
@@ -68,7 +71,7 @@ def pool(output: Float[Tensor, "image ..."], layer: LayerSpec, cells: list[Box])
 
 
 def as_map(output: Float[Tensor, "image ..."], layer: LayerSpec) -> Float[Tensor, "image unit row col"]:
-    """Any layer's output on its grid; class and register tokens are left out."""
+    """Return any layer's output on its grid; class and register tokens are left out."""
     if layer.kind == "vector":
         return output[:, :, None, None]
     if layer.kind == "tokens":
@@ -77,6 +80,7 @@ def as_map(output: Float[Tensor, "image ..."], layer: LayerSpec) -> Float[Tensor
 
 
 def _windows(cells: int, scale: int) -> list[tuple[int, int]]:
+    """Return first cell and length of the windows along one side of a grid."""
     length = min(cells, math.ceil(2 * cells / (scale + 1)))
     if scale == 1:
         return [(0, length)]

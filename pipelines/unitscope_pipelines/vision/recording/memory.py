@@ -1,14 +1,16 @@
-"""An allocator that keeps freed memory for reuse."""
+"""Memory: an allocator that keeps what is freed for reuse."""
 
 import ctypes
 import sys
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+"""Numbers of the options of glibc's mallopt."""
 _TOP_PAD_BYTES = 64 << 20
+"""Bytes by which the heap grows at once."""
 
 
 def keep_freed_memory() -> None:
-    """Have this process keep what it frees, where it uses glibc.
+    """Make this process keep what it frees, where it uses glibc.
 
     With glibc's defaults every large array is mapped and page-faulted anew: forwards take three times as long, and
     ranking half as long again.

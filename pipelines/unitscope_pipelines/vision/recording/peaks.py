@@ -12,19 +12,21 @@ from unitscope_schemas.units import LayerSpec
 
 
 class Peaks(NamedTuple):
-    """Maxima and flat locations in row order; a NaN anywhere in a map makes its maximum NaN."""
+    """Peaks of a layer's units on a batch of images; a NaN anywhere in a map makes its maximum NaN."""
 
     activation: Float[Tensor, "image unit"]
+    """Maxima over all locations."""
     location: Int64[Tensor, "image unit"]
+    """Flat indices of the locations in row order, class and register tokens first."""
 
 
 def channels_first(output: Float[Tensor, "image ..."], layer: LayerSpec) -> Float[Tensor, "image ..."]:
-    """A layer's output with a map's axes as (image, channel, row, col); tokens and vectors as they are."""
+    """Return a layer's output with a map's axes as (image, channel, row, col), tokens and vectors as they are."""
     return output.permute(0, 3, 1, 2) if layer.channels_last else output
 
 
 def peaks(output: Float[Tensor, "image ..."], layer: str = "layer") -> Peaks:
-    """Reduce a map (image, channel, row, col), a vector (image, channel) or tokens (image, token, channel).
+    """Return the peaks of maps (image, channel, row, col), vectors (image, channel) or tokens (image, token, channel).
 
     Ties go to the first location. The pooling kernel finds maximum and location in one pass over
     channels-last maps, which a token matrix is already.

@@ -1,25 +1,29 @@
-"""Recording what layers put out, by forward hooks that are always removed."""
+"""Recording of what layers put out, by forward hooks that are always removed."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TypeVar
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitscope_schemas.errors import ModelError, listing
 
-Kept = TypeVar("Kept")
+Images = Float[Tensor, "image channel row col"]
+"""Pictures as the network takes them."""
+Recorded = TypeVar("Recorded")
+"""Type of what is recorded of each layer."""
 
 
 def split_call(layer: str) -> tuple[str, int]:
-    """Module path and call number of a layer name: `block@1` is the second call of `block`."""
+    """Return module path and call number of a layer name: `block@1` is the second call of `block`."""
     path, at, call = layer.rpartition("@")
     return (path, int(call)) if at and call.isdecimal() else (layer, 0)
 
 
-def output_tensor(output: Any, layer: str) -> Tensor:
-    """A module's output; of a tuple or mapping the first tensor. Raises ModelError if there is none."""
+def output_tensor(output: object, layer: str) -> Tensor:
+    """Return a module's output, or the first tensor of a tuple or mapping; raise ModelError if there is none."""
     if isinstance(output, Tensor):
         return output
     values = output.values() if isinstance(output, dict) else output if isinstance(output, tuple | list) else ()
@@ -30,8 +34,10 @@ def output_tensor(output: Any, layer: str) -> Tensor:
 
 
 @contextmanager
-def record(model: nn.Module, layers: Sequence[str], keep: Callable[[str, Tensor], Kept]) -> Iterator[dict[str, Kept]]:
-    """Within the context, each forward of `model` fills the mapping with `keep(layer, output)`.
+def record(
+    model: nn.Module, layers: Sequence[str], keep: Callable[[str, Tensor], Recorded]
+) -> Iterator[dict[str, Recorded]]:
+    """Fill the mapping with `keep(layer, output)` in each forward of `model` within the context.
 
     `keep` runs in the hook, before the next module, so an in-place module behind the layer changes nothing.
     Raises ModelError for a layer that the model does not have.
@@ -44,15 +50,15 @@ def record(model: nn.Module, layers: Sequence[str], keep: Callable[[str, Tensor]
             raise ModelError(f"the model has no layer {path!r}; it has {listing(name for name in modules if name)}")
         wanted.setdefault(path, {})[call] = layer
 
-    recorded: dict[str, Kept] = {}
+    recorded: dict[str, Recorded] = {}
     calls: Counter[str] = Counter()
 
-    def start(_module: nn.Module, _inputs: Any) -> None:
+    def start(_module: nn.Module, _inputs: object) -> None:
         recorded.clear()
         calls.clear()
 
-    def hook(path: str) -> Callable[[nn.Module, Any, Any], None]:
-        def take(_module: nn.Module, _inputs: Any, output: Any) -> None:
+    def hook(path: str) -> Callable[[nn.Module, object, object], None]:
+        def take(_module: nn.Module, _inputs: object, output: object) -> None:
             layer = wanted[path].get(calls[path])
             calls[path] += 1
             if layer is not None:
@@ -69,22 +75,32 @@ def record(model: nn.Module, layers: Sequence[str], keep: Callable[[str, Tensor]
             handle.remove()
 
 
-class _Reached(Exception):  # noqa: N818  (no error: it ends the forward)
-    """The layer's output, thrown out of the forward: what comes after it is not computed."""
-
-    def __init__(self, output: Tensor) -> None:
-        self.output = output
+class _ForwardEnd(Exception):  # noqa: N818  (no error)
+    """Ends a forward from within a hook: what comes after the layer is not computed."""
 
 
-def output_of(model: nn.Module, layer: str, images: Tensor) -> Tensor:
-    """One layer's output; the forward ends there. Raises ModelError for a layer that is not called in it."""
+def outputs_of(model: nn.Module, layers: Collection[str], images: Images) -> dict[str, Float[Tensor, "image ..."]]:
+    """Return the outputs of these layers; the forward ends at the last of them.
 
-    def keep(_name: str, output: Tensor) -> None:
-        raise _Reached(output)
+    Outputs are copies, as an in-place module behind a layer would change what it put out. Raises ModelError for a layer
+    that is not called in a forward.
+    """
+    outputs: dict[str, Tensor] = {}
+    names = sorted(set(layers))
 
-    try:
-        with record(model, [layer], keep):
-            model(images)
-    except _Reached as reached:
-        return reached.output
-    raise ModelError(f"layer {layer!r} was not called in a forward; choose another layer or call")
+    def keep(layer: str, output: Tensor) -> None:
+        outputs[layer] = output.clone()
+        if len(outputs) == len(names):
+            raise _ForwardEnd
+
+    with record(model, names, keep), suppress(_ForwardEnd):
+        model(images)
+    for name in names:
+        if name not in outputs:
+            raise ModelError(f"layer {name!r} was not called in a forward; choose another layer or call")
+    return outputs
+
+
+def output_of(model: nn.Module, layer: str, images: Images) -> Float[Tensor, "image ..."]:
+    """Return one layer's output; the forward ends there. Raises ModelError for a layer that is not called in it."""
+    return outputs_of(model, [layer], images)[layer]

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from unitscope_schemas.questions import ProjectionMethod
 from unitscope_schemas.units import UnitId
-from unitscope_services.pages.live import first_unit, live_view, stored_of
+from unitscope_services.pages.live import first_unit, live_unit_view, live_view
 from unitscope_services.web.middleware import SAFE_HEADERS
 from unitscope_services.web.replies import Computing
 
@@ -47,4 +47,6 @@ def show_live(
 def show_stored(reply: Computing, unit: str) -> Response:
     """What is stored of the chosen unit, which follows the choice."""
     growing = replace(reply, private=True)
-    return growing.page("live_here.html", lambda: {"stored": stored_of(reply.session.atlas, UnitId.parse(unit))})
+    return growing.page(
+        "live_unit.html", lambda: {"live_unit": live_unit_view(reply.session.atlas, UnitId.parse(unit))}
+    )

@@ -95,7 +95,7 @@ def find(reply: Reading, q: Annotated[str, Query(max_length=500)] = "") -> Respo
 @routes.get("/a/{atlas}/filters")
 def show_filters(reply: Reading, layer: str = "first") -> Response:
     """A layer's weights as pictures."""
-    return reply.page("filters.html", lambda: _named(filters_view(reply.session, layer or "first")))
+    return reply.page("conv_filters.html", lambda: _named(filters_view(reply.session, layer or "first")))
 
 
 @routes.get("/a/{atlas}/layers/{layer}")
@@ -163,7 +163,7 @@ def show_image(reply: Reading, image: ImageName, address: PictureQuery) -> Respo
 @routes.get("/a/{atlas}/images/{image}/here")
 def show_image_cell(reply: Computing, image: ImageName, address: PictureQuery) -> Response:
     """The part of an image's page about one cell, which follows the pointer."""
-    return reply.page("here.html", lambda: {"here": _image_page(reply, image, address).here(_cell(address))})
+    return reply.page("cell.html", lambda: {"cell": _image_page(reply, image, address).cell_view(_cell(address))})
 
 
 @routes.post("/a/{atlas}/uploads")
@@ -185,7 +185,7 @@ def show_upload(reply: Computing, upload: str, address: PictureQuery) -> Respons
 def show_upload_cell(reply: Computing, upload: str, address: PictureQuery) -> Response:
     """The part of an upload's page about one cell, which follows the pointer."""
     asking = replace(reply, private=True)
-    return asking.page("here.html", lambda: {"here": _upload_page(asking, upload, address).here(_cell(address))})
+    return asking.page("cell.html", lambda: {"cell": _upload_page(asking, upload, address).cell_view(_cell(address))})
 
 
 def _asking(reply: Reply, address: PictureAddress) -> Reply:

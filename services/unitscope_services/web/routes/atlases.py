@@ -34,7 +34,7 @@ def read_atlas(reply: Reading) -> Response:
 def read_manifest(reply: Reading) -> Response:
     """Model, weights, preprocessing, corpus, layers and every part with its digest; paths of the server's disk are
     cut down to their last name."""
-    return reply.document(lambda: public_manifest(reply.session.atlas.manifest))
+    return reply.document(lambda: public_manifest(reply.session.atlas.manifest).model_dump(mode="json"))
 
 
 @routes.get("/{atlas}/skipped", response_model=SkippedPage, responses=ROWS)

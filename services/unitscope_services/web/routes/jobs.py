@@ -72,7 +72,7 @@ def take_job(reply: Reply, query: JobQuery) -> Job:
     shelf = reply.app_state.atlases
     session = shelf.newest(query.atlas)
     others = [shelf.newest(query.other)] if isinstance(query, CompareJob) else []
-    check_writable(session.atlas.root, f"unitscope {query.kind}")
+    check_writable(session.atlas.store, f"unitscope {query.kind}")
     return reply.app_state.jobs.add(query, session, *others)
 
 

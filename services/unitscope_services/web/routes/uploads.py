@@ -19,7 +19,7 @@ from unitscope_schemas.questions import NeighborBatchQuestion, NeighborsQuestion
 from unitscope_services.atlas.image_filter import ImageFilter
 from unitscope_services.queries.session import Subject
 from unitscope_services.server import caching
-from unitscope_services.server.uploads import FORMATS, Kept
+from unitscope_services.server.uploads import FORMATS, UploadEntry
 from unitscope_services.web.documentation import PICTURE, ROWS
 from unitscope_services.web.pictures import PictureName, Width, upload_picture
 from unitscope_services.web.replies import Computing, Reply
@@ -137,7 +137,7 @@ async def read_body(request: Request) -> bytes:
         return await file.read()
 
 
-def keep_upload(reply: Reply, data: bytes) -> Kept:
+def keep_upload(reply: Reply, data: bytes) -> UploadEntry:
     """Check a picture and keep it; raises PictureError, TooLargeError."""
     settings = reply.app_state.settings
     if len(data) > settings.upload_bytes:
@@ -148,7 +148,7 @@ def keep_upload(reply: Reply, data: bytes) -> Kept:
     return reply.app_state.uploads.add(reply.atlas, data, picture)
 
 
-def find_upload(reply: Reply, upload: str) -> Kept:
+def find_upload(reply: Reply, upload: str) -> UploadEntry:
     """An upload to the reply's atlas; raises NotFoundError."""
     return reply.app_state.uploads.find(reply.atlas, upload)
 
@@ -160,7 +160,7 @@ def upload_subject(reply: Reply, upload: str) -> Subject:
     return Subject(image, None if image else picture)
 
 
-def upload_row(reply: Reply, kept: Kept) -> Upload:
+def upload_row(reply: Reply, kept: UploadEntry) -> Upload:
     """An upload as answers show it."""
     return Upload(
         id=kept.id,

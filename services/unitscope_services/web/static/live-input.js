@@ -46,7 +46,7 @@ export class Input {
   async begin(id, name) {
     this.own = false;
     this.show([{ id, name }]);
-    const answer = await fetch(`${this.images}?limit=${CORPUS_PICTURES}`).catch(() => null);
+    const answer = await fetch(`${this.images}?k=${CORPUS_PICTURES}`).catch(() => null);
     if (!answer?.ok || this.own) return;
     const rows = (await answer.json()).rows.map((row) => ({ id: row.image_id, name: row.path }));
     this.pictures.push(...rows.filter((row) => !this.pictures.some((picture) => picture.id === row.id)));

@@ -13,6 +13,7 @@ from unitscope_pipelines.indexing.patches.index import IndexPlan, build_memory, 
 from unitscope_pipelines.indexing.patches.recall import Truth
 from unitscope_pipelines.indexing.patches.vectors import VectorFile, Vectors
 from unitscope_pipelines.storage.parts import read_part
+from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas.errors import CapacityError
 from unitscope_schemas.geometry import Box
 from unitscope_schemas.manifest import Manifest, Part, PatchIndex
@@ -52,7 +53,7 @@ def indexed(root: Path, vectors: np.ndarray, code: str) -> PatchVectors:
     part = Part(path="vectors.npy", rows=count, size_bytes=0, sha256="")
     exact = PatchIndex.none("layer", width, [Box(0, 0, 1, 1)] * REGIONS, part)
     plan = IndexPlan(count, width, lists=32, reduced=128 if width > 128 else 0, code=code)
-    return PatchVectors(root, add_index(root, "version", exact, plan))
+    return PatchVectors(store_of(root), add_index(store_of(root), "version", exact, plan))
 
 
 @pytest.fixture(scope="module", params=[("SQ8", 200), ("SQ8", 40), ("RaBitQ", 200)])
@@ -67,7 +68,7 @@ def approximate(tiny_atlas: Path) -> Manifest:
     manifest = manifest_of(tiny_atlas)
     exact = manifest.patches
     plan = IndexPlan(exact.vectors.rows, exact.width, lists=16, reduced=128, code="SQ8")
-    return manifest.model_copy(update={"patches": add_index(tiny_atlas, "approximate", exact, plan)})
+    return manifest.model_copy(update={"patches": add_index(store_of(tiny_atlas), "approximate", exact, plan)})
 
 
 def search_with(tiny_atlas: Path, manifest: Manifest) -> PatchSearch:
@@ -177,7 +178,7 @@ def test_as_many_images_as_are_asked_for(search: PatchVectors) -> None:
 def test_images_that_were_removed_are_never_found(search: PatchVectors, share: float) -> None:
     """Nor do others get lost: with few left the search is exact."""
     present = np.random.default_rng(9).random(IMAGES) < share
-    left = PatchVectors(search.root, search.patches, present)
+    left = PatchVectors(search.store, search.patches, present)
     assert left.exact == (share < 0.5)
     missed = 0
     for patch in range(0, (IMAGES - 1) * REGIONS, 53):
@@ -197,7 +198,7 @@ def test_a_filter_chooses_among_the_images_that_are_left(search: PatchVectors, s
     random = np.random.default_rng(10)
     present = random.random(IMAGES) < 0.7
     chosen = present & (random.random(IMAGES) < share)
-    left = PatchVectors(search.root, search.patches, present)
+    left = PatchVectors(search.store, search.patches, present)
     patches, missed = range(0, (IMAGES - 1) * REGIONS, 53), 0
     for patch in patches:
         query = np.asarray(search.stored[patch], np.float32)
@@ -222,14 +223,14 @@ def test_eight_clients_get_the_answers_of_one(search: PatchVectors) -> None:
 
 def test_stored_vectors_are_those_of_the_shards(tiny_atlas: Path) -> None:
     manifest = manifest_of(tiny_atlas)
-    images = read_part(tiny_atlas, manifest.images).to_pylist()
+    images = read_part(store_of(tiny_atlas), manifest.images).to_pylist()
     vectors = np.load(tiny_atlas / manifest.patches.vectors.path)
     regions = len(manifest.patches.regions)
     assert regions == 14
     by_place = {
         (receipt.shard, row["row"], row["region"]): row
         for receipt in manifest.shards
-        for row in read_part(tiny_atlas, receipt.embeddings).to_pylist()
+        for row in read_part(store_of(tiny_atlas), receipt.embeddings).to_pylist()
     }
     for image in images[::7]:
         for region in range(regions):
@@ -247,7 +248,7 @@ def test_approximate_answers_agree_with_the_exact_scan(tiny_atlas: Path, approxi
         near = search.nearest(vector, box, limit=2)
         true = search.nearest(vector, box, limit=2, exact=True)
         assert (near.search.exact, true.search.exact) == (False, True)
-        assert near.rows[0].image_id == image["image_id"]
+        assert near.rows[0].image_id == image.image_id
         agreed += len({row.image_id for row in near.rows} & {row.image_id for row in true.rows})
         asked += 2
     assert agreed / asked >= 0.95
@@ -265,4 +266,4 @@ def test_exact_scan_equals_faiss_flat_search(tiny_atlas: Path) -> None:
         rows = search.nearest(vectors[patch], search.patches.regions[0], limit=5).rows
         assert rows[0].score == pytest.approx(float(scores[0, 0]), abs=1e-6)
         images = search.atlas.images(list(first_of_image)[:5])
-        assert {row.image_id for row in rows} == {image["image_id"] for image in images.values()}
+        assert {row.image_id for row in rows} == {image.image_id for image in images.values()}

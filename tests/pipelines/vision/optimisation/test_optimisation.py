@@ -13,17 +13,17 @@ from torch.nn import functional as F
 from unitscope_pipelines.vision.images.preprocessing import normalise
 from unitscope_pipelines.vision.models.models import VisionModel
 from unitscope_pipelines.vision.optimisation import objectives
+from unitscope_pipelines.vision.optimisation.measurement import measure
 from unitscope_pipelines.vision.optimisation.objectives import at_location, channel_mean, direction, diversity
 from unitscope_pipelines.vision.optimisation.optimisation import (
-    Wish,
-    measure,
+    OptimisationSettings,
     optimise,
     optimise_direction,
     optimise_unit,
 )
 from unitscope_pipelines.vision.optimisation.parameterisation import GREY, Start
 from unitscope_pipelines.vision.optimisation.recipes import RECIPES, recipe
-from unitscope_pipelines.vision.optimisation.relu_gradient import Redirected
+from unitscope_pipelines.vision.optimisation.relu_gradient import ReluGradient
 from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
 from unitscope_schemas.errors import CapacityError, UsageError
 from unitscope_schemas.geometry import Location, Size
@@ -83,8 +83,8 @@ def plain_peak(model: VisionModel, name: str, channel: int, picture: Tensor) -> 
 @pytest.mark.parametrize("start", ["noise", GREY])
 def test_every_recipe_climbs_from_every_start(name: str, start: str) -> None:
     model, layers = small()
-    found = optimise_unit(model, layers["second"], 2, Wish(recipe(name, steps=20), Start(start)))
-    begun = optimise_unit(model, layers["second"], 2, Wish(recipe(name, steps=1), Start(start)))
+    found = optimise_unit(model, layers["second"], 2, OptimisationSettings(recipe(name, steps=20), Start(start)))
+    begun = optimise_unit(model, layers["second"], 2, OptimisationSettings(recipe(name, steps=1), Start(start)))
     assert found.activations[0] > begun.activations[0]
     assert found.pictures.shape == (1, 3, 16, 16)
 
@@ -94,7 +94,7 @@ def test_any_size_and_number_of_channels_with_the_unit_in_the_centre(channels: i
     model, layers = small(channels, rows, cols)
     layer = layers["second"]
     assert objectives.centre(layer) == Location(layer.grid.height // 2, layer.grid.width // 2)
-    found = optimise_unit(model, layer, 3, Wish(recipe("none", steps=30), Start(GREY)))
+    found = optimise_unit(model, layer, 3, OptimisationSettings(recipe("none", steps=30), Start(GREY)))
     assert found.pictures.shape == (1, channels, rows, cols)
     assert found.locations == (objectives.centre(layer),)
     changed = (found.pictures[0] != 120).any(0).nonzero()
@@ -106,7 +106,7 @@ def test_any_size_and_number_of_channels_with_the_unit_in_the_centre(channels: i
 def test_what_is_claimed_is_what_the_stored_picture_reaches() -> None:
     model, layers = small()
     for name in ("first", "second"):
-        found = optimise_unit(model, layers[name], 1, Wish(recipe("olah2017", steps=8)))
+        found = optimise_unit(model, layers[name], 1, OptimisationSettings(recipe("olah2017", steps=8)))
         activation, place = plain_peak(model, name, 1, found.pictures[0])
         assert found.activations[0] == pytest.approx(activation, rel=1e-5)
         assert found.locations[0] == layers[name].location(place)
@@ -116,7 +116,7 @@ def test_seeds_decide_the_pixels_whatever_was_drawn_before() -> None:
     model, layers = small()
 
     def pixels(seed: int) -> Tensor:
-        return optimise_unit(model, layers["second"], 0, Wish(SHORT, seed=seed)).pictures
+        return optimise_unit(model, layers["second"], 0, OptimisationSettings(SHORT, seed=seed)).pictures
 
     first = pixels(5)
     torch.rand(3)
@@ -131,20 +131,22 @@ def test_a_picture_of_the_corpus_may_be_the_start() -> None:
     model, layers = small()
     given = torch.randint(20, 230, (3, 16, 16), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
     for name in ("none", "olah2017"):
-        wish = Wish(recipe(name, steps=1).model_copy(update={"rate": 1e-9}), Start("picture", given))
-        assert (optimise_unit(model, layers["second"], 0, wish).pictures[0].int() - given.int()).abs().max() <= 1
+        settings = OptimisationSettings(
+            recipe(name, steps=1).model_copy(update={"rate": 1e-9}), Start("picture", given)
+        )
+        assert (optimise_unit(model, layers["second"], 0, settings).pictures[0].int() - given.int()).abs().max() <= 1
     with pytest.raises(UsageError, match="the network takes"):
-        optimise_unit(model, layers["second"], 0, Wish(SHORT, Start("picture", given[:, :8])))
+        optimise_unit(model, layers["second"], 0, OptimisationSettings(SHORT, Start("picture", given[:, :8])))
 
 
 def test_a_unit_that_starts_dead_comes_to_life() -> None:
     model, layers = small()
     model.module.second.bias[4] = -0.5
-    wish = Wish(recipe("none", steps=60), Start(GREY))
-    found = optimise_unit(model, layers["out"], 4, wish)
+    settings = OptimisationSettings(recipe("none", steps=60), Start(GREY))
+    found = optimise_unit(model, layers["out"], 4, settings)
     assert found.activations[0] > 0
-    without = wish.recipe.model_copy(update={"redirected_steps": 0})
-    stuck = optimise_unit(model, layers["out"], 4, Wish(without, Start(GREY)))
+    without = settings.recipe.model_copy(update={"redirected_steps": 0})
+    stuck = optimise_unit(model, layers["out"], 4, OptimisationSettings(without, Start(GREY)))
     assert stuck.activations[0] == 0
     assert "the gradient was zero for all 60 steps" in stuck.notes[0]
 
@@ -152,16 +154,16 @@ def test_a_unit_that_starts_dead_comes_to_life() -> None:
 @pytest.mark.parametrize(
     "function", [F.relu, torch.relu, F.relu6, nn.ReLU6(inplace=True), nn.Hardtanh(inplace=True), torch.relu_]
 )
-def test_a_redirected_rectifier_answers_as_before(function: Callable[[Tensor], Tensor]) -> None:
+def test_a_rectifier_with_another_gradient_answers_as_before(function: Callable[[Tensor], Tensor]) -> None:
     values = torch.linspace(-8, 8, 30).reshape(2, 15)
     wanted = function(values.clone())
-    with Redirected():
+    with ReluGradient():
         assert torch.equal(function(values.clone()), wanted)
 
 
 def test_a_shut_rectifier_passes_only_what_would_open_it() -> None:
     values = torch.tensor([[-1.0, -2.0], [-1.0, 3.0]], requires_grad=True)
-    with Redirected():
+    with ReluGradient():
         (F.relu(values) * torch.tensor([[-1.0, 1.0], [-1.0, 1.0]])).sum().backward()
     # the first row is shut: its first value would grow against the gradient, its second sink; the second row is open
     assert values.grad is not None
@@ -186,10 +188,10 @@ def test_objectives_add_and_multiply() -> None:
         direction(layer, vector, Location(0, 1)): maps[:, :, 0, 1] @ np.arange(8.0),
     }
     for objective, values in wanted.items():
-        np.testing.assert_allclose(objective.of(outputs).numpy(), values, atol=1e-5, err_msg=objective.text)
+        np.testing.assert_allclose(objective.evaluate(outputs).numpy(), values, atol=1e-5, err_msg=objective.text)
     grams = np.einsum("nupq,nvpq->nuv", maps, maps).reshape(2, -1)
     cosine = grams[0] @ grams[1] / np.linalg.norm(grams, axis=1).prod()
-    np.testing.assert_allclose(diversity(layer).of(outputs).numpy(), [-cosine] * 2, atol=1e-5)
+    np.testing.assert_allclose(diversity(layer).evaluate(outputs).numpy(), [-cosine] * 2, atol=1e-5)
 
 
 def test_diverse_pictures_are_less_alike_than_those_of_other_seeds() -> None:
@@ -198,36 +200,36 @@ def test_diverse_pictures_are_less_alike_than_those_of_other_seeds() -> None:
 
     def alikeness(weight: float) -> float:
         own = recipe("olah2017", steps).model_copy(update={"diversity": weight})
-        pictures = optimise_unit(model, layer, 2, Wish(own, count=3)).pictures
+        pictures = optimise_unit(model, layer, 2, OptimisationSettings(own, count=3)).pictures
         model_input = normalise(pictures, model.preprocessing)
         maps = {"second": model.module.second(F.relu(model.module.first(model_input)))}
-        return -float(diversity(layer).of(maps).mean())
+        return -float(diversity(layer).evaluate(maps).mean())
 
     assert alikeness(5.0) < alikeness(1e-6)
     with pytest.raises(UsageError, match="no diversity"):
-        optimise_unit(model, layer, 2, Wish(recipe("none", steps), count=3))
+        optimise_unit(model, layer, 2, OptimisationSettings(recipe("none", steps), count=3))
 
 
 def test_a_class_and_a_direction_are_optimised_too() -> None:
     model, layers = small()
-    found = optimise_unit(model, layers["head"], 3, Wish(recipe("olah2017", steps=30)))
+    found = optimise_unit(model, layers["head"], 3, OptimisationSettings(recipe("olah2017", steps=30)))
     grey = torch.full((1, 3, 16, 16), 120, dtype=torch.uint8)
     assert found.activations[0] > measure(model, layers["head"], 3, grey)[0][0]
     along = direction(layers["second"], torch.linspace(-1, 1, 8))
-    made = optimise(model, along, Wish(recipe("none", steps=20), Start(GREY))).pictures
+    made = optimise(model, along, OptimisationSettings(recipe("none", steps=20), Start(GREY))).pictures
 
     def value(picture: Tensor) -> float:
         maps = model.module.second(F.relu(model.module.first(normalise(picture, model.preprocessing))))
-        return float(along.of({"second": maps}))
+        return float(along.evaluate({"second": maps}))
 
     assert value(made) > value(grey)
 
 
 def test_a_direction_of_one_unit_is_that_unit() -> None:
     model, layers = small()
-    layer, wish = layers["second"], Wish(SHORT, seed=3, count=2)
-    unit = optimise_unit(model, layer, 2, wish)
-    along = optimise_direction(model, layer, F.one_hot(torch.tensor(2), 8).float(), wish)
+    layer, settings = layers["second"], OptimisationSettings(SHORT, seed=3, count=2)
+    unit = optimise_unit(model, layer, 2, settings)
+    along = optimise_direction(model, layer, F.one_hot(torch.tensor(2), 8).float(), settings)
     assert torch.equal(along.pictures, unit.pictures)
     assert (along.activations, along.locations) == (unit.activations, unit.locations)
 
@@ -236,23 +238,25 @@ def test_a_direction_is_judged_by_the_largest_product() -> None:
     model, layers = small()
     vector = torch.linspace(-1, 1, 8)
     for objective, end in (("direction", Tensor.max), ("-direction", Tensor.min)):
-        found = optimise_direction(model, layers["second"], vector, Wish(SHORT), objective)
+        found = optimise_direction(model, layers["second"], vector, OptimisationSettings(SHORT), objective)
         maps = model.module.second(F.relu(model.module.first(normalise(found.pictures, model.preprocessing))))
         products = torch.einsum("nurc,u->nrc", maps, vector)
         assert found.activations[0] == pytest.approx(float(end(products)), rel=1e-4)
     with pytest.raises(UsageError, match="8 finite numbers"):
-        optimise_direction(model, layers["second"], vector[:7], Wish(SHORT))
+        optimise_direction(model, layers["second"], vector[:7], OptimisationSettings(SHORT))
 
 
 def test_low_is_the_opposite_of_high() -> None:
     model, layers = small()
     high, low = (
-        optimise_unit(model, layers["second"], 2, Wish(recipe("none", steps=20), Start(GREY)), objective).activations[0]
+        optimise_unit(
+            model, layers["second"], 2, OptimisationSettings(recipe("none", steps=20), Start(GREY)), objective
+        ).activations[0]
         for objective in ("unit", "-unit")
     )
     assert low < 0 < high
     with pytest.raises(UsageError, match="channel"):
-        optimise_unit(model, layers["second"], 2, Wish(SHORT), "logit")
+        optimise_unit(model, layers["second"], 2, OptimisationSettings(SHORT), "logit")
 
 
 def test_a_hundred_renders_leave_hooks_and_memory_as_they_were() -> None:
@@ -260,7 +264,9 @@ def test_a_hundred_renders_leave_hooks_and_memory_as_they_were() -> None:
 
     def render(count: int) -> None:
         for seed in range(count):
-            optimise_unit(model, layers["second"], seed % 8, Wish(recipe("olah2017", steps=2), seed=seed))
+            optimise_unit(
+                model, layers["second"], seed % 8, OptimisationSettings(recipe("olah2017", steps=2), seed=seed)
+            )
 
     render(5)
     gc.collect()
@@ -280,7 +286,7 @@ def test_hooks_go_where_a_step_fails() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        optimise_unit(model, layers["second"], 0, Wish(SHORT), tell=stop)
+        optimise_unit(model, layers["second"], 0, OptimisationSettings(SHORT), tell=stop)
     assert hook_count(model.module) == 0
 
 
@@ -292,5 +298,5 @@ def test_short_memory_is_an_error_and_no_grey_picture() -> None:
     model, layers = small()
     model.module.__class__ = Hungry
     with pytest.raises(CapacityError, match="fewer at a time"):
-        optimise_unit(model, layers["second"], 0, Wish(SHORT))
+        optimise_unit(model, layers["second"], 0, OptimisationSettings(SHORT))
     assert hook_count(model.module) == 0

@@ -83,7 +83,7 @@ def test_pixels_of_small_contribution_become_zero(values: torch.Tensor) -> None:
 
 def test_pictures_get_the_norm_that_is_asked_for(values: torch.Tensor) -> None:
     plain = values.numpy() * 0.2 / np.sqrt((values.numpy() ** 2).mean((1, 2, 3), keepdims=True))
-    close(regularisers.of_norm(values, 0.2), plain)
+    close(regularisers.with_contrast(values, 0.2), plain)
 
 
 def test_regularisers_come_in_the_toolbox_order(values: torch.Tensor) -> None:

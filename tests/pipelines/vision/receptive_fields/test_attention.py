@@ -14,7 +14,7 @@ SHAPE = (1, 4, 5, 3)
 OTHERS = torch.rand(2, *SHAPE, generator=torch.Generator().manual_seed(0))
 
 
-def reaches_by_change(function: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+def bounds_by_change(function: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
     """For each value (plane, …) −top, bottom, −left and right of the pixels that change it."""
     plain = function(image)
     found = torch.full((4, *plain.shape), -torch.inf)
@@ -53,7 +53,7 @@ def self_attention(image: Tensor) -> Tensor:
     ],
     ids=["query", "key", "value", "encoder layer", "self-attention"],
 )
-def test_fused_attention_reaches_the_pixels_that_change_it(function: Callable[[Tensor], Tensor], kernel: str) -> None:
+def test_fused_attention_sees_the_pixels_that_change_it(function: Callable[[Tensor], Tensor], kernel: str) -> None:
     ran: list[str] = []
 
     class Watched(Intervals):
@@ -65,7 +65,7 @@ def test_fused_attention_reaches_the_pixels_that_change_it(function: Callable[[T
     with torch.no_grad(), Watched(image) as intervals:
         output = function(image)
     assert any(name.startswith(f"aten::{kernel}") for name in ran)
-    reach = intervals.reach_of(output)
-    assert reach is not None
+    dependency = intervals.dependency_of(output)
+    assert dependency is not None
     with torch.no_grad():
-        assert torch.equal(reach[CLIPPED], reaches_by_change(function, image))
+        assert torch.equal(dependency[CLIPPED], bounds_by_change(function, image))

@@ -1,0 +1,1 @@
+"""The ranked tables that questions read, and the statistics of every unit."""

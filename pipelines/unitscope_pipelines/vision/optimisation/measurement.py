@@ -1,0 +1,54 @@
+"""Measurement of what a unit, or a vector over units, truly answers to pictures."""
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from unitscope_pipelines.vision.images.preprocessing import normalise
+from unitscope_pipelines.vision.models.models import VisionModel
+from unitscope_pipelines.vision.optimisation.memory import short_memory
+from unitscope_pipelines.vision.recording.device import device_of, one_thread
+from unitscope_pipelines.vision.recording.peaks import peaks
+from unitscope_pipelines.vision.recording.recording import record
+from unitscope_schemas.geometry import Location
+from unitscope_schemas.units import LayerSpec
+
+EightBit = UInt8[Tensor, "image channel row col"]
+"""Pictures of 8 bits in the size of the network's input."""
+Direction = int | Float[Tensor, " unit"]
+"""What is measured in a layer's output: a channel, or the product with a vector over its units."""
+
+
+def measure(
+    model: VisionModel, layer: LayerSpec, direction: Direction, pictures: EightBit, lowest: bool = False
+) -> tuple[tuple[float, ...], tuple[Location, ...]]:
+    """Return the peak (or lowest value) of a unit, or of a vector over units, on each picture, and its location.
+
+    Each picture goes through the plain forward, one at a time.
+    """
+    activations, locations, sign = [], [], -1.0 if lowest else 1.0
+
+    def keep(_layer: str, output: Tensor) -> Tensor:
+        return sign * _single_unit(output.float(), layer, direction)
+
+    with (
+        short_memory(1, model),
+        one_thread(),
+        torch.inference_mode(),
+        record(model.module, [layer.name], keep) as outputs,
+    ):
+        for picture in pictures:
+            model.module(normalise(picture[None].to(device_of(model.module)), model.preprocessing))
+            peak = peaks(outputs[layer.name], layer.name)
+            activations.append(sign * float(peak.activation))
+            locations.append(layer.location(int(peak.location)))
+    return tuple(activations), tuple(locations)
+
+
+def _single_unit(
+    output: Float[Tensor, "image ..."], layer: LayerSpec, direction: Direction
+) -> Float[Tensor, "image ..."]:
+    """Return a layer's output with one unit instead of all: a channel, or the product with a vector."""
+    units = output.movedim(1, -1) if layer.kind == "map" and not layer.channels_last else output
+    values = units[..., direction] if isinstance(direction, int) else units @ direction.to(units)
+    return values.unsqueeze(1 if layer.kind == "map" else -1)
