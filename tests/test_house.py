@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -101,8 +102,6 @@ def imported(module: ast.Module) -> set[str]:
 # --- names -------------------------------------------------------------------------------------------------------
 
 
-# to be taken away when the last of thirteen names that occur twice is gone
-@pytest.mark.xfail(strict=False, reason="classes are being renamed, room by room")
 def test_every_class_is_defined_once() -> None:
     homes: dict[str, list[str]] = {}
     for file in product_files():
@@ -128,9 +127,19 @@ def test_nothing_is_named_by_a_word_that_says_nothing() -> None:
 # --- sentences ---------------------------------------------------------------------------------------------------
 
 
-# to be taken away when every room has its sentences
-@pytest.mark.xfail(strict=False, reason="docstrings are being rewritten, room by room")
-@pytest.mark.parametrize("room", ROOMS, ids=room_name)
+UNFINISHED = {
+    *("unitscope_schemas", "unitscope_schemas.answers", "unitscope_services.queries", "unitscope_services.web"),
+    *("unitscope_services.web.routes", "unitscope", "unitscope.commands"),
+}
+"""Rooms whose sentences are still being rewritten; to be taken away with the last of them."""
+
+
+def marked(room: Path) -> Any:
+    unfinished = pytest.mark.xfail(strict=False, reason="docstrings are being rewritten, room by room")
+    return pytest.param(room, id=room_name(room), marks=[unfinished] if room_name(room) in UNFINISHED else [])
+
+
+@pytest.mark.parametrize("room", map(marked, ROOMS))
 def test_what_a_room_says_of_itself_can_be_read_alone(room: Path) -> None:
     faults = [
         f"{file.relative_to(ROOT)}:{line}: {fault}" for file in files(room) for line, fault in sentence_faults(file)

@@ -20,7 +20,7 @@ _BLOCK_BYTES = 16 << 20
 """Bytes that are read at once from a JSON list; a longer line cannot be read."""
 
 
-class Entry(NamedTuple):
+class ListEntry(NamedTuple):
     """A picture that a list names."""
 
     path: object
@@ -50,18 +50,18 @@ def list_entries(folder: Folder, name: str, rows: ListedRows) -> None:
             rows.add(path, Address(path), file, as_label(entry.label), as_metadata(entry.metadata))
 
 
-def _lines(data: bytes) -> Iterator[list[Entry]]:
-    batch: list[Entry] = []
+def _lines(data: bytes) -> Iterator[list[ListEntry]]:
+    batch: list[ListEntry] = []
     for line in io.TextIOWrapper(io.BytesIO(data), errors="surrogateescape"):
         if path := line.strip():
-            batch.append(Entry(path))
+            batch.append(ListEntry(path))
         if len(batch) == _ROWS_PER_BATCH:
             yield batch
             batch = []
     yield batch
 
 
-def _records(name: str, data: bytes) -> Iterator[list[Entry]]:
+def _records(name: str, data: bytes) -> Iterator[list[ListEntry]]:
     source = pa.py_buffer(data)
     if name.lower().endswith(".csv"):
         text = {"path": pa.string(), "label": pa.string()}
@@ -75,8 +75,8 @@ def _records(name: str, data: bytes) -> Iterator[list[Entry]]:
     return ([_entry(values) for values in batch.to_pylist()] for batch in table.to_batches(_ROWS_PER_BATCH))
 
 
-def _entry(values: dict[str, object]) -> Entry:
-    return Entry(values.pop("path", None), values.pop("label", None), values)
+def _entry(values: dict[str, object]) -> ListEntry:
+    return ListEntry(values.pop("path", None), values.pop("label", None), values)
 
 
 def _checked(name: str, number: int, path: object) -> str:
