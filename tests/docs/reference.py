@@ -6,17 +6,14 @@ import inspect
 import operator
 import re
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from pkgutil import iter_modules
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
 
 import unitscope
-import unitscope.commands
 import unitscope_schemas
 import unitscope_services
 from unitscope.cli import app
@@ -40,8 +37,6 @@ def pages() -> dict[str, str]:
 
 def commands() -> str:
     """Return the page of the command line: what each command's `--help` prints."""
-    for group_of_commands in iter_modules(unitscope.commands.__path__, "unitscope.commands."):
-        import_module(group_of_commands.name)
     group = typer.main.get_command(app)
     parts = ["# Commands", _MADE]
     for name, command in sorted(group.commands.items()):  # type: ignore[attr-defined]
