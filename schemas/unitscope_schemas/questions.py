@@ -107,6 +107,14 @@ def _read_band(value: Any) -> Any:
     return value
 
 
+def _read_numbers(value: Any) -> Any:
+    """A vector of any kind as a tuple of plain numbers; what is none is left for the model to refuse."""
+    try:
+        return None if value is None else tuple(map(float, value))
+    except (TypeError, ValueError):
+        return value
+
+
 def _read_box(value: Any) -> Any:
     """A box as text, as four numbers, or as a form sends either."""
     if isinstance(value, list | tuple) and not isinstance(value, Box):
@@ -375,6 +383,7 @@ class OptimiseQuestion(Question):
     ] = "unit"
     direction: Annotated[
         Sequence[float] | None,
+        BeforeValidator(_read_numbers),
         Field(max_length=1_000_000, description="for the objective direction: a number for each unit, kept as float32"),
     ] = None
     start: Annotated[str, Field(description="noise, grey, or an image of the corpus by id or path")] = "noise"

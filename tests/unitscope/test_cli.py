@@ -143,7 +143,7 @@ def test_layers_are_listed_with_their_fields() -> None:
         (("top", "{atlas}", "_blocks.9:1"), 5, "it has _blocks.0, _blocks.5, _blocks.15"),
         (("top", "{atlas}", "_blocks.0"), 2, "is not LAYER:UNIT"),
         (("top", "{atlas}", "_blocks.0:1", "--quantile", "0.9..0.1"), 2, "0 <= a <= b <= 1"),
-        (("top", "{atlas}", "_blocks.0:1", "--order", "up"), 2, "'desc', 'asc' or 'random'"),
+        (("top", "{atlas}", "_blocks.0:1", "--order", "up"), 2, "'desc', 'asc', 'random'"),
         (("top", "{empty}", "_blocks.0:1"), 5, "write one with unitscope index"),
         (("explain", "{atlas}", "nowhere.jpg"), 5, "is not among the 40 of this atlas"),
         (("explain", "{atlas}", "{text}"), 2, "not a picture"),

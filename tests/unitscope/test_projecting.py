@@ -27,7 +27,7 @@ def test_project_prints_what_python_answers_and_writes_the_stored_pictures(own_a
     words = ["project", own_atlas, UNIT, "--method", "guided", "-k", 4]
     done = invoke(*words, "--json", "--out", tmp_path / "out", "--sheet", tmp_path / "unit.html")
     rows = json.loads(done.stdout)["rows"]
-    table = unitscope.open_atlas(str(own_atlas)).project(UNIT, "guided", 4)
+    table = unitscope.open_atlas(str(own_atlas)).project(UNIT, method="guided", k=4)
     assert [row["id"] for row in rows] == table["id"].to_pylist()
     written = sorted((tmp_path / "out").iterdir())
     assert [file.read_bytes() for file in written] == [(own_atlas / row["path"]).read_bytes() for row in rows]

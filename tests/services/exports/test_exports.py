@@ -66,7 +66,7 @@ def test_the_catalog_explains_an_image_as_the_command_does(layer: str, catalog: 
     with duckdb.connect() as database:
         database.execute(f"ATTACH '{catalog}' AS atlas (READ_ONLY)")
         for path in ("blobs/003.jpg", "stripes/004.jpg"):
-            expected = notebook.explain(path, layer, k=30).to_pylist()
+            expected = notebook.explain(path, layer=layer, k=30).to_pylist()
             found = database.sql(f"FROM atlas.explain('{layer}', '{path}', 30)").to_arrow_table().to_pylist()
             assert [row | {"activation": None} for row in found] == [row | {"activation": None} for row in expected]
             assert [row["activation"] for row in found] == pytest.approx([row["activation"] for row in expected])

@@ -44,7 +44,9 @@ def test_one_wish_gives_one_picture_by_every_way_to_ask(
     job = ended(client, taken.headers["location"])
     assert job["state"] == "done", job["problem"]
     by_api = [client.get(address).content for address in job["results"]]
-    listed = client.get(job["results"][0].rpartition("/")[0]).json()["rows"]
+    linked = client.get(job["results"][0].rpartition("/")[0]).json()["rows"]
+    assert sorted(row.pop("url") for row in linked) == sorted(job["results"])
+    listed = linked
     assert faulty_visuals(store_of(tiny_atlas)) == {}
 
     shutil.rmtree(tiny_atlas / layout.VISUALS)

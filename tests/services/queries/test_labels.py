@@ -75,7 +75,7 @@ def test_stored_labels_are_those_counted_over_as_many_ranks(atlas: Atlas) -> Non
     assert [vars(row) for row in stored.rows] == [pytest.approx(vars(row)) for row in counted.rows]
     assert stored.rows[0].lift_low < stored.rows[0].lift < stored.rows[0].lift_high
     assert labels(atlas, unit(RED), LabelsQuestion(ranks=100_000)).ranks == COUNT
-    with pytest.raises(UsageError, match="first rank"):
+    with pytest.raises(UsageError, match="ranks: should be greater than or equal to 1, not 0"):
         labels(atlas, unit(RED), LabelsQuestion(ranks=0))
 
 

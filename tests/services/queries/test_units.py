@@ -15,7 +15,7 @@ from unitscope_schemas.answers.patches import Histogram, LabelPage, PatchPage, U
 from unitscope_schemas.answers.served import LayerPage
 from unitscope_schemas.questions import TopQuestion
 from unitscope_schemas.units import UnitId
-from unitscope_services.queries import units
+from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.session import Session
 
 LAYER = "/api/v1/atlases/tiny/layers/_blocks.5"
@@ -32,7 +32,7 @@ def pages(client: TestClient, address: str) -> list[dict[str, Any]]:
 
 def test_the_api_gives_the_same_patches_as_the_library(client: TestClient, session: Session) -> None:
     answer = PatchPage.model_validate(client.get(f"{UNIT}/patches?k=5").json())
-    assert answer == units.patches(session.atlas, UnitId("_blocks.5", 3), TopQuestion(k=5))
+    assert answer == patches(session.atlas, UnitId("_blocks.5", 3), TopQuestion(k=5))
 
 
 def test_all_formats_give_the_same_numbers(client: TestClient) -> None:

@@ -59,7 +59,9 @@ def test_the_same_seed_gives_the_same_pixels_from_command_line_python_and_api(
 ) -> None:
     job = ended(client, client.post(JOBS, json=QUICK).headers["location"])
     by_api = client.get(job["results"][0]).content
-    listed = client.get(job["results"][0].rpartition("/")[0]).json()["rows"]
+    linked = client.get(job["results"][0].rpartition("/")[0]).json()["rows"]
+    assert sorted(row.pop("url") for row in linked) == sorted(job["results"])
+    listed = linked
 
     shutil.rmtree(tiny_atlas / layout.VISUALS)
     atlas = unitscope.open_atlas(str(tiny_atlas))
