@@ -178,6 +178,9 @@ class TopQuestion(ExemplarQuestion):
     quantile: Annotated[Band, Field(description="percentile band `a..b`, 0 <= a <= b <= 1, for example 0.4..0.6")] = (
         None
     )
+    min_activation: Annotated[float | None, Field(description="only patches whose activation is at least this one")] = (
+        None
+    )
     per_image: Annotated[
         int, Field(ge=1, le=MOST_PEAKS, description="peaks of each image; more than its stored one run the model")
     ] = 1

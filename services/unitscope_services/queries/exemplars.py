@@ -61,6 +61,9 @@ def patches(atlas: Atlas, unit: UnitId, question: TopQuestion) -> PatchPage:
 def _asked_band(atlas: Atlas, unit: UnitId, question: TopQuestion, count: int) -> tuple[int, int]:
     """The ranks that a question is about; those that are kept, where it asks for the highest of all."""
     first, last = rank_range(question.band, count)
+    if question.min_activation is not None:
+        below = np.nextafter(np.float32(question.min_activation), np.float32(-np.inf))
+        last = min(last, int(atlas.ranked(unit).above(np.array([below], np.float32))[0]) - 1)
     if question.band is None and question.order == "desc":
         return first, min(last, (atlas.manifest.kept or count) - 1)
     check_ranks(atlas.manifest, unit, count, last)

@@ -121,6 +121,15 @@ def test_the_link_header_leads_to_the_next_page(client: TestClient) -> None:
     assert ranks == [7, 8, 9, 10, 11, 12, 13]
 
 
+@pytest.mark.parametrize("order", ["desc", "asc", "random"])
+def test_patches_of_at_least_an_activation_are_those_and_no_others(client: TestClient, order: str) -> None:
+    everything = client.get(f"{UNIT}/patches?k=1000&duplicates=expand").json()["rows"]
+    for least in (everything[4]["activation"], everything[4]["activation"] + 1e-3, everything[0]["activation"] + 1):
+        asked = f"{UNIT}/patches?k=1000&duplicates=expand&order={order}&min_activation={least!r}"
+        ids = {row["image_id"] for row in client.get(asked).json()["rows"]}
+        assert ids == {row["image_id"] for row in everything if row["activation"] >= least}
+
+
 def test_the_number_of_rows_has_one_name(client: TestClient) -> None:
     assert len(client.get(f"{UNIT}/patches?k=4").json()["rows"]) == 4
     refused = client.get(f"{UNIT}/patches?limit=4")
