@@ -23,8 +23,8 @@ def main(pictures: str, atlas: str, address: str) -> None:
     """Index `pictures` into `atlas` on the cluster at `address`, and print what each node has scanned."""
     config = IndexConfig(corpus=pictures, atlas=atlas, layers=LAYERS, address=address)
     planned = forecast(make_plan(config, list_corpus(pictures), lambda progress: None))
-    for name, value in planned.items():
-        print(f"{name}: {value}")
+    print(f"{planned.pending_files} of {planned.files} files are to be scanned, for {planned.rows:,} rows")
+    print(f"the atlas will take {planned.size_bytes / 1e6:.0f} MB")
 
     scanned: dict[str, int] = {}
 
