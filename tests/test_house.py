@@ -57,7 +57,6 @@ def product_files() -> Iterator[Path]:
         yield from files(room)
 
 
-# --- rooms -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=room_name)
@@ -99,7 +98,6 @@ def imported(module: ast.Module) -> set[str]:
     return names
 
 
-# --- names -------------------------------------------------------------------------------------------------------
 
 
 def test_every_class_is_defined_once() -> None:
@@ -124,7 +122,6 @@ def test_nothing_is_named_by_a_word_that_says_nothing() -> None:
     assert EMPTY_NAMES & set(names) == set()
 
 
-# --- sentences ---------------------------------------------------------------------------------------------------
 
 
 UNFINISHED = {
@@ -234,7 +231,6 @@ def first_line(text: str) -> str:
     return text.partition("\n")[0]
 
 
-# --- docs/architecture.md ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
