@@ -1,4 +1,4 @@
-"""Filters: a layer's weights as pictures, each linked to its unit."""
+"""Filters are a layer's weights as pictures, each linked to its unit."""
 
 from typing import TYPE_CHECKING
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from unitscope_pipelines.vision.attribution.conv_filters import ConvFilters
 
 _MARGIN, _SIDE, _STEP, _LINE, _HEAD, _COLUMNS = 40, 64, 74, 84, 62, 12
-"""Points; and filters side by side."""
+"""Lengths of a sheet of filters in points, and the number of filters side by side."""
 
 
 def filters_of(session: Session, layer: str) -> "ConvFilters":
-    """A layer's weights; `first` is the first layer with weights. Raises UsageError for one without filters."""
+    """Return a layer's weights; `first` is the first layer with weights. Raises UsageError for one without filters."""
     return session.first_filters if layer == "first" else session.encoder.filters(layer)
 
 
 def filter_page(session: Session, layer: str) -> FilterPage:
-    """One row for each unit of a layer of the model; `first` is the first layer with weights."""
+    """Return one row for each unit of a layer of the model; `first` is the first layer with weights."""
     from unitscope_pipelines.vision.attribution.conv_filters import filter_picture
 
     found = filters_of(session, layer)
@@ -45,12 +45,12 @@ def filter_page(session: Session, layer: str) -> FilterPage:
 
 
 def filter_of(session: Session, layer: str, channel: int) -> Image.Image:
-    """The picture of one filter in its own pixels; raises NotFoundError that names the valid range."""
+    """Return the picture of one filter in its own pixels; raises NotFoundError that names the valid range."""
     return picture_of_filter(filters_of(session, layer), channel)
 
 
 def filter_sheet(session: Session, layer: str) -> Drawing:
-    """All filters of a layer in one drawing, under their channels."""
+    """Draw all filters of a layer on one sheet, under their channels."""
     found, page = filters_of(session, layer), filter_page(session, layer)
     columns = min(_COLUMNS, len(page.rows))
     first = page.rows[0]
@@ -81,7 +81,7 @@ def filter_sheet(session: Session, layer: str) -> Drawing:
 
 
 def picture_of_filter(filters: "ConvFilters", channel: int) -> Image.Image:
-    """One filter in its own pixels; raises NotFoundError that names the valid range."""
+    """Return one filter as a picture in its own pixels; raises NotFoundError that names the valid range."""
     from unitscope_pipelines.vision.attribution.conv_filters import filter_picture
 
     if not 0 <= channel < len(filters.weights):

@@ -1,4 +1,4 @@
-"""Eigen-patches: mean and principal components of a unit's top patches, aligned at their peaks."""
+"""Eigen-patches are the mean and the principal components of a unit's top patches, aligned at their peaks."""
 
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
@@ -20,23 +20,24 @@ from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.session import Session
 
 Patches = NDArray[np.uint8]
-"""patch × row × col × channel, in pixels of the network's input."""
+"""Patches as patch × row × col × channel, in pixels of the network's input."""
 
 
 _REMEMBERED = 4
-"""Eigen-patches of an atlas that are kept, by unit and question: they take a second, each of their pictures is a
-question, and nine components of 112 pixels take 3 MB."""
+"""Number of an atlas's eigen-patches that stay in memory, by unit and question: they take a second, each of their
+pictures is a question, and nine components of 112 pixels take 3 MB."""
 
 
 @dataclass(frozen=True)
 class EigenPatches:
-    """`mean` in pixel values 0 to 255; `components` of unit length, each with its share of the patches' variance."""
+    """The eigen-patches of a unit: `mean` in pixel values 0 to 255; `components` of unit length, each with its share of
+    the patches' variance."""
 
     unit: UnitId
     size: Size
     used: int
     left_out: int
-    """Patches that would reach beyond their picture: they have no pixels there to average."""
+    """Number of patches that would reach beyond their picture: they have no pixels there to average."""
     mean: NDArray[np.float64]
     components: NDArray[np.float64]
     shares: NDArray[np.float64]
@@ -46,7 +47,7 @@ _memos: WeakKeyDictionary[Session, Memo[EigenPatches]] = WeakKeyDictionary()
 
 
 def eigen_patches(session: Session, unit: UnitId, question: EigenQuestion) -> EigenPatches:
-    """Of a unit's first `k` patches the mean and, at most, `count` principal components, by scikit-learn's PCA.
+    """Return the mean and at most `count` principal components of a unit's first `k` patches, by scikit-learn's PCA.
 
     Every patch has the peak in its middle. Without a size it is the effective field's, at most half the input's: larger
     ones would hardly ever lie within their pictures. Raises UsageError where fewer than two do.
@@ -80,7 +81,7 @@ def eigen_patches(session: Session, unit: UnitId, question: EigenQuestion) -> Ei
 
 
 def eigen_page(session: Session, unit: UnitId, question: EigenQuestion) -> EigenPage:
-    """Return one row for the mean and for each component; errors as of `eigen_patches`."""
+    """Return one row for the mean and for each component; raises what `eigen_patches` raises."""
     eigen = remembered_patches(session, unit, question)
     shares = [None, *eigen.shares.tolist()]
     return EigenPage(
@@ -116,13 +117,13 @@ def eigen_picture(session: Session, unit: UnitId, question: EigenQuestion, numbe
 
 
 def remembered_patches(session: Session, unit: UnitId, question: EigenQuestion) -> EigenPatches:
-    """Return a unit's eigen-patches, made now unless they were made lately; errors as of `eigen_patches`."""
+    """Return a unit's eigen-patches, made now unless they were made lately; raises what `eigen_patches` raises."""
     memo = _memos.setdefault(session, Memo(_REMEMBERED))
     return memo.get((unit, question), lambda: eigen_patches(session, unit, question))
 
 
 def aligned_patches(session: Session, unit: UnitId, k: int, size: Size) -> tuple[Patches, int]:
-    """The patches with the peak in the middle that lie within the input, and how many do not."""
+    """Return the patches with the peak in the middle that lie within the input, and how many do not."""
     atlas = session.atlas
     page = patches(atlas, unit, TopQuestion(k=k))
     if not page.rows:
@@ -139,7 +140,7 @@ def aligned_patches(session: Session, unit: UnitId, k: int, size: Size) -> tuple
 
 
 def eigen_sheet(session: Session, found: EigenPatches) -> Drawing:
-    """Mean and components in one drawing: of components grey is zero, each in its own scale."""
+    """Draw mean and components on one sheet: of components grey is zero, each in its own scale."""
     from unitscope_pipelines.vision.images.diverging import diverging_picture
 
     mean = np.rint(found.mean).astype(np.uint8)
@@ -153,7 +154,7 @@ def eigen_sheet(session: Session, found: EigenPatches) -> Drawing:
 
 
 def _centred(field: ReceptiveField, location: Location, size: Size) -> Box:
-    """The input box of this size around a location; a class token's is the middle of the input."""
+    """Return the input box of this size around a location; a class token's is the middle of the input."""
     if location.row < 0:
         row, col = field.input.height // 2, field.input.width // 2
     else:

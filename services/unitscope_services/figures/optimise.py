@@ -1,6 +1,6 @@
-"""Optimised pictures on request: which units are meant, and how their pictures are to be made.
+"""Optimised pictures are made on request: which units are meant, and how their pictures are to be made.
 
-Command line, notebooks and jobs all ask through here, so that they make one picture.
+Command line, notebooks and jobs all come through here, so that they make one picture.
 """
 
 import struct
@@ -26,7 +26,7 @@ from unitscope_services.queries.visuals import visual_row
 def optimise_plan(
     session: Session, units: Sequence[str], question: OptimiseQuestion, device: str = "auto"
 ) -> tuple[OptimisePlan, list[Target]]:
-    """How the pictures of a question are made, and of what, each once, in the order asked.
+    """Return how the pictures of a question are made, and of what, each once, in the order of the question.
 
     Raises UsageError for what is unknown or does not go together, NotFoundError for what is not in the atlas or model.
     """
@@ -72,7 +72,7 @@ def _along(
 def optimise(
     session: Session, names: Sequence[str], question: OptimiseQuestion, tell: Tell | None = None
 ) -> Iterator[VisualRow]:
-    """Make the pictures of all units one after the other, here; rows come as soon as a unit is done.
+    """Make the pictures of all units one after the other, in this process; rows come as soon as a unit is done.
 
     `tell` hears how many steps are done over all units; what it raises stops the work.
     """
@@ -90,7 +90,7 @@ def _shifted(tell: Tell | None, before: int, total: int) -> Tell | None:
 
 
 def _start(session: Session, name: str) -> Start:
-    """A picture of the corpus as the network sees it; never a file from elsewhere."""
+    """Return a picture of the corpus as the network sees it; never a file from elsewhere."""
     if name in (NOISE, GREY):
         return Start(name)
     image = session.atlas.find_image(name)

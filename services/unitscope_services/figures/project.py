@@ -1,6 +1,6 @@
-"""Units' exemplars projected back to their pixels: made on request, stored, and never made twice.
+"""Units' exemplars are projected back to their pixels: made on request, stored, and never made twice.
 
-Command line, notebooks and jobs all ask through here, so that they make one picture.
+Command line, notebooks and jobs all come through here, so that they make one picture.
 """
 
 import io
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 
 def projections(session: Session, unit: UnitId, question: ProjectQuestion) -> VisualPage:
-    """The projections of a unit's first `k` patches, in their order; those that are not stored are made and stored.
+    """Return the projections of a unit's first `k` patches, in their order; those that are not stored are made and
+    stored.
 
     Raises NotFoundError for a unit without patches, UsageError for an unknown method.
     """
@@ -46,9 +47,10 @@ def projections(session: Session, unit: UnitId, question: ProjectQuestion) -> Vi
 def project_units(
     session: Session, names: Sequence[str], question: ProjectQuestion, tell: Callable[[int, int], None]
 ) -> Iterator[VisualRow]:
-    """The projections of several units, one unit after the other; `tell` hears how many units are done, of how many.
+    """Yield the projections of several units, one unit after the other.
 
-    A unit without patches has none, and is passed over. What `tell` raises stops the work.
+    `tell` hears how many units are done, of how many; what it raises stops the work. A unit without patches has no
+    projections and is passed over.
     """
     units = chosen_units(session.atlas, names, question.top)
     for number, unit in enumerate(units):
@@ -60,12 +62,12 @@ def project_units(
 
 
 def project_rows(session: Session, unit: UnitId, rows: Sequence[PatchRow], method: ProjectionMethod) -> list[Visual]:
-    """One projection for each patch."""
+    """Return one projection for each patch, as rows."""
     return _projector(session, project_plan(session, method))(_exemplars(session.atlas, unit, rows))
 
 
 def project_plan(session: Session, method: ProjectionMethod, device: str = "cpu") -> "ProjectPlan":
-    """How projections from an atlas are made."""
+    """Return how projections from an atlas are made."""
     from unitscope_pipelines.derived.project import ProjectPlan
 
     manifest = session.atlas.manifest
@@ -83,7 +85,7 @@ def project_plan(session: Session, method: ProjectionMethod, device: str = "cpu"
 
 
 def asked_exemplars(atlas: Atlas, units: Sequence[UnitId], k: int) -> "list[UnitExemplars]":
-    """The first `k` patches of each unit that has any, as workers need them to project them.
+    """Return the first `k` patches of each unit that has any, as workers need them to project them.
 
     Raises NotFoundError if none has.
     """
@@ -95,12 +97,12 @@ def asked_exemplars(atlas: Atlas, units: Sequence[UnitId], k: int) -> "list[Unit
 
 
 def picture_of(session: Session, visual: Visual) -> Image.Image:
-    """The stored picture."""
+    """Return the stored picture of a projection."""
     return Image.open(io.BytesIO(read_picture(session.atlas.store, visual)))
 
 
 def _projector(session: Session, plan: "ProjectPlan") -> "Projector[Encoded]":
-    """Projects with the model that answers other questions too."""
+    """Return a projector with the model that answers other questions too."""
     from unitscope_pipelines.derived.project import Projector
 
     return Projector(plan, session.encoder)

@@ -15,12 +15,12 @@ from unitscope_services.server.links import Links, links_of
 from unitscope_services.server.problems import without_paths
 
 _ON_PAGE = EigenQuestion(components=8)
-"""With the mean a line of nine, as of patches."""
+"""Number of components on a unit's page: with the mean they are a line of nine, as patches are."""
 
 
 @dataclass(frozen=True)
 class EigenView:
-    """`page` is None where there are none, which `note` says."""
+    """The view of a unit's eigen-patches; `page` is None where there are none, and `note` says why."""
 
     atlas: AtlasRow
     links: Links
@@ -32,7 +32,7 @@ class EigenView:
 
 
 def eigen_view(session: Session, unit: UnitId) -> EigenView:
-    """Mean and first components, or why there are none."""
+    """Return the mean and the first components, or the reason why there are none."""
     atlas = session.atlas
     links, page, note = links_of(atlas), None, None
     try:

@@ -1,4 +1,4 @@
-"""What a job of each kind does: a question to an atlas whose answer is stored in it."""
+"""What a job of each kind does: it puts a question to an atlas that stores the answer."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ from unitscope_services.server.links import links_of
 
 @dataclass(frozen=True)
 class JobKind:
-    """How jobs of a kind run. Where a query names a second atlas, both functions get that one last."""
+    """The way jobs of a kind run. Where a query names a second atlas, both functions get that one last."""
 
     check: Callable[..., object]
-    """Called with atlas and query: raises what is wrong with it, before the job is taken."""
+    """Function that is called with atlas and query before the job is taken, and raises what is wrong with the query."""
     run: Callable[..., Iterator[str]]
-    """Called with atlas, query and `Tell`: does the work, yields the address of each result once it is stored, and
-    skips what is stored already."""
+    """Function that is called with atlas, query and `Tell`: does the work, yields the address of each result once it is
+    stored, and skips what is stored already."""
     unit: str
-    """What `Tell` counts."""
+    """Name of the steps that `Tell` counts."""
     about: Callable[[Any], str]
-    """What a query asks about, in a few words."""
+    """Text in a few words on what a query is about."""
 
 
 def _check_optimise(session: Session, query: OptimiseJob) -> None:

@@ -1,4 +1,4 @@
-"""Addresses of pages, answers and pictures, as the pages of one atlas link them."""
+"""Links are the addresses of pages, answers and pictures, as the pages of one atlas write them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,48 +12,52 @@ Value = str | int | float | None
 
 
 def dated(version: str, state: str) -> str:
-    """An atlas's version, with the state of what is stored beside it where an answer shows that too."""
+    """Return an atlas's version, with the state of what is stored beside it where an answer shows that too."""
     return f"{version}.{state}" if state else version
 
 
 @dataclass(frozen=True)
 class Links:
-    """Addresses within one atlas; those of pictures carry its version, so that they may be kept for good."""
+    """The addresses within one atlas; those of pictures carry its version, so that they may be cached for good."""
 
     atlas: str
     version: str
 
     @property
     def home(self) -> str:
+        """Return the address of the atlas's page."""
         return f"/a/{quote(self.atlas)}"
 
     @property
     def skipped(self) -> str:
+        """Return the address of the page of skipped files."""
         return f"{self.home}/skipped"
 
     @property
     def uploads(self) -> str:
+        """Return the address to which the form sends a picture."""
         return f"{self.home}/uploads"
 
     @property
     def find(self) -> str:
+        """Return the address that leads from a text to the page it names."""
         return f"{self.home}/find"
 
     def filters(self, layer: str | None = None) -> str:
-        """The weights of a layer as pictures, of the first one with weights unless another is named."""
+        """Return the address of the page of a layer's weights; without a name of the first layer with weights."""
         return _address(self.home, ["filters"], {"layer": layer})
 
     @property
     def compare(self) -> str:
-        """Where another atlas is chosen to compare this one with."""
+        """Return the address of the page where another atlas is chosen to compare this one with."""
         return _address("/compare", [], {"a": self.atlas})
 
     def live(self, *parts: str, **query: Value) -> str:
-        """The live page, or a part of it."""
+        """Return the address of the live page, or a part of it."""
         return _address(self.home, ["live", *parts], query)
 
     def api(self, *parts: Value, **query: Value) -> str:
-        """An answer of the API about this atlas."""
+        """Return the address of an answer of the API about this atlas."""
         return _address("/api/v1/atlases", [self.atlas, *parts], query)
 
     def visual(self, target: Target, identifier: str) -> str:
@@ -62,46 +66,49 @@ class Links:
         return self.api("layers", target.layer, kind, target[1], "visualisations", f"{identifier}.png")
 
     def layer(self, name: str, **query: Value) -> str:
+        """Return the address of a layer's page."""
         return _address(self.home, ["layers", name], query)
 
     def unit(self, layer: str, channel: int, query: Mapping[str, Value] | None = None) -> str:
+        """Return the address of a unit's page."""
         return _address(self.home, ["layers", layer, "units", channel], query or {})
 
     def part(self, layer: str, channel: int, name: str) -> str:
-        """A part of a unit's page, by itself."""
+        """Return the address of a part of a unit's page, by itself."""
         return f"{self.unit(layer, channel)}/{name}"
 
     def comparison(self, identifier: str, **query: Value) -> str:
-        """The page of a stored comparison with another atlas."""
+        """Return the address of the page of a stored comparison with another atlas."""
         return _address(self.home, ["comparisons", identifier], query)
 
     def units(self, layer: str, channels: Sequence[int]) -> list[str]:
-        """The pages of many units of one layer."""
+        """Return the addresses of the pages of many units of one layer."""
         start = _address(self.home, ["layers", layer, "units"], {})
         return [f"{start}/{channel}" for channel in channels]
 
     def image(self, image_id: str, **query: Value) -> str:
+        """Return the address of the page of an image."""
         return _address(self.home, ["images", image_id[:16]], query)
 
     def at(self, start: str, **query: Value) -> str:
-        """An address with further parameters."""
+        """Return an address with further parameters."""
         return _address(start, [], query)
 
     def whole(self, image_id: str, width: int) -> str:
-        """The picture of a whole image."""
+        """Return the address of the picture of a whole image."""
         return self.api("images", f"{image_id}.jpg", width=width, v=self.version)
 
     def peak(self, image_id: str, unit: str, size: int, look: Mapping[str, Value] | None = None) -> str:
-        """The picture of the patch where a unit peaks."""
+        """Return the address of the picture of the patch where a unit peaks."""
         return self.api("patches", f"{image_id}.jpg", unit=unit, size=size, **(look or {}), v=self.version)
 
     def sprites(self, layer: str, sheet: int, kind: str = "patch", state: str = "") -> str:
-        """The picture of 256 units' tiles of a kind, in the state of what is stored."""
+        """Return the address of the picture of 256 units' tiles of a kind, in the state of what is stored."""
         version = dated(self.version, state)
         return self.api("layers", layer, "sprites", f"{kind}.webp", sheet=sheet, v=version)
 
     def patch(self, image_id: str, box: Box, size: int) -> str:
-        """The picture of a box of an image."""
+        """Return the address of the picture of a box of an image."""
         return self.api("patches", f"{image_id}.jpg", box=box_text(box), size=size, v=self.version)
 
 
@@ -111,7 +118,7 @@ def links_of(atlas: Atlas) -> Links:
 
 
 def box_text(box: Box) -> str:
-    """A box as addresses write it."""
+    """Return a box as addresses write it."""
     return ",".join(map(str, box))
 
 

@@ -28,7 +28,7 @@ _ORDER = ("atlases", "units", "similarity", "images", "pictures", "uploads", "jo
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document; made once."""
+    """Return the OpenAPI document, which is made once."""
     if app.openapi_schema is None:
         document = get_openapi(
             title="unitscope",
@@ -46,7 +46,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
 
 
 def operations(document: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """By tag the operations of an OpenAPI document, each with `method` and `path`."""
+    """Return the operations of an OpenAPI document by tag, each with `method` and `path`."""
     found: dict[str, list[dict[str, Any]]] = {tag: [] for tag in _ORDER}
     for path, item in document["paths"].items():
         for method, operation in item.items():
