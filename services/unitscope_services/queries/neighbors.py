@@ -100,7 +100,7 @@ class PatchVectors:
     def _exact(
         self, query: Vector, limit: int, images: NDArray[np.intp] | None = None
     ) -> tuple[Sequence[float], Sequence[int]]:
-        """Search all vectors in one pass, or some images' vectors: 2 ns for each number, 2.5 s for a million of 1,280."""
+        """Search all vectors, or those of some images: 2 ns for each number, 2.5 s for a million of 1,280."""
         regions = self._regions
         rows = None if images is None else (images[:, None] * regions + np.arange(regions)).ravel()
         scores = np.empty(len(self.stored) if rows is None else len(rows), np.float32)
