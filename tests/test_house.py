@@ -57,8 +57,6 @@ def product_files() -> Iterator[Path]:
         yield from files(room)
 
 
-
-
 @pytest.mark.parametrize("room", ROOMS, ids=room_name)
 def test_a_room_has_few_files_side_by_side(room: Path) -> None:
     assert len(files(room)) <= MOST_FILES
@@ -98,8 +96,6 @@ def imported(module: ast.Module) -> set[str]:
     return names
 
 
-
-
 def test_every_class_is_defined_once() -> None:
     homes: dict[str, list[str]] = {}
     for file in product_files():
@@ -120,8 +116,6 @@ def test_nothing_is_named_by_a_word_that_says_nothing() -> None:
             for word in re.findall("[A-Z][a-z]*", node.name)
         )
     assert EMPTY_NAMES & set(names) == set()
-
-
 
 
 UNFINISHED = {
@@ -229,8 +223,6 @@ def ends(text: str) -> bool:
 
 def first_line(text: str) -> str:
     return text.partition("\n")[0]
-
-
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ for _group in ("demo", "index", "questions", "relations", "optimise", "project",
 
 
 def main() -> NoReturn:
-    """Run the command line; exits 0 done, 1 failed, 2 usage, 3 too many skipped, 4 faults found, 5 not found,
-    6 busy or other format, 130 or 143 on signals."""
+    """Run the command line; exits 0 done, 1 failed, 2 usage, 3 too many skipped, 4 faults found, 5 not found, 6 busy or
+    other format, 130 or 143 on signals."""
     signal.signal(signal.SIGTERM, _stop)
     try:
         code = app(standalone_mode=False)
@@ -40,7 +40,7 @@ def main() -> NoReturn:
 
 
 def _failure_code(error: Exception) -> int:
-    """Say what went wrong and give the exit code; what is no known error shows its stack."""
+    """Say what went wrong and return the exit code; an unexpected error shows its stack."""
     from unitscope_schemas.errors import UnitscopeError
 
     if isinstance(error, UnitscopeError):

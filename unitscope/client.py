@@ -1,4 +1,4 @@
-"""A running server in a notebook or program: the questions of an opened atlas over HTTP."""
+"""A client puts the questions of an opened atlas to a running server, from a notebook or program."""
 
 import json
 import re
@@ -53,12 +53,12 @@ from unitscope_schemas.units import UnitId, parse_target
 
 _API = "/api/v1"
 _ID = re.compile(r"[0-9a-f]{6,64}")
-"""An image id or its first digits; all else is a path in the corpus."""
+"""Pattern of an image id or its first digits; all else is a path in the corpus."""
 _TIMEOUT_S = 60.0
 _LOOK_EVERY_S = 0.5
-"""Time between two looks at a job of the server."""
+"""Time between two looks at a job of the server, in seconds."""
 _ADDRESSES = ("url", "unit_url")
-"""Columns that a server adds to rows: where it shows them."""
+"""Names of the columns that a server adds to rows: where it shows them."""
 _ERRORS = {
     kind.http_status: kind
     for kind in (
@@ -252,7 +252,7 @@ class Client(Questions):
     def _ask(
         self, address: str, body: bytes | None = None, media_type: str = "application/octet-stream"
     ) -> tuple[bytes, str]:
-        """The body of an answer and its Link; raises the error that its problem details name."""
+        """Return the body of an answer and its Link; raises the error that its problem details name."""
         headers = {} if body is None else {"Content-Type": media_type}
         if self._key is not None:
             headers["Authorization"] = f"Bearer {self._key}"
@@ -283,7 +283,7 @@ def _address(path: str, question: Question | None = None) -> str:
 
 
 def _error_of(refusal: HTTPError) -> UnitscopeError:
-    """The error of the tree with the answer's status, in the server's words."""
+    """Return the error of the tree with the answer's status, in the server's words."""
     try:
         detail = str(json.loads(refusal.read())["detail"])
     except (ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""An atlas opened by a notebook or program: every answer is an Arrow table."""
+"""An opened atlas answers a notebook or program: every answer is an Arrow table."""
 
 from typing import TYPE_CHECKING
 
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 
 class OpenedAtlas(Questions):
-    """Questions to an atlas that lies on this machine or in an object store; made by `unitscope.open_atlas`."""
+    """The questions to an atlas that lies on this machine or in an object store; made by `unitscope.open_atlas`."""
 
     def __init__(
         self, path: str, trust_code: bool = False, version: str | None = None, workers: int | None = None
@@ -179,4 +179,4 @@ class OpenedAtlas(Questions):
 
 
 def _keep_quiet(_: Progress) -> None:
-    """Take note of no progress: who asks from a program waits for the answer."""
+    """Ignore all progress: who asks from a program waits for the answer."""

@@ -17,13 +17,14 @@ _PACKAGED = {
     "sklearn": "datasets/images/china.jpg datasets/images/flower.jpg",
 }
 _SCALES = ((1, 1), (2, 3), (3, 3))
-"""(n, m): tiles of 1/n of the shorter side, m of them along it; those along the longer side overlap as much."""
+"""Scales of tiles as (n, m): tiles of 1/n of the shorter side, m of them along it; those along the longer side overlap
+as much."""
 _WHOLE_FROM = 200
-"""So many pictures are a corpus as they are."""
+"""Number of pictures from which on they are a corpus as they are."""
 
 
 def packaged_photographs() -> list[tuple[str, Path]]:
-    """(name, file) of each photograph that the installed packages carry."""
+    """Return (name, file) of each photograph that the installed packages carry."""
     from importlib.util import find_spec
 
     found = []
@@ -37,7 +38,7 @@ def packaged_photographs() -> list[tuple[str, Path]]:
 
 
 def photographs_in(folders: Sequence[Path]) -> list[tuple[str, Path]]:
-    """(label, file) of each picture below the folders; the label is the sub-folder or else the folder's name."""
+    """Return (label, file) of each picture below the folders; the label is the sub-folder or else the folder's name."""
     return [
         (file["label"] or folder.name, folder / file["path"])
         for folder in folders
@@ -70,7 +71,7 @@ def write_tiles(photographs: Sequence[tuple[str, Path]], corpus: Path) -> int:
 
 
 def tile_boxes(size: Size) -> Iterator[Box]:
-    """Overlapping square tiles at three scales that cover a picture."""
+    """Return overlapping square tiles at three scales that cover a picture."""
     short, long = min(size), max(size)
     for parts, steps in _SCALES:
         side = short // parts

@@ -100,7 +100,7 @@ def bins_table(edges: Sequence[float], counts: Sequence[int]) -> pa.Table:
 
 
 class Questions(Protocol):
-    """Questions to one atlas, the same of `unitscope.open_atlas` and of `unitscope.Client`.
+    """The questions to one atlas, for `unitscope.open_atlas` and `unitscope.Client` alike.
 
     Every answer is an Arrow table. Units are written `layer:channel`, images by id, path or picture file.
     """
@@ -168,7 +168,8 @@ class Questions(Protocol):
     def similar(self, unit: str, question: SimilarQuestion) -> pa.Table:
         """Return the units of a layer, its own unless another is named, that are most like a unit.
 
-        By `coactivation` once `correlate` has computed it for the layers, by `exemplars` or `weights` at once.
+        Likeness is by `coactivation` once `correlate` has computed it for the layers, by `exemplars` or `weights` at
+        once.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Figures of an index run for Prometheus, at an address of their own while it runs; names end in units."""
+"""The figures of an index run for Prometheus, at an address of their own while it runs; names end in units."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -55,7 +55,9 @@ class IndexFigures:
 def published(
     report: "Callable[[Progress], None]", host: str, port: int | None
 ) -> "Iterator[Callable[[Progress], None]]":
-    """The same report, which also fills the figures at http://host:port/metrics; without a port just the report.
+    """Yield the given report, which also fills the figures at http:
+
+    host:port/metrics; without a port just the report.
 
     Raises UsageError if the address is taken.
     """

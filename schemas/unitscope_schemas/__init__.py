@@ -1,1 +1,1 @@
-"""What is written down: identifiers, geometry, tables, manifest, paths and web messages."""
+"""The package of what is written down: identifiers, geometry, tables, manifest, paths and web messages."""

@@ -1,4 +1,4 @@
-"""Cursors: where a listing goes on, bound to the question that it belongs to."""
+"""Cursors say where a listing goes on; each is bound to the question that it belongs to."""
 
 import base64
 import binascii
@@ -13,13 +13,13 @@ Item = TypeVar("Item")
 
 
 def encode(position: int, question: str) -> str:
-    """An opaque cursor for the rows behind `position` of a question."""
+    """Return an opaque cursor for the rows behind `position` of a question."""
     content = json.dumps([position, _digest(question)], separators=(",", ":"))
     return base64.urlsafe_b64encode(content.encode()).decode().rstrip("=")
 
 
 def decode(cursor: str | None, question: str) -> int | None:
-    """The position, None at the start; raises UsageError for a cursor that is not of this question."""
+    """Return the position of a cursor, None at the start; raises UsageError for a cursor of another question."""
     if cursor is None:
         return None
     try:
@@ -36,9 +36,9 @@ def _digest(question: str) -> str:
 
 
 def page(items: Sequence[Item], subject: str, size: int | None, cursor: str | None) -> tuple[list[Item], str | None]:
-    """Return a page of items and the cursor to the next one, if there are more; without a size all from the cursor on.
+    """Return a page of items and the cursor to the next one, if there are more.
 
-    Raises UsageError for a cursor of another subject.
+    Without a size the page holds all items from the cursor on. Raises UsageError for a cursor of another subject.
     """
     start = decode(cursor, subject) or 0
     end = len(items) if size is None else start + size

@@ -1,4 +1,4 @@
-"""Rows as JSON, NDJSON, CSV, Arrow and Parquet: one flat table for all but JSON."""
+"""Rows are written as JSON, NDJSON, CSV, Arrow and Parquet: one flat table for all but JSON."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -24,12 +24,12 @@ MEDIA_TYPES: dict[TableFormat, str] = {
 
 
 def json_bytes(content: Any) -> bytes:
-    """One JSON document; NaN and infinities become null."""
+    """Return one JSON document; NaN and infinities become null."""
     return orjson.dumps(content, _plain, orjson.OPT_PASSTHROUGH_DATACLASS)
 
 
 def rows_as(rows: Sequence[Any], kind: type, file_format: TableFormat) -> bytes:
-    """Rows of one data class as a file; boxes and sizes become one column per side, in their order."""
+    """Return rows of one data class as a file; boxes and sizes become one column per side, in their order."""
     if file_format == "json":
         return json_bytes(rows)
     if file_format == "ndjson":
@@ -47,7 +47,7 @@ def rows_as(rows: Sequence[Any], kind: type, file_format: TableFormat) -> bytes:
 
 
 def _without_lists(table: pa.Table) -> pa.Table:
-    """The same with lists as JSON, for a CSV has no other way to hold them."""
+    """Return the table with lists as JSON texts, for a CSV has no other way to hold them."""
     for place, field in enumerate(table.schema):
         if pa.types.is_list(field.type):
             texts = [json_bytes(one).decode() for one in table[field.name].to_pylist()]
@@ -56,7 +56,7 @@ def _without_lists(table: pa.Table) -> pa.Table:
 
 
 def as_table(rows: Sequence[Any], kind: type) -> pa.Table:
-    """An Arrow table with the flat columns of `kind`, also without rows."""
+    """Return an Arrow table with the flat columns of `kind`, also without rows."""
     columns: dict[str, pa.Array] = {}
     for name, annotation in get_type_hints(kind).items():
         values = [getattr(row, name) for row in rows]
@@ -66,7 +66,7 @@ def as_table(rows: Sequence[Any], kind: type) -> pa.Table:
 
 
 def _columns(name: str, annotation: Any, values: list[Any]) -> Iterator[tuple[pa.Field, list[Any]]]:
-    """The flat columns of one field with their values: a box or a size has one for each side."""
+    """Return the flat columns of one field with their values: a box or a size has one for each side."""
     inner = [part for part in get_args(annotation) or (annotation,) if part is not type(None)]
     kind = inner[0] if get_origin(inner[0]) is None and not isinstance(inner[0], str) else str
     if kind in (Box, Size):
@@ -82,5 +82,5 @@ def _columns(name: str, annotation: Any, values: list[Any]) -> Iterator[tuple[pa
 
 
 def _plain(content: Any) -> Any:
-    """What JSON shows of a named tuple, a data class (sooner than the library itself does) or a model."""
+    """Return what JSON shows of a named tuple, a data class (sooner than the library itself does) or a model."""
     return tuple(content) if isinstance(content, tuple) else vars(content)

@@ -1,7 +1,7 @@
-"""Every question that can be asked, once: its names, types, ranges, defaults and help.
+"""Every question that can be put to an atlas is stated once: its names, types, ranges, defaults and help.
 
-A route takes a model from here as its query, a command as its options, `open_atlas` and `Client` as their arguments.
-A further field of a model is there in all four.
+A route takes a model from here as its query, a command as its options, `open_atlas` and `Client` as their arguments. A
+further field of a model is there in all four.
 """
 
 from collections.abc import Sequence
@@ -40,13 +40,14 @@ ProjectionMethod = Literal["deconvnet", "guided", "gradient"]
 
 @dataclass(frozen=True)
 class Metavar:
-    """How help texts write the value of an option."""
+    """The word by which help texts write the value of an option."""
 
     text: str
 
 
 class Question(BaseModel):
-    """Base of all questions: frozen, and an unknown name or a value out of range raises UsageError with what would do.
+    """Base of all questions: frozen, and an unknown name or a value out of range raises UsageError with what would be
+    right.
 
     A question of a derived class is made from its fields by name.
     """
@@ -95,7 +96,7 @@ def quantile_band(text: str) -> tuple[float, float]:
 
 
 def _read_band(value: Any) -> Any:
-    """A band as text, as two numbers, or as a form sends either."""
+    """Return a band that comes as text, as two numbers, or as a form sends either."""
     if isinstance(value, list | tuple):
         if not any(part not in ("", None) for part in value):
             return None
@@ -116,7 +117,7 @@ def _read_numbers(value: Any) -> Any:
 
 
 def _read_box(value: Any) -> Any:
-    """A box as text, as four numbers, or as a form sends either."""
+    """Return a box that comes as text, as four numbers, or as a form sends either."""
     if isinstance(value, list | tuple) and not isinstance(value, Box):
         if not any(part not in ("", None) for part in value):
             return None
@@ -188,7 +189,7 @@ class TopQuestion(ExemplarQuestion):
 
     @property
     def band(self) -> tuple[float, float] | None:
-        """The percentile band, both ends inclusive, or None for the whole distribution."""
+        """Return the percentile band, both ends inclusive, or None for the whole distribution."""
         return None if self.quantile is None or isinstance(self.quantile, str) else self.quantile
 
 
@@ -227,7 +228,7 @@ class LabelsQuestion(Question):
 
     @property
     def band(self) -> tuple[float, float] | None:
-        """The percentile band, both ends inclusive, or None for the first ranks."""
+        """Return the percentile band, both ends inclusive, or None for the first ranks."""
         return None if self.quantile is None or isinstance(self.quantile, str) else self.quantile
 
 
@@ -310,7 +311,7 @@ class NeighborsQuestion(PassingQuestion):
 
     @property
     def region(self) -> Box | None:
-        """The box in pixels of the upright original picture, or None for all that the network sees."""
+        """Return the box in pixels of the upright original picture, or None for all that the network sees."""
         return None if self.box is None or isinstance(self.box, str) else Box(*self.box)
 
 

@@ -1,4 +1,4 @@
-"""Whether unitscope can work here: each thing that it leans on is used once, and each fault comes with its remedy."""
+"""Checks of whether unitscope can work here: each thing that it leans on is used once, each fault has its remedy."""
 
 import os
 import shutil
@@ -9,14 +9,14 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 _LEAST_SHARED_BYTES = 1 << 30
-"""Ray keeps what workers exchange in shared memory; containers often have 64 MiB of it."""
+"""Least size of shared memory, in which Ray keeps what workers exchange; containers often have 64 MiB of it."""
 _LEAST_DISK_BYTES = 2 << 30
 _GIB = 1 << 30
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was tried, what was found, and what would mend it if it is a fault."""
+    """A check says what was tried, what came of it, and what would mend it if it is a fault."""
 
     name: str
     ok: bool
@@ -25,7 +25,7 @@ class Check:
 
 
 class _FaultError(Exception):
-    """A check failed for a known reason, which its text says."""
+    """An error that a check raises for a known reason, which its text says."""
 
 
 def doctor(folder: Path) -> list[Check]:

@@ -15,7 +15,7 @@ def catalog(
     out: Annotated[Path, typer.Option(help="DuckDB file to write or replace")] = Path("catalog.duckdb"),
     as_json: JsonFlag = False,
 ) -> None:
-    """A DuckDB file of views over atlases, with the macro top_patches(layer, unit, k), for dashboards and SQL."""
+    """Write a DuckDB file of views over atlases, with the macro top_patches(layer, unit, k), for dashboards and SQL."""
     from unitscope.commands.output import show_facts
     from unitscope_pipelines.derived.sql_catalog import write_catalog
 
@@ -40,7 +40,7 @@ def export(
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="exemplars of each unit")] = 9,
     as_json: JsonFlag = False,
 ) -> None:
-    """Tables of units and their exemplars, or a bundle of pages; the folder appears when all is written."""
+    """Write tables of units and their exemplars, or a bundle of pages; the folder appears when all is written."""
     from unitscope.commands.output import show_facts
     from unitscope_services.atlas.atlas import Atlas
     from unitscope_services.exports.bundle import write_bundle

@@ -27,7 +27,7 @@ def layers(
     trust_code: TrustFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Table of layers: name, kind, units, grid, stride, receptive field."""
+    """List the layers of a model: name, kind, units, grid, stride, receptive field."""
     from unitscope.commands.output import show_rows
     from unitscope_pipelines.vision.models.models import choose_layers, load_model
     from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers

@@ -87,7 +87,7 @@ def visualisations(
     version: VersionOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """The stored pictures of a unit or direction, each with the activation it reaches beside the corpus."""
+    """List the stored pictures of a unit or direction, each with the activation it reaches beside the corpus."""
     from unitscope.commands.output import show_rows
     from unitscope_schemas.answers.visuals import VisualRow
     from unitscope_schemas.units import parse_target
@@ -100,7 +100,7 @@ def visualisations(
 
 
 def _read_vector(file: Path) -> tuple[float, ...]:
-    """The numbers of a file; raises UsageError for what is none."""
+    """Return the numbers of a file; raises UsageError for what is none."""
     import json
 
     import numpy as np

@@ -1,4 +1,4 @@
-"""Options that several commands share, and those that the model of a question gives."""
+"""The options that several commands share, and those that the model of a question gives."""
 
 import functools
 import inspect
@@ -113,5 +113,5 @@ def _option_type(annotation: Any) -> Any:
 
 
 def split_globs(options: list[str] | None) -> tuple[str, ...]:
-    """Layer globs, however they were given."""
+    """Return layer globs, split at commas, however they were given."""
     return tuple(glob for option in options or () for glob in option.split(",") if glob)

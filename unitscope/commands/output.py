@@ -1,4 +1,4 @@
-"""What commands print on stdout: tables for people, files and JSON for programs."""
+"""The output of commands on stdout: tables for people, files and JSON for programs."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def show_rows(rows: Sequence[Any], kind: type, style: TableStyle, document: Any) -> None:
-    """Rows as a table for people or as a file; `json` prints the whole document."""
+    """Print rows as a table for people or write them as a file; `json` prints the whole document."""
     from unitscope_schemas.formats import json_bytes, rows_as
 
     if style == "table":
@@ -27,7 +27,7 @@ def show_rows(rows: Sequence[Any], kind: type, style: TableStyle, document: Any)
 
 
 def write_rows(out: Path, rows: Sequence[Any], kind: type, document: Any) -> None:
-    """The same as a file, in the format of its suffix; raises UsageError and StorageError."""
+    """Write rows as a file, in the format of its suffix; raises UsageError and StorageError."""
     from unitscope_schemas.formats import FORMATS, json_bytes, rows_as
 
     style = next((one for one in FORMATS if out.suffix == f".{one}"), None)
@@ -42,7 +42,7 @@ def write_rows(out: Path, rows: Sequence[Any], kind: type, document: Any) -> Non
 
 
 def show_facts(facts: Mapping[str, Any], as_json: bool) -> None:
-    """A few named values."""
+    """Print a few named values."""
     from unitscope_schemas.formats import json_bytes
 
     if as_json:
@@ -54,7 +54,7 @@ def show_facts(facts: Mapping[str, Any], as_json: bool) -> None:
 
 
 def show_verdict(verdict: "Verdict", as_json: bool) -> None:
-    """What a verification checked and found."""
+    """Print what a verification checked and found."""
     facts = {
         "parts": verdict.part_count,
         "images": verdict.image_count,
@@ -69,7 +69,7 @@ def show_verdict(verdict: "Verdict", as_json: bool) -> None:
 
 
 def _fact(name: str, value: object) -> str:
-    """A value with what a person needs to judge it; its name says its unit."""
+    """Return a value with what a person needs to judge it; its name says its unit."""
     if not isinstance(value, int | float):
         return str(value)
     if name.endswith("_bytes"):

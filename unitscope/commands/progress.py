@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar on a terminal, a line every ten seconds elsewhere."""
+"""Progress is shown on stderr: a bar on a terminal, a line every ten seconds elsewhere."""
 
 import sys
 import time
@@ -26,7 +26,7 @@ _STAGES = {
 
 @contextmanager
 def shown(style: Style) -> "Iterator[Callable[[Progress], None]]":
-    """A function that shows each progress it is told, in the given style.
+    """Yield a function that shows each progress it is told, in the given style.
 
     Meanwhile what is printed goes to stderr: Ray tells of dead workers on stdout, which is for data.
     """
@@ -73,7 +73,7 @@ def _bar() -> "Iterator[Callable[[Progress], None]]":
 
 
 class _Lines:
-    """The first and last word of every stage, and one every ten seconds with rate and time left."""
+    """The first and last line of every stage, and one every ten seconds with rate and time left."""
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
@@ -107,7 +107,7 @@ class _Lines:
 
 
 def _by_node(progress: "Progress", elapsed_s: float) -> str:
-    """Each node's rate, where there are several."""
+    """Return each node's rate, where there are several."""
     if len(progress.nodes) < 2:
         return ""
     rates = (f"{node} {done / max(elapsed_s, 1e-9):.1f}/s" for node, done in sorted(progress.nodes.items()))

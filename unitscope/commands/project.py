@@ -52,7 +52,7 @@ def project(
     progress: ProgressOption = "auto",
     as_json: JsonFlag = False,
 ) -> None:
-    """Units' patches projected back to their pixels; made once, then kept in the atlas."""
+    """Project units' patches back to their pixels; made once, then kept in the atlas."""
     from unitscope.commands.output import show_rows
     from unitscope.commands.progress import shown
     from unitscope_pipelines.runs.visuals import project_units
@@ -102,7 +102,7 @@ def sheet(
     version: VersionOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """One figure of what layers look for, first to last: units with nine patches, projections, optimised input."""
+    """Draw one figure of what layers look for, first to last: units with nine patches, projections, optimised input."""
     from unitscope.commands.output import show_facts
     from unitscope_services.figures.drawing import check_ending, write_drawing
     from unitscope_services.figures.hierarchy import PanelStyle, chosen_layers, hierarchy
@@ -130,7 +130,7 @@ def filters(
     version: VersionOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """The weights of the first layer as pictures, one for each unit."""
+    """List the weights of the first layer as pictures, one for each unit."""
     from unitscope.commands.output import show_rows
     from unitscope_schemas.answers.visuals import FilterRow
     from unitscope_services.figures.conv_filters import filter_page, filter_sheet
@@ -157,7 +157,7 @@ def eigen(
     version: VersionOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Mean and principal components of a unit's patches, aligned at their peaks."""
+    """Show the mean and principal components of a unit's patches, aligned at their peaks."""
     from unitscope.commands.output import show_facts
     from unitscope_schemas.units import UnitId
     from unitscope_services.figures.drawing import check_ending, write_drawing

@@ -43,7 +43,7 @@ def top(
     version: VersionOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """The patches that most excite a unit."""
+    """Show the patches that most excite a unit."""
     from unitscope.commands.output import show_rows
     from unitscope_schemas.answers.patches import PatchPage, PatchRow
     from unitscope_schemas.answers.relations import BandPage, BandRow
@@ -86,7 +86,7 @@ def explain(
     version: VersionOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """The units that an image excites most unusually, by percentile over the corpus, or over what passes of it."""
+    """List the units that an image excites most unusually, by percentile over the corpus, or over what passes of it."""
     from unitscope.commands.output import show_rows
     from unitscope_schemas.answers.patches import ExplainRow
     from unitscope_services.queries.session import Session
@@ -111,7 +111,7 @@ def neighbors(
     version: VersionOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """The nearest patches of the corpus, one per image."""
+    """Find the nearest patches of the corpus, one per image."""
     from unitscope.commands.output import show_rows
     from unitscope_schemas.answers.patches import NeighborRow
     from unitscope_services.queries.session import Session
@@ -136,7 +136,7 @@ def units(
     version: VersionOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """One row per unit of a layer: status, maximum, mean, quantiles, active share, top label."""
+    """List one row per unit of a layer: status, maximum, mean, quantiles, active share, top label."""
     from unitscope.commands.output import show_rows
     from unitscope_schemas.answers.patches import UnitRow
     from unitscope_schemas.answers.relations import SelectiveRow
@@ -159,7 +159,7 @@ def units(
 
 
 def _banded(bands: int, question: TopQuestion) -> BandsQuestion:
-    """Return the question for patches of each band that the options of `top` ask; raises UsageError."""
+    """Return the question for patches of each band that the options of `top` state; raises UsageError."""
     from unitscope_schemas.errors import UsageError
 
     shared = {name: getattr(question, name) for name in question.model_fields_set & set(BandsQuestion.model_fields)}

@@ -38,7 +38,7 @@ def labels(
     version: VersionOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """The labels that excite a unit: share of its first ranks with lift and interval, or over all ranks."""
+    """List the labels that excite a unit: share of its first ranks with lift and interval, or over all ranks."""
     from unitscope.commands.output import show_rows
     from unitscope_schemas.answers.patches import LabelRow
     from unitscope_schemas.answers.relations import SelectivityRow
@@ -73,7 +73,7 @@ def similar(
     version: VersionOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """The units most like a unit. Co-activation of a layer is computed once and stored in the atlas."""
+    """List the units most like a unit. Co-activation of a layer is computed once and stored in the atlas."""
     from unitscope.commands.output import show_rows
     from unitscope.commands.progress import shown
     from unitscope_schemas.answers.relations import SimilarRow
@@ -109,7 +109,7 @@ def facets(
     version: VersionOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """A unit's first images in groups that look alike where it peaks: one unit, maybe several things."""
+    """Show a unit's first images in groups that look alike where it peaks: one unit, maybe several things."""
     from unitscope.commands.output import show_rows
     from unitscope_schemas.answers.relations import FacetRow
     from unitscope_schemas.units import UnitId

@@ -70,7 +70,7 @@ def compact(
 
 @app.command()
 def versions(atlas: AtlasArgument, style: FormatOption = "table", as_json: JsonFlag = False) -> None:
-    """The sealed versions of an atlas, the present one first; the others are asked with --version."""
+    """List the sealed versions of an atlas, the present one first; the others are opened with --version."""
     from unitscope.commands.output import show_rows
     from unitscope_pipelines.indexing.versions import version_rows
     from unitscope_schemas.answers.served import VersionRow

@@ -1,1 +1,1 @@
-"""What answers hold as they travel: rows and pages of the command line, the API and notebooks."""
+"""The answers as they travel: rows and pages of the command line, the API and notebooks."""

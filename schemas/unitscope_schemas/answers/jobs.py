@@ -1,4 +1,4 @@
-"""Jobs of a server: what may be asked for, and how far a job has come."""
+"""The jobs of a server: what a client can request, and how far a job has come."""
 
 from typing import Annotated, Literal
 
@@ -15,7 +15,7 @@ Targets = Annotated[tuple[str, ...], Field(min_length=1, max_length=1000)]
 
 
 class OptimiseJob(OptimiseQuestion):
-    """Optimise inputs for units of an atlas."""
+    """A job that optimises inputs for units of an atlas."""
 
     kind: Literal["optimise"]
     atlas: AtlasName
@@ -29,7 +29,7 @@ class OptimiseJob(OptimiseQuestion):
 
 
 class ProjectJob(ProjectQuestion):
-    """Project patches of units of an atlas back to their pixels."""
+    """A job that projects patches of units of an atlas back to their pixels."""
 
     kind: Literal["project"]
     atlas: AtlasName
@@ -39,7 +39,7 @@ class ProjectJob(ProjectQuestion):
 
 
 class SimilarJob(CorrelateQuestion):
-    """Compute the co-activation of two layers' units, so that similar units can be told by it."""
+    """A job that computes the co-activation of two layers' units, which similarity by co-activation needs."""
 
     kind: Literal["similar"]
     atlas: AtlasName
@@ -47,7 +47,7 @@ class SimilarJob(CorrelateQuestion):
 
 
 class CompareJob(CompareQuestion):
-    """Compare an atlas, which keeps the result, with another one of the same pictures."""
+    """A job that compares an atlas, which stores the result, with another one of the same pictures."""
 
     kind: Literal["compare"]
     atlas: AtlasName
@@ -55,11 +55,12 @@ class CompareJob(CompareQuestion):
 
 
 JobQuery = Annotated[OptimiseJob | ProjectJob | SimilarJob | CompareJob, Field(discriminator="kind")]
-"""Any job that can be asked for: a further kind is a further member here, and an entry in `services.server.kinds`."""
+"""Any job that a client can request: a further kind is a further member here, and an entry in
+`unitscope_services.server.job_kinds`."""
 
 
 class Job(Answer):
-    """How far a job has come. What it made is stored in the atlas and stays when the server forgets the job."""
+    """A job says how far it has come. What it made is stored in the atlas and stays when the server forgets the job."""
 
     id: str
     kind: str
@@ -67,18 +68,20 @@ class Job(Answer):
     state: JobState
     done: int
     total: int
-    """Of `unit`; 0 until it is known."""
+    """Number of all steps, counted in `unit`; 0 until it is known."""
     unit: str
     created: str
     seconds: float
-    """Since it began to run, until it ended."""
+    """Seconds from the job's start to now, or to its end."""
     problem: str | None
-    """Why it failed."""
+    """Reason why the job failed."""
     results: tuple[str, ...]
-    """Addresses of what is made so far."""
+    """Addresses of the results that are stored so far."""
     query: JobQuery
 
 
 class JobPage(Answer):
+    """A page of jobs with the cursor to the next page."""
+
     rows: list[Job]
     next: str | None = None

@@ -1,4 +1,4 @@
-"""Frames as they travel over a WebSocket: what is asked about one, and the answer before its parts."""
+"""Frames as they travel over a WebSocket: the question about a frame, and the answer before its parts."""
 
 from pydantic import ConfigDict
 
@@ -7,26 +7,26 @@ from unitscope_schemas.questions import ProjectionMethod
 
 
 class LiveAsk(Answer):
-    """What is asked about one frame. Its picture is an image of the corpus, or else the next binary message."""
+    """The question about one frame. Its picture is an image of the corpus, or else the next binary message."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: int = 0
-    """Comes back with the answer."""
+    """Number of the question, which comes back with the answer."""
     unit: str
-    """`LAYER:UNIT`; the maps are those of all units of its layer."""
+    """Unit as `LAYER:UNIT`; the maps are those of all units of its layer."""
     image: str | None = None
     """Id of an image of the corpus, or its first digits."""
     method: ProjectionMethod | None = None
-    """How to project an activation back to the pixels; None: not at all."""
+    """Method that projects an activation back to the pixels; none is projected where it is None."""
     project: str | None = None
-    """The unit whose highest activation is projected; None: the same unit."""
+    """Unit whose highest activation is projected; None means `unit`."""
     signals: bool = False
-    """Show in the maps what reaches each unit of the layer of the projected signal, instead of its activations."""
+    """Whether the maps show what reaches each unit of the layer of the projected signal, instead of its activations."""
 
 
 class LiveUnit(Answer):
-    """One unit on a frame; `label` is the label most lifted among its first ranks in the corpus."""
+    """A unit's response to a frame; `label` is the label most lifted among its first ranks in the corpus."""
 
     channel: int
     activation: float | None
@@ -38,7 +38,8 @@ class LiveUnit(Answer):
 
 
 class LiveProjection(Answer):
-    """The part `projection`, a PNG of the network's input: grey is zero, white `scale`, black its negative."""
+    """The projection that the part `projection` shows, a PNG of the network's input: grey is zero, white `scale`, black
+    its negative."""
 
     unit: str
     method: ProjectionMethod
@@ -50,12 +51,12 @@ class LiveProjection(Answer):
 
 
 class LiveAnswer(Answer):
-    """A frame's answer; a binary message follows for each of `parts`, in their order.
+    """The answer to a frame; a binary message follows for each of `parts`, in their order.
 
     `maps` holds a byte for each cell of each unit, unit by unit and row by row on a grid of `maps_grid`: 0 for no
-    activation, 255 for the unit's highest in the corpus and above; large grids are shrunk, each cell then the highest
-    of some. `map` holds the chosen unit's on the layer's own `grid`. With `signals` 128 is none and 255 the strongest
-    of the layer.
+    activation, 255 for the unit's highest in the corpus and above. A large grid is shrunk: each of its cells is then
+    the highest of several. `map` holds the chosen unit's activations on the layer's full `grid`. With `signals` 128 is
+    none and 255 the strongest of the layer.
     """
 
     id: int
@@ -65,17 +66,17 @@ class LiveAnswer(Answer):
     maps_grid: tuple[int, int]
     unit: LiveUnit
     top: list[LiveUnit]
-    """The units of the layer that the frame excites most unusually, by percentile."""
+    """Units of the layer that the frame excites most unusually, by percentile."""
     projection: LiveProjection | None
     seconds: dict[str, float]
-    """By stage of the work."""
+    """Seconds that each stage of the work took."""
     signals: bool
     """Whether the maps show signals."""
     parts: list[str]
 
 
 class LiveProblem(Answer):
-    """Why a frame has no answer; the next one may."""
+    """The reason why a frame has no answer; the next frame may have one."""
 
     id: int | None
     problem: Problem

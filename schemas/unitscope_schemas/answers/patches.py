@@ -1,4 +1,5 @@
-"""What units respond to and pictures excite, as it travels: rows and pages of the command line, the API and notebooks.
+"""Answers about what units respond to and what pictures excite: rows and pages of the command line, the API and
+notebooks.
 
 Rows are plain data classes, for there may be a thousand on a page: a frozen one takes five times, a model eighteen
 times as long to make.
@@ -13,7 +14,7 @@ from unitscope_schemas.questions import UnitStatus
 
 @dataclass
 class PatchRow:
-    """One exemplar of a unit: where in which image it peaks, and how unusually high."""
+    """An exemplar of a unit: where in which image it peaks, and how unusually high."""
 
     rank: int
     image_id: str
@@ -33,20 +34,24 @@ class PatchRow:
 
 
 class PatchPage(Answer):
+    """A page of a unit's exemplars with the cursor to the next page."""
+
     unit: str
     status: UnitStatus
     note: str | None
-    """Why there are no or unusual patches, if so."""
+    """Reason why there are no patches or unusual ones, if so."""
     stale_images: int = 0
-    """Removed images, shown nowhere, that these figures still count until the atlas is compacted."""
+    """Number of removed images, shown nowhere, that these figures still count until the atlas is compacted."""
     kept: int | None = None
-    """First ranks of each unit that the atlas keeps, null if all: no row lies beyond them."""
+    """Number of first ranks of each unit that the atlas stores, null if all: no row lies beyond them."""
     rows: list[PatchRow]
     next: str | None
 
 
 @dataclass
 class NeighborRow:
+    """The best patch of one of the images that are nearest to a picture or vector."""
+
     rank: int
     image_id: str
     path: str
@@ -57,29 +62,35 @@ class NeighborRow:
 
 
 class SearchInfo(Answer):
+    """How a search for nearest patches was done, and how exact its index is."""
+
     exact: bool
     layer: str
     index: str
     vectors: int
     recall_at_10: float
-    """Measured at build time against exact search."""
+    """Recall of the first ten neighbors, measured against exact search when the index was built."""
 
 
 class NeighborPage(Answer):
+    """A page of the nearest patches of one picture or vector."""
+
     query_box: Box | None
-    """The asked part of the picture in its original pixels; null where a vector was asked for."""
+    """Box of the picture that was searched with, in its original pixels; null for a search with a vector."""
     rows: list[NeighborRow]
     search: SearchInfo
 
 
 class NeighborBatch(Answer):
-    """One page per question, vectors first."""
+    """The pages of several searches, those of vectors first."""
 
     pages: list[NeighborPage]
 
 
 @dataclass
 class ExplainRow:
+    """A unit that a picture excites: its activation and percentile, and where it peaks."""
+
     layer: str
     channel: int
     activation: float
@@ -90,18 +101,21 @@ class ExplainRow:
 
 
 class ExplainPage(Answer):
+    """A page of the units that a picture excites most unusually."""
+
     stale_images: int = 0
-    """Removed images, shown nowhere, that these figures still count until the atlas is compacted."""
+    """Number of removed images, shown nowhere, that these figures still count until the atlas is compacted."""
     among: int | None = None
-    """Images that pass the filter: percentiles are shares of them. None without a filter."""
+    """Number of images that pass the filter: percentiles are shares of them. Null without a filter."""
     kept: int | None = None
-    """First ranks of each unit that the atlas keeps, null if all: a percentile below theirs is a lower bound."""
+    """Number of first ranks of each unit that the atlas stores, null if all: a percentile below theirs is a lower
+    bound."""
     rows: list[ExplainRow]
 
 
 @dataclass
 class UnitRow:
-    """Status and statistics of one unit's peaks over the corpus."""
+    """The status and statistics of one unit's peaks over the corpus."""
 
     layer: str
     channel: int
@@ -120,47 +134,55 @@ class UnitRow:
 
 
 class UnitPage(Answer):
+    """A page of a layer's units with the cursor to the next page."""
+
     layer: str
     stale_images: int = 0
-    """Removed images, shown nowhere, that these figures still count until the atlas is compacted."""
+    """Number of removed images, shown nowhere, that these figures still count until the atlas is compacted."""
     rows: list[UnitRow]
     next: str | None
 
 
 @dataclass
 class LabelRow:
+    """A label among the first ranks of a unit, with its share and lift."""
+
     label: str
     count: int
     share: float
     lift: float
-    """The share over the label's share of the corpus."""
+    """Lift of the label: `share` over the label's share of the corpus."""
     lift_low: float
     lift_high: float
-    """Both ends of its 95 % interval (Wilson 1927)."""
+    """Upper end of the 95 % interval of the lift, whose lower end is `lift_low` (Wilson 1927)."""
 
 
 class LabelPage(Answer):
+    """A page of the labels among a unit's first ranks."""
+
     unit: str
     ranks: int
-    """Over how many first ranks the labels are counted."""
+    """Number of first ranks over which the labels are counted."""
     stale_images: int = 0
-    """Removed images, shown nowhere, that these figures still count until the atlas is compacted."""
+    """Number of removed images, shown nowhere, that these figures still count until the atlas is compacted."""
     rows: list[LabelRow]
 
 
 @dataclass
 class QuantileRow:
+    """A quantile of a unit's peaks: `share` of them are at most `activation`."""
+
     share: float
     activation: float
 
 
 class Histogram(Answer):
-    """Distribution of a unit's peaks: one peak per image."""
+    """The distribution of a unit's peaks: one peak per image."""
 
     unit: str
     image_count: int
     stale_images: int = 0
-    """Removed images, shown nowhere, that these figures still count until the atlas is compacted."""
+    """Number of removed images, shown nowhere, that these figures still count until the atlas is compacted."""
     zero_count: int
     nonfinite_count: int
     edges: list[float]

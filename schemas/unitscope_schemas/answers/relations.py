@@ -1,4 +1,4 @@
-"""What sets units apart and what they share: labels, bands, facets, similar units, compared atlases; rows and pages."""
+"""Answers about what sets units apart and what they share: labels, bands, facets, similar units, compared atlases."""
 
 from dataclasses import dataclass
 
@@ -9,50 +9,54 @@ from unitscope_schemas.questions import Likeness, UnitStatus
 
 @dataclass
 class SelectivityRow:
-    """How far one label's images excite a unit more than all other images do."""
+    """A label with the measure of how far its images excite a unit more than all other images do."""
 
     label: str
     images: int
-    """With the label and a finite peak."""
+    """Number of images with the label and a finite peak."""
     mean: float
-    """Of their peaks."""
+    """Mean of those images' peaks."""
     auc: float
     """Chance that the unit peaks higher on an image with the label than on one without; equal peaks count half."""
     auc_low: float
     auc_high: float
-    """Both ends of its 95 % interval."""
+    """Upper end of the 95 % interval of `auc`, whose lower end is `auc_low`."""
 
 
 class SelectivityPage(Answer):
+    """A page of the labels that excite a unit more than others do."""
+
     unit: str
     images: int
-    """Images with a finite peak."""
+    """Number of images with a finite peak."""
     rows: list[SelectivityRow]
 
 
 @dataclass
 class SelectiveRow:
-    """One label among the first ranks of one unit."""
+    """A label among the first ranks of one unit of an atlas."""
 
     layer: str
     channel: int
     status: UnitStatus
     label: str
     ranks: int
-    """Over how many first ranks the label is counted."""
+    """Number of first ranks over which the label is counted."""
     count: int
     share: float
     lift: float
-    """The share over the label's share of the corpus."""
+    """Lift of the label: `share` over the label's share of the corpus."""
     lift_low: float
     lift_high: float
-    """Both ends of its 95 % interval (Wilson 1927)."""
+    """Upper end of the 95 % interval of the lift, whose lower end is `lift_low` (Wilson 1927)."""
 
 
 class SelectivePage(Answer):
+    """A page of the units that single out a label."""
+
     label: str
     stale_images: int = 0
-    """Removed images, shown nowhere, that these figures still count until the atlas is compacted."""
+    """Number of removed images, shown nowhere, that these figures still count until the atlas is compacted."""
     rows: list[SelectiveRow]
 
 
@@ -61,19 +65,21 @@ class BandRow(PatchRow):
     """An image from one band of a unit's distribution."""
 
     band: int
-    """1 for the images with the highest peaks."""
+    """Number of the band: 1 for the images with the highest peaks."""
     low: float
     high: float
-    """Percentiles between which the band lies."""
+    """Upper percentile of the band, whose lower one is `low`."""
 
 
 class BandPage(Answer):
+    """A page of patches from each band of a unit's distribution."""
+
     unit: str
     status: UnitStatus
     note: str | None
-    """Why there are no or unusual patches, if so."""
+    """Reason why there are no patches or unusual ones, if so."""
     stale_images: int = 0
-    """Removed images, shown nowhere, that these figures still count until the atlas is compacted."""
+    """Number of removed images, shown nowhere, that these figures still count until the atlas is compacted."""
     rows: list[BandRow]
 
 
@@ -82,46 +88,52 @@ class FacetRow(PatchRow):
     """An exemplar with the facet of the unit that it belongs to."""
 
     facet: int
-    """1 for the facet with most exemplars."""
+    """Number of the facet: 1 for the one with most exemplars."""
     share: float
-    """Of the unit's exemplars that the facet holds."""
+    """Share of the unit's exemplars that the facet holds."""
 
 
 class FacetPage(Answer):
+    """A page of a unit's exemplars in facets."""
+
     unit: str
     status: UnitStatus
     note: str | None
-    """Why there are no or unusual patches, if so."""
+    """Reason why there are no patches or unusual ones, if so."""
     layer: str
-    """Whose stored embeddings are compared."""
+    """Layer whose stored embeddings are compared."""
     stale_images: int = 0
-    """Removed images, shown nowhere, that percentiles still count until the atlas is compacted."""
+    """Number of removed images, shown nowhere, that percentiles still count until the atlas is compacted."""
     exemplars: int
     facets: int
     silhouette: float | None
-    """How clearly the exemplars fall apart, −1 to 1 (Rousseeuw 1987); null where nothing can be told."""
+    """Measure of how clearly the exemplars fall apart, −1 to 1 (Rousseeuw 1987); null where it is not defined."""
     rows: list[FacetRow]
 
 
 @dataclass
 class SimilarRow:
+    """A unit that resembles another unit, with the measure of their similarity."""
+
     rank: int
     layer: str
     channel: int
     similarity: float
-    """Coactivation: rank correlation of the peaks, −1 to 1; exemplars: share that both have of those that either has;
-    weights: cosine of the incoming weights."""
+    """Similarity of the two units. Coactivation: rank correlation of the peaks, −1 to 1; exemplars: share that both
+    have of those that either has; weights: cosine of the incoming weights."""
     status: UnitStatus
     top_label: str | None
 
 
 class SimilarPage(Answer):
+    """A page of the units that are most like a unit."""
+
     unit: str
     by: Likeness
     layer: str
-    """Whose units are compared with it."""
+    """Layer whose units are compared with the unit."""
     note: str
-    """What the figures are."""
+    """Sentence that says what the figures are."""
     rows: list[SimilarRow]
 
 
@@ -133,38 +145,39 @@ class MatchRow:
     channel: int
     layer_b: str
     match: int | None
-    """Null where either unit's peaks are all equal."""
+    """Channel of the matching unit; null where either unit's peaks are all equal."""
     correlation: float | None
     """Rank correlation (Spearman 1904) of both units' peaks."""
     overlap: float | None
-    """Share of their first images that both have."""
+    """Share of the two units' first images that both have."""
     runner_up: int | None
     runner_up_correlation: float | None
     margin: float | None
-    """How far the match is ahead of the runner-up."""
+    """Difference between the correlations of the match and of the runner-up."""
     mutual: bool
     """Whether this unit is its match's best match too."""
     same_correlation: float | None
     same_overlap: float | None
-    """With the unit of the same channel, where both layers have as many units."""
+    """Share of first images shared with the unit of the same channel, as `same_correlation` is the correlation with it;
+    both are null where the layers differ in their number of units."""
 
 
 @dataclass
 class LayerMatch:
-    """A pair of layers in figures; medians and means are over units whose peaks are not all equal."""
+    """A pair of compared layers in figures; medians and means are over units whose peaks are not all equal."""
 
     layer: str
     layer_b: str
     units: int
     units_b: int
     compared: int
-    """Units with a match."""
+    """Number of units with a match."""
     correlation: float | None
     """Median over units of the correlation with their match."""
     overlap: float | None
     """Mean over units of the overlap with their match."""
     margin: float | None
-    """Median."""
+    """Median over units of the margin."""
     mutual_share: float | None
     same_share: float | None
     """Share of units whose match has the same channel."""
@@ -173,7 +186,7 @@ class LayerMatch:
 
 
 class ComparedAtlas(Answer):
-    """One side of a comparison."""
+    """One of the two atlases of a comparison."""
 
     name: str
     version: str
@@ -183,14 +196,14 @@ class ComparedAtlas(Answer):
 
 
 class Comparison(Answer):
-    """Two atlases, unit by unit, over the images that both have."""
+    """A comparison of two atlases, unit by unit, over the images that both have."""
 
     id: str
     a: ComparedAtlas
     b: ComparedAtlas
     shared_images: int
     top_images: int
-    """How many first images of a unit the overlap counts, at most: fewer where the last of them are tied."""
+    """Number of first images of a unit that the overlap counts, at most: fewer where the last of them are tied."""
     layers: list[LayerMatch]
     rows: list[MatchRow]
 
@@ -203,7 +216,7 @@ class MatchPage(Comparison):
 
 @dataclass
 class ComparisonRow:
-    """A stored comparison."""
+    """A stored comparison, as a list of comparisons shows it."""
 
     id: str
     atlas_b: str
@@ -215,5 +228,7 @@ class ComparisonRow:
 
 
 class ComparisonPage(Answer):
+    """A page of stored comparisons."""
+
     rows: list[ComparisonRow]
     next: str | None = None

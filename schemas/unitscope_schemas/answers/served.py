@@ -1,4 +1,4 @@
-"""What is served, as it travels: atlases, layers, images, versions, uploads, problems; rows are plain data classes."""
+"""Answers about what a server holds: atlases, layers, images, versions, uploads, problems; rows are data classes."""
 
 from dataclasses import dataclass
 
@@ -8,16 +8,22 @@ from unitscope_schemas.geometry import Box, Size
 
 
 class Answer(BaseModel):
+    """Base of all answers: models that are read and written as JSON."""
+
     model_config = ConfigDict(frozen=True)
 
 
 class LayerPage(Answer):
+    """A page of an atlas's recorded layers."""
+
     rows: "list[LayerRow]"
     next: str | None = None
 
 
 @dataclass
 class LayerRow:
+    """A recorded layer: its grid, stride and receptive field."""
+
     name: str
     kind: str
     units: int
@@ -32,6 +38,8 @@ class LayerRow:
 
 @dataclass
 class ImageRow:
+    """An image of the corpus: its sizes, label and metadata."""
+
     image: int
     image_id: str
     path: str
@@ -42,31 +50,39 @@ class ImageRow:
     mode: str
     size: Size
     seen_box: Box
-    """The part of the picture that the network sees, after resize and crop."""
+    """Box of the picture that the network sees, after resize and crop."""
     duplicate_group: str | None
     metadata: dict[str, bool | int | float | str]
-    """What else the corpus says of it."""
+    """Further columns that the corpus has about the image."""
 
 
 class ImagePage(Answer):
+    """A page of the corpus's images with the cursor to the next page."""
+
     rows: list[ImageRow]
     next: str | None
 
 
 @dataclass
 class SkippedRow:
+    """A file of the corpus that is no usable image, with the reason."""
+
     path: str
     size_bytes: int
     reason: str
 
 
 class SkippedPage(Answer):
+    """A page of skipped files with the cursor to the next page."""
+
     rows: list[SkippedRow]
     next: str | None
 
 
 @dataclass
 class AtlasRow:
+    """An atlas in one row: its model, version and sizes."""
+
     name: str
     version: str
     model: str
@@ -77,12 +93,15 @@ class AtlasRow:
     units: int
     created: str
     stale_images: int = 0
-    """Removed images, shown nowhere, that ranks, percentiles and statistics count until the atlas is compacted."""
+    """Number of removed images, shown nowhere, that ranks, percentiles and statistics count until the atlas is
+    compacted."""
     kept: int | None = None
-    """First ranks of each unit that the atlas keeps, null if all."""
+    """Number of first ranks of each unit that the atlas stores, null if all."""
 
 
 class AtlasPage(Answer):
+    """A page of the atlases that a server serves."""
+
     rows: list[AtlasRow]
     next: str | None = None
 
@@ -96,16 +115,16 @@ class VersionRow:
     created: str
     images: int
     removed: int
-    """Images that were taken out by hand."""
+    """Number of images that were taken out by hand."""
     stale_images: int
     size_bytes: int
-    """Of all parts that it names, shared with other versions or not."""
+    """Bytes of all parts that the version names, shared with other versions or not."""
     own_bytes: int
-    """Of the parts that no other version names."""
+    """Bytes of the parts that no other version names."""
 
 
 class Version(Answer):
-    """What this server is."""
+    """The versions of a server: its package, its API and its stored format."""
 
     version: str
     api: str
@@ -113,11 +132,13 @@ class Version(Answer):
 
 
 class Health(Answer):
+    """The state of a server's process."""
+
     status: str
 
 
 class Upload(Answer):
-    """A picture from outside, kept for a while in memory."""
+    """A picture from outside that the server keeps for a while in memory."""
 
     id: str
     image_id: str
@@ -128,7 +149,7 @@ class Upload(Answer):
 
 
 class Problem(Answer):
-    """RFC 9457 problem details."""
+    """The problem details of an error (RFC 9457)."""
 
     type: str = "about:blank"
     title: str

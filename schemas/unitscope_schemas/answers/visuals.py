@@ -1,4 +1,4 @@
-"""Stored pictures of what a unit looks for: inputs optimised for it, and projections of its activations to pixels."""
+"""Stored pictures of what a unit responds to: inputs optimised for it, and projections of its activations to pixels."""
 
 import hashlib
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ VisualKind = Literal["optimised", "projection"]
 
 
 class VisualKey(Entry):
-    """All that decides a picture; its digest is the picture's name, so that nothing stored is made twice.
+    """A key holds all that decides a picture; its digest is the picture's name, so that nothing stored is made twice.
 
     It holds the atlas key but no version: a picture is of the model, not of the corpus.
     """
@@ -22,58 +22,59 @@ class VisualKey(Entry):
     kind: VisualKind
     layer: str
     channel: int | None
-    """None where the picture is of a direction."""
+    """Channel of the unit; None where the picture is of a direction."""
     method: str
-    """Name of the recipe, or of the way to project."""
+    """Name of the recipe, or of the method of projection."""
     settings: dict[str, Any]
-    """Every figure of that method: other figures give another picture."""
+    """Settings of the method, all of them: other values give another picture."""
     objective: str = ""
-    """Of an optimised picture: what was made large."""
+    """Objective of an optimised picture: what was made large."""
     start: str = ""
-    """Of an optimised picture: `noise`, `grey`, or the id of an image of the corpus."""
+    """Start of an optimised picture: `noise`, `grey`, or the id of an image of the corpus."""
     seed: int | None = None
     number: int = 0
-    """Place in a batch of pictures that were made to differ."""
+    """Number of the picture in a batch of pictures that were made to differ."""
     count: int = 1
-    """Size of that batch."""
+    """Number of pictures in that batch."""
     image_id: str | None = None
     location: Location | None = None
-    """Of a projection: from where on the layer's grid."""
+    """Location on the layer's grid from which a projection starts."""
     direction: tuple[float, ...] | None = None
-    """A number for each unit of the layer, where the picture is of no single one."""
+    """Coefficient for each unit of the layer, where the picture is of a direction and not of a single unit."""
 
     @property
     def target(self) -> Target:
+        """Return the unit or the direction that the picture is of."""
         if self.channel is not None:
             return UnitId(self.layer, self.channel)
         return DirectionId.of(self.layer, self.direction or ())
 
     @property
     def id(self) -> str:
-        """The picture's name: 32 hexadecimal digits."""
+        """Return the picture's name: 32 hexadecimal digits."""
         # pictures of units keep the names that they had before there were directions
         left_out = {"direction"} if self.direction is None else None
         return hashlib.sha256(self.model_dump_json(exclude=left_out).encode()).hexdigest()[:32]
 
 
 class Visual(Entry):
-    """One stored picture. Written after its picture, so a picture that has this document is complete."""
+    """A stored picture's document. It is written after its picture, so a picture that has one is complete."""
 
     key: VisualKey
     picture: Part
     activation: float | None
-    """Of an optimised picture, the unit's on the stored 8-bit pixels, run through the plain forward: its peak, or its
-    lowest value where the objective is negative, of a direction the product with it; of a projection, the one that was
-    projected. None where it is not finite."""
+    """Activation of the unit. Of an optimised picture it is the one on the stored 8-bit pixels, run through the plain
+    forward: its peak, or its lowest value where the objective is negative, of a direction the product with it; of a
+    projection it is the one that was projected. None where it is not finite."""
     location: Location | None
-    """Where that activation, or the projected one, lies on the layer's grid."""
+    """Location of that activation on the layer's grid."""
     box: Box | None = None
-    """Of an optimised picture the input pixels that the location can see; of a projection its patch in the original
+    """Box of input pixels that the location of an optimised picture can see; of a projection its patch in the original
     picture."""
     notes: tuple[str, ...] = ()
-    """What was done otherwise than the method says, and why."""
+    """Sentences on what was done otherwise than the method says, and why."""
     libraries: dict[str, str]
-    """Versions that made it."""
+    """Versions of the libraries that made the picture."""
     seconds: float
 
 
@@ -83,7 +84,7 @@ class VisualRow:
 
     id: str
     unit: str
-    """`layer:channel`, or `layer:direction-…`."""
+    """Unit as `layer:channel`, or direction as `layer:direction-…`."""
     kind: VisualKind
     method: str
     objective: str
@@ -92,11 +93,13 @@ class VisualRow:
     number: int
     count: int
     activation: float | None
-    """Of the unit on the stored 8-bit picture, or the one that was projected."""
+    """Activation of the unit on the stored 8-bit picture, or the one that was projected."""
     corpus_maximum: float | None
-    """None where the atlas has no peaks to judge by: of a direction, and of a layer that it does not record."""
+    """Maximum of the unit over the corpus; None where the atlas has no peaks to judge by: of a direction, and of a
+    layer that it does not record."""
     percentile: float | None
-    """Share of the atlas's images whose peak for this unit is at most this activation; None where low was the aim."""
+    """Share of the atlas's images whose peak for this unit is at most this activation; None where a low one was the
+    aim."""
     image_id: str | None
     row: int | None
     col: int | None
@@ -115,9 +118,11 @@ class LinkedVisualRow(VisualRow):
 
 
 class VisualPage(Answer):
+    """A page of the stored pictures of a unit or direction."""
+
     unit: str
     stale_images: int = 0
-    """Removed images, shown nowhere, that percentiles still count until the atlas is compacted."""
+    """Number of removed images, shown nowhere, that percentiles still count until the atlas is compacted."""
     rows: list[VisualRow]
     next: str | None = None
 
@@ -130,13 +135,14 @@ class LinkedVisualPage(VisualPage):
 
 @dataclass
 class EigenRow:
-    """Mean (component 0) or a principal component of a unit's patches, as a picture."""
+    """The mean (component 0) or a principal component of a unit's patches, as a picture."""
 
     component: int
     share: float | None
-    """Of the variance of the patches; None for the mean."""
+    """Share of the patches' variance that the component explains; None for the mean."""
     scale: float | None
-    """Of the component of unit length, what is white; grey is zero, black the negative. None for the mean."""
+    """Value that is shown white, of the component of unit length; grey is zero, black the negative. None for the mean.
+    """
 
 
 @dataclass
@@ -148,26 +154,28 @@ class LinkedEigenRow(EigenRow):
 
 
 class EigenPage(Answer):
+    """A page of a unit's eigen-patches."""
+
     unit: str
     height: int
     width: int
-    """Of the patches, in pixels of the network's input."""
+    """Width of the patches, in pixels of the network's input."""
     patches: int
-    """That lie within their pictures, with the peak in the middle."""
+    """Number of patches that lie within their pictures, with the peak in the middle."""
     left_out: int
     rows: list[EigenRow]
     next: str | None = None
 
 
 class LinkedEigenPage(EigenPage):
-    """A eigen page whose rows have their addresses."""
+    """A page of eigen-patches whose rows have their addresses."""
 
     rows: list[LinkedEigenRow]  # type: ignore[assignment]
 
 
 @dataclass
 class FilterRow:
-    """One unit's weights as a picture: grey is zero, white the scale, black its negative."""
+    """The weights of one unit as a picture: grey is zero, white the scale, black its negative."""
 
     channel: int
     unit: str
@@ -190,6 +198,8 @@ class LinkedFilterRow(FilterRow):
 
 
 class FilterPage(Answer):
+    """A page of a layer's filters."""
+
     layer: str
     rows: list[FilterRow]
     next: str | None = None

@@ -1,1 +1,1 @@
-"""Questions to an atlas and their answers, the same for the command line, Python, the API and the pages."""
+"""The questions to an atlas and their answers, for the command line, Python, the API and the pages alike."""

@@ -1,4 +1,4 @@
-"""Stored comparisons of an atlas with others."""
+"""Comparisons of an atlas with others, and co-activation of its units: checked, computed, stored and read."""
 
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -30,7 +30,7 @@ SORTS = ("channel", "correlation", "overlap", "margin", "same_correlation", "sam
 
 
 def comparisons(atlas: Atlas) -> ComparisonPage:
-    """The comparisons of this version of the atlas with others, in order of their ids."""
+    """Return the comparisons of this version of the atlas with others, in order of their ids."""
     found = [_read(atlas, path) for path in _paths(atlas)]
     rows = [
         ComparisonRow(
@@ -102,7 +102,7 @@ def correlate(atlas: Atlas, layer: str, question: CorrelateQuestion, tell: Tell)
 
 
 def check_compare(atlas: Atlas, question: CompareQuestion, other: Atlas) -> None:
-    """Raises UsageError where no image or no layer is shared, NotFoundError for a layer that is not there.
+    """Raise UsageError where no image or no layer is shared, NotFoundError for a layer that is not there.
 
     Reads both atlases' image ids: about a second for a million images.
     """
@@ -117,7 +117,8 @@ def compare_here(atlas: Atlas, question: CompareQuestion, tell: Tell, other: Atl
 
 
 def stored_id(atlas: Atlas, question: CompareQuestion, other: Atlas) -> str | None:
-    """The id of the stored comparison that answers a question, if there is one; raises as `check_compare`."""
+    """Return the id of the stored comparison that answers a question, if there is one; raises what `check_compare`
+    raises."""
     found = stored_comparison(_sealed(atlas), _sealed(other), (question.layer, question.layer_b))
     return None if found is None else found.id
 

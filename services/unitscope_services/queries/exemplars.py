@@ -30,10 +30,10 @@ _PLACED = ("crop_row", "crop_col", "height_px", "width_px", "resized_height_px",
 
 
 def patches(atlas: Atlas, unit: UnitId, question: TopQuestion) -> PatchPage:
-    """The images that most excite a unit, in a total order, each with the box where it peaks.
+    """Return the images that most excite a unit, in a total order, each with the box where it peaks.
 
-    Of a group of near duplicates the first that passes the filters stands for all, unless asked otherwise. A
-    dead unit has no patches: its images are all alike to it.
+    The first image of a group of near duplicates that passes the filters stands for all, unless the question expands
+    them. A dead unit has no patches: its images are all alike to it.
     """
     statistics = atlas.unit(unit)
     status, count = statistics.status, statistics.image_count
@@ -59,7 +59,7 @@ def patches(atlas: Atlas, unit: UnitId, question: TopQuestion) -> PatchPage:
 
 
 def _asked_band(atlas: Atlas, unit: UnitId, question: TopQuestion, count: int) -> tuple[int, int]:
-    """The ranks that a question is about; those that are kept, where it asks for the highest of all."""
+    """Return the ranks that a question is about; the stored ones, where it is about the highest of all."""
     first, last = rank_range(question.band, count)
     if question.min_activation is not None:
         below = np.nextafter(np.float32(question.min_activation), np.float32(-np.inf))
@@ -90,7 +90,7 @@ def bands(atlas: Atlas, unit: UnitId, question: BandsQuestion) -> BandPage:
 
 
 def rank_range(quantile: tuple[float, float] | None, count: int) -> tuple[int, int]:
-    """First and last rank of the images within a percentile band; rank r has the percentile 1 − r / count."""
+    """Return first and last rank of the images within a percentile band; rank r has the percentile 1 − r / count."""
     if quantile is None:
         return 0, count - 1
     low, high = quantile
@@ -99,7 +99,7 @@ def rank_range(quantile: tuple[float, float] | None, count: int) -> tuple[int, i
 
 
 def status_note(statistics: UnitStatistics) -> str | None:
-    """What a person should know about a unit that is not live."""
+    """Return what a person should know about a unit that is not live."""
     match statistics.status:
         case "dead" if statistics.maximum == 0:
             return f"never active: its peak is 0 on all {statistics.image_count} images"
@@ -127,7 +127,7 @@ class Exemplars:
         self._ranked = atlas.ranked_among(unit, self._chosen)
 
     def following(self, after: int | None, count: int) -> tuple[Ranks, Keys]:
-        """The next `count` ranks, fewer if there are no more, and each one's key: where the next page goes on."""
+        """Return the next `count` ranks, fewer if there are no more, each with its key: where the next page goes on."""
         ranks, keys = np.empty(0, np.int64), np.empty(0, np.uint64 if self._question.order == "random" else np.int64)
         while len(ranks) < count:
             wanted = count - len(ranks)
@@ -141,7 +141,7 @@ class Exemplars:
         return ranks, keys
 
     def rows(self, ranks: Ranks, image_count: int) -> list[PatchRow]:
-        """What answers show of the images at these ranks."""
+        """Return what answers show of the images at these ranks."""
         images, activation, row, col = self._ranked.at(_PEAK, ranks)
         found = self._atlas.catalogue.columns(images, _NAMED)
         placed = {name: self._atlas.catalogue.column(name)[images].astype(np.int64) for name in _PLACED}
@@ -161,7 +161,7 @@ class Exemplars:
         return rows_of(PatchRow, columns)
 
     def _candidates(self, after: int | None, count: int) -> tuple[Ranks, Keys]:
-        """The next ranks that pass the filters, near duplicates among them, and their keys."""
+        """Yield the next ranks that pass the filters, near duplicates among them, and their keys."""
         if self._question.order == "random":
             ranks, keys = self._shuffled
             start = 0 if after is None else int(np.searchsorted(keys, np.uint64(after), side="right"))
@@ -179,7 +179,7 @@ class Exemplars:
 
     @cached_property
     def _shuffled(self) -> tuple[Ranks, NDArray[np.uint64]]:
-        """All ranks of the band that pass, in an order that depends on image and seed alone, with its keys."""
+        """Return all ranks of the band that pass, in an order that depends on image and seed alone, with its keys."""
         pieces = list(self._images(*self._band))
         ranks = np.concatenate([np.empty(0, np.int64), *(ranks for ranks, _ in pieces)])
         images = np.concatenate([np.empty(0, np.int64), *(images for _, images in pieces)])
@@ -200,7 +200,7 @@ class Exemplars:
         return np.concatenate(found)[:count]
 
     def _leads(self, ranks: Ranks) -> NDArray[np.bool_]:
-        """Which of the ranks are the first that passes the filters of its duplicate group, or in no group."""
+        """Return which of the ranks are the first that passes the filters of its duplicate group, or in no group."""
         leads = np.ones(len(ranks), bool)
         if self._question.duplicates == "expand":
             return leads
@@ -223,12 +223,12 @@ class Exemplars:
         return leads
 
     def _images(self, first: int, last: int) -> Iterator[tuple[Ranks, NDArray[Any]]]:
-        """Ranks and their images, from the end at which the question's order begins; random order has none."""
+        """Return ranks and their images, from the end at which the question's order begins; random order has none."""
         return self._ranked.images(first, last, upwards=self._question.order == "asc")
 
 
 def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Other numbers for other numbers, in no visible order (the finaliser of SplitMix64, Steele et al. 2014)."""
+    """Return other numbers for other numbers, in no visible order (the finaliser of SplitMix64, Steele et al. 2014)."""
     numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return numbers ^ (numbers >> np.uint64(31))

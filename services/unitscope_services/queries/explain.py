@@ -1,4 +1,4 @@
-"""What an image excites: its units by percentile."""
+"""Explaining an image: the units that it excites most unusually, by percentile."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class Bounds(NamedTuple):
     at_most: NDArray[np.float64]
 
     def candidates(self, enough: float) -> list[Candidate]:
-        """Those whose percentile may be at least `enough`."""
+        """Return the units whose percentile may be at least `enough`."""
         near = np.flatnonzero(self.at_most >= enough)
         columns = {name: getattr(self, name)[near].tolist() for name in Candidate._fields if name != "layer"}
         return rows_of(Candidate, {"layer": repeat(self.layer), **columns})
@@ -53,46 +53,52 @@ class Bounds(NamedTuple):
 class PicturePeaks(Protocol):
     """The peaks of every unit on one picture."""
 
-    def activations(self, layer: str) -> Activations: ...
+    def activations(self, layer: str) -> Activations:
+        """Return the activations of a layer's units at their peaks, in order of channels."""
 
-    def locations(self, layer: str, channels: list[int]) -> list[Location]: ...
+    def locations(self, layer: str, channels: list[int]) -> list[Location]:
+        """Return the locations of these channels' peaks on the layer's grid."""
 
 
 @dataclass(frozen=True)
 class StoredPeaks:
-    """Those of an image of the corpus; locations are read where they are asked for."""
+    """The stored peaks of an image of the corpus; locations are read only for the channels that need them."""
 
     atlas: Atlas
     image: ImageEntry
 
     def activations(self, layer: str) -> Activations:
+        """Return the activations of a layer's units at their peaks, in order of channels."""
         return self.atlas.activations(layer, self.image)
 
     def locations(self, layer: str, channels: list[int]) -> list[Location]:
-        found = self.atlas.locations(layer, channels, self.image)
-        return [found[channel] for channel in channels]
+        """Return the locations of these channels' peaks on the layer's grid."""
+        locations = self.atlas.locations(layer, channels, self.image)
+        return [locations[channel] for channel in channels]
 
 
 @dataclass(frozen=True)
 class ComputedPeaks:
-    """Those of a picture from outside."""
+    """The peaks that the model has computed on a picture from outside."""
 
     cells: Cells
 
     def activations(self, layer: str) -> Activations:
+        """Return the activations of a layer's units at their peaks, in order of channels."""
         values: Activations = self.cells[layer]["activation"].to_numpy()
         return values
 
     def locations(self, layer: str, channels: list[int]) -> list[Location]:
+        """Return the locations of these channels' peaks on the layer's grid."""
         peaks = self.cells[layer].take(channels)
         return list(map(Location, peaks["row"].to_pylist(), peaks["col"].to_pylist()))
 
 
 class Among:
-    """The images that pass a filter.
+    """The images that pass a filter, among which percentiles are counted.
 
-    Exact, from the peaks that scans wrote: costs a read of the asked units' peaks in every shard that holds one of the
-    images, and of all units of a layer where few images pass, as no bound then tells units apart.
+    Percentiles are exact, from the peaks that scans wrote. This costs a read of the chosen units' peaks in every shard
+    that holds one of the images, and of all units of a layer where few images pass, as no bound then tells units apart.
     """
 
     def __init__(self, atlas: Atlas, passing: ImageFilter) -> None:
@@ -103,7 +109,8 @@ class Among:
         self._shards = atlas.catalogue.shards(chosen)
 
     def bounds(self, above: Array, ranked: Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Least and greatest percentile of units of which `above`[0] to `above`[1] of `ranked` images peak higher.
+        """Return the least and greatest percentile of units of which `above`[0] to `above`[1] of `ranked` images peak
+        higher.
 
         Images whose peak is not finite are ranked nowhere, so of those that pass fewer may count.
         """
@@ -116,7 +123,8 @@ class Among:
         return at_least, at_most
 
     def percentiles(self, layer: str, channels: Sequence[int], activations: Sequence[float]) -> list[float | None]:
-        """For each unit the share of the images whose peak is at most the activation; None where none has a peak."""
+        """Return for each unit the share of the images whose peak is at most the activation; None where none has a
+        peak."""
         above, finite = np.zeros(len(channels), np.int64), np.zeros(len(channels), np.int64)
         limits = np.array(activations, np.float32)[:, None]
         for shard, rows in self._shards.items():
@@ -136,11 +144,11 @@ def explain(
     placement: Placement,
     question: ExplainQuestion,
 ) -> ExplainPage:
-    """The units that a picture excites most unusually, by exact percentile over the corpus, or what passes of it.
+    """Return the units that a picture excites most unusually, by exact percentile over the images that pass.
 
-    Raw activations of different units cannot be compared, so units are ranked by the share of images whose peak
-    is at most the picture's; equal shares by standard deviations above the unit's mean. Dead units and
-    non-finite activations are left out.
+    Raw activations of different units cannot be compared, so units are ranked by the share of images whose peak is at
+    most the picture's; equal shares by standard deviations above the unit's mean. Dead units and non-finite activations
+    are left out.
     """
     layer, passing = question.layer, ImageFilter(question.label, question.where)
     names = [entry.spec.name for entry in ([atlas.layer(layer)] if layer else atlas.manifest.layers)]
@@ -171,7 +179,7 @@ def explain(
 
 
 def _bounds(atlas: Atlas, layer: str, peaks: Activations, among: Among | None) -> Bounds:
-    """The units of a layer that a picture excites, with bounds of their percentiles from the stored knots."""
+    """Return the units of a layer that a picture excites, with bounds of their percentiles from the stored knots."""
     shares, known = np.array(tables.KNOT_SHARES), atlas.statistics(layer)
     channels = np.flatnonzero(known.ranked & np.isfinite(peaks))
     activation, count = peaks[channels].astype(np.float64), known.count[channels]
@@ -186,7 +194,7 @@ def _bounds(atlas: Atlas, layer: str, peaks: Activations, among: Among | None) -
 
 
 def _percentiles(atlas: Atlas, rows: Sequence[Candidate], among: Among | None) -> dict[Candidate, float]:
-    """Units that none of the images has a peak of are left out."""
+    """Return the candidates' percentiles; units that none of the images has a peak of are left out."""
     if among is None:
         return {row: _percentile(atlas, row) for row in rows}
     found: dict[Candidate, float] = {}

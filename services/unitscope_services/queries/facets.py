@@ -1,4 +1,4 @@
-"""Facets: one unit, several things. Its exemplars in groups that look alike where the unit peaks."""
+"""Facets are a unit's exemplars in groups that look alike where it peaks: one unit, several things."""
 
 from dataclasses import dataclass
 
@@ -14,9 +14,10 @@ from unitscope_services.queries.session import Session
 
 _MOST_FACETS = 6
 _LEAST_EXEMPLARS = 4
-"""Of a facet, on average: fewer are single pictures rather than a thing."""
+"""Least number of exemplars of a facet, on average: fewer are single pictures rather than a thing."""
 LEAST_SILHOUETTE = 0.25
-"""Up to it there is no substantial structure (Kaufman & Rousseeuw 1990): the exemplars are one facet."""
+"""Greatest silhouette at which there is no substantial structure (Kaufman & Rousseeuw 1990): the exemplars are one
+facet."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,12 @@ class Grouping:
 
     @classmethod
     def one(cls, count: int, silhouette: float | None = None) -> "Grouping":
+        """Return the grouping of so many exemplars in a single facet."""
         return cls(np.zeros(count, np.int64), silhouette)
 
 
 def facets(session: Session, unit: UnitId, question: FacetsQuestion) -> FacetPage:
-    """A unit's first exemplars in facets: by facet, largest first, and within it by rank.
+    """Return a unit's first exemplars in facets: by facet, largest first, and within it by rank.
 
     Exemplars are compared by the stored embedding of the region whose centre is nearest to the peak.
     """
@@ -58,10 +60,10 @@ def facets(session: Session, unit: UnitId, question: FacetsQuestion) -> FacetPag
 
 
 def group(vectors: NDArray[np.float32]) -> Grouping:
-    """Vectors of unit length in groups: Ward's tree (1963), cut where the mean silhouette (Rousseeuw 1987) is highest.
+    """Group vectors of unit length: Ward's tree (1963), cut where the mean silhouette (Rousseeuw 1987) is highest.
 
-    From two groups to six, of four vectors or more on average; one group where no cut is above LEAST_SILHOUETTE.
-    Without chance: the same vectors give the same groups.
+    There are two to six groups, of four vectors or more on average; one group where no cut is above LEAST_SILHOUETTE.
+    No chance is involved: equal vectors give equal groups.
     """
     from sklearn.cluster import AgglomerativeClustering
     from sklearn.metrics import silhouette_score
@@ -79,7 +81,7 @@ def group(vectors: NDArray[np.float32]) -> Grouping:
 
 
 def _by_size(found: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Groups numbered from the largest on; of equal ones the one with the first vector comes first."""
+    """Return groups numbered from the largest on; of equal ones the one with the first vector comes first."""
     names, first, sizes = np.unique(found, return_index=True, return_counts=True)
     place = np.empty(len(names), np.int64)
     place[np.lexsort((first, -sizes))] = np.arange(len(names))
@@ -87,7 +89,7 @@ def _by_size(found: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _embeddings(session: Session, unit: UnitId, page: PatchPage) -> NDArray[np.float32]:
-    """Of each exemplar the stored vector of the region nearest to the peak, the smaller of two, in unit length."""
+    """Return each exemplar's stored vector of the region nearest to the peak, the smaller of two, in unit length."""
     atlas, regions = session.atlas, np.array(session.atlas.manifest.patches.regions)
     row, col = (np.array([getattr(one, name) for one in page.rows]) for name in ("row", "col"))
     _, seen, _ = atlas.boxes(unit.layer).at(row, col)

@@ -1,4 +1,4 @@
-"""The images of a corpus and the files that are none, page by page."""
+"""The images of a corpus, and its files that are no usable image, page by page."""
 
 from unitscope_schemas import cursors
 from unitscope_schemas.answers.served import ImagePage, SkippedPage

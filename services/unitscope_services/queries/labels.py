@@ -1,4 +1,4 @@
-"""Which labels excite a unit, and which units a label excites: shares of first ranks with lift, and over all ranks."""
+"""Labels that excite a unit, and units that a label excites: shares of first ranks with lift, and over all ranks."""
 
 from difflib import get_close_matches
 from typing import Any
@@ -20,9 +20,9 @@ from unitscope_services.queries.exemplars import rank_range
 
 
 def labels(atlas: Atlas, unit: UnitId, question: LabelsQuestion) -> LabelPage:
-    """Labels among a unit's first ranks, with lift: their share there over their share of the corpus.
+    """Return labels among a unit's first ranks, with lift: their share there over their share of the corpus.
 
-    Without `ranks` those that are stored; with it they are counted now, and no removed image counts. With `quantile`
+    Without `ranks` they are the stored ones; with it they are counted now, and no removed image counts. With `quantile`
     they are counted over all images of that percentile band, near duplicates one by one.
     """
     statistics, ranks, limit = atlas.unit(unit), question.ranks, question.k
@@ -55,7 +55,7 @@ def labels(atlas: Atlas, unit: UnitId, question: LabelsQuestion) -> LabelPage:
 
 
 def selectivity(atlas: Atlas, unit: UnitId, question: SelectivityQuestion) -> SelectivityPage:
-    """Labels by the chance that their images excite the unit more than others do, over all ranks.
+    """Return labels by the chance that their images excite the unit more than others do, over all ranks.
 
     The chance is the area under the curve: Mann & Whitney's statistic (1947), ties half. A label that all images or
     none have says nothing and is left out; no removed image counts. Reads all ranks of the unit.
@@ -78,10 +78,11 @@ def selectivity(atlas: Atlas, unit: UnitId, question: SelectivityQuestion) -> Se
 
 
 def selective_units(atlas: Atlas, question: SelectiveQuestion) -> SelectivePage:
-    """The units whose first ranks hold the label most above its share of the corpus, by the lower end of the lift.
+    """Return the units whose first ranks hold the label most above its share of the corpus, by the lower end of the
+    lift.
 
-    Of one layer or of all. From the stored top labels, which name every label among those ranks; dead units, whose
-    ranks mean nothing, are left out. Raises NotFoundError for a label that no image has.
+    They are units of one layer or of all. They are read from the stored top labels, which name every label among those
+    ranks; dead units, whose ranks mean nothing, are left out. Raises NotFoundError for a label that no image has.
     """
     label, layer = question.label, question.layer
     _check_label(atlas, label)
@@ -132,13 +133,13 @@ def _counted_labels(atlas: Atlas, unit: UnitId, limit: int, codes: NDArray[np.in
 
 
 def _lift_ends(count: int, total: int, base: float) -> dict[str, float]:
-    """Ends of the lift's interval: those of the share over the label's share of the corpus, which is known exactly."""
+    """Return ends of the lift's interval: those of the share over the label's share of the corpus, known exactly."""
     low, high = of_share(np.array([count]), total)
     return {"lift_low": float(low[0] / base), "lift_high": float(high[0] / base)}
 
 
 def _labelled_ranks(atlas: Atlas, unit: UnitId) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Label numbers (the last one for none) and activations of a unit's images, in rank order."""
+    """Return label numbers (the last one for none) and activations of a unit's images, in rank order."""
     count = atlas.unit(unit).image_count
     images = _ranked_images(atlas, unit, 0, count - 1)
     activations = atlas.ranked(unit).activations() if count else np.empty(0, np.float32)
@@ -147,13 +148,13 @@ def _labelled_ranks(atlas: Atlas, unit: UnitId) -> tuple[NDArray[np.int64], NDAr
 
 
 def _ranked_images(atlas: Atlas, unit: UnitId, first: int, last: int) -> NDArray[np.int64]:
-    """The numbers of a unit's images from one rank to another, both included, in rank order."""
+    """Return the numbers of a unit's images from one rank to another, both included, in rank order."""
     pieces = [images for _, images in atlas.ranked(unit).images(first, last)] if first <= last else []
     return np.concatenate([np.empty(0, np.int64), *pieces]).astype(np.int64)
 
 
 def _label_codes(atlas: Atlas, images: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Label numbers (the last one for none) of those of some images that are not removed."""
+    """Return the label numbers (the last one for none) of those of some images that are not removed."""
     present = atlas.catalogue.present
     left = images if present is None else images[present.take(images)]
     codes = atlas.catalogue.label_codes.take(left).astype(np.int64)
@@ -162,7 +163,7 @@ def _label_codes(atlas: Atlas, images: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _ranks_from_below(descending: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Ranks of descending values, 1 for the lowest; equal values share their mean rank."""
+    """Return the ranks of descending values, 1 for the lowest; equal values share their mean rank."""
     starts = np.flatnonzero(np.diff(descending, prepend=np.inf))
     ends = np.append(starts[1:], len(descending))
     return np.repeat(len(descending) - (starts + ends - 1) / 2, ends - starts)
@@ -181,15 +182,15 @@ def _check_label(atlas: Atlas, label: str) -> None:
 
 
 _Z = 1.959964
-"""Standard deviations of a normal distribution that hold 95 % of it."""
+"""Number of standard deviations of a normal distribution that hold 95 % of it."""
 _HALVINGS = 50
-"""RankBound the last bit of a 64-bit float between 0 and 1."""
+"""Number of halvings after which the last bit of a 64-bit float between 0 and 1 is decided."""
 
 Numbers = NDArray[np.floating[Any]] | NDArray[np.integer[Any]]
 
 
 def of_share(count: Numbers, total: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Ends of the interval of `count / total` (Wilson 1927): within 0..1, and of some width at both ends."""
+    """Return the ends of the interval of `count / total` (Wilson 1927): within 0..1, and of some width at both ends."""
     share = np.asarray(count, np.float64) / total
     middle = share + _Z**2 / (2 * total)
     half = _Z * np.sqrt(share * (1 - share) / total + (_Z / (2 * total)) ** 2)
@@ -198,10 +199,10 @@ def of_share(count: Numbers, total: int) -> tuple[NDArray[np.float64], NDArray[n
 
 
 def of_auc(auc: Numbers, inside: Numbers, outside: Numbers) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Ends of the interval of the area under the curve from so many images inside and outside a class.
+    """Return the ends of the interval of the area under the curve for so many images inside and outside a class.
 
-    Each end is the area from which the observed one lies `_Z` standard deviations away, by the variance of Hanley
-    & McNeil (1982) at that end, as Wilson does for shares: a perfect area has an interval too.
+    Each end is the area from which the observed one lies `_Z` standard deviations away, by the variance of Hanley &
+    McNeil (1982) at that end, as Wilson does for shares: a perfect area has an interval too.
     """
     observed = np.asarray(auc, np.float64)
     ends = []

@@ -1,4 +1,4 @@
-"""Frames answered as they come: all maps of a layer, a unit and its place in the corpus, its way back to the pixels."""
+"""Frames are answered as they come: all maps of a layer, a unit's rank in the corpus, its way back to the pixels."""
 
 import io
 import math
@@ -26,18 +26,19 @@ from unitscope_services.queries.session import Session
 from unitscope_services.queries.visuals import percentile
 
 MOST_CELLS = 2**19
-"""Of all maps together, a byte each: no screen shows more of them, and ten frames of them a second are 5 MB."""
+"""Greatest number of cells of all maps together, a byte each: no screen shows more of them, and ten frames of them a
+second are 5 MB."""
 TOP = 8
 _NONE, _SWING = 128, 127
 _FAST = 1
-"""Least compression of a projection's PNG, which is shown for a moment and not kept."""
+"""Least compression of a projection's PNG, which is shown for a moment and not stored."""
 
 Levels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Answered:
-    """An answer, and the bytes of its parts by name."""
+    """The answer to a frame, and the bytes of its parts by name."""
 
     head: LiveAnswer
     parts: dict[str, bytes]
@@ -45,13 +46,13 @@ class Answered:
 
 @dataclass
 class Stages:
-    """Seconds by stage of the work."""
+    """The seconds that each stage of the work takes."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def of(self, stage: str) -> Iterator[None]:
-        """Counts the time within."""
+        """Count the time within as time of a stage."""
         started = time.perf_counter()
         yield
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
@@ -66,14 +67,14 @@ class Frame:
     picture: Encoded
 
     def peaks(self, session: Session, maps: LayerMaps) -> PicturePeaks:
-        """The peaks of the units of a layer that was looked at."""
+        """Return the peaks of the units of the layer that was recorded."""
         if self.image is not None and session.stores_peaks:
             return StoredPeaks(session.atlas, self.image)
         return ComputedPeaks({maps.layer: maps.peaks})
 
 
 def frame_of(session: Session, ask: LiveAsk, data: bytes | None) -> Frame:
-    """The frame by its bytes, or by the name of an image of the corpus; raises PictureError, NotFoundError."""
+    """Return the frame by its bytes, or by the name of an image of the corpus; raises PictureError, NotFoundError."""
     if data is None:
         image = session.atlas.find_image(ask.image or "")
         return Frame(image, session.encoder.read(read_image(session.atlas, image)))
@@ -82,7 +83,7 @@ def frame_of(session: Session, ask: LiveAsk, data: bytes | None) -> Frame:
 
 
 def answer(session: Session, ask: LiveAsk, frame: Frame, stages: Stages) -> Answered:
-    """What is asked about a frame; raises UsageError, NotFoundError, OverloadError. Nothing of it is kept."""
+    """Answer the question about a frame; raises UsageError, NotFoundError, OverloadError. Nothing of it is stored."""
     unit = UnitId.parse(ask.unit)
     session.atlas.unit(unit)
     with stages.of("forward"):
@@ -123,9 +124,9 @@ def answer(session: Session, ask: LiveAsk, frame: Frame, stages: Stages) -> Answ
 
 
 def levels_of(atlas: Atlas, layer: str, maps: Activations) -> Levels:
-    """Maps as bytes on the scale of each unit in the corpus: 0 for no activation, 255 for its maximum and above.
+    """Return maps as bytes on the scale of each unit in the corpus: 0 for no activation, 255 for its maximum and above.
 
-    Of a unit that is never above zero, 0 stands for its minimum; what is not finite is 0.
+    For a unit that is never above zero, 0 stands for its minimum; what is not finite is 0.
     """
     known = atlas.units(layer)
     high, low = (known[name].to_numpy().astype(np.float32)[:, None, None] for name in ("maximum", "minimum"))
@@ -137,7 +138,7 @@ def levels_of(atlas: Atlas, layer: str, maps: Activations) -> Levels:
 
 
 def shrunk(levels: Levels, most: int = MOST_CELLS) -> Levels:
-    """Maps of at most so many cells together: each cell the highest of a square of some, as few as will do."""
+    """Shrink maps to at most so many cells together: each cell the highest of a square, as small as will do."""
     units, rows, cols = levels.shape
     step = 1
     while step < max(rows, cols) and units * math.ceil(rows / step) * math.ceil(cols / step) > most:
@@ -179,7 +180,7 @@ def _label(atlas: Atlas, unit: UnitId) -> str | None:
 
 
 def _place(session: Session, frame: Frame, unit: UnitId, maps: LayerMaps) -> Location:
-    """Where a unit peaks on the frame: of the layer that was looked at, or of another one."""
+    """Return where a unit peaks on the frame: a unit of the layer that was recorded, or of another one."""
     session.atlas.unit(unit)
     if unit.layer != maps.layer:
         maps = session.encoder.layer_maps(frame.picture, unit.layer)
@@ -189,7 +190,7 @@ def _place(session: Session, frame: Frame, unit: UnitId, maps: LayerMaps) -> Loc
 def _projected(
     session: Session, picture: Encoded, unit: UnitId, place: Location, method: ProjectionMethod
 ) -> tuple[LiveProjection, bytes]:
-    """The projection of a unit's activation at a place of the frame, and its PNG."""
+    """Return the projection of a unit's activation at a location of the frame, and its PNG."""
     from unitscope_pipelines.vision.images.diverging import SHOWN_SHARE, diverging_picture
 
     found = session.encoder.project([picture], unit, [place], method)
@@ -209,7 +210,7 @@ def _projected(
 
 
 def _signals(session: Session, picture: Encoded, start: LiveProjection | None, layer: str) -> Levels:
-    """The signals that reach a layer's units as bytes: 128 is none, the strongest of the layer 255 or 1."""
+    """Return the signals that reach a layer's units as bytes: 128 is none, the strongest of the layer 255 or 1."""
     if start is None:
         raise UsageError("signals are those of a projection: name its method too")
     place = Location(start.row, start.col)

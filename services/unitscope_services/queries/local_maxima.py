@@ -1,4 +1,4 @@
-"""Several peaks of one image: the local maxima of a unit's map, which the model computes again."""
+"""Several peaks of one image are the local maxima of a unit's map, which the model computes again."""
 
 from dataclasses import replace
 
@@ -19,8 +19,8 @@ from unitscope_services.queries.session import Session, Subject
 def top(session: Session, unit: UnitId, question: TopQuestion) -> PatchPage:
     """Return the page of `patches` with up to `per_image` peaks of each image, the stored one first.
 
-    Further peaks are local maxima of the unit's map, which one forward for each image computes. Peaks of one image
-    have one rank; the percentile of each is that of an image with such a peak.
+    Further peaks are local maxima of the unit's map, which one forward for each image computes. Peaks of one image have
+    one rank; the percentile of each is that of an image with such a peak.
     """
     page, per_image = patches(session.atlas, unit, question), question.per_image
     if per_image == 1 or not page.rows:
@@ -39,10 +39,10 @@ def top(session: Session, unit: UnitId, question: TopQuestion) -> PatchPage:
 
 
 def local_maxima(grid: NDArray[np.floating]) -> list[Location]:
-    """Locations above all of their eight neighbours, the highest first, equal ones in row order.
+    """Return the locations above all of their eight neighbours, the highest first, equal ones in row order.
 
-    Of equal neighbours the first in row order counts; a plain at the map's lowest value has no maximum, nor has what
-    is not finite.
+    Of equal neighbours the first in row order counts; a plain at the map's lowest value has no maximum, nor has what is
+    not finite.
     """
     known = np.where(np.isfinite(grid), grid, -np.inf)
     padded = np.pad(known, 1, constant_values=-np.inf)
@@ -63,7 +63,7 @@ def local_maxima(grid: NDArray[np.floating]) -> list[Location]:
 def _further(
     atlas: Atlas, unit: UnitId, row: PatchRow, image: ImageEntry, peaks: list[tuple[Location, float]]
 ) -> list[PatchRow]:
-    """Rows of an image's further peaks."""
+    """Yield the rows of an image's further peaks."""
     placement, spec = atlas.placement(image), atlas.layer(unit.layer).spec
     field = spec.receptive_field
     above = atlas.ranked(unit).above(np.array([activation for _, activation in peaks], np.float32))

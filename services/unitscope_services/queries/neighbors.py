@@ -1,4 +1,4 @@
-"""Nearest patches: a short list from the FAISS index, scored again with the full vectors."""
+"""Nearest patches come from a short list of the FAISS index, scored again with the full vectors."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -19,13 +19,14 @@ from unitscope_services.atlas.image_filter import EVERY_IMAGE, ImageFilter
 from unitscope_services.atlas.rows import ImageEntry
 
 _TUNED_FOR = 10
-"""Images for which probes and short list were tuned."""
+"""Number of images for which probes and short list were tuned."""
 _LEAST_SHARE = 0.1
-"""If fewer images pass a filter they are searched one by one, for the index would find too few of them."""
+"""Least share of images that must pass a filter for the index to be used: it would find too few of fewer, so they are
+searched one by one."""
 _LEAST_PRESENT = 0.5
-"""Share of images that must be left for the index to be asked: a filtered search of its lists starves with few."""
+"""Least share of images that must be left for the index to be used: a filtered search of its lists starves with few."""
 _BLOCK_NUMBERS = 1 << 20
-"""Numbers that an exact scan converts at a time: they stay in the processor's cache."""
+"""Count of numbers that an exact scan converts at a time: they stay in the processor's cache."""
 
 Vector = NDArray[np.float32]
 
@@ -33,8 +34,8 @@ Vector = NDArray[np.float32]
 class PatchVectors:
     """The pooled embeddings of an atlas, searched by cosine similarity; safe from any number of threads.
 
-    An answer is the ids of the best patch of each of the nearest images, `image · regions + region`, with their
-    scores, best first; ties by ascending image. Images that are not `present` (None: all are) are never among them.
+    An answer is the ids of the best patch of each of the nearest images, `image · regions + region`, with their scores,
+    best first; ties by ascending image. Images that are not `present` (None: all are) are never among them.
     """
 
     def __init__(self, store: Store, patches: PatchIndex, present: NDArray[np.bool_] | None = None) -> None:
@@ -43,16 +44,17 @@ class PatchVectors:
         self.patches = patches
         self._present = present
         self.exact = patches.exact or (present is not None and bool(present.mean() < _LEAST_PRESENT))
-        """Whether every search is: without an index, or where its lists hold too few images that may be answered."""
+        """Whether every search is exact: without an index, or where its lists hold too few images that may be answered.
+        """
 
     def best(self, query: Vector, limit: int, exact: bool = False) -> tuple[Sequence[float], Sequence[int]]:
-        """The nearest images by the index, or exactly if there is none or `exact` is asked for."""
+        """Return the nearest images by the index, or exactly if there is none or `exact` is set."""
         return self._exact(query, limit) if exact or self.exact else self._indexed(query, limit)
 
     def best_of(
         self, chosen: NDArray[np.bool_], query: Vector, limit: int, exact: bool = False
     ) -> tuple[Sequence[float], Sequence[int], bool]:
-        """The nearest of the chosen images, and whether they were found exactly: always, where few are chosen."""
+        """Return the nearest of the chosen images, and whether the search was exact: always, where few are chosen."""
         share = float(chosen.mean())
         if not (exact or self.exact) and share >= _LEAST_SHARE:
             found = self._indexed(query, min(len(chosen), int(2 * limit / share)))
@@ -66,13 +68,13 @@ class PatchVectors:
         return len(self.patches.regions)
 
     def _file(self, part: Part) -> Path:
-        """A part's file, held from now on."""
+        """Return a part's file, which stays open from now on."""
         self._held.append(self.store.hold(part))
         return self._held[-1].path
 
     @cached_property
     def stored(self) -> NDArray[np.float16]:
-        """All stored vectors, memory-mapped, in order of image × region."""
+        """Return all stored vectors, memory-mapped, in order of image × region."""
         try:
             vectors: NDArray[np.float16] = np.load(self._file(self.patches.vectors), mmap_mode="r")
         except (OSError, ValueError) as error:
@@ -98,7 +100,7 @@ class PatchVectors:
     def _exact(
         self, query: Vector, limit: int, images: NDArray[np.intp] | None = None
     ) -> tuple[Sequence[float], Sequence[int]]:
-        """One pass over all vectors, or those of some images: 2 ns for each number, 2.5 s for a million of 1,280."""
+        """Search all vectors, or those of some images: 2 ns for each number, 2.5 s for a million of 1,280."""
         regions = self._regions
         rows = None if images is None else (images[:, None] * regions + np.arange(regions)).ravel()
         scores = np.empty(len(self.stored) if rows is None else len(rows), np.float32)
@@ -119,9 +121,9 @@ class PatchVectors:
         return best[order].tolist(), (numbers * regions + region[order]).tolist()
 
     def _indexed(self, query: Vector, limit: int) -> tuple[Sequence[float], Sequence[int]]:
-        """The short list of the index, scored again, each image once.
+        """Search the short list of the index, scored again, each image once.
 
-        The list has room for all regions of `limit` images, so it never holds fewer images than are asked for.
+        The list has room for all regions of `limit` images, so it never holds fewer images than are wanted.
         """
         regions = len(self.patches.regions)
         share = max(1.0, limit / _TUNED_FOR)
@@ -136,7 +138,7 @@ class PatchVectors:
         return scores[chosen].tolist(), ids[chosen].tolist()
 
     def _asked(self, share: float) -> faiss.SearchParameters:
-        """How this search probes, handed over with it: the index itself is never changed, so it needs no lock."""
+        """Return how this search probes, handed over with it: the index itself never changes, so it needs no lock."""
         lists = faiss.extract_index_ivf(self._index).nlist
         inner = faiss.SearchParametersIVF(nprobe=min(lists, round(self.patches.probes * share)), sel=self._selector)  # type: ignore[call-arg]
         if not isinstance(self._index, faiss.IndexPreTransform):
@@ -145,7 +147,7 @@ class PatchVectors:
 
     @cached_property
     def _selector(self) -> faiss.IDSelector | None:
-        """Lets pass the patches of present images, one bit for each patch."""
+        """Return a selector that lets pass the patches of present images, one bit for each patch."""
         if self._present is None:
             return None
         passes = np.repeat(self._present, len(self.patches.regions))
@@ -153,7 +155,7 @@ class PatchVectors:
 
 
 class PatchSearch:
-    """Nearest patches as rows: where they are in which image."""
+    """The nearest patches as rows: where they are in which image."""
 
     def __init__(self, atlas: Atlas) -> None:
         self.atlas = atlas
@@ -168,10 +170,10 @@ class PatchSearch:
         exact: bool = False,
         passing: ImageFilter = EVERY_IMAGE,
     ) -> NeighborPage:
-        """The images that pass with the most similar patch, each with its best one; ties by ascending image.
+        """Return the images that pass with the most similar patch, each with its best one; ties by ascending image.
 
-        Without `exact` a large atlas answers from its index, unless few images pass; it says so with the recall
-        measured when built.
+        Without `exact` a large atlas answers from its index, unless few images pass; the answer says so with the recall
+        measured when the index was built.
         """
         chosen = None if passing == EVERY_IMAGE else self.atlas.catalogue.chosen(passing)
         if chosen is None:
@@ -205,7 +207,7 @@ class PatchSearch:
         return NeighborPage(query_box=query_box, rows=rows, search=info)
 
     def stored(self, image: ImageEntry, box: Box | None) -> tuple[Vector, Box] | None:
-        """The stored vector and box of an image's region: the whole view, or one whose box is asked for."""
+        """Return the stored vector and box of an image's region: the whole view, or one with exactly the given box."""
         placement = self.atlas.placement(image)
         boxes = [placement.to_image(region) for region in self.patches.regions]
         if box is not None and box not in boxes:
@@ -216,6 +218,6 @@ class PatchSearch:
 
 
 def _cosines(vectors: Vector, query: Vector) -> Vector:
-    """Cosine similarities; rounding to 16 bits has moved the stored lengths away from one."""
+    """Return cosine similarities; rounding to 16 bits has moved the stored lengths away from one."""
     lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors)) * np.linalg.norm(query)
     return np.asarray((vectors @ query) / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)

@@ -1,6 +1,6 @@
-"""The picture a question is about, of the corpus or from outside, and the questions one can ask about it.
+"""A session holds an opened atlas; its pictures, of the corpus or from outside, are what questions are about.
 
-Command line, notebooks and API all ask through here, so that they give one answer.
+Command line, notebooks and API all come through here, so that they give one answer.
 """
 
 import hashlib
@@ -59,52 +59,56 @@ class Session:
     @cached_property
     def search(self) -> "PatchSearch":
         # with FAISS, a third of a second that others do without
+        """Return the search for nearest patches, loaded on first use."""
         from unitscope_services.queries.neighbors import PatchSearch
 
         return PatchSearch(self.atlas)
 
     @cached_property
     def striking(self) -> list[tuple[UnitId, list[PatchRow]]]:
-        """A few units worth looking at first, with their first patches; found once per version."""
+        """Return a few units worth looking at first, with their first patches; they are sought once per version."""
         query = TopQuestion(k=6)
         return [(unit, patches(self.atlas, unit, query).rows) for unit in striking_units(self.atlas, count=4)]
 
     @cached_property
     def encoder(self) -> Encoder:
+        """Return the model that computes peaks and embeddings of pictures, loaded on first use."""
         return Encoder(self.atlas, self._turn, self.trust_code)
 
     @cached_property
     def gallery(self) -> Gallery:
+        """Return the stored optimised and projected pictures of the atlas."""
         return Gallery(self.atlas.store)
 
     @cached_property
     def first_filters(self) -> "ConvFilters":
-        """The filters of the model's first layer with weights, which takes a forward to find."""
+        """Return the filters of the model's first layer with weights, which takes a forward to find."""
         return self.encoder.filters("first")
 
     def find(self, reference: str) -> Subject:
-        """An image of the corpus by id, beginning of the id or path; or else a picture file."""
+        """Return an image of the corpus by id, beginning of the id or path; or else a picture file."""
         path = Path(reference)
         if path.is_file():
             return self.read(path.read_bytes())
         return Subject(self.atlas.find_image(reference), None)
 
     def read(self, data: bytes) -> Subject:
-        """A picture by its bytes: the image of the corpus if it has the same; raises PictureError."""
+        """Return a picture by its bytes: the image of the corpus if it has equal bytes; raises PictureError."""
         image = self.atlas.image_by_id(hashlib.sha256(data).hexdigest())
         return Subject(image, None if image else self.encoder.read(data))
 
     def placement(self, subject: Subject) -> Placement:
-        """How the picture becomes the network's input."""
+        """Return how the picture becomes the network's input."""
         return self.atlas.placement(subject.image) if subject.image else self._picture(subject).placement
 
     @property
     def stores_peaks(self) -> bool:
-        """Whether what an image of the corpus excites can be told without the model: not by a bounded atlas."""
+        """Return whether the peaks of a corpus image can be read without the model: a bounded atlas does not store
+        them."""
         return self.atlas.manifest.keep is None
 
     def explain(self, subject: Subject, question: ExplainQuestion) -> ExplainPage:
-        """The units that the picture excites most unusually, by percentile among the images that pass."""
+        """Return the units that the picture excites most unusually, by percentile among the images that pass."""
         if subject.image is not None and self.stores_peaks:
             peaks: PicturePeaks = StoredPeaks(self.atlas, subject.image)
         else:
@@ -122,11 +126,11 @@ class Session:
         return self.search.nearest(vector, query_box, question.k, question.exact, passing)
 
     def pixels(self, subject: Subject) -> "Pixels":
-        """The picture as the network sees it, resized and cropped, in 8 bits."""
+        """Return the picture as the network sees it, resized and cropped, in 8 bits."""
         return self._picture(subject).prepared.pixels
 
     def activation_map(self, subject: Subject, unit: UnitId) -> ActivationMap:
-        """A unit's activation at every location of its grid."""
+        """Return a unit's activation at every location of its grid."""
         return self.encoder.activation_map(self._picture(subject), unit)
 
     def at_cell(self, subject: Subject, question: CellQuestion) -> ExplainPage:

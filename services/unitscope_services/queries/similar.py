@@ -19,14 +19,14 @@ from unitscope_services.atlas.bounded import bounded_note, check_whole
 from unitscope_services.queries.session import Session
 
 _DIGITS = 12
-"""Of a cosine that are not rounding: equal weights give 1."""
+"""Number of digits of a cosine that are not rounding: equal weights give 1."""
 
 Likenesses = NDArray[np.float64]
-"""Of one unit with every unit of a layer; NaN where there is none."""
+"""Similarities of one unit with every unit of a layer; NaN where there is none."""
 
 
 def similar(session: Session, unit: UnitId, question: SimilarQuestion) -> SimilarPage:
-    """The units of a layer (None: its own) that are most like a unit, without itself; ties by channel.
+    """Return the units of a layer (None: its own) that are most like a unit, without itself; ties by channel.
 
     Raises NotFoundError where co-activation has not been computed, UsageError where a layer has no weights.
     """
@@ -53,7 +53,7 @@ def similar(session: Session, unit: UnitId, question: SimilarQuestion) -> Simila
 
 
 def is_computed(atlas: Atlas, layer: str, other: str) -> bool:
-    """Whether the co-activation of two layers' units, or of one's, is stored for this version."""
+    """Return whether the co-activation of two layers' units, or of one's, is stored for this version."""
     return atlas.store.stamp(layout.coactivation(atlas.version, layer, atlas.version, other)) is not None
 
 
@@ -95,7 +95,7 @@ def _by_exemplars(session: Session, unit: UnitId, other: str) -> tuple[Likenesse
 
 
 def _exemplars(atlas: Atlas, layer: str, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Units and images of the first `most` present images of every unit, without those tied with the next."""
+    """Return units and images of the first `most` present images of every unit, without those tied with the next."""
     left = min(tables.FIRST_RANKS, most + 1 + atlas.manifest.stale_count)
     if atlas.manifest.kept is not None and atlas.manifest.kept < left:
         raise UsageError(

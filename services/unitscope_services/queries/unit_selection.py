@@ -1,4 +1,4 @@
-"""Which units are meant by names, layers and globs."""
+"""Units are selected by names, layers and globs, or because they stand out."""
 
 from collections.abc import Sequence
 
@@ -12,9 +12,9 @@ from unitscope_services.queries.exemplars import patches
 
 
 def chosen_units(atlas: Atlas, names: Sequence[str], top: int | None = None) -> list[UnitId]:
-    """Units by `LAYER:UNIT`, or by a layer or glob all of its live units, or the `top` that stand out most.
+    """Return units by `LAYER:UNIT`, or by a layer or glob all of its live units, or the `top` that stand out most.
 
-    Each once, in the order asked; raises NotFoundError for what is not in the atlas.
+    Each comes once, in the order of the names; raises NotFoundError for what is not in the atlas.
     """
     layers = [entry.spec.name for entry in atlas.manifest.layers]
     units: dict[UnitId, None] = {}
@@ -32,13 +32,13 @@ def chosen_units(atlas: Atlas, names: Sequence[str], top: int | None = None) -> 
 
 
 def every_unit(atlas: Atlas) -> list[UnitId]:
-    """All units of the atlas, whatever their status."""
+    """Return all units of the atlas, whatever their status."""
     layers = [entry.spec for entry in atlas.manifest.layers]
     return [UnitId(layer.name, channel) for layer in layers for channel in range(layer.units)]
 
 
 def _standing_out(atlas: Atlas, layer: str, most: int | None) -> Sequence[UnitId]:
-    """A layer's live units in order of channels, or those of them whose maximum stands out most."""
+    """Return a layer's live units in order of channels, or those of them whose maximum stands out most."""
     live = [statistics for statistics in atlas.unit_statistics(layer) if statistics.status == "live"]
     if most is not None:
         live = sorted(sorted(live, key=_deviations, reverse=True)[:most], key=lambda statistics: statistics.channel)
@@ -53,13 +53,13 @@ def _deviations(statistics: UnitStatistics) -> float:
 
 _PATCHES = 9
 _LOOKED_AT = 24
-"""Units of a layer whose patches are read: those with the highest ninth-best peak."""
+"""Number of units of a layer whose patches are read: those with the highest ninth-best peak."""
 
 
 def striking_units(atlas: Atlas, count: int = 6) -> list[UnitId]:
-    """One unit from each of `count` layers, spread from the first to the last.
+    """Return one unit from each of `count` layers, spread from the first to the last.
 
-    Within a layer: the unit whose nine patches lie most standard deviations above its mean, times the share of
+    Within a layer it is the unit whose nine patches lie most standard deviations above its mean, times the share of
     distinct labels among them, so that a unit that likes one thing in many pictures wins.
     """
     spread = spread_layers(atlas, count)
@@ -67,14 +67,14 @@ def striking_units(atlas: Atlas, count: int = 6) -> list[UnitId]:
 
 
 def spread_layers(atlas: Atlas, count: int) -> list[str]:
-    """So many layers at even steps, the first and the last among them."""
+    """Return so many layers at even steps, the first and the last among them."""
     names = [entry.spec.name for entry in atlas.manifest.layers]
     count = min(count, len(names))
     return [names[round(step * (len(names) - 1) / max(1, count - 1))] for step in range(count)]
 
 
 def striking_in(atlas: Atlas, layer: str, count: int) -> list[UnitId]:
-    """The most striking units of a layer, the first of them first; fewer where fewer are above their mean."""
+    """Return the most striking units of a layer, best first; fewer where fewer are above their mean."""
     live = [statistics for statistics in atlas.unit_statistics(layer) if statistics.status == "live" and statistics.std]
     live.sort(key=lambda statistics: -_deviations(statistics))
     scores = {}

@@ -22,7 +22,7 @@ _QUANTILES = (0.0, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999, 1.0)
 
 
 def histogram(atlas: Atlas, unit: UnitId, question: HistogramQuestion) -> Histogram:
-    """The distribution of a unit's peaks in equal bins; quantiles are exact."""
+    """Return the distribution of a unit's peaks in equal bins; quantiles are exact."""
     statistics, bins = atlas.unit(unit), question.bins
     counts = statistics.histogram
     edges = np.empty(0)
@@ -106,24 +106,24 @@ def unit_row(layer: str, statistics: UnitStatistics) -> UnitRow:
 
 
 def shown_box(spec: LayerSpec, row: PatchRow) -> Box:
-    """The box to show: the theoretical one, or the effective one where the unit can see the whole input."""
+    """Return the box to show: the theoretical one, or the effective one where the unit can see the whole input."""
     return row.effective_box if _effective_says_more(spec, Location(row.row, row.col)) else row.box
 
 
 def peak_box(atlas: Atlas, unit: UnitId, image: ImageEntry) -> Box:
-    """The box to show of a unit's peak on any image of the corpus."""
+    """Return the box to show of a unit's peak on any image of the corpus."""
     atlas.unit(unit)
     location = atlas.locations(unit.layer, [unit.channel], image)[unit.channel]
     return box_to_show(atlas.layer(unit.layer).spec, atlas.placement(image), location)
 
 
 def box_to_show(spec: LayerSpec, placement: Placement, location: Location) -> Box:
-    """The same for any location of a picture."""
+    """Return the box to show of a unit at any location of a picture."""
     return placement.to_image(input_box_to_show(spec, location))
 
 
 def input_box_to_show(spec: LayerSpec, location: Location) -> Box:
-    """The same in pixels of the network's input."""
+    """Return the box to show of a unit at a location, in pixels of the network's input."""
     field = spec.receptive_field
     return field.effective_box_at(location) if _effective_says_more(spec, location) else field.box_at(location)
 

@@ -1,4 +1,4 @@
-"""The stored pictures of a unit or direction, judged when asked: the activation they reach beside the corpus."""
+"""The stored pictures of a unit or direction, judged when read: the activation they reach beside the corpus."""
 
 from typing import TypeGuard
 
@@ -13,10 +13,10 @@ from unitscope_services.atlas.atlas import Atlas
 
 
 def visualisations(atlas: Atlas, target: Target) -> VisualPage:
-    """All pictures that were made of a unit or direction.
+    """Return all pictures that were made of a unit or direction.
 
-    Raises NotFoundError for a unit that the atlas does not have, and for what the atlas does not record if there are
-    no pictures of it either.
+    Raises NotFoundError for a unit that the atlas does not have, and for what the atlas does not record if there are no
+    pictures of it either.
     """
     if _is_recorded(target, atlas):
         atlas.unit(target)
@@ -31,7 +31,8 @@ def visualisations(atlas: Atlas, target: Target) -> VisualPage:
 
 
 def visual_row(atlas: Atlas, visual: Visual) -> VisualRow:
-    """A stored picture as answers show it, with the maximum of its unit over the corpus and its percentile there."""
+    """Return a stored picture as answers show it, with the maximum of its unit over the corpus and its percentile
+    there."""
     key, target, maximum, share, notes = visual.key, visual.key.target, None, None, visual.notes
     if _is_recorded(target, atlas):
         maximum = atlas.unit(target).maximum
@@ -61,7 +62,8 @@ def visual_row(atlas: Atlas, visual: Visual) -> VisualRow:
 
 
 def visual_picture(atlas: Atlas, target: Target, name: str) -> tuple[Visual, bytes]:
-    """A stored picture with its PNG; raises NotFoundError, and AtlasError if it is not the one that was stored."""
+    """Return a stored picture with its PNG; raises NotFoundError, and AtlasError if the PNG is not the one that was
+    stored."""
     if _is_recorded(target, atlas):
         atlas.unit(target)
     visual = read_visual(atlas.store, target, name)
@@ -69,7 +71,7 @@ def visual_picture(atlas: Atlas, target: Target, name: str) -> tuple[Visual, byt
 
 
 def percentile(atlas: Atlas, unit: UnitId, activation: float | None) -> float | None:
-    """Share of the unit's ranked images whose peak is at most this activation; None where there are none."""
+    """Return the share of the unit's ranked images whose peak is at most this activation; None where there are none."""
     count = atlas.unit(unit).image_count
     if activation is None or not count:
         return None
@@ -78,5 +80,5 @@ def percentile(atlas: Atlas, unit: UnitId, activation: float | None) -> float | 
 
 
 def _is_recorded(target: Target, atlas: Atlas) -> TypeGuard[UnitId]:
-    """Whether it is a unit of a layer that the atlas holds peaks of."""
+    """Return whether it is a unit of a layer that the atlas holds peaks of."""
     return isinstance(target, UnitId) and atlas.manifest.layer(target.layer) is not None

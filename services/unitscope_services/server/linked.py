@@ -1,4 +1,4 @@
-"""Answers with the addresses that their pictures have at the server."""
+"""Answers get the addresses that their pictures have at the server."""
 
 from unitscope_schemas.answers.visuals import (
     EigenPage,

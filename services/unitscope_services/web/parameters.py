@@ -1,4 +1,4 @@
-"""Parameters of addresses: what stands in the path, and the names that a route knows."""
+"""The parameters of addresses: what stands in the path, and the names that a route knows."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, TypeVar

@@ -1,4 +1,4 @@
-"""How an answer goes out: in which format, with which ETag and lifetime; 304 before any query."""
+"""A reply decides how an answer goes out: in which format, with which ETag and lifetime; 304 before any query."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -23,16 +23,17 @@ class RowPage(Protocol):
     """A page with rows and, if there are more, the cursor to the next."""
 
     @property
-    def rows(self) -> Sequence[object]: ...
+    def rows(self) -> Sequence[object]:
+        """Return the rows of the page."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """The answer to one request, about one atlas unless `atlas` is empty.
+    """The reply to one request, about one atlas unless `atlas` is empty.
 
-    `scope` is what the question needs: shared caches keep only what anyone may ask. `private` answers are kept by
-    nobody. `state` tells what the answer is decided by besides the atlas's version. `quick` answers take milliseconds,
-    and few of them are made at once.
+    `scope` is what the question needs: shared caches store only what anyone may read. `private` answers are stored by
+    nobody. `state` tells what decides the answer besides the atlas's version. `quick` answers take milliseconds, and
+    few of them are made at once.
     """
 
     request: Request
@@ -47,28 +48,28 @@ class Reply:
 
     @cached_property
     def session(self) -> Session:
-        """The atlas in its newest version, the same one during the whole request."""
+        """Return the atlas in its newest version, one and the same during the whole request."""
         return self.app_state.atlases.newest(self.atlas)
 
     @cached_property
     def version(self) -> str:
-        """What the answer is decided by, besides the address."""
+        """Return what the answer is decided by, besides the address."""
         if self.atlas:
             return dated(self.session.atlas.version, self.state)
         return " ".join(self.app_state.atlases.newest(name).atlas.version for name in self.app_state.atlases.names)
 
     def demand(self, scope: Scope) -> None:
-        """Raises AccessError or ScopeError unless the request's key allows this too."""
+        """Raise AccessError or ScopeError unless the request's key allows this scope too."""
         self.app_state.keys.check(self.request.headers.get("authorization"), scope)
 
     def document(self, make: Callable[[], object]) -> Response:
-        """One JSON document; raises UsageError where rows are asked for."""
+        """Return one JSON document; raises UsageError where the request wants rows."""
         if self._format() != "json":
             raise UsageError("this is one document, not rows: it comes as .json only")
         return self._send("json", MEDIA_TYPES["json"], lambda: json_bytes(make()))
 
     def rows(self, kind: type, make: Callable[[], Any]) -> Response:
-        """A page of rows: as JSON the page itself, in all other formats its rows; a Link leads to the next."""
+        """Return a page of rows: as JSON the page itself, in all other formats its rows; a Link leads to the next."""
         file_format = self._format()
         links: dict[str, str] = {}
 
@@ -82,11 +83,11 @@ class Reply:
         return self._send(file_format, MEDIA_TYPES[file_format], content, links)
 
     def picture(self, kind: str, media_type: str, make: Callable[[], bytes]) -> Response:
-        """A picture of the corpus."""
+        """Return a picture of the corpus."""
         return self._send(kind, media_type, make)
 
     def stored(self, sha256: str, media_type: str, content: bytes) -> Response:
-        """A file that is kept under this address for good, whatever the atlas's version; its ETag is its digest."""
+        """Return a file that stays the same at this address, whatever the atlas's version; its ETag is its digest."""
         etag = f'"{sha256[:32]}"'
         visibility = "public" if self.app_state.keys.allows_anyone(self.scope) else "private"
         headers = {"Vary": "Authorization", "ETag": etag, "Cache-Control": f"{visibility}, {caching.FOR_GOOD}"}
@@ -95,7 +96,7 @@ class Reply:
         return Response(content, headers=headers, media_type=media_type)
 
     def page(self, template: str, make: Callable[[], Mapping[str, object]]) -> Response:
-        """A page for people; its ETag also depends on how pages look."""
+        """Return a page for people; its ETag also depends on how pages look."""
         html = self.app_state.templates.get_template(template)
         origin = str(self.request.base_url).rstrip("/")
         kind = f"html {self.app_state.pages_digest} {origin}"
@@ -105,7 +106,7 @@ class Reply:
     def _send(
         self, kind: str, media_type: str, make: Callable[[], bytes], late: Mapping[str, str] | None = None
     ) -> Response:
-        """The answer, or 304 if the client has it; headers in `late` are known only once it is made."""
+        """Return the answer, or 304 if the client has it; headers in `late` are known only once it is made."""
         headers = {**self.headers, "Vary": "Accept, Authorization", "Cache-Control": caching.PRIVATE}
         if not self.private:
             etag = caching.etag_of(self.request, self.version, kind)
@@ -120,7 +121,7 @@ class Reply:
         return Response(content, self.status, {**headers, **(late or {})}, media_type)
 
     def _format(self) -> TableFormat:
-        """The suffix of the address, or else the first known media type that is accepted."""
+        """Return the suffix of the address, or else the first known media type that is accepted."""
         suffix = self.request.scope.get("unitscope.suffix")
         for file_format in FORMATS:
             if file_format == suffix:
@@ -134,7 +135,8 @@ class Reply:
 
 
 def reply_about(scope: Scope, quick: bool = False) -> Any:
-    """A dependency: checks the key and the parameters' names, then gives the reply about the atlas in the address."""
+    """Return a dependency that checks the key and the parameters' names, then gives the reply about the address's
+    atlas."""
 
     async def reply(request: Request, atlas: str) -> Reply:
         return _reply(request, scope, atlas, quick)

@@ -1,4 +1,4 @@
-"""Pages of two atlases compared: choose them, have them compared, see what was found unit by unit."""
+"""The pages of two atlases compared: choose them, have them compared, read the result unit by unit."""
 
 from dataclasses import replace
 from typing import Annotated
@@ -23,7 +23,7 @@ Name = Annotated[str | None, Query(max_length=200)]
 
 @routes.get("/compare")
 def show_choice(reply: General, a: Name = None, b: Name = None, layer: Name = None, layer_b: Name = None) -> Response:
-    """Choose two atlases; leads to what is stored about them, else says what there is to do."""
+    """Show the choice of two atlases; lead to what is stored about them, else say what there is to do."""
     query = _compare_job(a, b, layer, layer_b) if a and b else None
     if query is not None and (stored := _stored(reply, a or "", query)):
         return RedirectResponse(stored, 303, headers=_NO_STORE)
@@ -54,7 +54,7 @@ def show_comparison(
     sort: str = "channel",
     cursor: PageCursor = None,
 ) -> Response:
-    """Two atlases, unit by unit, with both units' patches side by side."""
+    """Show two atlases, unit by unit, with both units' patches side by side."""
     shelf, address = reply.app_state.atlases, ComparisonAddress(layer or None, sort, cursor)
     # the other atlas may get a new version at any time, so nobody may keep the page
     return replace(reply, private=True).page(
@@ -68,7 +68,7 @@ def _compare_job(a: str, b: str, layer: str | None, layer_b: str | None) -> Comp
 
 
 def _stored(reply: Reply, atlas: str, query: CompareJob) -> str | None:
-    """The page of the stored answer, if there is one."""
+    """Return the page of the stored answer, if there is one."""
     one, two = reply.app_state.atlases.newest(atlas).atlas, reply.app_state.atlases.newest(query.other).atlas
     try:
         found = stored_id(one, query, two)

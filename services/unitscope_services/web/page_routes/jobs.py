@@ -1,4 +1,4 @@
-"""Pages of jobs: what runs, how far it is, and the form on a unit's page that asks for one."""
+"""The pages of jobs: what runs, how far it is, and the form on a unit's page that starts one."""
 
 from dataclasses import replace
 from typing import Annotated
@@ -21,7 +21,7 @@ _NO_STORE = {"Cache-Control": "no-store"}
 
 @routes.get("/jobs")
 def show_jobs(reply: ComputingAnywhere) -> Response:
-    """The jobs that the server remembers."""
+    """Show the jobs that the server remembers."""
     jobs = list(map(job_view, reply.app_state.job_registry.all()))
     view = {"jobs": jobs, "running": any(one.running for one in jobs)}
     return replace(reply, private=True).page("jobs.html", lambda: view)
@@ -29,7 +29,7 @@ def show_jobs(reply: ComputingAnywhere) -> Response:
 
 @routes.get("/jobs/{job}")
 def show_job(reply: ComputingAnywhere, job: JobName) -> Response:
-    """How far a job is, and what it has made."""
+    """Show how far a job is, and what it has made."""
     view = job_view(reply.app_state.job_registry.find(job))
     return replace(reply, private=True).page("job.html", lambda: vars(view))
 

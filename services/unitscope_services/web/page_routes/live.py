@@ -31,7 +31,7 @@ def show_live(
     back: ProjectionMethod | None = None,
     hold: str | None = None,
 ) -> Response:
-    """Frames of a picture, a camera or a film as the network sees them; `back` and `hold` are read by the page."""
+    """Show frames of a picture, a camera or a film as the network sees them; `back` and `hold` are read by the page."""
 
     def view() -> dict[str, object]:
         found = live_view(
@@ -45,7 +45,7 @@ def show_live(
 
 @routes.get("/a/{atlas}/live/unit")
 def show_stored(reply: Computing, unit: str) -> Response:
-    """What is stored of the chosen unit, which follows the choice."""
+    """Show what is stored of the chosen unit, which follows the choice."""
     growing = replace(reply, private=True)
     return growing.page(
         "live_unit.html", lambda: {"live_unit": live_unit_view(reply.session.atlas, UnitId.parse(unit))}

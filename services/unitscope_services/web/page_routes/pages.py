@@ -1,4 +1,4 @@
-"""Pages for people: they work without scripts, and every one is a plain address."""
+"""The pages for people: they work without scripts, and every one is a plain address."""
 
 from dataclasses import replace
 from functools import partial
@@ -46,7 +46,7 @@ _SKIPPED_ROWS = 100
 
 @routes.get("/")
 def show_home(reply: General) -> Response:
-    """The atlases, or what to do when there are none."""
+    """Show the atlases, or what to do when there are none."""
     shelf = reply.app_state.atlases
     computes = reply.app_state.keys.allows_anyone("compute")
     return reply.page(
@@ -56,21 +56,21 @@ def show_home(reply: General) -> Response:
 
 @routes.get("/docs")
 def show_documentation(reply: General) -> Response:
-    """The API, from its own description."""
+    """Show the API, from its own description."""
     document = describe(reply.request.app)
     return reply.page("docs.html", lambda: {"document": document, "groups": operations(document)})
 
 
 @routes.get("/a/{atlas}")
 def show_atlas(reply: Reading) -> Response:
-    """Provenance and layers."""
+    """Show an atlas's provenance and layers."""
     uploads = reply.app_state.keys.allows_anyone("compute")
     return reply.page("atlas.html", lambda: _named(atlas_view(reply.session, uploads)))
 
 
 @routes.get("/a/{atlas}/skipped")
 def show_skipped(reply: Reading, cursor: PageCursor = None) -> Response:
-    """The files that are no usable image."""
+    """Show the files that are no usable image."""
 
     def view() -> SkippedView:
         question = SkippedQuestion(k=_SKIPPED_ROWS, cursor=cursor)
@@ -84,7 +84,7 @@ def show_skipped(reply: Reading, cursor: PageCursor = None) -> Response:
 
 @routes.get("/a/{atlas}/find")
 def find(reply: Reading, q: Annotated[str, Query(max_length=500)] = "") -> Response:
-    """Leads from `layer:unit`, a layer, an image id or a path to its page; shows what any other text may mean."""
+    """Lead from `layer:unit`, a layer, an image id or a path to its page; show what any other text may mean."""
     atlas, text = reply.session.atlas, q.strip()
     target = place_named(atlas, text)
     if target is not None:
@@ -94,7 +94,7 @@ def find(reply: Reading, q: Annotated[str, Query(max_length=500)] = "") -> Respo
 
 @routes.get("/a/{atlas}/filters")
 def show_filters(reply: Reading, layer: str = "first") -> Response:
-    """A layer's weights as pictures."""
+    """Show a layer's weights as pictures."""
     return reply.page("conv_filters.html", lambda: _named(filters_view(reply.session, layer or "first")))
 
 
@@ -107,7 +107,7 @@ def show_layer(
     status: UnitStatus | None = None,
     cursor: PageCursor = None,
 ) -> Response:
-    """The units of a layer, each with its first patch or what was made of it."""
+    """Show the units of a layer, each with its first patch or what was made of it."""
     growing = replace(reply, state=state_of(reply.session, layer, kind))
     address = LayerAddress(kind, sort, status, cursor)
     return growing.page("layer.html", lambda: _named(layer_view(growing.session, layer, address)))
@@ -125,7 +125,7 @@ def show_unit(
     cursor: PageCursor = None,
     embed: bool = False,
 ) -> Response:
-    """What a unit responds to; `embed` only its patches, for other sites to frame if anyone may read here."""
+    """Show what a unit responds to; with `embed` only its patches, for other sites to frame if anyone may read here."""
     address = UnitAddress(look, order, band_in(quantile), label or None, cursor)
     keys = reply.app_state.keys
     if embed and keys.allows_anyone("read"):
@@ -140,7 +140,7 @@ def show_unit(
 def picture_address(
     layer: str | None = None, spot: BoxText = None, box: Fields = None, unit: str | None = None, cell: Fields = None
 ) -> PictureAddress:
-    """What the address of a picture's page asks for; raises UsageError."""
+    """Return the question that the address of a picture's page holds; raises UsageError."""
     return PictureAddress(
         layer=layer or None,
         spot=box_of(spot or None),
@@ -155,20 +155,20 @@ PictureQuery = Annotated[PictureAddress, Depends(picture_address)]
 
 @routes.get("/a/{atlas}/images/{image}")
 def show_image(reply: Reading, image: ImageName, address: PictureQuery) -> Response:
-    """An image of the corpus: what it excites and what resembles it."""
+    """Show an image of the corpus: what it excites and what resembles it."""
     asking = _asking(reply, address)
     return asking.page("picture.html", lambda: _named(_image_page(asking, image, address).view()))
 
 
 @routes.get("/a/{atlas}/images/{image}/here")
 def show_image_cell(reply: Computing, image: ImageName, address: PictureQuery) -> Response:
-    """The part of an image's page about one cell, which follows the pointer."""
+    """Show the part of an image's page about one cell, which follows the pointer."""
     return reply.page("cell.html", lambda: {"cell": _image_page(reply, image, address).cell_view(_cell(address))})
 
 
 @routes.post("/a/{atlas}/uploads")
 async def take_upload(reply: Computing, request: Request) -> Response:
-    """Keeps a picture from the form and leads to its page."""
+    """Keep a picture from the form and lead to its page."""
     kept = await run_in_threadpool(keep_upload, reply, await read_body(request))
     start = await run_in_threadpool(lambda: links_of(reply.session.atlas).uploads)
     return RedirectResponse(f"{start}/{kept.id}", 303, headers={"Cache-Control": "no-store"})
@@ -176,20 +176,20 @@ async def take_upload(reply: Computing, request: Request) -> Response:
 
 @routes.get("/a/{atlas}/uploads/{upload}")
 def show_upload(reply: Computing, upload: str, address: PictureQuery) -> Response:
-    """An upload: what it excites and what resembles it."""
+    """Show an upload: what it excites and what resembles it."""
     asking = replace(reply, private=True)
     return asking.page("picture.html", lambda: _named(_upload_page(asking, upload, address).view()))
 
 
 @routes.get("/a/{atlas}/uploads/{upload}/here")
 def show_upload_cell(reply: Computing, upload: str, address: PictureQuery) -> Response:
-    """The part of an upload's page about one cell, which follows the pointer."""
+    """Show the part of an upload's page about one cell, which follows the pointer."""
     asking = replace(reply, private=True)
     return asking.page("cell.html", lambda: {"cell": _upload_page(asking, upload, address).cell_view(_cell(address))})
 
 
 def _asking(reply: Reply, address: PictureAddress) -> Reply:
-    """The reply, with the scope that the address needs."""
+    """Return the reply, with the scope that the address needs."""
     if reply.session.stores_peaks and not address.runs_model:
         return reply
     reply.demand("compute")
@@ -213,5 +213,5 @@ def _cell(address: PictureAddress) -> Location:
 
 
 def _named(view: Any) -> dict[str, Any]:
-    """A view as what templates call it: its fields by their names."""
+    """Return a view as templates name it: its fields by their names."""
     return {name: getattr(view, name) for name in view.__dataclass_fields__}

@@ -1,4 +1,4 @@
-"""The parts of a unit's page that it loads when they are looked at: pages of their own without scripts."""
+"""The parts of a unit's page that it loads when they come into view: pages of their own without scripts."""
 
 from dataclasses import replace
 from typing import Annotated
@@ -24,7 +24,7 @@ def show_similar(
     by: Likeness | None = None,
     among: Annotated[str | None, Query(max_length=500)] = None,
 ) -> Response:
-    """The units most like a unit, each with its first patches."""
+    """Show the units most like a unit, each with its first patches."""
     asking = replace(reply, private=True)  # co-activation is computed without a new version of the atlas
     if by == "weights":
         asking.demand("compute")
@@ -34,19 +34,19 @@ def show_similar(
 
 @routes.get("/facets")
 def show_facets(reply: Reading, layer: LayerName, channel: Channel) -> Response:
-    """A unit's first exemplars in groups that look alike where it peaks."""
+    """Show a unit's first exemplars in groups that look alike where it peaks."""
     return reply.page("facets.html", lambda: vars(facets_view(reply.session, UnitId(layer, channel))))
 
 
 @routes.get("/bands")
 def show_bands(reply: Reading, layer: LayerName, channel: Channel) -> Response:
-    """Examples from the whole distribution of a unit."""
+    """Show examples from the whole distribution of a unit."""
     return reply.page("bands.html", lambda: vars(bands_view(reply.session.atlas, UnitId(layer, channel))))
 
 
 @routes.get("/eigen")
 def show_eigen_patches(reply: Reading, layer: LayerName, channel: Channel) -> Response:
-    """Mean and principal components of a unit's patches; reads their pictures."""
+    """Show the mean and principal components of a unit's patches; their pictures are read for it."""
 
     def view() -> EigenView:
         with reply.app_state.pictures:

@@ -1,4 +1,4 @@
-"""Atlases and their layers: what is served, where it comes from, what was skipped."""
+"""The routes of atlases and their layers: what is served, where it comes from, what was skipped."""
 
 from typing import Annotated, Any
 
@@ -19,44 +19,46 @@ routes = APIRouter(prefix=f"{API}/atlases", tags=["atlases"])
 
 @routes.get("", response_model=AtlasPage, responses=ROWS)
 def list_atlases(reply: General) -> Response:
-    """The atlases that are served here."""
+    """List the atlases that are served here."""
     shelf = reply.app_state.atlases
     return reply.rows(AtlasRow, lambda: AtlasPage(rows=[shelf.newest(name).atlas.summary() for name in shelf.names]))
 
 
 @routes.get("/{atlas}", response_model=AtlasRow)
 def read_atlas(reply: Reading) -> Response:
-    """One atlas in one row."""
+    """Return one atlas in one row."""
     return reply.document(lambda: reply.session.atlas.summary())
 
 
 @routes.get("/{atlas}/manifest", response_model=Manifest)
 def read_manifest(reply: Reading) -> Response:
-    """Model, weights, preprocessing, corpus, layers and every part with its digest; paths of the server's disk are
-    cut down to their last name."""
+    """Return the manifest: model, weights, preprocessing, corpus, layers and every part with its digest.
+
+    Paths of the server's disk are cut down to their last name.
+    """
     return reply.document(lambda: public_manifest(reply.session.atlas.manifest).model_dump(mode="json"))
 
 
 @routes.get("/{atlas}/skipped", response_model=SkippedPage, responses=ROWS)
 def list_skipped(reply: Reading, question: Annotated[SkippedQuestion, Query()]) -> Response:
-    """The files of the corpus that are no usable image, each with the reason."""
+    """List the files of the corpus that are no usable image, each with the reason."""
     return reply.rows(SkippedRow, lambda: skipped_page(reply.session.atlas, paged(question, MOST_ROWS)))
 
 
 @routes.get("/{atlas}/layers", response_model=LayerPage, responses=ROWS)
 def list_layers(reply: Reading) -> Response:
-    """The recorded layers in the order of the forward: grid, stride and receptive field."""
+    """List the recorded layers in the order of the forward: grid, stride and receptive field."""
     return reply.rows(LayerRow, lambda: LayerPage(rows=reply.session.atlas.layers()))
 
 
 @routes.get("/{atlas}/layers/{layer}", response_model=LayerRow)
 def read_layer(reply: Reading, layer: LayerName) -> Response:
-    """One layer."""
+    """Return one layer in one row."""
     return reply.document(lambda: _layer_row(reply, layer))
 
 
 def public_manifest(manifest: Manifest) -> Manifest:
-    """The manifest without paths of the machine that wrote it."""
+    """Return the manifest without paths of the machine that wrote it."""
     return manifest.model_copy(
         update={
             "corpus": manifest.corpus.model_copy(update={"root": _last_name(manifest.corpus.root)}),

@@ -1,4 +1,4 @@
-"""Filters: a layer's weights as pictures."""
+"""The routes of filters: a layer's weights as pictures."""
 
 from typing import Annotated, Literal
 
@@ -25,7 +25,7 @@ WeightsName = Annotated[
 
 @routes.get("", response_model=LinkedFilterPage, responses=ROWS)
 def list_filters(reply: Reading, layer: WeightsName) -> Response:
-    """The weights of a layer as pictures, one for each unit, with their scale."""
+    """List the weights of a layer as pictures, one for each unit, with their scale."""
     session = reply.session
     return reply.rows(LinkedFilterRow, lambda: linked_filters(session.atlas, filter_page(session, layer)))
 
@@ -36,7 +36,7 @@ def read_filters(
     layer: WeightsName,
     kind: Annotated[Literal["png", "svg"], Path(description="pixels, or pictures in a drawing with real text")],
 ) -> Response:
-    """All filters of a layer in one drawing, under their channels."""
+    """Draw all filters of a layer on one sheet, under their channels."""
     form, media_type = _DRAWINGS[kind]
     return reply.picture(kind, media_type, lambda: form(filter_sheet(reply.session, layer)))
 
@@ -48,5 +48,5 @@ def read_filter(
     channel: Channel,
     kind: Annotated[Literal["png"], Path(description="the exact pixels, one for each weight")],
 ) -> Response:
-    """The picture of one filter: grey is zero, white the largest magnitude."""
+    """Return the picture of one filter: grey is zero, white the largest magnitude."""
     return reply.picture(kind, "image/png", lambda: encoded(filter_of(reply.session, layer, channel), kind))

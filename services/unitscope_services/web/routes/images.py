@@ -1,4 +1,4 @@
-"""Images of the corpus: what they are, what they excite, and what resembles them."""
+"""The routes of the corpus's images: what they are, what they excite, and what resembles them."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,20 +31,22 @@ Neighbors = Annotated[NeighborsQuestion, Query()]
 
 @routes.get("", response_model=ImagePage, responses=ROWS)
 def list_images(reply: Reading, question: Annotated[ImagesQuestion, Query()]) -> Response:
-    """The images of the corpus in order of their ids, 100 on a page, or the one with a given path."""
+    """List the images of the corpus in order of their ids, 100 on a page, or the one with a given path."""
     return reply.rows(ImageRow, lambda: image_page(reply.session.atlas, paged(question, 100)))
 
 
 @routes.get("/{image}", response_model=ImageRow)
 def read_image(reply: Reading, image: ImageName) -> Response:
-    """One image of the corpus."""
+    """Return one image of the corpus in one row."""
     return reply.document(lambda: reply.session.atlas.image_row(reply.session.atlas.find_image(image)))
 
 
 @routes.get("/{image}/units", response_model=ExplainPage, responses=ROWS)
 def list_image_units(reply: Reading, image: ImageName, question: Explain) -> Response:
-    """The units that an image excites most unusually, by percentile over the corpus, or over what passes of it; of a
-    bounded atlas this runs the model."""
+    """List the units that an image excites most unusually, by percentile over the images that pass.
+
+    A bounded atlas runs the model for it.
+    """
     asking = reply
     if not reply.session.stores_peaks:
         reply.demand("compute")
@@ -54,25 +56,25 @@ def list_image_units(reply: Reading, image: ImageName, question: Explain) -> Res
 
 @routes.get("/{image}/map", response_model=ActivationMap)
 def read_image_map(reply: Computing, image: ImageName, question: Map) -> Response:
-    """A unit's activation at every location of its grid; runs the model."""
+    """Return a unit's activation at every location of its grid; runs the model."""
     return mapped(reply, lambda: _subject(reply, image), question)
 
 
 @routes.get("/{image}/map.png", responses=PICTURE)
 def read_image_map_picture(reply: Computing, image: ImageName, question: Map) -> Response:
-    """A unit's map as a picture to lay over the image: a pixel a cell and a border, clear where most active."""
+    """Return a unit's map as a picture to lay over the image: a pixel a cell and a border, clear where most active."""
     return mapped_picture(reply, lambda: _subject(reply, image), question)
 
 
 @routes.get("/{image}/cells", response_model=ExplainPage, responses=ROWS)
 def list_cell_units(reply: Computing, image: ImageName, question: Cell) -> Response:
-    """The units of a layer that are most unusually active at one cell of its grid; runs the model."""
+    """List the units of a layer that are most unusually active at one cell of its grid; runs the model."""
     return at_cell(reply, lambda: _subject(reply, image), question)
 
 
 @routes.get("/{image}/neighbors", response_model=NeighborPage, responses=ROWS)
 def list_image_neighbors(reply: Reading, image: ImageName, question: Neighbors) -> Response:
-    """The images with the patch most similar to a box of this one; a box of one's own runs the model."""
+    """List the images with the patch most similar to a box of this one; a box that is not stored runs the model."""
     box = question.region
 
     def subject() -> Subject:

@@ -1,4 +1,4 @@
-"""Jobs: ask for one, see how far it is, follow it, stop it."""
+"""The routes of jobs: start one, see how far it is, follow it, stop it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,13 +19,13 @@ routes = APIRouter(prefix=f"{API}/jobs", tags=["jobs"])
 
 _LOOK_EVERY_S = 0.25
 _BEAT_EVERY = 60
-"""Looks without news after which a comment keeps the connection open: a quarter of a minute."""
+"""Number of looks without news after which a comment keeps the connection open: a quarter of a minute."""
 _PRIVATE = {"Cache-Control": caching.PRIVATE}
 
 
 @routes.post("", response_model=Job, status_code=202)
 def create_job(reply: ComputingAnywhere, query: JobQuery) -> Response:
-    """Take a job: its answer has the address at which it can be followed. Results are stored in the atlas.
+    """Take a job: the answer has the address at which it can be followed. Results are stored in the atlas.
 
     Refused where the server cannot write into the atlas; there the command of the same name would do it.
     """
@@ -35,19 +35,19 @@ def create_job(reply: ComputingAnywhere, query: JobQuery) -> Response:
 
 @routes.get("", response_model=JobPage)
 def list_jobs(reply: ComputingAnywhere) -> Response:
-    """The jobs that the server remembers, the newest first."""
+    """List the jobs that the server remembers, the newest first."""
     return _answer(JobPage(rows=reply.app_state.job_registry.all()))
 
 
 @routes.get("/{job}", response_model=Job)
 def read_job(reply: ComputingAnywhere, job: str) -> Response:
-    """How far a job is."""
+    """Return how far a job is."""
     return _answer(reply.app_state.job_registry.find(job))
 
 
 @routes.get("/{job}/events", response_model=Job)
 async def follow_job(reply: ComputingAnywhere, job: str) -> Response:
-    """The job each time it has changed, as server-sent events, until it has ended."""
+    """Send the job each time it has changed, as server-sent events, until it has ended."""
     await run_in_threadpool(reply.app_state.job_registry.find, job)
     headers = {**_PRIVATE, "X-Accel-Buffering": "no"}
     return StreamingResponse(
@@ -63,12 +63,12 @@ def cancel_job(reply: ComputingAnywhere, job: str) -> Response:
 
 @routes.post("/{job}/cancel", response_model=Job)
 def stop_job(reply: ComputingAnywhere, job: str) -> Response:
-    """The same for those who cannot send DELETE."""
+    """Stop a job, for clients that cannot send DELETE."""
     return _answer(reply.app_state.job_registry.cancel(job))
 
 
 def take_job(reply: Reply, query: JobQuery) -> Job:
-    """A job that was asked for; raises what is wrong with it, and ReadOnlyError where results could not be stored."""
+    """Take a job; raises what is wrong with its query, and ReadOnlyError where results could not be stored."""
     shelf = reply.app_state.atlases
     session = shelf.newest(query.atlas)
     others = [shelf.newest(query.other)] if isinstance(query, CompareJob) else []

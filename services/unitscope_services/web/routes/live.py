@@ -1,4 +1,4 @@
-"""Live frames over a WebSocket: one picture after the other, each answered before the next is read."""
+"""The route of live frames over a WebSocket: one picture after the other, each answered before the next is read."""
 
 import asyncio
 import uuid
@@ -28,7 +28,7 @@ IDLE, TRY_AGAIN = 1000, 1013
 
 @routes.websocket("/live")
 async def answer_frames(socket: WebSocket, atlas: str) -> None:
-    """Frames in, their answers out, in turn, until either side closes."""
+    """Read frames and send their answers, in turn, until either side closes."""
     app_state: AppState = socket.app.state.app_state
     socket.scope["unitscope.request_id"] = uuid.uuid4().hex
     try:
@@ -52,21 +52,21 @@ async def answer_frames(socket: WebSocket, atlas: str) -> None:
 
 
 def check_origin(socket: WebSocket) -> None:
-    """Raises ScopeError for a page of another site: browsers let any page connect, and only tell which it is."""
+    """Raise ScopeError for a page of another site: browsers let any page connect, and only tell which it is."""
     origin = socket.headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != socket.headers.get("host"):
         raise ScopeError(f"a page of {origin} asked for this; ask from this server's own pages")
 
 
 class _Conversation:
-    """One socket and what it asked last; a frame is forgotten once it is answered."""
+    """A conversation is one socket and its last question; a frame is forgotten once it is answered."""
 
     def __init__(self, socket: WebSocket, app_state: AppState, atlas: str) -> None:
         self._socket, self._app_state, self._atlas = socket, app_state, atlas
         self._asked: LiveAsk | None = None
 
     async def hold(self) -> None:
-        """Answers until the other side closes or asks nothing for a while."""
+        """Answer until the other side closes or sends nothing for a while."""
         idle_s = self._app_state.settings.live_idle_s
         while True:
             try:
@@ -84,7 +84,7 @@ class _Conversation:
                 await self._complain(error)
 
     async def _hear(self, message: Any) -> None:
-        """A text asks about an image of the corpus or about the picture that follows."""
+        """Read a question, about an image of the corpus or about the picture that follows."""
         text, data = message.get("text"), message.get("bytes")
         if text is not None:
             self._asked = None

@@ -1,4 +1,4 @@
-"""Pictures: patches of units, parts of images, whole images."""
+"""The routes of pictures: patches of units, parts of images, whole images."""
 
 from dataclasses import replace
 from typing import Annotated
@@ -20,7 +20,7 @@ routes = APIRouter(prefix=f"{API}/atlases/{{atlas}}", tags=["pictures"])
 
 @routes.get("/images/{image}.{kind}", responses=PICTURE)
 def read_image_picture(reply: Reading, image: ImageName, kind: PictureName, width: Width = None) -> Response:
-    """A whole image of the corpus, upright."""
+    """Return a whole image of the corpus, upright."""
     return image_picture(reply, image, kind, width)
 
 
@@ -41,7 +41,7 @@ def read_patch_picture(
         ),
     ] = "none",
 ) -> Response:
-    """The patch of an image inside a box, or where a unit peaks.
+    """Return the patch of an image inside a box, or where a unit peaks.
 
     The box of a unit is its theoretical receptive field, or the effective one where it sees the whole input.
     """
@@ -67,6 +67,9 @@ def read_sprites(
     kind: Annotated[SheetFormat, Path(description="webp is lossy, png holds the exact pixels")],
     sheet: Annotated[int, Query(ge=0, description="units 256 · sheet to 256 · sheet + 255")] = 0,
 ) -> Response:
-    """Tiles of 64 pixels for 256 units of a layer, 16 in a row: each one's first patch, as `size=64` shows it, or what
-    was made of it. A unit without such a picture has an empty tile."""
+    """Return tiles of 64 pixels for 256 units of a layer, 16 in a row.
+
+    A tile shows the unit's first patch, as `size=64` does, or what was made of the unit. A unit without such a picture
+    has an empty tile.
+    """
     return sprite_picture(reply, layer, what, sheet, kind)

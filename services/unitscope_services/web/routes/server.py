@@ -1,4 +1,4 @@
-"""The server itself: whether it lives, what it is, how it fares."""
+"""The routes of the server itself: whether it lives, what it is, how it fares."""
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -15,13 +15,13 @@ routes = APIRouter(tags=["server"])
 
 @routes.get("/livez", response_model=Health)
 async def tell_life() -> Response:
-    """The process answers."""
+    """Answer as long as the process lives."""
     return _json(Health(status="alive"))
 
 
 @routes.get("/readyz", response_model=Health)
 async def tell_readiness(request: Request) -> Response:
-    """All atlases are open; 503 until then."""
+    """Answer 200 once all atlases are open, and 503 until then."""
     if not state_of(request).is_open:
         raise BusyError("the atlases are still being opened")
     return _json(Health(status="ready"))
@@ -29,13 +29,13 @@ async def tell_readiness(request: Request) -> Response:
 
 @routes.get("/version", response_model=Version)
 async def read_version() -> Response:
-    """The versions of the package, the API and the stored format."""
+    """Return the versions of the package, the API and the stored format."""
     return _json(Version(version=caching.package_version(), api="v1", format_version=FORMAT_VERSION))
 
 
 @routes.get("/metrics", response_class=Response)
 def read_metrics(request: Request) -> Response:
-    """Figures for Prometheus; with keys, for those with the scope admin."""
+    """Return figures for Prometheus; with keys, for those with the scope admin."""
     app_state = state_of(request)
     app_state.keys.check(request.headers.get("authorization"), "admin")
     telemetry = app_state.telemetry
@@ -46,7 +46,7 @@ def read_metrics(request: Request) -> Response:
 
 @routes.get("/static/{name}", include_in_schema=False)
 async def read_static(request: Request, name: str) -> Response:
-    """A file that pages need."""
+    """Return a file that pages need."""
     static = state_of(request).static
     if name not in static:
         raise NotFoundError(f"no static file {name!r}; there are {listing(static)}")

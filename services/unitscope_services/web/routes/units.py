@@ -1,4 +1,4 @@
-"""The units of a layer: one row each, and what a unit responds to."""
+"""The routes of a layer's units: one row each, and what a unit responds to."""
 
 from dataclasses import replace
 from typing import Annotated, Literal
@@ -24,19 +24,19 @@ routes = APIRouter(prefix=f"{API}/atlases/{{atlas}}/layers/{{layer}}/units", tag
 
 @routes.get("", response_model=UnitPage, responses=ROWS)
 def list_units(reply: QuickReading, layer: LayerName, question: Annotated[UnitsQuestion, Query()]) -> Response:
-    """One row per unit of a layer, 100 on a page."""
+    """List one row per unit of a layer, 100 on a page."""
     return reply.rows(UnitRow, lambda: units.unit_page(reply.session.atlas, layer, paged(question, 100)))
 
 
 @routes.get("/{channel}", response_model=UnitRow)
 def read_unit(reply: QuickReading, unit: UnitInPath) -> Response:
-    """Status and statistics of one unit."""
+    """Return the status and statistics of one unit."""
     return reply.document(lambda: units.unit_row(unit.layer, reply.session.atlas.unit(unit)))
 
 
 @routes.get("/{channel}/patches", response_model=PatchPage, responses=ROWS)
 def list_patches(reply: QuickReading, unit: UnitInPath, question: Annotated[TopQuestion, Query()]) -> Response:
-    """The patches that most excite a unit: one per image, in a total order, unless several peaks are asked for."""
+    """List the patches that most excite a unit: one per image, in a total order, unless `per_image` wants more."""
     asking = reply
     if question.per_image > 1:
         reply.demand("compute")
@@ -46,13 +46,14 @@ def list_patches(reply: QuickReading, unit: UnitInPath, question: Annotated[TopQ
 
 @routes.get("/{channel}/histogram", response_model=Histogram)
 def read_histogram(reply: QuickReading, unit: UnitInPath, question: Annotated[HistogramQuestion, Query()]) -> Response:
-    """The distribution of a unit's peaks: one peak per image, in equal bins, and exact quantiles."""
+    """Return the distribution of a unit's peaks: one peak per image, in equal bins, and exact quantiles."""
     return reply.document(lambda: units.histogram(reply.session.atlas, unit, question))
 
 
 @routes.get("/{channel}/eigen", response_model=LinkedEigenPage, responses=ROWS)
 def list_eigen_patches(reply: Reading, unit: UnitInPath, question: Annotated[EigenQuestion, Query()]) -> Response:
-    """Mean and principal components of a unit's first patches, aligned at their peaks, with shares of the variance."""
+    """List the mean and principal components of a unit's first patches, aligned at their peaks, with shares of
+    variance."""
 
     def make() -> LinkedEigenPage:
         with reply.app_state.pictures:
@@ -69,7 +70,7 @@ def read_eigen_patch(
     kind: Annotated[Literal["png"], Path(description="the exact pixels")],
     question: Annotated[EigenQuestion, Query()],
 ) -> Response:
-    """The mean of the patches, or a component: grey is zero, each in its own scale."""
+    """Return the picture of the mean of the patches, or of a component: grey is zero, each in its own scale."""
 
     def make() -> bytes:
         with reply.app_state.pictures:
@@ -80,7 +81,7 @@ def read_eigen_patch(
 
 @routes.get("/{channel}/visualisations", response_model=LinkedVisualPage, responses=ROWS)
 def list_visualisations(reply: Reading, unit: UnitInPath) -> Response:
-    """The pictures that were made of a unit, each with the activation it reaches beside the corpus."""
+    """List the pictures that were made of a unit, each with the activation it reaches beside the corpus."""
     growing = replace(reply, private=True)  # pictures are added without a new version of the atlas
     atlas = growing.session.atlas
     return growing.rows(LinkedVisualRow, lambda: linked_visuals(atlas, unit, visualisations(atlas, unit)))
@@ -93,6 +94,6 @@ def read_visualisation(
     name: Annotated[str, Path(description="id of the picture")],
     kind: Annotated[Literal["png"], Path(description="the exact pixels")],
 ) -> Response:
-    """A stored picture of a unit; it never changes."""
+    """Return a stored picture of a unit; it never changes."""
     visual, content = visual_picture(reply.session.atlas, unit, name)
     return reply.stored(visual.picture.sha256, f"image/{kind}", content)

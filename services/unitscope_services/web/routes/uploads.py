@@ -1,4 +1,4 @@
-"""Pictures from outside, and questions in batches."""
+"""The routes of pictures from outside, and of questions in batches."""
 
 from dataclasses import replace
 from functools import partial
@@ -63,7 +63,7 @@ async def create_upload(reply: Computing, request: Request) -> Response:
 
 @routes.get("/uploads/{upload}", response_model=Upload)
 def read_upload(reply: Computing, upload: str) -> Response:
-    """An upload that is still kept."""
+    """Return an upload that is still kept."""
     asking = replace(reply, private=True)
     return asking.document(lambda: upload_row(asking, find_upload(asking, upload)))
 
@@ -77,49 +77,49 @@ def remove_upload(reply: Computing, upload: str) -> Response:
 
 @routes.get("/uploads/{upload}/units", response_model=ExplainPage, responses=ROWS)
 def list_upload_units(reply: Computing, upload: str, question: Explain) -> Response:
-    """The units that an upload excites most unusually, by percentile over the corpus, or over what passes of it."""
+    """List the units that an upload excites most unusually, by percentile over the images that pass."""
     asking = replace(reply, private=True)
     return explained(asking, lambda: upload_subject(asking, upload), question)
 
 
 @routes.get("/uploads/{upload}/map", response_model=ActivationMap)
 def read_upload_map(reply: Computing, upload: str, question: Map) -> Response:
-    """A unit's activation at every location of its grid on an upload."""
+    """Return a unit's activation at every location of its grid on an upload."""
     asking = replace(reply, private=True)
     return mapped(asking, lambda: upload_subject(asking, upload), question)
 
 
 @routes.get("/uploads/{upload}/map.png", responses=PICTURE)
 def read_upload_map_picture(reply: Computing, upload: str, question: Map) -> Response:
-    """A unit's map as a picture to lay over the upload: a pixel a cell and a border, clear where most active."""
+    """Return a unit's map as a picture to lay over the upload: a pixel a cell and a border, clear where most active."""
     asking = replace(reply, private=True)
     return mapped_picture(asking, lambda: upload_subject(asking, upload), question)
 
 
 @routes.get("/uploads/{upload}/cells", response_model=ExplainPage, responses=ROWS)
 def list_upload_cell_units(reply: Computing, upload: str, question: Cell) -> Response:
-    """The units of a layer that are most unusually active at one cell of its grid."""
+    """List the units of a layer that are most unusually active at one cell of its grid."""
     asking = replace(reply, private=True)
     return at_cell(asking, lambda: upload_subject(asking, upload), question)
 
 
 @routes.get("/uploads/{upload}/neighbors", response_model=NeighborPage, responses=ROWS)
 def list_upload_neighbors(reply: Computing, upload: str, question: Neighbors) -> Response:
-    """The images with the patch most similar to a box of an upload."""
+    """List the images with the patch most similar to a box of an upload."""
     asking = replace(reply, private=True)
     return neighboring(asking, lambda: upload_subject(asking, upload), question)
 
 
 @routes.get("/uploads/{upload}/picture.{kind}", responses=PICTURE)
 def read_upload_picture(reply: Computing, upload: str, kind: PictureName, width: Width = None) -> Response:
-    """The upload itself, upright."""
+    """Return the picture of the upload itself, upright."""
     asking = replace(reply, private=True)
     return upload_picture(asking, find_upload(asking, upload), kind, width)
 
 
 @routes.post("/neighbors", response_model=NeighborBatch)
 def find_neighbors(reply: Computing, question: NeighborBatchQuestion) -> Response:
-    """The nearest patches of several vectors and uploads at once."""
+    """Return the nearest patches of several vectors and uploads at once."""
     asking = replace(reply, private=True)
     if not question.vectors and not question.uploads:
         raise UsageError("nothing is asked for: give vectors, uploads, or both")
@@ -127,7 +127,7 @@ def find_neighbors(reply: Computing, question: NeighborBatchQuestion) -> Respons
 
 
 async def read_body(request: Request) -> bytes:
-    """The uploaded bytes, whether they are the body or a form's field `file`."""
+    """Return the uploaded bytes, whether they are the body or a form's field `file`."""
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         return await request.body()
     async with request.form(max_files=1, max_fields=4) as form:
@@ -149,19 +149,19 @@ def keep_upload(reply: Reply, data: bytes) -> UploadEntry:
 
 
 def find_upload(reply: Reply, upload: str) -> UploadEntry:
-    """An upload to the reply's atlas; raises NotFoundError."""
+    """Return an upload to the reply's atlas; raises NotFoundError."""
     return reply.app_state.uploads.find(reply.atlas, upload)
 
 
 def upload_subject(reply: Reply, upload: str) -> Subject:
-    """An upload as a subject: the image of the corpus with the same bytes, if there is one."""
+    """Return an upload as a subject: the image of the corpus with equal bytes, if there is one."""
     picture = find_upload(reply, upload).picture
     image = reply.session.atlas.image_by_id(picture.image_id)
     return Subject(image, None if image else picture)
 
 
 def upload_row(reply: Reply, kept: UploadEntry) -> Upload:
-    """An upload as answers show it."""
+    """Return an upload as answers show it."""
     return Upload(
         id=kept.id,
         image_id=kept.picture.image_id,

@@ -1,4 +1,4 @@
-"""The stored pictures of directions; those of a unit are among its routes."""
+"""The routes of stored pictures of directions; those of a unit are among the unit's routes."""
 
 from dataclasses import replace
 from typing import Annotated, Literal
@@ -24,7 +24,7 @@ Png = Annotated[Literal["png"], Path(description="the exact pixels")]
 
 @routes.get("/{direction}/visualisations", response_model=LinkedVisualPage, responses=ROWS)
 def list_visualisations(reply: Reading, layer: LayerName, direction: DirectionName) -> Response:
-    """The pictures that were made of a direction, each with the largest product that it reaches."""
+    """List the pictures that were made of a direction, each with the largest product that it reaches."""
     growing = replace(reply, private=True)  # pictures are added without a new version of the atlas
     atlas, target = growing.session.atlas, DirectionId(layer, direction)
     return growing.rows(LinkedVisualRow, lambda: linked_visuals(atlas, target, visualisations(atlas, target)))
@@ -34,6 +34,6 @@ def list_visualisations(reply: Reading, layer: LayerName, direction: DirectionNa
 def read_visualisation(
     reply: Reading, layer: LayerName, direction: DirectionName, name: PictureName, kind: Png
 ) -> Response:
-    """A stored picture of a direction; it never changes."""
+    """Return a stored picture of a direction; it never changes."""
     visual, content = visual_picture(reply.session.atlas, DirectionId(layer, direction), name)
     return reply.stored(visual.picture.sha256, f"image/{kind}", content)
