@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -118,19 +117,7 @@ def test_nothing_is_named_by_a_word_that_says_nothing() -> None:
     assert EMPTY_NAMES & set(names) == set()
 
 
-UNFINISHED = {
-    *("unitscope_schemas", "unitscope_schemas.answers", "unitscope_services.queries", "unitscope_services.web"),
-    *("unitscope_services.web.routes", "unitscope", "unitscope.commands"),
-}
-"""Rooms whose sentences are still being rewritten; to be taken away with the last of them."""
-
-
-def marked(room: Path) -> Any:
-    unfinished = pytest.mark.xfail(strict=False, reason="docstrings are being rewritten, room by room")
-    return pytest.param(room, id=room_name(room), marks=[unfinished] if room_name(room) in UNFINISHED else [])
-
-
-@pytest.mark.parametrize("room", map(marked, ROOMS))
+@pytest.mark.parametrize("room", ROOMS, ids=room_name)
 def test_what_a_room_says_of_itself_can_be_read_alone(room: Path) -> None:
     faults = [
         f"{file.relative_to(ROOT)}:{line}: {fault}" for file in files(room) for line, fault in sentence_faults(file)
