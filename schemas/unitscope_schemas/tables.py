@@ -40,7 +40,7 @@ LEAST_ID_DIGITS = 6
 
 _ID = _column("image_id", pa.string(), "SHA-256 of the image's bytes, hexadecimal")
 _PATH = _column("path", pa.string(), "name of the picture below the corpus root: file, file/member or file/row")
-_ADDRESS = _column("address", pa.string(), "where the picture's bytes are, as schemas.addresses writes it")
+_ADDRESS = _column("address", pa.string(), "where the picture's bytes are, as unitscope_schemas.addresses writes it")
 _FILE_BYTES = _column("file_bytes", pa.int64(), "size of the file that is the picture or holds it, in bytes")
 _SIZE = _column("size_bytes", pa.int64(), "size of the picture in bytes, 0 where it could not be read")
 _MODIFIED = _column("modified_ns", pa.int64(), "modification time of that file in nanoseconds since 1970")
