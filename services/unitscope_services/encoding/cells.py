@@ -92,14 +92,14 @@ def checked_cell(layer: LayerSpec, cell: Location) -> Location:
     return cell
 
 
-def map_picture(found: ActivationMap) -> Image.Image:
+def map_picture(activations: ActivationMap) -> Image.Image:
     """Return a unit's map to lay over a picture: clear at its highest activation, veiled at zero.
 
     There is one pixel for each cell, and around them one more that repeats the outermost, so that a map that begins
     half a cell inside still covers the border. Where no activation is above zero the lowest is veiled; so is what is
     not finite.
     """
-    values = np.pad(np.array(found.values, np.float64), 1, mode="edge")
+    values = np.pad(np.array(activations.values, np.float64), 1, mode="edge")
     finite = np.isfinite(values)
     heat = np.zeros(values.shape)
     if finite.any():
@@ -112,12 +112,12 @@ def map_picture(found: ActivationMap) -> Image.Image:
     return Image.fromarray(pixels, "RGBA")
 
 
-def with_map(whole: Image.Image, found: ActivationMap, grid: CellGrid, seen: Box) -> Image.Image:
+def with_map(whole: Image.Image, activations: ActivationMap, grid: CellGrid, seen: Box) -> Image.Image:
     """Return a whole picture, maybe scaled, with a unit's map laid over what the network sees of it.
 
     `grid` and `seen` are in the pixels of `whole`; what lies outside the grid shows the nearest cell.
     """
-    heat = np.asarray(map_picture(found))[1:-1, 1:-1]
+    heat = np.asarray(map_picture(activations))[1:-1, 1:-1]
     rows = _cells_along(seen.top, seen.bottom, grid.top, grid.height, grid.rows)
     cols = _cells_along(seen.left, seen.right, grid.left, grid.width, grid.cols)
     shown = whole.convert("RGBA")

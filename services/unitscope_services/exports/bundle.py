@@ -195,8 +195,8 @@ def write_bundle(atlas: Atlas, units: Sequence[UnitId], out: Path, k: int = 9) -
         bundle.write_static()
         for unit in units:
             tiles.setdefault(unit.layer, []).append(bundle.write_unit(unit, k))
-        for layer, own in tiles.items():
-            bundle.write_layer(layer, own)
+        for layer, layer_tiles in tiles.items():
+            bundle.write_layer(layer, layer_tiles)
         bundle.write_index(list(tiles))
         exemplars = sum(1 for _ in (folder / "patches").rglob("*.jpg"))
     return Written(len(units), exemplars)

@@ -47,20 +47,20 @@ def write_tables(atlas: Atlas, units: Sequence[UnitId], out: Path, file_format: 
 
     Exemplars are the rows of `unitscope top` behind the unit's layer and channel; boxes have one column per side.
     """
-    found = 0
+    exemplar_count = 0
     with new_folder(out) as folder:
         statistics = (as_table([unit_row(unit.layer, atlas.unit(unit))], UnitRow) for unit in units)
         _write(folder / f"units.{file_format}", file_format, statistics)
 
         def exemplars() -> Iterator[pa.Table]:
-            nonlocal found
+            nonlocal exemplar_count
             for unit in units:
                 table = as_table(patches(atlas, unit, TopQuestion(k=k)).rows, PatchRow)
-                found += table.num_rows
+                exemplar_count += table.num_rows
                 yield _of_unit(unit, table)
 
         _write(folder / f"exemplars.{file_format}", file_format, exemplars())
-    return Written(len(units), found)
+    return Written(len(units), exemplar_count)
 
 
 @contextmanager

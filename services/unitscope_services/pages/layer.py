@@ -65,8 +65,8 @@ def layer_view(session: Session, layer: str, address: LayerAddress) -> LayerView
     tiles = _tiles(session, layer, kind, channels) if missing is None else []
 
     def here(**changed: Value) -> str:
-        own: dict[str, Value] = {"kind": None if kind == "patch" else kind, "sort": sort, "status": status}
-        return links.layer(layer, **{**own, **changed})
+        query: dict[str, Value] = {"kind": None if kind == "patch" else kind, "sort": sort, "status": status}
+        return links.layer(layer, **{**query, **changed})
 
     return LayerView(
         atlas=atlas.summary(),

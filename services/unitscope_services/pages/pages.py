@@ -93,7 +93,7 @@ def unit_view(atlas: Atlas, unit: UnitId, address: UnitAddress, computes: bool =
     histogram = units.histogram(atlas, unit, HistogramQuestion())
     band = question.band
     first_labels = labels(atlas, unit, LabelsQuestion(k=_LABELS, quantile=band))
-    own: dict[str, Value] = {
+    query: dict[str, Value] = {
         "order": _unless(address.order, "desc"),
         "quantile": address.quantile,
         "label": address.label,
@@ -102,7 +102,7 @@ def unit_view(atlas: Atlas, unit: UnitId, address: UnitAddress, computes: bool =
     spec = atlas.layer(unit.layer).spec
 
     def here(**changed: Value) -> str:
-        return links.unit(*unit, {**own, **look, **changed})
+        return links.unit(*unit, {**query, **look, **changed})
 
     return UnitView(
         atlas=atlas.summary(),
@@ -125,7 +125,7 @@ def unit_view(atlas: Atlas, unit: UnitId, address: UnitAddress, computes: bool =
         without_label=here(label=None),
         band=band or (0.0, 1.0),
         band_count=_band_count(statistics.image_count, band),
-        form_fields={name: str(value) for name, value in {**own, **look}.items() if value is not None},
+        form_fields={name: str(value) for name, value in {**query, **look}.items() if value is not None},
         label_links={row.label: here(label=row.label) for row in first_labels.rows},
         histogram=histogram,
         chart=histogram_chart(histogram, band),
@@ -134,11 +134,11 @@ def unit_view(atlas: Atlas, unit: UnitId, address: UnitAddress, computes: bool =
         after=links.unit(unit.layer, unit.channel + 1) if unit.channel + 1 < spec.units else None,
         following=page.next and here(cursor=page.next),
         rows_api=links.api("layers", unit.layer, "units", unit.channel, "patches"),
-        rows_query=links.at("", **own),
+        rows_query=links.at("", **query),
         preview=links.peak(page.rows[0].image_id, str(unit), _PREVIEW_PX) if page.rows else None,
         embed=here(embed=1),
         effective=spec.receptive_field.covers_input,
-        command=_top_command(atlas, unit, address.count, own),
+        command=_top_command(atlas, unit, address.count, query),
         visuals=unit_visuals(atlas, unit, computes),
     )
 

@@ -34,7 +34,7 @@ def unit_visuals(atlas: Atlas, unit: UnitId, computes: bool) -> UnitVisuals:
     links, rows = links_of(atlas), linked_visuals(atlas, unit, visualisations(atlas, unit)).rows
     return UnitVisuals(
         optimised=[row for row in rows if row.kind == "optimised"][:_SHOWN],
-        projections=sorted((row for row in rows if row.kind == "projection"), key=_place)[:_SHOWN],
+        projections=sorted((row for row in rows if row.kind == "projection"), key=_projection_order)[:_SHOWN],
         asks=f"{links.unit(*unit)}/optimised" if computes else None,
         optimise_command=shlex.join(["unitscope", "optimise", atlas.name, str(unit)]),
         project_command=shlex.join(["unitscope", "project", atlas.name, str(unit)]),
@@ -42,6 +42,6 @@ def unit_visuals(atlas: Atlas, unit: UnitId, computes: bool) -> UnitVisuals:
     )
 
 
-def _place(row: LinkedVisualRow) -> tuple[str, float]:
+def _projection_order(row: LinkedVisualRow) -> tuple[str, float]:
     """Return the order of projections: by method, the highest activation first, as its patches stand above."""
     return row.method, -(row.activation or 0.0)

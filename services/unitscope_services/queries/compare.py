@@ -31,18 +31,18 @@ SORTS = ("channel", "correlation", "overlap", "margin", "same_correlation", "sam
 
 def comparisons(atlas: Atlas) -> ComparisonPage:
     """Return the comparisons of this version of the atlas with others, in order of their ids."""
-    found = [_read(atlas, path) for path in _paths(atlas)]
+    results = [_read(atlas, path) for path in _paths(atlas)]
     rows = [
         ComparisonRow(
-            id=one.id,
-            atlas_b=one.b.name,
-            model_b=one.b.model,
-            version_b=one.b.version,
-            shared_images=one.shared_images,
-            layers=len(one.layers),
-            units=len(one.rows),
+            id=result.id,
+            atlas_b=result.b.name,
+            model_b=result.b.model,
+            version_b=result.b.version,
+            shared_images=result.shared_images,
+            layers=len(result.layers),
+            units=len(result.rows),
         )
-        for one in found
+        for result in results
     ]
     return ComparisonPage(rows=rows)
 
@@ -57,13 +57,13 @@ def comparison(atlas: Atlas, identifier: str, question: ComparisonQuestion) -> M
     if identifier not in paths:
         there = f"there are {listing(paths)}" if paths else f"make one with unitscope compare {atlas.name} OTHER"
         raise NotFoundError(f"atlas {atlas.name} has no comparison {identifier!r} of this version; {there}")
-    found = _read(atlas, paths[identifier])
+    result = _read(atlas, paths[identifier])
     layer, sort = question.layer, question.sort
     if layer is not None:
         atlas.layer(layer)
-    rows = _sorted([row for row in found.rows if layer in (None, row.layer)], sort)
+    rows = _sorted([row for row in result.rows if layer in (None, row.layer)], sort)
     page, following = cursors.page(rows, f"{identifier} {layer} {sort}", question.k, question.cursor)
-    return MatchPage(**{**dict(found), "rows": page}, next=following)
+    return MatchPage(**{**dict(result), "rows": page}, next=following)
 
 
 def _sorted(rows: Sequence[MatchRow], sort: str) -> list[MatchRow]:
@@ -73,8 +73,8 @@ def _sorted(rows: Sequence[MatchRow], sort: str) -> list[MatchRow]:
     if name == "channel":
         return list(rows)[::sign]
     values = [getattr(row, name) for row in rows]
-    order = sorted(range(len(rows)), key=lambda place: (values[place] is None, sign * (values[place] or 0.0)))
-    return [rows[place] for place in order]
+    order = sorted(range(len(rows)), key=lambda index: (values[index] is None, sign * (values[index] or 0.0)))
+    return [rows[index] for index in order]
 
 
 def _paths(atlas: Atlas) -> list[str]:
@@ -97,8 +97,8 @@ def check_correlate(atlas: Atlas, layer: str, question: CorrelateQuestion) -> No
 
 def correlate(atlas: Atlas, layer: str, question: CorrelateQuestion, tell: Tell) -> None:
     """Compute and store the co-activation of two layers' units, or of one layer's."""
-    own = _sealed(atlas)
-    find_coactivation(own, own, [LayerPair(layer, question.among or layer)], InProcess(tell))
+    sealed = _sealed(atlas)
+    find_coactivation(sealed, sealed, [LayerPair(layer, question.among or layer)], InProcess(tell))
 
 
 def check_compare(atlas: Atlas, question: CompareQuestion, other: Atlas) -> None:
@@ -106,9 +106,9 @@ def check_compare(atlas: Atlas, question: CompareQuestion, other: Atlas) -> None
 
     Reads both atlases' image ids: about a second for a million images.
     """
-    one, two = _sealed(atlas), _sealed(other)
-    layer_pairs(one, two, (question.layer, question.layer_b))
-    shared_sides(one, two)
+    first, second = _sealed(atlas), _sealed(other)
+    layer_pairs(first, second, (question.layer, question.layer_b))
+    shared_sides(first, second)
 
 
 def compare_here(atlas: Atlas, question: CompareQuestion, tell: Tell, other: Atlas) -> Comparison:
@@ -119,8 +119,8 @@ def compare_here(atlas: Atlas, question: CompareQuestion, tell: Tell, other: Atl
 def stored_id(atlas: Atlas, question: CompareQuestion, other: Atlas) -> str | None:
     """Return the id of the stored comparison that answers a question, if there is one; raises what `check_compare`
     raises."""
-    found = stored_comparison(_sealed(atlas), _sealed(other), (question.layer, question.layer_b))
-    return None if found is None else found.id
+    stored = stored_comparison(_sealed(atlas), _sealed(other), (question.layer, question.layer_b))
+    return None if stored is None else stored.id
 
 
 def _sealed(atlas: Atlas) -> SealedAtlas:

@@ -131,25 +131,25 @@ class Exemplars:
         ranks, keys = np.empty(0, np.int64), np.empty(0, np.uint64 if self._question.order == "random" else np.int64)
         while len(ranks) < count:
             wanted = count - len(ranks)
-            found, found_keys = self._candidates(after, wanted)
-            leads = self._leads(found)
-            ranks = np.concatenate([ranks, found[leads]])
-            keys = np.concatenate([keys, found_keys[leads]])
-            if len(found) < wanted:
+            candidates, candidate_keys = self._candidates(after, wanted)
+            leads = self._leads(candidates)
+            ranks = np.concatenate([ranks, candidates[leads]])
+            keys = np.concatenate([keys, candidate_keys[leads]])
+            if len(candidates) < wanted:
                 break
-            after = int(found_keys[-1])
+            after = int(candidate_keys[-1])
         return ranks, keys
 
     def rows(self, ranks: Ranks, image_count: int) -> list[PatchRow]:
         """Return what answers show of the images at these ranks."""
         images, activation, row, col = self._ranked.at(_PEAK, ranks)
-        found = self._atlas.catalogue.columns(images, _NAMED)
+        named = self._atlas.catalogue.columns(images, _NAMED)
         placed = {name: self._atlas.catalogue.column(name)[images].astype(np.int64) for name in _PLACED}
         theoretical, effective, padding = self._atlas.boxes(self._unit.layer).at(row, col)
         boxes = to_image(np.stack([theoretical, effective]), placed)
         columns = {
             "rank": ranks.tolist(),
-            **found,
+            **named,
             "activation": activation.tolist(),
             "percentile": percentiles(self._ranked.above(activation), image_count).tolist(),
             "row": row.tolist(),
@@ -192,12 +192,12 @@ class Exemplars:
         return ranks[order], keys[order]
 
     def _passing(self, chosen: NDArray[np.bool_], first: int, last: int, count: int) -> Ranks:
-        found: list[Ranks] = [np.empty(0, np.int64)]
+        pieces: list[Ranks] = [np.empty(0, np.int64)]
         for ranks, images in self._images(first, last):
-            found.append(ranks[chosen.take(images)])
-            if sum(map(len, found)) >= count:
+            pieces.append(ranks[chosen.take(images)])
+            if sum(map(len, pieces)) >= count:
                 break
-        return np.concatenate(found)[:count]
+        return np.concatenate(pieces)[:count]
 
     def _leads(self, ranks: Ranks) -> NDArray[np.bool_]:
         """Return which of the ranks are the first that passes the filters of its duplicate group, or in no group."""
@@ -209,11 +209,11 @@ class Exemplars:
         wanted, which = np.unique(groups[members], return_inverse=True)
         first = np.full(len(wanted), -1)
         for among, images in self._images(*self._band) if len(wanted) else ():
-            found = self._groups.take(images)
-            passing = np.flatnonzero(found >= 0)
+            image_groups = self._groups.take(images)
+            passing = np.flatnonzero(image_groups >= 0)
             if self._chosen is not None:
                 passing = passing[self._chosen.take(images[passing])]
-            numbers, places = np.unique(found[passing], return_index=True)
+            numbers, places = np.unique(image_groups[passing], return_index=True)
             at = np.minimum(np.searchsorted(wanted, numbers), len(wanted) - 1)
             new = (wanted[at] == numbers) & (first[at] < 0)
             first[at[new]] = among[passing[places[new]]]

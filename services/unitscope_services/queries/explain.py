@@ -156,8 +156,8 @@ def explain(
         raise UsageError("percentiles among some images take every peak, of which this atlas keeps the first alone")
     among = None if passing == EVERY_IMAGE else Among(atlas, passing)
     bounds = [_bounds(atlas, name, peaks.activations(name), among) for name in names]
-    enough = np.sort(np.concatenate([one.at_least for one in bounds]))[-question.k :].min(initial=1)
-    near = [candidate for one in bounds for candidate in one.candidates(enough)]
+    enough = np.sort(np.concatenate([layer_bounds.at_least for layer_bounds in bounds]))[-question.k :].min(initial=1)
+    near = [candidate for layer_bounds in bounds for candidate in layer_bounds.candidates(enough)]
     percentiles = _percentiles(atlas, near, among)
     near = [row for row in near if row in percentiles]
     order = {name: position for position, name in enumerate(names)}
@@ -166,8 +166,8 @@ def explain(
     locations: dict[tuple[str, int], Location] = {}
     for name in {row.layer for row in shown}:
         channels = [row.channel for row in shown if row.layer == name]
-        found = peaks.locations(name, channels)
-        locations |= {(name, channel): location for channel, location in zip(channels, found, strict=True)}
+        peak_locations = peaks.locations(name, channels)
+        locations |= {(name, channel): location for channel, location in zip(channels, peak_locations, strict=True)}
     return ExplainPage(
         stale_images=0 if among else atlas.manifest.stale_count,
         kept=atlas.manifest.kept,
@@ -197,12 +197,12 @@ def _percentiles(atlas: Atlas, rows: Sequence[Candidate], among: Among | None) -
     """Return the candidates' percentiles; units that none of the images has a peak of are left out."""
     if among is None:
         return {row: _percentile(atlas, row) for row in rows}
-    found: dict[Candidate, float] = {}
+    percentiles: dict[Candidate, float] = {}
     for layer, group in groupby(rows, lambda row: row.layer):
-        own = list(group)
-        shares = among.percentiles(layer, [row.channel for row in own], [row.activation for row in own])
-        found |= {row: share for row, share in zip(own, shares, strict=True) if share is not None}
-    return found
+        layer_rows = list(group)
+        shares = among.percentiles(layer, [row.channel for row in layer_rows], [row.activation for row in layer_rows])
+        percentiles |= {row: share for row, share in zip(layer_rows, shares, strict=True) if share is not None}
+    return percentiles
 
 
 def _percentile(atlas: Atlas, row: Candidate) -> float:

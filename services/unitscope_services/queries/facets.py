@@ -71,32 +71,32 @@ def group(vectors: NDArray[np.float32]) -> Grouping:
     count = len(vectors)
     best = Grouping.one(count)
     for number in range(2, min(_MOST_FACETS, count // _LEAST_EXEMPLARS) + 1):
-        found = AgglomerativeClustering(number, linkage="ward").fit_predict(vectors)
-        score = float(silhouette_score(vectors, found))
+        groups = AgglomerativeClustering(number, linkage="ward").fit_predict(vectors)
+        score = float(silhouette_score(vectors, groups))
         if best.silhouette is None or score > best.silhouette:
-            best = Grouping(_by_size(found), score)
+            best = Grouping(_by_size(groups), score)
     if best.silhouette is not None and best.silhouette <= LEAST_SILHOUETTE:
         return Grouping.one(count, best.silhouette)
     return best
 
 
-def _by_size(found: NDArray[np.int64]) -> NDArray[np.int64]:
+def _by_size(groups: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return groups numbered from the largest on; of equal ones the one with the first vector comes first."""
-    names, first, sizes = np.unique(found, return_index=True, return_counts=True)
-    place = np.empty(len(names), np.int64)
-    place[np.lexsort((first, -sizes))] = np.arange(len(names))
-    return place[found]
+    names, first, sizes = np.unique(groups, return_index=True, return_counts=True)
+    numbers = np.empty(len(names), np.int64)
+    numbers[np.lexsort((first, -sizes))] = np.arange(len(names))
+    return numbers[groups]
 
 
 def _embeddings(session: Session, unit: UnitId, page: PatchPage) -> NDArray[np.float32]:
     """Return each exemplar's stored vector of the region nearest to the peak, the smaller of two, in unit length."""
     atlas, regions = session.atlas, np.array(session.atlas.manifest.patches.regions)
-    row, col = (np.array([getattr(one, name) for one in page.rows]) for name in ("row", "col"))
+    row, col = (np.array([getattr(exemplar, name) for exemplar in page.rows]) for name in ("row", "col"))
     _, seen, _ = atlas.boxes(unit.layer).at(row, col)
     apart = _doubled_centres(seen)[:, None] - _doubled_centres(regions)[None]
     areas = (regions[:, 2] - regions[:, 0]) * (regions[:, 3] - regions[:, 1])
-    nearest = [np.lexsort((areas, own))[0] for own in np.square(apart).sum(axis=2)]
-    images = atlas.ranked(unit).at(["image"], np.array([one.rank for one in page.rows]))[0].astype(np.int64)
+    nearest = [np.lexsort((areas, distances))[0] for distances in np.square(apart).sum(axis=2)]
+    images = atlas.ranked(unit).at(["image"], np.array([exemplar.rank for exemplar in page.rows]))[0].astype(np.int64)
     vectors = np.asarray(session.search.vectors.stored[images * len(regions) + nearest], np.float32)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)

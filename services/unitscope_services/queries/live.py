@@ -93,8 +93,8 @@ def answer(session: Session, ask: LiveAsk, frame: Frame, stages: Stages) -> Answ
     if ask.method is not None:
         with stages.of("projection"):
             start = UnitId.parse(ask.project) if ask.project else unit
-            place = _place(session, frame, start, maps)
-            projection, parts["projection"] = _projected(session, frame.picture, start, place, ask.method)
+            location = _location(session, frame, start, maps)
+            projection, parts["projection"] = _projected(session, frame.picture, start, location, ask.method)
     with stages.of("maps"):
         if ask.signals:
             levels = _signals(session, frame.picture, projection, unit.layer)
@@ -152,14 +152,14 @@ def shrunk(levels: Levels, most: int = MOST_CELLS) -> Levels:
 
 def _unit(atlas: Atlas, peaks: PicturePeaks, unit: UnitId) -> LiveUnit:
     value = float(peaks.activations(unit.layer)[unit.channel])
-    place = peaks.locations(unit.layer, [unit.channel])[0]
+    location = peaks.locations(unit.layer, [unit.channel])[0]
     ranked = bool(atlas.statistics(unit.layer).ranked[unit.channel]) and math.isfinite(value)
     return LiveUnit(
         channel=unit.channel,
         activation=value if math.isfinite(value) else None,
         percentile=percentile(atlas, unit, value) if ranked else None,
-        row=place.row,
-        col=place.col,
+        row=location.row,
+        col=location.col,
         label=_label(atlas, unit),
     )
 
@@ -179,7 +179,7 @@ def _label(atlas: Atlas, unit: UnitId) -> str | None:
     return atlas.unit(unit).top_label
 
 
-def _place(session: Session, frame: Frame, unit: UnitId, maps: LayerMaps) -> Location:
+def _location(session: Session, frame: Frame, unit: UnitId, maps: LayerMaps) -> Location:
     """Return where a unit peaks on the frame: a unit of the layer that was recorded, or of another one."""
     session.atlas.unit(unit)
     if unit.layer != maps.layer:
@@ -188,23 +188,23 @@ def _place(session: Session, frame: Frame, unit: UnitId, maps: LayerMaps) -> Loc
 
 
 def _projected(
-    session: Session, picture: Encoded, unit: UnitId, place: Location, method: ProjectionMethod
+    session: Session, picture: Encoded, unit: UnitId, location: Location, method: ProjectionMethod
 ) -> tuple[LiveProjection, bytes]:
     """Return the projection of a unit's activation at a location of the frame, and its PNG."""
     from unitscope_pipelines.vision.images.diverging import SHOWN_SHARE, diverging_picture
 
-    found = session.encoder.project([picture], unit, [place], method)
-    shown = diverging_picture(found.pixels[0].numpy(), SHOWN_SHARE)
+    projection = session.encoder.project([picture], unit, [location], method)
+    shown = diverging_picture(projection.pixels[0].numpy(), SHOWN_SHARE)
     file = io.BytesIO()
     shown.picture.save(file, "PNG", compress_level=_FAST)
     told = LiveProjection(
         unit=str(unit),
         method=method,
-        activation=float(found.activation[0]),
-        row=place.row,
-        col=place.col,
+        activation=float(projection.activation[0]),
+        row=location.row,
+        col=location.col,
         scale=shown.scale,
-        notes=found.notes,
+        notes=projection.notes,
     )
     return told, file.getvalue()
 
@@ -213,8 +213,8 @@ def _signals(session: Session, picture: Encoded, start: LiveProjection | None, l
     """Return the signals that reach a layer's units as bytes: 128 is none, the strongest of the layer 255 or 1."""
     if start is None:
         raise UsageError("signals are those of a projection: name its method too")
-    place = Location(start.row, start.col)
-    found = session.encoder.signals(picture, UnitId.parse(start.unit), place, start.method, layer)
-    strongest = float(np.abs(found).max())
-    levels: Levels = np.rint(_NONE + _SWING * found / (strongest or 1.0)).astype(np.uint8)
+    location = Location(start.row, start.col)
+    signals = session.encoder.signals(picture, UnitId.parse(start.unit), location, start.method, layer)
+    strongest = float(np.abs(signals).max())
+    levels: Levels = np.rint(_NONE + _SWING * signals / (strongest or 1.0)).astype(np.uint8)
     return levels

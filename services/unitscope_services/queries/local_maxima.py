@@ -29,10 +29,13 @@ def top(session: Session, unit: UnitId, question: TopQuestion) -> PatchPage:
     for row in page.rows:
         image = session.atlas.image_by_id(row.image_id)
         assert image is not None
-        found = session.activation_map(Subject(image, None), unit)
-        grid = np.array([[np.nan if value is None else value for value in line] for line in found.values])
-        others = [place for place in local_maxima(grid) if place != (row.row, row.col)][: per_image - 1]
-        rows += [row, *_further(session.atlas, unit, row, image, [(place, float(grid[place])) for place in others])]
+        activations = session.activation_map(Subject(image, None), unit)
+        grid = np.array([[np.nan if value is None else value for value in line] for line in activations.values])
+        others = [location for location in local_maxima(grid) if location != (row.row, row.col)][: per_image - 1]
+        rows += [
+            row,
+            *_further(session.atlas, unit, row, image, [(location, float(grid[location])) for location in others]),
+        ]
     said = f"{page.note}; " if page.note else ""
     note = f"{said}peaks of an image beyond its first are computed now: local maxima of its map"
     return page.model_copy(update={"rows": rows, "note": note})
@@ -47,15 +50,15 @@ def local_maxima(grid: NDArray[np.floating]) -> list[Location]:
     known = np.where(np.isfinite(grid), grid, -np.inf)
     padded = np.pad(known, 1, constant_values=-np.inf)
     height, width = grid.shape
-    found = np.isfinite(grid) & (known > known[np.isfinite(grid)].min(initial=np.inf))
+    maxima = np.isfinite(grid) & (known > known[np.isfinite(grid)].min(initial=np.inf))
     for down in range(3):
         for right in range(3):
             neighbour = padded[down : down + height, right : right + width]
             if (down, right) < (1, 1):
-                found &= known > neighbour
+                maxima &= known > neighbour
             elif (down, right) > (1, 1):
-                found &= known >= neighbour
-    rows, cols = np.nonzero(found)
+                maxima &= known >= neighbour
+    rows, cols = np.nonzero(maxima)
     order = np.argsort(-known[rows, cols], kind="stable")
     return [Location(row, col) for row, col in zip(rows[order].tolist(), cols[order].tolist(), strict=True)]
 

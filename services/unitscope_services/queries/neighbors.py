@@ -40,7 +40,7 @@ class PatchVectors:
 
     def __init__(self, store: Store, patches: PatchIndex, present: NDArray[np.bool_] | None = None) -> None:
         self.store = store
-        self._held: list[LocalPart] = []
+        self._open_parts: list[LocalPart] = []
         self.patches = patches
         self._present = present
         self.exact = patches.exact or (present is not None and bool(present.mean() < _LEAST_PRESENT))
@@ -57,8 +57,8 @@ class PatchVectors:
         """Return the nearest of the chosen images, and whether the search was exact: always, where few are chosen."""
         share = float(chosen.mean())
         if not (exact or self.exact) and share >= _LEAST_SHARE:
-            found = self._indexed(query, min(len(chosen), int(2 * limit / share)))
-            passing = [(score, patch) for score, patch in zip(*found, strict=True) if chosen[patch // self._regions]]
+            nearest = self._indexed(query, min(len(chosen), int(2 * limit / share)))
+            passing = [(score, patch) for score, patch in zip(*nearest, strict=True) if chosen[patch // self._regions]]
             if len(passing) >= limit:
                 return [score for score, _ in passing[:limit]], [patch for _, patch in passing[:limit]], False
         return *self._exact(query, limit, np.flatnonzero(chosen)), True
@@ -69,8 +69,8 @@ class PatchVectors:
 
     def _file(self, part: Part) -> Path:
         """Return a part's file, which stays open from now on."""
-        self._held.append(self.store.hold(part))
-        return self._held[-1].path
+        self._open_parts.append(self.store.hold(part))
+        return self._open_parts[-1].path
 
     @cached_property
     def stored(self) -> NDArray[np.float16]:
@@ -129,15 +129,17 @@ class PatchVectors:
         share = max(1.0, limit / _TUNED_FOR)
         count = min(len(self.stored), max(limit * regions, round(self.patches.short_list * share)))
         length = np.linalg.norm(query)
-        _, found = self._index.search((query / length if length else query)[None], count, params=self._asked(share))
-        ids = np.sort(found[0][found[0] >= 0])
+        _, short_list = self._index.search(
+            (query / length if length else query)[None], count, params=self._probing(share)
+        )
+        ids = np.sort(short_list[0][short_list[0] >= 0])
         scores = _cosines(np.asarray(self.stored[ids], np.float32), query)
         order = np.argsort(-scores, kind="stable")
         first = np.unique(ids[order] // regions, return_index=True)[1]
         chosen = order[np.sort(first)][:limit]
         return scores[chosen].tolist(), ids[chosen].tolist()
 
-    def _asked(self, share: float) -> faiss.SearchParameters:
+    def _probing(self, share: float) -> faiss.SearchParameters:
         """Return how this search probes, handed over with it: the index itself never changes, so it needs no lock."""
         lists = faiss.extract_index_ivf(self._index).nlist
         inner = faiss.SearchParametersIVF(nprobe=min(lists, round(self.patches.probes * share)), sel=self._selector)  # type: ignore[call-arg]

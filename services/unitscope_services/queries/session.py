@@ -141,8 +141,8 @@ class Session:
         layer, cell = question.layer, Location(question.row, question.col)
         checked_cell(self.atlas.layer(layer).spec, cell)
         peaks = CellPeaks(self.encoder.at_cell(self._picture(subject), layer, cell), cell)
-        asked = ExplainQuestion(layer=layer, k=question.k)
-        return explain(self.atlas, peaks, self.placement(subject), asked)
+        explain_question = ExplainQuestion(layer=layer, k=question.k)
+        return explain(self.atlas, peaks, self.placement(subject), explain_question)
 
     def check_embedded(self, layer: str | None) -> None:
         """Raise UsageError if a layer is named that is not the one whose embeddings are indexed."""

@@ -33,17 +33,17 @@ def similar(session: Session, unit: UnitId, question: SimilarQuestion) -> Simila
     atlas, by = session.atlas, question.by
     atlas.unit(unit)
     other = atlas.layer(question.among or unit.layer).spec.name
-    found, note = _LIKENESS[by](session, unit, other)
+    likenesses, note = _LIKENESS[by](session, unit, other)
     if other == unit.layer:
-        found[unit.channel] = np.nan
-    known = np.flatnonzero(~np.isnan(found))
-    order = known[np.argsort(-found[known], kind="stable")][: question.k]
+        likenesses[unit.channel] = np.nan
+    known = np.flatnonzero(~np.isnan(likenesses))
+    order = known[np.argsort(-likenesses[known], kind="stable")][: question.k]
     rows = [
         SimilarRow(
             rank=rank,
             layer=other,
             channel=statistics.channel,
-            similarity=float(found[statistics.channel]),
+            similarity=float(likenesses[statistics.channel]),
             status=statistics.status,
             top_label=statistics.top_label,
         )
@@ -84,13 +84,13 @@ def _by_exemplars(session: Session, unit: UnitId, other: str) -> tuple[Likenesse
     atlas = session.atlas
     most = tables.exemplar_count(atlas.catalogue.count)
     own_units, own_images = _exemplars(atlas, unit.layer, most)
-    own = own_images[own_units == unit.channel]
+    unit_images = own_images[own_units == unit.channel]
     units, images = (own_units, own_images) if other == unit.layer else _exemplars(atlas, other, most)
     count = atlas.layer(other).spec.units
     sizes = np.bincount(units, minlength=count)
-    both = np.bincount(units[np.isin(images, own)], minlength=count)
-    shares = jaccard(both, sizes, len(own))
-    shares[(sizes == 0) | (len(own) == 0)] = np.nan
+    both = np.bincount(units[np.isin(images, unit_images)], minlength=count)
+    shares = jaccard(both, sizes, len(unit_images))
+    shares[(sizes == 0) | (len(unit_images) == 0)] = np.nan
     return shares, f"share of both units' first {most} images that both have"
 
 
@@ -102,8 +102,8 @@ def _exemplars(atlas: Atlas, layer: str, most: int) -> tuple[NDArray[np.int64], 
             f"shared exemplars take the first {left} ranks of each unit, but {bounded_note(atlas.manifest)}; ask by "
             f"weights, or index with --keep top:{left} or more"
         )
-    found = atlas.first_ranks(layer, left)
-    units, images, activations = (np.asarray(found[name]) for name in ("unit", "image", "activation"))
+    ranks = atlas.first_ranks(layer, left)
+    units, images, activations = (np.asarray(ranks[name]) for name in ("unit", "image", "activation"))
     if atlas.catalogue.present is not None:
         shown = atlas.catalogue.present.take(images)
         units, images, activations = units[shown], images[shown], activations[shown]
@@ -112,16 +112,16 @@ def _exemplars(atlas: Atlas, layer: str, most: int) -> tuple[NDArray[np.int64], 
 
 
 def _by_weights(session: Session, unit: UnitId, other: str) -> tuple[Likenesses, str]:
-    own = session.encoder.incoming_weights(unit.layer).astype(np.float64)
+    weights = session.encoder.incoming_weights(unit.layer).astype(np.float64)
     others = session.encoder.incoming_weights(other).astype(np.float64)
-    if own.shape[1] != others.shape[1]:
+    if weights.shape[1] != others.shape[1]:
         raise UsageError(
-            f"a unit of {unit.layer} reads {own.shape[1]} weights and one of {other} {others.shape[1]}: only units "
+            f"a unit of {unit.layer} reads {weights.shape[1]} weights and one of {other} {others.shape[1]}: only units "
             "that read as many can be compared by weights"
         )
-    lengths = np.sqrt((own[unit.channel] @ own[unit.channel]) * np.einsum("ij,ij->i", others, others))
+    lengths = np.sqrt((weights[unit.channel] @ weights[unit.channel]) * np.einsum("ij,ij->i", others, others))
     lengths[lengths == 0] = np.nan
-    cosines = others @ own[unit.channel] / lengths
+    cosines = others @ weights[unit.channel] / lengths
     return cosines.round(_DIGITS), "cosine of incoming weights"
 
 

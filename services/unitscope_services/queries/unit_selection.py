@@ -84,5 +84,5 @@ def striking_in(atlas: Atlas, layer: str, count: int) -> list[UnitId]:
         mean, std = statistics.mean or 0.0, statistics.std or 1.0
         deviation = sum(row.activation - mean for row in rows) / len(rows) / std
         scores[unit] = deviation * len({row.label for row in rows}) / len(rows)
-    found = [unit for unit in scores if scores[unit] > 0]
-    return sorted(found, key=lambda unit: -scores[unit])[:count]
+    striking = [unit for unit in scores if scores[unit] > 0]
+    return sorted(striking, key=lambda unit: -scores[unit])[:count]

@@ -20,13 +20,13 @@ def visualisations(atlas: Atlas, target: Target) -> VisualPage:
     """
     if _is_recorded(target, atlas):
         atlas.unit(target)
-    found = list_visuals(atlas.store, target)
-    if not found and not _is_recorded(target, atlas):
+    visuals = list_visuals(atlas.store, target)
+    if not visuals and not _is_recorded(target, atlas):
         raise NotFoundError(f"{target} is no unit that this atlas records, and no picture of it is stored")
     return VisualPage(
         unit=str(target),
         stale_images=atlas.manifest.stale_count,
-        rows=[visual_row(atlas, visual) for visual in found],
+        rows=[visual_row(atlas, visual) for visual in visuals],
     )
 
 

@@ -51,11 +51,11 @@ class Keys:
     def _find(self, token: str) -> Key | None:
         """Compare with every key in constant time, so that timing tells nothing about them."""
         digest = hashlib.sha256(token.encode()).hexdigest()
-        found = None
+        matched = None
         for key in self.known or ():
             if hmac.compare_digest(key.sha256, digest):
-                found = key
-        return found
+                matched = key
+        return matched
 
 
 def read_keys(path: Path | None, anonymous_read: bool) -> Keys:

@@ -68,7 +68,7 @@ class AtlasRegistry:
             raise NotFoundError(f"atlas {name!r} is not served here; {known}")
         if served.is_due and served.looking.acquire(blocking=False):
             try:
-                self._look(name, served)
+                self._refresh(name, served)
             finally:
                 served.looked = time.monotonic()
                 served.looking.release()
@@ -79,7 +79,7 @@ class AtlasRegistry:
         for served in self._served.values():
             served.session.atlas.close()
 
-    def _look(self, name: str, served: _ServedAtlas) -> None:
+    def _refresh(self, name: str, served: _ServedAtlas) -> None:
         try:
             seal = served.store.stamp(layout.MANIFEST)
         except UnitscopeError as error:

@@ -28,7 +28,8 @@ class JobRegistry:
     """Jobs by id; those that ended are remembered until newer ones push them out."""
 
     def __init__(self, settings: Settings) -> None:
-        self._running, self._waiting, self._kept = settings.jobs_running, settings.jobs_waiting, settings.jobs_kept
+        self._running, self._waiting = settings.jobs_running, settings.jobs_waiting
+        self._most_ended = settings.jobs_kept
         self._entries: dict[str, _JobEntry] = {}
         self._lock = threading.Lock()
 
@@ -94,7 +95,7 @@ class JobRegistry:
 
     def _forget(self) -> None:
         ended = [name for name, entry in self._entries.items() if has_ended(entry.job)]
-        for name in ended[: max(0, len(ended) - self._kept)]:
+        for name in ended[: max(0, len(ended) - self._most_ended)]:
             del self._entries[name]
 
 

@@ -109,11 +109,11 @@ def faults(errors: Sequence[Any]) -> str:
 
 
 def _fault(error: dict[str, Any]) -> str:
-    place = ".".join(str(part) for part in error["loc"][1:]) or "the request's body"
+    parameter = ".".join(str(part) for part in error["loc"][1:]) or "the request's body"
     message = error["msg"][:1].lower() + error["msg"][1:]
     given = error.get("input")
     shown = f", not {given!r}" if isinstance(given, str | int | float) and len(str(given)) <= 80 else ""
-    return f"{place}: {message.removeprefix('value error, ').replace('input ', '', 1)}{shown}"
+    return f"{parameter}: {message.removeprefix('value error, ').replace('input ', '', 1)}{shown}"
 
 
 def _wants_page(request: HTTPConnection) -> bool:

@@ -41,13 +41,13 @@ _Visitor.register("uploads")
 @contextmanager
 def held(settings: Settings) -> Iterator[str]:
     """Hold jobs and uploads for processes that are started meanwhile; gives the address they are found at."""
-    own = Shared.alone(settings)
+    shared = Shared.alone(settings)
 
     class Holder(BaseManager):
         """A server of what is shared."""
 
-    Holder.register("job_registry", callable=lambda: own.job_registry)
-    Holder.register("uploads", callable=lambda: own.uploads)
+    Holder.register("job_registry", callable=lambda: shared.job_registry)
+    Holder.register("uploads", callable=lambda: shared.uploads)
     server = Holder().get_server()
     threading.Thread(target=server.serve_forever, name="shared", daemon=True).start()
     yield str(server.address)

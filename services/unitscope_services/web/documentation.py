@@ -47,9 +47,9 @@ def describe(app: FastAPI) -> dict[str, Any]:
 
 def operations(document: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Return the operations of an OpenAPI document by tag, each with `method` and `path`."""
-    found: dict[str, list[dict[str, Any]]] = {tag: [] for tag in _ORDER}
+    by_tag: dict[str, list[dict[str, Any]]] = {tag: [] for tag in _ORDER}
     for path, item in document["paths"].items():
         for method, operation in item.items():
             tag = operation.get("tags", ["server"])[0]
-            found.setdefault(tag, []).append({"method": method.upper(), "path": path, **operation})
-    return found
+            by_tag.setdefault(tag, []).append({"method": method.upper(), "path": path, **operation})
+    return by_tag

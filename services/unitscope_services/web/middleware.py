@@ -109,12 +109,12 @@ def _addressed(scope: Scope) -> Scope:
     """
     given = Headers(scope=scope).get("x-request-id", "")
     path = scope["path"]
-    own = {
+    copied = {
         **scope,
         "method": "GET" if scope["method"] == "HEAD" else scope["method"],
         "unitscope.path": path,
         "unitscope.request_id": given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex,
     }
     if path.startswith("/api/") and (suffix := _SUFFIX.search(path)):
-        own |= {"path": path[: suffix.start()], "unitscope.suffix": suffix[1]}
-    return own
+        copied |= {"path": path[: suffix.start()], "unitscope.suffix": suffix[1]}
+    return copied

@@ -69,9 +69,9 @@ def _compare_job(a: str, b: str, layer: str | None, layer_b: str | None) -> Comp
 
 def _stored(reply: Reply, atlas: str, query: CompareJob) -> str | None:
     """Return the page of the stored answer, if there is one."""
-    one, two = reply.app_state.atlases.newest(atlas).atlas, reply.app_state.atlases.newest(query.other).atlas
+    atlas_a, atlas_b = reply.app_state.atlases.newest(atlas).atlas, reply.app_state.atlases.newest(query.other).atlas
     try:
-        found = stored_id(one, query, two)
+        identifier = stored_id(atlas_a, query, atlas_b)
     except UsageError:
         return None  # the page says what is wrong with the question
-    return None if found is None else links_of(one).comparison(found)
+    return None if identifier is None else links_of(atlas_a).comparison(identifier)

@@ -23,7 +23,7 @@ _NO_STORE = {"Cache-Control": "no-store"}
 def show_jobs(reply: ComputingAnywhere) -> Response:
     """Show the jobs that the server remembers."""
     jobs = list(map(job_view, reply.app_state.job_registry.all()))
-    view = {"jobs": jobs, "running": any(one.running for one in jobs)}
+    view = {"jobs": jobs, "running": any(job.running for job in jobs)}
     return replace(reply, private=True).page("jobs.html", lambda: view)
 
 

@@ -34,10 +34,10 @@ def show_live(
     """Show frames of a picture, a camera or a film as the network sees them; `back` and `hold` are read by the page."""
 
     def view() -> dict[str, object]:
-        found = live_view(
+        content = live_view(
             reply.session, first_unit(reply.session, unit, layer), image, reply.app_state.settings.upload_bytes
         )
-        return vars(found)
+        return vars(content)
 
     # made pictures are shown without a new version of the atlas, as on the unit's page
     return replace(reply, private=True, headers=LIVE_HEADERS).page("live.html", view)

@@ -169,9 +169,9 @@ def show_image_cell(reply: Computing, image: ImageName, address: PictureQuery) -
 @routes.post("/a/{atlas}/uploads")
 async def take_upload(reply: Computing, request: Request) -> Response:
     """Keep a picture from the form and lead to its page."""
-    kept = await run_in_threadpool(keep_upload, reply, await read_body(request))
+    entry = await run_in_threadpool(keep_upload, reply, await read_body(request))
     start = await run_in_threadpool(lambda: links_of(reply.session.atlas).uploads)
-    return RedirectResponse(f"{start}/{kept.id}", 303, headers={"Cache-Control": "no-store"})
+    return RedirectResponse(f"{start}/{entry.id}", 303, headers={"Cache-Control": "no-store"})
 
 
 @routes.get("/a/{atlas}/uploads/{upload}")

@@ -70,7 +70,7 @@ def public_manifest(manifest: Manifest) -> Manifest:
                 }
             ),
             "config": {
-                name: [_without_folder(one) for one in value] if name == "latents" else _last_name(value)
+                name: [_without_folder(entry) for entry in value] if name == "latents" else _last_name(value)
                 for name, value in manifest.config.items()
             },
         }

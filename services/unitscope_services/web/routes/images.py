@@ -78,10 +78,10 @@ def list_image_neighbors(reply: Reading, image: ImageName, question: Neighbors) 
     box = question.region
 
     def subject() -> Subject:
-        found = _subject(reply, image)
-        if box is not None and found.image is not None and not reply.session.search.stored(found.image, box):
+        resolved = _subject(reply, image)
+        if box is not None and resolved.image is not None and not reply.session.search.stored(resolved.image, box):
             reply.demand("compute")
-        return found
+        return resolved
 
     asking = reply if box is None else replace(reply, scope="compute")
     return neighboring(asking, subject, question)
@@ -121,8 +121,8 @@ def neighboring(reply: Reply, subject: Callable[[], Subject], question: Neighbor
 
     def make() -> NeighborPage:
         reply.session.check_embedded(question.layer)
-        found = subject()
-        return reply.app_state.telemetry.timed(lambda: reply.session.neighbors(found, question))
+        resolved = subject()
+        return reply.app_state.telemetry.timed(lambda: reply.session.neighbors(resolved, question))
 
     return reply.rows(NeighborRow, make)
 

@@ -63,7 +63,7 @@ class _Conversation:
 
     def __init__(self, socket: WebSocket, app_state: AppState, atlas: str) -> None:
         self._socket, self._app_state, self._atlas = socket, app_state, atlas
-        self._asked: LiveAsk | None = None
+        self._question: LiveAsk | None = None
 
     async def hold(self) -> None:
         """Answer until the other side closes or sends nothing for a while."""
@@ -87,14 +87,14 @@ class _Conversation:
         """Read a question, about an image of the corpus or about the picture that follows."""
         text, data = message.get("text"), message.get("bytes")
         if text is not None:
-            self._asked = None
-            self._asked = _parsed(text)
-            if self._asked.image is None:
+            self._question = None
+            self._question = _parsed(text)
+            if self._question.image is None:
                 return
-        if self._asked is None:
+        if self._question is None:
             raise UsageError("say what is asked about a picture before it is sent")
-        answered = await run_in_threadpool(self._answer, self._asked, data)
-        self._asked = None
+        answered = await run_in_threadpool(self._answer, self._question, data)
+        self._question = None
         await self._socket.send_text(json_bytes(answered.head).decode())
         for name in answered.head.parts:
             await self._socket.send_bytes(answered.parts[name])
@@ -117,8 +117,8 @@ class _Conversation:
     async def _complain(self, error: Exception) -> None:
         problem, _ = described(self._socket, error)
         retry_after_s = error.retry_after_s if isinstance(error, OverloadError) else None
-        asked, self._asked = self._asked, None
-        told = LiveProblem(id=asked.id if asked else None, problem=problem, retry_after_s=retry_after_s)
+        question, self._question = self._question, None
+        told = LiveProblem(id=question.id if question else None, problem=problem, retry_after_s=retry_after_s)
         await self._socket.send_text(json_bytes(told).decode())
 
 
@@ -126,4 +126,4 @@ def _parsed(text: str) -> LiveAsk:
     try:
         return LiveAsk.model_validate_json(text)
     except ValidationError as error:
-        raise UsageError(faults([{**one, "loc": ("ask", *one["loc"])} for one in error.errors()])) from None
+        raise UsageError(faults([{**fault, "loc": ("ask", *fault["loc"])} for fault in error.errors()])) from None

@@ -45,15 +45,15 @@ def read_patch_picture(
 
     The box of a unit is its theoretical receptive field, or the effective one where it sees the whole input.
     """
-    place = box_of(box) or unit
-    if place is None or (box is not None and unit is not None):
+    spot = box_of(box) or unit
+    if spot is None or (box is not None and unit is not None):
         raise UsageError("give either unit=LAYER:UNIT or box=top,left,bottom,right")
     if overlay in ("map", "mask"):
         if unit is None:
             raise UsageError(f"overlay={overlay} shows a unit's activation: give unit=LAYER:UNIT")
         reply.demand("compute")
         reply = replace(reply, scope="compute")
-    return patch_picture(reply, image, kind, place, size, context, overlay)
+    return patch_picture(reply, image, kind, spot, size, context, overlay)
 
 
 @routes.get("/layers/{layer}/sprites/{what}.{kind}", responses=PICTURE)

@@ -55,10 +55,10 @@ _BODY: dict[str, Any] = {
 async def create_upload(reply: Computing, request: Request) -> Response:
     """Keep a picture for a while: the body itself, or the field `file` of a form."""
     data = await read_body(request)
-    kept = await run_in_threadpool(keep_upload, reply, data)
-    location = f"{request.scope['unitscope.path'].rstrip('/')}/{kept.id}"
+    entry = await run_in_threadpool(keep_upload, reply, data)
+    location = f"{request.scope['unitscope.path'].rstrip('/')}/{entry.id}"
     made = replace(reply, private=True, headers={"Location": location}, status=201)
-    return await run_in_threadpool(made.document, lambda: upload_row(made, kept))
+    return await run_in_threadpool(made.document, lambda: upload_row(made, entry))
 
 
 @routes.get("/uploads/{upload}", response_model=Upload)
@@ -160,15 +160,15 @@ def upload_subject(reply: Reply, upload: str) -> Subject:
     return Subject(image, None if image else picture)
 
 
-def upload_row(reply: Reply, kept: UploadEntry) -> Upload:
+def upload_row(reply: Reply, entry: UploadEntry) -> Upload:
     """Return an upload as answers show it."""
     return Upload(
-        id=kept.id,
-        image_id=kept.picture.image_id,
-        size=kept.picture.placement.image,
-        seen_box=kept.picture.placement.seen,
-        expires=kept.expires,
-        in_corpus=reply.session.atlas.image_by_id(kept.picture.image_id) is not None,
+        id=entry.id,
+        image_id=entry.picture.image_id,
+        size=entry.picture.placement.image,
+        seen_box=entry.picture.placement.seen,
+        expires=entry.expires,
+        in_corpus=reply.session.atlas.image_by_id(entry.picture.image_id) is not None,
     )
 
 
