@@ -40,6 +40,6 @@ def __getattr__(name: str) -> object:
     if name in modules:
         from importlib import import_module
 
-        found: object = getattr(import_module(f"unitscope.{modules[name]}"), name)
-        return found
+        exported: object = getattr(import_module(f"unitscope.{modules[name]}"), name)
+        return exported
     raise AttributeError(f"module 'unitscope' has no attribute {name!r}")

@@ -33,8 +33,8 @@ def main() -> NoReturn:
         shards, stored = "finished shards", "stored pictures"
         whole = {"index": shards, "demo": shards, "optimise": stored, "project": stored}
         what = whole.get(next(iter(sys.argv[1:]), ""))
-        kept = f"; {what} are kept. Resume with: {resume}" if what else ""
-        tell(f"interrupted{kept}")
+        hint = f"; {what} are kept. Resume with: {resume}" if what else ""
+        tell(f"interrupted{hint}")
     sys.stdout.flush()
     sys.exit(code or 0)
 

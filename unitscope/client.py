@@ -183,8 +183,8 @@ class Client(Questions):
 
     def __repr__(self) -> str:
         about = self._summary
-        held = f"{about['images']} images × {about['units']} units of {about['model']}"
-        return f"<atlas {about['name']} at {self._url}: {held}>"
+        contents = f"{about['images']} images × {about['units']} units of {about['model']}"
+        return f"<atlas {about['name']} at {self._url}: {contents}>"
 
     def _layer(self, layer: str) -> str:
         return f"{self._atlas}/layers/{quote(layer, safe='@')}"
@@ -221,8 +221,8 @@ class Client(Questions):
 
         Raises UnitscopeError if it failed. Needs the scope compute.
         """
-        asked = {"kind": kind, "atlas": self._summary["name"], **about, **_fields(question)}
-        job = json.loads(self._ask(f"{_API}/jobs", json.dumps(asked).encode(), "application/json")[0])
+        job_request = {"kind": kind, "atlas": self._summary["name"], **about, **_fields(question)}
+        job = json.loads(self._ask(f"{_API}/jobs", json.dumps(job_request).encode(), "application/json")[0])
         while job["state"] in ("waiting", "running"):
             time.sleep(_LOOK_EVERY_S)
             job = self._json(f"jobs/{job['id']}")

@@ -124,8 +124,8 @@ class OpenedAtlas(Questions):
         from unitscope_pipelines.derived.compare import compare
         from unitscope_pipelines.runs.coactivation import OnCluster
 
-        own, crew = SealedAtlas(self._session.atlas.store, self.manifest), OnCluster(_keep_quiet, self._workers)
-        comparison = compare(own, SealedAtlas.present(other), crew, (question.layer, question.layer_b))
+        sealed, crew = SealedAtlas(self._session.atlas.store, self.manifest), OnCluster(_keep_quiet, self._workers)
+        comparison = compare(sealed, SealedAtlas.present(other), crew, (question.layer, question.layer_b))
         return as_table(comparison.rows, MatchRow)
 
     def comparisons(self) -> pa.Table:

@@ -27,14 +27,14 @@ def packaged_photographs() -> list[tuple[str, Path]]:
     """Return (name, file) of each photograph that the installed packages carry."""
     from importlib.util import find_spec
 
-    found = []
+    photographs = []
     for package, files in _PACKAGED.items():
         spec = find_spec(package)
         if spec is None or spec.origin is None:
             raise CorpusError(f"the demo's photographs are in the package {package!r}, which is not installed")
         paths = [Path(spec.origin).parent / file for file in files.split()]
-        found += [(path.stem.replace("_", " "), path) for path in paths if path.is_file()]
-    return found
+        photographs += [(path.stem.replace("_", " "), path) for path in paths if path.is_file()]
+    return photographs
 
 
 def photographs_in(folders: Sequence[Path]) -> list[tuple[str, Path]]:

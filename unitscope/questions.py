@@ -87,10 +87,10 @@ def _by_name_alone(name: str, args: tuple[object, ...]) -> None:
 
 def _spell_signature(ask: Callable[..., object], method: Callable[..., object], model: Callable[..., object]) -> None:
     """Give a method its question, and the signature that help and completion show: its subject and the fields."""
-    own = list(inspect.signature(method).parameters.values())
+    parameters = list(inspect.signature(method).parameters.values())
     fields = inspect.signature(model).parameters.values()
     answer = inspect.signature(method).return_annotation
-    ask.__signature__ = inspect.Signature([*own[:-1], *fields], return_annotation=answer)  # type: ignore[attr-defined]
+    ask.__signature__ = inspect.Signature([*parameters[:-1], *fields], return_annotation=answer)  # type: ignore[attr-defined]
     ask.question = model  # type: ignore[attr-defined]
 
 

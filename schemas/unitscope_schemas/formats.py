@@ -48,10 +48,10 @@ def rows_as(rows: Sequence[Any], kind: type, file_format: TableFormat) -> bytes:
 
 def _without_lists(table: pa.Table) -> pa.Table:
     """Return the table with lists as JSON texts, for a CSV has no other way to hold them."""
-    for place, field in enumerate(table.schema):
+    for position, field in enumerate(table.schema):
         if pa.types.is_list(field.type):
-            texts = [json_bytes(one).decode() for one in table[field.name].to_pylist()]
-            table = table.set_column(place, field.name, pa.array(texts, pa.string()))
+            texts = [json_bytes(value).decode() for value in table[field.name].to_pylist()]
+            table = table.set_column(position, field.name, pa.array(texts, pa.string()))
     return table
 
 
@@ -60,8 +60,8 @@ def as_table(rows: Sequence[Any], kind: type) -> pa.Table:
     columns: dict[str, pa.Array] = {}
     for name, annotation in get_type_hints(kind).items():
         values = [getattr(row, name) for row in rows]
-        for field, own in _columns(name, annotation, values):
-            columns[field.name] = pa.array(own, field.type)
+        for field, column in _columns(name, annotation, values):
+            columns[field.name] = pa.array(column, field.type)
     return pa.table(columns)
 
 
@@ -70,12 +70,15 @@ def _columns(name: str, annotation: Any, values: list[Any]) -> Iterator[tuple[pa
     inner = [part for part in get_args(annotation) or (annotation,) if part is not type(None)]
     kind = inner[0] if get_origin(inner[0]) is None and not isinstance(inner[0], str) else str
     if kind in (Box, Size):
-        for place, side in enumerate(kind._fields):
-            yield pa.field(f"{name}_{side}", pa.int32()), [None if one is None else one[place] for one in values]
+        for position, side in enumerate(kind._fields):
+            yield (
+                pa.field(f"{name}_{side}", pa.int32()),
+                [None if value is None else value[position] for value in values],
+            )
     elif annotation == list[str]:
         yield pa.field(name, pa.list_(pa.string())), values
     elif get_origin(annotation) is dict:
-        yield pa.field(name, pa.string()), [json_bytes(one).decode() for one in values]
+        yield pa.field(name, pa.string()), [json_bytes(value).decode() for value in values]
     else:
         types = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
         yield pa.field(name, types[kind]), values

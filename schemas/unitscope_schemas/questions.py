@@ -63,7 +63,7 @@ class Question(BaseModel):
         try:
             return handler(data)
         except ValidationError as error:
-            raise UsageError("; ".join(fault(one["loc"], one) for one in error.errors())) from None
+            raise UsageError("; ".join(fault(problem["loc"], problem) for problem in error.errors())) from None
 
 
 def check_names(given: Sequence[str] | dict[str, Any], known: Sequence[str] | dict[str, Any]) -> None:

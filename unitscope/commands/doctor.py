@@ -44,9 +44,9 @@ def doctor(folder: Path) -> list[Check]:
     return [_checked(*check) for check in checks]
 
 
-def _checked(name: str, look: Callable[[], str], mend: str) -> Check:
+def _checked(name: str, check: Callable[[], str], mend: str) -> Check:
     try:
-        return Check(name, True, look(), None)
+        return Check(name, True, check(), None)
     except _FaultError as fault:
         return Check(name, False, str(fault), mend)
     except Exception as error:  # noqa: BLE001  (whatever a library raises is what this check found)
@@ -58,14 +58,14 @@ def _packages() -> str:
     from packaging.requirements import Requirement
 
     needed = [Requirement(text) for text in requires("unitscope") or ()]
-    needed = [one for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
+    needed = [package for package in needed if package.marker is None or package.marker.evaluate({"extra": ""})]
     faults = []
-    for one in needed:
+    for package in needed:
         try:
-            if not one.specifier.contains(version(one.name), prereleases=True):
-                faults.append(f"{one.name} {version(one.name)} is not {one.specifier}")
+            if not package.specifier.contains(version(package.name), prereleases=True):
+                faults.append(f"{package.name} {version(package.name)} is not {package.specifier}")
         except PackageNotFoundError:
-            faults.append(f"{one.name} is missing")
+            faults.append(f"{package.name} is missing")
     if faults:
         raise _FaultError("; ".join(faults))
     return f"unitscope {version('unitscope')} and the {len(needed)} packages that it needs"
@@ -124,8 +124,8 @@ def _duckdb() -> str:
 
     with tempfile.TemporaryDirectory() as folder, duckdb.connect(f"{folder}/check.duckdb") as database:
         database.execute("COPY (SELECT 7 AS number) TO ? (FORMAT parquet)", [f"{folder}/check.parquet"])
-        found = database.execute("SELECT number FROM read_parquet(?)", [f"{folder}/check.parquet"]).fetchall()
-    if found != [(7,)]:
+        rows = database.execute("SELECT number FROM read_parquet(?)", [f"{folder}/check.parquet"]).fetchall()
+    if rows != [(7,)]:
         raise _FaultError("a Parquet file was not read as it was written")
     return f"duckdb {duckdb.__version__}, Parquet written and read"
 

@@ -127,13 +127,13 @@ def index(
     if plan:
         show_facts(planned, as_json)
         return
-    found = manifest.corpus
+    counts = manifest.corpus
     facts = {
         "atlas": settings.atlas,
         "version": manifest.version,
-        "images": found.image_count,
-        "files": found.file_count,
-        "skipped": found.skipped_count,
+        "images": counts.image_count,
+        "files": counts.file_count,
+        "skipped": counts.skipped_count,
         "forwards": manifest.forward_count,
         "layers": len(manifest.layers),
         "units": sum(entry.spec.units for entry in manifest.layers),
@@ -142,7 +142,7 @@ def index(
     show_facts(facts, as_json)
     if manifest.removed:
         tell(f"{manifest.removed.table.rows} removed images stay out; unitscope remove --restore brings them back")
-    if found.skipped_count:
-        tell(f"{found.skipped_count} files are no usable picture; the reasons: skipped table, {manifest.skipped.path}")
-    if settings.max_errors is not None and found.skipped_count > settings.max_errors:
+    if counts.skipped_count:
+        tell(f"{counts.skipped_count} files are no usable picture; the reasons: skipped table, {manifest.skipped.path}")
+    if settings.max_errors is not None and counts.skipped_count > settings.max_errors:
         raise typer.Exit(3)

@@ -67,7 +67,7 @@ def optimise(
     plan, chosen = optimise_plan(session, units, question, device)
     with shown(progress) as report:
         made = list(optimise_units(plan, chosen, report, workers, address))
-    order = {unit: place for place, unit in enumerate(chosen)}
+    order = {unit: position for position, unit in enumerate(chosen)}
     made.sort(key=lambda visual: (order[visual.key.target], visual.key.number))
     rows = [visual_row(session.atlas, visual) for visual in made]
     show_rows(rows, VisualRow, "json" if as_json else style, {"rows": rows})
@@ -108,8 +108,8 @@ def _read_vector(file: Path) -> tuple[float, ...]:
     from unitscope_schemas.errors import UsageError
 
     try:
-        found = json.loads(file.read_text()) if file.suffix == ".json" else np.load(file, allow_pickle=False)
-        vector = np.asarray(found, np.float64)
+        numbers = json.loads(file.read_text()) if file.suffix == ".json" else np.load(file, allow_pickle=False)
+        vector = np.asarray(numbers, np.float64)
     except (OSError, ValueError, TypeError) as error:
         raise UsageError(f"direction {file} cannot be read as .npy or .json: {error}") from None
     if vector.ndim != 1:

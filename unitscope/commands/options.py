@@ -59,17 +59,17 @@ def asks(model: type[Question], leave_out: tuple[str, ...] = ()) -> Callable[[Co
         def run(context: typer.Context, **values: Any) -> None:
             given = {name: values.pop(name) for name in fields}
             said = {name for name in fields if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"}
-            asked = {name: value for name, value in given.items() if name in said}
-            command(question=model(**asked), **values)
+            said_values = {name: value for name, value in given.items() if name in said}
+            command(question=model(**said_values), **values)
 
-        own = inspect.signature(command, eval_str=True)
+        signature = inspect.signature(command, eval_str=True)
         parameters = [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
-        for parameter in own.parameters.values():
+        for parameter in signature.parameters.values():
             plain = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
             parameters += _options(fields) if parameter.name == "question" else [plain]
-        run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         run.question = model  # type: ignore[attr-defined]
-        run.__annotations__ = {one.name: one.annotation for one in parameters} | {"return": None}
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters} | {"return": None}
         return run
 
     return spell_out
@@ -78,7 +78,7 @@ def asks(model: type[Question], leave_out: tuple[str, ...] = ()) -> Callable[[Co
 def _options(fields: dict[str, FieldInfo]) -> Iterator[inspect.Parameter]:
     """Yield an option for each field, the number of rows first."""
     for name, field in sorted(fields.items(), key=lambda item: item[0] != "k"):
-        metavar = next((one.text for one in field.metadata if isinstance(one, Metavar)), None)
+        metavar = next((detail.text for detail in field.metadata if isinstance(detail, Metavar)), None)
         option = typer.Option(
             "-k" if name == "k" else f"--{name.replace('_', '-')}",
             help=(field.description or "").replace("`", ""),
@@ -96,7 +96,7 @@ def _options(fields: dict[str, FieldInfo]) -> Iterator[inspect.Parameter]:
 
 def _bound(field: FieldInfo, name: str) -> float | None:
     """Return the least (`ge`) or greatest (`le`) value that a field takes, None where there is none."""
-    bounds: list[float] = [getattr(one, name) for one in field.metadata if hasattr(one, name)]
+    bounds: list[float] = [getattr(constraint, name) for constraint in field.metadata if hasattr(constraint, name)]
     return bounds[0] if bounds else None
 
 

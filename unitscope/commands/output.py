@@ -30,9 +30,9 @@ def write_rows(out: Path, rows: Sequence[Any], kind: type, document: Any) -> Non
     """Write rows as a file, in the format of its suffix; raises UsageError and StorageError."""
     from unitscope_schemas.formats import FORMATS, json_bytes, rows_as
 
-    style = next((one for one in FORMATS if out.suffix == f".{one}"), None)
+    style = next((name for name in FORMATS if out.suffix == f".{name}"), None)
     if style is None:
-        raise UsageError(f"{out} has no known suffix; there are {listing(f'.{one}' for one in FORMATS)}")
+        raise UsageError(f"{out} has no known suffix; there are {listing(f'.{name}' for name in FORMATS)}")
     content = json_bytes(document) + b"\n" if style == "json" else rows_as(rows, kind, style)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

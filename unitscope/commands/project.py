@@ -71,19 +71,19 @@ def project(
     wanted = asked_exemplars(session.atlas, chosen_units(session.atlas, units, question.top), question.k)
     with shown(progress) as report:
         stored = {visual.key.id: visual for visual in project_units(plan, wanted, report, workers, address)}
-    made = [stored[plan.key(one.unit, exemplar).id] for one in wanted for exemplar in one.exemplars]
+    made = [stored[plan.key(chosen.unit, exemplar).id] for chosen in wanted for exemplar in chosen.exemplars]
     rows = [visual_row(session.atlas, visual) for visual in made]
     show_rows(rows, VisualRow, "json" if as_json else style, {"rows": rows})
     for note in dict.fromkeys(f"{row.unit}: {note}" for row in rows for note in row.note.split("; ")[1:]):
         tell(note)
     tell_stale(session.atlas.manifest.stale_count)
     if out is not None:
-        for one in wanted:
-            folder = out if len(wanted) == 1 else out / str(one.unit)
-            _write(session.atlas.store, [visual for visual in made if visual.key.target == one.unit], folder)
+        for chosen in wanted:
+            folder = out if len(wanted) == 1 else out / str(chosen.unit)
+            _write(session.atlas.store, [visual for visual in made if visual.key.target == chosen.unit], folder)
         tell(f"{len(rows)} projections written to {out}")
     if sheet is not None:
-        write_drawing(project_sheet(session, [one.unit for one in wanted], plan.method, question.k), sheet)
+        write_drawing(project_sheet(session, [chosen.unit for chosen in wanted], plan.method, question.k), sheet)
         tell(f"patches and projections written to {sheet}")
 
 
@@ -109,13 +109,13 @@ def sheet(
     from unitscope_services.queries.session import Session
 
     check_ending(out)
-    look = PanelStyle(method, recipe if optimised else None, seed)
+    panel_style = PanelStyle(method, recipe if optimised else None, seed)
     session = Session(atlas, trust_code=trust_code, version=version)
     layers = chosen_layers(session.atlas, split_globs(layer_globs), layer_count)
-    drawing = hierarchy(session, layers, units_per_layer, look, tell)
+    drawing = hierarchy(session, layers, units_per_layer, panel_style, tell)
     write_drawing(drawing, out)
     facts = {"sheet": str(out), "layers": len(layers), "pictures": len(drawing.tiles), "method": method}
-    show_facts({**facts, "recipe": look.recipe or "none shown", "seed": seed}, as_json)
+    show_facts({**facts, "recipe": panel_style.recipe or "none shown", "seed": seed}, as_json)
 
 
 @app.command()
@@ -167,18 +167,18 @@ def eigen(
     if out is not None:
         check_ending(out)
     session = Session(atlas, version=version)
-    found = eigen_patches(session, UnitId.parse(unit), question)
-    shares = found.shares.tolist()
+    patches = eigen_patches(session, UnitId.parse(unit), question)
+    shares = patches.shares.tolist()
     facts = {
         "unit": unit,
-        "size_px": list(found.size) if as_json else f"{found.size.height} × {found.size.width}",
-        "patches": found.used,
-        "left_out": found.left_out,
+        "size_px": list(patches.size) if as_json else f"{patches.size.height} × {patches.size.width}",
+        "patches": patches.used,
+        "left_out": patches.left_out,
         "shares_of_variance": shares if as_json else ", ".join(f"{share:.3f}" for share in shares),
     }
     show_facts(facts, as_json)
     if out is not None:
-        write_drawing(eigen_sheet(session, found), out)
+        write_drawing(eigen_sheet(session, patches), out)
         tell(f"mean and components written to {out}")
 
 

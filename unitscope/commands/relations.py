@@ -149,14 +149,17 @@ def compare(
     from unitscope_pipelines.runs.coactivation import OnCluster
     from unitscope_schemas.answers.relations import LayerMatch, MatchRow
 
-    one, two = SealedAtlas.present(a), SealedAtlas.present(b)
+    first, second = SealedAtlas.present(a), SealedAtlas.present(b)
     with shown(progress) as report:
-        found = run_compare(one, two, OnCluster(report, workers, address), (question.layer, question.layer_b))
+        comparison = run_compare(first, second, OnCluster(report, workers, address), (question.layer, question.layer_b))
     if as_json or style != "table":
-        show_rows(found.rows, MatchRow, "json" if as_json else style, found)
+        show_rows(comparison.rows, MatchRow, "json" if as_json else style, comparison)
     else:
-        show_rows(found.layers, LayerMatch, "table", found)
-    tell(f"{found.shared_images} images are in both: of {found.a.images} and of {found.b.images}; id {found.id}")
+        show_rows(comparison.layers, LayerMatch, "table", comparison)
+    tell(
+        f"{comparison.shared_images} images are in both: of {comparison.a.images} and of {comparison.b.images}; "
+        f"id {comparison.id}"
+    )
     if out is not None:
-        write_rows(out, found.rows, MatchRow, found)
-        tell(f"{len(found.rows)} units written to {out}")
+        write_rows(out, comparison.rows, MatchRow, comparison)
+        tell(f"{len(comparison.rows)} units written to {out}")

@@ -22,23 +22,24 @@ def remove(
     from unitscope_pipelines.indexing import upkeep
 
     change = upkeep.restore if restore else upkeep.remove
-    found = change(atlas, images, dry_run)
+    removal = change(atlas, images, dry_run)
     done = "restored" if restore else "removed"
     facts = {
-        done: found.images if as_json else len(found.images),
-        "images": found.image_count,
-        "version": found.version,
-        "stale": found.stale_count,
+        done: removal.images if as_json else len(removal.images),
+        "images": removal.image_count,
+        "version": removal.version,
+        "stale": removal.stale_count,
     }
     show_facts({**facts, "dry_run": dry_run} if as_json else facts, as_json)
     if not as_json:
-        for image in found.images:
+        for image in removal.images:
             tell(f"{'would be ' * dry_run}{done}: {image.image_id[:12]} {image.path}")
-    if found.waiting:
-        tell(f"{len(found.waiting)} of them are in no table of this version: unitscope index brings them back")
-    if found.stale_count:
+    if removal.waiting:
+        tell(f"{len(removal.waiting)} of them are in no table of this version: unitscope index brings them back")
+    if removal.stale_count:
         tell(
-            f"ranks, percentiles and statistics still count {found.stale_count}; unitscope compact {atlas} renews them"
+            f"ranks, percentiles and statistics still count {removal.stale_count}; "
+            f"unitscope compact {atlas} renews them"
         )
 
 
@@ -90,16 +91,16 @@ def gc(
     from unitscope.commands.output import show_facts
     from unitscope_pipelines.indexing.versions import collect
 
-    found = collect(atlas, keep, dry_run)
+    collected = collect(atlas, keep, dry_run)
     facts = {
-        "kept": found.kept if as_json else len(found.kept),
-        "versions": found.versions if as_json else len(found.versions),
-        "files": found.files if as_json else len(found.files),
-        "bytes": found.size_bytes,
+        "kept": collected.kept if as_json else len(collected.kept),
+        "versions": collected.versions if as_json else len(collected.versions),
+        "files": collected.files if as_json else len(collected.files),
+        "bytes": collected.size_bytes,
     }
     show_facts({**facts, "dry_run": dry_run} if as_json else facts, as_json)
     if not as_json:
-        tell(f"{'would delete' if dry_run else 'deleted'} {len(found.files)} files, {found.size_bytes:,} bytes")
+        tell(f"{'would delete' if dry_run else 'deleted'} {len(collected.files)} files, {collected.size_bytes:,} bytes")
 
 
 @app.command()
@@ -109,8 +110,8 @@ def migrate(atlas: AtlasArgument, dry_run: DryRunFlag = False, as_json: JsonFlag
     from unitscope_pipelines.indexing.versions import sealed_versions
     from unitscope_schemas.manifest import FORMAT_VERSION
 
-    found = sealed_versions(atlas)  # raises FormatError for another format: there is none to migrate from
-    facts = {"format_version": FORMAT_VERSION, "versions": len(found), "migrated": 0}
+    sealed = sealed_versions(atlas)  # raises FormatError for another format: there is none to migrate from
+    facts = {"format_version": FORMAT_VERSION, "versions": len(sealed), "migrated": 0}
     show_facts({**facts, "dry_run": dry_run} if as_json else facts, as_json)
     if not as_json:
         tell(f"{'there would be ' * dry_run}nothing to migrate: every version has the present format")

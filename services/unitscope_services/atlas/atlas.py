@@ -153,12 +153,12 @@ class Atlas:
 
     def ranked(self, unit: UnitId) -> RankedUnit:
         """Return the unit's images in rank order, for one question; in a bounded atlas the first of them."""
-        statistics, kept = self.statistics(unit.layer), self.manifest.kept
+        statistics, stored_count = self.statistics(unit.layer), self.manifest.kept
         key = self._ranked_part(unit.layer, unit.channel // BLOCK_UNITS), self._first_ranks_of(unit.layer), unit.channel
         count = int(statistics.count[unit.channel])
-        if kept is None or kept >= count:
+        if stored_count is None or stored_count >= count:
             return RankedUnit(*key)
-        return BoundedRanks(*key, RankBound(kept, count, statistics.knots[unit.channel]))
+        return BoundedRanks(*key, RankBound(stored_count, count, statistics.knots[unit.channel]))
 
     def ranked_among(self, unit: UnitId, chosen: NDArray[np.bool_] | None) -> RankedUnit | FewRanked:
         """Return the unit's images in rank order as `ranked` does, or only the chosen ones where these are few.
@@ -185,8 +185,8 @@ class Atlas:
 
         A unit of which no image is left is missing.
         """
-        found = {unit: self._first_peak(UnitId(layer, unit)) for unit in units}
-        left = {unit: peak for unit, peak in found.items() if peak is not None}
+        peaks = {unit: self._first_peak(UnitId(layer, unit)) for unit in units}
+        left = {unit: peak for unit, peak in peaks.items() if peak is not None}
         images = self.catalogue.rows([image for image, _ in left.values()])
         return {unit: (row, location) for (unit, (_, location)), row in zip(left.items(), images, strict=True)}
 
@@ -290,10 +290,10 @@ class Atlas:
 
     def _stored_location(self, unit: UnitId, image: ImageEntry) -> Location:
         count = int(self.statistics(unit.layer).count[unit.channel])
-        found = stored_location(self.ranked(unit), image.image, count)
-        if found is None:
+        location = stored_location(self.ranked(unit), image.image, count)
+        if location is None:
             raise missing_peak(self.manifest, unit, image.path)
-        return found
+        return location
 
     def _first_peak(self, unit: UnitId) -> tuple[int, Location] | None:
         present, ranked = self.catalogue.present, self.ranked(unit)

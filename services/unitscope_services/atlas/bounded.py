@@ -36,22 +36,22 @@ class BoundedRanks(RankedUnit):
         The number is exact where it lies among the stored ranks or between them, else an upper bound by the stored
         quantiles.
         """
-        found, bound = np.asarray(super().above(activations), np.int64), self._bound
-        lower = found >= bound.kept
+        counts, bound = np.asarray(super().above(activations), np.int64), self._bound
+        lower = counts >= bound.kept
         shares = np.floor(np.array(tables.KNOT_SHARES) * bound.image_count).astype(np.int64)
         passed = (bound.knots <= activations[lower, None]).sum(axis=1)
         not_above = np.where(passed == 0, 0, np.minimum(shares[passed - 1] + 1, bound.image_count))
-        found[lower] = bound.image_count - not_above
-        return found
+        counts[lower] = bound.image_count - not_above
+        return counts
 
 
 def stored_location(ranked: RankedUnit, image: int, image_count: int) -> Location | None:
     """Return where a unit peaks on an image; None if that is not among the ranks that are stored."""
     matching_ranks = [ranks[images == image] for ranks, images in ranked.images(0, image_count - 1)]
-    found = np.concatenate([np.empty(0, np.int64), *matching_ranks])
-    if not len(found):
+    ranks = np.concatenate([np.empty(0, np.int64), *matching_ranks])
+    if not len(ranks):
         return None
-    row, col = ranked.at(["row", "col"], found)
+    row, col = ranked.at(["row", "col"], ranks)
     return Location(int(row[0]), int(col[0]))
 
 

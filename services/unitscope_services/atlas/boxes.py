@@ -29,19 +29,19 @@ class LayerBoxes:
         self._width = len(cols)
         # padding does not depend on the picture, so it is made once
         every = np.indices((len(rows), len(cols))).reshape(2, -1)
-        self._paddings = as_boxes(self._found(*every)[:, 2])
+        self._paddings = as_boxes(self._three_boxes(*every)[:, 2])
 
     def at(self, row: NDArray[Any], col: NDArray[Any]) -> tuple[Boxes, Boxes, list[Box]]:
         """Return theoretical boxes, effective boxes and padding at these locations, in input pixels."""
-        found = self._found(row, col)
+        boxes = self._three_boxes(row, col)
         cells = np.where(row < 0, -1, row.astype(np.int64) * self._width + col)
-        return found[:, 0], found[:, 1], [self._paddings[cell] for cell in cells.tolist()]
+        return boxes[:, 0], boxes[:, 1], [self._paddings[cell] for cell in cells.tolist()]
 
-    def _found(self, row: NDArray[Any], col: NDArray[Any]) -> NDArray[np.int64]:
+    def _three_boxes(self, row: NDArray[Any], col: NDArray[Any]) -> NDArray[np.int64]:
         """Return the three boxes of each location: location × (theoretical, effective, padding) × side."""
-        found: NDArray[np.int64] = self._rows[row]
-        found[..., 1::2] = self._cols[np.where(row < 0, -1, col)][..., 1::2]
-        return found
+        boxes: NDArray[np.int64] = self._rows[row]
+        boxes[..., 1::2] = self._cols[np.where(row < 0, -1, col)][..., 1::2]
+        return boxes
 
 
 def to_image(boxes: Boxes, placed: dict[str, NDArray[np.int64]]) -> Boxes:

@@ -45,18 +45,18 @@ class Catalogue:
     def columns(self, numbers: NDArray[np.integer[Any]], names: Sequence[str]) -> dict[str, list[Any]]:
         """Return some columns of the images with these numbers, as answers write their values."""
         taken = self._images.select([name for name in names if name not in _CODED]).take(pa.array(numbers))
-        found: dict[str, list[Any]] = {name: taken[name].to_pylist() for name in taken.schema.names}
+        columns: dict[str, list[Any]] = {name: taken[name].to_pylist() for name in taken.schema.names}
         if "label" in names:
             names_or_none = [*self._label_names, None]
-            found["label"] = [names_or_none[code] for code in self.label_codes[numbers].tolist()]
+            columns["label"] = [names_or_none[code] for code in self.label_codes[numbers].tolist()]
         if "duplicate_group" in names:
             groups = self.group_codes[numbers]
-            found["duplicate_group"] = [None] * len(groups)
+            columns["duplicate_group"] = [None] * len(groups)
             members = np.flatnonzero(groups >= 0)
             names_of_groups = self._ids.take(pa.array(groups[members])).to_pylist()
-            for place, name in zip(members.tolist(), names_of_groups, strict=True):
-                found["duplicate_group"][place] = name
-        return found
+            for member, name in zip(members.tolist(), names_of_groups, strict=True):
+                columns["duplicate_group"][member] = name
+        return columns
 
     def rows(self, numbers: Sequence[int] | NDArray[np.integer[Any]]) -> list[ImageEntry]:
         """Return the images with these numbers."""
@@ -139,8 +139,8 @@ class Catalogue:
 
     def shards(self, chosen: NDArray[np.bool_]) -> dict[str, NDArray[np.int64]]:
         """Return the rows of the chosen images in the shards that scanned them, by shard."""
-        found = self._images.select(["shard", "shard_row"]).filter(pa.array(chosen))
-        names, rows = found["shard"].dictionary_encode(), found["shard_row"].to_numpy().astype(np.int64)
+        chosen_images = self._images.select(["shard", "shard_row"]).filter(pa.array(chosen))
+        names, rows = chosen_images["shard"].dictionary_encode(), chosen_images["shard_row"].to_numpy().astype(np.int64)
         codes = names.indices.to_numpy()
         return {name: rows[codes == code] for code, name in enumerate(names.dictionary.to_pylist())}
 
@@ -204,9 +204,9 @@ def regrouped(groups: NDArray[np.int32], present: NDArray[np.bool_]) -> NDArray[
 
     A group that only an absent image held together stays one until the atlas is compacted.
     """
-    found = groups.copy()
+    codes = groups.copy()
     for group in np.unique(groups[~present & (groups >= 0)]):
         members = groups == group
         left = np.flatnonzero(members & present)
-        found[members] = left[0] if len(left) > 1 else -1
-    return found
+        codes[members] = left[0] if len(left) > 1 else -1
+    return codes

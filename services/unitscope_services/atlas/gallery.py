@@ -87,5 +87,5 @@ def _pictures_of(visuals: list[Visual], kind: VisualKind) -> LayerPictures:
 
 def _rank(visual: Visual) -> tuple[float, int, str]:
     """Return what is highest for the picture to show; the name makes the order total."""
-    place = _METHODS.index(visual.key.method) if visual.key.method in _METHODS else -1
-    return -math.inf if visual.activation is None else visual.activation, place, visual.key.id
+    method_rank = _METHODS.index(visual.key.method) if visual.key.method in _METHODS else -1
+    return -math.inf if visual.activation is None else visual.activation, method_rank, visual.key.id

@@ -51,8 +51,8 @@ class Condition:
     def holds(self, values: pa.Array) -> NDArray[np.bool_]:
         """Return where the column has such a value; missing ones have none. Raises UsageError for a value of another
         kind."""
-        found = _RELATIONS[self.relation](values, self._value(values.type))
-        mask: NDArray[np.bool_] = found.fill_null(False).to_numpy(zero_copy_only=False)
+        compared = _RELATIONS[self.relation](values, self._value(values.type))
+        mask: NDArray[np.bool_] = compared.fill_null(False).to_numpy(zero_copy_only=False)
         return mask
 
     def _value(self, kind: pa.DataType) -> Any:
@@ -75,7 +75,7 @@ class Condition:
 
 def all_hold(masks: list[NDArray[np.bool_]]) -> NDArray[np.bool_] | None:
     """Return where all of some masks hold; None if there are none."""
-    found: NDArray[np.bool_] | None = None
+    combined: NDArray[np.bool_] | None = None
     for mask in masks:
-        found = mask if found is None else operator.and_(found, mask)
-    return found
+        combined = mask if combined is None else operator.and_(combined, mask)
+    return combined

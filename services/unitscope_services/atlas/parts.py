@@ -47,10 +47,10 @@ class Parts:
         """Return the file of a part of any kind, for as long as it is held."""
         return self._store.hold(part)
 
-    def rows(self, held: LocalPart, part: Part) -> pa.RecordBatch:
+    def rows(self, file: LocalPart, part: Part) -> pa.RecordBatch:
         """Return the rows of an Arrow part, memory-mapped; they are gone when it is let go."""
         with self._failing_as_atlas_error(part):
-            return pa.ipc.open_file(pa.memory_map(str(held.path))).get_batch(0)
+            return pa.ipc.open_file(pa.memory_map(str(file.path))).get_batch(0)
 
     def _read_footer(self, part: Part) -> pq.FileMetaData:
         with self._failing_as_atlas_error(part), self._store.hold(part) as file:

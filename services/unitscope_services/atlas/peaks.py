@@ -38,43 +38,43 @@ class ScannedPeaks:
         self, entry: LayerEntry, channel: int, shards: Sequence[str], rows: Sequence[int]
     ) -> dict[str, NDArray[Any]]:
         """Return activation, row and col of a unit's peak on some images, each at its row of its shard."""
-        block, place = divmod(channel, BLOCK_UNITS)
+        block, offset = divmod(channel, BLOCK_UNITS)
 
         def cell(shard: str, row: int) -> pa.Table:
             receipt = self._receipts[shard]
             with self._parts.open(receipt.peaks[entry.spec.name]) as file:
                 table = file.read_row_group(block, columns=_PEAK, use_threads=False)
-            return table.slice(place * receipt.forward_count + row, 1)
+            return table.slice(offset * receipt.forward_count + row, 1)
 
         none = tables.PEAKS.empty_table().select(_PEAK)
-        found = pa.concat_tables([none, *map(cell, shards, rows)])
-        columns = {name: found[name].to_numpy() for name in _PEAK}
+        peaks = pa.concat_tables([none, *map(cell, shards, rows)])
+        columns = {name: peaks[name].to_numpy() for name in _PEAK}
         return {**columns, "activation": columns["activation"] + np.float32(0)}  # as it is ranked: −0 is 0
 
     def of_units(self, entry: LayerEntry, channels: Sequence[int], shard: str) -> NDArray[np.float32]:
         """Return the peaks of some units of a layer on every image of a shard, unit × row of the shard."""
         count = self._receipts[shard].forward_count
-        found = np.empty((len(channels), count), np.float32)
-        places = sorted(range(len(channels)), key=channels.__getitem__)
+        peaks = np.empty((len(channels), count), np.float32)
+        order = sorted(range(len(channels)), key=channels.__getitem__)
         with self._parts.open(self._receipts[shard].peaks[entry.spec.name]) as file:
-            for block, own in groupby(places, lambda place: channels[place] // BLOCK_UNITS):
+            for block, indices in groupby(order, lambda index: channels[index] // BLOCK_UNITS):
                 column = file.read_row_group(block, columns=["activation"], use_threads=False)["activation"]
                 cells = column.to_numpy().reshape(-1, count)
-                for place in own:
-                    found[place] = cells[channels[place] % BLOCK_UNITS]
-        return found
+                for index in indices:
+                    peaks[index] = cells[channels[index] % BLOCK_UNITS]
+        return peaks
 
     def locations(self, entry: LayerEntry, channels: Sequence[int], image: ImageEntry) -> dict[int, Location]:
         """Return where some units of a layer peak on one image."""
         count = self._receipts[image.shard].forward_count
-        found = {}
+        locations = {}
         with self._open(entry, image) as file:
-            for block, own in groupby(sorted(channels), lambda channel: channel // BLOCK_UNITS):
+            for block, block_channels in groupby(sorted(channels), lambda channel: channel // BLOCK_UNITS):
                 table = file.read_row_group(block, columns=["row", "col"], use_threads=False)
-                for channel in own:
+                for channel in block_channels:
                     position = channel % BLOCK_UNITS * count + image.shard_row
-                    found[channel] = Location(table["row"][position].as_py(), table["col"][position].as_py())
-        return found
+                    locations[channel] = Location(table["row"][position].as_py(), table["col"][position].as_py())
+        return locations
 
     def _open(self, entry: LayerEntry, image: ImageEntry) -> AbstractContextManager[pq.ParquetFile]:
         """Open the peaks of a layer on the shard that scanned an image."""

@@ -58,10 +58,10 @@ class RankedPart:
         self.ends = [tables.group_ends(count) for count in image_counts]
         self._first_groups = np.cumsum([0, *(len(ends) - 1 for ends in self.ends)]).tolist()
 
-    def columns(self, unit: int, place: int, names: Sequence[str]) -> dict[str, Array]:
+    def columns(self, unit: int, group: int, names: Sequence[str]) -> dict[str, Array]:
         """Return columns of one of a unit's row groups; units are counted within the block."""
         with self._parts.open(self._part) as file:
-            read = file.read_row_group(self._first_groups[unit] + place, list(names), use_threads=False)
+            read = file.read_row_group(self._first_groups[unit] + group, list(names), use_threads=False)
             return {name: read[name].to_numpy() for name in names}
 
     def maxima(self, unit: int) -> NDArray[np.float32]:
@@ -83,52 +83,52 @@ class RankedUnit:
 
     def at(self, names: Sequence[str], ranks: Array) -> list[Array]:
         """Return columns at these ranks, in their order."""
-        found = [np.empty(len(ranks), tables.RANKED.field(name).type.to_pandas_dtype()) for name in names]
-        places = np.searchsorted(self._starts, ranks, side="right") - 1
-        needed = np.unique(places).tolist()
-        for place in needed:
-            inside_group = places == place if len(needed) > 1 else slice(None)
-            for column, values in zip(found, self._columns(place, names), strict=True):
-                column[inside_group] = values[ranks[inside_group] - self._starts[place]]
-        return found
+        columns = [np.empty(len(ranks), tables.RANKED.field(name).type.to_pandas_dtype()) for name in names]
+        groups = np.searchsorted(self._starts, ranks, side="right") - 1
+        needed = np.unique(groups).tolist()
+        for group in needed:
+            inside_group = groups == group if len(needed) > 1 else slice(None)
+            for column, values in zip(columns, self._columns(group, names), strict=True):
+                column[inside_group] = values[ranks[inside_group] - self._starts[group]]
+        return columns
 
     def images(self, first: int, last: int, upwards: bool = False) -> Iterator[tuple[Array, Array]]:
         """Give ranks from `first` to `last` with the images there, group by group; `upwards` from the last one on."""
-        places = np.flatnonzero((self._starts[:-1] <= last) & (self._starts[1:] > first)).tolist()
-        for place in places[::-1] if upwards else places:
-            start, end = self._starts[place : place + 2]
+        groups = np.flatnonzero((self._starts[:-1] <= last) & (self._starts[1:] > first)).tolist()
+        for group in groups[::-1] if upwards else groups:
+            start, end = self._starts[group : group + 2]
             ranks = np.arange(max(first, start), min(last + 1, end))
-            images = self._column(place, "image")[ranks - start]
+            images = self._column(group, "image")[ranks - start]
             yield (ranks[::-1], images[::-1]) if upwards else (ranks, images)
 
     def activations(self) -> NDArray[np.float32]:
         """Return all finite peaks in descending order."""
-        return np.concatenate([self._column(place, "activation") for place in range(len(self._starts) - 1)])
+        return np.concatenate([self._column(group, "activation") for group in range(len(self._starts) - 1)])
 
     def above(self, activations: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return for each activation how many images peak above it: the first rank that has it, if one has."""
         first = self._read.get((0, "activation"))
         if first is not None and len(activations) and activations.min() >= first[-1]:
             return np.searchsorted(-first, -activations)
-        places = np.searchsorted(-self._part.maxima(self._unit), -activations) - 1
-        found = np.zeros(len(activations), np.int64)
-        for place in np.unique(places[places >= 0]).tolist():
-            inside_group = places == place
-            found[inside_group] = self._starts[place] + np.searchsorted(
-                -self._column(place, "activation"), -activations[inside_group]
+        groups = np.searchsorted(-self._part.maxima(self._unit), -activations) - 1
+        counts = np.zeros(len(activations), np.int64)
+        for group in np.unique(groups[groups >= 0]).tolist():
+            inside_group = groups == group
+            counts[inside_group] = self._starts[group] + np.searchsorted(
+                -self._column(group, "activation"), -activations[inside_group]
             )
-        return found
+        return counts
 
-    def _column(self, place: int, name: str) -> Array:
-        return self._columns(place, [name])[0]
+    def _column(self, group: int, name: str) -> Array:
+        return self._columns(group, [name])[0]
 
-    def _columns(self, place: int, names: Sequence[str]) -> list[Array]:
-        missing = [name for name in names if (place, name) not in self._read]
+    def _columns(self, group: int, names: Sequence[str]) -> list[Array]:
+        missing = [name for name in names if (group, name) not in self._read]
         if missing:
-            lookup = not place and len(missing) > 1  # a single column comes sooner from the part
-            found = self._lookup.columns(self._channel) if lookup else self._part.columns(self._unit, place, missing)
-            self._read |= {(place, name): values for name, values in found.items()}
-        return [self._read[place, name] for name in names]
+            lookup = not group and len(missing) > 1  # a single column comes sooner from the part
+            columns = self._lookup.columns(self._channel) if lookup else self._part.columns(self._unit, group, missing)
+            self._read |= {(group, name): values for name, values in columns.items()}
+        return [self._read[group, name] for name in names]
 
 
 class FewRanked:
@@ -164,11 +164,11 @@ class FewRanked:
 def _ranks_of(unit: RankedUnit, images: NDArray[np.int64], activations: NDArray[np.float32]) -> NDArray[np.int64]:
     """Return the rank of each of some images, whose finite peaks these are."""
     firsts, ends = unit.above(activations), unit.above(np.nextafter(activations, np.float32(-np.inf)))
-    found = firsts.copy()
+    exact_ranks = firsts.copy()
     for first in np.unique(firsts[ends - firsts > 1]).tolist():
         tied = np.flatnonzero(firsts == first)
         for ranks, among in unit.images(first, int(ends[tied[0]]) - 1):
             places = np.minimum(np.searchsorted(among, images[tied]), len(among) - 1)
             here = among[places] == images[tied]
-            found[tied[here]] = ranks[places[here]]
-    return found
+            exact_ranks[tied[here]] = ranks[places[here]]
+    return exact_ranks

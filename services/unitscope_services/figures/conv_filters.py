@@ -26,13 +26,13 @@ def filter_page(session: Session, layer: str) -> FilterPage:
     """Return one row for each unit of a layer of the model; `first` is the first layer with weights."""
     from unitscope_pipelines.vision.attribution.conv_filters import filter_picture
 
-    found = filters_of(session, layer)
+    layer_filters = filters_of(session, layer)
     rows = []
-    for channel, weights in enumerate(found.weights):
+    for channel, weights in enumerate(layer_filters.weights):
         rows.append(
             FilterRow(
                 channel=channel,
-                unit=str(UnitId(found.layer, channel)),
+                unit=str(UnitId(layer_filters.layer, channel)),
                 minimum=float(weights.min()),
                 maximum=float(weights.max()),
                 scale=filter_picture(weights).scale,
@@ -41,7 +41,7 @@ def filter_page(session: Session, layer: str) -> FilterPage:
                 width=weights.shape[2],
             )
         )
-    return FilterPage(layer=found.layer, rows=rows)
+    return FilterPage(layer=layer_filters.layer, rows=rows)
 
 
 def filter_of(session: Session, layer: str, channel: int) -> Image.Image:
@@ -51,7 +51,7 @@ def filter_of(session: Session, layer: str, channel: int) -> Image.Image:
 
 def filter_sheet(session: Session, layer: str) -> Drawing:
     """Draw all filters of a layer in one drawing, under their channels."""
-    found, page = filters_of(session, layer), filter_page(session, layer)
+    layer_filters, page = filters_of(session, layer), filter_page(session, layer)
     columns = min(_COLUMNS, len(page.rows))
     first = page.rows[0]
     shape = f"{first.height} x {first.width} weights of {first.input_channels} input channels"
@@ -59,7 +59,7 @@ def filter_sheet(session: Session, layer: str) -> Drawing:
     tiles, words = (
         [],
         [
-            Words(f"{session.atlas.summary().model}  {found.layer}", _MARGIN, _MARGIN + 16, 18, INK),
+            Words(f"{session.atlas.summary().model}  {layer_filters.layer}", _MARGIN, _MARGIN + 16, 18, INK),
             Words(about, _MARGIN, _MARGIN + 36, 11, QUIET),
         ],
     )
@@ -67,12 +67,12 @@ def filter_sheet(session: Session, layer: str) -> Drawing:
         line, column = divmod(row.channel, columns)
         left, top = _MARGIN + column * _STEP, _MARGIN + _HEAD + line * _LINE
         what = f"{row.unit}: weights from {row.minimum:.3g} to {row.maximum:.3g}"
-        tiles.append(Tile(picture_of_filter(found, row.channel), left, top, _SIDE, what, crisp=True))
+        tiles.append(Tile(picture_of_filter(layer_filters, row.channel), left, top, _SIDE, what, crisp=True))
         words.append(Words(f"{row.channel}", left, top + _SIDE + 11, 9, QUIET))
     lines = -(-len(page.rows) // columns)
     width = max(columns * _STEP, 420)
     return Drawing(
-        f"Filters of {found.layer}",
+        f"Filters of {layer_filters.layer}",
         width + 2 * _MARGIN,
         _HEAD + lines * _LINE + 2 * _MARGIN,
         tuple(tiles),

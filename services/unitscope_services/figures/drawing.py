@@ -111,14 +111,14 @@ def svg(drawing: Drawing) -> bytes:
         left, top, width, height = tile.place
         data = base64.b64encode(_png(tile.picture)).decode()
         parts.append(f'<rect x="{tile.left}" y="{tile.top}" width="{tile.side}" height="{tile.side}" fill="{MAT}"/>')
-        look = ' image-rendering="pixelated"' if tile.crisp else ""
+        rendering = ' image-rendering="pixelated"' if tile.crisp else ""
         parts.append(
-            f'<image x="{left:.2f}" y="{top:.2f}" width="{width:.2f}" height="{height:.2f}"{look} '
+            f'<image x="{left:.2f}" y="{top:.2f}" width="{width:.2f}" height="{height:.2f}"{rendering} '
             f'href="data:image/png;base64,{data}"><title>{html.escape(tile.about)}</title></image>'
         )
     for words in drawing.words:
-        place = f'x="{words.left}" y="{words.baseline}" font-size="{words.size}" fill="{words.colour}"'
-        parts.append(f"<text {place}>{html.escape(words.text)}</text>")
+        attributes = f'x="{words.left}" y="{words.baseline}" font-size="{words.size}" fill="{words.colour}"'
+        parts.append(f"<text {attributes}>{html.escape(words.text)}</text>")
     return "\n".join([*parts, "</svg>", ""]).encode()
 
 

@@ -70,15 +70,15 @@ def eigen_patches(session: Session, unit: UnitId, question: EigenQuestion) -> Ei
             f"the middle of {size.height} × {size.width} pixels; choose a smaller --size, more patches or another layer"
         )
     shape = cut.shape[1:]
-    found = PCA(min(count, len(cut) - 1), svd_solver="full").fit(cut.reshape(len(cut), -1).astype(np.float64))
+    pca = PCA(min(count, len(cut) - 1), svd_solver="full").fit(cut.reshape(len(cut), -1).astype(np.float64))
     return EigenPatches(
         unit=unit,
         size=size,
         used=len(cut),
         left_out=left_out,
-        mean=found.mean_.reshape(shape),
-        components=found.components_.reshape(-1, *shape),
-        shares=found.explained_variance_ratio_,
+        mean=pca.mean_.reshape(shape),
+        components=pca.components_.reshape(-1, *shape),
+        shares=pca.explained_variance_ratio_,
     )
 
 
@@ -141,18 +141,20 @@ def aligned_patches(session: Session, unit: UnitId, k: int, size: Size) -> tuple
     return np.array(cut, np.uint8).reshape(-1, *size, channels), len(page.rows) - len(inside)
 
 
-def eigen_sheet(session: Session, found: EigenPatches) -> Drawing:
+def eigen_sheet(session: Session, patches: EigenPatches) -> Drawing:
     """Draw mean and components in one drawing: in components grey is zero, each in its own scale."""
     from unitscope_pipelines.vision.images.diverging import diverging_picture
 
-    mean = np.rint(found.mean).astype(np.uint8)
-    shown = [diverging_picture(one.transpose(2, 0, 1).astype(np.float32)).picture for one in found.components]
-    shares = [f"{100 * share:.1f} % of the variance" for share in found.shares]
-    caption = f"{found.used} patches of {found.size.height} x {found.size.width} px, {found.left_out} left out"
+    mean = np.rint(patches.mean).astype(np.uint8)
+    shown = [
+        diverging_picture(component.transpose(2, 0, 1).astype(np.float32)).picture for component in patches.components
+    ]
+    shares = [f"{100 * share:.1f} % of the variance" for share in patches.shares]
+    caption = f"{patches.used} patches of {patches.size.height} x {patches.size.width} px, {patches.left_out} left out"
     components = PictureGroup("components, largest share first", tuple(zip(shown, shares, strict=True)))
     groups = (PictureGroup("mean", ((Image.fromarray(mean.squeeze()), caption),)), components)
-    spec = session.atlas.layer(found.unit.layer).spec
-    return lay_out(session.atlas, [LayerPanels(spec, (Panel(found.unit, caption, groups),))])
+    spec = session.atlas.layer(patches.unit.layer).spec
+    return lay_out(session.atlas, [LayerPanels(spec, (Panel(patches.unit, caption, groups),))])
 
 
 def _centred(field: ReceptiveField, location: Location, size: Size) -> Box:

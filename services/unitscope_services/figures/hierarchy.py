@@ -87,8 +87,10 @@ def unit_panel(session: Session, unit: UnitId, style: PanelStyle, k: int = 9) ->
 def project_sheet(session: Session, units: Sequence[UnitId], method: ProjectionMethod, k: int) -> Drawing:
     """Draw units with their first patches and projections, one line for each layer."""
     layers = dict.fromkeys(unit.layer for unit in units)
-    own = {layer: [unit for unit in units if unit.layer == layer] for layer in layers}
-    return lay_out(session.atlas, [layer_panels(session, layer, own[layer], PanelStyle(method), k) for layer in layers])
+    units_of = {layer: [unit for unit in units if unit.layer == layer] for layer in layers}
+    return lay_out(
+        session.atlas, [layer_panels(session, layer, units_of[layer], PanelStyle(method), k) for layer in layers]
+    )
 
 
 def chosen_layers(atlas: Atlas, globs: Sequence[str], count: int) -> list[str]:
@@ -118,7 +120,7 @@ def hierarchy(
     `tell` hears what is done.
     """
     chosen = {layer: striking_in(session.atlas, layer, count) for layer in layers}
-    units = tuple(str(unit) for found in chosen.values() for unit in found)
+    units = tuple(str(unit) for layer_units in chosen.values() for unit in layer_units)
     if style.recipe is not None and units:
         # with torch, which a sheet of what is stored does without
         from unitscope_services.figures.optimise import optimise
@@ -128,9 +130,9 @@ def hierarchy(
             reached = "no finite activation" if row.activation is None else f"{row.activation:.4g}"
             tell(f"{units[number]}: optimised to {reached}, corpus maximum {row.corpus_maximum:.4g}")
     strips = []
-    for layer, found in chosen.items():
-        strips.append(layer_panels(session, layer, found, style))
-        tell(f"{layer}: {', '.join(map(str, found)) or 'no live unit'}")
+    for layer, layer_units in chosen.items():
+        strips.append(layer_panels(session, layer, layer_units, style))
+        tell(f"{layer}: {', '.join(map(str, layer_units)) or 'no live unit'}")
     return lay_out(session.atlas, strips)
 
 

@@ -51,8 +51,8 @@ def optimise_plan(
 
 def _of_classes(session: Session, units: Sequence[str], plan: OptimisePlan) -> tuple[OptimisePlan, list[Target]]:
     classes = session.encoder.classes()
-    found = dict.fromkeys(map(classes.unit, units))
-    return replace(plan, layers={classes.layer.name: classes.layer, **plan.layers}), list(found)
+    targets = dict.fromkeys(map(classes.unit, units))
+    return replace(plan, layers={classes.layer.name: classes.layer, **plan.layers}), list(targets)
 
 
 def _along(

@@ -111,8 +111,8 @@ def _exemplars(atlas: Atlas, unit: UnitId, rows: Sequence[PatchRow]) -> "UnitExe
     from unitscope_pipelines.derived.project import Exemplar, UnitExemplars
 
     spec = atlas.layer(unit.layer).spec
-    found = []
+    exemplars = []
     for row in rows:
         image, location = original_of(atlas.find_image(row.image_id)), Location(row.row, row.col)
-        found.append(Exemplar(image, location, row.activation, input_box_to_show(spec, location)))
-    return UnitExemplars(unit, tuple(found))
+        exemplars.append(Exemplar(image, location, row.activation, input_box_to_show(spec, location)))
+    return UnitExemplars(unit, tuple(exemplars))

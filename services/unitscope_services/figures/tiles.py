@@ -89,8 +89,8 @@ def _patches(atlas: Atlas, layer: str, channels: Sequence[int], turn: Turn) -> I
             except NotFoundError:
                 yield from ((channel, None) for channel in boxes)
                 continue
-            found = [(channel, cut(whole, box, TILE_PX)) for channel, box in boxes.items()]
-        yield from found
+            tiles = [(channel, cut(whole, box, TILE_PX)) for channel, box in boxes.items()]
+        yield from tiles
 
 
 def _by_image(atlas: Atlas, layer: str, channels: list[int]) -> Iterator[tuple[ImageEntry, dict[int, Box]]]:
@@ -118,5 +118,5 @@ def _visuals(
 
 
 def _filters(session: Session, layer: str, channels: Sequence[int]) -> Iterator[ChannelPicture]:
-    found = filters_of(session, layer)
-    return ((channel, filter_tile(picture_of_filter(found, channel))) for channel in channels)
+    layer_filters = filters_of(session, layer)
+    return ((channel, filter_tile(picture_of_filter(layer_filters, channel))) for channel in channels)
