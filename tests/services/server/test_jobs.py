@@ -152,12 +152,12 @@ def test_jobs_need_the_scope_compute(served: Any, key_file: Path) -> None:
     assert client.get(f"{JOBS}/x", headers=bearer("worker")).status_code == 404
 
 
-def test_ended_jobs_are_forgotten_when_newer_ones_come(client: TestClient, asked: Any) -> None:
-    board = JobRegistry(Settings(jobs_kept=1, jobs_waiting=8))
-    jobs = Jobs(board, running=1)
-    made = [jobs.add(OptimiseJob(**QUICK), asked) for _ in range(3)]
-    while board.find(made[-1].id).state != "done":
+def test_ended_jobs_are_forgotten_when_newer_ones_come(client: TestClient, session: Any) -> None:
+    registry = JobRegistry(Settings(jobs_kept=1, jobs_waiting=8))
+    jobs = Jobs(registry, running=1)
+    made = [jobs.add(OptimiseJob(**QUICK), session) for _ in range(3)]
+    while registry.find(made[-1].id).state != "done":
         time.sleep(0.05)
-    last = jobs.add(OptimiseJob(**QUICK), asked)
-    assert {job.id for job in board.all()} == {last.id, made[-1].id}
+    last = jobs.add(OptimiseJob(**QUICK), session)
+    assert {job.id for job in registry.all()} == {last.id, made[-1].id}
     jobs.close()
