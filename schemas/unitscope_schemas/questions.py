@@ -103,9 +103,10 @@ def _read_band(value: Any) -> Any:
         value = value[0] if len(value) == 1 else tuple(map(float, value))
     if isinstance(value, str):
         value = quantile_band(value) if value else None
-    if value is not None and not (len(value) == 2 and 0 <= value[0] <= value[1] <= 1):
-        raise UsageError(f"quantile {'..'.join(map(str, value))!r} is not a band a..b with 0 <= a <= b <= 1")
-    return value
+    if value is None or (isinstance(value, tuple) and len(value) == 2 and 0 <= value[0] <= value[1] <= 1):
+        return value
+    written = "..".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    raise UsageError(f"quantile {written!r} is not a band a..b with 0 <= a <= b <= 1")
 
 
 def _read_numbers(value: Any) -> Any:

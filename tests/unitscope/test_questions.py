@@ -134,6 +134,9 @@ def test_every_field_says_what_it_is(model: type[Question]) -> None:
         ({"order": "best"}, "order: should be 'desc', 'asc' or 'random', not 'best'"),
         ({"quantile": "0.4"}, "quantile '0.4' is not a band a..b, for example 0.4..0.6"),
         ({"quantile": (0.9, 0.1)}, "quantile '0.9..0.1' is not a band a..b with 0 <= a <= b <= 1"),
+        ({"quantile": 0.5}, "quantile '0.5' is not a band a..b with 0 <= a <= b <= 1"),
+        ({"quantile": [0.5]}, "quantile '0.5' is not a band a..b with 0 <= a <= b <= 1"),
+        ({"quantile": (0.1, 0.2, 0.3)}, "quantile '0.1..0.2..0.3' is not a band a..b with 0 <= a <= b <= 1"),
         ({"quantile": "0..nan"}, "is not a band a..b with 0 <= a <= b <= 1"),
     ],
 )

@@ -23,6 +23,7 @@ from unitscope_schemas.errors import (
     UnitscopeError,
 )
 from unitscope_schemas.formats import json_bytes
+from unitscope_schemas.questions import fault
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -105,15 +106,7 @@ def _routing_detail(request: HTTPConnection, error: HTTPException) -> str:
 
 def faults(errors: Sequence[Any]) -> str:
     """Return what is wrong with which parameter, and what would be right."""
-    return "; ".join(_fault(error) for error in errors)
-
-
-def _fault(error: dict[str, Any]) -> str:
-    parameter = ".".join(str(part) for part in error["loc"][1:]) or "the request's body"
-    message = error["msg"][:1].lower() + error["msg"][1:]
-    given = error.get("input")
-    shown = f", not {given!r}" if isinstance(given, str | int | float) and len(str(given)) <= 80 else ""
-    return f"{parameter}: {message.removeprefix('value error, ').replace('input ', '', 1)}{shown}"
+    return "; ".join(fault(error["loc"][1:], error) for error in errors)
 
 
 def _wants_page(request: HTTPConnection) -> bool:
