@@ -23,7 +23,7 @@ ROOMS = sorted(
 MOST_FILES = 15
 """Files that may stand side by side in a room before it needs rooms of its own."""
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "managers", "misc"}
-LEANING = "Of|The same|At|As|In|Those|That|It|Also|And|By|With|From|To|Its|Their|None"
+LEANING = "Of|The same|At|As|In|Those|That|It|Also|And|By|With|From|To|Its|Their|None|Which"
 """First words of sentences that lean on something above them, and cannot be read alone in an editor."""
 
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef

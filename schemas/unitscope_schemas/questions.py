@@ -174,7 +174,7 @@ class ExemplarQuestion(PassingQuestion):
 
 
 class TopQuestion(ExemplarQuestion):
-    """Which patches most excite a unit?"""
+    """Ask which patches most excite a unit."""
 
     k: Annotated[RowCount, Field(description="how many patches")] = 9
     quantile: Annotated[Band, Field(description="percentile band `a..b`, 0 <= a <= b <= 1, for example 0.4..0.6")] = (
@@ -195,7 +195,7 @@ class TopQuestion(ExemplarQuestion):
 
 
 class BandsQuestion(ExemplarQuestion):
-    """What does a unit respond to over its whole distribution: patches from each of equal bands?"""
+    """Ask what a unit responds to over its whole distribution, by patches from each of equal bands."""
 
     bands: Annotated[int, Field(ge=1, le=MOST_BANDS, description="how many bands, each with equally many images")] = 10
     k: Annotated[int, Field(ge=1, le=100, description="patches of each band")] = 3
@@ -203,7 +203,7 @@ class BandsQuestion(ExemplarQuestion):
 
 
 class UnitsQuestion(Question):
-    """Which units has a layer, and what are their statistics?"""
+    """Ask which units a layer has, and for their statistics."""
 
     sort: Annotated[str, Field(description="a column; with a leading minus descending")] = "channel"
     status: Annotated[UnitStatus | None, Field(description="only units of this status")] = None
@@ -212,13 +212,13 @@ class UnitsQuestion(Question):
 
 
 class HistogramQuestion(Question):
-    """How are a unit's peaks distributed?"""
+    """Ask how a unit's peaks are distributed."""
 
     bins: Annotated[int, Field(ge=1, le=1024, description="how many equal bins")] = 64
 
 
 class LabelsQuestion(Question):
-    """Which labels are frequent among a unit's first ranks?"""
+    """Ask which labels are frequent among a unit's first ranks."""
 
     k: Annotated[RowCount, Field(description="how many labels")] = 20
     ranks: Annotated[
@@ -234,13 +234,13 @@ class LabelsQuestion(Question):
 
 
 class SelectivityQuestion(Question):
-    """Which labels excite a unit more than the others, over all ranks?"""
+    """Ask which labels excite a unit more than the others, over all ranks."""
 
     k: Annotated[RowCount, Field(description="how many labels")] = 20
 
 
 class SelectiveQuestion(Question):
-    """Which units single out a label?"""
+    """Ask which units single out a label."""
 
     label: Annotated[str, Field(description="the label")]
     layer: LayerFilter = None
@@ -248,7 +248,7 @@ class SelectiveQuestion(Question):
 
 
 class SimilarQuestion(Question):
-    """Which units are most like a unit?"""
+    """Ask which units are most like a unit."""
 
     by: Annotated[
         Likeness, Field(description="rank correlation of peaks, shared exemplars, or cosine of incoming weights")
@@ -260,13 +260,13 @@ class SimilarQuestion(Question):
 
 
 class FacetsQuestion(Question):
-    """Into how many groups that look alike do a unit's first exemplars fall?"""
+    """Ask into which groups that look alike a unit's first exemplars fall."""
 
     k: Annotated[RowCount, Field(description="how many first exemplars")] = 64
 
 
 class EigenQuestion(Question):
-    """What are the mean and the principal components of a unit's first patches?"""
+    """Ask for the mean and the principal components of a unit's first patches."""
 
     k: Annotated[int, Field(ge=2, le=MOST_ROWS, description="how many first patches")] = 64
     components: Annotated[int, Field(ge=1, le=64, description="how many components at most")] = 9
@@ -277,14 +277,14 @@ class EigenQuestion(Question):
 
 
 class ExplainQuestion(PassingQuestion):
-    """Which units does a picture excite most, by percentile among the images that pass?"""
+    """Ask which units a picture excites most, by percentile among the images that pass."""
 
     layer: LayerFilter = None
     k: Annotated[RowCount, Field(description="how many units")] = 20
 
 
 class CellQuestion(Question):
-    """Which units of a layer are most unusually active at one cell of its grid?"""
+    """Ask which units of a layer are most unusually active at one cell of its grid."""
 
     layer: Annotated[str, Field(description="the layer")]
     row: Annotated[int, Field(description="row of the cell, from 0")]
@@ -293,14 +293,14 @@ class CellQuestion(Question):
 
 
 class MapQuestion(Question):
-    """What is a unit's activation at every location of its grid?"""
+    """Ask for a unit's activation at every location of its grid."""
 
     layer: Annotated[str, Field(description="the unit's layer")]
     unit: Annotated[int, Field(description="the unit's channel")]
 
 
 class NeighborsQuestion(PassingQuestion):
-    """Which patches of the corpus are nearest to a picture, or to a box of it?"""
+    """Ask which patches of the corpus are nearest to a picture, or to a box of it."""
 
     box: Annotated[
         BoxField,
@@ -317,7 +317,7 @@ class NeighborsQuestion(PassingQuestion):
 
 
 class NeighborBatchQuestion(PassingQuestion):
-    """Which patches of the corpus are nearest to each of several vectors and uploads?"""
+    """Ask which patches of the corpus are nearest to each of several vectors and uploads."""
 
     vectors: Annotated[
         list[list[float]], Field(max_length=100, description="each as wide as the embedded layer has units")
@@ -328,7 +328,7 @@ class NeighborBatchQuestion(PassingQuestion):
 
 
 class ImagesQuestion(PassingQuestion):
-    """Which images has the corpus, in order of their ids?"""
+    """Ask which images the corpus has, in order of their ids."""
 
     path: Annotated[str | None, Field(description="the image with this path below the corpus root")] = None
     k: PageSize = None
@@ -336,14 +336,14 @@ class ImagesQuestion(PassingQuestion):
 
 
 class SkippedQuestion(Question):
-    """Which files of the corpus are no usable image?"""
+    """Ask which files of the corpus are no usable image."""
 
     k: PageSize = None
     cursor: Cursor = None
 
 
 class ComparisonQuestion(Question):
-    """What does a stored comparison of two atlases say, unit by unit?"""
+    """Ask what a stored comparison of two atlases says, unit by unit."""
 
     layer: LayerFilter = None
     sort: Annotated[str, Field(description="a column; with a leading minus descending")] = "channel"
@@ -352,13 +352,13 @@ class ComparisonQuestion(Question):
 
 
 class CorrelateQuestion(Question):
-    """Between the units of which layers is co-activation computed?"""
+    """Say between the units of which layers co-activation is computed."""
 
     among: Annotated[str | None, Field(description="the layer whose units are compared  [default: the same]")] = None
 
 
 class CompareQuestion(Question):
-    """Which layers of two atlases are compared?"""
+    """Say which layers of two atlases are compared."""
 
     layer: Annotated[str | None, Field(description="layer of the first atlas  [default: all names that both have]")] = (
         None
@@ -367,7 +367,7 @@ class CompareQuestion(Question):
 
 
 class OptimiseQuestion(Question):
-    """How is an input made that excites a unit, a class or a direction?"""
+    """Say how an input is made that excites a unit, a class or a direction."""
 
     top: Annotated[
         int | None,
@@ -399,7 +399,7 @@ class OptimiseQuestion(Question):
 
 
 class ProjectQuestion(Question):
-    """How are a unit's first patches projected back to their pixels?"""
+    """Say how a unit's first patches are projected back to their pixels."""
 
     top: Annotated[
         int | None,

@@ -56,7 +56,7 @@ def asks(model: type[Question], leave_out: tuple[str, ...] = ()) -> Callable[[Co
 
     def spell_out(command: Command) -> Command:
         @functools.wraps(command)
-        def run(context: typer.Context, **values: Any) -> None:
+        def run(context: typer.Context, **values: object) -> None:
             given = {name: values.pop(name) for name in fields}
             said = {name for name in fields if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"}
             said_values = {name: value for name, value in given.items() if name in said}

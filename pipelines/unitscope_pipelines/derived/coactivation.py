@@ -1,4 +1,4 @@
-"""Which units peak on the same images: co-activation within an atlas, and two atlases compared, unit by unit.
+"""Co-activation says which units peak on the same images, within an atlas or across two that are compared.
 
 Cost: units × units × images products, and every unit's ranks read once for each tile of units of the other side. What
 was computed is stored in the (first) atlas under the versions it belongs to, and is never computed again.

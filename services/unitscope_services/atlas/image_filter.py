@@ -1,4 +1,4 @@
-"""Which images a question is about: a label, and conditions on what the corpus says of them."""
+"""A filter of the images that a question is about: a label, and conditions on what the corpus says of them."""
 
 import operator
 import re

@@ -20,7 +20,7 @@ class LayerStatistics:
     """The statistics of a layer's units as arrays, in order of channels."""
 
     ranked: NDArray[np.bool_]
-    """Which units have ranked images and are not dead."""
+    """Mask of the units that have ranked images and are not dead."""
     count: NDArray[np.int64]
     """How many ranked images each unit has."""
     mean: NDArray[np.float64]

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Settings(BaseModel):
-    """Which atlases are served, to whom, and within which limits."""
+    """Settings say which atlases are served, to whom, and within which limits."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,4 +1,4 @@
-"""Which axes of an output are rows and columns, or tokens: told from where its elements lie."""
+"""The axes of an output are found here: rows and columns, or tokens, by where its elements lie."""
 
 from collections.abc import Sequence
 
