@@ -1,7 +1,7 @@
 """The commands that make an atlas: layers, index."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,10 @@ from unitscope.commands.options import (
     TrustFlag,
     split_globs,
 )
+
+if TYPE_CHECKING:
+    from unitscope_pipelines.indexing.config import IndexConfig
+    from unitscope_schemas.manifest import Manifest
 
 
 @app.command()
@@ -127,6 +131,15 @@ def index(
     if plan:
         show_facts(planned, as_json)
         return
+    _show_run(settings, manifest, as_json)
+    if settings.max_errors is not None and manifest.corpus.skipped_count > settings.max_errors:
+        raise typer.Exit(3)
+
+
+def _show_run(settings: "IndexConfig", manifest: "Manifest", as_json: bool) -> None:
+    """Show what a run has sealed, and say what it left out."""
+    from unitscope.commands.output import show_facts
+
     counts = manifest.corpus
     facts = {
         "atlas": settings.atlas,
@@ -144,5 +157,3 @@ def index(
         tell(f"{manifest.removed.table.rows} removed images stay out; unitscope remove --restore brings them back")
     if counts.skipped_count:
         tell(f"{counts.skipped_count} files are no usable picture; the reasons: skipped table, {manifest.skipped.path}")
-    if settings.max_errors is not None and counts.skipped_count > settings.max_errors:
-        raise typer.Exit(3)
