@@ -26,6 +26,7 @@ from unitscope_schemas.errors import (
     UsageError,
     listing,
 )
+from unitscope_schemas.question import Question
 from unitscope_schemas.questions import (
     MOST_ROWS,
     BandsQuestion,
@@ -41,7 +42,6 @@ from unitscope_schemas.questions import (
     NeighborsQuestion,
     OptimiseQuestion,
     ProjectQuestion,
-    Question,
     SelectiveQuestion,
     SelectivityQuestion,
     SimilarQuestion,

@@ -11,6 +11,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 import pyarrow as pa
 
 from unitscope_schemas.errors import UsageError
+from unitscope_schemas.question import Question
 from unitscope_schemas.questions import (
     BandsQuestion,
     CompareQuestion,
@@ -25,7 +26,6 @@ from unitscope_schemas.questions import (
     NeighborsQuestion,
     OptimiseQuestion,
     ProjectQuestion,
-    Question,
     SelectiveQuestion,
     SelectivityQuestion,
     SimilarQuestion,

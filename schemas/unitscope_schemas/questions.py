@@ -5,23 +5,12 @@ further field of a model is there in all four.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ModelWrapValidatorHandler,
-    ValidationError,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field
 
-from unitscope_schemas.errors import UsageError, listing
 from unitscope_schemas.geometry import Box
+from unitscope_schemas.question import Band, BoxField, Metavar, Question, read_numbers
 
 MOST_ROWS = 1000
 """Most rows of one page of an answer."""
@@ -29,115 +18,12 @@ MOST_PEAKS = 100
 """Most peaks of one image that an answer lists."""
 MOST_BANDS = 100
 """Most bands that a distribution is cut into."""
-_VERSION = "v"
-"""Parameter of an address that names an atlas version, so that caches may keep the answer for good."""
 
 Order = Literal["desc", "asc", "random"]
 UnitStatus = Literal["live", "rare", "dead", "negative-only", "non-finite"]
 Likeness = Literal["coactivation", "exemplars", "weights"]
 ProjectionMethod = Literal["deconvnet", "guided", "gradient"]
 
-
-@dataclass(frozen=True)
-class Metavar:
-    """The word by which help texts write the value of an option."""
-
-    text: str
-
-
-class Question(BaseModel):
-    """Base of all questions: frozen, and an unknown name or a value out of range raises UsageError with what would be
-    right.
-
-    A question of a derived class is made from its fields by name.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _refuse(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        if isinstance(data, dict):
-            data = {name: value for name, value in data.items() if name != _VERSION}
-            check_names(data, cls.model_fields)
-        try:
-            return handler(data)
-        except ValidationError as error:
-            raise UsageError("; ".join(fault(problem["loc"], problem) for problem in error.errors())) from None
-
-
-def check_names(given: Sequence[str] | dict[str, Any], known: Sequence[str] | dict[str, Any]) -> None:
-    """Raise UsageError for the first name that is not known, naming the nearest."""
-    for name in given:
-        if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {listing(sorted(known)) or 'none'}"
-            raise UsageError(f"there is no parameter {name!r} here; {hint}")
-
-
-def fault(location: Sequence[int | str], error: Any) -> str:
-    """Return what pydantic found wrong with the field at a location, and what would be right, in one line."""
-    field = ".".join(map(str, location)) or "the request's body"
-    message = error["msg"][:1].lower() + error["msg"][1:]
-    given = error.get("input")
-    shown = f", not {given!r}" if isinstance(given, str | int | float) and len(str(given)) <= 80 else ""
-    return f"{field}: {message.removeprefix('value error, ').replace('input ', '', 1)}{shown}"
-
-
-def quantile_band(text: str) -> tuple[float, float]:
-    """Read a percentile band `a..b` with 0 <= a <= b <= 1; raises UsageError."""
-    low, dots, high = text.partition("..")
-    try:
-        if not dots:
-            raise ValueError
-        return float(low), float(high)
-    except ValueError:
-        raise UsageError(f"quantile {text!r} is not a band a..b, for example 0.4..0.6") from None
-
-
-def _read_band(value: Any) -> Any:
-    """Return a band that comes as text, as two numbers, or as a form sends either."""
-    if isinstance(value, list | tuple):
-        if not any(part not in ("", None) for part in value):
-            return None
-        value = value[0] if len(value) == 1 else tuple(map(float, value))
-    if isinstance(value, str):
-        value = quantile_band(value) if value else None
-    if value is None or (isinstance(value, tuple) and len(value) == 2 and 0 <= value[0] <= value[1] <= 1):
-        return value
-    written = "..".join(map(str, value)) if isinstance(value, tuple) else str(value)
-    raise UsageError(f"quantile {written!r} is not a band a..b with 0 <= a <= b <= 1")
-
-
-def _read_numbers(value: Any) -> Any:
-    """A vector of any kind as a tuple of plain numbers; what is none is left for the model to refuse."""
-    try:
-        return None if value is None else tuple(map(float, value))
-    except (TypeError, ValueError):
-        return value
-
-
-def _read_box(value: Any) -> Any:
-    """Return a box that comes as text, as four numbers, or as a form sends either."""
-    if isinstance(value, list | tuple) and not isinstance(value, Box):
-        if not any(part not in ("", None) for part in value):
-            return None
-        value = ",".join(map(str, value))
-    return (Box.parse(value) if value else None) if isinstance(value, str) else value
-
-
-Band = Annotated[
-    tuple[float, float] | str | None,
-    BeforeValidator(_read_band),
-    WithJsonSchema({"type": "string"}),
-    Metavar("A..B"),
-]
-BoxField = Annotated[
-    tuple[int, int, int, int] | str | None,
-    BeforeValidator(_read_box),
-    WithJsonSchema({"type": "string"}),
-    Metavar("T,L,B,R"),
-]
 RowCount = Annotated[int, Field(ge=1, le=MOST_ROWS)]
 PageSize = Annotated[
     int | None,
@@ -320,9 +206,10 @@ class NeighborBatchQuestion(PassingQuestion):
     """Ask which patches of the corpus are nearest to each of several vectors and uploads."""
 
     vectors: Annotated[
-        list[list[float]], Field(max_length=100, description="each as wide as the embedded layer has units")
-    ] = []
-    uploads: Annotated[list[str], Field(max_length=100, description="ids of uploads")] = []
+        tuple[tuple[float, ...], ...],
+        Field(max_length=100, description="each as wide as the embedded layer has units"),
+    ] = ()
+    uploads: Annotated[tuple[str, ...], Field(max_length=100, description="ids of uploads")] = ()
     k: Annotated[RowCount, Field(description="how many images")] = 9
     exact: Annotated[bool, Field(description="scan all vectors instead of asking the index")] = False
 
@@ -388,7 +275,7 @@ class OptimiseQuestion(Question):
     ] = "unit"
     direction: Annotated[
         Sequence[float] | None,
-        BeforeValidator(_read_numbers),
+        BeforeValidator(read_numbers),
         Field(max_length=1_000_000, description="for the objective direction: a number for each unit, kept as float32"),
     ] = None
     start: Annotated[str, Field(description="noise, grey, or an image of the corpus by id or path")] = "noise"

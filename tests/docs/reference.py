@@ -20,7 +20,7 @@ from unitscope.cli import app
 from unitscope.client import Client
 from unitscope.opened_atlas import OpenedAtlas
 from unitscope.questions import Questions
-from unitscope_schemas.questions import Question
+from unitscope_schemas.question import Question
 from unitscope_services.server.settings import Settings
 from unitscope_services.web.app import create_app
 from unitscope_services.web.documentation import describe, operations

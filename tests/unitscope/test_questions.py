@@ -17,7 +17,7 @@ from unitscope.questions import Questions
 from unitscope_schemas import questions
 from unitscope_schemas.answers.jobs import CompareJob, OptimiseJob, ProjectJob, SimilarJob
 from unitscope_schemas.errors import UsageError
-from unitscope_schemas.questions import Question
+from unitscope_schemas.question import Question
 from unitscope_services.server.settings import Settings
 from unitscope_services.web.app import create_app
 from unitscope_services.web.documentation import describe

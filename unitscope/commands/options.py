@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
-from unitscope_schemas.questions import Metavar, Question
+from unitscope_schemas.question import Metavar, Question
 
 AtlasArgument = Annotated[str, typer.Argument(help="atlas directory, or s3://…")]
 LayersOption = Annotated[

@@ -23,7 +23,7 @@ from unitscope_schemas.errors import (
     UnitscopeError,
 )
 from unitscope_schemas.formats import json_bytes
-from unitscope_schemas.questions import fault
+from unitscope_schemas.question import fault
 
 MEDIA_TYPE = "application/problem+json"
 

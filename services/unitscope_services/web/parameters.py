@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Box, Location
-from unitscope_schemas.questions import Question, check_names
+from unitscope_schemas.question import Question, check_names
 from unitscope_schemas.units import UnitId
 
 PageCursor = Annotated[str | None, Query(max_length=500, description="`next` of the page before; of the same question")]

@@ -1,0 +1,124 @@
+"""The base of every question, and how bands and boxes are read from text, numbers and forms."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+
+from unitscope_schemas.errors import UsageError, listing
+from unitscope_schemas.geometry import Box
+
+_VERSION = "v"
+"""Parameter of an address that names an atlas version, so that caches may keep the answer for good."""
+
+
+@dataclass(frozen=True)
+class Metavar:
+    """The word by which help texts write the value of an option."""
+
+    text: str
+
+
+class Question(BaseModel):
+    """Base of all questions: frozen, and an unknown name or a value out of range raises UsageError with what would be
+    right.
+
+    A question of a derived class is made from its fields by name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if isinstance(data, dict):
+            data = {name: value for name, value in data.items() if name != _VERSION}
+            check_names(data, cls.model_fields)
+        try:
+            return handler(data)
+        except ValidationError as error:
+            raise UsageError("; ".join(fault(problem["loc"], problem) for problem in error.errors())) from None
+
+
+def check_names(given: Sequence[str] | dict[str, Any], known: Sequence[str] | dict[str, Any]) -> None:
+    """Raise UsageError for the first name that is not known, naming the nearest."""
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {listing(sorted(known)) or 'none'}"
+            raise UsageError(f"there is no parameter {name!r} here; {hint}")
+
+
+def fault(location: Sequence[int | str], error: Any) -> str:
+    """Return what pydantic found wrong with the field at a location, and what would be right, in one line."""
+    field = ".".join(map(str, location)) or "the request's body"
+    message = error["msg"][:1].lower() + error["msg"][1:]
+    given = error.get("input")
+    shown = f", not {given!r}" if isinstance(given, str | int | float) and len(str(given)) <= 80 else ""
+    return f"{field}: {message.removeprefix('value error, ').replace('input ', '', 1)}{shown}"
+
+
+def quantile_band(text: str) -> tuple[float, float]:
+    """Read a percentile band `a..b` with 0 <= a <= b <= 1; raises UsageError."""
+    low, dots, high = text.partition("..")
+    try:
+        if not dots:
+            raise ValueError
+        return float(low), float(high)
+    except ValueError:
+        raise UsageError(f"quantile {text!r} is not a band a..b, for example 0.4..0.6") from None
+
+
+def _read_band(value: Any) -> Any:
+    """Return a band that comes as text, as two numbers, or as a form sends either."""
+    if isinstance(value, list | tuple):
+        if not any(part not in ("", None) for part in value):
+            return None
+        value = value[0] if len(value) == 1 else tuple(map(float, value))
+    if isinstance(value, str):
+        value = quantile_band(value) if value else None
+    if value is None or (isinstance(value, tuple) and len(value) == 2 and 0 <= value[0] <= value[1] <= 1):
+        return value
+    written = "..".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    raise UsageError(f"quantile {written!r} is not a band a..b with 0 <= a <= b <= 1")
+
+
+def read_numbers(value: Any) -> Any:
+    """A vector of any kind as a tuple of plain numbers; what is none is left for the model to refuse."""
+    try:
+        return None if value is None else tuple(map(float, value))
+    except (TypeError, ValueError):
+        return value
+
+
+def _read_box(value: Any) -> Any:
+    """Return a box that comes as text, as four numbers, or as a form sends either."""
+    if isinstance(value, list | tuple) and not isinstance(value, Box):
+        if not any(part not in ("", None) for part in value):
+            return None
+        value = ",".join(map(str, value))
+    return (Box.parse(value) if value else None) if isinstance(value, str) else value
+
+
+Band = Annotated[
+    tuple[float, float] | str | None,
+    BeforeValidator(_read_band),
+    WithJsonSchema({"type": "string"}),
+    Metavar("A..B"),
+]
+BoxField = Annotated[
+    tuple[int, int, int, int] | str | None,
+    BeforeValidator(_read_box),
+    WithJsonSchema({"type": "string"}),
+    Metavar("T,L,B,R"),
+]
