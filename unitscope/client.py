@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from unitscope.questions import Questions, asks, asks_about, bins_table
+from unitscope_schemas import questions
 from unitscope_schemas.errors import (
     AccessError,
     BusyError,
@@ -27,28 +28,6 @@ from unitscope_schemas.errors import (
     listing,
 )
 from unitscope_schemas.question import Question
-from unitscope_schemas.questions import (
-    MOST_ROWS,
-    BandsQuestion,
-    CompareQuestion,
-    ComparisonQuestion,
-    CorrelateQuestion,
-    EigenQuestion,
-    ExplainQuestion,
-    FacetsQuestion,
-    HistogramQuestion,
-    ImagesQuestion,
-    LabelsQuestion,
-    NeighborsQuestion,
-    OptimiseQuestion,
-    ProjectQuestion,
-    SelectiveQuestion,
-    SelectivityQuestion,
-    SimilarQuestion,
-    SkippedQuestion,
-    TopQuestion,
-    UnitsQuestion,
-)
 from unitscope_schemas.units import UnitId, parse_target
 
 _API = "/api/v1"
@@ -91,81 +70,81 @@ class Client(Questions):
     def layers(self) -> pa.Table:
         return self._table(f"{self._atlas}/layers")
 
-    @asks_about(UnitsQuestion)
-    def units(self, layer: str, question: UnitsQuestion) -> pa.Table:
+    @asks_about(questions.UnitsQuestion)
+    def units(self, layer: str, question: questions.UnitsQuestion) -> pa.Table:
         return self._whole_table(f"{self._layer(layer)}/units", question)
 
-    @asks(ImagesQuestion)
-    def images(self, question: ImagesQuestion) -> pa.Table:
+    @asks(questions.ImagesQuestion)
+    def images(self, question: questions.ImagesQuestion) -> pa.Table:
         return self._whole_table(f"{self._atlas}/images", question)
 
-    @asks(SkippedQuestion)
-    def skipped(self, question: SkippedQuestion) -> pa.Table:
+    @asks(questions.SkippedQuestion)
+    def skipped(self, question: questions.SkippedQuestion) -> pa.Table:
         return self._whole_table(f"{self._atlas}/skipped", question)
 
-    @asks_about(TopQuestion)
-    def top(self, unit: str, question: TopQuestion) -> pa.Table:
+    @asks_about(questions.TopQuestion)
+    def top(self, unit: str, question: questions.TopQuestion) -> pa.Table:
         return self._table(f"{self._unit(unit)}/patches", question)
 
-    @asks_about(BandsQuestion)
-    def bands(self, unit: str, question: BandsQuestion) -> pa.Table:
+    @asks_about(questions.BandsQuestion)
+    def bands(self, unit: str, question: questions.BandsQuestion) -> pa.Table:
         return self._table(f"{self._unit(unit)}/bands", question)
 
-    @asks_about(HistogramQuestion)
-    def histogram(self, unit: str, question: HistogramQuestion) -> pa.Table:
+    @asks_about(questions.HistogramQuestion)
+    def histogram(self, unit: str, question: questions.HistogramQuestion) -> pa.Table:
         histogram = self._json(f"{self._unit(unit)}/histogram", question)
         return bins_table(histogram["edges"], histogram["counts"])
 
-    @asks_about(LabelsQuestion)
-    def labels(self, unit: str, question: LabelsQuestion) -> pa.Table:
+    @asks_about(questions.LabelsQuestion)
+    def labels(self, unit: str, question: questions.LabelsQuestion) -> pa.Table:
         return self._table(f"{self._unit(unit)}/labels", question)
 
-    @asks_about(SelectivityQuestion)
-    def selectivity(self, unit: str, question: SelectivityQuestion) -> pa.Table:
+    @asks_about(questions.SelectivityQuestion)
+    def selectivity(self, unit: str, question: questions.SelectivityQuestion) -> pa.Table:
         return self._table(f"{self._unit(unit)}/selectivity", question)
 
-    @asks(SelectiveQuestion)
-    def selective(self, question: SelectiveQuestion) -> pa.Table:
+    @asks(questions.SelectiveQuestion)
+    def selective(self, question: questions.SelectiveQuestion) -> pa.Table:
         return self._table(f"{self._atlas}/selective", question)
 
-    @asks_about(FacetsQuestion)
-    def facets(self, unit: str, question: FacetsQuestion) -> pa.Table:
+    @asks_about(questions.FacetsQuestion)
+    def facets(self, unit: str, question: questions.FacetsQuestion) -> pa.Table:
         return self._table(f"{self._unit(unit)}/facets", question)
 
-    @asks_about(SimilarQuestion)
-    def similar(self, unit: str, question: SimilarQuestion) -> pa.Table:
+    @asks_about(questions.SimilarQuestion)
+    def similar(self, unit: str, question: questions.SimilarQuestion) -> pa.Table:
         return self._table(f"{self._unit(unit)}/similar", question)
 
-    @asks_about(CorrelateQuestion)
-    def correlate(self, layer: str, question: CorrelateQuestion) -> None:
+    @asks_about(questions.CorrelateQuestion)
+    def correlate(self, layer: str, question: questions.CorrelateQuestion) -> None:
         self._job("similar", question, unit=f"{layer}:0")
 
-    @asks_about(CompareQuestion)
-    def compare(self, other: str, question: CompareQuestion) -> pa.Table:
+    @asks_about(questions.CompareQuestion)
+    def compare(self, other: str, question: questions.CompareQuestion) -> pa.Table:
         (address,) = self._job("compare", question, other=other)
         return self.comparison(address.rpartition("/")[2])
 
     def comparisons(self) -> pa.Table:
         return self._table(f"{self._atlas}/comparisons")
 
-    @asks_about(ComparisonQuestion)
-    def comparison(self, identifier: str, question: ComparisonQuestion) -> pa.Table:
+    @asks_about(questions.ComparisonQuestion)
+    def comparison(self, identifier: str, question: questions.ComparisonQuestion) -> pa.Table:
         return self._whole_table(f"{self._atlas}/comparisons/{quote(identifier)}", question)
 
-    @asks_about(ExplainQuestion)
-    def explain(self, image: str, question: ExplainQuestion) -> pa.Table:
+    @asks_about(questions.ExplainQuestion)
+    def explain(self, image: str, question: questions.ExplainQuestion) -> pa.Table:
         return self._table(f"{self._image(image)}/units", question)
 
-    @asks_about(NeighborsQuestion)
-    def neighbors(self, image: str, question: NeighborsQuestion) -> pa.Table:
+    @asks_about(questions.NeighborsQuestion)
+    def neighbors(self, image: str, question: questions.NeighborsQuestion) -> pa.Table:
         return self._table(f"{self._image(image)}/neighbors", question)
 
-    @asks_about(OptimiseQuestion)
-    def optimise(self, unit: str, question: OptimiseQuestion) -> pa.Table:
+    @asks_about(questions.OptimiseQuestion)
+    def optimise(self, unit: str, question: questions.OptimiseQuestion) -> pa.Table:
         return self._made(self._job("optimise", question, units=[unit]))
 
-    @asks_about(ProjectQuestion)
-    def project(self, unit: str, question: ProjectQuestion) -> pa.Table:
+    @asks_about(questions.ProjectQuestion)
+    def project(self, unit: str, question: questions.ProjectQuestion) -> pa.Table:
         return self._made(self._job("project", question, units=[unit]))
 
     def visualisations(self, unit: str) -> pa.Table:
@@ -177,8 +156,8 @@ class Client(Questions):
     def filters(self, layer: str = "first") -> pa.Table:
         return self._table(f"{self._layer(layer)}/filters")
 
-    @asks_about(EigenQuestion)
-    def eigen(self, unit: str, question: EigenQuestion) -> pa.Table:
+    @asks_about(questions.EigenQuestion)
+    def eigen(self, unit: str, question: questions.EigenQuestion) -> pa.Table:
         return self._table(f"{self._unit(unit)}/eigen", question)
 
     def __repr__(self) -> str:
@@ -204,7 +183,7 @@ class Client(Questions):
             upload = json.loads(self._ask(f"{_API}/{self._atlas}/uploads", file.read_bytes())[0])
             return f"{self._atlas}/uploads/{upload['id']}"
         if not _ID.fullmatch(image):
-            image = self._json(f"{self._atlas}/images", ImagesQuestion(path=image))["rows"][0]["image_id"]
+            image = self._json(f"{self._atlas}/images", questions.ImagesQuestion(path=image))["rows"][0]["image_id"]
         return f"{self._atlas}/images/{image}"
 
     def _made(self, results: list[str]) -> pa.Table:
@@ -242,7 +221,7 @@ class Client(Questions):
         """Return the rows of a page if the question says how many, else all rows, page by page."""
         if getattr(question, "k", None) is not None:
             return self._table(path, question)
-        parts, address = [], _address(f"{path}.arrow", question.model_copy(update={"k": MOST_ROWS}))
+        parts, address = [], _address(f"{path}.arrow", question.model_copy(update={"k": questions.MOST_ROWS}))
         while address:
             content, link = self._ask(address)
             parts.append(_read(content))

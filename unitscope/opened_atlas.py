@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from unitscope.questions import Questions, asks, asks_about, bins_table
+from unitscope_schemas import questions
 from unitscope_schemas.answers.patches import ExplainRow, LabelRow, NeighborRow, PatchRow, UnitRow
 from unitscope_schemas.answers.relations import (
     BandRow,
@@ -19,27 +20,6 @@ from unitscope_schemas.answers.served import ImageRow, LayerRow, SkippedRow
 from unitscope_schemas.answers.visuals import EigenRow, FilterRow, VisualRow
 from unitscope_schemas.formats import as_table
 from unitscope_schemas.progress import Progress
-from unitscope_schemas.questions import (
-    BandsQuestion,
-    CompareQuestion,
-    ComparisonQuestion,
-    CorrelateQuestion,
-    EigenQuestion,
-    ExplainQuestion,
-    FacetsQuestion,
-    HistogramQuestion,
-    ImagesQuestion,
-    LabelsQuestion,
-    NeighborsQuestion,
-    OptimiseQuestion,
-    ProjectQuestion,
-    SelectiveQuestion,
-    SelectivityQuestion,
-    SimilarQuestion,
-    SkippedQuestion,
-    TopQuestion,
-    UnitsQuestion,
-)
 from unitscope_schemas.units import UnitId, parse_target
 from unitscope_services.figures import conv_filters, eigen
 from unitscope_services.queries import compare, exemplars, images, labels, local_maxima, units, visuals
@@ -64,53 +44,53 @@ class OpenedAtlas(Questions):
     def layers(self) -> pa.Table:
         return as_table(self._session.atlas.layers(), LayerRow)
 
-    @asks_about(UnitsQuestion)
-    def units(self, layer: str, question: UnitsQuestion) -> pa.Table:
+    @asks_about(questions.UnitsQuestion)
+    def units(self, layer: str, question: questions.UnitsQuestion) -> pa.Table:
         return as_table(units.unit_page(self._session.atlas, layer, question).rows, UnitRow)
 
-    @asks(ImagesQuestion)
-    def images(self, question: ImagesQuestion) -> pa.Table:
+    @asks(questions.ImagesQuestion)
+    def images(self, question: questions.ImagesQuestion) -> pa.Table:
         return as_table(images.image_page(self._session.atlas, question).rows, ImageRow)
 
-    @asks(SkippedQuestion)
-    def skipped(self, question: SkippedQuestion) -> pa.Table:
+    @asks(questions.SkippedQuestion)
+    def skipped(self, question: questions.SkippedQuestion) -> pa.Table:
         return as_table(images.skipped_page(self._session.atlas, question).rows, SkippedRow)
 
-    @asks_about(TopQuestion)
-    def top(self, unit: str, question: TopQuestion) -> pa.Table:
+    @asks_about(questions.TopQuestion)
+    def top(self, unit: str, question: questions.TopQuestion) -> pa.Table:
         return as_table(local_maxima.top(self._session, UnitId.parse(unit), question).rows, PatchRow)
 
-    @asks_about(BandsQuestion)
-    def bands(self, unit: str, question: BandsQuestion) -> pa.Table:
+    @asks_about(questions.BandsQuestion)
+    def bands(self, unit: str, question: questions.BandsQuestion) -> pa.Table:
         return as_table(exemplars.bands(self._session.atlas, UnitId.parse(unit), question).rows, BandRow)
 
-    @asks_about(HistogramQuestion)
-    def histogram(self, unit: str, question: HistogramQuestion) -> pa.Table:
+    @asks_about(questions.HistogramQuestion)
+    def histogram(self, unit: str, question: questions.HistogramQuestion) -> pa.Table:
         histogram = units.histogram(self._session.atlas, UnitId.parse(unit), question)
         return bins_table(histogram.edges, histogram.counts)
 
-    @asks_about(LabelsQuestion)
-    def labels(self, unit: str, question: LabelsQuestion) -> pa.Table:
+    @asks_about(questions.LabelsQuestion)
+    def labels(self, unit: str, question: questions.LabelsQuestion) -> pa.Table:
         return as_table(labels.labels(self._session.atlas, UnitId.parse(unit), question).rows, LabelRow)
 
-    @asks_about(SelectivityQuestion)
-    def selectivity(self, unit: str, question: SelectivityQuestion) -> pa.Table:
+    @asks_about(questions.SelectivityQuestion)
+    def selectivity(self, unit: str, question: questions.SelectivityQuestion) -> pa.Table:
         return as_table(labels.selectivity(self._session.atlas, UnitId.parse(unit), question).rows, SelectivityRow)
 
-    @asks(SelectiveQuestion)
-    def selective(self, question: SelectiveQuestion) -> pa.Table:
+    @asks(questions.SelectiveQuestion)
+    def selective(self, question: questions.SelectiveQuestion) -> pa.Table:
         return as_table(labels.selective_units(self._session.atlas, question).rows, SelectiveRow)
 
-    @asks_about(FacetsQuestion)
-    def facets(self, unit: str, question: FacetsQuestion) -> pa.Table:
+    @asks_about(questions.FacetsQuestion)
+    def facets(self, unit: str, question: questions.FacetsQuestion) -> pa.Table:
         return as_table(facets(self._session, UnitId.parse(unit), question).rows, FacetRow)
 
-    @asks_about(SimilarQuestion)
-    def similar(self, unit: str, question: SimilarQuestion) -> pa.Table:
+    @asks_about(questions.SimilarQuestion)
+    def similar(self, unit: str, question: questions.SimilarQuestion) -> pa.Table:
         return as_table(similar(self._session, UnitId.parse(unit), question).rows, SimilarRow)
 
-    @asks_about(CorrelateQuestion)
-    def correlate(self, layer: str, question: CorrelateQuestion) -> None:
+    @asks_about(questions.CorrelateQuestion)
+    def correlate(self, layer: str, question: questions.CorrelateQuestion) -> None:
         from unitscope_pipelines.derived.coactivation import LayerPair, SealedAtlas, find_coactivation
         from unitscope_pipelines.runs.coactivation import OnCluster
 
@@ -118,8 +98,8 @@ class OpenedAtlas(Questions):
         pair = LayerPair(layer, question.among or layer)
         find_coactivation(sealed, sealed, [pair], OnCluster(_keep_quiet, self._workers))
 
-    @asks_about(CompareQuestion)
-    def compare(self, other: str, question: CompareQuestion) -> pa.Table:
+    @asks_about(questions.CompareQuestion)
+    def compare(self, other: str, question: questions.CompareQuestion) -> pa.Table:
         from unitscope_pipelines.derived.coactivation import SealedAtlas
         from unitscope_pipelines.derived.compare import compare
         from unitscope_pipelines.runs.coactivation import OnCluster
@@ -131,26 +111,26 @@ class OpenedAtlas(Questions):
     def comparisons(self) -> pa.Table:
         return as_table(compare.comparisons(self._session.atlas).rows, ComparisonRow)
 
-    @asks_about(ComparisonQuestion)
-    def comparison(self, identifier: str, question: ComparisonQuestion) -> pa.Table:
+    @asks_about(questions.ComparisonQuestion)
+    def comparison(self, identifier: str, question: questions.ComparisonQuestion) -> pa.Table:
         return as_table(compare.comparison(self._session.atlas, identifier, question).rows, MatchRow)
 
-    @asks_about(ExplainQuestion)
-    def explain(self, image: str, question: ExplainQuestion) -> pa.Table:
+    @asks_about(questions.ExplainQuestion)
+    def explain(self, image: str, question: questions.ExplainQuestion) -> pa.Table:
         return as_table(self._session.explain(self._session.find(image), question).rows, ExplainRow)
 
-    @asks_about(NeighborsQuestion)
-    def neighbors(self, image: str, question: NeighborsQuestion) -> pa.Table:
+    @asks_about(questions.NeighborsQuestion)
+    def neighbors(self, image: str, question: questions.NeighborsQuestion) -> pa.Table:
         return as_table(self._session.neighbors(self._session.find(image), question).rows, NeighborRow)
 
-    @asks_about(OptimiseQuestion)
-    def optimise(self, unit: str, question: OptimiseQuestion) -> pa.Table:
+    @asks_about(questions.OptimiseQuestion)
+    def optimise(self, unit: str, question: questions.OptimiseQuestion) -> pa.Table:
         from unitscope_services.figures.optimise import optimise
 
         return as_table(list(optimise(self._session, [unit], question)), VisualRow)
 
-    @asks_about(ProjectQuestion)
-    def project(self, unit: str, question: ProjectQuestion) -> pa.Table:
+    @asks_about(questions.ProjectQuestion)
+    def project(self, unit: str, question: questions.ProjectQuestion) -> pa.Table:
         from unitscope_services.figures.project import projections
 
         return as_table(projections(self._session, UnitId.parse(unit), question).rows, VisualRow)
@@ -164,12 +144,12 @@ class OpenedAtlas(Questions):
     def filters(self, layer: str = "first") -> pa.Table:
         return as_table(conv_filters.filter_page(self._session, layer).rows, FilterRow)
 
-    @asks_about(EigenQuestion)
-    def eigen(self, unit: str, question: EigenQuestion) -> pa.Table:
+    @asks_about(questions.EigenQuestion)
+    def eigen(self, unit: str, question: questions.EigenQuestion) -> pa.Table:
         return as_table(eigen.eigen_page(self._session, UnitId.parse(unit), question).rows, EigenRow)
 
-    @asks_about(EigenQuestion)
-    def eigen_patches(self, unit: str, question: EigenQuestion) -> "EigenPatches":
+    @asks_about(questions.EigenQuestion)
+    def eigen_patches(self, unit: str, question: questions.EigenQuestion) -> "EigenPatches":
         """Return mean and principal components of a unit's patches as arrays, aligned at their peaks."""
         return eigen.eigen_patches(self._session, UnitId.parse(unit), question)
 

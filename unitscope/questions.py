@@ -10,29 +10,9 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import pyarrow as pa
 
+from unitscope_schemas import questions
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.question import Question
-from unitscope_schemas.questions import (
-    BandsQuestion,
-    CompareQuestion,
-    ComparisonQuestion,
-    CorrelateQuestion,
-    EigenQuestion,
-    ExplainQuestion,
-    FacetsQuestion,
-    HistogramQuestion,
-    ImagesQuestion,
-    LabelsQuestion,
-    NeighborsQuestion,
-    OptimiseQuestion,
-    ProjectQuestion,
-    SelectiveQuestion,
-    SelectivityQuestion,
-    SimilarQuestion,
-    SkippedQuestion,
-    TopQuestion,
-    UnitsQuestion,
-)
 
 Arguments = ParamSpec("Arguments")
 Asked = TypeVar("Asked", bound=Question)
@@ -109,23 +89,23 @@ class Questions(Protocol):
         """Return one row per recorded layer."""
         ...
 
-    @asks_about(UnitsQuestion)
-    def units(self, layer: str, question: UnitsQuestion) -> pa.Table:
+    @asks_about(questions.UnitsQuestion)
+    def units(self, layer: str, question: questions.UnitsQuestion) -> pa.Table:
         """Return one row of statistics per unit of a layer."""
         ...
 
-    @asks(ImagesQuestion)
-    def images(self, question: ImagesQuestion) -> pa.Table:
+    @asks(questions.ImagesQuestion)
+    def images(self, question: questions.ImagesQuestion) -> pa.Table:
         """Return one row per image of the corpus, in order of ids."""
         ...
 
-    @asks(SkippedQuestion)
-    def skipped(self, question: SkippedQuestion) -> pa.Table:
+    @asks(questions.SkippedQuestion)
+    def skipped(self, question: questions.SkippedQuestion) -> pa.Table:
         """Return one row per file of the corpus that is no usable image, with the reason."""
         ...
 
-    @asks_about(TopQuestion)
-    def top(self, unit: str, question: TopQuestion) -> pa.Table:
+    @asks_about(questions.TopQuestion)
+    def top(self, unit: str, question: questions.TopQuestion) -> pa.Table:
         """Return the patches that most excite a unit.
 
         More than one peak `per_image` are local maxima of its map, which the model computes again.
@@ -134,38 +114,38 @@ class Questions(Protocol):
         """
         ...
 
-    @asks_about(BandsQuestion)
-    def bands(self, unit: str, question: BandsQuestion) -> pa.Table:
+    @asks_about(questions.BandsQuestion)
+    def bands(self, unit: str, question: questions.BandsQuestion) -> pa.Table:
         """Return some patches from each of equal bands of a unit's distribution, the highest band first."""
         ...
 
-    @asks_about(HistogramQuestion)
-    def histogram(self, unit: str, question: HistogramQuestion) -> pa.Table:
+    @asks_about(questions.HistogramQuestion)
+    def histogram(self, unit: str, question: questions.HistogramQuestion) -> pa.Table:
         """Return one row per bin of the distribution of a unit's peaks: its two edges and the count of images."""
         ...
 
-    @asks_about(LabelsQuestion)
-    def labels(self, unit: str, question: LabelsQuestion) -> pa.Table:
+    @asks_about(questions.LabelsQuestion)
+    def labels(self, unit: str, question: questions.LabelsQuestion) -> pa.Table:
         """Return the labels among a unit's first ranks, with lift and its interval."""
         ...
 
-    @asks_about(SelectivityQuestion)
-    def selectivity(self, unit: str, question: SelectivityQuestion) -> pa.Table:
+    @asks_about(questions.SelectivityQuestion)
+    def selectivity(self, unit: str, question: questions.SelectivityQuestion) -> pa.Table:
         """Return labels by the chance, over all ranks, that their images excite the unit more than others do."""
         ...
 
-    @asks(SelectiveQuestion)
-    def selective(self, question: SelectiveQuestion) -> pa.Table:
+    @asks(questions.SelectiveQuestion)
+    def selective(self, question: questions.SelectiveQuestion) -> pa.Table:
         """Return the units whose first ranks hold a label most above its share of the corpus."""
         ...
 
-    @asks_about(FacetsQuestion)
-    def facets(self, unit: str, question: FacetsQuestion) -> pa.Table:
+    @asks_about(questions.FacetsQuestion)
+    def facets(self, unit: str, question: questions.FacetsQuestion) -> pa.Table:
         """Return a unit's first exemplars in groups that look alike where it peaks."""
         ...
 
-    @asks_about(SimilarQuestion)
-    def similar(self, unit: str, question: SimilarQuestion) -> pa.Table:
+    @asks_about(questions.SimilarQuestion)
+    def similar(self, unit: str, question: questions.SimilarQuestion) -> pa.Table:
         """Return the units of a layer, its own unless another is named, that are most like a unit.
 
         Likeness is by `coactivation` once `correlate` has computed it for the layers, by `exemplars` or `weights` at
@@ -173,13 +153,13 @@ class Questions(Protocol):
         """
         ...
 
-    @asks_about(CorrelateQuestion)
-    def correlate(self, layer: str, question: CorrelateQuestion) -> None:
+    @asks_about(questions.CorrelateQuestion)
+    def correlate(self, layer: str, question: questions.CorrelateQuestion) -> None:
         """Compute and store the co-activation of two layers' units, or of one layer's; once for each version."""
         ...
 
-    @asks_about(CompareQuestion)
-    def compare(self, other: str, question: CompareQuestion) -> pa.Table:
+    @asks_about(questions.CompareQuestion)
+    def compare(self, other: str, question: questions.CompareQuestion) -> pa.Table:
         """Return for each unit the best match in another atlas of the same pictures; computed once and stored."""
         ...
 
@@ -187,26 +167,26 @@ class Questions(Protocol):
         """Return the stored comparisons with other atlases."""
         ...
 
-    @asks_about(ComparisonQuestion)
-    def comparison(self, identifier: str, question: ComparisonQuestion) -> pa.Table:
+    @asks_about(questions.ComparisonQuestion)
+    def comparison(self, identifier: str, question: questions.ComparisonQuestion) -> pa.Table:
         """Return a stored comparison, unit by unit, of one layer or all."""
         ...
 
-    @asks_about(ExplainQuestion)
-    def explain(self, image: str, question: ExplainQuestion) -> pa.Table:
+    @asks_about(questions.ExplainQuestion)
+    def explain(self, image: str, question: questions.ExplainQuestion) -> pa.Table:
         """Return the units that an image excites most unusually, by percentile among the images that pass."""
         ...
 
-    @asks_about(NeighborsQuestion)
-    def neighbors(self, image: str, question: NeighborsQuestion) -> pa.Table:
+    @asks_about(questions.NeighborsQuestion)
+    def neighbors(self, image: str, question: questions.NeighborsQuestion) -> pa.Table:
         """Return the images with the patch most similar to a box of an image.
 
         atlas.neighbors("cats/tom.jpg", box=(40, 60, 180, 200))
         """
         ...
 
-    @asks_about(OptimiseQuestion)
-    def optimise(self, unit: str, question: OptimiseQuestion) -> pa.Table:
+    @asks_about(questions.OptimiseQuestion)
+    def optimise(self, unit: str, question: questions.OptimiseQuestion) -> pa.Table:
         """Return pictures optimised for a unit (of a layer, for all live ones), made now unless they are stored.
 
         With the objective `class` the unit is the index or label of a class, with `direction` the layer whose units
@@ -214,8 +194,8 @@ class Questions(Protocol):
         """
         ...
 
-    @asks_about(ProjectQuestion)
-    def project(self, unit: str, question: ProjectQuestion) -> pa.Table:
+    @asks_about(questions.ProjectQuestion)
+    def project(self, unit: str, question: questions.ProjectQuestion) -> pa.Table:
         """Return the projections of a unit's first patches, made now unless they are stored."""
         ...
 
@@ -231,7 +211,7 @@ class Questions(Protocol):
         """Return one row for each filter of a layer of the model; `first` is the first layer with weights."""
         ...
 
-    @asks_about(EigenQuestion)
-    def eigen(self, unit: str, question: EigenQuestion) -> pa.Table:
+    @asks_about(questions.EigenQuestion)
+    def eigen(self, unit: str, question: questions.EigenQuestion) -> pa.Table:
         """Return one row for the mean (component 0) and each principal component of a unit's patches."""
         ...

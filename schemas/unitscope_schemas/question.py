@@ -122,3 +122,14 @@ BoxField = Annotated[
     WithJsonSchema({"type": "string"}),
     Metavar("T,L,B,R"),
 ]
+
+
+class BandedQuestion(Question):
+    """A question that may be about a percentile band of a unit's images."""
+
+    quantile: Band = None
+
+    @property
+    def band(self) -> tuple[float, float] | None:
+        """The percentile band, both ends inclusive, or None where none is given."""
+        return None if self.quantile is None or isinstance(self.quantile, str) else self.quantile

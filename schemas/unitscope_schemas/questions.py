@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from unitscope_schemas.geometry import Box
-from unitscope_schemas.question import Band, BoxField, Metavar, Question, read_numbers
+from unitscope_schemas.question import Band, BandedQuestion, BoxField, Metavar, Question, read_numbers
 
 MOST_ROWS = 1000
 """Most rows of one page of an answer."""
@@ -59,7 +59,7 @@ class ExemplarQuestion(PassingQuestion):
     ] = "collapse"
 
 
-class TopQuestion(ExemplarQuestion):
+class TopQuestion(ExemplarQuestion, BandedQuestion):
     """Ask which patches most excite a unit."""
 
     k: Annotated[RowCount, Field(description="how many patches")] = 9
@@ -73,11 +73,6 @@ class TopQuestion(ExemplarQuestion):
         int, Field(ge=1, le=MOST_PEAKS, description="peaks of each image; more than its stored one run the model")
     ] = 1
     cursor: Cursor = None
-
-    @property
-    def band(self) -> tuple[float, float] | None:
-        """Return the percentile band, both ends inclusive, or None for the whole distribution."""
-        return None if self.quantile is None or isinstance(self.quantile, str) else self.quantile
 
 
 class BandsQuestion(ExemplarQuestion):
@@ -103,7 +98,7 @@ class HistogramQuestion(Question):
     bins: Annotated[int, Field(ge=1, le=1024, description="how many equal bins")] = 64
 
 
-class LabelsQuestion(Question):
+class LabelsQuestion(BandedQuestion):
     """Ask which labels are frequent among a unit's first ranks."""
 
     k: Annotated[RowCount, Field(description="how many labels")] = 20
@@ -112,11 +107,6 @@ class LabelsQuestion(Question):
         Field(ge=1, description="counted now over so many first ranks  [default: as stored, 100]"),
     ] = None
     quantile: Annotated[Band, Field(description="percentile band `a..b` instead of the first ranks")] = None
-
-    @property
-    def band(self) -> tuple[float, float] | None:
-        """Return the percentile band, both ends inclusive, or None for the first ranks."""
-        return None if self.quantile is None or isinstance(self.quantile, str) else self.quantile
 
 
 class SelectivityQuestion(Question):

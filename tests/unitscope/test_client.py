@@ -93,7 +93,7 @@ def test_eigen_patches_come_as_shares(client: Client, notebook: OpenedAtlas) -> 
 
 
 def test_long_tables_come_page_by_page(client: Client, notebook: OpenedAtlas, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unitscope.client.MOST_ROWS", 100)
+    monkeypatch.setattr("unitscope_schemas.questions.MOST_ROWS", 100)
     assert client.units("_blocks.15").equals(notebook.units("_blocks.15"))
 
 

@@ -22,7 +22,7 @@ from unitscope_services.server.settings import Settings
 from unitscope_services.web.app import create_app
 from unitscope_services.web.documentation import describe
 
-BASES = {"Question", "PassingQuestion", "ExemplarQuestion"}
+BASES = {"Question", "PassingQuestion", "ExemplarQuestion", "BandedQuestion"}
 MODELS = [
     model
     for name, model in vars(questions).items()
