@@ -39,18 +39,7 @@ def layers(
 
     loaded = load_model(model, weights, tuple(latents or ()), trust_code)
     specs = measure_layers(loaded.module, choose_layers(loaded, split_globs(layer_globs)), loaded.input_shape)
-    rows = [
-        LayerRow(
-            name=spec.name,
-            kind=spec.kind,
-            units=spec.units,
-            grid=spec.grid,
-            stride=spec.receptive_field.stride,
-            receptive_field=spec.receptive_field.size,
-            effective_field=spec.receptive_field.effective,
-        )
-        for spec in specs
-    ]
+    rows = [LayerRow.of(spec) for spec in specs]
     show_rows(rows, LayerRow, "json" if as_json else "table", {"model": model, "rows": rows})
 
 

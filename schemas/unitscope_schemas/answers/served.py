@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict
 
 from unitscope_schemas.geometry import Box, Size
+from unitscope_schemas.units import LayerSpec
 
 
 class Answer(BaseModel):
@@ -34,6 +35,22 @@ class LayerRow:
     effective_field: Size
     live: int | None = None
     dead: int | None = None
+
+    @classmethod
+    def of(cls, spec: LayerSpec, live: int | None = None, dead: int | None = None) -> "LayerRow":
+        """Return a layer as answers show it, with how many of its units are live and dead where that is known."""
+        field = spec.receptive_field
+        return cls(
+            name=spec.name,
+            kind=spec.kind,
+            units=spec.units,
+            grid=spec.grid,
+            stride=field.stride,
+            receptive_field=field.size,
+            effective_field=field.effective,
+            live=live,
+            dead=dead,
+        )
 
 
 @dataclass

@@ -97,32 +97,18 @@ class Atlas:
             return spec
         return "file:" + spec.removeprefix("file:").replace("\\", "/").rpartition("/")[2]
 
-    # layers and units
-
     def layer(self, name: str) -> LayerEntry:
         """Return a recorded layer; raises NotFoundError that names those there are."""
         return self.manifest.recorded(name)
 
     def layers(self) -> list[LayerRow]:
         """Return all recorded layers in the order of the forward."""
-        rows = []
-        for entry in self.manifest.layers:
-            statuses = self.units(entry.spec.name)["status"].to_pylist()
-            field = entry.spec.receptive_field
-            rows.append(
-                LayerRow(
-                    name=entry.spec.name,
-                    kind=entry.spec.kind,
-                    units=entry.spec.units,
-                    grid=entry.spec.grid,
-                    stride=field.stride,
-                    receptive_field=field.size,
-                    effective_field=field.effective,
-                    live=statuses.count("live"),
-                    dead=statuses.count("dead"),
-                )
-            )
-        return rows
+        return [self.layer_row(entry.spec.name) for entry in self.manifest.layers]
+
+    def layer_row(self, name: str) -> LayerRow:
+        """Return a recorded layer as answers show it; raises NotFoundError that names those there are."""
+        statuses = self.units(name)["status"].to_pylist()
+        return LayerRow.of(self.layer(name).spec, live=statuses.count("live"), dead=statuses.count("dead"))
 
     def units(self, layer: str) -> pa.Table:
         """Return the units table of a layer, in order of channels."""
@@ -148,8 +134,6 @@ class Atlas:
         if not 0 <= unit.channel < count:
             raise NotFoundError(f"unit {unit} does not exist: layer {unit.layer} has units 0 to {count - 1}")
         return UnitStatistics.at(self.units(unit.layer), unit.channel)
-
-    # peaks
 
     def ranked(self, unit: UnitId) -> RankedUnit:
         """Return the unit's images in rank order, for one question; in a bounded atlas the first of them."""
@@ -212,8 +196,6 @@ class Atlas:
         if layer not in self._boxes:
             self._boxes[layer] = LayerBoxes(self.layer(layer).spec)
         return self._boxes[layer]
-
-    # images
 
     def images(self, numbers: Sequence[int]) -> dict[int, ImageEntry]:
         """Return the images with these numbers, by number."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from unitscope_schemas.questions import UnitsQuestion, UnitStatus
 from unitscope_services.figures.sprites import SHEET_PX, Sprite
 from unitscope_services.figures.tiles import TILE_PX, SpriteKind, channels_with, state_of
-from unitscope_services.pages.pages import layer_row
 from unitscope_services.pages.views import Choice, LayerTile, LayerView, NoTiles
 from unitscope_services.queries import units
 from unitscope_services.queries.session import Session
@@ -71,7 +70,7 @@ def layer_view(session: Session, layer: str, address: LayerAddress) -> LayerView
     return LayerView(
         atlas=atlas.summary(),
         links=links,
-        layer=layer_row(atlas, layer),
+        layer=atlas.layer_row(layer),
         tiles=tiles,
         sheet_px=(SHEET_PX, TILE_PX),
         preview=next((tile.sheet for tile in tiles if tile.sheet), None),

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unitscope_schemas.answers.patches import PatchRow
-from unitscope_schemas.answers.served import LayerRow
 from unitscope_schemas.geometry import Box
 from unitscope_schemas.questions import HistogramQuestion, LabelsQuestion, Order, TopQuestion
 from unitscope_schemas.units import UnitId
@@ -89,7 +88,7 @@ def unit_view(atlas: Atlas, unit: UnitId, address: UnitAddress, computes: bool =
         cursor=address.cursor,
     )
     page = patches(atlas, unit, question)
-    links, layer = links_of(atlas), layer_row(atlas, unit.layer)
+    links, layer = links_of(atlas), atlas.layer_row(unit.layer)
     histogram = units.histogram(atlas, unit, HistogramQuestion())
     band = question.band
     first_labels = labels(atlas, unit, LabelsQuestion(k=_LABELS, quantile=band))
@@ -153,12 +152,6 @@ def unit_strip(atlas: Atlas, unit: UnitId, rows: Sequence[PatchRow]) -> PatchStr
     links, spec = links_of(atlas), atlas.layer(unit.layer).spec
     patches = [_patch(links, unit, row, units.shown_box(spec, row), "patch", _TILE_PX) for row in rows]
     return PatchStrip(unit, links.unit(*unit), patches)
-
-
-def layer_row(atlas: Atlas, layer: str) -> LayerRow:
-    """Return a layer as answers show it."""
-    name = atlas.layer(layer).spec.name
-    return next(row for row in atlas.layers() if row.name == name)
 
 
 def _band_count(image_count: int, band: tuple[float, float] | None) -> int:

@@ -11,7 +11,7 @@ from unitscope_schemas.questions import MOST_ROWS, SkippedQuestion
 from unitscope_services.queries.images import skipped_page
 from unitscope_services.web.documentation import ROWS
 from unitscope_services.web.parameters import LayerName, paged
-from unitscope_services.web.replies import General, Reading, Reply
+from unitscope_services.web.replies import General, Reading
 from unitscope_services.web.routes import API
 
 routes = APIRouter(prefix=f"{API}/atlases", tags=["atlases"])
@@ -54,7 +54,7 @@ def list_layers(reply: Reading) -> Response:
 @routes.get("/{atlas}/layers/{layer}", response_model=LayerRow)
 def read_layer(reply: Reading, layer: LayerName) -> Response:
     """Return one layer in one row."""
-    return reply.document(lambda: _layer_row(reply, layer))
+    return reply.document(lambda: reply.session.atlas.layer_row(layer))
 
 
 def public_manifest(manifest: Manifest) -> Manifest:
@@ -84,8 +84,3 @@ def _last_name(value: Any) -> Any:
 def _without_folder(latents: str) -> str:
     layer, _, spec = latents.partition("=")
     return f"{layer}={_last_name(spec)}"
-
-
-def _layer_row(reply: Reply, layer: str) -> LayerRow:
-    name = reply.session.atlas.layer(layer).spec.name
-    return next(row for row in reply.session.atlas.layers() if row.name == name)
