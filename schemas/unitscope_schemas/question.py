@@ -101,7 +101,7 @@ def read_numbers(value: Any) -> Any:
         return value
 
 
-def _read_box(value: Any) -> Any:
+def read_box(value: Any) -> Any:
     """Return a box that comes as text, as four numbers, or as a form sends either."""
     if isinstance(value, list | tuple) and not isinstance(value, Box):
         if not any(part not in ("", None) for part in value):
@@ -118,7 +118,7 @@ Band = Annotated[
 ]
 BoxField = Annotated[
     tuple[int, int, int, int] | str | None,
-    BeforeValidator(_read_box),
+    BeforeValidator(read_box),
     WithJsonSchema({"type": "string"}),
     Metavar("T,L,B,R"),
 ]

@@ -42,8 +42,6 @@ ImageArgument = Annotated[str, typer.Argument(help="id, path in the corpus, or a
 WorkersOption = Annotated[int | None, typer.Option(help="processes  [default: as many as fit]")]
 AddressOption = Annotated[str | None, typer.Option(help="address of a running Ray cluster")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda")]
-
-
 Command = Callable[..., None]
 
 
@@ -58,9 +56,9 @@ def asks(model: type[Question], leave_out: tuple[str, ...] = ()) -> Callable[[Co
         @functools.wraps(command)
         def run(context: typer.Context, **values: object) -> None:
             given = {name: values.pop(name) for name in fields}
-            said = {name for name in fields if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"}
-            said_values = {name: value for name, value in given.items() if name in said}
-            command(question=model(**said_values), **values)
+            source = context.get_parameter_source
+            said = {name: value for name, value in given.items() if getattr(source(name), "name", "") != "DEFAULT"}
+            command(question=model.model_validate(said), **values)
 
         signature = inspect.signature(command, eval_str=True)
         parameters = [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]

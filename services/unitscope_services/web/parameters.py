@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 
 from unitscope_schemas.errors import UsageError
-from unitscope_schemas.geometry import Box, Location
+from unitscope_schemas.geometry import Location
 from unitscope_schemas.question import Question, check_names
 from unitscope_schemas.units import UnitId
 
@@ -34,16 +34,6 @@ UnitInPath = Annotated[UnitId, Depends(unit_in_path)]
 def paged(question: Paged, size: int) -> Paged:
     """Return the question with a page of so many rows, unless it says how many."""
     return question if getattr(question, "k", None) else question.model_copy(update={"k": size})
-
-
-def box_of(text: str | None) -> Box | None:
-    """Return the box that is written in an address; raises UsageError."""
-    return None if text is None else Box.parse(text)
-
-
-def box_in(fields: list[str] | None) -> Box | None:
-    """Return the box of one text or of four fields of a form; raises UsageError."""
-    return box_of(_joined(fields, ","))
 
 
 def cell_in(fields: list[str] | None) -> Location | None:

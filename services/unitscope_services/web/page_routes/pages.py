@@ -10,6 +10,7 @@ from starlette.responses import RedirectResponse, Response
 
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Location
+from unitscope_schemas.question import read_box
 from unitscope_schemas.questions import Order, SkippedQuestion, UnitStatus
 from unitscope_schemas.units import UnitId
 from unitscope_services.figures.tiles import SpriteKind, state_of
@@ -32,8 +33,6 @@ from unitscope_services.web.parameters import (
     LayerName,
     PageCursor,
     band_in,
-    box_in,
-    box_of,
     cell_in,
 )
 from unitscope_services.web.replies import Computing, General, Reading, Reply
@@ -143,8 +142,8 @@ def picture_address(
     """Return the question that the address of a picture's page holds; raises UsageError."""
     return PictureAddress(
         layer=layer or None,
-        spot=box_of(spot or None),
-        box=box_in(box),
+        spot=read_box(spot),
+        box=read_box(box),
         unit=UnitId.parse(unit) if unit else None,
         cell=cell_in(cell),
     )

@@ -7,10 +7,11 @@ from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
 from unitscope_schemas.errors import UsageError
+from unitscope_schemas.geometry import Box
 from unitscope_services.figures.sprites import SheetFormat
 from unitscope_services.figures.tiles import SpriteKind
 from unitscope_services.web.documentation import PICTURE
-from unitscope_services.web.parameters import BoxText, ImageName, LayerName, box_of
+from unitscope_services.web.parameters import BoxText, ImageName, LayerName
 from unitscope_services.web.pictures import Overlay, PictureName, Width, image_picture, patch_picture, sprite_picture
 from unitscope_services.web.replies import Reading
 from unitscope_services.web.routes import API
@@ -45,7 +46,7 @@ def read_patch_picture(
 
     The box of a unit is its theoretical receptive field, or the effective one where it sees the whole input.
     """
-    spot = box_of(box) or unit
+    spot = unit if box is None else Box.parse(box)
     if spot is None or (box is not None and unit is not None):
         raise UsageError("give either unit=LAYER:UNIT or box=top,left,bottom,right")
     if overlay in ("map", "mask"):
