@@ -180,6 +180,12 @@ class CorpusEntry(Entry):
     skipped_count: int
     ignored_count: int
     label_count: int
+    conflict_count: int = 0
+    """Count of images to which files, or rows of a list, give different labels."""
+    repeated_count: int = 0
+    """Count of rows of lists that name a path again."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of how the corpus was read, a sentence each."""
 
 
 class Manifest(Entry):

@@ -7,6 +7,8 @@ from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 
+from unitscope_pipelines.corpora.columns import USUAL, ColumnChoice
+from unitscope_pipelines.corpora.folder_lists import described, is_folder_list
 from unitscope_pipelines.corpora.lists import SUFFIXES as LIST_SUFFIXES
 from unitscope_pipelines.corpora.lists import list_entries
 from unitscope_pipelines.corpora.parquets import list_parquet
@@ -41,9 +43,13 @@ class Listing:
     files: pa.Table
     """Table of the pictures, with the schema `tables.LISTED`."""
     ignored_count: int
+    notes: tuple[str, ...] = ()
+    """What a person should know of the reading, a sentence each."""
+    repeated_count: int = 0
+    """How many rows of lists name a path that another row names."""
 
 
-def list_corpus(corpus: str, limit: int | None = None) -> Listing:
+def list_corpus(corpus: str, limit: int | None = None, choice: ColumnChoice = USUAL) -> Listing:
     """List what a corpus holds, by what its path leads to; a folder without pictures may hold tar or Parquet files.
 
     Hidden files and files of other kinds are counted, not listed. Raises CorpusError if the corpus is missing,
@@ -52,19 +58,20 @@ def list_corpus(corpus: str, limit: int | None = None) -> Listing:
     root, name = _split(corpus)
     folder, rows = Folder(root), ListedRows()
     if _suffix(name) in LIST_SUFFIXES:
-        list_entries(folder, name, rows)
+        list_entries(folder, name, rows, choice)
         ignored_count = 0
     elif name:
-        ignored_count = _list_shards(corpus, folder, _matching(folder, name), rows)
+        ignored_count = _list_shards(corpus, folder, _matching(folder, name), rows, choice)
     else:
-        ignored_count = _list_folder(corpus, folder, rows)
-    files = rows.table()
+        ignored_count = _list_folder(corpus, folder, rows, choice)
+    files = described(folder, rows.table(), rows, choice)
     if not len(files):
         raise CorpusError(
             f"corpus {corpus!r} holds no picture ({ignored_count} other files); "
             "readable are JPEG, PNG, WebP, BMP, GIF and TIFF"
         )
-    return Listing(root, files if limit is None else files.slice(0, limit), ignored_count)
+    files = files if limit is None else files.slice(0, limit)
+    return Listing(root, files, ignored_count, tuple(rows.notes), rows.repeated_count)
 
 
 def corpus_files(files: pa.Table) -> list[CorpusFile]:
@@ -116,23 +123,27 @@ def _matching(folder: Folder, name: str) -> Iterator[StoredFile]:
             yield file
 
 
-def _list_folder(corpus: str, folder: Folder, rows: ListedRows) -> int:
+def _list_folder(corpus: str, folder: Folder, rows: ListedRows, choice: ColumnChoice) -> int:
     shards: list[StoredFile] = []
     picture_count = ignored_count = 0
     for file in folder.walk():
         if is_picture(file.path):
             rows.add(file.path, Address(file.path), file, folder_of(file.path))
             picture_count += 1
+        elif is_folder_list(file.path):
+            rows.folder_lists.append(file.path)
         elif _suffix(file.path) in (_TAR, _PARQUET):
             shards.append(file)
         else:
             ignored_count += 1
     if picture_count or not shards:
         return ignored_count + len(shards)
-    return ignored_count + _list_shards(corpus, folder, iter(shards), rows)
+    return ignored_count + _list_shards(corpus, folder, iter(shards), rows, choice)
 
 
-def _list_shards(corpus: str, folder: Folder, files: Iterator[StoredFile], rows: ListedRows) -> int:
+def _list_shards(
+    corpus: str, folder: Folder, files: Iterator[StoredFile], rows: ListedRows, choice: ColumnChoice
+) -> int:
     """List tar or Parquet files in order of their paths, and count the members that are no pictures."""
     shards = sorted(file for file in files if not os.path.basename(file.path).startswith("."))  # noqa: PTH119
     kinds = {_suffix(file.path) for file in shards}
@@ -144,5 +155,5 @@ def _list_shards(corpus: str, folder: Folder, files: Iterator[StoredFile], rows:
     if kinds == {_TAR}:
         return sum(list_tar(folder, shard, rows) for shard in shards)
     for shard in shards:
-        list_parquet(folder, shard, rows)
+        list_parquet(folder, shard, rows, choice)
     return 0

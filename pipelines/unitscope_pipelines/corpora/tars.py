@@ -1,12 +1,12 @@
 """Tar shards in WebDataset's layout: members with one key are one sample; nothing is extracted."""
 
-import json
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO, NamedTuple
 
-from unitscope_pipelines.corpora.rows import ListedRows, as_label, as_metadata, folder_of, is_picture
+from unitscope_pipelines.corpora.rows import ListedRows, folder_of, is_picture
+from unitscope_pipelines.corpora.values import as_labels, as_metadata, read_json
 from unitscope_pipelines.storage.filesystem import Folder, StoredFile
 from unitscope_schemas.addresses import Address, Range
 from unitscope_schemas.errors import CorpusError
@@ -48,10 +48,10 @@ def list_tar(folder: Folder, shard: StoredFile, rows: ListedRows) -> int:
         with folder.open(shard.path, _AT_ONCE_BYTES) as source, tarfile.open(fileobj=source, mode="r:") as tar:
             for sample in _samples(tar, source):
                 ignored_count += sample.other_count
-                label, metadata = _described(shard.path, sample.descriptions)
+                labels, metadata = _described(shard.path, sample.descriptions)
                 for name, part in sample.pictures:
                     path, address = f"{shard.path}/{name}", Address(shard.path, part)
-                    rows.add(path, address, shard, label or folder_of(name), metadata)
+                    rows.add(path, address, shard, labels or folder_of(name), metadata)
     except (OSError, tarfile.TarError) as error:
         raise CorpusError(f"tar {shard.path!r} is broken or cannot be read: {error}; restore or remove it") from None
     return ignored_count
@@ -80,21 +80,21 @@ def _samples(tar: tarfile.TarFile, source: IO[bytes]) -> Iterator[Sample]:
     yield sample
 
 
-def _described(shard: str, descriptions: dict[str, bytes]) -> tuple[str | None, str | None]:
-    """Return label and metadata of a sample from the members that describe it."""
+def _described(shard: str, descriptions: dict[str, bytes]) -> tuple[tuple[str, ...], str | None]:
+    """Return labels and metadata of a sample from the members that describe it."""
     if not descriptions:
-        return None, None
+        return (), None
     texts = {suffix: content.decode(errors="replace").strip() for suffix, content in descriptions.items()}
     described = {}
     if "json" in texts:
         try:
-            described = json.loads(texts["json"])
+            described = read_json(texts["json"])
         except ValueError as error:
             raise CorpusError(f"tar {shard!r} has a .json member that is none: {error}; repair or remove it") from None
     if not isinstance(described, dict):
         described = {"json": described}
     labels = [texts.get("cls"), described.pop("label", None), texts.get("txt")]
-    label = next((text for value in labels if (text := as_label(value)) is not None), None)
-    if "txt" in texts and label != texts["txt"]:
+    found = next((said for value in labels if (said := as_labels(value))), ())
+    if "txt" in texts and found != (texts["txt"],):
         described.setdefault("txt", texts["txt"])
-    return label, as_metadata(described)
+    return found, as_metadata(described)
