@@ -189,6 +189,10 @@ class Catalogue:
 
     def labels(self) -> list[LabelEntry]:
         """Return all labels in ascending order, also those that only removed images had."""
+        return self._labels
+
+    @cached_property
+    def _labels(self) -> list[LabelEntry]:
         counts = self.image_labels.counts(self.present)
         return rows_of(LabelEntry, {"label": self.image_labels.names, "image_count": counts.tolist()})
 
