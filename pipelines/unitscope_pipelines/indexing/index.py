@@ -210,6 +210,8 @@ def _run_entry(plan: Plan, version: NewVersion) -> _RunEntry:
             file_count=images.file_count,
             skipped_count=images.skipped.num_rows,
             ignored_count=plan.listing.ignored_count,
+            others=dict(plan.listing.others),
+            notes=list(plan.listing.notes),
             label_count=len(pc.unique(images.images["label"].drop_null())),
         ),
         shards=[receipt if plan.keep is None else receipt.without_peaks() for receipt in receipts],

@@ -114,6 +114,8 @@ class AtlasRow:
     compacted."""
     kept: int | None = None
     """Number of first ranks of each unit that the atlas stores, null if all."""
+    ignored: int = 0
+    """Number of other files of the corpus, which are no pictures by their names and were not read."""
 
 
 class AtlasPage(Answer):

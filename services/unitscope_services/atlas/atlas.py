@@ -87,6 +87,7 @@ class Atlas:
             created=manifest.created,
             stale_images=manifest.stale_count,
             kept=manifest.kept,
+            ignored=manifest.corpus.ignored_count,
         )
 
     @property
