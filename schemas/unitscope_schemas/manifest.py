@@ -222,6 +222,8 @@ class Manifest(Entry):
     config: dict[str, Any]
     """Configuration of the run that sealed this version."""
     removed: Removed | None = None
+    picture_rules: list[str] = []
+    """How pictures' values are read: frames, wide values, transparency, colours; empty in atlases made before."""
     keep: int | None = None
     """Count of first ranks of each unit that a bounded atlas holds, without peaks; None: all, and peaks."""
 

@@ -76,7 +76,12 @@ def version_images(
     skipped = skipped.select(tables.SKIPPED.names).cast(tables.SKIPPED)
     if listing.refused.num_rows:
         skipped = pa.concat_tables([skipped, listing.refused]).sort_by("path")
-    scanned = pa.concat_tables(_shard_rows(store, receipt.scanned, receipt) for receipt in receipts)
+    scanned = pa.concat_tables(
+        tables.completed(_shard_rows(store, receipt.scanned, receipt), tables.SCANNED).select(
+            [*tables.SCANNED.names, "shard"]
+        )
+        for receipt in receipts
+    )
     wanted = scanned.filter(pc.is_in(scanned["image_id"], value_set=files["image_id"].combine_chunks()))
     shards = frozenset(name for rows in (files, refused, wanted) for name in pc.unique(rows["shard"]).to_pylist())
     files = files.drop_columns(["shard"])

@@ -71,6 +71,8 @@ class ImageRow:
     duplicate_group: str | None
     metadata: dict[str, bool | int | float | str]
     """Further columns that the corpus has about the image."""
+    notes: str | None = None
+    """What was done to the picture besides decoding, such as that it is the first of several frames; null: nothing."""
 
 
 class ImagePage(Answer):

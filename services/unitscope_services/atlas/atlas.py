@@ -245,6 +245,7 @@ class Atlas:
             seen_box=placement.seen,
             duplicate_group=image.duplicate_group,
             metadata=json.loads(image.metadata or "{}"),
+            notes=image.notes,
         )
 
     def placement(self, image: ImageEntry) -> Placement:

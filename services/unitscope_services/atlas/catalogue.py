@@ -44,8 +44,10 @@ class Catalogue:
 
     def columns(self, numbers: NDArray[np.integer[Any]], names: Sequence[str]) -> dict[str, list[Any]]:
         """Return some columns of the images with these numbers, as answers write their values."""
-        taken = self._images.select([name for name in names if name not in _CODED]).take(pa.array(numbers))
-        columns: dict[str, list[Any]] = {name: taken[name].to_pylist() for name in taken.schema.names}
+        stored = self._images.schema.names
+        taken = self._images.select([name for name in names if name in stored and name not in _CODED])
+        columns: dict[str, list[Any]] = {name: [None] * len(numbers) for name in names if name not in stored}
+        columns |= taken.take(pa.array(numbers)).to_pydict()
         if "label" in names:
             names_or_none = [*self._label_names, None]
             columns["label"] = [names_or_none[code] for code in self.label_codes[numbers].tolist()]
