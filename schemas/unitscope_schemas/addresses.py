@@ -1,11 +1,14 @@
 """Where the bytes of a picture are: a whole file, a range of one, or a cell of a Parquet file."""
 
+import re
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
 from unitscope_schemas.errors import AtlasError
 
 _FILE, _RANGE, _CELL = "file", "range", "cell"
+_ESCAPED = "escaped-"
+"""Beginning of an address whose file has a name that is no UTF-8 text, and is written as `as_text` writes it."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +41,21 @@ class Address:
 
         A file's name may hold any character; a column's is written as in a web address.
         """
+        name = as_text(self.file)
+        mark = "" if name == self.file else _ESCAPED
         if isinstance(self.part, Range):
-            return f"{_RANGE}:{self.part.offset}+{self.part.size_bytes}:{self.file}"
+            return f"{mark}{_RANGE}:{self.part.offset}+{self.part.size_bytes}:{name}"
         if isinstance(self.part, Cell):
             column = "" if self.part.column is None else f"/{quote(self.part.column, safe='')}"
-            return f"{_CELL}:{self.part.row_group}/{self.part.row}{column}:{self.file}"
-        return f"{_FILE}:{self.file}"
+            return f"{mark}{_CELL}:{self.part.row_group}/{self.part.row}{column}:{name}"
+        return f"{mark}{_FILE}:{name}"
 
     @classmethod
     def parse(cls, text: str) -> "Address":
         """Read the text that `str` wrote; raises AtlasError."""
+        if text.startswith(_ESCAPED):
+            plain = cls.parse(text.removeprefix(_ESCAPED))
+            return cls(_ESCAPE.sub(_character, plain.file), plain.part)
         kind, _, rest = text.partition(":")
         numbers, _, file = rest.partition(":")
         try:
@@ -62,6 +70,9 @@ class Address:
         except ValueError:
             pass
         raise AtlasError(f"{text!r} is no address of a picture; it begins with {_FILE}:, {_RANGE}: or {_CELL}:")
+
+
+_ESCAPE = re.compile(r"\\(\\|x[0-9a-f]{2}|u[0-9a-f]{4})")
 
 
 def as_text(name: str) -> str:
@@ -84,3 +95,12 @@ def _escape(character: str) -> str:
     if 0xD800 <= code <= 0xDFFF:
         return f"\\u{code:04x}"
     return "\\\\" if character == "\\" else character
+
+
+def _character(escape: re.Match[str]) -> str:
+    """Return the character that `_escape` wrote."""
+    written = escape[1]
+    if written == "\\":
+        return written
+    code = int(written[1:], 16)
+    return chr(code + 0xDC00 if written[0] == "x" else code)

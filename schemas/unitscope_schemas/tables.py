@@ -64,6 +64,12 @@ _STATEMENTS = _column(
     "what each file or row says of the picture, a JSON list, where they disagree; null where they agree",
     nullable=True,
 )
+_NOTES = _column(
+    "notes",
+    pa.string(),
+    "what was done to the picture besides decoding, such as that it is the first of several frames; null if nothing",
+    nullable=True,
+)
 
 LISTED = pa.schema([_PATH, _LABEL, _LABELS, _METADATA, _STATEMENTS, _ADDRESS, _FILE_BYTES, _MODIFIED])
 """Table of one row per picture of a corpus, before any is read."""
@@ -81,6 +87,7 @@ SCANNED = pa.schema(
         *_GEOMETRY,
         _column("gradient_hash", pa.binary(32), "sign of horizontal brightness steps on a 16 × 16 thumbnail"),
         _column("tint", pa.binary(3), "mean red, green and blue"),
+        _NOTES,
     ]
 )
 """Table of one row per image whose forward ran in a shard."""
@@ -101,6 +108,7 @@ IMAGES = pa.schema(
         _SIZE,
         _MODIFIED,
         *_GEOMETRY,
+        _NOTES,
         _column("duplicate_group", pa.string(), "smallest id among near duplicates, null if none", nullable=True),
         _column("shard", pa.string(), "shard that scanned the image"),
         _column("shard_row", pa.int32(), "row of the image in that shard's peaks and embeddings"),
@@ -119,6 +127,14 @@ def with_labels(images: pa.Table) -> pa.Table:
         images = images.append_column(_LABELS, pa.array(labels, _LABELS.type))
         images = images.append_column(_STATEMENTS, pa.nulls(images.num_rows, pa.string()))
     return images
+
+
+def completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return a table that was written before some columns of its schema were, with null in these."""
+    for field in schema:
+        if field.nullable and field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table
 
 
 REMOVED = pa.schema(

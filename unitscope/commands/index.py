@@ -151,14 +151,15 @@ def _show_run(settings: "IndexConfig", manifest: "Manifest", as_json: bool) -> N
         "repeated_rows": counts.repeated_count,
         "conflicts": counts.conflict_count,
         "skipped": counts.skipped_count,
+        "ignored": counts.ignored_count,
         "forwards": manifest.forward_count,
         "layers": len(manifest.layers),
         "units": sum(entry.spec.units for entry in manifest.layers),
         "keep": "all" if manifest.keep is None else f"top:{manifest.keep}",
     }
-    if as_json:
-        facts["notes"] = list(counts.notes)
-    show_facts(facts, as_json)
+    show_facts(facts | ({"others": counts.others, "notes": counts.notes} if as_json else {}), as_json)
+    if counts.others_text:
+        tell(f"{counts.others_text} were not read: they are no pictures by their names")
     for note in counts.notes:
         tell(note)
     if counts.repeated_count:
@@ -171,4 +172,5 @@ def _show_run(settings: "IndexConfig", manifest: "Manifest", as_json: bool) -> N
     if manifest.removed:
         tell(f"{manifest.removed.table.rows} removed images stay out; unitscope remove --restore brings them back")
     if counts.skipped_count:
-        tell(f"{counts.skipped_count} files are no usable picture; the reasons: skipped table, {manifest.skipped.path}")
+        what = "file is" if counts.skipped_count == 1 else "files are"
+        tell(f"{counts.skipped_count} {what} no usable picture; the reasons: skipped table, {manifest.skipped.path}")

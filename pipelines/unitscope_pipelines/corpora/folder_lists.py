@@ -37,6 +37,7 @@ def described(folder: Folder, files: pa.Table, rows: ListedRows, choice: ColumnC
         reading = _read(folder, path, choice)
         if reading is None:
             rows.note(f"{path} names no picture: it has no column of paths, such as file_name; it is not read")
+            rows.pass_over(path)
             continue
         if note := reading.note(path):
             rows.note(note)
@@ -92,7 +93,7 @@ def _read_parquet(path: str, data: bytes, choice: ColumnChoice) -> ListReading:
 
     def entries() -> Iterator[ListEntry]:
         for row in range(len(columns[paths])):
-            metadata = {name: columns[name][row] for name in names if name not in (paths, LABEL)}
+            metadata = {name: columns[name][row] for name in names if name != paths and not name == label == LABEL}
             labels = as_labels(columns[label][row]) if label is not None else ()
             yield ListEntry(row + 1, columns[paths][row], labels, metadata)
 

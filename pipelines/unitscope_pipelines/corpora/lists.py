@@ -50,13 +50,15 @@ class ListReading(NamedTuple):
     entries: Iterator[ListEntry]
     path_column: str | None = None
     label_column: str | None = None
+    is_utf8: bool = True
 
     def note(self, name: str) -> str | None:
-        """Return which columns were taken for path and label, None where these are their names."""
+        """Return what a person should know: columns of other names than `path` and `label`, text that is no UTF-8."""
         found = {"paths": (self.path_column, PATH), "labels": (self.label_column, LABEL)}
         other = [
             f"{what} are of column {column!r}" for what, (column, own) in found.items() if column not in (own, None)
         ]
+        other += [] if self.is_utf8 else ["it is no UTF-8: its other bytes are written like \\xe9; save it as UTF-8"]
         return f"list {name!r}: {', '.join(other)}" if other else None
 
 
@@ -85,10 +87,12 @@ def read_list(name: str, data: bytes, choice: ColumnChoice) -> ListReading:
     what, lower = f"list {name!r}", name.lower()
     text = _text(what, data)
     if lower.endswith(".txt"):
-        return ListReading(_lines(what, text))
-    if lower.endswith((".csv", ".tsv")):
-        return _table(what, text, choice, "\t" if lower.endswith(".tsv") else _DELIMITERS)
-    return _objects(what, text, choice)
+        reading = ListReading(_lines(what, text))
+    elif lower.endswith((".csv", ".tsv")):
+        reading = _table(what, text, choice, "\t" if lower.endswith(".tsv") else _DELIMITERS)
+    else:
+        reading = _objects(what, text, choice)
+    return reading._replace(is_utf8=_is_utf8(data))
 
 
 def _text(what: str, data: bytes) -> Text:
@@ -97,6 +101,17 @@ def _text(what: str, data: bytes) -> Text:
         raise CorpusError(f"{what} holds zero bytes: it is no text, or UTF-16 without its mark; save it as UTF-8")
     errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
     return lambda: io.TextIOWrapper(io.BytesIO(data), encoding, errors, newline="")
+
+
+def _is_utf8(data: bytes) -> bool:
+    """Tell whether bytes are text in UTF-8, or have a mark of another encoding at their beginning."""
+    if any(data.startswith(mark) for mark, _ in _MARKS):
+        return True
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _lines(what: str, text: Text) -> Iterator[ListEntry]:
@@ -140,7 +155,7 @@ def _table_entries(
     rows: Iterator[tuple[int, list[str]]], names: list[str], kinds: list[ColumnKind], path: str, label: str | None
 ) -> Iterator[ListEntry]:
     of_labels = [number for number, name in enumerate(names) if name == label]
-    of_metadata = [number for number, name in enumerate(names) if name != path and name != LABEL]
+    of_metadata = [number for number, name in enumerate(names) if name != path and not name == label == LABEL]
     path_number = names.index(path)
     for line, row in rows:
         labels = as_labels([row[number] for number in of_labels])
@@ -190,7 +205,7 @@ def _objects(what: str, text: Text, choice: ColumnChoice) -> ListReading:
 def _object_entries(rows: Iterator[tuple[int, dict[str, Json]]], path: str, label: str | None) -> Iterator[ListEntry]:
     for line, values in rows:
         labels = as_labels(values.get(label)) if label is not None else ()
-        metadata = {name: value for name, value in values.items() if name not in (path, LABEL)}
+        metadata = {name: value for name, value in values.items() if name != path and not name == label == LABEL}
         yield ListEntry(line, values.get(path), labels, metadata)
 
 

@@ -1,19 +1,28 @@
 """Pictures as a listing sees them are rows of an Arrow table, for a million objects would take a gigabyte."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from unitscope_pipelines.storage.filesystem import StoredFile
 from unitscope_schemas import tables
 from unitscope_schemas.addresses import Address, as_text
 from unitscope_schemas.answers.statements import Statement, disagreement, joined_labels
 
-SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .apng .webp .bmp .dib .gif .tif .tiff".split()  # noqa: SIM905
-)
+_OF_TODAY = """
+.jpg .jpeg .jpe .jfif .mpo .png .apng .webp .avif .heic .heif .hif .bmp .dib .gif .tif .tiff .jp2 .j2k .j2c .jpc .jpf
+.jpx .pbm .pgm .ppm .pnm .pfm .qoi .psd .ico .cur .icns"""
+_OF_OTHER_TIMES_AND_TRADES = """
+.tga .icb .vda .vst .pcx .dcx .sgi .rgb .rgba .bw .ras .dds .ftc .ftu .blp .xbm .xpm .msp .im .fit .fits .pcd .pxr .gbr
+.fli .flc"""
+SUFFIXES = frozenset((_OF_TODAY + _OF_OTHER_TIMES_AND_TRADES).split())
+"""Suffixes of files that are read as pictures; what a file is its content says."""
+COMPRESSIONS = (".gz", ".bz2", ".xz")
+HIDDEN, HIDDEN_FOLDERS, NO_SUFFIX = "hidden", "hidden folders", "without a suffix"
 _ROWS_PER_BATCH = 65_536
 _ORDER = "order"
 
@@ -21,14 +30,19 @@ _ORDER = "order"
 class ListedRows:
     """A collection of listed pictures; `table` gives them in order of their paths, each path once.
 
-    What a person should know of the reading is in `notes`; `repeated_count` says how many rows name a path again.
+    What is no picture is counted by kind in `others`; what should be one and cannot be read is named. What a person
+    should know of the reading is in `notes`; `repeated_count` says how many rows name a path again.
     """
 
     def __init__(self) -> None:
+        self.others = Counter[str]()
+        self.unpacked: dict[str, int] = {}
+        """Sizes in bytes of compressed tars, unpacked."""
         self.notes: list[str] = []
         self.folder_lists: list[str] = []
         """Paths of lists that lie beside pictures and may describe them."""
         self.repeated_count = 0
+        self._refused: list[dict[str, object]] = []
         self._batches: list[pa.RecordBatch] = []
         self._columns: dict[str, list[object]] = {name: [] for name in tables.LISTED.names}
 
@@ -59,10 +73,27 @@ class ListedRows:
         if text not in self.notes:
             self.notes.append(text)
 
+    def pass_over(self, path: str) -> None:
+        """Count a file that is no picture, by the kind that its name says."""
+        self.others[kind_of(path)] += 1
+
+    def refuse(self, path: str, reason: str, file: StoredFile | None = None) -> None:
+        """Name what cannot be read, and why; `file` is the one that it is or is within."""
+        size_bytes, modified_ns = (file.size_bytes, file.modified_ns) if file else (0, 0)
+        row = {"path": as_text(path), "file_bytes": size_bytes, "modified_ns": modified_ns, "size_bytes": 0}
+        self._refused.append({**row, "reason": as_text(reason)})
+
+    def refused(self) -> pa.Table:
+        """Return what was named as refused, in order of paths, with the schema `tables.SKIPPED`."""
+        return pa.Table.from_pylist(self._refused, tables.SKIPPED).sort_by(
+            [("path", "ascending"), ("reason", "ascending")]
+        )
+
     def table(self) -> pa.Table:
         """Return all rows added so far, with the schema `tables.LISTED`, in order of paths.
 
-        Of several rows with one path the first stands, with the labels of all; where they disagree, it says so.
+        Of several rows with one path the first stands, with the labels of all; where they disagree, it says so. Rows
+        that lie elsewhere than the first are named as refused.
         """
         self._finish_batch()
         rows = pa.Table.from_batches(self._batches, tables.LISTED)
@@ -71,8 +102,25 @@ class ListedRows:
         paths = rows["path"].to_numpy()
         first = np.ones(len(paths), bool)
         first[1:] = paths[1:] != paths[:-1]
+        if first.all():
+            return rows
+        rows = self._without_others(rows, first)
+        paths = rows["path"].to_numpy()
+        first = np.ones(len(paths), bool)
+        first[1:] = paths[1:] != paths[:-1]
         self.repeated_count = len(paths) - int(first.sum())
-        return rows if first.all() else _joined(rows, np.flatnonzero(first))
+        return _joined(rows, np.flatnonzero(first))
+
+    def _without_others(self, rows: pa.Table, first: NDArray[np.bool_]) -> pa.Table:
+        """Return the rows that lie where the first of their path does, and name the others as refused."""
+        start, same = 0, np.ones(len(first), bool)
+        for number in np.flatnonzero(~first | np.append(~first[1:], False)).tolist():
+            start = number if first[number] else start
+            if rows["address"][number] != rows["address"][start]:
+                same[number] = False
+                path, address = rows["path"][number].as_py(), rows["address"][number]
+                self.refuse(path, f"another file has the same name as text: {address}")
+        return rows.filter(pa.array(same))
 
     def _finish_batch(self) -> None:
         self._batches.append(pa.RecordBatch.from_pydict(self._columns, tables.LISTED))
@@ -103,6 +151,16 @@ def is_picture(path: str) -> bool:
     """Tell whether a file's name says that it is a picture, and not a hidden one."""
     name = path.rpartition("/")[2]
     return PurePosixPath(name).suffix.lower() in SUFFIXES and not name.startswith(".")
+
+
+def kind_of(path: str) -> str:
+    """Return the kind of a file that is no picture: its suffix in lower case, or that it has none or is hidden."""
+    name = path.rpartition("/")[2]
+    if name.startswith("."):
+        return HIDDEN
+    suffixes = PurePosixPath(name.lower()).suffixes[-2:]
+    compressed = len(suffixes) == 2 and suffixes[0] == ".tar"
+    return as_text("".join(suffixes if compressed else suffixes[-1:])) or NO_SUFFIX
 
 
 def folder_of(path: str) -> str | None:

@@ -28,6 +28,7 @@ from unitscope_pipelines.indexing.versions import (
 )
 from unitscope_pipelines.storage.parts import read_measured, remove_unfinished, write_model, write_table
 from unitscope_pipelines.storage.stores import store_of
+from unitscope_pipelines.vision.images.pictures import RULES, summed_notes
 from unitscope_pipelines.vision.recording.embedding import region_boxes
 from unitscope_schemas import layout
 from unitscope_schemas.manifest import (
@@ -178,6 +179,7 @@ def _built(plan: Plan, version: NewVersion, workers: cluster.Resources, report: 
         skipped=skipped,
         lookup=build_lookup(store, name, images, layers),
         patches=patches,
+        picture_rules=list(RULES),
         keep=plan.keep,
         **_run_entry(plan, version)._asdict(),
     )
@@ -208,10 +210,11 @@ def _run_entry(plan: Plan, version: NewVersion) -> _RunEntry:
             file_count=images.file_count,
             skipped_count=images.skipped.num_rows,
             ignored_count=plan.listing.ignored_count,
+            others=dict(plan.listing.others),
+            notes=[*plan.listing.notes, *summed_notes(images.images["notes"].drop_null().to_pylist())],
             label_count=label_count(images.images),
             conflict_count=conflict_count(images.images),
             repeated_count=plan.listing.repeated_count,
-            notes=plan.listing.notes,
         ),
         shards=[receipt if plan.keep is None else receipt.without_peaks() for receipt in receipts],
         forward_count=sum(receipt.forward_count for receipt in receipts if receipt.shard not in finished),

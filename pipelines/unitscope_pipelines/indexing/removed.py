@@ -53,6 +53,7 @@ def remaining_images(manifest: Manifest, store: Store) -> VersionImages:
             images["image_id"], seen["gradient_hash"].to_pylist(), seen["tint"].to_pylist()
         ),
     }
+    images = tables.completed(images, tables.IMAGES)
     columns = [renewed.get(name, images[name]) for name in tables.IMAGES.names]
     return VersionImages(
         images=pa.table(columns, names=tables.IMAGES.names).cast(tables.IMAGES),

@@ -77,7 +77,15 @@ def version_images(
     if files.num_rows == 0:
         reasons = "; ".join(f"{row['path']}: {row['reason']}" for row in skipped.slice(0, 3).to_pylist())
         raise CorpusError(f"none of {len(listing.files)} files is a readable picture ({reasons})")
-    scanned = pa.concat_tables(_shard_rows(store, receipt.scanned, receipt) for receipt in receipts)
+    skipped = skipped.select(tables.SKIPPED.names).cast(tables.SKIPPED)
+    if listing.refused.num_rows:
+        skipped = pa.concat_tables([skipped, listing.refused]).sort_by("path")
+    scanned = pa.concat_tables(
+        tables.completed(_shard_rows(store, receipt.scanned, receipt), tables.SCANNED).select(
+            [*tables.SCANNED.names, "shard"]
+        )
+        for receipt in receipts
+    )
     wanted = scanned.filter(pc.is_in(scanned["image_id"], value_set=files["image_id"].combine_chunks()))
     shards = frozenset(name for rows in (files, refused, wanted) for name in pc.unique(rows["shard"]).to_pylist())
     files = files.drop_columns(["shard"])
@@ -90,7 +98,7 @@ def version_images(
         files = files.append_column(name, described[name])
     return VersionImages(
         images=_one_per_content(files, scanned),
-        skipped=skipped.select(tables.SKIPPED.names).cast(tables.SKIPPED),
+        skipped=skipped,
         file_count=files.num_rows,
         shards=shards,
     )

@@ -1,6 +1,8 @@
 """The bytes of a picture from its address: what a scan reads, and what shows a picture again without one."""
 
 import hashlib
+import os
+import weakref
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
@@ -8,10 +10,13 @@ from threading import Lock
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from unitscope_pipelines.storage.compressed import UnpackedTar, is_compressed, unpack
 from unitscope_pipelines.storage.filesystem import Folder
 from unitscope_schemas.addresses import Address, Cell, Range
 from unitscope_schemas.errors import CorpusError, NotFoundError
 
+_KEPT_TARS = 2
+"""Compressed tars that stay unpacked in temporary files."""
 _KEPT_GROUPS = 2
 """Row groups that stay in memory: rows are asked for in their order, and a group may take a hundred megabytes."""
 
@@ -35,11 +40,18 @@ class Originals:
         self.folder = Folder(root)
         self._lock = Lock()
         self._groups = lru_cache(_KEPT_GROUPS)(self._read_group)
+        self._unpacked: dict[str, UnpackedTar] = {}
+        weakref.finalize(self, _close, self._unpacked)
 
     def read(self, address: str) -> bytes:
-        """Read the bytes of the picture at an address; empty where a Parquet row holds none."""
+        """Read the bytes of the picture at an address; empty where a Parquet row holds none.
+
+        A compressed tar is unpacked into a temporary file at the first read, and the last two stay.
+        """
         parsed = Address.parse(address)
         if isinstance(parsed.part, Range):
+            if is_compressed(parsed.file):
+                return self._read_unpacked(parsed.file, parsed.part)
             return self.folder.read(parsed.file, parsed.part.offset, parsed.part.size_bytes)
         if isinstance(parsed.part, Cell):
             with self._lock:  # two threads would both read the group
@@ -60,6 +72,18 @@ class Originals:
             f"picture {image.path!r} is gone or was edited since it was indexed; restore it or index again"
         )
 
+    def _read_unpacked(self, file: str, part: Range) -> bytes:
+        with self._lock:
+            plain = self._unpacked.get(file)
+            if plain is None:
+                while len(self._unpacked) >= _KEPT_TARS:
+                    self._unpacked.pop(next(iter(self._unpacked))).file.close()
+                plain = self._unpacked[file] = unpack(self.folder, file)
+            data = os.pread(plain.file.fileno(), part.size_bytes, part.offset)
+        if len(data) != part.size_bytes:
+            raise OSError(0, "the file ends early")
+        return data
+
     def _read_group(self, file: str, row_group: int, column: str | None) -> pa.ChunkedArray:
         try:
             with self.folder.open(file) as source, pq.ParquetFile(source) as parquet:
@@ -67,6 +91,11 @@ class Originals:
                 return parquet.read_row_group(row_group, columns=[name], use_threads=False)[name]
         except (pa.ArrowInvalid, KeyError, IndexError) as error:
             raise CorpusError(f"Parquet file {file!r} is broken: {error}; restore it and run again") from None
+
+
+def _close(unpacked: dict[str, UnpackedTar]) -> None:
+    for plain in unpacked.values():
+        plain.file.close()
 
 
 def image_column(schema: pa.Schema) -> str:

@@ -76,6 +76,8 @@ class ImageRow:
     """Further columns that the corpus has about the image; of several files those of the first path."""
     statements: list[Statement]
     """What files or rows of lists say of the image, where they disagree."""
+    notes: str | None = None
+    """What was done to the picture besides decoding, such as that it is the first of several frames; null: nothing."""
 
 
 class ImagePage(Answer):
@@ -119,6 +121,8 @@ class AtlasRow:
     compacted."""
     kept: int | None = None
     """Number of first ranks of each unit that the atlas stores, null if all."""
+    ignored: int = 0
+    """Number of other files of the corpus, which are no pictures by their names and were not read."""
 
 
 class AtlasPage(Answer):

@@ -88,6 +88,7 @@ class Atlas:
             created=manifest.created,
             stale_images=manifest.stale_count,
             kept=manifest.kept,
+            ignored=manifest.corpus.ignored_count,
         )
 
     @property
@@ -247,6 +248,7 @@ class Atlas:
             seen_box=placement.seen,
             duplicate_group=image.duplicate_group,
             metadata=json.loads(image.metadata or "{}"),
+            notes=image.notes,
         )
 
     def placement(self, image: ImageEntry) -> Placement:

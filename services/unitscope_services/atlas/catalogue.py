@@ -51,14 +51,13 @@ class Catalogue:
 
     def columns(self, numbers: NDArray[np.integer[Any]], names: Sequence[str]) -> dict[str, list[Any]]:
         """Return some columns of the images with these numbers, as answers write their values."""
-        stored = set(self._images.schema.names) - set(_CODED)
-        taken = self._images.select([name for name in names if name in stored]).take(pa.array(numbers))
-        columns: dict[str, list[Any]] = {name: taken[name].to_pylist() for name in taken.schema.names}
+        stored = self._images.schema.names
+        taken = self._images.select([name for name in names if name in stored and name not in _CODED])
+        columns: dict[str, list[Any]] = {name: [None] * len(numbers) for name in names if name not in stored}
+        columns |= taken.take(pa.array(numbers)).to_pydict()
         if "label" in names or "labels" in names:
             labels = self.image_labels.lists(numbers)
             columns |= {"labels": labels, "label": [own[0] if own else None for own in labels]}
-        if "statements" in names:
-            columns.setdefault("statements", [None] * len(numbers))
         if "duplicate_group" in names:
             groups = self.group_codes[numbers]
             columns["duplicate_group"] = [None] * len(groups)

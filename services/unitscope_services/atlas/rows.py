@@ -41,6 +41,8 @@ class ImageEntry(NamedTuple):
     """First row of the crop in the resized picture."""
     crop_col: int
     """First column of the crop in the resized picture."""
+    notes: str | None
+    """What was done to the picture besides decoding; None where nothing was, and in atlases made before."""
     duplicate_group: str | None
     """Smallest id among the image's near duplicates that are present; None where there are none."""
     shard: str

@@ -138,6 +138,8 @@ def test_lists_columns_are_those_that_are_named_and_the_note_says_so(
     assert found.files["path"].to_pylist() == ["a.jpg"]
     assert found.files["label"].to_pylist() == [label]
     assert metadata(found)[0] == {"what": "one", "of": "many", "path": 5, "metadata": 6}
+    other = listed(folder, "l.csv", "path,label,kind\na.jpg,one,many\n", label="kind")
+    assert (other.files["labels"].to_pylist(), metadata(other)) == ([["many"]], [{"label": "one", "kind": "many"}])
     assert found.notes == (f"list 'l.csv': paths are of column 'where', labels are of column {choice['label']!r}",)
 
 
@@ -164,6 +166,18 @@ def test_lists_at_fault_are_refused_with_the_line(
 ) -> None:
     with pytest.raises(CorpusError, match=said):
         listed(folder, name, content, **choice)
+
+
+def test_lists_in_other_encodings_say_so(folder: Path) -> None:
+    found = listed(folder, "l.csv", "path,label\na.jpg,café\n".encode("latin-1"))
+    assert found.files["label"].to_pylist() == ["caf\\xe9"]
+    assert "no UTF-8" in found.notes[0]
+
+
+@pytest.mark.parametrize("option", ["path", "label", "image"])
+def test_lists_columns_that_a_corpus_does_not_have_are_refused(option: str, folder: Path) -> None:
+    with pytest.raises(CorpusError, match=f"--{option}-column 'x'"):
+        list_corpus(str(folder), choice=ColumnChoice(**{option: "x"}))
 
 
 def test_lists_rows_of_one_picture_are_counted_and_their_labels_joined(folder: Path) -> None:
