@@ -22,7 +22,7 @@ MOST_BANDS = 100
 Order = Literal["desc", "asc", "random"]
 UnitStatus = Literal["live", "rare", "dead", "negative-only", "non-finite"]
 Likeness = Literal["coactivation", "exemplars", "weights"]
-ProjectionMethod = Literal["deconvnet", "guided", "gradient"]
+ProjectionMethod = Literal["deconvnet", "guided", "gradient", "gradient-x-input"]
 
 RowCount = Annotated[int, Field(ge=1, le=MOST_ROWS)]
 PageSize = Annotated[
@@ -289,5 +289,11 @@ class ProjectQuestion(Question):
             ge=1, description="of a layer only the N units whose maximum lies most standard deviations above their mean"
         ),
     ] = None
-    method: Annotated[ProjectionMethod, Field(description="how signals go back through rectifiers")] = "deconvnet"
+    method: Annotated[
+        ProjectionMethod | None,
+        Field(
+            description="how signals go back through rectifiers, or the gradient of the activation, alone or times the "
+            "input  [default: deconvnet where max-pooling leaves switches on the way to the layer, else guided]"
+        ),
+    ] = None
     k: Annotated[RowCount, Field(description="how many patches of each unit")] = 9
