@@ -42,11 +42,12 @@ SIZES_PX = (96, 128, 160, 192, 224, 256, 288, 384)
 """Sides of the input that are tried until a network takes one."""
 MOST_PARAMETERS = 12_000_000
 MOST_LAYERS = 10
-TIMEOUT_S = 120
+TIMEOUT_S = 60
 TOO_LARGE = "too large"
 PICTURES = 3
-ROUNDING = 2e-4
-"""Share of a layer's largest value by which fused kernels may differ from plain ones in untrained networks."""
+ROUNDING = 1e-4
+"""Share of a layer's largest value by which peaks may differ; where plain forwards, one picture contiguous or a batch
+with channels last, are themselves far from one in double precision, thrice that is allowed."""
 
 
 @dataclass
@@ -71,18 +72,18 @@ class _LateError(Exception):
 
 @contextmanager
 def within(seconds: int) -> Iterator[None]:
-    """Raise inside the context when it takes longer than this."""
+    """Raise inside the context when it computes longer than this."""
 
     def late(_signal: int, _frame: FrameType | None) -> None:
         raise _LateError
 
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(seconds)
+    before = signal.signal(signal.SIGPROF, late)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def family_of(name: str) -> str:
@@ -98,7 +99,8 @@ def parameter_count(name: str) -> int:
 
 def built(name: str) -> tuple[nn.Module, int]:
     """Return the network with random weights and the least side of an input that it takes."""
-    for size in SIZES_PX:
+    native = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    for size in (*SIZES_PX, native.input_size[-1] if native else 224):
         for options in ({"img_size": size}, {}):
             torch.manual_seed(3)
             try:
@@ -111,7 +113,7 @@ def built(name: str) -> tuple[nn.Module, int]:
             except (AssertionError, ValueError, RuntimeError):
                 break
             return module, size
-    raise ModelError(f"no input of {listed(SIZES_PX)} pixels fits")
+    raise ModelError(f"no input of {', '.join(map(str, SIZES_PX))} pixels fits, nor its own")
 
 
 def stirred(module: nn.Module) -> nn.Module:
@@ -126,10 +128,6 @@ def stirred(module: nn.Module) -> nn.Module:
             drawn = torch.rand(values.shape, generator=generator)
             values.copy_(0.5 + drawn if scale else 0.2 * (drawn - 0.5))
     return module
-
-
-def listed(sizes: Sequence[int]) -> str:
-    return ", ".join(map(str, sizes))
 
 
 def input_shape(module: nn.Module, size: int) -> tuple[int, int, int]:
@@ -185,9 +183,13 @@ def assert_values_hold(plain: nn.Module, model: VisionModel, layers: Sequence[La
         fusions.running(),
     ):
         module(filled)
+    exact = hooked(copy.deepcopy(plain).double(), names, filled.double())
+    unfused = hooked(copy.deepcopy(plain).to(memory_format=torch.channels_last), names, filled)
     for number, picture in enumerate(pictures):
         for name, output in hooked(plain, names, picture[None]).items():
             layer, values = specs[name], output
+            others = torch.cat([unfused[name][number][None], output])
+            far = 3 * float((others - exact[name][number]).abs().max())
             if layer.kind == "map":
                 values = values.permute(0, 3, 1, 2) if layer.channels_last else values
                 assert values.shape[1:] == (layer.units, *layer.grid), f"{name}: {tuple(output.shape)} is no such map"
@@ -196,7 +198,7 @@ def assert_values_hold(plain: nn.Module, model: VisionModel, layers: Sequence[La
                 tokens = layer.prefix_tokens + layer.grid.height * layer.grid.width
                 assert values.shape[1:] == (layer.units, tokens), f"{name}: {tuple(output.shape)} are no such tokens"
             flat = values[0].reshape(layer.units, -1)
-            top, close = flat.max(1).values, ROUNDING * max(float(flat.abs().max()), 1e-6)
+            top, close = flat.max(1).values, max(ROUNDING * max(float(flat.abs().max()), 1e-6), far)
             got = found[name].activation[number]
             off = float((got - top).abs().max())
             assert off <= close, f"{name}: values differ by {off}, of {float(flat.abs().max())}"
@@ -255,7 +257,7 @@ def assert_noise_outside_changes_nothing(plain: nn.Module, model: VisionModel, l
 
 def judged(name: str) -> Verdict:
     """Return what the oracles say of the network of this name."""
-    verdict, started = Verdict(name, family_of(name)), time.monotonic()
+    verdict, started = Verdict(name, family_of(name)), time.process_time()
     try:
         with within(TIMEOUT_S):
             _judge(name, verdict)
@@ -265,7 +267,7 @@ def judged(name: str) -> Verdict:
         verdict.outcome, verdict.note = "refused", str(error)
     except Exception as error:  # noqa: BLE001  (whatever a network raises is a fault to list)
         verdict.outcome, verdict.note = "fault", f"{type(error).__name__}: {error}"[:300]
-    verdict.seconds = round(time.monotonic() - started, 1)
+    verdict.seconds = round(time.process_time() - started, 1)
     return verdict
 
 
