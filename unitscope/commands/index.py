@@ -68,6 +68,10 @@ def index(
     ] = None,
     max_errors: Annotated[int | None, typer.Option(help="exit with 3 if more files are skipped")] = None,
     limit: Annotated[int | None, typer.Option(help="only the first so many files")] = None,
+    add: Annotated[bool, typer.Option("--add", help="take CORPUS in beside those that the atlas has")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="make the atlas hold CORPUS alone, whatever leaves it")
+    ] = False,
     config: Annotated[Path | None, typer.Option(help="TOML file with an [index] table")] = None,
     metrics_port: Annotated[
         int | None, typer.Option(help="figures for Prometheus at this port  [default: none]")
@@ -79,7 +83,11 @@ def index(
     progress: ProgressOption = "auto",
     as_json: JsonFlag = False,
 ) -> None:
-    """Index a corpus: every unit's peak on every picture. Run it again to resume or to add pictures."""
+    """Index a corpus: every unit's peak on every picture. Run it again to resume, or when pictures came or went.
+
+    A run by which more than one image in ten (a hundred at most, one at least) would leave the atlas, or one of its
+    corpora, is refused: --add takes a further corpus in, --replace puts CORPUS in place of all.
+    """
     from unitscope.commands.output import show_facts
     from unitscope.commands.progress import shown
     from unitscope.run_metrics import published
@@ -109,6 +117,8 @@ def index(
         "keep": keep,
         "max_errors": max_errors,
         "limit": limit,
+        "add": add or None,
+        "replace": replace or None,
     }
     settings = load_config(IndexConfig, "index", flags, config)
     with shown(progress) as shown_report, published(shown_report, metrics_host, metrics_port) as report:
@@ -140,8 +150,15 @@ def _show_run(settings: "IndexConfig", manifest: "Manifest", as_json: bool) -> N
         "layers": len(manifest.layers),
         "units": sum(entry.spec.units for entry in manifest.layers),
         "keep": "all" if manifest.keep is None else f"top:{manifest.keep}",
+        **({"corpora": len(counts.roots)} if len(counts.roots) > 1 else {}),
+        **({"left": manifest.left if as_json else manifest.left.count} if manifest.left else {}),
     }
     show_facts(facts, as_json)
+    if manifest.left:
+        tell(
+            f"{manifest.left.count} images of version {manifest.left.version} left, first "
+            f"{', '.join(manifest.left.first)}; unitscope revert {settings.atlas} {manifest.left.version} goes back"
+        )
     if manifest.removed:
         tell(f"{manifest.removed.table.rows} removed images stay out; unitscope remove --restore brings them back")
     if counts.skipped_count:

@@ -15,6 +15,7 @@ from unitscope_pipelines.corpora.tars import list_tar
 from unitscope_pipelines.storage.filesystem import Folder, StoredFile, is_remote
 from unitscope_schemas.addresses import Address
 from unitscope_schemas.errors import CorpusError, listing
+from unitscope_schemas.manifest import CorpusRoot
 
 _TAR, _PARQUET = ".tar", ".parquet"
 _KINDS = "a folder of pictures, .tar or .parquet files, one such file, a glob of them, or a .csv, .jsonl or .txt list"
@@ -41,6 +42,8 @@ class Listing:
     files: pa.Table
     """Table of the pictures, with the schema `tables.LISTED`."""
     ignored_count: int
+    roots: tuple[CorpusRoot, ...] = ()
+    """Every corpus that the pictures come from, the one at `root` first."""
 
 
 def list_corpus(corpus: str, limit: int | None = None) -> Listing:
@@ -64,7 +67,15 @@ def list_corpus(corpus: str, limit: int | None = None) -> Listing:
             f"corpus {corpus!r} holds no picture ({ignored_count} other files); "
             "readable are JPEG, PNG, WebP, BMP, GIF and TIFF"
         )
-    return Listing(root, files if limit is None else files.slice(0, limit), ignored_count)
+    origin = CorpusRoot(corpus=_joined(root, name), root=root)
+    return Listing(root, files if limit is None else files.slice(0, limit), ignored_count, (origin,))
+
+
+def listed_in(corpus: str, root: str) -> str:
+    """Return the whole name of a corpus that was listed by a relative one, from the folder it was found in."""
+    plain = corpus.partition("?")[0].rstrip("/")
+    name = _parent(plain)[1] if _suffix(plain) or "*" in plain else ""
+    return _joined(root, "" if root.partition("?")[0].endswith(f"/{name}") else name)
 
 
 def corpus_files(files: pa.Table) -> list[CorpusFile]:
@@ -91,6 +102,12 @@ def _split(corpus: str) -> tuple[str, str]:
     if _suffix(path.name) is None:
         raise CorpusError(f"corpus {corpus!r} is a file of no known kind; give {_KINDS}")
     return str(path.parent.resolve()), path.name
+
+
+def _joined(root: str, name: str) -> str:
+    """Return the whole name of a file or glob in a folder, or of the folder itself."""
+    address, mark, query = root.partition("?")
+    return f"{address}/{name}{mark}{query}" if name else root
 
 
 def _parent(path: str) -> tuple[str, str]:

@@ -5,14 +5,16 @@ import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from unitscope_pipelines.vision.models.models import DEFAULT_SPEC
 from unitscope_schemas.errors import UsageError, listing
 
 DEFAULT_FILE = "unitscope.toml"
+_FLAGS_ALONE = ("add", "replace")
+"""Settings of one run, which no later run may inherit."""
 
 
 class IndexConfig(BaseModel):
@@ -47,6 +49,14 @@ class IndexConfig(BaseModel):
     )
     max_errors: int | None = Field(None, ge=0, description="exit code 3 if more files are skipped; default: no limit")
     limit: int | None = Field(None, ge=1, description="index only the first so many files")
+    add: bool = Field(False, description="take the corpus in beside those that the atlas has; by flag only")
+    replace: bool = Field(False, description="let images of the atlas leave, and its other corpora; by flag only")
+
+    @model_validator(mode="after")
+    def _either_adds_or_replaces(self) -> Self:
+        if self.add and self.replace:
+            raise ValueError("either adds a corpus or replaces those of the atlas; give one of the two")
+        return self
 
     @property
     def patch_memory_bytes(self) -> int | None:
@@ -76,6 +86,9 @@ def load_config(kind: type[Config], section: str, flags: Mapping[str, Any], file
         value = os.environ.get(f"UNITSCOPE_{key.upper()}")
         if value is not None:
             merged[key] = value.split() if key in ("layers", "latents") else value
+    for key in _FLAGS_ALONE:
+        if key in merged:
+            raise UsageError(f"{key} would hold for every run; give it on the command line alone")
     merged |= {key: value for key, value in flags.items() if value is not None}
     for key in merged:
         if key not in kind.model_fields:

@@ -59,10 +59,12 @@ def atlas_view(session: Session, uploads: bool) -> AtlasView:
     """Return where an atlas comes from, its layers, a few striking units, and whether anyone may upload."""
     atlas = session.atlas
     links, config = links_of(atlas), atlas.manifest.config
-    words = ["unitscope", "index", _last_name(config["corpus"]), "--atlas", atlas.name]
-    words += ["--model", atlas.model_name, "--batch-size", str(atlas.manifest.batch_size)]
-    words += [word for glob in config["layers"] for word in ("--layers", glob)]
-    words += [] if atlas.manifest.keep is None else ["--keep", f"top:{atlas.manifest.keep}"]
+    first, *added = [root.corpus for root in atlas.manifest.corpus.roots] or [config["corpus"]]
+    words = ["unitscope", "index", _last_name(first), "--atlas", atlas.name]
+    more = [["unitscope", "index", _last_name(corpus), "--atlas", atlas.name, "--add"] for corpus in added]
+    options = ["--model", atlas.model_name, "--batch-size", str(atlas.manifest.batch_size)]
+    options += [word for glob in config["layers"] for word in ("--layers", glob)]
+    options += [] if atlas.manifest.keep is None else ["--keep", f"top:{atlas.manifest.keep}"]
     return AtlasView(
         atlas=atlas.summary(),
         links=links,
@@ -70,7 +72,7 @@ def atlas_view(session: Session, uploads: bool) -> AtlasView:
         layers=atlas.layers(),
         striking=[unit_strip(atlas, unit, rows) for unit, rows in session.striking],
         uploads=uploads,
-        command=shlex.join(words),
+        command=" && ".join(shlex.join([*command, *options]) for command in (words, *more)),
     )
 
 
