@@ -86,6 +86,7 @@ def load_config(kind: type[Config], section: str, flags: Mapping[str, Any], file
         value = os.environ.get(f"UNITSCOPE_{key.upper()}")
         if value is not None:
             merged[key] = value.split() if key in ("layers", "latents") else value
+    _check_variables(kind)
     for key in _FLAGS_ALONE:
         if key in merged:
             raise UsageError(f"{key} would hold for every run; give it on the command line alone")
@@ -101,6 +102,14 @@ def load_config(kind: type[Config], section: str, flags: Mapping[str, Any], file
         raise UsageError(f"{section} {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
+def _check_variables(kind: type[BaseModel]) -> None:
+    """Raise UsageError for a variable whose name is nearly that of a setting; others may be of other programs."""
+    known = [f"UNITSCOPE_{key.upper()}" for key in kind.model_fields]
+    for name in os.environ:
+        if name.startswith("UNITSCOPE_") and name not in known and (near := get_close_matches(name, known, 1, 0.9)):
+            raise UsageError(f"there is no variable {name}; did you mean {near[0]}?")
+
+
 def _read_section(path: Path, section: str) -> dict[str, Any]:
     try:
         content = tomllib.loads(path.read_text())
@@ -108,6 +117,11 @@ def _read_section(path: Path, section: str) -> dict[str, Any]:
         raise UsageError(f"config file {str(path)!r} cannot be read: {error.strerror}") from None
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"config file {str(path)!r} is not TOML: {error}") from None
+    for key, value in content.items():
+        if key != section and isinstance(value, dict):
+            raise UsageError(f"{path}: there is no section [{key}]; did you mean [{section}]?")
+        if key != section:
+            raise UsageError(f"{path}: key {key!r} stands outside of a section; write it below [{section}]")
     values = content.get(section, {})
     if not isinstance(values, dict):
         raise UsageError(f"config file {str(path)!r}: [{section}] is not a table")

@@ -70,7 +70,8 @@ def eigen_patches(session: Session, unit: UnitId, question: EigenQuestion) -> Ei
             f"the middle of {size.height} × {size.width} pixels; choose a smaller --size, more patches or another layer"
         )
     shape = cut.shape[1:]
-    pca = PCA(min(count, len(cut) - 1), svd_solver="full").fit(cut.reshape(len(cut), -1).astype(np.float64))
+    flat = cut.reshape(len(cut), -1).astype(np.float64)
+    pca = PCA(min(count, len(cut) - 1, flat.shape[1]), svd_solver="full").fit(flat)
     return EigenPatches(
         unit=unit,
         size=size,
