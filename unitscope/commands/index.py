@@ -72,6 +72,15 @@ def index(
     replace: Annotated[
         bool, typer.Option("--replace", help="make the atlas hold CORPUS alone, whatever leaves it")
     ] = False,
+    path_column: Annotated[
+        str | None, typer.Option(help="column of a list with the paths  [default: path, file_name, … as it is]")
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="column of a list or Parquet with the labels  [default: label, class, …]")
+    ] = None,
+    image_column: Annotated[
+        str | None, typer.Option(help="Parquet column with the pictures  [default: found by content]")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with an [index] table")] = None,
     metrics_port: Annotated[
         int | None, typer.Option(help="figures for Prometheus at this port  [default: none]")
@@ -119,11 +128,14 @@ def index(
         "limit": limit,
         "add": add or None,
         "replace": replace or None,
+        "path_column": path_column,
+        "label_column": label_column,
+        "image_column": image_column,
     }
     settings = load_config(IndexConfig, "index", flags, config)
     with shown(progress) as shown_report, published(shown_report, metrics_host, metrics_port) as report:
         if plan:
-            corpus_files = list_corpus(settings.corpus, settings.limit)
+            corpus_files = list_corpus(settings.corpus, settings.limit, settings.columns)
             planned = forecast(expected(make_plan(settings, corpus_files, report))).facts()
         else:
             manifest = run_index(settings, report)
@@ -145,7 +157,11 @@ def _show_run(settings: "IndexConfig", manifest: "Manifest", as_json: bool) -> N
         "version": manifest.version,
         "images": counts.image_count,
         "files": counts.file_count,
+        "duplicates": counts.file_count - counts.image_count,
+        "repeated_rows": counts.repeated_count,
+        "conflicts": counts.conflict_count,
         "skipped": counts.skipped_count,
+        "ignored": counts.ignored_count,
         "forwards": manifest.forward_count,
         "layers": len(manifest.layers),
         "units": sum(entry.spec.units for entry in manifest.layers),
@@ -153,13 +169,25 @@ def _show_run(settings: "IndexConfig", manifest: "Manifest", as_json: bool) -> N
         **({"corpora": len(counts.roots)} if len(counts.roots) > 1 else {}),
         **({"left": manifest.left if as_json else manifest.left.count} if manifest.left else {}),
     }
-    show_facts(facts, as_json)
+    show_facts(facts | ({"others": counts.others, "notes": counts.notes} if as_json else {}), as_json)
     if manifest.left:
         tell(
             f"{manifest.left.count} images of version {manifest.left.version} left, first "
             f"{', '.join(manifest.left.first)}; unitscope revert {settings.atlas} {manifest.left.version} goes back"
         )
+    if counts.others_text:
+        tell(f"{counts.others_text} were not read: they are no pictures by their names")
+    for note in counts.notes:
+        tell(note)
+    if counts.repeated_count:
+        tell(f"{counts.repeated_count} rows name a picture that another row names; the labels of all are kept")
+    if counts.conflict_count:
+        tell(
+            f"{counts.conflict_count} images have several labels by different files or rows, which all count: "
+            f"unitscope images {settings.atlas} --conflicts"
+        )
     if manifest.removed:
         tell(f"{manifest.removed.table.rows} removed images stay out; unitscope remove --restore brings them back")
     if counts.skipped_count:
-        tell(f"{counts.skipped_count} files are no usable picture; the reasons: skipped table, {manifest.skipped.path}")
+        what = "file is" if counts.skipped_count == 1 else "files are"
+        tell(f"{counts.skipped_count} {what} no usable picture; the reasons: skipped table, {manifest.skipped.path}")

@@ -1,5 +1,6 @@
 """Several corpora as one listing: their pictures beside each other, each file once, no two of one path."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -31,21 +32,37 @@ def joined(listings: Sequence[Listing]) -> Listing:
     no whole addresses.
     """
     first, *further = listings
-    files, roots, ignored_count = first.files, list(first.roots), first.ignored_count
+    files, roots, others = first.files, list(first.roots), Counter(first.others)
+    refused, notes, repeated_count = [first.refused], list(first.notes), first.repeated_count
     known = pa.array(whole_addresses(first.files["address"], first.root), pa.string())
     for listing in further:
         _check_addressable(listing.root, first.root)
         addresses = pa.array(whole_addresses(listing.files["address"], listing.root), pa.string())
         prefix = _free_prefix(listing.roots[0], files["path"])
-        paths = pc.binary_join_element_wise(prefix, listing.files["path"], "/")
-        columns = {"path": paths, "address": addresses}
+        columns = {"path": _below(prefix, listing.files), "address": addresses}
         added = pa.table([columns.get(name, listing.files[name]) for name in tables.LISTED.names], tables.LISTED.names)
         new = pc.invert(pc.is_in(addresses, value_set=known))
         files = pa.concat_tables([files, added.cast(tables.LISTED).filter(new)])
         known = pa.concat_arrays([known, addresses.filter(new)])
         roots.append(listing.roots[0].model_copy(update={"prefix": prefix}))
-        ignored_count += listing.ignored_count
-    return replace(first, files=files.sort_by("path"), ignored_count=ignored_count, roots=tuple(roots))
+        refused.append(listing.refused.set_column(0, tables.SKIPPED.field("path"), _below(prefix, listing.refused)))
+        others.update(listing.others)
+        notes += [note for note in listing.notes if note not in notes]
+        repeated_count += listing.repeated_count
+    return replace(
+        first,
+        files=files.sort_by("path"),
+        refused=pa.concat_tables(refused).sort_by("path"),
+        others=others,
+        notes=tuple(notes),
+        repeated_count=repeated_count,
+        roots=tuple(roots),
+    )
+
+
+def _below(prefix: str, files: pa.Table) -> pa.ChunkedArray:
+    """Return the paths of files below a folder's name."""
+    return pc.binary_join_element_wise(prefix, files["path"], "/")
 
 
 def whole_addresses(addresses: pa.ChunkedArray, root: str) -> list[str]:

@@ -7,6 +7,7 @@ from typing import NoReturn
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from unitscope_pipelines.corpora.columns import ColumnChoice
 from unitscope_pipelines.corpora.listing import Listing, list_corpus
 from unitscope_pipelines.corpora.roots import joined, roots_of, whole_addresses
 from unitscope_pipelines.indexing.config import IndexConfig
@@ -88,7 +89,8 @@ def _place(named: CorpusRoot, roots: Sequence[CorpusRoot], is_added: bool) -> in
 def _listed_again(root: CorpusRoot) -> Listing:
     """List a corpus that the atlas has besides the one that is named."""
     try:
-        found = list_corpus(root.corpus)
+        columns = ColumnChoice(root.path_column, root.label_column, root.image_column)
+        found = list_corpus(root.corpus, choice=columns)
     except CorpusError as error:
         raise CorpusError(
             f"{error}. It is a corpus of this atlas: bring it back, or leave it out with --replace"

@@ -64,6 +64,9 @@ def atlas_view(session: Session, uploads: bool) -> AtlasView:
     more = [["unitscope", "index", _last_name(corpus), "--atlas", atlas.name, "--add"] for corpus in added]
     options = ["--model", atlas.model_name, "--batch-size", str(atlas.manifest.batch_size)]
     options += [word for glob in config["layers"] for word in ("--layers", glob)]
+    for name in ("path", "label", "image"):
+        column = config.get(f"{name}_column")
+        options += [] if column is None else [f"--{name}-column", column]
     options += [] if atlas.manifest.keep is None else ["--keep", f"top:{atlas.manifest.keep}"]
     return AtlasView(
         atlas=atlas.summary(),
