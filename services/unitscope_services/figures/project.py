@@ -72,7 +72,7 @@ def project_plan(session: Session, method: ProjectionMethod, device: str = "cpu"
     manifest = session.atlas.manifest
     return ProjectPlan(
         store=session.atlas.store,
-        corpus=manifest.corpus.root,
+        corpus=session.atlas.corpus_root,
         atlas_key=manifest.atlas_key,
         model=manifest.model,
         preprocessing=manifest.preprocessing,
