@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from urllib.parse import quote, unquote
 
 from unitscope_schemas.errors import AtlasError
 
@@ -20,10 +21,12 @@ class Range:
 
 @dataclass(frozen=True)
 class Cell:
-    """A row of a Parquet file, by its row group and its number in that."""
+    """A row of a Parquet file, by its row group and its number in that, and the column that holds the picture."""
 
     row_group: int
     row: int
+    column: str | None = None
+    """Name of the column, None for the one that readers find by themselves."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,17 @@ class Address:
     part: Range | Cell | None = None
 
     def __str__(self) -> str:
-        """Write `file:NAME`, `range:OFFSET+SIZE:NAME` or `cell:GROUP/ROW:NAME`; a name may hold any character."""
+        """Write `file:NAME`, `range:OFFSET+SIZE:NAME`, `cell:GROUP/ROW:NAME` or `cell:GROUP/ROW/COLUMN:NAME`.
+
+        A file's name may hold any character; a column's is written as in a web address.
+        """
         name = as_text(self.file)
         mark = "" if name == self.file else _ESCAPED
         if isinstance(self.part, Range):
             return f"{mark}{_RANGE}:{self.part.offset}+{self.part.size_bytes}:{name}"
         if isinstance(self.part, Cell):
-            return f"{mark}{_CELL}:{self.part.row_group}/{self.part.row}:{name}"
+            column = "" if self.part.column is None else f"/{quote(self.part.column, safe='')}"
+            return f"{mark}{_CELL}:{self.part.row_group}/{self.part.row}{column}:{name}"
         return f"{mark}{_FILE}:{name}"
 
     @classmethod
@@ -58,8 +65,8 @@ class Address:
                 offset, size_bytes = map(int, numbers.split("+"))
                 return cls(file, Range(offset, size_bytes))
             if kind == _CELL:
-                row_group, row = map(int, numbers.split("/"))
-                return cls(file, Cell(row_group, row))
+                row_group, row, *column = numbers.split("/", 2)
+                return cls(file, Cell(int(row_group), int(row), unquote(column[0]) if column else None))
         except ValueError:
             pass
         raise AtlasError(f"{text!r} is no address of a picture; it begins with {_FILE}:, {_RANGE}: or {_CELL}:")

@@ -181,10 +181,14 @@ class CorpusEntry(Entry):
     ignored_count: int
     """Count of other files, which were not read: neither pictures by their names, nor lists or shards."""
     label_count: int
+    conflict_count: int = 0
+    """Count of images to which files, or rows of a list, give different labels."""
+    repeated_count: int = 0
+    """Count of rows of lists that name a path again."""
     others: dict[str, int] = {}
     """How many other files there are of each kind: of a suffix, without one, hidden; empty in atlases made before."""
     notes: list[str] = []
-    """What else a person should know of the corpus, such as what reading it costs."""
+    """What else a person should know of the corpus, such as how it was read and what reading it costs."""
 
     @property
     def all_others(self) -> dict[str, int]:

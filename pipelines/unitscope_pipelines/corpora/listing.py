@@ -7,6 +7,8 @@ from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 
+from unitscope_pipelines.corpora.columns import USUAL, ColumnChoice
+from unitscope_pipelines.corpora.folder_lists import described, is_folder_list
 from unitscope_pipelines.corpora.lists import SUFFIXES as LIST_SUFFIXES
 from unitscope_pipelines.corpora.lists import list_entries
 from unitscope_pipelines.corpora.parquets import list_parquet
@@ -20,7 +22,7 @@ from unitscope_pipelines.storage.filesystem import (
     StoredFile,
     is_remote,
 )
-from unitscope_schemas.addresses import Address, as_text
+from unitscope_schemas.addresses import Address, Cell, as_text
 from unitscope_schemas.errors import CorpusError, listing
 from unitscope_schemas.manifest import others_text
 
@@ -55,6 +57,8 @@ class Listing:
     """How many other files were passed over of each kind, by suffix."""
     notes: tuple[str, ...] = ()
     """What else a person should know of the corpus, such as what reading it costs."""
+    repeated_count: int = 0
+    """How many rows of lists name a path that another row names."""
 
     @property
     def ignored_count(self) -> int:
@@ -62,7 +66,7 @@ class Listing:
         return sum(self.others.values())
 
 
-def list_corpus(corpus: str, limit: int | None = None) -> Listing:
+def list_corpus(corpus: str, limit: int | None = None, choice: ColumnChoice = USUAL) -> Listing:
     """List what a corpus holds, by what its path leads to; a folder without pictures may hold tar or Parquet files.
 
     Hidden files and files of other kinds are counted, not listed. Shards and entries that cannot be read are named and
@@ -71,17 +75,32 @@ def list_corpus(corpus: str, limit: int | None = None) -> Listing:
     root, name = _split(corpus)
     folder, rows = Folder(root), ListedRows()
     if _suffix(name) in LIST_SUFFIXES:
-        list_entries(folder, name, rows)
+        list_entries(folder, name, rows, choice)
     elif name:
-        _list_shards(corpus, folder, _files(_matching(folder, name), rows), rows)
+        _list_shards(corpus, folder, _files(_matching(folder, name), rows), rows, choice)
     else:
-        _list_folder(corpus, folder, rows)
-    files, refused = rows.table(), rows.refused()
+        _list_folder(corpus, folder, rows, choice)
+    files = described(folder, rows.table(), rows, choice)
+    refused = rows.refused()
     if not len(files):
         found = [f"{row['path']}: {row['reason']}" for row in refused.slice(0, 3).to_pylist()]
         found += [text] if (text := others_text(rows.others.total(), rows.others)) else []
         raise CorpusError(f"corpus {corpus!r} holds no picture ({'; '.join(found) or 'it is empty'}); give {_KINDS}")
-    return Listing(root, files if limit is None else files.slice(0, limit), refused, rows.others, _notes(rows))
+    has_lists = _suffix(name) in LIST_SUFFIXES or bool(rows.folder_lists)
+    _check_used(corpus, choice, has_lists, is_parquet=isinstance(Address.parse(files["address"][0].as_py()).part, Cell))
+    files = files if limit is None else files.slice(0, limit)
+    return Listing(root, files, refused, rows.others, (*rows.notes, *_notes(rows)), rows.repeated_count)
+
+
+def _check_used(corpus: str, choice: ColumnChoice, has_lists: bool, is_parquet: bool) -> None:
+    """Raise CorpusError if a column is named that this kind of corpus does not have."""
+    for option, column, is_used in (
+        ("--path-column", choice.path, has_lists),
+        ("--label-column", choice.label, has_lists or is_parquet),
+        ("--image-column", choice.image, is_parquet),
+    ):
+        if column is not None and not is_used:
+            raise CorpusError(f"corpus {corpus!r} has no columns from which {option} {column!r} could choose")
 
 
 def _notes(rows: ListedRows) -> tuple[str, ...]:
@@ -168,25 +187,29 @@ def _files(entries: Iterator[StoredFile | NoFile], rows: ListedRows) -> Iterator
             rows.refuse(entry.path, f"{entry.what}; it was not opened")
 
 
-def _list_folder(corpus: str, folder: Folder, rows: ListedRows) -> None:
+def _list_folder(corpus: str, folder: Folder, rows: ListedRows, choice: ColumnChoice) -> None:
     shards: list[StoredFile] = []
     picture_count = 0
     for file in _files(folder.walk(), rows):
         if is_picture(file.path):
             rows.add(file.path, Address(file.path), file, folder_of(file.path))
             picture_count += 1
+        elif is_folder_list(file.path):
+            rows.folder_lists.append(file.path)
         elif _suffix(file.path) in (_TAR, _PARQUET):
             shards.append(file)
         else:
             rows.pass_over(file.path)
     if shards and not picture_count:
-        _list_shards(corpus, folder, iter(shards), rows)
+        _list_shards(corpus, folder, iter(shards), rows, choice)
     else:
         for shard in shards:
             rows.pass_over(shard.path)
 
 
-def _list_shards(corpus: str, folder: Folder, files: Iterator[StoredFile], rows: ListedRows) -> None:
+def _list_shards(
+    corpus: str, folder: Folder, files: Iterator[StoredFile], rows: ListedRows, choice: ColumnChoice
+) -> None:
     """List tar or Parquet files in order of their paths, and name those that cannot be read."""
     shards = list[StoredFile]()
     for file in sorted(files):
@@ -200,9 +223,11 @@ def _list_shards(corpus: str, folder: Folder, files: Iterator[StoredFile], rows:
     if len(kinds) > 1 or not kinds <= {_TAR, _PARQUET}:
         some = listing((file.path for file in shards), most=3)
         raise CorpusError(f"corpus {corpus!r} holds files of several kinds ({some}); give a glob such as '*.tar'")
-    list_shard = list_tar if kinds == {_TAR} else list_parquet
     for shard in shards:
         try:
-            list_shard(folder, shard, rows)
+            if kinds == {_TAR}:
+                list_tar(folder, shard, rows)
+            else:
+                list_parquet(folder, shard, rows, choice)
         except CorpusError as error:
             rows.refuse(shard.path, str(error), shard)

@@ -1,13 +1,13 @@
 """Tar shards in WebDataset's layout: members with one key are one sample; nothing is extracted."""
 
-import json
 import posixpath
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import IO
+from typing import IO, Any
 
-from unitscope_pipelines.corpora.rows import ListedRows, as_label, as_metadata, folder_of, is_picture
+from unitscope_pipelines.corpora.rows import ListedRows, folder_of, is_picture
+from unitscope_pipelines.corpora.values import as_labels, as_metadata, read_json
 from unitscope_pipelines.storage.compressed import is_compressed, unpack
 from unitscope_pipelines.storage.filesystem import Folder, StoredFile
 from unitscope_schemas.addresses import Address, Range
@@ -92,7 +92,7 @@ def list_tar(folder: Folder, shard: StoredFile, rows: ListedRows) -> None:
     for name, content in members.descriptions.items():
         key, suffix = _key(name)
         described.setdefault(key, {})[suffix] = content
-    samples: dict[str, tuple[str | None, str | None]] = {}
+    samples: dict[str, tuple[tuple[str, ...], str | None]] = {}
     for name, part in members.files.items():
         key, suffix = _key(name)
         if not is_picture(name):
@@ -101,8 +101,8 @@ def list_tar(folder: Folder, shard: StoredFile, rows: ListedRows) -> None:
             continue
         if key not in samples:
             samples[key] = _described(members, key, described.get(key, {}))
-        label, metadata = samples[key]
-        rows.add(f"{shard.path}/{name}", Address(shard.path, part), shard, label or folder_of(name), metadata)
+        labels, metadata = samples[key]
+        rows.add(f"{shard.path}/{name}", Address(shard.path, part), shard, labels or folder_of(name), metadata)
     for name, reason in members.faults:
         rows.refuse(f"{shard.path}/{name}" if name else shard.path, reason, shard)
 
@@ -199,18 +199,18 @@ def _key(name: str) -> tuple[str, str]:
     return f"{folder}{slash}{stem}", suffix.lower()
 
 
-def _described(members: Members, key: str, descriptions: dict[str, bytes]) -> tuple[str | None, str | None]:
+def _described(members: Members, key: str, descriptions: dict[str, bytes]) -> tuple[tuple[str, ...], str | None]:
     """Return label and metadata of a sample from the members that describe it."""
     texts = {suffix: content.decode(errors="replace").strip() for suffix, content in descriptions.items()}
-    described: object = {}
+    described: Any = {}
     if "json" in texts:
         try:
-            described = json.loads(texts["json"])
+            described = read_json(texts["json"])
         except ValueError as error:
             members.faults.append((f"{key}.json", f"it is no JSON, and says nothing of its picture: {error}"))
     values = described if isinstance(described, dict) else {"json": described}
     labels = [texts.get("cls"), values.pop("label", None), texts.get("txt")]
-    label = next((text for value in labels if (text := as_label(value)) is not None), None)
-    if "txt" in texts and label != texts["txt"]:
+    found = next((said for value in labels if (said := as_labels(value))), ())
+    if "txt" in texts and found != (texts["txt"],):
         values.setdefault("txt", texts["txt"])
-    return label, as_metadata(values)
+    return found, as_metadata(values)

@@ -14,6 +14,7 @@ from unitscope_pipelines.storage.parts import read_part, write_table
 from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.storage.tombstones import present_images, without
 from unitscope_schemas import layout, tables
+from unitscope_schemas.answers.statements import labels_differ, read_statements
 from unitscope_schemas.manifest import CorpusEntry, Manifest, Part
 
 
@@ -67,6 +68,16 @@ def file_count(images: pa.Table) -> int:
     return int(images.num_rows) + len(pc.list_flatten(images["other_paths"]))
 
 
+def label_count(images: pa.Table) -> int:
+    """Count the different labels of images."""
+    return len(pc.unique(pc.list_flatten(images["labels"])))
+
+
+def conflict_count(images: pa.Table) -> int:
+    """Count the images to which files or rows of lists give different labels."""
+    return sum(map(labels_differ, map(read_statements, images["statements"].drop_null().to_pylist())))
+
+
 @dataclass(frozen=True)
 class Outline:
     """What of a manifest changes when other images are out."""
@@ -82,14 +93,15 @@ def outline(manifest: Manifest, store: Store, removed: pa.Table) -> Outline:
 
     Without tombstones it has the name of the version whose tables it reads.
     """
-    images = read_part(store, manifest.images, ["image_id", "other_paths", "label"])
+    images = tables.with_labels(read_part(store, manifest.images))
     left = without(images, removed)
     is_stale = pc.is_in(removed["image_id"], value_set=images["image_id"].combine_chunks())
     stale = removed.filter(is_stale)["image_id"].to_pylist()
     counts = {
         "image_count": left.num_rows,
         "file_count": file_count(left),
-        "label_count": len(pc.unique(left["label"].drop_null())),
+        "label_count": label_count(left),
+        "conflict_count": conflict_count(left),
     }
     version = _digest(manifest.built, *stale) if stale else manifest.built
     return Outline(version, manifest.corpus.model_copy(update=counts), len(stale))

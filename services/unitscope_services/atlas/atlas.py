@@ -15,6 +15,7 @@ from unitscope_pipelines.storage.originals import Originals
 from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
 from unitscope_schemas import tables
 from unitscope_schemas.answers.served import AtlasRow, ImageRow, LayerRow, SkippedRow
+from unitscope_schemas.answers.statements import read_statements
 from unitscope_schemas.errors import NotFoundError
 from unitscope_schemas.geometry import Location, Placement, Size
 from unitscope_schemas.manifest import BLOCK_UNITS, LayerEntry
@@ -246,6 +247,8 @@ class Atlas:
             path=image.path,
             other_paths=image.other_paths,
             label=image.label,
+            labels=image.labels,
+            statements=read_statements(image.statements),
             size_bytes=image.size_bytes,
             format=image.format,
             mode=image.mode,

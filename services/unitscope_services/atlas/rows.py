@@ -22,6 +22,10 @@ class ImageEntry(NamedTuple):
     other_addresses: list[str]
     """Where the further files' bytes are."""
     label: str | None
+    """First of the labels."""
+    labels: list[str]
+    statements: str | None
+    """What files or rows say that disagree, a JSON list; None where they agree."""
     metadata: str | None
     """What else the corpus says of the picture, a JSON object."""
     size_bytes: int
