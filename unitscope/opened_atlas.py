@@ -35,9 +35,14 @@ class OpenedAtlas(Questions):
     """The questions to an atlas that lies on this machine or in an object store; made by `unitscope.open_atlas`."""
 
     def __init__(
-        self, path: str, trust_code: bool = False, version: str | None = None, workers: int | None = None
+        self,
+        path: str,
+        trust_code: bool = False,
+        version: str | None = None,
+        workers: int | None = None,
+        corpus: str | None = None,
     ) -> None:
-        self._session = Session(path, trust_code=trust_code, version=version)
+        self._session = Session(path, trust_code=trust_code, version=version, corpus=corpus)
         self._workers = workers
         self.manifest = self._session.atlas.manifest
 
