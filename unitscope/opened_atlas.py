@@ -37,9 +37,14 @@ class OpenedAtlas(Questions):
 
     @names_checked
     def __init__(
-        self, path: str, trust_code: bool = False, version: str | None = None, workers: int | None = None
+        self,
+        path: str,
+        trust_code: bool = False,
+        version: str | None = None,
+        workers: int | None = None,
+        corpus: str | None = None,
     ) -> None:
-        self._session = Session(path, trust_code=trust_code, version=version)
+        self._session = Session(path, trust_code=trust_code, version=version, corpus=corpus)
         self._workers = workers
         self.manifest = self._session.atlas.manifest
 

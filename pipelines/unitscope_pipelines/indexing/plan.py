@@ -27,6 +27,7 @@ from unitscope_schemas import tables
 from unitscope_schemas.errors import UsageError, listing
 from unitscope_schemas.manifest import Manifest, ModelEntry, Receipt, atlas_key
 from unitscope_schemas.progress import Progress, Report
+from unitscope_schemas.units import LayerSpec
 
 _SHARD_FILES, _SHARDS_PER_WORKER = 1024, 4
 """Largest count of files in a shard, and least count of shards for a worker where the corpus is small, so that work is
@@ -100,7 +101,7 @@ def make_plan(config: IndexConfig, corpus: Listing, report: Report, store: Store
         _refuse_other_atlas(previous, config, names, model.entry)
     layers = read_measured(store, key) or measure_layers(model.module, names, model.input_shape)
     finished = _with_bounded(read_receipts(store, key), previous)
-    embed = _embed_layer(config, names, previous, finished)
+    embed = _embed_layer(config, layers, previous, finished)
     scan = ScanPlan(
         corpus=corpus.root,
         store=store,
@@ -138,14 +139,22 @@ def scanned_again(plan: Plan, new: Sequence[Receipt] = ()) -> Plan:
     return replace(plan, scan=scan, finished=left, pending=pending_files(plan.listing, done, plan.store))
 
 
-def _embed_layer(config: IndexConfig, names: list[str], previous: Manifest | None, finished: list[Receipt]) -> str:
-    """Return the layer that is embedded: the configured one, else that of the atlas, else the last.
+def _embed_layer(
+    config: IndexConfig, layers: Sequence[LayerSpec], previous: Manifest | None, finished: list[Receipt]
+) -> str:
+    """Return the layer that is embedded: the configured one, else that of the atlas, else the last with places.
 
-    Raises UsageError if it is not recorded, or not the layer that the atlas or finished shards embed.
+    Raises UsageError if it is not recorded, has no places, or is not the layer that the atlas or finished shards embed.
     """
-    embed = config.embed or (previous.patches.layer if previous else names[-1])
+    names, placed = [layer.name for layer in layers], [layer.name for layer in layers if layer.placed]
+    embed = config.embed or (previous.patches.layer if previous else [*names, *placed][-1])
     if embed not in names:
         raise UsageError(f"embedding layer {embed!r} is not recorded; recorded are {listing(names)}")
+    if embed not in placed:
+        raise UsageError(
+            f"layer {embed!r} cannot be embedded: its tokens have no place in the picture; embed "
+            + (f"one of {listing(placed)}" if placed else "another layer, which is to be recorded too")
+        )
     if previous is not None and previous.patches.layer != embed:
         raise UsageError(f"the atlas embeds {previous.patches.layer!r}; use another directory to embed {embed!r}")
     if mixed := {Path(receipt.embeddings.path).parent.name for receipt in finished} - {embed}:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unitscope_pipelines.storage.stores import AtlasAddress, Store
+from unitscope_schemas.addresses import as_text
 from unitscope_schemas.answers.patches import ActivationMap, ExplainPage, NeighborPage, PatchRow
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Location, Placement
@@ -53,8 +54,9 @@ class Session:
         turn: Turn = nullcontext,
         trust_code: bool = False,
         version: str | None = None,
+        corpus: str | None = None,
     ) -> None:
-        self.atlas = Atlas(root, question_timeout_s, version)
+        self.atlas = Atlas(root, question_timeout_s, version, corpus)
         self._turn, self.trust_code = turn, trust_code
 
     @cached_property
@@ -91,7 +93,7 @@ class Session:
         path = Path(reference)
         if is_file(path):
             return self.read(path.read_bytes())
-        return Subject(self.atlas.find_image(reference), None)
+        return Subject(self.atlas.find_image(as_text(reference)), None)
 
     def read(self, data: bytes) -> Subject:
         """Return a picture by its bytes: the image of the corpus if it has equal bytes; raises PictureError."""
