@@ -14,7 +14,7 @@ from unitscope_schemas import tables
 from unitscope_schemas.addresses import Address
 
 SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .apng .webp .bmp .dib .gif .tif .tiff".split()  # noqa: SIM905
+    ".jpg .jpeg .jpe .jfif .png .apng .webp .bmp .dib .gif .tif .tiff .npy".split()  # noqa: SIM905
 )
 _ROWS_PER_BATCH = 65_536
 

@@ -59,7 +59,7 @@ def units_sheet(atlas: Atlas, pages: Sequence[PatchPage]) -> Image.Image:
 
 def patch_picture(atlas: Atlas, unit: UnitId, row: PatchRow, side_px: int | None = None) -> Image.Image:
     """Return the patch of one exemplar, cut from the original picture."""
-    whole = picture(read_image(atlas, atlas.find_image(row.image_id)))
+    whole = picture(atlas, read_image(atlas, atlas.find_image(row.image_id)))
     return cut(whole, shown_box(atlas.layer(unit.layer).spec, row), side_px)
 
 
