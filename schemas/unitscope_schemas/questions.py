@@ -42,10 +42,11 @@ class PassingQuestion(Question):
     where: Annotated[
         tuple[str, ...],
         Field(
-            description="only images of this metadata; repeatable: `column=value`, with numbers also `>=`, `<=`, `>`, "
-            "`<`"
+            description="only images of this metadata; repeatable: `column=value`, also `!=`, of numbers and dates `<` "
+            "`<=` `>` `>=`, `^=` (begins with), `column in a,b`, `not in`, `is null`, `is not null`; `label` and "
+            "`path` are columns too"
         ),
-        Metavar("COLUMN=VALUE"),
+        Metavar("CONDITION"),
     ] = ()
 
 
@@ -207,6 +208,10 @@ class NeighborBatchQuestion(PassingQuestion):
 class ImagesQuestion(PassingQuestion):
     """Ask which images the corpus has, in order of their ids."""
 
+    conflicts: Annotated[
+        bool, Field(description="only images to which files or rows of a list give several labels")
+    ] = False
+    duplicates: Annotated[bool, Field(description="only images that several files with the same bytes are")] = False
     path: Annotated[str | None, Field(description="the image with this path below the corpus root")] = None
     k: PageSize = None
     cursor: Cursor = None

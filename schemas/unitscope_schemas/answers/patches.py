@@ -20,6 +20,8 @@ class PatchRow:
     image_id: str
     path: str
     label: str | None
+    labels: list[str]
+    """All labels of the image, `label` first."""
     activation: float
     percentile: float
     """Share of the atlas's images whose peak for this unit is at most this one."""
@@ -56,6 +58,8 @@ class NeighborRow:
     image_id: str
     path: str
     label: str | None
+    labels: list[str]
+    """All labels of the image, `label` first."""
     score: float
     """Cosine similarity of the pooled embeddings."""
     box: Box

@@ -68,7 +68,7 @@ def unit_panel(session: Session, unit: UnitId, style: PanelStyle, k: int = 9) ->
     made = project_rows(session, unit, page.rows, style.method)
     cut = [patch_picture(session.atlas, unit, row, PIXELS * _BLOCK // _columns(k)) for row in page.rows]
     words = [_words(row) for row in page.rows]
-    labels = dict.fromkeys(row.label for row in page.rows if row.label)
+    labels = dict.fromkeys(label for row in page.rows for label in row.labels)
     peaks = f"{page.rows[-1].activation:.3g} to {page.rows[0].activation:.3g}"
     reached, optimised = _optimised(session, unit, style)
     return Panel(

@@ -1,6 +1,5 @@
 """Labels that excite a unit, and units that a label excites: shares of first ranks with lift, and over all ranks."""
 
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ from numpy.typing import NDArray
 from unitscope_schemas import tables
 from unitscope_schemas.answers.patches import LabelPage, LabelRow
 from unitscope_schemas.answers.relations import SelectivePage, SelectiveRow, SelectivityPage, SelectivityRow
-from unitscope_schemas.errors import NotFoundError, UsageError, listing
+from unitscope_schemas.errors import UsageError
 from unitscope_schemas.questions import LabelsQuestion, SelectiveQuestion, SelectivityQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
@@ -34,11 +33,12 @@ def labels(atlas: Atlas, unit: UnitId, question: LabelsQuestion) -> LabelPage:
     if ranks is not None:
         count = statistics.image_count
         check_ranks(atlas.manifest, unit, count, min(ranks, count) - 1)
-        return _counted_labels(atlas, unit, limit, _labelled_ranks(atlas, unit)[0][:ranks], ranks)
+        images = _present(atlas, _ranked_images(atlas, unit, 0, count - 1))[:ranks]
+        return _counted_labels(atlas, unit, limit, images, ranks)
     if question.band is not None:
         first, last = rank_range(question.band, statistics.image_count)
         check_ranks(atlas.manifest, unit, statistics.image_count, last)
-        return _counted_labels(atlas, unit, limit, _label_codes(atlas, _ranked_images(atlas, unit, first, last)))
+        return _counted_labels(atlas, unit, limit, _present(atlas, _ranked_images(atlas, unit, first, last)))
     total = min(tables.TOP_LABEL_RANKS, statistics.image_count)
     return LabelPage(
         unit=str(unit),
@@ -70,13 +70,14 @@ def selectivity(atlas: Atlas, unit: UnitId, question: SelectivityQuestion) -> Se
     if statistics.constant:
         note = status_note(statistics)
         return SelectivityPage(unit=str(unit), images=statistics.image_count, note=note, rows=[])
-    codes, activations = _labelled_ranks(atlas, unit)
-    names = _label_names(atlas)
-    inside = np.bincount(codes, minlength=len(names) + 1)[:-1]
-    outside = len(codes) - inside
+    images, activations = _ranked_activations(atlas, unit)
+    names = atlas.catalogue.image_labels.names
+    positions, codes = atlas.catalogue.image_labels.of(images)
+    inside = np.bincount(codes, minlength=len(names))
+    outside = len(images) - inside
     telling = np.flatnonzero((inside > 0) & (outside > 0))
-    below = np.bincount(codes, _ranks_from_below(activations), len(names) + 1)[telling]
-    means = np.bincount(codes, activations.astype(np.float64), len(names) + 1)[telling] / inside[telling]
+    below = np.bincount(codes, _ranks_from_below(activations)[positions], len(names))[telling]
+    means = np.bincount(codes, activations.astype(np.float64)[positions], len(names))[telling] / inside[telling]
     auc = (below - inside[telling] * (inside[telling] + 1) / 2) / (inside[telling] * outside[telling])
     low, high = of_auc(auc, inside[telling], outside[telling])
     columns = {"images": inside[telling], "mean": means, "auc": auc, "auc_low": low, "auc_high": high}
@@ -84,7 +85,7 @@ def selectivity(atlas: Atlas, unit: UnitId, question: SelectivityQuestion) -> Se
     rows = rows_of(SelectivityRow, {"label": labels, **{name: column.tolist() for name, column in columns.items()}})
     rows.sort(key=lambda row: (-row.auc, row.label))
     note = status_note(statistics)
-    return SelectivityPage(unit=str(unit), images=len(codes), note=note, rows=rows[: question.k])
+    return SelectivityPage(unit=str(unit), images=len(images), note=note, rows=rows[: question.k])
 
 
 def selective_units(atlas: Atlas, question: SelectiveQuestion) -> SelectivePage:
@@ -95,7 +96,6 @@ def selective_units(atlas: Atlas, question: SelectiveQuestion) -> SelectivePage:
     ranks; constant units, whose ranks mean nothing, are left out. Raises NotFoundError for a label that no image has.
     """
     label, layer = question.label, question.layer
-    _check_label(atlas, label)
     base = float(atlas.catalogue.labelled(label).mean())
     entries = atlas.manifest.layers if layer is None else [atlas.layer(layer)]
     rows = [
@@ -140,11 +140,11 @@ def _label_note(atlas: Atlas, unit: UnitId, total: int | None = None) -> str | N
 
 
 def _counted_labels(
-    atlas: Atlas, unit: UnitId, limit: int, codes: NDArray[np.int64], total_ranks: int | None = None
+    atlas: Atlas, unit: UnitId, limit: int, images: NDArray[np.int64], total_ranks: int | None = None
 ) -> LabelPage:
-    names, total = _label_names(atlas), len(codes)
+    names, total = atlas.catalogue.image_labels.names, len(images)
     shares = np.array([entry.image_count for entry in atlas.catalogue.labels()]) / atlas.catalogue.count
-    counts = np.bincount(codes, minlength=len(names) + 1)[:-1]
+    counts = np.bincount(atlas.catalogue.image_labels.of(images)[1], minlength=len(names))
     rows = [
         LabelRow(
             label=names[code],
@@ -165,13 +165,13 @@ def _lift_ends(count: int, total: int, base: float) -> dict[str, float]:
     return {"lift_low": float(low[0] / base), "lift_high": float(high[0] / base)}
 
 
-def _labelled_ranks(atlas: Atlas, unit: UnitId) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return label numbers (the last one for none) and activations of a unit's images, in rank order."""
+def _ranked_activations(atlas: Atlas, unit: UnitId) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the numbers of a unit's present images and their activations, in rank order."""
     count = atlas.unit(unit).image_count
     images = _ranked_images(atlas, unit, 0, count - 1)
     activations = atlas.ranked(unit).activations() if count else np.empty(0, np.float32)
     present = atlas.catalogue.present
-    return _label_codes(atlas, images), activations if present is None else activations[present.take(images)]
+    return _present(atlas, images), activations if present is None else activations[present.take(images)]
 
 
 def _ranked_images(atlas: Atlas, unit: UnitId, first: int, last: int) -> NDArray[np.int64]:
@@ -180,13 +180,10 @@ def _ranked_images(atlas: Atlas, unit: UnitId, first: int, last: int) -> NDArray
     return np.concatenate([np.empty(0, np.int64), *pieces]).astype(np.int64)
 
 
-def _label_codes(atlas: Atlas, images: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the label numbers (the last one for none) of those of some images that are not removed."""
+def _present(atlas: Atlas, images: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return those of some images that are not removed."""
     present = atlas.catalogue.present
-    left = images if present is None else images[present.take(images)]
-    codes = atlas.catalogue.label_codes.take(left).astype(np.int64)
-    codes[codes < 0] = len(_label_names(atlas))
-    return codes
+    return images if present is None else images[present.take(images)]
 
 
 def _ranks_from_below(descending: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -194,18 +191,6 @@ def _ranks_from_below(descending: NDArray[np.float32]) -> NDArray[np.float64]:
     starts = np.flatnonzero(np.diff(descending, prepend=np.inf))
     ends = np.append(starts[1:], len(descending))
     return np.repeat(len(descending) - (starts + ends - 1) / 2, ends - starts)
-
-
-def _label_names(atlas: Atlas) -> list[str]:
-    return [entry.label for entry in atlas.catalogue.labels()]
-
-
-def _check_label(atlas: Atlas, label: str) -> None:
-    known = [entry.label for entry in atlas.catalogue.labels() if entry.image_count]
-    if label not in known:
-        near = get_close_matches(label, known) or known
-        there = f"there are {listing(near)}" if near else "the corpus has no labels: sub-folders would be labels"
-        raise NotFoundError(f"no image of this atlas has the label {label!r}; {there}")
 
 
 _Z = 1.959964

@@ -83,8 +83,8 @@ class Ranker:
     def __init__(self, plan: RankPlan) -> None:
         keep_freed_memory()
         self.plan = plan
-        images = read_part(plan.store, plan.images, ["label", "shard", "shard_row"])
-        self.labels = Labels(images["label"])
+        images = read_part(plan.store, plan.images, ["labels", "shard", "shard_row"])
+        self.labels = Labels(images["labels"])
         names = pa.array([receipt.shard for receipt in plan.receipts], pa.string())
         shards = pc.index_in(images["shard"], value_set=names).to_numpy()
         rows = images["shard_row"].to_numpy()

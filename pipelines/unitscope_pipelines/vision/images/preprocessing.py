@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transform
 
 from unitscope_pipelines.vision.images.channels import is_array, read_channels
-from unitscope_pipelines.vision.images.pictures import MOST_PIXELS, open_picture, orientation, upright
+from unitscope_pipelines.vision.images.pictures import MOST_PIXELS, decoded, file_notes, open_picture, orientation
 from unitscope_schemas.errors import ModelError, PictureError, listing
 from unitscope_schemas.geometry import Location, Placement, Size
 from unitscope_schemas.manifest import Preprocessing
@@ -50,25 +50,28 @@ class Prepared:
     """Format of the file by Pillow's name, for example `JPEG`."""
     mode: str
     """Mode of the file's pixels by Pillow's name, for example `RGB`."""
+    notes: tuple[str, ...] = ()
+    """What was done to the picture that a person would want to know, such as that it is the first of several frames."""
 
 
 def prepare(data: bytes, preprocessing: Preprocessing, most_pixels: int = MOST_PIXELS) -> Prepared:
     """Decode, resize and crop a picture; raise PictureError with the reason if the bytes are no usable one."""
     if preprocessing.channels not in (1, 3) or is_array(data):
         read = read_channels(data, preprocessing, most_pixels)
-        return _placed(torch.from_numpy(read.levels), preprocessing, read.format, read.mode)
+        return _placed(torch.from_numpy(read.levels), preprocessing, (read.format, read.mode, ()))
     picture = open_picture(data, most_pixels=most_pixels)
     if picture.format == "JPEG" and picture.mode in ("RGB", "L") and orientation(picture) == 1:
-        pixels = _decode_jpeg(data)
+        pixels, notes = _decode_jpeg(data), file_notes(picture)
     else:
-        pixels = torch.from_numpy(np.array(upright(picture))).permute(2, 0, 1)
+        whole, notes = decoded(picture)
+        pixels = torch.from_numpy(np.array(whole)).permute(2, 0, 1)
     if preprocessing.channels == 1:
         pixels = transform.rgb_to_grayscale(pixels)
-    return _placed(pixels, preprocessing, picture.format or "", picture.mode)
+    return _placed(pixels, preprocessing, (picture.format or "", picture.mode, notes))
 
 
-def _placed(pixels: Pixels, preprocessing: Preprocessing, file_format: str, mode: str) -> Prepared:
-    """Resize and crop the pixels of an upright picture."""
+def _placed(pixels: Pixels, preprocessing: Preprocessing, about: tuple[str, str, tuple[str, ...]]) -> Prepared:
+    """Resize and crop the pixels of an upright picture, of which format, mode and notes are told."""
     placement = place(Size(pixels.shape[1], pixels.shape[2]), preprocessing)
     resized = transform.resize(
         pixels, list(placement.resized), InterpolationMode(preprocessing.interpolation), antialias=True
@@ -76,7 +79,7 @@ def _placed(pixels: Pixels, preprocessing: Preprocessing, file_format: str, mode
     top, left = placement.crop
     height, width = placement.input
     seen = resized[:, top : top + height, left : left + width]
-    return Prepared(seen.permute(1, 2, 0).contiguous().permute(2, 0, 1), placement, file_format, mode)
+    return Prepared(seen.permute(1, 2, 0).contiguous().permute(2, 0, 1), placement, *about)
 
 
 def stacked(pixels: Sequence[Pixels]) -> PixelBatch:
