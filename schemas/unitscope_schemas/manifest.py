@@ -39,11 +39,40 @@ class Preprocessing(Entry):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     decoder: str = "torchvision for plain JPEG, Pillow for all else"
+    resizer: str = "torchvision.transforms.v2.functional.resize(antialias=True) on uint8 tensors, rounded to uint8"
+    """Implementation of the resize: the same word stands for other pixels in other libraries, and in older ones."""
+    normaliser: str = "(pixel - mean) / std in float32, pixels 0 to 255"
+    value_range: tuple[float, float] | None = None
+    """Values that become 0 and 255, of arrays, and TIFF of other than 1 or 3 channels; None for those of their type."""
+    values: str = (
+        "8-bit values as they are; in float32, 16-bit values / 257, and floating point values from 0 to 1 and truth "
+        "values × 255; others are skipped"
+    )
+    """Rule by which values of arrays, and TIFF of other than 1 or 3 channels, become pixels from 0 to 255."""
+    shown: tuple[int, int, int] | None = None
+    """Channels that pictures show as red, green and blue; None for the first three."""
+
+    @property
+    def shown_channels(self) -> tuple[int, ...]:
+        """The channels that pictures show: one as grey, of two the second twice."""
+        return self.shown or ((0,) if self.channels == 1 else (0, 1, min(2, self.channels - 1)))
+
+    @property
+    def digested(self) -> dict[str, Any]:
+        """The fields that decide recorded values; later ones only where they differ from what always was."""
+        later = {
+            name for name in ("resizer", "normaliser", "value_range", "values", "shown") if _is_default(self, name)
+        }
+        return self.model_dump(mode="json", exclude={name for name in later if _is_default(self, name)})
 
     @property
     def channels(self) -> int:
         """The count of colour channels of the network's input."""
         return len(self.mean)
+
+
+def _is_default(entry: Entry, name: str) -> bool:
+    return bool(getattr(entry, name) == type(entry).model_fields[name].default)
 
 
 class ModelEntry(Entry):
@@ -92,6 +121,8 @@ class Receipt(Entry):
     forward: str
     """Description of how the shard's forwards ran: device, precision, what was fused."""
     seconds: float
+    libraries: dict[str, str] = {}
+    """Versions of the libraries that decoded, resized and ran; of old shards not known."""
 
     def parts(self) -> list[Part]:
         """Return every file that the shard wrote."""
@@ -272,6 +303,12 @@ class Manifest(Entry):
         return self.removed.built if self.removed else self.version
 
     @property
+    def libraries(self) -> dict[str, list[str]]:
+        """The versions of each library that recorded this version's values: several where runs differed."""
+        pairs = {pair for receipt in self.shards for pair in receipt.libraries.items()}
+        return {name: sorted(version for other, version in pairs if other == name) for name in sorted(dict(pairs))}
+
+    @property
     def stale_count(self) -> int:
         """The count of removed images that ranks, percentiles and statistics of this version still count."""
         return self.removed.stale if self.removed else 0
@@ -351,7 +388,7 @@ def atlas_key(
     content = {
         "format": FORMAT_VERSION,
         "weights": model.weights_digest,
-        "preprocessing": preprocessing.model_dump(mode="json"),
+        "preprocessing": preprocessing.digested,
         "layers": layers,
         "precision": precision,
         "batch_size": batch_size,
