@@ -85,7 +85,7 @@ def list_entries(folder: Folder, name: str, rows: ListedRows, choice: ColumnChoi
 def read_list(name: str, data: bytes, choice: ColumnChoice) -> ListReading:
     """Return the entries of a list by its name and bytes; raises CorpusError that names the line at fault."""
     what, lower = f"list {name!r}", name.lower()
-    text = _text(what, data)
+    text = _text(what, data, may_hold_zeros=lower.endswith(".txt"))
     if lower.endswith(".txt"):
         reading = ListReading(_lines(what, text))
     elif lower.endswith((".csv", ".tsv")):
@@ -95,9 +95,10 @@ def read_list(name: str, data: bytes, choice: ColumnChoice) -> ListReading:
     return reading._replace(is_utf8=_is_utf8(data))
 
 
-def _text(what: str, data: bytes) -> Text:
+def _text(what: str, data: bytes, may_hold_zeros: bool) -> Text:
     encoding = next((encoding for mark, encoding in _MARKS if data.startswith(mark)), "utf-8")
-    if encoding == "utf-8" and b"\0" in data[:1000]:
+    zeros = data[:1000].count(0)
+    if encoding == "utf-8" and zeros and not (may_hold_zeros and 3 * zeros < len(data[:1000])):
         raise CorpusError(f"{what} holds zero bytes: it is no text, or UTF-16 without its mark; save it as UTF-8")
     errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
     return lambda: io.TextIOWrapper(io.BytesIO(data), encoding, errors, newline="")

@@ -55,7 +55,7 @@ class ListedRows:
         metadata: str | None = None,
     ) -> None:
         """Add a picture at an address within a file, with its label, its labels, or none."""
-        labels = [label] if isinstance(label, str) else list(label or ())
+        labels = list(map(as_text, [label] if isinstance(label, str) else label or ()))
         columns = self._columns
         columns["path"].append(as_text(path))
         columns["label"].append(labels[0] if labels else None)
