@@ -287,11 +287,7 @@ def _judge(name: str, verdict: Verdict) -> None:
         checks = (
             lambda layer=layer: assert_values_hold(plain, model, [layer]),
             lambda layer=layer: assert_noise_outside_changes_nothing(plain, model, [layer]),
-            lambda layer=layer: (
-                layer.kind == "vector"
-                or not layer.placed
-                or assert_boxes_hold_for_nan(plain, [layer], shape, tight=False)
-            ),
+            lambda layer=layer, placed=placed: not placed or assert_boxes_hold_for_nan(plain, [layer], shape, False),
         )
         try:
             for check in checks:
