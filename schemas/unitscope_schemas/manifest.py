@@ -59,6 +59,8 @@ class ModelEntry(Entry):
     """Dictionaries hung on layers, `LAYER=file:PATH.py:FACTORY`."""
     code_digests: tuple[str, ...] = ()
     """SHA-256 of every file of the owner's code that the model was built with."""
+    notes: tuple[str, ...] = ()
+    """Sentences on how the weights were found in their file, and what was cast."""
 
     @property
     def runs_code(self) -> bool:
@@ -107,6 +109,10 @@ class MeasuredLayers(Entry):
 
     atlas_key: str
     layers: list[LayerSpec]
+    batch_checked: bool = False
+    """Whether it was tried if values depend on a picture's batch or on chance."""
+    batch_dependence: str | None = None
+    """How they do, in words; None if they do not."""
 
 
 class LayerEntry(Entry):
@@ -207,6 +213,9 @@ class Manifest(Entry):
     config: dict[str, Any]
     """Configuration of the run that sealed this version."""
     removed: Removed | None = None
+    batch_dependence: str | None = None
+    """How recorded values depend on a picture's batch or on chance, in words, where a person allowed it; None: they do
+    not, or the version was sealed before this was tried."""
     keep: int | None = None
     """Count of first ranks of each unit that a bounded atlas holds, without peaks; None: all, and peaks."""
 
