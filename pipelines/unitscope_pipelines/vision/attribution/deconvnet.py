@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from unitscope_pipelines.vision.attribution.relu_backward import ReluBackward, notes
 from unitscope_pipelines.vision.recording.embedding import as_map
+from unitscope_pipelines.vision.recording.gradients import cuts_named
 from unitscope_pipelines.vision.recording.peaks import channels_first
 from unitscope_pipelines.vision.recording.recording import output_of, record
 from unitscope_schemas.errors import UsageError
@@ -49,12 +50,13 @@ def project(
     """Project a unit's activation at one location of each image back to the image's pixels.
 
     The model is in evaluation mode, and images are as it takes them. The forward ends at the layer. Where max-pooling's
-    windows overlap and share a maximum, their signals add up.
+    windows overlap and share a maximum, their signals add up. Raises ModelError where a layer cuts the gradient.
     """
     leaf = images.detach().clone().requires_grad_()
     backward = ReluBackward(method)
-    values = _values(model, (layer, channel), leaf, locations, backward)
-    (signal,) = torch.autograd.grad(values, leaf, _start(values, method))
+    with cuts_named(model, [layer.name], leaf):
+        values = _values(model, (layer, channel), leaf, locations, backward)
+        (signal,) = torch.autograd.grad(values, leaf, _start(values, method))
     pixels = signal * leaf.detach() if method == "gradient" else signal
     return Projections(
         pixels=pixels.float().cpu().contiguous(),
@@ -85,9 +87,10 @@ def signals(
             output.register_hook(arrived.append)  # type: ignore[no-untyped-call]
 
     leaf = image.detach().clone().requires_grad_()
-    with record(model, [at.name], keep):
-        values = _values(model, unit, leaf, [location], ReluBackward(method))
-    torch.autograd.grad(values, leaf, _start(values, method))
+    with cuts_named(model, [unit[0].name], leaf):
+        with record(model, [at.name], keep):
+            values = _values(model, unit, leaf, [location], ReluBackward(method))
+        torch.autograd.grad(values, leaf, _start(values, method))
     if not arrived:
         raise UsageError(f"no signal of {unit[0].name} reaches {at.name}: choose a layer before it")
     return as_map(arrived[0].float(), at)[0].cpu()

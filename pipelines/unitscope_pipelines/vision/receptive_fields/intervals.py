@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import TypeVar
 
+import torch
 from torch import Tensor, UntypedStorage
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -28,9 +29,10 @@ class Intervals(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Rows and columns of the convolutions so far, in the order of the forward."""
         self._dependencies: MutableMapping[Tensor, tuple[Dependency, int | None]] = by_identity()
         self._memories: MutableMapping[UntypedStorage, Dependency] = by_identity()
+        self._writes: MutableMapping[UntypedStorage, int] = by_identity()
         self._leaked: list[Dependency] = []
         self._unknown: set[OpOverload] = set()
-        self._keep(image, own_pixels(image.shape), image._version)
+        self._keep(image, own_pixels(image.shape), self._version(image))
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -43,10 +45,14 @@ class Intervals(TorchDispatchMode):  # type: ignore[no-untyped-call]
         A tensor whose memory was written through another view may hold whatever was put there.
         """
         dependency, version = self._dependencies.get(tensor, (None, None))
-        if dependency is not None and version is not None and version == _version(tensor):
+        if dependency is not None and version is not None and version == self._version(tensor):
             return dependency
         memory = self._memories.get(tensor.untyped_storage())
         return None if memory is None else spread(memory, tensor.shape)
+
+    def _version(self, tensor: Tensor) -> int:
+        """Return how often a tensor's memory was written; torch's own count is missing in inference mode."""
+        return self._writes.get(tensor.untyped_storage(), 0)
 
     def _keep(self, tensor: Tensor, dependency: Dependency, version: int | None) -> None:
         """Remember a tensor's dependency, and that its memory holds such values too."""
@@ -62,10 +68,15 @@ class Intervals(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
         kwargs = kwargs or {}
+        if torch.is_inference_mode_enabled() and func._can_decompose():
+            with self:  # what autograd takes apart elsewhere arrives whole in inference mode
+                return func.decompose(*args, **kwargs)
         inputs = tensors_in((args, kwargs))
         dependencies = {id(tensor): known for tensor in inputs if (known := self.dependency_of(tensor)) is not None}
         outcome: object = func(*args, **kwargs)
         outputs = tensors_in(outcome)
+        for tensor in tensors_in(_written(func, args, kwargs)):
+            self._writes[tensor.untyped_storage()] = self._version(tensor) + 1
         if outputs and func._schema.name == "aten::convolution" and outputs[0].dim() == 4:
             self.grids.append((outputs[0].shape[2], outputs[0].shape[3]))
         if not outputs:
@@ -105,7 +116,7 @@ class Intervals(TorchDispatchMode):  # type: ignore[no-untyped-call]
             result = results[min(index, len(results) - 1)]
             result = result if result.shape[1:] == output.shape else spread(hull_of_all, output.shape)
             result = union([result, *rest], output.shape) if rest else result
-            self._keep(output, result, _version_after(operation, output))
+            self._keep(output, result, self._version(output))
 
 
 def by_identity() -> MutableMapping[_Key, _Value]:
@@ -114,25 +125,10 @@ def by_identity() -> MutableMapping[_Key, _Value]:
     return mapping
 
 
-def _version(tensor: Tensor) -> int | None:
-    """Return how often a tensor's memory was written; inference tensors do not count it."""
-    return None if tensor.is_inference() else tensor._version
-
-
-def _version_after(operation: Operation, output: Tensor) -> int | None:
-    """Return the version that an output has once its operation is over: views share the count, a write adds one."""
-    memory = output.untyped_storage()._cdata
-    alike = [tensor for tensor in [output, *operation.tensors] if tensor.untyped_storage()._cdata == memory]
-    versions = [_version(tensor) for tensor in alike]
-    counted = [version for version in versions if version is not None]
-    written = any(tensor is output for tensor in tensors_in(_written(operation)))
-    return max(counted) + written if len(counted) == len(versions) else None
-
-
-def _written(operation: Operation) -> list[object]:
+def _written(function: OpOverload, args: Sequence[object], kwargs: Mapping[str, object]) -> list[object]:
     """Return the arguments that an operation writes to."""
-    infos = [(argument.name, argument.alias_info) for argument in operation.function._schema.arguments]
-    return [operation.arguments.get(name) for name, info in infos if info is not None and info.is_write]
+    infos = {argument.name: argument.alias_info for argument in function._schema.arguments}
+    return [value for name, value in _named(function, args, kwargs) if (info := infos[name]) and info.is_write]
 
 
 def _named(function: OpOverload, args: Sequence[object], kwargs: Mapping[str, object]) -> Iterator[tuple[str, object]]:
