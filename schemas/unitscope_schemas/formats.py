@@ -77,7 +77,7 @@ def _columns(name: str, annotation: Any, values: list[Any]) -> Iterator[tuple[pa
             )
     elif annotation == list[str]:
         yield pa.field(name, pa.list_(pa.string())), values
-    elif get_origin(annotation) is dict:
+    elif get_origin(annotation) in (dict, list):
         yield pa.field(name, pa.string()), [json_bytes(value).decode() for value in values]
     else:
         types = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}

@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unitscope_schemas.errors import AtlasError, FormatError, NotFoundError, listing
 from unitscope_schemas.geometry import Box, Size
-from unitscope_schemas.units import LayerSpec
+from unitscope_schemas.units import LayerSpec, unmeasured_words
 
 FORMAT_VERSION = 2
 """Version of the stored format that this unitscope writes and reads."""
@@ -185,7 +185,26 @@ class CorpusEntry(Entry):
     file_count: int
     skipped_count: int
     ignored_count: int
+    """Count of other files, which were not read: neither pictures by their names, nor lists or shards."""
     label_count: int
+    conflict_count: int = 0
+    """Count of images to which files, or rows of a list, give different labels."""
+    repeated_count: int = 0
+    """Count of rows of lists that name a path again."""
+    others: dict[str, int] = {}
+    """How many other files there are of each kind: of a suffix, without one, hidden; empty in atlases made before."""
+    notes: list[str] = []
+    """What else a person should know of the corpus, such as how it was read and what reading it costs."""
+
+    @property
+    def all_others(self) -> dict[str, int]:
+        """The other files by kind; where the kinds were not noted, all of them as one."""
+        return self.others or ({"of kinds not noted": self.ignored_count} if self.ignored_count else {})
+
+    @property
+    def others_text(self) -> str:
+        """What other files there are, for people; empty where there is none."""
+        return others_text(self.ignored_count, self.others)
 
 
 class Manifest(Entry):
@@ -216,8 +235,16 @@ class Manifest(Entry):
     batch_dependence: str | None = None
     """How recorded values depend on a picture's batch or on chance, in words, where a person allowed it; None: they do
     not, or the version was sealed before this was tried."""
+    picture_rules: list[str] = []
+    """How pictures' values are read: frames, wide values, transparency, colours; empty in atlases made before."""
     keep: int | None = None
     """Count of first ranks of each unit that a bounded atlas holds, without peaks; None: all, and peaks."""
+
+    @property
+    def remarks(self) -> list[str]:
+        """Sentences that a person should know about the recorded values: of the weights, of batches, of fields."""
+        batches = [f"values depend on a picture's batch: {self.batch_dependence}"] if self.batch_dependence else []
+        return [*self.model.notes, *batches, *unmeasured_words(entry.spec for entry in self.layers)]
 
     @property
     def kept(self) -> int | None:
@@ -257,6 +284,21 @@ class Manifest(Entry):
             known = listing((entry.spec.name for entry in self.layers), most=40)
             raise NotFoundError(f"layer {name!r} is not in {where}; it has {known}")
         return entry
+
+
+def others_text(count: int, others: Mapping[str, int], most: int = 8) -> str:
+    """Return a count of other files with the commonest kinds of them, for people; empty where there is none.
+
+    >>> others_text(352, {".txt": 337, ".nef": 12, "hidden": 3})
+    '352 other files (337 .txt, 12 .nef, 3 hidden)'
+    """
+    if not count:
+        return ""
+    kinds = sorted(others.items(), key=lambda item: (-item[1], item[0]))
+    named = [f"{number} {kind}" for kind, number in kinds[:most]]
+    further = sum(number for _, number in kinds[most:])
+    named += [f"{further} of {len(kinds) - most} more kinds"] if further else []
+    return f"{count} other file{'s' * (count != 1)}" + (f" ({', '.join(named)})" if named else "")
 
 
 def parse_manifest(text: str, atlas: str) -> Manifest:

@@ -22,7 +22,7 @@ MOST_BANDS = 100
 Order = Literal["desc", "asc", "random"]
 UnitStatus = Literal["live", "rare", "dead", "negative-only", "non-finite"]
 Likeness = Literal["coactivation", "exemplars", "weights"]
-ProjectionMethod = Literal["deconvnet", "guided", "gradient"]
+ProjectionMethod = Literal["deconvnet", "guided", "gradient", "gradient-x-input"]
 
 RowCount = Annotated[int, Field(ge=1, le=MOST_ROWS)]
 PageSize = Annotated[
@@ -42,10 +42,11 @@ class PassingQuestion(Question):
     where: Annotated[
         tuple[str, ...],
         Field(
-            description="only images of this metadata; repeatable: `column=value`, with numbers also `>=`, `<=`, `>`, "
-            "`<`"
+            description="only images of this metadata; repeatable: `column=value`, also `!=`, of numbers and dates `<` "
+            "`<=` `>` `>=`, `^=` (begins with), `column in a,b`, `not in`, `is null`, `is not null`; `label` and "
+            "`path` are columns too"
         ),
-        Metavar("COLUMN=VALUE"),
+        Metavar("CONDITION"),
     ] = ()
 
 
@@ -207,6 +208,10 @@ class NeighborBatchQuestion(PassingQuestion):
 class ImagesQuestion(PassingQuestion):
     """Ask which images the corpus has, in order of their ids."""
 
+    conflicts: Annotated[
+        bool, Field(description="only images to which files or rows of a list give several labels")
+    ] = False
+    duplicates: Annotated[bool, Field(description="only images that several files with the same bytes are")] = False
     path: Annotated[str | None, Field(description="the image with this path below the corpus root")] = None
     k: PageSize = None
     cursor: Cursor = None
@@ -284,5 +289,11 @@ class ProjectQuestion(Question):
             ge=1, description="of a layer only the N units whose maximum lies most standard deviations above their mean"
         ),
     ] = None
-    method: Annotated[ProjectionMethod, Field(description="how signals go back through rectifiers")] = "deconvnet"
+    method: Annotated[
+        ProjectionMethod | None,
+        Field(
+            description="how signals go back through rectifiers, or the gradient of the activation, alone or times the "
+            "input  [default: deconvnet where max-pooling leaves switches on the way to the layer, else guided]"
+        ),
+    ] = None
     k: Annotated[RowCount, Field(description="how many patches of each unit")] = 9

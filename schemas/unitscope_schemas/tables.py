@@ -44,7 +44,8 @@ _ADDRESS = _column("address", pa.string(), "where the picture's bytes are, as un
 _FILE_BYTES = _column("file_bytes", pa.int64(), "size of the file that is the picture or holds it, in bytes")
 _SIZE = _column("size_bytes", pa.int64(), "size of the picture in bytes, 0 where it could not be read")
 _MODIFIED = _column("modified_ns", pa.int64(), "modification time of that file in nanoseconds since 1970")
-_LABEL = _column("label", pa.string(), "label that the corpus gives, or folder; null if none", nullable=True)
+_LABEL = _column("label", pa.string(), "first label that the corpus gives, or folder; null if none", nullable=True)
+_LABELS = _column("labels", pa.list_(pa.string()), "all labels that the corpus gives, `label` first")
 _METADATA = _column("metadata", pa.string(), "what else the corpus says of the picture, a JSON object", nullable=True)
 _GEOMETRY = [
     _column("format", pa.string(), "file format by content, for example JPEG"),
@@ -57,7 +58,20 @@ _GEOMETRY = [
     _column("crop_col", pa.int32(), "first column of the crop in the resized picture"),
 ]
 
-LISTED = pa.schema([_PATH, _LABEL, _METADATA, _ADDRESS, _FILE_BYTES, _MODIFIED])
+_STATEMENTS = _column(
+    "statements",
+    pa.string(),
+    "what each file or row says of the picture, a JSON list, where they disagree; null where they agree",
+    nullable=True,
+)
+_NOTES = _column(
+    "notes",
+    pa.string(),
+    "what was done to the picture besides decoding, such as that it is the first of several frames; null if nothing",
+    nullable=True,
+)
+
+LISTED = pa.schema([_PATH, _LABEL, _LABELS, _METADATA, _STATEMENTS, _ADDRESS, _FILE_BYTES, _MODIFIED])
 """Table of one row per picture of a corpus, before any is read."""
 
 FILE_KEY = ("path", "file_bytes", "modified_ns")
@@ -73,6 +87,7 @@ SCANNED = pa.schema(
         *_GEOMETRY,
         _column("gradient_hash", pa.binary(32), "sign of horizontal brightness steps on a 16 × 16 thumbnail"),
         _column("tint", pa.binary(3), "mean red, green and blue"),
+        _NOTES,
     ]
 )
 """Table of one row per image whose forward ran in a shard."""
@@ -93,12 +108,34 @@ IMAGES = pa.schema(
         _SIZE,
         _MODIFIED,
         *_GEOMETRY,
+        _NOTES,
         _column("duplicate_group", pa.string(), "smallest id among near duplicates, null if none", nullable=True),
         _column("shard", pa.string(), "shard that scanned the image"),
         _column("shard_row", pa.int32(), "row of the image in that shard's peaks and embeddings"),
+        _LABELS,
+        _STATEMENTS,
     ]
 )
-"""Table of one row per image of a sealed version, in order of its number."""
+"""Table of one row per image of a sealed version, in order of its number; older atlases have no column behind
+`shard_row`."""
+
+
+def with_labels(images: pa.Table) -> pa.Table:
+    """Return rows of IMAGES with the columns that older atlases do not have: their only label, and no disagreement."""
+    if "labels" not in images.column_names and "label" in images.column_names:
+        labels = [[] if label is None else [label] for label in images["label"].to_pylist()]
+        images = images.append_column(_LABELS, pa.array(labels, _LABELS.type))
+        images = images.append_column(_STATEMENTS, pa.nulls(images.num_rows, pa.string()))
+    return images
+
+
+def completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return a table that was written before some columns of its schema were, with null in these."""
+    for field in schema:
+        if field.nullable and field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table
+
 
 REMOVED = pa.schema(
     [
@@ -115,6 +152,8 @@ _NUMBERED = {
     "metadata": _column("metadata", pa.large_string(), "what else the corpus says, a JSON object", nullable=True),
     "image_id": _column("image_id", pa.large_string(), "SHA-256 of the image's bytes, hexadecimal"),
     "label": _column("label", pa.int32(), "position among all labels in ascending order, −1 if none"),
+    "labels": _column("labels", pa.large_list(pa.int32()), "positions of all labels, that of `label` first"),
+    "statements": _column("statements", pa.large_string(), "what files say that disagree, a JSON list", nullable=True),
     "duplicate_group": _column("duplicate_group", pa.int32(), "number of the image that names the group, −1 if none"),
 }
 LOOKUP_IMAGES = pa.schema([_NUMBERED.get(field.name, field) for field in IMAGES])

@@ -34,7 +34,7 @@ OVER_HTTP_ALONE = {"CellQuestion", "MapQuestion", "NeighborBatchQuestion"}
 """Questions that pages and programs of other languages ask."""
 WITHOUT_COMMAND = {
     *OVER_HTTP_ALONE,
-    *("ImagesQuestion", "SkippedQuestion", "HistogramQuestion", "BandsQuestion", "SelectivityQuestion"),
+    *("SkippedQuestion", "HistogramQuestion", "BandsQuestion", "SelectivityQuestion"),
     *("SelectiveQuestion", "ComparisonQuestion", "CorrelateQuestion"),
 }
 """Questions that are an option of another command, or whose answer has no command of its own."""

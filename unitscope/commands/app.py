@@ -19,6 +19,12 @@ def tell(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
+def tell_note(note: str | None) -> None:
+    """Say what limits an answer, if anything does."""
+    if note is not None:
+        tell(note)
+
+
 def tell_kept(count: int | None) -> None:
     """Say that lower percentiles are bounds, if the atlas keeps first ranks alone."""
     if count is not None:

@@ -36,11 +36,14 @@ def layers(
     from unitscope_pipelines.vision.models.models import choose_layers, load_model
     from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
     from unitscope_schemas.answers.served import LayerRow
+    from unitscope_schemas.units import unmeasured_words
 
     loaded = load_model(model, weights, tuple(latents or ()), trust_code)
     specs = measure_layers(loaded.module, choose_layers(loaded, split_globs(layer_globs)), loaded.input_shape)
-    rows = [LayerRow.of(spec) for spec in specs]
-    show_rows(rows, LayerRow, "json" if as_json else "table", {"model": model, "rows": rows})
+    rows, notes = [LayerRow.of(spec) for spec in specs], [*loaded.entry.notes, *unmeasured_words(specs)]
+    show_rows(rows, LayerRow, "json" if as_json else "table", {"model": model, "rows": rows, "notes": notes})
+    for note in notes:
+        tell(note)
 
 
 @app.command()
@@ -57,6 +60,9 @@ def index(
     patch_memory_gb: Annotated[
         float | None, typer.Option(help="GB that the nearest-patch index may take when served  [default: 3]")
     ] = None,
+    allow_batch_dependence: Annotated[
+        bool, typer.Option("--allow-batch-dependence", help="index values that hang on the batch's others or on chance")
+    ] = False,
     precision: Annotated[str | None, typer.Option(help="fp32 (exact) or bf16 (rounded, for GPUs)")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda")] = None,
     workers: Annotated[int | None, typer.Option(help="scanning processes  [default: one per GPU or core]")] = None,
@@ -68,6 +74,15 @@ def index(
     ] = None,
     max_errors: Annotated[int | None, typer.Option(help="exit with 3 if more files are skipped")] = None,
     limit: Annotated[int | None, typer.Option(help="only the first so many files")] = None,
+    path_column: Annotated[
+        str | None, typer.Option(help="column of a list with the paths  [default: path, file_name, … as it is]")
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="column of a list or Parquet with the labels  [default: label, class, …]")
+    ] = None,
+    image_column: Annotated[
+        str | None, typer.Option(help="Parquet column with the pictures  [default: found by content]")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with an [index] table")] = None,
     metrics_port: Annotated[
         int | None, typer.Option(help="figures for Prometheus at this port  [default: none]")
@@ -101,6 +116,7 @@ def index(
         "embed": embed,
         "batch_size": batch_size,
         "patch_memory_gb": patch_memory_gb,
+        "allow_batch_dependence": allow_batch_dependence or None,
         "precision": precision,
         "device": device,
         "workers": workers,
@@ -109,11 +125,14 @@ def index(
         "keep": keep,
         "max_errors": max_errors,
         "limit": limit,
+        "path_column": path_column,
+        "label_column": label_column,
+        "image_column": image_column,
     }
     settings = load_config(IndexConfig, "index", flags, config)
     with shown(progress) as shown_report, published(shown_report, metrics_host, metrics_port) as report:
         if plan:
-            corpus_files = list_corpus(settings.corpus, settings.limit)
+            corpus_files = list_corpus(settings.corpus, settings.limit, settings.columns)
             planned = forecast(expected(make_plan(settings, corpus_files, report))).facts()
         else:
             manifest = run_index(settings, report)
@@ -135,14 +154,31 @@ def _show_run(settings: "IndexConfig", manifest: "Manifest", as_json: bool) -> N
         "version": manifest.version,
         "images": counts.image_count,
         "files": counts.file_count,
+        "duplicates": counts.file_count - counts.image_count,
+        "repeated_rows": counts.repeated_count,
+        "conflicts": counts.conflict_count,
         "skipped": counts.skipped_count,
+        "ignored": counts.ignored_count,
         "forwards": manifest.forward_count,
         "layers": len(manifest.layers),
         "units": sum(entry.spec.units for entry in manifest.layers),
         "keep": "all" if manifest.keep is None else f"top:{manifest.keep}",
     }
-    show_facts(facts, as_json)
+    notes = [*counts.notes, *manifest.remarks]
+    show_facts(facts | ({"others": counts.others, "notes": notes} if as_json else {}), as_json)
+    if counts.others_text:
+        tell(f"{counts.others_text} were not read: they are no pictures by their names")
+    for note in notes:
+        tell(note)
+    if counts.repeated_count:
+        tell(f"{counts.repeated_count} rows name a picture that another row names; the labels of all are kept")
+    if counts.conflict_count:
+        tell(
+            f"{counts.conflict_count} images have several labels by different files or rows, which all count: "
+            f"unitscope images {settings.atlas} --conflicts"
+        )
     if manifest.removed:
         tell(f"{manifest.removed.table.rows} removed images stay out; unitscope remove --restore brings them back")
     if counts.skipped_count:
-        tell(f"{counts.skipped_count} files are no usable picture; the reasons: skipped table, {manifest.skipped.path}")
+        what = "file is" if counts.skipped_count == 1 else "files are"
+        tell(f"{counts.skipped_count} {what} no usable picture; the reasons: skipped table, {manifest.skipped.path}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from unitscope.commands.options import TableStyle
+from unitscope_schemas.answers.statements import Statement
 from unitscope_schemas.errors import StorageError, UsageError, listing
 from unitscope_schemas.geometry import Box, Size
 
@@ -85,6 +86,8 @@ def _show_table(rows: Sequence[Any], kind: type) -> None:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     names = [name for name in get_type_hints(kind) if any(_cell(getattr(row, name)) for row in rows)]
+    if "labels" in names and all(len(row.labels) < 2 for row in rows):
+        names.remove("labels")
     for name in names:
         numeric = any(isinstance(getattr(row, name), int | float) for row in rows)
         table.add_column(name, justify="right" if numeric else "left", no_wrap=name != "path", overflow="fold")
@@ -107,5 +110,12 @@ def _cell(value: Any) -> str:
             return f"{value.height}×{value.width}"
         case Box():
             return ",".join(map(str, value))
+        case list():
+            return ", ".join(map(_cell, value))
+        case dict():
+            return ", ".join(f"{name}={item}" for name, item in value.items())
+        case Statement():
+            said = {**({"label": " ".join(value.labels)} if value.labels else {}), **value.metadata}
+            return f"{value.path}: {_cell(said)}"
         case _:
             return str(value)

@@ -1,4 +1,4 @@
-"""The commands that ask an atlas: top, explain, neighbors, units."""
+"""The commands that ask an atlas: top, explain, neighbors, units, images."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,8 +19,10 @@ from unitscope.commands.options import (
 from unitscope_schemas.questions import (
     BandsQuestion,
     ExplainQuestion,
+    ImagesQuestion,
     NeighborsQuestion,
     SelectiveQuestion,
+    SkippedQuestion,
     TopQuestion,
     UnitsQuestion,
 )
@@ -156,6 +158,39 @@ def units(
     page = unit_page(opened, layer, question)
     show_rows(page.rows, UnitRow, "json" if as_json else style, page)
     tell_stale(page.stale_images)
+
+
+@app.command()
+@asks(ImagesQuestion)
+def images(
+    atlas: AtlasArgument,
+    question: ImagesQuestion,
+    skipped: Annotated[
+        bool, typer.Option("--skipped", help="instead the files that are no usable image, with the reasons")
+    ] = False,
+    style: FormatOption = "table",
+    version: VersionOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List the images of the corpus: all, those that pass, those with conflicts or duplicates; or skipped files."""
+    from unitscope.commands.output import show_rows
+    from unitscope_schemas.answers.served import ImageRow, SkippedRow
+    from unitscope_schemas.errors import UsageError
+    from unitscope_services.atlas.atlas import Atlas
+    from unitscope_services.queries.images import image_page, skipped_page
+
+    opened = Atlas(atlas, version=version)
+    if not skipped:
+        page = image_page(opened, question)
+        show_rows(page.rows, ImageRow, "json" if as_json else style, page)
+        tell(f"{len(page.rows)} of {opened.catalogue.count} images")
+        return
+    shared = set(SkippedQuestion.model_fields)
+    if others := question.model_fields_set - shared:
+        raise UsageError(f"--skipped lists files that are no image: leave out {', '.join(sorted(others))}")
+    files = skipped_page(opened, SkippedQuestion(**question.model_dump(include=shared)))
+    show_rows(files.rows, SkippedRow, "json" if as_json else style, files)
+    tell(f"{len(files.rows)} of {len(opened.skipped)} skipped files")
 
 
 def _banded(bands: int, question: TopQuestion) -> BandsQuestion:

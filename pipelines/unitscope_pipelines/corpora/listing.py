@@ -1,22 +1,33 @@
 """List a corpus of any kind: a folder tree, tar shards, Parquet files or a list, local or in an object store."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 
+from unitscope_pipelines.corpora.columns import USUAL, ColumnChoice
+from unitscope_pipelines.corpora.folder_lists import described, is_folder_list
 from unitscope_pipelines.corpora.lists import SUFFIXES as LIST_SUFFIXES
 from unitscope_pipelines.corpora.lists import list_entries
 from unitscope_pipelines.corpora.parquets import list_parquet
-from unitscope_pipelines.corpora.rows import ListedRows, folder_of, is_picture
+from unitscope_pipelines.corpora.rows import COMPRESSIONS, HIDDEN_FOLDERS, ListedRows, folder_of, is_picture
 from unitscope_pipelines.corpora.tars import list_tar
-from unitscope_pipelines.storage.filesystem import Folder, StoredFile, is_remote
-from unitscope_schemas.addresses import Address
+from unitscope_pipelines.storage.filesystem import (
+    HIDDEN_FOLDER,
+    LISTED_FOLDER,
+    Folder,
+    NoFile,
+    StoredFile,
+    is_remote,
+)
+from unitscope_schemas.addresses import Address, Cell, as_text
 from unitscope_schemas.errors import CorpusError, listing
+from unitscope_schemas.manifest import others_text
 
 _TAR, _PARQUET = ".tar", ".parquet"
+_LEFT_OUT = {HIDDEN_FOLDER: HIDDEN_FOLDERS, LISTED_FOLDER: "links to folders that are listed already"}
 _KINDS = "a folder of pictures, .tar or .parquet files, one such file, a glob of them, or a .csv, .jsonl or .txt list"
 
 
@@ -35,36 +46,71 @@ class CorpusFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """All pictures of a corpus in order of their paths, and how many other files were passed over."""
+    """All pictures of a corpus in order of their paths, and what else was found."""
 
     root: str
     files: pa.Table
     """Table of the pictures, with the schema `tables.LISTED`."""
-    ignored_count: int
+    refused: pa.Table
+    """Table of what should be a picture or hold some and cannot be read, with the schema `tables.SKIPPED`."""
+    others: Mapping[str, int]
+    """How many other files were passed over of each kind, by suffix."""
+    notes: tuple[str, ...] = ()
+    """What else a person should know of the corpus, such as what reading it costs."""
+    repeated_count: int = 0
+    """How many rows of lists name a path that another row names."""
+
+    @property
+    def ignored_count(self) -> int:
+        """The count of files that were passed over."""
+        return sum(self.others.values())
 
 
-def list_corpus(corpus: str, limit: int | None = None) -> Listing:
+def list_corpus(corpus: str, limit: int | None = None, choice: ColumnChoice = USUAL) -> Listing:
     """List what a corpus holds, by what its path leads to; a folder without pictures may hold tar or Parquet files.
 
-    Hidden files and files of other kinds are counted, not listed. Raises CorpusError if the corpus is missing,
-    broken, empty, or of no known kind.
+    Hidden files and files of other kinds are counted, not listed. Shards and entries that cannot be read are named and
+    the rest is listed. Raises CorpusError if the corpus is missing, without any picture, or of no known kind.
     """
     root, name = _split(corpus)
     folder, rows = Folder(root), ListedRows()
     if _suffix(name) in LIST_SUFFIXES:
-        list_entries(folder, name, rows)
-        ignored_count = 0
+        list_entries(folder, name, rows, choice)
     elif name:
-        ignored_count = _list_shards(corpus, folder, _matching(folder, name), rows)
+        _list_shards(corpus, folder, _files(_matching(folder, name), rows), rows, choice)
     else:
-        ignored_count = _list_folder(corpus, folder, rows)
-    files = rows.table()
+        _list_folder(corpus, folder, rows, choice)
+    files = described(folder, rows.table(), rows, choice)
+    refused = rows.refused()
     if not len(files):
-        raise CorpusError(
-            f"corpus {corpus!r} holds no picture ({ignored_count} other files); "
-            "readable are JPEG, PNG, WebP, BMP, GIF and TIFF"
-        )
-    return Listing(root, files if limit is None else files.slice(0, limit), ignored_count)
+        found = [f"{row['path']}: {row['reason']}" for row in refused.slice(0, 3).to_pylist()]
+        found += [text] if (text := others_text(rows.others.total(), rows.others)) else []
+        raise CorpusError(f"corpus {corpus!r} holds no picture ({'; '.join(found) or 'it is empty'}); give {_KINDS}")
+    has_lists = _suffix(name) in LIST_SUFFIXES or bool(rows.folder_lists)
+    _check_used(corpus, choice, has_lists, is_parquet=isinstance(Address.parse(files["address"][0].as_py()).part, Cell))
+    files = files if limit is None else files.slice(0, limit)
+    return Listing(root, files, refused, rows.others, (*rows.notes, *_notes(rows)), rows.repeated_count)
+
+
+def _check_used(corpus: str, choice: ColumnChoice, has_lists: bool, is_parquet: bool) -> None:
+    """Raise CorpusError if a column is named that this kind of corpus does not have."""
+    for option, column, is_used in (
+        ("--path-column", choice.path, has_lists),
+        ("--label-column", choice.label, has_lists or is_parquet),
+        ("--image-column", choice.image, is_parquet),
+    ):
+        if column is not None and not is_used:
+            raise CorpusError(f"corpus {corpus!r} has no columns from which {option} {column!r} could choose")
+
+
+def _notes(rows: ListedRows) -> tuple[str, ...]:
+    if not rows.unpacked:
+        return ()
+    size, count = sum(rows.unpacked.values()), len(rows.unpacked)
+    return (
+        f"{count} compressed tar{'s' * (count > 1)} of {size / 1e9:.2g} GB unpacked: every process that reads pictures "
+        "unpacks those it needs into temporary files, two at a time; unpack them once to save that",
+    )
 
 
 def corpus_files(files: pa.Table) -> list[CorpusFile]:
@@ -82,15 +128,26 @@ def _split(corpus: str) -> tuple[str, str]:
         return f"{folder}{mark}{query}", name
     if "*" in corpus and not Path(corpus).exists():
         folder, name = _parent(corpus)
-        return str(Path(folder or ".").resolve()), name
+        return _written(Path(folder or ".")), name
     path = Path(corpus)
     if not path.exists():
         raise CorpusError(f"corpus {corpus!r} does not exist; give {_KINDS}")
     if path.is_dir():
-        return str(path.resolve()), ""
+        return _written(path), ""
     if _suffix(path.name) is None:
         raise CorpusError(f"corpus {corpus!r} is a file of no known kind; give {_KINDS}")
-    return str(path.parent.resolve()), path.name
+    return _written(path.parent), path.name
+
+
+def _written(folder: Path) -> str:
+    """Return a folder's whole path for the manifest, links followed where it is text; raises CorpusError."""
+    for path in (str(folder.resolve()), str(folder.absolute())):
+        if as_text(path) == path:
+            return path
+    raise CorpusError(
+        f"the path {as_text(str(folder))} is no UTF-8 text, so that no atlas could name it; "
+        "rename the folder, or give a link to it with a plain name"
+    )
 
 
 def _parent(path: str) -> tuple[str, str]:
@@ -101,11 +158,14 @@ def _parent(path: str) -> tuple[str, str]:
 
 
 def _suffix(name: str) -> str | None:
-    suffix = PurePosixPath(name).suffix.lower()
+    path = PurePosixPath(name.lower())
+    suffix = path.suffix
+    if suffix == ".tgz" or (suffix in COMPRESSIONS and path.stem.endswith(_TAR)):
+        return _TAR
     return suffix if suffix in (_TAR, _PARQUET, *LIST_SUFFIXES) else None
 
 
-def _matching(folder: Folder, name: str) -> Iterator[StoredFile]:
+def _matching(folder: Folder, name: str) -> Iterator[StoredFile | NoFile]:
     """List the files that a name or glob means; a star stays within its part of the path."""
     if "*" not in name:
         yield from (file for file in folder.sizes([name]) if file is not None)
@@ -116,33 +176,58 @@ def _matching(folder: Folder, name: str) -> Iterator[StoredFile]:
             yield file
 
 
-def _list_folder(corpus: str, folder: Folder, rows: ListedRows) -> int:
+def _files(entries: Iterator[StoredFile | NoFile], rows: ListedRows) -> Iterator[StoredFile]:
+    """Give the files among the entries of a folder; count and name what is none."""
+    for entry in entries:
+        if isinstance(entry, StoredFile):
+            yield entry
+        elif entry.what in _LEFT_OUT:
+            rows.others[_LEFT_OUT[entry.what]] += 1
+        else:
+            rows.refuse(entry.path, f"{entry.what}; it was not opened")
+
+
+def _list_folder(corpus: str, folder: Folder, rows: ListedRows, choice: ColumnChoice) -> None:
     shards: list[StoredFile] = []
-    picture_count = ignored_count = 0
-    for file in folder.walk():
+    picture_count = 0
+    for file in _files(folder.walk(), rows):
         if is_picture(file.path):
             rows.add(file.path, Address(file.path), file, folder_of(file.path))
             picture_count += 1
+        elif is_folder_list(file.path):
+            rows.folder_lists.append(file.path)
         elif _suffix(file.path) in (_TAR, _PARQUET):
             shards.append(file)
         else:
-            ignored_count += 1
-    if picture_count or not shards:
-        return ignored_count + len(shards)
-    return ignored_count + _list_shards(corpus, folder, iter(shards), rows)
+            rows.pass_over(file.path)
+    if shards and not picture_count:
+        _list_shards(corpus, folder, iter(shards), rows, choice)
+    else:
+        for shard in shards:
+            rows.pass_over(shard.path)
 
 
-def _list_shards(corpus: str, folder: Folder, files: Iterator[StoredFile], rows: ListedRows) -> int:
-    """List tar or Parquet files in order of their paths, and count the members that are no pictures."""
-    shards = sorted(file for file in files if not os.path.basename(file.path).startswith("."))  # noqa: PTH119
+def _list_shards(
+    corpus: str, folder: Folder, files: Iterator[StoredFile], rows: ListedRows, choice: ColumnChoice
+) -> None:
+    """List tar or Parquet files in order of their paths, and name those that cannot be read."""
+    shards = list[StoredFile]()
+    for file in sorted(files):
+        if os.path.basename(file.path).startswith("."):  # noqa: PTH119
+            rows.pass_over(file.path)
+        else:
+            shards.append(file)
     kinds = {_suffix(file.path) for file in shards}
     if not shards:
         raise CorpusError(f"corpus {corpus!r} does not exist; give {_KINDS}")
     if len(kinds) > 1 or not kinds <= {_TAR, _PARQUET}:
         some = listing((file.path for file in shards), most=3)
         raise CorpusError(f"corpus {corpus!r} holds files of several kinds ({some}); give a glob such as '*.tar'")
-    if kinds == {_TAR}:
-        return sum(list_tar(folder, shard, rows) for shard in shards)
     for shard in shards:
-        list_parquet(folder, shard, rows)
-    return 0
+        try:
+            if kinds == {_TAR}:
+                list_tar(folder, shard, rows)
+            else:
+                list_parquet(folder, shard, rows, choice)
+        except CorpusError as error:
+            rows.refuse(shard.path, str(error), shard)

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from unitscope_pipelines.corpora.columns import ColumnChoice
 from unitscope_pipelines.vision.models.models import DEFAULT_SPEC
 from unitscope_schemas.errors import UsageError, listing
 
@@ -21,6 +22,9 @@ class IndexConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     corpus: str = Field(description="folder of pictures, tar shards, Parquet files, or a list; local or s3://")
+    path_column: str | None = Field(None, description="column of a list with the paths; default: by its usual names")
+    label_column: str | None = Field(None, description="column with the labels; default: by its usual names")
+    image_column: str | None = Field(None, description="Parquet column with the pictures; default: found by content")
     atlas: str = Field(description="directory or s3:// address to write")
     model: str = Field(DEFAULT_SPEC, description="SCHEME:NAME, for example torchvision:resnet18")
     weights: str = Field("default", description="default, random:SEED or a state-dict file")
@@ -50,6 +54,11 @@ class IndexConfig(BaseModel):
     )
     max_errors: int | None = Field(None, ge=0, description="exit code 3 if more files are skipped; default: no limit")
     limit: int | None = Field(None, ge=1, description="index only the first so many files")
+
+    @property
+    def columns(self) -> ColumnChoice:
+        """The columns that are named for the reading of lists and Parquet files."""
+        return ColumnChoice(self.path_column, self.label_column, self.image_column)
 
     @property
     def patch_memory_bytes(self) -> int | None:

@@ -8,8 +8,6 @@ from functools import partial
 from importlib.metadata import version as installed_version
 from typing import Any, NamedTuple
 
-import pyarrow.compute as pc
-
 from unitscope_pipelines import cluster
 from unitscope_pipelines.corpora.listing import list_corpus
 from unitscope_pipelines.indexing.config import IndexConfig
@@ -18,7 +16,7 @@ from unitscope_pipelines.indexing.patches.build import EmbeddedLayer, build_patc
 from unitscope_pipelines.indexing.plan import Plan, make_plan, scanned_again
 from unitscope_pipelines.indexing.ranking.layers import rank_layers
 from unitscope_pipelines.indexing.ranking.ranker import RankPlan
-from unitscope_pipelines.indexing.removed import remaining_images, write_removed
+from unitscope_pipelines.indexing.removed import conflict_count, label_count, remaining_images, write_removed
 from unitscope_pipelines.indexing.scan import Scanner
 from unitscope_pipelines.indexing.version_images import version_images
 from unitscope_pipelines.indexing.versions import (
@@ -30,6 +28,7 @@ from unitscope_pipelines.indexing.versions import (
 )
 from unitscope_pipelines.storage.parts import read_measured, remove_unfinished, write_model, write_table
 from unitscope_pipelines.storage.stores import store_of
+from unitscope_pipelines.vision.images.pictures import RULES, summed_notes
 from unitscope_pipelines.vision.recording.embedding import region_boxes
 from unitscope_schemas import layout
 from unitscope_schemas.manifest import (
@@ -56,7 +55,7 @@ def index(config: IndexConfig, report: Report) -> Manifest:
     the forwards of all files again, and says so: merging could keep first ranks exact, but not quantiles.
     """
     store = store_of(config.atlas)
-    corpus = list_corpus(config.corpus, config.limit)
+    corpus = list_corpus(config.corpus, config.limit, config.columns)
     with store.locked():
         remove_unfinished(store)
         remove_ranked_peaks(store)
@@ -178,6 +177,7 @@ def _built(plan: Plan, version: NewVersion, workers: cluster.Resources, report: 
         skipped=skipped,
         lookup=build_lookup(store, name, images, layers),
         patches=patches,
+        picture_rules=list(RULES),
         keep=plan.keep,
         **_run_entry(plan, version)._asdict(),
     )
@@ -209,7 +209,11 @@ def _run_entry(plan: Plan, version: NewVersion) -> _RunEntry:
             file_count=images.file_count,
             skipped_count=images.skipped.num_rows,
             ignored_count=plan.listing.ignored_count,
-            label_count=len(pc.unique(images.images["label"].drop_null())),
+            others=dict(plan.listing.others),
+            notes=[*plan.listing.notes, *summed_notes(images.images["notes"].drop_null().to_pylist())],
+            label_count=label_count(images.images),
+            conflict_count=conflict_count(images.images),
+            repeated_count=plan.listing.repeated_count,
         ),
         shards=[receipt if plan.keep is None else receipt.without_peaks() for receipt in receipts],
         forward_count=sum(receipt.forward_count for receipt in receipts if receipt.shard not in finished),

@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from unitscope_pipelines.storage.parts import read_part, write_atomically
 from unitscope_pipelines.storage.stores import Store
 from unitscope_schemas import layout, tables
+from unitscope_schemas.addresses import as_text
 from unitscope_schemas.manifest import LayerEntry, Lookup, Part
+
+_LARGEST = 2**63
 
 
 def build_lookup(store: Store, version: str, images: Part, layers: Sequence[LayerEntry]) -> Lookup:
@@ -39,8 +43,8 @@ def build_lookup(store: Store, version: str, images: Part, layers: Sequence[Laye
 def _write_names(database: duckdb.DuckDBPyConnection, images: Path) -> None:
     """Write the labels with their counts, and the number of the image that each file is."""
     database.execute(
-        "CREATE TABLE labels AS SELECT label, count(*) AS image_count FROM read_parquet(?) "
-        "WHERE label IS NOT NULL GROUP BY label ORDER BY label",
+        "CREATE TABLE labels AS SELECT label, count(*) AS image_count "
+        "FROM (SELECT unnest(labels) AS label FROM read_parquet(?)) GROUP BY label ORDER BY label",
         [str(images)],
     )
     database.execute(
@@ -69,10 +73,13 @@ def _write_first_ranks(database: duckdb.DuckDBPyConnection, store: Store, layers
 
 def _rows(images: pa.Table) -> pa.RecordBatch:
     """Return the images with numbers for labels and groups in one batch: taking rows of several copies columns."""
-    label = images["label"].combine_chunks()
-    names = pc.unique(label.drop_null()).sort()
     columns = {name: images[name].combine_chunks() for name in images.column_names}
-    columns["label"] = pc.index_in(label, value_set=names).fill_null(-1)
+    labels = columns["labels"]
+    names = pc.unique(labels.flatten()).sort()
+    columns["label"] = pc.index_in(columns["label"], value_set=names).fill_null(-1)
+    offsets = np.concatenate([[0], np.cumsum(labels.value_lengths().to_numpy(zero_copy_only=False))])
+    codes = pc.index_in(labels.flatten(), value_set=names)
+    columns["labels"] = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), codes)
     columns["duplicate_group"] = pc.index_in(images["duplicate_group"], value_set=images["image_id"].combine_chunks())
     columns["duplicate_group"] = columns["duplicate_group"].combine_chunks().fill_null(-1)
     rows = pa.record_batch(
@@ -84,7 +91,10 @@ def _rows(images: pa.Table) -> pa.RecordBatch:
 
 
 def metadata_columns(documents: Sequence[str | None]) -> dict[str, pa.Array]:
-    """Return a column for each name in the JSON objects: truth values, whole numbers, numbers, or else text."""
+    """Return a column for each name in the JSON objects: truth values, whole numbers, numbers, text.
+
+    Where values are of several kinds, or lists and objects, they stay JSON documents, which the column holds as bytes.
+    """
     columns: dict[str, list[object]] = {}
     for row, document in enumerate(documents):
         for name, value in json.loads(document).items() if document else ():
@@ -96,9 +106,16 @@ def _typed(values: list[object]) -> pa.Array:
     kinds = {type(value) for value in values if value is not None}
     if kinds == {bool}:
         return pa.array(values, pa.bool_())
-    if kinds == {int} and all(value is None or abs(value) < 2**63 for value in values):  # type: ignore[arg-type]
+    if kinds == {int} and all(value is None or -_LARGEST <= value < _LARGEST for value in values):  # type: ignore[operator]
         return pa.array(values, pa.int64())
-    if kinds <= {int, float}:
+    if kinds <= {int, float} and all(value is None or _is_real(value) for value in values):
         return pa.array([None if value is None else float(value) for value in values], pa.float64())  # type: ignore[arg-type]
-    texts = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
-    return pa.array(texts, pa.large_string())
+    if kinds == {str}:
+        return pa.array([None if value is None else as_text(str(value)) for value in values], pa.large_string())
+    documents = [None if value is None else json.dumps(value, separators=(",", ":")).encode() for value in values]
+    return pa.array(documents, pa.large_binary())
+
+
+def _is_real(value: object) -> bool:
+    """Tell whether a number of 64 bits with a point is this number."""
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) <= 2**53)

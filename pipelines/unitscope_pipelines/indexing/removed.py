@@ -14,6 +14,7 @@ from unitscope_pipelines.storage.parts import read_part, write_table
 from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.storage.tombstones import present_images, without
 from unitscope_schemas import layout, tables
+from unitscope_schemas.answers.statements import labels_differ, read_statements
 from unitscope_schemas.manifest import CorpusEntry, Manifest, Part
 
 
@@ -52,6 +53,7 @@ def remaining_images(manifest: Manifest, store: Store) -> VersionImages:
             images["image_id"], seen["gradient_hash"].to_pylist(), seen["tint"].to_pylist()
         ),
     }
+    images = tables.completed(images, tables.IMAGES)
     columns = [renewed.get(name, images[name]) for name in tables.IMAGES.names]
     return VersionImages(
         images=pa.table(columns, names=tables.IMAGES.names).cast(tables.IMAGES),
@@ -64,6 +66,16 @@ def remaining_images(manifest: Manifest, store: Store) -> VersionImages:
 def file_count(images: pa.Table) -> int:
     """Count the files of the corpus that the images have."""
     return int(images.num_rows) + len(pc.list_flatten(images["other_paths"]))
+
+
+def label_count(images: pa.Table) -> int:
+    """Count the different labels of images."""
+    return len(pc.unique(pc.list_flatten(images["labels"])))
+
+
+def conflict_count(images: pa.Table) -> int:
+    """Count the images to which files or rows of lists give different labels."""
+    return sum(map(labels_differ, map(read_statements, images["statements"].drop_null().to_pylist())))
 
 
 @dataclass(frozen=True)
@@ -81,14 +93,15 @@ def outline(manifest: Manifest, store: Store, removed: pa.Table) -> Outline:
 
     Without tombstones it has the name of the version whose tables it reads.
     """
-    images = read_part(store, manifest.images, ["image_id", "other_paths", "label"])
+    images = tables.with_labels(read_part(store, manifest.images))
     left = without(images, removed)
     is_stale = pc.is_in(removed["image_id"], value_set=images["image_id"].combine_chunks())
     stale = removed.filter(is_stale)["image_id"].to_pylist()
     counts = {
         "image_count": left.num_rows,
         "file_count": file_count(left),
-        "label_count": len(pc.unique(left["label"].drop_null())),
+        "label_count": label_count(left),
+        "conflict_count": conflict_count(left),
     }
     version = _digest(manifest.built, *stale) if stale else manifest.built
     return Outline(version, manifest.corpus.model_copy(update=counts), len(stale))

@@ -239,6 +239,7 @@ def _scanned_images(batch: Sequence[NewImage], recorded: RecordedBatch) -> list[
             placement=image.prepared.placement,
             gradient_hash=hash_bytes(brighter),
             tint=bytes(tint.tolist()),
+            notes=image.prepared.notes,
         )
         for image, brighter, tint in zip(batch, recorded.brighter, recorded.tint, strict=True)
     ]

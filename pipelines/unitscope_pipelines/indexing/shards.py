@@ -51,6 +51,8 @@ class ScannedImage:
     placement: Placement
     gradient_hash: bytes
     tint: bytes
+    notes: tuple[str, ...] = ()
+    """What was done to the picture besides decoding."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,7 @@ def _images_table(images: Sequence[ScannedImage]) -> pa.Table:
             "crop_col": image.placement.crop.col,
             "gradient_hash": image.gradient_hash,
             "tint": image.tint,
+            "notes": "; ".join(image.notes) or None,
         }
         for row, image in enumerate(images)
     ]

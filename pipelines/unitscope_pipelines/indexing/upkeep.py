@@ -103,7 +103,13 @@ def compact(atlas: AtlasAddress | Store, workers: int | None, report: Report) ->
         plan = Plan(
             config=IndexConfig.model_validate(manifest.config),
             scan=scan_plan(manifest, store, manifest.corpus.root),
-            listing=Listing(manifest.corpus.root, nothing, manifest.corpus.ignored_count),
+            listing=Listing(
+                manifest.corpus.root,
+                nothing,
+                tables.SKIPPED.empty_table(),
+                manifest.corpus.all_others,
+                repeated_count=manifest.corpus.repeated_count,
+            ),
             pending=nothing,
             finished=manifest.shards,
             previous=manifest,

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from unitscope_pipelines.corpora.listing import Listing
 from unitscope_pipelines.indexing.duplicates import duplicate_names
@@ -13,6 +15,7 @@ from unitscope_pipelines.storage.parts import read_part
 from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.storage.tombstones import without
 from unitscope_schemas import tables
+from unitscope_schemas.answers.statements import Statement, disagreement, joined_labels, read_statements
 from unitscope_schemas.errors import CorpusError
 from unitscope_schemas.manifest import Part, Receipt
 
@@ -62,8 +65,9 @@ def version_images(
 ) -> VersionImages:
     """Join the listed files with what shards recorded of them; independent of how the corpus was cut into shards.
 
-    An image's path, label and metadata are those of its first file in order of paths, as the listing has them now;
-    images that were `removed` are left out. Raises CorpusError if nothing is left.
+    An image's path and metadata are those of its first file in order of paths, as the listing has them now; its labels
+    are those of all its files, and what files say that disagree is kept. Images that were `removed` are left out.
+    Raises CorpusError if nothing is left.
     """
     listed = _numbered(listing)
     store.fetch(part for receipt in receipts for part in (receipt.files, receipt.skipped, receipt.scanned))
@@ -73,7 +77,15 @@ def version_images(
     if files.num_rows == 0:
         reasons = "; ".join(f"{row['path']}: {row['reason']}" for row in skipped.slice(0, 3).to_pylist())
         raise CorpusError(f"none of {len(listing.files)} files is a readable picture ({reasons})")
-    scanned = pa.concat_tables(_shard_rows(store, receipt.scanned, receipt) for receipt in receipts)
+    skipped = skipped.select(tables.SKIPPED.names).cast(tables.SKIPPED)
+    if listing.refused.num_rows:
+        skipped = pa.concat_tables([skipped, listing.refused]).sort_by("path")
+    scanned = pa.concat_tables(
+        tables.completed(_shard_rows(store, receipt.scanned, receipt), tables.SCANNED).select(
+            [*tables.SCANNED.names, "shard"]
+        )
+        for receipt in receipts
+    )
     wanted = scanned.filter(pc.is_in(scanned["image_id"], value_set=files["image_id"].combine_chunks()))
     shards = frozenset(name for rows in (files, refused, wanted) for name in pc.unique(rows["shard"]).to_pylist())
     files = files.drop_columns(["shard"])
@@ -81,12 +93,12 @@ def version_images(
         files = without(files, removed)
         if files.num_rows == 0:
             raise CorpusError("every picture of the corpus was removed from this atlas; bring some back with --restore")
-    described = listing.files.select(["label", "metadata", "address"]).take(files["listed"])
+    described = listing.files.select(["labels", "metadata", "statements", "address"]).take(files["listed"])
     for name in described.column_names:
         files = files.append_column(name, described[name])
     return VersionImages(
         images=_one_per_content(files, scanned),
-        skipped=skipped.select(tables.SKIPPED.names).cast(tables.SKIPPED),
+        skipped=skipped,
         file_count=files.num_rows,
         shards=shards,
     )
@@ -129,6 +141,7 @@ def _one_per_content(files: pa.Table, scanned: pa.Table) -> pa.Table:
             [values[start + 1 : end] for start, end in zip(starts, ends, strict=True)], pa.list_(pa.string())
         )
 
+    said = _said(files.select(["path", "labels", "metadata", "statements"]).take(order), starts, np.array(ends))
     scanned = scanned.sort_by([("image_id", "ascending"), ("shard", "ascending")])
     seen = scanned.take(pc.index_in(first["image_id"], value_set=scanned["image_id"]))
     columns = {
@@ -140,6 +153,24 @@ def _one_per_content(files: pa.Table, scanned: pa.Table) -> pa.Table:
         ),
         "shard_row": seen["row"],
         **{name: first[name] for name in first.column_names if name in tables.IMAGES.names},
+        **said,
     }
     columns |= {name: seen[name] for name in tables.IMAGES.names if name not in columns}
     return pa.table({name: columns[name] for name in tables.IMAGES.names}).cast(tables.IMAGES)
+
+
+def _said(files: pa.Table, starts: NDArray[np.intp], ends: NDArray[np.intp]) -> dict[str, list[Any]]:
+    """Return labels, and what files say that disagree, of each image; its files lie from a start to an end."""
+    first = files.take(pa.array(starts))
+    labels, statements = first["labels"].to_pylist(), first["statements"].to_pylist()
+    for position in np.flatnonzero(ends - starts > 1).tolist():
+        rows = files.slice(starts[position], ends[position] - starts[position]).to_pylist()
+        said = [
+            statement
+            for row in rows
+            for statement in (
+                read_statements(row["statements"]) or [Statement.of(row["path"], row["labels"], row["metadata"])]
+            )
+        ]
+        labels[position], statements[position] = joined_labels(said), disagreement(said)
+    return {"label": [some[0] if some else None for some in labels], "labels": labels, "statements": statements}

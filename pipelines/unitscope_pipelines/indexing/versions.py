@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from unitscope_pipelines.indexing.version_images import VersionImages
 from unitscope_pipelines.storage.parts import is_present, read_manifest, remove_unfinished, sizes_in, write_model
 from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
@@ -17,6 +20,8 @@ from unitscope_schemas.manifest import Manifest, Receipt, parse_manifest
 
 _NAMING = ["image_id", "path", "other_paths", "address", "label", "metadata", "modified_ns"]
 """Columns of the images table that decide a version's name."""
+_SAID = ["labels", "statements"]
+"""Columns that do so where they say more than `label`: the versions of other atlases keep their names."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +57,15 @@ def version_name(atlas_key: str, keep: int | None, images: VersionImages) -> str
     digest = hashlib.sha256(atlas_key.encode())
     if keep is not None:
         digest.update(f"top:{keep}".encode())
-    for table, names in ((images.images, _NAMING), (images.skipped, tables.SKIPPED.names)):
+    said = [*_NAMING, *(_SAID if _says_more_than_one_label(images.images) else [])]
+    for table, names in ((images.images, said), (images.skipped, tables.SKIPPED.names)):
         digest.update(json.dumps(table.select(names).to_pydict()).encode())
     return digest.hexdigest()[:16]
+
+
+def _says_more_than_one_label(images: pa.Table) -> bool:
+    most = pc.max(pc.list_value_length(images["labels"])).as_py() or 0
+    return most > 1 or images["statements"].null_count < images.num_rows
 
 
 def seal(store: Store, manifest: Manifest) -> Manifest:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple, cast
@@ -11,6 +12,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from unitscope_schemas.errors import CorpusError
+from unitscope_schemas.tables import UNREADABLE
 
 _STORE = "s3://"
 _BUFFER_BYTES = 1 << 20
@@ -23,6 +25,24 @@ class StoredFile(NamedTuple):
     path: str
     size_bytes: int
     modified_ns: int
+
+
+class NoFile(NamedTuple):
+    """An entry of a folder that holds no bytes to read, and why: it is never opened."""
+
+    path: str
+    what: str
+
+
+HIDDEN_FOLDER, LISTED_FOLDER = "hidden folder", "link to a folder that is listed already"
+"""What two kinds of entries are that are left out on purpose; all others are faults."""
+_KINDS = {
+    stat.S_IFIFO: "named pipe",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
+    stat.S_IFDIR: "folder",
+}
 
 
 def is_remote(path: str) -> bool:
@@ -55,13 +75,13 @@ class Folder:
         """
         store, path = self._resolved(file)
         if store is None:
-            return Path(path).open("rb")
+            return _opened(path)
         return cast(IO[bytes], io.BufferedReader(store.open_input_file(path), at_once_bytes))
 
     def read(self, file: str, offset: int = 0, size_bytes: int | None = None) -> bytes:
         """Read all bytes of a file, or `size_bytes` from `offset` on; raises OSError, also where there are fewer."""
         store, path = self._resolved(file)
-        with Path(path).open("rb") if store is None else store.open_input_file(path) as source:
+        with _opened(path) if store is None else store.open_input_file(path) as source:
             source.seek(offset)
             data: bytes = source.read() if size_bytes is None else source.read(size_bytes)
         if size_bytes is not None and len(data) != size_bytes:
@@ -85,10 +105,11 @@ class Folder:
                 states.append(StoredFile(file, info.size, info.mtime_ns) if info.type is fs.FileType.File else None)
         return states
 
-    def walk(self) -> Iterator[StoredFile]:
-        """List all files below, in no order; hidden folders are left out.
+    def walk(self) -> Iterator[StoredFile | NoFile]:
+        """List all files below, in no order, also those behind links, and what is none: that is not opened.
 
-        Raises CorpusError for unreadable folders.
+        A folder is listed once, by its own path before that of a link, so that links in a circle end. Hidden folders
+        are named and not listed. Raises CorpusError if the folder itself cannot be listed.
         """
         return self._walk_store() if self.remote else _walk_folder(self.root)
 
@@ -102,40 +123,93 @@ class Folder:
             return self._store, f"{self._base}/{file}"
         return None, os.path.join(self.root, file)  # noqa: PTH118
 
-    def _walk_store(self) -> Iterator[StoredFile]:
+    def _walk_store(self) -> Iterator[StoredFile | NoFile]:
         try:
             infos = self._store.get_file_info(fs.FileSelector(self._base, recursive=True))
         except OSError as error:
             raise CorpusError(f"corpus {self.root!r} cannot be listed: {error}") from None
+        hidden: set[str] = set()
         for info in infos:
             path = info.path.removeprefix(f"{self._base}/")
-            if info.type is fs.FileType.File and not any(part.startswith(".") for part in path.split("/")[:-1]):
+            folders = path.split("/")[:-1]
+            first = next((depth for depth, part in enumerate(folders, 1) if part.startswith(".")), 0)
+            if first:
+                hidden.add("/".join(folders[:first]))
+            elif info.type is fs.FileType.File:
                 yield StoredFile(path, info.size, info.mtime_ns)
+        yield from (NoFile(path, HIDDEN_FOLDER) for path in sorted(hidden))
 
 
-def _walk_folder(root: str) -> Iterator[StoredFile]:
-    pending = [(root, "")]
-    while pending:
-        folder, prefix = pending.pop()
+def _walk_folder(root: str) -> Iterator[StoredFile | NoFile]:
+    """List a folder of this machine; links to folders wait until all folders have been listed by their own paths."""
+    listed = {_identity(parent) for parent in Path(root).resolve().parents}
+    own, links = [""], list[str]()
+    linked = False
+    while own or links:
+        linked = linked or not own
+        folder = own.pop() if own else links.pop(0)
+        whole = os.path.join(root, folder)  # noqa: PTH118
         try:
-            entries = list(os.scandir(folder))
+            identity, entries = _identity(whole), sorted(os.scandir(whole), key=lambda entry: entry.name)
         except OSError as error:
-            raise CorpusError(f"folder {folder!r} cannot be listed: {error.strerror}") from None
+            if not folder:
+                raise CorpusError(f"folder {root!r} cannot be listed: {error.strerror}") from None
+            yield NoFile(folder, f"folder that {UNREADABLE}: {error.strerror}")
+            continue
+        if linked and identity in listed:
+            yield NoFile(folder, LISTED_FOLDER)
+            continue
+        listed.add(identity)
         for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                if not entry.name.startswith("."):
-                    pending.append((entry.path, f"{prefix}{entry.name}/"))
-            elif entry.is_file():
-                stat = entry.stat()
-                yield StoredFile(f"{prefix}{entry.name}", stat.st_size, stat.st_mtime_ns)
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            found = _entry(path, entry)
+            if isinstance(found, StoredFile | NoFile):
+                yield found
+            elif entry.is_symlink():
+                links.append(path)
+            else:
+                own.append(path)
+
+
+def _entry(path: str, entry: "os.DirEntry[str]") -> StoredFile | NoFile | None:
+    """Return what an entry of a folder is, None for a folder that is to be listed itself."""
+    try:
+        state = entry.stat()
+    except OSError as error:
+        broken = "broken link" if entry.is_symlink() else f"entry that {UNREADABLE}"
+        return NoFile(path, f"{broken}: {error.strerror}")
+    kind = stat.S_IFMT(state.st_mode)
+    if kind == stat.S_IFREG:
+        return StoredFile(path, state.st_size, state.st_mtime_ns)
+    if kind == stat.S_IFDIR:
+        return NoFile(path, HIDDEN_FOLDER) if entry.name.startswith(".") else None
+    return NoFile(path, _KINDS.get(kind, "special file"))
+
+
+def _identity(path: str | Path) -> tuple[int, int]:
+    """Return what tells a folder from all others, by whatever path it was reached; raises OSError."""
+    state = os.stat(path)  # noqa: PTH116
+    return state.st_dev, state.st_ino
+
+
+def _opened(path: str) -> IO[bytes]:
+    """Open a file of this machine; raises OSError for what is none, without opening it: a pipe would wait for ever."""
+    try:
+        kind = stat.S_IFMT(os.stat(path).st_mode)  # noqa: PTH116
+    except ValueError:  # a zero byte in it
+        raise FileNotFoundError(0, "no file can have this name") from None
+    if kind != stat.S_IFREG:
+        raise OSError(0, f"it is a {_KINDS.get(kind, 'special file')}")
+    return Path(path).open("rb")
 
 
 def _local_state(file: str, path: str) -> StoredFile | None:
+    """Return the state of a file of this machine, None where there is none, or it is none."""
     try:
-        stat = os.stat(path)  # noqa: PTH116
-    except OSError:
+        state = os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError):
         return None
-    return StoredFile(file, stat.st_size, stat.st_mtime_ns)
+    return StoredFile(file, state.st_size, state.st_mtime_ns) if stat.S_ISREG(state.st_mode) else None
 
 
 def _plain(root: str) -> str:

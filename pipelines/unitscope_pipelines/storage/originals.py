@@ -1,6 +1,8 @@
 """The bytes of a picture from its address: what a scan reads, and what shows a picture again without one."""
 
 import hashlib
+import os
+import weakref
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
@@ -8,10 +10,13 @@ from threading import Lock
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from unitscope_pipelines.storage.compressed import UnpackedTar, is_compressed, unpack
 from unitscope_pipelines.storage.filesystem import Folder
 from unitscope_schemas.addresses import Address, Cell, Range
 from unitscope_schemas.errors import CorpusError, NotFoundError
 
+_KEPT_TARS = 2
+"""Compressed tars that stay unpacked in temporary files."""
 _KEPT_GROUPS = 2
 """Row groups that stay in memory: rows are asked for in their order, and a group may take a hundred megabytes."""
 
@@ -35,17 +40,23 @@ class Originals:
         self.folder = Folder(root)
         self._lock = Lock()
         self._groups = lru_cache(_KEPT_GROUPS)(self._read_group)
+        self._unpacked: dict[str, UnpackedTar] = {}
+        weakref.finalize(self, _close, self._unpacked)
 
     def read(self, address: str) -> bytes:
-        """Read the bytes of the picture at an address; empty where a Parquet row holds none."""
+        """Read the bytes of the picture at an address; empty where a Parquet row holds none.
+
+        A compressed tar is unpacked into a temporary file at the first read, and the last two stay.
+        """
         parsed = Address.parse(address)
         if isinstance(parsed.part, Range):
+            if is_compressed(parsed.file):
+                return self._read_unpacked(parsed.file, parsed.part)
             return self.folder.read(parsed.file, parsed.part.offset, parsed.part.size_bytes)
         if isinstance(parsed.part, Cell):
             with self._lock:  # two threads would both read the group
-                group = self._groups(parsed.file, parsed.part.row_group)
-            data: bytes | None = group[parsed.part.row].as_py()
-            return data or b""
+                group = self._groups(parsed.file, parsed.part.row_group, parsed.part.column)
+            return _cell(group[parsed.part.row].as_py())
         return self.folder.read(parsed.file)
 
     def read_original(self, image: Original) -> bytes:
@@ -61,30 +72,65 @@ class Originals:
             f"picture {image.path!r} is gone or was edited since it was indexed; restore it or index again"
         )
 
-    def _read_group(self, file: str, row_group: int) -> pa.ChunkedArray:
+    def _read_unpacked(self, file: str, part: Range) -> bytes:
+        with self._lock:
+            plain = self._unpacked.get(file)
+            if plain is None:
+                while len(self._unpacked) >= _KEPT_TARS:
+                    self._unpacked.pop(next(iter(self._unpacked))).file.close()
+                plain = self._unpacked[file] = unpack(self.folder, file)
+            data = os.pread(plain.file.fileno(), part.size_bytes, part.offset)
+        if len(data) != part.size_bytes:
+            raise OSError(0, "the file ends early")
+        return data
+
+    def _read_group(self, file: str, row_group: int, column: str | None) -> pa.ChunkedArray:
         try:
             with self.folder.open(file) as source, pq.ParquetFile(source) as parquet:
-                column = image_column(parquet.schema_arrow)
-                return parquet.read_row_group(row_group, columns=[column], use_threads=False).flatten()[0]
+                name = column or image_column(parquet.schema_arrow)
+                return parquet.read_row_group(row_group, columns=[name], use_threads=False)[name]
         except (pa.ArrowInvalid, KeyError, IndexError) as error:
             raise CorpusError(f"Parquet file {file!r} is broken: {error}; restore it and run again") from None
 
 
-def image_column(schema: pa.Schema) -> str:
-    """Return the column with pictures' bytes: a struct with the field `bytes`, or binary; `image` if there are several.
+def _close(unpacked: dict[str, UnpackedTar]) -> None:
+    for plain in unpacked.values():
+        plain.file.close()
 
-    Raises KeyError that names the columns there are if there is none.
+
+def image_column(schema: pa.Schema) -> str:
+    """Return the column that holds the pictures where an address names none.
+
+    It is a struct with the field `bytes`, or binary; the one named `image` if there are several. Raises KeyError that
+    names the columns there are if there is none.
     """
-    columns = {field.name: f"{field.name}.bytes" for field in schema if _holds_bytes(field.type)}
-    columns |= {field.name: field.name for field in schema if _is_binary(field.type)}
+    columns = [field.name for field in schema if bytes_column(field.type)]
+    columns += [field.name for field in schema if _is_binary(field.type)]
     if not columns:
         raise KeyError(f"it has no column of image bytes, only {', '.join(schema.names) or 'none'}")
-    return columns.get("image") or next(iter(columns.values()))
+    return "image" if "image" in columns else columns[0]
 
 
-def _holds_bytes(kind: pa.DataType) -> bool:
-    return pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 and _is_binary(kind.field("bytes").type)
+def holds_bytes(kind: pa.DataType) -> bool:
+    """Tell whether a column of this type can hold pictures: bytes, or structs with the field `bytes`."""
+    return bytes_column(kind) is not None or _is_binary(kind) or bool(pa.types.is_binary_view(kind))
+
+
+def bytes_column(kind: pa.DataType) -> str | None:
+    """Return the field of a struct that holds bytes, None where the column is no such struct."""
+    is_struct = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+    return "bytes" if is_struct and _is_binary(kind.field("bytes").type) else None
 
 
 def _is_binary(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _cell(value: bytes | dict[str, object] | None) -> bytes:
+    """Return the bytes of a picture from its cell, empty if it has none; raises OSError where it has a path alone."""
+    if not isinstance(value, dict):
+        return value or b""
+    data, path = value.get("bytes"), value.get("path")
+    if not data and path:
+        raise OSError(0, f"its row holds no bytes, only the path {path!r}")
+    return data if isinstance(data, bytes) else b""

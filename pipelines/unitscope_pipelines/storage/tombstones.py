@@ -24,4 +24,4 @@ def without(images: pa.Table, removed: pa.Table) -> pa.Table:
 
 def present_images(manifest: Manifest, store: Store) -> pa.Table:
     """Read the rows of the images table that are no tombstones, with the numbers that they have there."""
-    return without(read_part(store, manifest.images), removed_images(manifest, store))
+    return tables.with_labels(without(read_part(store, manifest.images), removed_images(manifest, store)))

@@ -20,6 +20,8 @@ class PatchRow:
     image_id: str
     path: str
     label: str | None
+    labels: list[str]
+    """All labels of the image, `label` first."""
     activation: float
     percentile: float
     """Share of the atlas's images whose peak for this unit is at most this one."""
@@ -56,6 +58,8 @@ class NeighborRow:
     image_id: str
     path: str
     label: str | None
+    labels: list[str]
+    """All labels of the image, `label` first."""
     score: float
     """Cosine similarity of the pooled embeddings."""
     box: Box
@@ -163,6 +167,8 @@ class LabelPage(Answer):
     unit: str
     ranks: int
     """Number of first ranks over which the labels are counted."""
+    note: str | None = None
+    """What limits the answer: a unit that is not live, or a tie of peaks at the last of those ranks."""
     stale_images: int = 0
     """Number of removed images, shown nowhere, that these figures still count until the atlas is compacted."""
     rows: list[LabelRow]

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
+from unitscope_schemas.answers.statements import Statement
 from unitscope_schemas.geometry import Box, Size
 from unitscope_schemas.units import LayerSpec
 
@@ -62,6 +63,8 @@ class ImageRow:
     path: str
     other_paths: list[str]
     label: str | None
+    labels: list[str]
+    """All labels, `label` first: several where files with the same bytes, or rows of a list, give several."""
     size_bytes: int
     format: str
     mode: str
@@ -69,8 +72,12 @@ class ImageRow:
     seen_box: Box
     """Box of the picture that the network sees, after resize and crop."""
     duplicate_group: str | None
-    metadata: dict[str, bool | int | float | str]
-    """Further columns that the corpus has about the image."""
+    metadata: dict[str, JsonValue]
+    """Further columns that the corpus has about the image; of several files those of the first path."""
+    statements: list[Statement]
+    """What files or rows of lists say of the image, where they disagree."""
+    notes: str | None = None
+    """What was done to the picture besides decoding, such as that it is the first of several frames; null: nothing."""
 
 
 class ImagePage(Answer):
@@ -114,6 +121,8 @@ class AtlasRow:
     compacted."""
     kept: int | None = None
     """Number of first ranks of each unit that the atlas stores, null if all."""
+    ignored: int = 0
+    """Number of other files of the corpus, which are no pictures by their names and were not read."""
 
 
 class AtlasPage(Answer):

@@ -14,6 +14,7 @@ from unitscope_pipelines.storage.originals import Originals
 from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
 from unitscope_schemas import tables
 from unitscope_schemas.answers.served import AtlasRow, ImageRow, LayerRow, SkippedRow
+from unitscope_schemas.answers.statements import read_statements
 from unitscope_schemas.errors import NotFoundError
 from unitscope_schemas.geometry import Location, Placement, Size
 from unitscope_schemas.manifest import BLOCK_UNITS, LayerEntry
@@ -87,6 +88,7 @@ class Atlas:
             created=manifest.created,
             stale_images=manifest.stale_count,
             kept=manifest.kept,
+            ignored=manifest.corpus.ignored_count,
         )
 
     @property
@@ -237,6 +239,8 @@ class Atlas:
             path=image.path,
             other_paths=image.other_paths,
             label=image.label,
+            labels=image.labels,
+            statements=read_statements(image.statements),
             size_bytes=image.size_bytes,
             format=image.format,
             mode=image.mode,
@@ -244,6 +248,7 @@ class Atlas:
             seen_box=placement.seen,
             duplicate_group=image.duplicate_group,
             metadata=json.loads(image.metadata or "{}"),
+            notes=image.notes,
         )
 
     def placement(self, image: ImageEntry) -> Placement:

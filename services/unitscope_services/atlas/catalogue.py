@@ -7,18 +7,25 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from unitscope_schemas import tables
-from unitscope_schemas.errors import NotFoundError, UsageError, listing
+from unitscope_schemas.answers.statements import labels_differ, read_statements
+from unitscope_schemas.errors import NotFoundError, UsageError
 from unitscope_schemas.manifest import Manifest
+from unitscope_services.atlas.conditions.comparison import holds
+from unitscope_services.atlas.conditions.conditions import Condition
+from unitscope_services.atlas.conditions.image_labels import ImageLabels, check_label
 from unitscope_services.atlas.database import Database
-from unitscope_services.atlas.image_filter import Condition, ImageFilter, all_hold
+from unitscope_services.atlas.image_filter import ImageFilter, all_hold
 from unitscope_services.atlas.parts import Parts
 from unitscope_services.atlas.rows import ImageEntry, LabelEntry, rows_of
 
-_CODED = ("label", "duplicate_group")
+_CODED = ("label", "labels", "duplicate_group")
 """Columns that are stored as numbers: positions among the labels, numbers of images."""
+_OWN = ("label", "path")
+"""Columns that conditions may name beside those of the metadata, where these have no such name."""
 
 
 class Catalogue:
@@ -29,7 +36,7 @@ class Catalogue:
         self._held = parts.hold(manifest.lookup.images)
         self._images = parts.rows(self._held, manifest.lookup.images)
         self._ids = self._images["image_id"]
-        self.label_codes, self.group_codes = self.column("label"), self.column("duplicate_group")
+        self.group_codes = self.column("duplicate_group")
         self.present: NDArray[np.bool_] | None = None
         """Which images answers may show; None where that is all."""
         if manifest.removed is not None and manifest.removed.stale:
@@ -44,11 +51,13 @@ class Catalogue:
 
     def columns(self, numbers: NDArray[np.integer[Any]], names: Sequence[str]) -> dict[str, list[Any]]:
         """Return some columns of the images with these numbers, as answers write their values."""
-        taken = self._images.select([name for name in names if name not in _CODED]).take(pa.array(numbers))
-        columns: dict[str, list[Any]] = {name: taken[name].to_pylist() for name in taken.schema.names}
-        if "label" in names:
-            names_or_none = [*self._label_names, None]
-            columns["label"] = [names_or_none[code] for code in self.label_codes[numbers].tolist()]
+        stored = self._images.schema.names
+        taken = self._images.select([name for name in names if name in stored and name not in _CODED])
+        columns: dict[str, list[Any]] = {name: [None] * len(numbers) for name in names if name not in stored}
+        columns |= taken.take(pa.array(numbers)).to_pydict()
+        if "label" in names or "labels" in names:
+            labels = self.image_labels.lists(numbers)
+            columns |= {"labels": labels, "label": [own[0] if own else None for own in labels]}
         if "duplicate_group" in names:
             groups = self.group_codes[numbers]
             columns["duplicate_group"] = [None] * len(groups)
@@ -131,11 +140,11 @@ class Catalogue:
     def chosen(self, passing: ImageFilter) -> NDArray[np.bool_] | None:
         """Return which images that answers may show pass a filter; None if all images do.
 
-        Raises UsageError for a metadata column that there is not.
+        Raises UsageError for a metadata column that there is not, NotFoundError for a label that no image has.
         """
         present = [] if self.present is None else [self.present]
         labelled = [] if passing.label is None else [self.labelled(passing.label)]
-        return all_hold([*present, *labelled, *map(self._where, passing.where)])
+        return all_hold([*present, *labelled, *map(self._where, passing.where), *self._asked_for(passing)])
 
     def shards(self, chosen: NDArray[np.bool_]) -> dict[str, NDArray[np.int64]]:
         """Return the rows of the chosen images in the shards that scanned them, by shard."""
@@ -150,31 +159,65 @@ class Catalogue:
         prefix = tables.METADATA_PREFIX
         return [name.removeprefix(prefix) for name in self._images.schema.names if name.startswith(prefix)]
 
+    @cached_property
+    def disagreeing(self) -> NDArray[np.bool_]:
+        """The images to which files or rows of lists give different labels, as a mask."""
+        return np.array([labels_differ(read_statements(text)) for text in self._all("statements", None)], bool)
+
+    @cached_property
+    def repeated(self) -> NDArray[np.bool_]:
+        """The images that have further files with the same bytes, as a mask."""
+        counts: NDArray[np.int64] = pc.list_value_length(self._images["other_paths"]).to_numpy(zero_copy_only=False)
+        return counts > 0
+
+    def _asked_for(self, passing: ImageFilter) -> list[NDArray[np.bool_]]:
+        return [*([self.disagreeing] if passing.conflicts else []), *([self.repeated] if passing.duplicates else [])]
+
     def _where(self, text: str) -> NDArray[np.bool_]:
-        """Return for which images a condition on metadata holds; raises UsageError for an unknown column."""
-        condition = Condition.parse(text)
-        if condition.column not in self.metadata_names:
-            known = f"there are {listing(self.metadata_names, most=40)}" if self.metadata_names else "it has none"
-            raise UsageError(f"this atlas has no metadata column {condition.column!r}; {known}")
-        return condition.holds(self._images[f"{tables.METADATA_PREFIX}{condition.column}"])
+        """Return for which images a condition holds: on metadata, or else on labels and paths.
+
+        Raises UsageError for an unknown column.
+        """
+        own = [name for name in _OWN if name not in self.metadata_names]
+        condition = Condition.parse(text, [*self.metadata_names, *own])
+        if condition.column in own:
+            if condition.column == "label":
+                return self.image_labels.where(condition, self.known_labels)
+            return holds(condition, self._images[condition.column])
+        return holds(condition, self._images[f"{tables.METADATA_PREFIX}{condition.column}"])
 
     def labels(self) -> list[LabelEntry]:
         """Return all labels in ascending order, also those that only removed images had."""
-        columns = self._database.columns("SELECT label, image_count FROM labels ORDER BY label", [])
-        if self.present is not None:
-            codes = self.label_codes[self.present & (self.label_codes >= 0)]
-            columns["image_count"] = np.bincount(codes, minlength=len(columns["label"]))
-        return rows_of(LabelEntry, {name: values.tolist() for name, values in columns.items()})
-
-    def labelled(self, label: str) -> NDArray[np.bool_]:
-        """Return which images have the label."""
-        code = bisect_left(self._label_names, label)
-        known = [label] == self._label_names[code : code + 1]
-        return self.label_codes == code if known else np.zeros(len(self._images), bool)
+        return self._labels
 
     @cached_property
-    def _label_names(self) -> list[str]:
-        return [entry.label for entry in self.labels()]
+    def _labels(self) -> list[LabelEntry]:
+        counts = self.image_labels.counts(self.present)
+        return rows_of(LabelEntry, {"label": self.image_labels.names, "image_count": counts.tolist()})
+
+    @cached_property
+    def known_labels(self) -> list[str]:
+        """The labels that images have which answers may show, in ascending order."""
+        return [entry.label for entry in self.labels() if entry.image_count]
+
+    def labelled(self, label: str) -> NDArray[np.bool_]:
+        """Return which images have the label; raises NotFoundError for one that none has, naming the nearest."""
+        check_label(label, self.known_labels)
+        return self.image_labels.labelled(label)
+
+    @cached_property
+    def image_labels(self) -> ImageLabels:
+        """The labels of all images, removed ones too."""
+        names = self._database.columns("SELECT label FROM labels ORDER BY label", [])["label"].tolist()
+        lists = self._images["labels"] if "labels" in self._images.schema.names else None
+        return ImageLabels(names, self.column("label"), lists)
+
+    def _all(self, name: str, default: str | None) -> list[str | None]:
+        """Return a column of text of all images, the default in older atlases that do not have it."""
+        if name not in self._images.schema.names:
+            return [default] * len(self._images)
+        texts: list[str | None] = self._images[name].to_pylist()
+        return texts
 
     def _numbers_at(self, path: str) -> list[int]:
         """Return the numbers of the present images with this path."""

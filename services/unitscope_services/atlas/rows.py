@@ -22,6 +22,10 @@ class ImageEntry(NamedTuple):
     other_addresses: list[str]
     """Where the further files' bytes are."""
     label: str | None
+    """First of the labels."""
+    labels: list[str]
+    statements: str | None
+    """What files or rows say that disagree, a JSON list; None where they agree."""
     metadata: str | None
     """What else the corpus says of the picture, a JSON object."""
     size_bytes: int
@@ -37,6 +41,8 @@ class ImageEntry(NamedTuple):
     """First row of the crop in the resized picture."""
     crop_col: int
     """First column of the crop in the resized picture."""
+    notes: str | None
+    """What was done to the picture besides decoding; None where nothing was, and in atlases made before."""
     duplicate_group: str | None
     """Smallest id among the image's near duplicates that are present; None where there are none."""
     shard: str

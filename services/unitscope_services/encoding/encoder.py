@@ -70,6 +70,8 @@ class Encoder:
         self.atlas = atlas
         self._turn, self._trust_code = turn, trust_code
         self._lock = threading.Lock()
+        self._methods: dict[str, ProjectionMethod] = {}
+        self._methods_lock = threading.Lock()
         self._recent: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
         self._recent_lock = threading.Lock()
 
@@ -139,6 +141,17 @@ class Encoder:
         images = normalise(pixels, self.atlas.manifest.preprocessing)
         with self._turn(), self._lock:
             return project(self._model.module, self._spec(unit.layer), unit.channel, images, locations, method)
+
+    def projection_method(self, layer: str) -> ProjectionMethod:
+        """Return the method of projection that fits what lies between the pixels and a layer."""
+        from unitscope_pipelines.vision.attribution.deconvnet import default_method
+
+        spec = self._spec(layer)
+        with self._methods_lock:
+            if layer not in self._methods:
+                with self._turn(), self._lock:
+                    self._methods[layer] = default_method(self._model.module, spec, self._model.input_shape)
+            return self._methods[layer]
 
     def signals(
         self, picture: Encoded, unit: UnitId, location: Location, method: ProjectionMethod, layer: str

@@ -71,7 +71,7 @@ def _paste(sheet: Image.Image, atlas: Atlas, unit: UnitId, row: PatchRow, corner
     sheet.paste(patch, (left + (_TILE - patch.width) // 2, top + (_TILE - patch.height) // 2))
     figures = f"{row.activation:.3g} · {100 * row.percentile:.4g} %"
     draw.text((left, top + _TILE + 7), figures, _INK, _font(16))
-    name = row.label or row.path.rpartition("/")[2]
+    name = ", ".join(row.labels) or row.path.rpartition("/")[2]
     draw.text((left, top + _TILE + 28), _shortened(name, _font(14), _TILE), _QUIET, _font(14))
 
 

@@ -13,7 +13,7 @@ from unitscope_schemas.geometry import Box
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.crops import cut, fitted, picture, read_image
 from unitscope_services.atlas.rows import ImageEntry
-from unitscope_services.figures.conv_filters import filters_of, picture_of_filter
+from unitscope_services.figures.conv_filters import filters_of, tile_of_filter
 from unitscope_services.figures.project import picture_of
 from unitscope_services.queries.session import Session
 from unitscope_services.queries.units import box_to_show
@@ -119,4 +119,4 @@ def _visuals(
 
 def _filters(session: Session, layer: str, channels: Sequence[int]) -> Iterator[ChannelPicture]:
     layer_filters = filters_of(session, layer)
-    return ((channel, filter_tile(picture_of_filter(layer_filters, channel))) for channel in channels)
+    return ((channel, filter_tile(tile_of_filter(layer_filters, channel))) for channel in channels)

@@ -119,7 +119,7 @@ def _image_match(links: Links, row: ImageEntry) -> ImageMatch:
 
 
 def _labels(atlas: Atlas) -> list[str]:
-    return [entry.label for entry in atlas.catalogue.labels() if entry.image_count]
+    return atlas.catalogue.known_labels
 
 
 def _holding(names: Sequence[str], text: str) -> list[str]:

@@ -62,6 +62,10 @@ def atlas_view(session: Session, uploads: bool) -> AtlasView:
     words = ["unitscope", "index", _last_name(config["corpus"]), "--atlas", atlas.name]
     words += ["--model", atlas.model_name, "--batch-size", str(atlas.manifest.batch_size)]
     words += [word for glob in config["layers"] for word in ("--layers", glob)]
+    for name in ("path", "label", "image"):
+        column = config.get(f"{name}_column")
+        words += [] if column is None else [f"--{name}-column", column]
+    words += ["--allow-batch-dependence"] if atlas.manifest.batch_dependence else []
     words += [] if atlas.manifest.keep is None else ["--keep", f"top:{atlas.manifest.keep}"]
     return AtlasView(
         atlas=atlas.summary(),

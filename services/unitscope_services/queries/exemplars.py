@@ -25,7 +25,7 @@ Ranks = NDArray[np.int64]
 Keys = NDArray[np.integer[Any]]
 
 _PEAK = ("image", "activation", "row", "col")
-_NAMED = ("image_id", "path", "label", "duplicate_group")
+_NAMED = ("image_id", "path", "label", "labels", "duplicate_group")
 _PLACED = ("crop_row", "crop_col", "height_px", "width_px", "resized_height_px", "resized_width_px")
 
 
@@ -33,12 +33,13 @@ def patches(atlas: Atlas, unit: UnitId, question: TopQuestion) -> PatchPage:
     """Return the images that most excite a unit, in a total order, each with the box where it peaks.
 
     The first image of a group of near duplicates that passes the filters stands for all, unless the question expands
-    them. A dead unit has no patches: its images are all alike to it.
+    them. A unit with the same finite peak on all images has no patches: they are all alike to it.
     """
     statistics = atlas.unit(unit)
     status, count = statistics.status, statistics.image_count
     note, stale = status_note(statistics), atlas.manifest.stale_count
-    if status == "dead" or count == 0:
+    if statistics.constant or count == 0:
+        atlas.catalogue.chosen(ImageFilter(question.label, question.where))  # refused alike, whatever the unit
         return PatchPage(unit=str(unit), status=status, note=note, stale_images=stale, rows=[], next=None)
     subject = f"{atlas.version} {unit} {question.model_dump_json(exclude={'k', 'cursor'})}"
     after = cursors.decode(question.cursor, subject)
@@ -77,7 +78,7 @@ def bands(atlas: Atlas, unit: UnitId, question: BandsQuestion) -> BandPage:
     Filters and near duplicates count within each band. A dead unit has no bands.
     """
     check_whole(atlas.manifest, "a distribution in bands")
-    first = patches(atlas, unit, TopQuestion(k=1))
+    first = patches(atlas, unit, TopQuestion(k=1, label=question.label, where=question.where))
     total, count = atlas.unit(unit).image_count, question.bands
     edges = [round(total * band / count) for band in range(count + 1)] if first.rows else [0]
     rows = []
@@ -110,7 +111,10 @@ def status_note(statistics: UnitStatistics) -> str | None:
         case "rare":
             return f"rare: above zero on {statistics.positive_count} of {statistics.image_count} images"
         case "non-finite":
-            return f"not a number or infinite on {statistics.nonfinite_count} images, which are left out"
+            left_out = f"not a number or infinite on {statistics.nonfinite_count} images, which are left out"
+            if not statistics.constant or statistics.maximum is None:
+                return left_out
+            return f"{left_out}; its peak is {statistics.maximum:g} on all {statistics.image_count} others"
     return None
 
 

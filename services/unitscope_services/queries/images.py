@@ -14,7 +14,8 @@ def image_page(atlas: Atlas, question: ImagesQuestion) -> ImagePage:
     """
     if question.path is not None:
         return ImagePage(rows=[atlas.image_row(atlas.image_by_path(question.path))], next=None)
-    passing, size = ImageFilter(question.label, question.where), question.k or atlas.catalogue.count
+    passing = ImageFilter(question.label, question.where, question.conflicts, question.duplicates)
+    size = question.k or atlas.catalogue.count
     subject = f"{atlas.version} images {passing}"
     rows = atlas.image_list(passing, cursors.decode(question.cursor, subject), size + 1)
     following = cursors.encode(rows[size - 1].image, subject) if len(rows) > size else None

@@ -1,6 +1,5 @@
 """Labels that excite a unit, and units that a label excites: shares of first ranks with lift, and over all ranks."""
 
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -9,37 +8,42 @@ from numpy.typing import NDArray
 from unitscope_schemas import tables
 from unitscope_schemas.answers.patches import LabelPage, LabelRow
 from unitscope_schemas.answers.relations import SelectivePage, SelectiveRow, SelectivityPage, SelectivityRow
-from unitscope_schemas.errors import NotFoundError, UsageError, listing
+from unitscope_schemas.errors import UsageError
 from unitscope_schemas.questions import LabelsQuestion, SelectiveQuestion, SelectivityQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.bounded import check_ranks, check_whole
 from unitscope_services.atlas.rows import rows_of
 from unitscope_services.atlas.statistics import UnitStatistics
-from unitscope_services.queries.exemplars import rank_range
+from unitscope_services.queries.exemplars import rank_range, status_note
 
 
 def labels(atlas: Atlas, unit: UnitId, question: LabelsQuestion) -> LabelPage:
     """Return labels among a unit's first ranks, with lift: their share there over their share of the corpus.
 
     Without `ranks` they are the stored ones; with it they are counted now, and no removed image counts. With `quantile`
-    they are counted over all images of that percentile band, near duplicates one by one.
+    they are counted over all images of that percentile band, near duplicates one by one. A unit with the same finite
+    peak on all images has none: its ranks are no order.
     """
     statistics, ranks, limit = atlas.unit(unit), question.ranks, question.k
     if ranks is not None and question.band is not None:
         raise UsageError("labels are counted over first ranks or over a percentile band: give ranks or quantile")
+    if statistics.constant:
+        return LabelPage(unit=str(unit), ranks=0, note=status_note(statistics), rows=[])
     if ranks is not None:
         count = statistics.image_count
         check_ranks(atlas.manifest, unit, count, min(ranks, count) - 1)
-        return _counted_labels(atlas, unit, limit, _labelled_ranks(atlas, unit)[0][:ranks])
+        images = _present(atlas, _ranked_images(atlas, unit, 0, count - 1))[:ranks]
+        return _counted_labels(atlas, unit, limit, images, ranks)
     if question.band is not None:
         first, last = rank_range(question.band, statistics.image_count)
         check_ranks(atlas.manifest, unit, statistics.image_count, last)
-        return _counted_labels(atlas, unit, limit, _label_codes(atlas, _ranked_images(atlas, unit, first, last)))
+        return _counted_labels(atlas, unit, limit, _present(atlas, _ranked_images(atlas, unit, first, last)))
     total = min(tables.TOP_LABEL_RANKS, statistics.image_count)
     return LabelPage(
         unit=str(unit),
         ranks=total,
+        note=_label_note(atlas, unit, total),
         stale_images=atlas.manifest.stale_count,
         rows=[
             LabelRow(
@@ -49,7 +53,7 @@ def labels(atlas: Atlas, unit: UnitId, question: LabelsQuestion) -> LabelPage:
                 lift=top.lift,
                 **_lift_ends(top.count, total, top.share / top.lift),
             )
-            for top in statistics.top_labels[:limit]
+            for top in statistics.telling_labels[:limit]
         ],
     )
 
@@ -58,23 +62,30 @@ def selectivity(atlas: Atlas, unit: UnitId, question: SelectivityQuestion) -> Se
     """Return labels by the chance that their images excite the unit more than others do, over all ranks.
 
     The chance is the area under the curve: Mann & Whitney's statistic (1947), ties half. A label that all images or
-    none have says nothing and is left out; no removed image counts. Reads all ranks of the unit.
+    none have says nothing and is left out; no removed image counts. A unit with the same finite peak on all images has
+    none. Reads all ranks of the unit.
     """
     check_whole(atlas.manifest, "selectivity over all ranks")
-    codes, activations = _labelled_ranks(atlas, unit)
-    names = _label_names(atlas)
-    inside = np.bincount(codes, minlength=len(names) + 1)[:-1]
-    outside = len(codes) - inside
+    statistics = atlas.unit(unit)
+    if statistics.constant:
+        note = status_note(statistics)
+        return SelectivityPage(unit=str(unit), images=statistics.image_count, note=note, rows=[])
+    images, activations = _ranked_activations(atlas, unit)
+    names = atlas.catalogue.image_labels.names
+    positions, codes = atlas.catalogue.image_labels.of(images)
+    inside = np.bincount(codes, minlength=len(names))
+    outside = len(images) - inside
     telling = np.flatnonzero((inside > 0) & (outside > 0))
-    below = np.bincount(codes, _ranks_from_below(activations), len(names) + 1)[telling]
-    means = np.bincount(codes, activations.astype(np.float64), len(names) + 1)[telling] / inside[telling]
+    below = np.bincount(codes, _ranks_from_below(activations)[positions], len(names))[telling]
+    means = np.bincount(codes, activations.astype(np.float64)[positions], len(names))[telling] / inside[telling]
     auc = (below - inside[telling] * (inside[telling] + 1) / 2) / (inside[telling] * outside[telling])
     low, high = of_auc(auc, inside[telling], outside[telling])
     columns = {"images": inside[telling], "mean": means, "auc": auc, "auc_low": low, "auc_high": high}
     labels = [names[code] for code in telling.tolist()]
     rows = rows_of(SelectivityRow, {"label": labels, **{name: column.tolist() for name, column in columns.items()}})
     rows.sort(key=lambda row: (-row.auc, row.label))
-    return SelectivityPage(unit=str(unit), images=len(codes), rows=rows[: question.k])
+    note = status_note(statistics)
+    return SelectivityPage(unit=str(unit), images=len(images), note=note, rows=rows[: question.k])
 
 
 def selective_units(atlas: Atlas, question: SelectiveQuestion) -> SelectivePage:
@@ -82,17 +93,16 @@ def selective_units(atlas: Atlas, question: SelectiveQuestion) -> SelectivePage:
     lift.
 
     They are units of one layer or of all. They are read from the stored top labels, which name every label among those
-    ranks; dead units, whose ranks mean nothing, are left out. Raises NotFoundError for a label that no image has.
+    ranks; constant units, whose ranks mean nothing, are left out. Raises NotFoundError for a label that no image has.
     """
     label, layer = question.label, question.layer
-    _check_label(atlas, label)
     base = float(atlas.catalogue.labelled(label).mean())
     entries = atlas.manifest.layers if layer is None else [atlas.layer(layer)]
     rows = [
         _selective_row(entry.spec.name, statistics, label, base)
         for entry in entries
         for statistics in atlas.unit_statistics(entry.spec.name)
-        if statistics.status != "dead" and statistics.image_count
+        if not statistics.constant
     ]
     rows.sort(key=lambda row: (-row.lift_low, -row.lift))
     return SelectivePage(label=label, stale_images=atlas.manifest.stale_count, rows=rows[: question.k])
@@ -100,7 +110,7 @@ def selective_units(atlas: Atlas, question: SelectiveQuestion) -> SelectivePage:
 
 def _selective_row(layer: str, statistics: UnitStatistics, label: str, base: float) -> SelectiveRow:
     total = min(tables.TOP_LABEL_RANKS, statistics.image_count)
-    count = next((top.count for top in statistics.top_labels if top.label == label), 0)
+    count = next((top.count for top in statistics.telling_labels if top.label == label), 0)
     return SelectiveRow(
         layer=layer,
         channel=statistics.channel,
@@ -114,10 +124,27 @@ def _selective_row(layer: str, statistics: UnitStatistics, label: str, base: flo
     )
 
 
-def _counted_labels(atlas: Atlas, unit: UnitId, limit: int, codes: NDArray[np.int64]) -> LabelPage:
-    names, total = _label_names(atlas), len(codes)
+def _label_note(atlas: Atlas, unit: UnitId, total: int | None = None) -> str | None:
+    """Return what a person should know of labels counted over so many first ranks, or over a band: None."""
+    statistics = atlas.unit(unit)
+    notes, stored = [status_note(statistics)], atlas.manifest.kept or statistics.image_count
+    if total is not None and 0 < total < min(stored, statistics.image_count):
+        last, following = atlas.ranked(unit).at(["activation"], np.array([total - 1, total]))[0].tolist()
+        if last == following:
+            first = int(atlas.ranked(unit).above(np.array([last], np.float32))[0])
+            notes.append(
+                f"ranks from {first + 1} to {total} have the same peak, {last:g}, as images that are not counted: only "
+                f"the first {first} are told apart by the unit"
+            )
+    return "; ".join(note for note in notes if note) or None
+
+
+def _counted_labels(
+    atlas: Atlas, unit: UnitId, limit: int, images: NDArray[np.int64], total_ranks: int | None = None
+) -> LabelPage:
+    names, total = atlas.catalogue.image_labels.names, len(images)
     shares = np.array([entry.image_count for entry in atlas.catalogue.labels()]) / atlas.catalogue.count
-    counts = np.bincount(codes, minlength=len(names) + 1)[:-1]
+    counts = np.bincount(atlas.catalogue.image_labels.of(images)[1], minlength=len(names))
     rows = [
         LabelRow(
             label=names[code],
@@ -129,7 +156,7 @@ def _counted_labels(atlas: Atlas, unit: UnitId, limit: int, codes: NDArray[np.in
         for code in np.flatnonzero(counts).tolist()
     ]
     rows.sort(key=lambda row: (-row.count, -row.lift, row.label))
-    return LabelPage(unit=str(unit), ranks=total, rows=rows[:limit])
+    return LabelPage(unit=str(unit), ranks=total, note=_label_note(atlas, unit, total_ranks), rows=rows[:limit])
 
 
 def _lift_ends(count: int, total: int, base: float) -> dict[str, float]:
@@ -138,13 +165,13 @@ def _lift_ends(count: int, total: int, base: float) -> dict[str, float]:
     return {"lift_low": float(low[0] / base), "lift_high": float(high[0] / base)}
 
 
-def _labelled_ranks(atlas: Atlas, unit: UnitId) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return label numbers (the last one for none) and activations of a unit's images, in rank order."""
+def _ranked_activations(atlas: Atlas, unit: UnitId) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the numbers of a unit's present images and their activations, in rank order."""
     count = atlas.unit(unit).image_count
     images = _ranked_images(atlas, unit, 0, count - 1)
     activations = atlas.ranked(unit).activations() if count else np.empty(0, np.float32)
     present = atlas.catalogue.present
-    return _label_codes(atlas, images), activations if present is None else activations[present.take(images)]
+    return _present(atlas, images), activations if present is None else activations[present.take(images)]
 
 
 def _ranked_images(atlas: Atlas, unit: UnitId, first: int, last: int) -> NDArray[np.int64]:
@@ -153,13 +180,10 @@ def _ranked_images(atlas: Atlas, unit: UnitId, first: int, last: int) -> NDArray
     return np.concatenate([np.empty(0, np.int64), *pieces]).astype(np.int64)
 
 
-def _label_codes(atlas: Atlas, images: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the label numbers (the last one for none) of those of some images that are not removed."""
+def _present(atlas: Atlas, images: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return those of some images that are not removed."""
     present = atlas.catalogue.present
-    left = images if present is None else images[present.take(images)]
-    codes = atlas.catalogue.label_codes.take(left).astype(np.int64)
-    codes[codes < 0] = len(_label_names(atlas))
-    return codes
+    return images if present is None else images[present.take(images)]
 
 
 def _ranks_from_below(descending: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -167,18 +191,6 @@ def _ranks_from_below(descending: NDArray[np.float32]) -> NDArray[np.float64]:
     starts = np.flatnonzero(np.diff(descending, prepend=np.inf))
     ends = np.append(starts[1:], len(descending))
     return np.repeat(len(descending) - (starts + ends - 1) / 2, ends - starts)
-
-
-def _label_names(atlas: Atlas) -> list[str]:
-    return [entry.label for entry in atlas.catalogue.labels()]
-
-
-def _check_label(atlas: Atlas, label: str) -> None:
-    known = [entry.label for entry in atlas.catalogue.labels() if entry.image_count]
-    if label not in known:
-        near = get_close_matches(label, known) or known
-        there = f"there are {listing(near)}" if near else "the corpus has no labels: sub-folders would be labels"
-        raise NotFoundError(f"no image of this atlas has the label {label!r}; {there}")
 
 
 _Z = 1.959964

@@ -195,6 +195,7 @@ class PatchSearch:
                     image_id=image.image_id,
                     path=image.path,
                     label=image.label,
+                    labels=image.labels,
                     score=float(score),
                     box=self.atlas.placement(image).to_image(self.patches.regions[region]),
                 )

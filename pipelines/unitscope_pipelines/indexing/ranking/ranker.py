@@ -83,8 +83,8 @@ class Ranker:
     def __init__(self, plan: RankPlan) -> None:
         keep_freed_memory()
         self.plan = plan
-        images = read_part(plan.store, plan.images, ["label", "shard", "shard_row"])
-        self.labels = Labels(images["label"])
+        images = read_part(plan.store, plan.images, ["labels", "shard", "shard_row"])
+        self.labels = Labels(images["labels"])
         names = pa.array([receipt.shard for receipt in plan.receipts], pa.string())
         shards = pc.index_in(images["shard"], value_set=names).to_numpy()
         rows = images["shard_row"].to_numpy()
@@ -155,9 +155,12 @@ class Ranker:
         if len(nonfinite):
             ids = read_part(self.plan.store, self.plan.images, ["image_id"])["image_id"]
             names = ids.take(pa.array(nonfinite[:_NONFINITE_NAMED])).to_pylist()
+        summary = unit_statistics(unit, ranked["activation"].to_numpy(), len(nonfinite))
+        constant = summary.minimum == summary.maximum
         return replace(
-            unit_statistics(unit, ranked["activation"].to_numpy(), len(nonfinite)),
-            top_labels=self.labels.of_first_ranks(ranked["image"].to_numpy()),
+            summary,
+            # the ranks of a constant unit are in the order of the images' ids
+            top_labels=() if constant else self.labels.of_first_ranks(ranked["image"].to_numpy()),
             nonfinite_images=names,
         )
 

@@ -51,26 +51,30 @@ class UnitSummary:
 
 
 class Labels:
-    """The labels of all images as numbers, for counting."""
+    """The labels of all images as numbers, for counting; an image with several counts for each."""
 
     def __init__(self, labels: pa.ChunkedArray) -> None:
-        encoded = labels.combine_chunks().dictionary_encode()
+        lists = labels.combine_chunks()
+        encoded = lists.flatten().dictionary_encode()
         self.names: list[str] = encoded.dictionary.to_pylist()
-        self.codes: NDArray[Any] = encoded.indices.fill_null(len(self.names)).to_numpy(zero_copy_only=False)
-        self.counts = np.bincount(self.codes, minlength=len(self.names) + 1)
+        self.codes: NDArray[Any] = encoded.indices.to_numpy(zero_copy_only=False)
+        self.ends = np.concatenate([[0], np.cumsum(lists.value_lengths().to_numpy(zero_copy_only=False))])
+        self.counts = np.bincount(self.codes, minlength=len(self.names))
 
     def of_first_ranks(self, images: NDArray[np.int32]) -> list[LabelLift]:
         """Count the labels among a unit's first ranks, the most frequent first; ties by lift, then by name."""
         if not self.names or not len(images):
             return []
-        counts = np.bincount(self.codes[images[: tables.TOP_LABEL_RANKS]], minlength=len(self.names) + 1)[:-1]
-        total = min(len(images), tables.TOP_LABEL_RANKS)
+        first = images[: tables.TOP_LABEL_RANKS]
+        codes = [self.codes[self.ends[image] : self.ends[image + 1]] for image in first.tolist()]
+        counts = np.bincount(np.concatenate(codes), minlength=len(self.names))
+        total, image_count = len(first), len(self.ends) - 1
         labels = [
             LabelLift(
                 label=self.names[code],
                 count=int(counts[code]),
                 share=float(counts[code] / total),
-                lift=float(counts[code] / total / (self.counts[code] / len(self.codes))),
+                lift=float(counts[code] / total / (self.counts[code] / image_count)),
             )
             for code in np.flatnonzero(counts)
         ]

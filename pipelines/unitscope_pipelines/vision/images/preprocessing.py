@@ -13,7 +13,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transform
 
-from unitscope_pipelines.vision.images.pictures import MOST_PIXELS, open_picture, orientation, upright
+from unitscope_pipelines.vision.images.pictures import MOST_PIXELS, decoded, file_notes, open_picture, orientation
 from unitscope_schemas.errors import ModelError, PictureError, listing
 from unitscope_schemas.geometry import Location, Placement, Size
 from unitscope_schemas.manifest import Preprocessing
@@ -43,15 +43,18 @@ class Prepared:
     """Format of the file by Pillow's name, for example `JPEG`."""
     mode: str
     """Mode of the file's pixels by Pillow's name, for example `RGB`."""
+    notes: tuple[str, ...] = ()
+    """What was done to the picture that a person would want to know, such as that it is the first of several frames."""
 
 
 def prepare(data: bytes, preprocessing: Preprocessing, most_pixels: int = MOST_PIXELS) -> Prepared:
     """Decode, resize and crop a picture; raise PictureError with the reason if the bytes are no usable one."""
     picture = open_picture(data, most_pixels=most_pixels)
     if picture.format == "JPEG" and picture.mode in ("RGB", "L") and orientation(picture) == 1:
-        pixels = _decode_jpeg(data)
+        pixels, notes = _decode_jpeg(data), file_notes(picture)
     else:
-        pixels = torch.from_numpy(np.array(upright(picture))).permute(2, 0, 1)
+        whole, notes = decoded(picture)
+        pixels = torch.from_numpy(np.array(whole)).permute(2, 0, 1)
     if preprocessing.channels == 1:
         pixels = transform.rgb_to_grayscale(pixels)
     placement = place(Size(pixels.shape[1], pixels.shape[2]), preprocessing)
@@ -66,6 +69,7 @@ def prepare(data: bytes, preprocessing: Preprocessing, most_pixels: int = MOST_P
         placement,
         picture.format or "",
         picture.mode,
+        notes,
     )
 
 

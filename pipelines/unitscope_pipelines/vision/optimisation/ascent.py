@@ -47,7 +47,10 @@ class Ascent:
                 loss = -self._values(canvas.pictures()).sum()
                 (gradient,) = torch.autograd.grad(loss, canvas.values)
             if not gradient.isfinite().all():
-                raise UsageError(f"the gradient of {self.objective.text} is not finite at step {step}")
+                raise UsageError(
+                    f"the gradient of {self.objective.text} is not finite (NaN or infinite) at step {step}; try "
+                    "another recipe, seed or start, or a unit whose layers before it are finite"
+                )
             stalled &= not gradient.any()
             if adam:
                 canvas.values.grad = gradient
