@@ -14,6 +14,7 @@ import torch
 
 from unitscope_pipelines.corpora.listing import Listing
 from unitscope_pipelines.indexing.config import IndexConfig
+from unitscope_pipelines.indexing.departures import check_listing, corpora_of
 from unitscope_pipelines.indexing.patches.index import choose_index
 from unitscope_pipelines.indexing.removed import once_removed
 from unitscope_pipelines.indexing.scan import ScanPlan
@@ -24,7 +25,8 @@ from unitscope_pipelines.storage.stores import Store, store_of
 from unitscope_pipelines.storage.tombstones import removed_images
 from unitscope_pipelines.vision.images.preprocessing import normalise
 from unitscope_pipelines.vision.models.models import VisionModel, changed_code, choose_layers, load_model
-from unitscope_pipelines.vision.receptive_fields.receptive_fields import dead_leaves, measure_layers
+from unitscope_pipelines.vision.receptive_fields.dead_leaves import dead_leaves
+from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
 from unitscope_pipelines.vision.recording.batch_dependence import find_batch_dependence
 from unitscope_pipelines.vision.recording.embedding import cell_regions
 from unitscope_schemas import tables
@@ -98,15 +100,19 @@ class Plan:
 def make_plan(config: IndexConfig, corpus: Listing, report: Report, store: Store | None = None) -> Plan:
     """Load the model, measure its layers and find out what is pending; writes nothing.
 
-    The store is opened at the configured address unless it is open already.
+    To the named corpus come the others that the atlas has. The store is opened at the configured address unless it is
+    open already.
 
-    Raises UsageError if the atlas was made with another model, preprocessing, layers, precision or batch size,
-    ModelError where values depend on a picture's batch or on chance and that is not allowed,
-    CapacityError if no index of so many patches fits the memory it may take.
+    Raises UsageError if the atlas was made with another model, preprocessing, layers, precision or batch size, or would
+    lose images that nobody asked to leave, ModelError where values depend on a picture's batch or on chance and that is
+    not allowed, CapacityError if no index of so many patches fits the memory it may take.
     """
     report(Progress("plan", 0, 1, "model"))
     store = store or store_of(config.atlas)
     previous = read_manifest(store)
+    corpus = corpora_of(corpus, previous, config)
+    if previous is not None:
+        check_listing(corpus, previous, store, config)
     model = load_model(config.model, config.weights, config.latents, config.trust_code)
     names = _named_as_before(choose_layers(model, config.layers), previous)
     key = atlas_key(model.entry, model.preprocessing, names, config.precision, config.batch_size)
@@ -120,7 +126,7 @@ def make_plan(config: IndexConfig, corpus: Listing, report: Report, store: Store
     if dependence and not config.allow_batch_dependence:
         _refuse_batch_dependence(dependence)
     finished = _with_bounded(read_receipts(store, key), previous)
-    embed = _embed_layer(config, names, previous, finished)
+    embed = _embed_layer(config, layers, previous, finished)
     scan = ScanPlan(
         corpus=corpus.root,
         store=store,
@@ -185,14 +191,22 @@ def _refuse_batch_dependence(dependence: str) -> NoReturn:
     )
 
 
-def _embed_layer(config: IndexConfig, names: list[str], previous: Manifest | None, finished: list[Receipt]) -> str:
-    """Return the layer that is embedded: the configured one, else that of the atlas, else the last.
+def _embed_layer(
+    config: IndexConfig, layers: Sequence[LayerSpec], previous: Manifest | None, finished: list[Receipt]
+) -> str:
+    """Return the layer that is embedded: the configured one, else that of the atlas, else the last with places.
 
-    Raises UsageError if it is not recorded, or not the layer that the atlas or finished shards embed.
+    Raises UsageError if it is not recorded, has no places, or is not the layer that the atlas or finished shards embed.
     """
-    embed = config.embed or (previous.patches.layer if previous else names[-1])
+    names, placed = [layer.name for layer in layers], [layer.name for layer in layers if layer.placed]
+    embed = config.embed or (previous.patches.layer if previous else [*names, *placed][-1])
     if embed not in names:
         raise UsageError(f"embedding layer {embed!r} is not recorded; recorded are {listing(names)}")
+    if embed not in placed:
+        raise UsageError(
+            f"layer {embed!r} cannot be embedded: its tokens have no place in the picture; embed "
+            + (f"one of {listing(placed)}" if placed else "another layer, which is to be recorded too")
+        )
     if previous is not None and previous.patches.layer != embed:
         raise UsageError(f"the atlas embeds {previous.patches.layer!r}; use another directory to embed {embed!r}")
     if mixed := {Path(receipt.embeddings.path).parent.name for receipt in finished} - {embed}:

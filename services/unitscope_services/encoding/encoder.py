@@ -132,12 +132,10 @@ class Encoder:
         self, pictures: Sequence[Encoded], unit: UnitId, locations: Sequence[Location], method: ProjectionMethod
     ) -> "Projections":
         """Project the unit's activation at one location of each picture back to the pixels; always in float32."""
-        import torch
-
         from unitscope_pipelines.vision.attribution.deconvnet import project
-        from unitscope_pipelines.vision.images.preprocessing import normalise
+        from unitscope_pipelines.vision.images.preprocessing import normalise, stacked
 
-        pixels = torch.stack([picture.prepared.pixels for picture in pictures])
+        pixels = stacked([picture.prepared.pixels for picture in pictures])
         images = normalise(pixels, self.atlas.manifest.preprocessing)
         with self._turn(), self._lock:
             return project(self._model.module, self._spec(unit.layer), unit.channel, images, locations, method)
@@ -257,9 +255,9 @@ class Encoder:
 
 def _peaks(output: "Tensor", spec: LayerSpec) -> pa.Table:
     """Return the peaks of a layer's units on one picture, in order of channels."""
-    from unitscope_pipelines.vision.recording.peaks import channels_first, peaks
+    from unitscope_pipelines.vision.recording.peaks import arranged, peaks
 
-    unit_peaks = peaks(channels_first(output, spec), spec.name)
+    unit_peaks = peaks(arranged(output, spec), spec.name)
     locations = [spec.location(index) for index in unit_peaks.location[0].tolist()]
     columns = [
         pa.array(np.arange(len(locations), dtype=np.int32)),

@@ -94,10 +94,15 @@ def changed_code(before: ModelEntry, now: ModelEntry) -> list[str]:
     return [name for name, was, is_now in digests if was != is_now]
 
 
+_PLAIN = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+"""Kinds of modules that are recorded by default in a network without blocks."""
+
+
 def choose_layers(model: VisionModel, globs: Sequence[str] = ()) -> list[str]:
     """Return the names of the layers that match the globs, and of all latents, in the order of the forward.
 
-    The default is the outputs of blocks or, in a network without any, of convolutions and linear layers.
+    The default is the outputs of blocks or, in a network without any, of convolutions, transposed ones too, and of
+    linear layers.
     A glob matches a module path component by component (`layer*.1`), `**` any number of components. A module
     called several times gives `name@0`, `name@1`, one that puts out several tensors `name@out0`, `name@out1`. Raises
     UsageError for a glob that matches nothing, and ModelError where there is nothing to choose from.
@@ -111,7 +116,7 @@ def choose_layers(model: VisionModel, globs: Sequence[str] = ()) -> list[str]:
     if not globs:
         blocks = {name for path, name in named if path in model.blocks}
         plain = [(path, name) for path, name in named if f"{SUFFIX}." not in path]
-        chosen |= blocks or {name for path, name in plain if isinstance(kinds[path], nn.Conv2d | nn.Linear)}
+        chosen |= blocks or {name for path, name in plain if isinstance(kinds[path], _PLAIN)}
     for glob in globs:
         exact = {name for _, name in named if name == glob}
         hits = exact or {name for path, name in named if matches(path, glob) or matches(name, glob)}

@@ -10,8 +10,18 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from unitscope_pipelines.vision.receptive_fields.dependency import Dependency, nothing, own_pixels, spread, union, whole
-from unitscope_pipelines.vision.receptive_fields.interval_rules import EVERYTHING, rule_for
+from unitscope_pipelines.vision.receptive_fields.dependency import (
+    CLIPPED,
+    PLANES,
+    Dependency,
+    nothing,
+    own_pixels,
+    spread,
+    thinned,
+    union,
+    whole,
+)
+from unitscope_pipelines.vision.receptive_fields.interval_rules import EVERYTHING, everything, rule_for
 from unitscope_pipelines.vision.receptive_fields.operation import Operation, Rule, tensors_in
 
 log = logging.getLogger(__name__)
@@ -30,6 +40,7 @@ class Intervals(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._dependencies: MutableMapping[Tensor, tuple[Dependency, int | None]] = by_identity()
         self._memories: MutableMapping[UntypedStorage, Dependency] = by_identity()
         self._writes: MutableMapping[UntypedStorage, int] = by_identity()
+        self._written: MutableMapping[UntypedStorage, Dependency] = by_identity()
         self._leaked: list[Dependency] = []
         self._unknown: set[OpOverload] = set()
         self._keep(image, own_pixels(image.shape), self._version(image))
@@ -42,8 +53,11 @@ class Intervals(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def dependency_of(self, tensor: Tensor) -> Dependency | None:
         """Return a tensor's dependency, None for a constant.
 
-        A tensor whose memory was written through another view may hold whatever was put there.
+        Of memory that was fresh when it was written to, as where pictures are put into a batch, each element is
+        known. A tensor whose memory was else written through another view may hold whatever was put there.
         """
+        if (written := self._written.get(tensor.untyped_storage())) is not None:
+            return thinned(seen_as(written, tensor)).clone()
         dependency, version = self._dependencies.get(tensor, (None, None))
         if dependency is not None and version is not None and version == self._version(tensor):
             return dependency
@@ -75,7 +89,8 @@ class Intervals(TorchDispatchMode):  # type: ignore[no-untyped-call]
         dependencies = {id(tensor): known for tensor in inputs if (known := self.dependency_of(tensor)) is not None}
         outcome: object = func(*args, **kwargs)
         outputs = tensors_in(outcome)
-        for tensor in tensors_in(_written(func, args, kwargs)):
+        arguments = dict(_named(func, args, kwargs))
+        for tensor in tensors_in(_written(func, arguments)):
             self._writes[tensor.untyped_storage()] = self._version(tensor) + 1
         if outputs and func._schema.name == "aten::convolution" and outputs[0].dim() == 4:
             self.grids.append((outputs[0].shape[2], outputs[0].shape[3]))
@@ -83,7 +98,7 @@ class Intervals(TorchDispatchMode):  # type: ignore[no-untyped-call]
             # the value has left the graph (Tensor.item): whatever follows may depend on it
             self._leaked += map(whole, dependencies.values())
         elif dependencies or self._leaked:
-            self._note(Operation(func, dict(_named(func, args, kwargs)), outputs[0]), dependencies, outputs)
+            self._note(Operation(func, arguments, outputs[0]), dependencies, outputs)
         return outcome
 
     def _rule(self, function: OpOverload) -> Rule:
@@ -94,6 +109,21 @@ class Intervals(TorchDispatchMode):  # type: ignore[no-untyped-call]
             log.warning("no receptive-field rule for %s: every output counts as seeing all inputs", function)
         return rule or EVERYTHING
 
+    def _is_fresh(self, memory: UntypedStorage) -> bool:
+        """Return whether nothing that depends on the input was put there before."""
+        return memory not in self._memories or bool(self._memories[memory][CLIPPED].isneginf().all())
+
+    def _write(self, operation: Operation, output: Tensor, result: Dependency) -> bool:
+        """Note element by element what an operation writes into fresh memory; return whether it is such memory."""
+        memory = output.untyped_storage()
+        if memory not in self._written and self._is_fresh(memory) and _is_target(operation, output):
+            self._written[memory] = nothing([memory.nbytes() // output.element_size()]).clone()
+        if memory not in self._written:
+            return False
+        if any(tensor is output for tensor in tensors_in(_written(operation.function, operation.arguments))):
+            seen_as(self._written[memory], output).copy_(result)
+        return True
+
     def _apply(self, operation: Operation, dependencies: Mapping[int, Dependency]) -> tuple[list[Dependency], set[int]]:
         """Return the dependencies of an operation's outputs, and the ids of the tensors that its rule read.
 
@@ -101,6 +131,8 @@ class Intervals(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """
         if not dependencies:
             return [nothing(operation.shape)], set()
+        if not operation.output.numel():
+            return [everything(operation, *dependencies.values())], set(dependencies)
         rule = self._rule(operation.function)
         tensors = rule.tensors(operation)
         read = [dependencies[id(one)] if id(one) in dependencies else nothing(one.shape) for one in tensors]
@@ -116,7 +148,8 @@ class Intervals(TorchDispatchMode):  # type: ignore[no-untyped-call]
             result = results[min(index, len(results) - 1)]
             result = result if result.shape[1:] == output.shape else spread(hull_of_all, output.shape)
             result = union([result, *rest], output.shape) if rest else result
-            self._keep(output, result, self._version(output))
+            if not self._write(operation, output, result):
+                self._keep(output, result, self._version(output))
 
 
 def by_identity() -> MutableMapping[_Key, _Value]:
@@ -125,10 +158,20 @@ def by_identity() -> MutableMapping[_Key, _Value]:
     return mapping
 
 
-def _written(function: OpOverload, args: Sequence[object], kwargs: Mapping[str, object]) -> list[object]:
+def seen_as(written: Dependency, tensor: Tensor) -> Dependency:
+    """Return the dependencies of a tensor's memory in the tensor's shape and order."""
+    return written.as_strided((PLANES, *tensor.shape), (written.shape[1], *tensor.stride()), tensor.storage_offset())
+
+
+def _is_target(operation: Operation, output: Tensor) -> bool:
+    """Return whether an operation put its output into memory that it was given, as padding in a circle does."""
+    return next(iter(operation.arguments.values())) is output
+
+
+def _written(function: OpOverload, arguments: Mapping[str, object]) -> list[object]:
     """Return the arguments that an operation writes to."""
     infos = {argument.name: argument.alias_info for argument in function._schema.arguments}
-    return [value for name, value in _named(function, args, kwargs) if (info := infos[name]) and info.is_write]
+    return [value for name, value in arguments.items() if (info := infos[name]) and info.is_write]
 
 
 def _named(function: OpOverload, args: Sequence[object], kwargs: Mapping[str, object]) -> Iterator[tuple[str, object]]:

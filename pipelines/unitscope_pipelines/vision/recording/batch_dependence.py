@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitscope_pipelines.vision.recording.owners_code import owners_code
-from unitscope_pipelines.vision.recording.peaks import channels_first
+from unitscope_pipelines.vision.recording.peaks import arranged
 from unitscope_pipelines.vision.recording.recording import Images, hooked_modules, output_tensors, record
 from unitscope_schemas.units import LayerSpec
 
@@ -119,7 +119,7 @@ def _recorded(
     specs = {layer.name: layer for layer in layers}
 
     def keep(name: str, output: Tensor) -> Rows:
-        return channels_first(output, specs[name]).clone()
+        return arranged(output, specs[name]).clone()
 
     with record(model, list(specs), keep) as recorded:
         _run(model, before, images)
