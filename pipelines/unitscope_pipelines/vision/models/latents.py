@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from unitscope_pipelines.vision.models.factories import SCHEME, Factory, load_factory
 from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
+from unitscope_pipelines.vision.recording.owners_code import owners_code
 from unitscope_pipelines.vision.recording.recording import output_tensor
 from unitscope_schemas.errors import ModelError, UsageError
 
@@ -27,7 +28,8 @@ class Latents(nn.Module):
     def forward(self, output: Float[Tensor, "image ..."]) -> Float[Tensor, "image ..."]:
         """Return the latents of a layer's output, channels on the axis where the output has them."""
         vectors = output.permute(0, 2, 3, 1) if self.channels_first else output
-        coded = output_tensor(self.coder(vectors), f"{self.layer}{SUFFIX}")
+        with owners_code(f"the latents of {self.layer}, given channels last, shape {tuple(vectors.shape)},"):
+            coded = output_tensor(self.coder(vectors), f"{self.layer}{SUFFIX}")
         if coded.shape[:-1] != vectors.shape[:-1]:
             raise ModelError(
                 f"the latents of {self.layer} have shape {tuple(coded.shape)} for an output of {tuple(vectors.shape)}; "
