@@ -125,7 +125,7 @@ def main() -> None:
     print_table(f"Milliseconds a frame by stage (bare forward of the whole model: {bare:.1f})", rows)
     backward = [
         {"backward": method, **stages_ms(asked, f"{layers[-1]}:0", frames[:8], method)}
-        for method in ("gradient", "guided", "deconvnet")
+        for method in ("gradient", "gradient-x-input", "guided", "deconvnet")
     ]
     print_table(f"The same with a projection from {layers[-1]}", backward)
     few = [layers[0], layers[len(layers) // 2], layers[-1]]

@@ -67,8 +67,8 @@ def project(
     if sheet is not None:
         check_ending(sheet)
     session = Session(atlas, trust_code=trust_code, version=version)
-    plan = project_plan(session, question.method, device)
     wanted = asked_exemplars(session.atlas, chosen_units(session.atlas, units, question.top), question.k)
+    plan = project_plan(session, question.method, [chosen.unit.layer for chosen in wanted], device)
     with shown(progress) as report:
         stored = {visual.key.id: visual for visual in project_units(plan, wanted, report, workers, address)}
     made = [stored[plan.key(chosen.unit, exemplar).id] for chosen in wanted for exemplar in chosen.exemplars]
@@ -83,7 +83,7 @@ def project(
             _write(session.atlas.store, [visual for visual in made if visual.key.target == chosen.unit], folder)
         tell(f"{len(rows)} projections written to {out}")
     if sheet is not None:
-        write_drawing(project_sheet(session, [chosen.unit for chosen in wanted], plan.method, question.k), sheet)
+        write_drawing(project_sheet(session, [chosen.unit for chosen in wanted], question.method, question.k), sheet)
         tell(f"patches and projections written to {sheet}")
 
 

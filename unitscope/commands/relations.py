@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from unitscope.commands.app import app, tell, tell_stale
+from unitscope.commands.app import app, tell, tell_note, tell_stale
 from unitscope.commands.options import (
     AddressOption,
     AtlasArgument,
@@ -53,9 +53,11 @@ def labels(
             raise UsageError("--all counts all ranks: leave out --ranks and --quantile")
         over_all = label_queries.selectivity(opened, unit_id, SelectivityQuestion(k=question.k))
         show_rows(over_all.rows, SelectivityRow, "json" if as_json else style, over_all)
+        tell_note(over_all.note)
         return
     page = label_queries.labels(opened, unit_id, question)
     show_rows(page.rows, LabelRow, "json" if as_json else style, page)
+    tell_note(page.note)
     tell_stale(page.stale_images)
 
 

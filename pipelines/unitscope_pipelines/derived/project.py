@@ -6,14 +6,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Generic, Protocol, TypeVar
 
+import numpy as np
 import torch
 
-from unitscope_pipelines.derived.visuals import NewPicture, find_visual, find_visuals, write_visual
+from unitscope_pipelines.derived.visuals import NewPicture, find_visual, find_visuals, shown_note, write_visual
 from unitscope_pipelines.storage.originals import Original, Originals
 from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.vision.attribution.deconvnet import METHODS, Projections, project
-from unitscope_pipelines.vision.images.diverging import SHOWN_SHARE, diverging_picture
-from unitscope_pipelines.vision.images.preprocessing import Prepared, normalise, prepare
+from unitscope_pipelines.vision.images.diverging import FAINT_SHARE, SHOWN_SHARE, Values, diverging_picture
+from unitscope_pipelines.vision.images.preprocessing import Prepared, normalise, prepare, stacked
 from unitscope_pipelines.vision.models.models import VisionModel, reload_model
 from unitscope_pipelines.vision.recording.device import choose_device
 from unitscope_schemas.answers.visuals import Visual, VisualKey
@@ -80,19 +81,22 @@ class ProjectPlan:
     model: ModelEntry
     preprocessing: Preprocessing
     layers: Mapping[str, LayerSpec]
-    method: ProjectionMethod
+    methods: Mapping[str, ProjectionMethod]
+    """Method of each layer that units are projected from."""
     device: str
     trust_code: bool
 
     def key(self, unit: UnitId, exemplar: Exemplar) -> VisualKey:
         """Return the name of a projection."""
+        method = self.methods[unit.layer]
         return VisualKey(
             atlas_key=self.atlas_key,
             kind="projection",
             layer=unit.layer,
             channel=unit.channel,
-            method=self.method,
-            settings={"rules": METHODS[self.method], "shown_share": SHOWN_SHARE},
+            # its stored name since there was no other gradient; the rules tell them apart
+            method="gradient" if method == "gradient-x-input" else method,
+            settings={"rules": METHODS[method], "shown_share": SHOWN_SHARE},
             image_id=exemplar.image.image_id,
             location=exemplar.location,
         )
@@ -131,22 +135,24 @@ class Projector(Generic[Picture]):
         started = time.perf_counter()
         pictures = [self._model.read(self._originals.read_original(exemplar.image)) for exemplar in batch]
         locations = [exemplar.location for exemplar in batch]
-        projections = self._model.project(pictures, unit, locations, self.plan.method)
+        method = self.plan.methods[unit.layer]
+        projections = self._model.project(pictures, unit, locations, method)
         seconds = (time.perf_counter() - started) / len(batch)
         for number, (picture, exemplar) in enumerate(zip(pictures, batch, strict=True)):
             seen = exemplar.seen
             pixels = projections.pixels[number, :, seen.top : seen.bottom, seen.left : seen.right].numpy()
-            shown = diverging_picture(pixels, SHOWN_SHARE)
-            scale = (
-                f"grey is zero, white {shown.scale:.4g} and black {-shown.scale:.4g} in units of the network's input"
-            )
+            usual = projections.layer_signal[number]
+            seen_channels = pixels[list(self.plan.preprocessing.shown_channels)]
+            shown = diverging_picture(seen_channels, SHOWN_SHARE, FAINT_SHARE * usual)
+            scale = _about_scale(shown.scale, seen_channels, method)
+            faint, chosen = _faint(float(np.abs(pixels).max()), usual), shown_note(self.plan.preprocessing)
             drift = _drift(exemplar.activation, float(projections.activation[number]))
             yield NewPicture(
                 picture=shown.picture,
                 activation=exemplar.activation,
                 location=exemplar.location,
                 box=picture.placement.to_image(seen),
-                notes=(scale, *drift, *projections.notes),
+                notes=(scale, *chosen, *faint, *drift, *projections.notes),
                 seconds=seconds,
             )
 
@@ -165,7 +171,7 @@ class PlannedModel:
         self, pictures: Sequence[Prepared], unit: UnitId, locations: Sequence[Location], method: ProjectionMethod
     ) -> Projections:
         """Project a unit's activation at one location of each picture back to its pixels, and note the device."""
-        images = normalise(torch.stack([picture.pixels for picture in pictures]), self.plan.preprocessing)
+        images = normalise(stacked([picture.pixels for picture in pictures]), self.plan.preprocessing)
         layer = self.plan.layers[unit.layer]
         projections = project(self._model.module, layer, unit.channel, images.to(self._device), locations, method)
         if self._device.type == "cpu":
@@ -186,6 +192,33 @@ class PlannedModel:
 def planned_projector(plan: ProjectPlan) -> Projector[Prepared]:
     """Return the task that projects by the plan's model."""
     return Projector(plan, PlannedModel(plan))
+
+
+_UNITS_OF: Mapping[ProjectionMethod, str] = {
+    "gradient": "in units of the activation for each of the network's input",
+    "gradient-x-input": "in units of the activation",
+}
+"""Units of what projections show; without a word here they are the network's input's."""
+
+
+def _about_scale(scale: float, pixels: Values, method: ProjectionMethod) -> str:
+    """Return what grey, white and black are, and how many values are cut off there, as one sentence."""
+    magnitudes = np.abs(pixels)
+    sentence = f"grey is zero, white {scale:.4g} and black {-scale:.4g} " + _UNITS_OF.get(
+        method, "in units of the network's input"
+    )
+    beyond = float((magnitudes > scale).mean())
+    if not beyond:
+        return f"{sentence}, nothing is cut off"
+    return f"{sentence}, {100 * beyond:.2g} % of the values are cut off there, the largest of {magnitudes.max():.4g}"
+
+
+def _faint(largest: float, usual: float) -> tuple[str, ...]:
+    """Return what to say where hardly any of a signal reaches the pixels, beside those that the layer usually sends."""
+    if largest >= FAINT_SHARE * usual and largest:
+        return ()
+    share = f"{largest / usual:.2g} of what a unit of its layer usually sends" if largest else "none at all"
+    return (f"hardly any signal reaches the pixels: {share}, so the picture is dim",)
 
 
 def _drift(recorded: float, again: float) -> tuple[str, ...]:

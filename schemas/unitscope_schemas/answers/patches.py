@@ -167,6 +167,8 @@ class LabelPage(Answer):
     unit: str
     ranks: int
     """Number of first ranks over which the labels are counted."""
+    note: str | None = None
+    """What limits the answer: a unit that is not live, or a tie of peaks at the last of those ranks."""
     stale_images: int = 0
     """Number of removed images, shown nowhere, that these figures still count until the atlas is compacted."""
     rows: list[LabelRow]

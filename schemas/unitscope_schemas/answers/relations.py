@@ -29,6 +29,8 @@ class SelectivityPage(Answer):
     unit: str
     images: int
     """Number of images with a finite peak."""
+    note: str | None = None
+    """What limits the answer: a unit that is not live."""
     rows: list[SelectivityRow]
 
 

@@ -24,7 +24,7 @@ class VisualKey(Entry):
     channel: int | None
     """Channel of the unit; None where the picture is of a direction."""
     method: str
-    """Name of the recipe, or of the method of projection."""
+    """Name of the recipe, or of the method of projection; see `shown_method`."""
     settings: dict[str, Any]
     """Settings of the method, all of them: other values give another picture."""
     objective: str = ""
@@ -48,6 +48,15 @@ class VisualKey(Entry):
         if self.channel is not None:
             return UnitId(self.layer, self.channel)
         return DirectionId.of(self.layer, self.direction or ())
+
+    @property
+    def shown_method(self) -> str:
+        """Return the name of the method as answers show it.
+
+        Gradients times the input have always been stored as `gradient`, with rules that say so.
+        """
+        times_input = self.kind == "projection" and str(self.settings.get("rules")).endswith("times the input")
+        return "gradient-x-input" if times_input else self.method
 
     @property
     def id(self) -> str:
@@ -95,8 +104,10 @@ class VisualRow:
     activation: float | None
     """Activation of the unit on the stored 8-bit picture, or the one that was projected."""
     corpus_maximum: float | None
-    """Maximum of the unit over the corpus; None where the atlas has no peaks to judge by: of a direction, and of a
-    layer that it does not record."""
+    """Maximum of the unit over the corpus; None where a low activation was the aim, and where the atlas has no peaks to
+    judge by: of a direction, and of a layer that it does not record."""
+    corpus_minimum: float | None
+    """Lowest peak of the unit on any picture of the corpus, where a low activation was the aim; else None."""
     percentile: float | None
     """Share of the atlas's images whose peak for this unit is at most this activation; None where a low one was the
     aim."""
@@ -141,8 +152,11 @@ class EigenRow:
     share: float | None
     """Share of the patches' variance that the component explains; None for the mean."""
     scale: float | None
-    """Value that is shown white, of the component of unit length; grey is zero, black the negative. None for the mean.
-    """
+    """Value that is shown white, of the component of unit length; grey is zero, black the negative. None for the mean,
+    and for a component of no variance, which is all grey."""
+    deviation: float | None
+    """Standard deviation of the patches along the component, in levels of 255 at the pixel where it is largest; below
+    half a level the picture is dim. None for the mean."""
 
 
 @dataclass
@@ -175,13 +189,20 @@ class LinkedEigenPage(EigenPage):
 
 @dataclass
 class FilterRow:
-    """The weights of one unit as a picture: grey is zero, white the scale, black its negative."""
+    """The weights of one unit as a picture: grey is zero, white the scale, black its negative.
+
+    The scale is the largest magnitude of the unit's weights, or a hundredth of the layer's if that is larger.
+    """
 
     channel: int
     unit: str
     minimum: float
     maximum: float
     scale: float
+    share: float
+    """Largest magnitude of the unit's weights as a share of the layer's."""
+    note: str
+    """What is to be known of the weights: that there are hardly any, or that some are not finite."""
     input_channels: int
     height: int
     width: int

@@ -11,7 +11,7 @@ from unitscope_pipelines.derived.visuals import layer_documents, layer_visuals
 from unitscope_pipelines.storage.stores import Store
 from unitscope_schemas.answers.visuals import Visual, VisualKind
 
-_METHODS = ("gradient", "deconvnet", "guided")
+_METHODS = ("gradient-x-input", "gradient", "deconvnet", "guided")
 """Projection methods in ascending order of preference, among projections of one activation: a guided one shows the
 picture also without max-pooling."""
 _SHARE_OF_TIME = 0.1
@@ -87,5 +87,6 @@ def _pictures_of(visuals: list[Visual], kind: VisualKind) -> LayerPictures:
 
 def _rank(visual: Visual) -> tuple[float, int, str]:
     """Return what is highest for the picture to show; the name makes the order total."""
-    method_rank = _METHODS.index(visual.key.method) if visual.key.method in _METHODS else -1
+    method = visual.key.shown_method
+    method_rank = _METHODS.index(method) if method in _METHODS else -1
     return -math.inf if visual.activation is None else visual.activation, method_rank, visual.key.id

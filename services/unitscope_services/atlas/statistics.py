@@ -20,7 +20,7 @@ class LayerStatistics:
     """The statistics of a layer's units as arrays, in order of channels."""
 
     ranked: NDArray[np.bool_]
-    """Mask of the units that have ranked images and are not dead."""
+    """Mask of the units that have ranked images, and not the same finite peak on all of them."""
     count: NDArray[np.int64]
     """How many ranked images each unit has."""
     mean: NDArray[np.float64]
@@ -37,7 +37,7 @@ class LayerStatistics:
         knots[counts > 0] = units["knots"].combine_chunks().flatten().to_numpy().reshape(-1, knots.shape[1])
         std = units["std"].to_numpy().astype(np.float64)
         return cls(
-            ranked=(counts > 0) & (np.array(units["status"].to_pylist()) != "dead"),
+            ranked=(counts > 0) & (units["minimum"].to_numpy() != units["maximum"].to_numpy()),
             count=counts,
             mean=units["mean"].to_numpy().astype(np.float64),
             std=np.where(std > 0, std, 1.0),
@@ -83,7 +83,7 @@ class UnitStatistics(NamedTuple):
     histogram: NDArray[np.int64]
     """Counts in equal bins from minimum to maximum, the last one closed; empty without ranked images."""
     top_labels: list[TopLabel]
-    """Labels of the first ranks, the most frequent first."""
+    """Labels of the first ranks, the most frequent first; older atlases hold some of constant units too."""
 
     @classmethod
     def rows(cls, units: pa.Table) -> "list[UnitStatistics]":
@@ -117,9 +117,19 @@ class UnitStatistics(NamedTuple):
         return self.positive_count / max(1, self.image_count)
 
     @property
+    def constant(self) -> bool:
+        """Whether all finite peaks are equal, or there are none: the order of such ranks says nothing."""
+        return self.minimum == self.maximum
+
+    @property
+    def telling_labels(self) -> list[TopLabel]:
+        """Labels of the first ranks, the most frequent first; none of a constant unit, whose ranks are no order."""
+        return [] if self.constant else self.top_labels
+
+    @property
     def top_label(self) -> str | None:
-        """Most frequent label among the first ranks; None where there is no label."""
-        return self.top_labels[0].label if self.top_labels else None
+        """Most frequent label among the first ranks; None where there is no label, and of a constant unit."""
+        return self.telling_labels[0].label if self.telling_labels else None
 
     def quantile(self, share: float) -> float | None:
         """Return the quantile at one of KNOT_SHARES; None without ranked images."""

@@ -70,6 +70,8 @@ class Encoder:
         self.atlas = atlas
         self._turn, self._trust_code = turn, trust_code
         self._lock = threading.Lock()
+        self._methods: dict[str, ProjectionMethod] = {}
+        self._methods_lock = threading.Lock()
         self._recent: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
         self._recent_lock = threading.Lock()
 
@@ -130,15 +132,24 @@ class Encoder:
         self, pictures: Sequence[Encoded], unit: UnitId, locations: Sequence[Location], method: ProjectionMethod
     ) -> "Projections":
         """Project the unit's activation at one location of each picture back to the pixels; always in float32."""
-        import torch
-
         from unitscope_pipelines.vision.attribution.deconvnet import project
-        from unitscope_pipelines.vision.images.preprocessing import normalise
+        from unitscope_pipelines.vision.images.preprocessing import normalise, stacked
 
-        pixels = torch.stack([picture.prepared.pixels for picture in pictures])
+        pixels = stacked([picture.prepared.pixels for picture in pictures])
         images = normalise(pixels, self.atlas.manifest.preprocessing)
         with self._turn(), self._lock:
             return project(self._model.module, self._spec(unit.layer), unit.channel, images, locations, method)
+
+    def projection_method(self, layer: str) -> ProjectionMethod:
+        """Return the method of projection that fits what lies between the pixels and a layer."""
+        from unitscope_pipelines.vision.attribution.deconvnet import default_method
+
+        spec = self._spec(layer)
+        with self._methods_lock:
+            if layer not in self._methods:
+                with self._turn(), self._lock:
+                    self._methods[layer] = default_method(self._model.module, spec, self._model.input_shape)
+            return self._methods[layer]
 
     def signals(
         self, picture: Encoded, unit: UnitId, location: Location, method: ProjectionMethod, layer: str

@@ -19,13 +19,16 @@ from unitscope_services.figures.memo import Memo
 from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.session import Session
 
-Patches = NDArray[np.uint8]
-"""Patches as an array, patch × row × col × channel, in pixels of the network's input."""
+Patches = NDArray[np.uint8] | NDArray[np.float32]
+"""Patches as an array, patch × row × col × channel, in pixels of the network's input, of levels of 255."""
 
 
 _REMEMBERED = 4
 """Eigen-patches of an atlas that are remembered, by unit and question: they take a second, each of their pictures is a
 question, and nine components of 112 pixels take 3 MB."""
+
+_SEEN = 0.5
+"""Levels of 255 by which a component must move a pixel of the patches to be drawn at full contrast."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,14 @@ class EigenPatches:
     mean: NDArray[np.float64]
     components: NDArray[np.float64]
     shares: NDArray[np.float64]
+    deviations: NDArray[np.float64]
+    """Standard deviation of the patches along each component, in levels of 255 at the pixel where it is largest."""
+
+    def scale(self, number: int) -> float:
+        """Return the value that is white in the picture of a component: its largest magnitude, or more where it moves
+        no pixel of the patches by half a level, so that dust is grey; infinite where it moves none at all."""
+        largest, deviation = float(np.abs(self.components[number]).max()), float(self.deviations[number])
+        return largest * max(1.0, _SEEN / deviation) if deviation else float("inf")
 
 
 _memos: WeakKeyDictionary[Session, Memo[EigenPatches]] = WeakKeyDictionary()
@@ -70,7 +81,9 @@ def eigen_patches(session: Session, unit: UnitId, question: EigenQuestion) -> Ei
             f"the middle of {size.height} × {size.width} pixels; choose a smaller --size, more patches or another layer"
         )
     shape = cut.shape[1:]
-    pca = PCA(min(count, len(cut) - 1), svd_solver="full").fit(cut.reshape(len(cut), -1).astype(np.float64))
+    values = cut.reshape(len(cut), -1).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # shares of no variance
+        pca = PCA(min(count, values.shape[1], len(cut) - 1), svd_solver="full").fit(values)
     return EigenPatches(
         unit=unit,
         size=size,
@@ -78,7 +91,8 @@ def eigen_patches(session: Session, unit: UnitId, question: EigenQuestion) -> Ei
         left_out=left_out,
         mean=pca.mean_.reshape(shape),
         components=pca.components_.reshape(-1, *shape),
-        shares=pca.explained_variance_ratio_,
+        shares=np.nan_to_num(pca.explained_variance_ratio_),
+        deviations=np.sqrt(pca.explained_variance_) * np.abs(pca.components_).max(1),
     )
 
 
@@ -96,7 +110,8 @@ def eigen_page(session: Session, unit: UnitId, question: EigenQuestion) -> Eigen
             EigenRow(
                 component=number,
                 share=share,
-                scale=None if number == 0 else float(np.abs(eigen.components[number - 1]).max()),
+                scale=None if number == 0 else _finite(eigen.scale(number - 1)),
+                deviation=None if number == 0 else float(eigen.deviations[number - 1]),
             )
             for number, share in enumerate(shares)
         ],
@@ -108,14 +123,12 @@ def eigen_picture(session: Session, unit: UnitId, question: EigenQuestion, numbe
 
     Raises NotFoundError beyond the last component.
     """
-    from unitscope_pipelines.vision.images.diverging import diverging_picture
-
     eigen = remembered_patches(session, unit, question)
     if not 0 <= number <= len(eigen.components):
         raise NotFoundError(f"unit {unit} has the mean, 0, and components 1 to {len(eigen.components)}, not {number}")
     if number == 0:
-        return Image.fromarray(np.rint(eigen.mean).astype(np.uint8).squeeze())
-    return diverging_picture(eigen.components[number - 1].transpose(2, 0, 1).astype(np.float32)).picture
+        return _drawn_mean(session, eigen)
+    return _drawn(session, eigen, number - 1)
 
 
 def remembered_patches(session: Session, unit: UnitId, question: EigenQuestion) -> EigenPatches:
@@ -138,23 +151,41 @@ def aligned_patches(session: Session, unit: UnitId, k: int, size: Size) -> tuple
         seen = session.encoder.read(read_image(atlas, atlas.find_image(row.image_id))).prepared.pixels
         cut.append(seen[:, box.top : box.bottom, box.left : box.right].permute(1, 2, 0).numpy())
     channels = atlas.manifest.preprocessing.channels
-    return np.array(cut, np.uint8).reshape(-1, *size, channels), len(page.rows) - len(inside)
+    kind = np.result_type(np.uint8, *(patch.dtype for patch in cut))
+    return np.array(cut, kind).reshape(-1, *size, channels), len(page.rows) - len(inside)
 
 
 def eigen_sheet(session: Session, patches: EigenPatches) -> Drawing:
     """Draw mean and components in one drawing: in components grey is zero, each in its own scale."""
-    from unitscope_pipelines.vision.images.diverging import diverging_picture
-
-    mean = np.rint(patches.mean).astype(np.uint8)
-    shown = [
-        diverging_picture(component.transpose(2, 0, 1).astype(np.float32)).picture for component in patches.components
+    shown = [_drawn(session, patches, number) for number in range(len(patches.components))]
+    shares = [
+        f"{100 * share:.1f} % of the variance" + (", less than half a level of any pixel" if deviation < _SEEN else "")
+        for share, deviation in zip(patches.shares, patches.deviations, strict=True)
     ]
-    shares = [f"{100 * share:.1f} % of the variance" for share in patches.shares]
     caption = f"{patches.used} patches of {patches.size.height} x {patches.size.width} px, {patches.left_out} left out"
     components = PictureGroup("components, largest share first", tuple(zip(shown, shares, strict=True)))
-    groups = (PictureGroup("mean", ((Image.fromarray(mean.squeeze()), caption),)), components)
+    groups = (PictureGroup("mean", ((_drawn_mean(session, patches), caption),)), components)
     spec = session.atlas.layer(patches.unit.layer).spec
     return lay_out(session.atlas, [LayerPanels(spec, (Panel(patches.unit, caption, groups),))])
+
+
+def _drawn_mean(session: Session, patches: EigenPatches) -> Image.Image:
+    """Return the picture of the mean, of the channels that pictures show."""
+    mean = patches.mean[..., list(session.atlas.manifest.preprocessing.shown_channels)]
+    return Image.fromarray(np.rint(np.clip(mean, 0, 255)).astype(np.uint8).squeeze())
+
+
+def _drawn(session: Session, patches: EigenPatches, number: int) -> Image.Image:
+    """Return the picture of a component, of the channels that pictures show, where grey is zero."""
+    from unitscope_pipelines.vision.images.diverging import diverging_picture
+
+    channels = list(session.atlas.manifest.preprocessing.shown_channels)
+    values = patches.components[number][..., channels].transpose(2, 0, 1).astype(np.float32)
+    return diverging_picture(values, least_scale=patches.scale(number)).picture
+
+
+def _finite(scale: float) -> float | None:
+    return scale if np.isfinite(scale) else None
 
 
 def _centred(field: ReceptiveField, location: Location, size: Size) -> Box:

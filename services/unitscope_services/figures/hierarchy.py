@@ -13,9 +13,9 @@ from unitscope_schemas.errors import NotFoundError, UsageError, listing
 from unitscope_schemas.questions import OptimiseQuestion, ProjectionMethod, TopQuestion
 from unitscope_schemas.units import LayerSpec, UnitId
 from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.figures.blanks import patch_tile
 from unitscope_services.figures.drawing import INK, PIXELS, QUIET, Drawing, Tile, Words, shortened
 from unitscope_services.figures.project import picture_of, project_rows
-from unitscope_services.figures.sheet import patch_picture
 from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.session import Session
 from unitscope_services.queries.unit_selection import spread_layers, striking_in
@@ -54,7 +54,8 @@ class LayerPanels:
 class PanelStyle:
     """What is shown beside a unit's patches: projections, and a stored optimised input of this recipe and seed."""
 
-    method: ProjectionMethod
+    method: ProjectionMethod | None
+    """Method of the projections; None for the one that fits the network."""
     recipe: str | None = None
     seed: int = 0
 
@@ -65,7 +66,7 @@ def unit_panel(session: Session, unit: UnitId, style: PanelStyle, k: int = 9) ->
     if not page.rows:
         raise NotFoundError(f"unit {unit} has no patches to show: {page.note}")
     made = project_rows(session, unit, page.rows, style.method)
-    cut = [patch_picture(session.atlas, unit, row, PIXELS * _BLOCK // _columns(k)) for row in page.rows]
+    cut = [patch_tile(session.atlas, unit, row, PIXELS * _BLOCK // _columns(k)).picture for row in page.rows]
     words = [_words(row) for row in page.rows]
     labels = dict.fromkeys(label for row in page.rows for label in row.labels)
     peaks = f"{page.rows[-1].activation:.3g} to {page.rows[0].activation:.3g}"
@@ -76,7 +77,7 @@ def unit_panel(session: Session, unit: UnitId, style: PanelStyle, k: int = 9) ->
         groups=(
             PictureGroup("patches", tuple(zip(cut, words, strict=True))),
             PictureGroup(
-                f"{style.method} projections",
+                f"{made[0].key.shown_method} projections",
                 tuple((picture_of(session, visual), text) for visual, text in zip(made, words, strict=True)),
             ),
             *optimised,
@@ -84,7 +85,7 @@ def unit_panel(session: Session, unit: UnitId, style: PanelStyle, k: int = 9) ->
     )
 
 
-def project_sheet(session: Session, units: Sequence[UnitId], method: ProjectionMethod, k: int) -> Drawing:
+def project_sheet(session: Session, units: Sequence[UnitId], method: ProjectionMethod | None, k: int) -> Drawing:
     """Draw units with their first patches and projections, one line for each layer."""
     layers = dict.fromkeys(unit.layer for unit in units)
     units_of = {layer: [unit for unit in units if unit.layer == layer] for layer in layers}

@@ -4,7 +4,7 @@ Command line, notebooks and jobs all ask through here, so that they make one pic
 """
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from PIL import Image
@@ -34,7 +34,8 @@ def projections(session: Session, unit: UnitId, question: ProjectQuestion) -> Vi
 
     Raises NotFoundError for a unit without patches, UsageError for an unknown method.
     """
-    plan, (wanted,) = project_plan(session, question.method), asked_exemplars(session.atlas, [unit], question.k)
+    (wanted,) = asked_exemplars(session.atlas, [unit], question.k)
+    plan = project_plan(session, question.method, [unit.layer])
     made = _projector(session, plan)(wanted)
     return VisualPage(
         unit=str(unit),
@@ -55,29 +56,33 @@ def project_units(
     for number, unit in enumerate(units):
         tell(number, len(units))
         rows = patches(session.atlas, unit, TopQuestion(k=question.k)).rows
-        for visual in project_rows(session, unit, rows, question.method):
+        for visual in project_rows(session, unit, rows, question.method) if rows else ():
             yield visual_row(session.atlas, visual)
     tell(len(units), len(units))
 
 
-def project_rows(session: Session, unit: UnitId, rows: Sequence[PatchRow], method: ProjectionMethod) -> list[Visual]:
-    """Return one projection for each patch."""
-    return _projector(session, project_plan(session, method))(_exemplars(session.atlas, unit, rows))
+def project_rows(
+    session: Session, unit: UnitId, rows: Sequence[PatchRow], method: ProjectionMethod | None
+) -> list[Visual]:
+    """Return one projection for each patch, by the layer's own method unless another is named."""
+    return _projector(session, project_plan(session, method, [unit.layer]))(_exemplars(session.atlas, unit, rows))
 
 
-def project_plan(session: Session, method: ProjectionMethod, device: str = "cpu") -> "ProjectPlan":
-    """Return how projections from an atlas are made."""
+def project_plan(
+    session: Session, method: ProjectionMethod | None, layers: Collection[str], device: str = "cpu"
+) -> "ProjectPlan":
+    """Return how projections from some layers are made: by one method, or by the one that fits each layer's network."""
     from unitscope_pipelines.derived.project import ProjectPlan
 
     manifest = session.atlas.manifest
     return ProjectPlan(
         store=session.atlas.store,
-        corpus=manifest.corpus.root,
+        corpus=session.atlas.corpus_root,
         atlas_key=manifest.atlas_key,
         model=manifest.model,
         preprocessing=manifest.preprocessing,
         layers={entry.spec.name: entry.spec for entry in manifest.layers},
-        method=method,
+        methods={layer: method or session.encoder.projection_method(layer) for layer in dict.fromkeys(layers)},
         device=device,
         trust_code=session.trust_code,
     )

@@ -8,12 +8,12 @@ import numpy as np
 from PIL import Image
 
 from unitscope_schemas.answers.visuals import Visual, VisualKind
-from unitscope_schemas.errors import NotFoundError
+from unitscope_schemas.errors import NotFoundError, PictureError
 from unitscope_schemas.geometry import Box
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.crops import cut, fitted, picture, read_image
 from unitscope_services.atlas.rows import ImageEntry
-from unitscope_services.figures.conv_filters import filters_of, picture_of_filter
+from unitscope_services.figures.conv_filters import filters_of, tile_of_filter
 from unitscope_services.figures.project import picture_of
 from unitscope_services.queries.session import Session
 from unitscope_services.queries.units import box_to_show
@@ -85,8 +85,8 @@ def _patches(atlas: Atlas, layer: str, channels: Sequence[int], turn: Turn) -> I
     for image, boxes in _by_image(atlas, layer, [channel for channel in channels if ranked[channel]]):
         with turn:
             try:
-                whole = picture(read_image(atlas, image))
-            except NotFoundError:
+                whole = picture(atlas, read_image(atlas, image))
+            except (NotFoundError, PictureError):
                 yield from ((channel, None) for channel in boxes)
                 continue
             tiles = [(channel, cut(whole, box, TILE_PX)) for channel, box in boxes.items()]
@@ -119,4 +119,4 @@ def _visuals(
 
 def _filters(session: Session, layer: str, channels: Sequence[int]) -> Iterator[ChannelPicture]:
     layer_filters = filters_of(session, layer)
-    return ((channel, filter_tile(picture_of_filter(layer_filters, channel))) for channel in channels)
+    return ((channel, filter_tile(tile_of_filter(layer_filters, channel))) for channel in channels)

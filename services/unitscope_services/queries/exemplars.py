@@ -33,16 +33,16 @@ def patches(atlas: Atlas, unit: UnitId, question: TopQuestion) -> PatchPage:
     """Return the images that most excite a unit, in a total order, each with the box where it peaks.
 
     The first image of a group of near duplicates that passes the filters stands for all, unless the question expands
-    them. A dead unit has no patches: its images are all alike to it.
+    them. A unit with the same finite peak on all images has no patches: they are all alike to it.
     """
     statistics = atlas.unit(unit)
     status, count = statistics.status, statistics.image_count
     note, stale = status_note(statistics), atlas.manifest.stale_count
-    if status == "dead" or count == 0:
+    if statistics.constant or count == 0:
         atlas.catalogue.chosen(ImageFilter(question.label, question.where))  # refused alike, whatever the unit
         return PatchPage(unit=str(unit), status=status, note=note, stale_images=stale, rows=[], next=None)
     subject = f"{atlas.version} {unit} {question.model_dump_json(exclude={'k', 'cursor'})}"
-    after = cursors.decode(question.cursor, subject)
+    after = cursors.decode(question.cursor, subject, _keys(question, count))
     exemplars = Exemplars(atlas, unit, question, _asked_band(atlas, unit, question, count))
     ranks, keys = exemplars.following(after, question.k + 1)
     more = len(ranks) > question.k
@@ -57,6 +57,11 @@ def patches(atlas: Atlas, unit: UnitId, question: TopQuestion) -> PatchPage:
         rows=exemplars.rows(ranks[: question.k], count),
         next=cursors.encode(int(keys[question.k - 1]), subject) if more else None,
     )
+
+
+def _keys(question: TopQuestion, count: int) -> range:
+    """Return the keys that ranks may have in the order of a question."""
+    return {"desc": range(count), "asc": range(1 - count, 1), "random": range(2**64)}[question.order]
 
 
 def _asked_band(atlas: Atlas, unit: UnitId, question: TopQuestion, count: int) -> tuple[int, int]:
@@ -85,7 +90,7 @@ def bands(atlas: Atlas, unit: UnitId, question: BandsQuestion) -> BandPage:
     for band, (start, end) in enumerate(pairwise(edges), 1):
         exemplars = Exemplars(atlas, unit, question, (start, end - 1))
         ranks = exemplars.following(None, question.k)[0] if start < end else np.empty(0, np.int64)
-        low, high = 1 - band / count, 1 - (band - 1) / count
+        low, high = (count - band) / count, (count - band + 1) / count
         rows += [BandRow(**vars(row), band=band, low=low, high=high) for row in exemplars.rows(ranks, total)]
     return BandPage(unit=first.unit, status=first.status, note=first.note, stale_images=first.stale_images, rows=rows)
 
@@ -111,7 +116,10 @@ def status_note(statistics: UnitStatistics) -> str | None:
         case "rare":
             return f"rare: above zero on {statistics.positive_count} of {statistics.image_count} images"
         case "non-finite":
-            return f"not a number or infinite on {statistics.nonfinite_count} images, which are left out"
+            left_out = f"not a number or infinite on {statistics.nonfinite_count} images, which are left out"
+            if not statistics.constant or statistics.maximum is None:
+                return left_out
+            return f"{left_out}; its peak is {statistics.maximum:g} on all {statistics.image_count} others"
     return None
 
 

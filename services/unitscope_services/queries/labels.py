@@ -15,22 +15,26 @@ from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.bounded import check_ranks, check_whole
 from unitscope_services.atlas.rows import rows_of
 from unitscope_services.atlas.statistics import UnitStatistics
-from unitscope_services.queries.exemplars import rank_range
+from unitscope_services.queries.exemplars import rank_range, status_note
 
 
 def labels(atlas: Atlas, unit: UnitId, question: LabelsQuestion) -> LabelPage:
     """Return labels among a unit's first ranks, with lift: their share there over their share of the corpus.
 
     Without `ranks` they are the stored ones; with it they are counted now, and no removed image counts. With `quantile`
-    they are counted over all images of that percentile band, near duplicates one by one.
+    they are counted over all images of that percentile band, near duplicates one by one. A unit with the same finite
+    peak on all images has none: its ranks are no order.
     """
     statistics, ranks, limit = atlas.unit(unit), question.ranks, question.k
     if ranks is not None and question.band is not None:
         raise UsageError("labels are counted over first ranks or over a percentile band: give ranks or quantile")
+    if statistics.constant:
+        return LabelPage(unit=str(unit), ranks=0, note=status_note(statistics), rows=[])
     if ranks is not None:
         count = statistics.image_count
         check_ranks(atlas.manifest, unit, count, min(ranks, count) - 1)
-        return _counted_labels(atlas, unit, limit, _present(atlas, _ranked_images(atlas, unit, 0, count - 1))[:ranks])
+        images = _present(atlas, _ranked_images(atlas, unit, 0, count - 1))[:ranks]
+        return _counted_labels(atlas, unit, limit, images, ranks)
     if question.band is not None:
         first, last = rank_range(question.band, statistics.image_count)
         check_ranks(atlas.manifest, unit, statistics.image_count, last)
@@ -39,6 +43,7 @@ def labels(atlas: Atlas, unit: UnitId, question: LabelsQuestion) -> LabelPage:
     return LabelPage(
         unit=str(unit),
         ranks=total,
+        note=_label_note(atlas, unit, total),
         stale_images=atlas.manifest.stale_count,
         rows=[
             LabelRow(
@@ -48,7 +53,7 @@ def labels(atlas: Atlas, unit: UnitId, question: LabelsQuestion) -> LabelPage:
                 lift=top.lift,
                 **_lift_ends(top.count, total, top.share / top.lift),
             )
-            for top in statistics.top_labels[:limit]
+            for top in statistics.telling_labels[:limit]
         ],
     )
 
@@ -57,9 +62,14 @@ def selectivity(atlas: Atlas, unit: UnitId, question: SelectivityQuestion) -> Se
     """Return labels by the chance that their images excite the unit more than others do, over all ranks.
 
     The chance is the area under the curve: Mann & Whitney's statistic (1947), ties half. A label that all images or
-    none have says nothing and is left out; no removed image counts. Reads all ranks of the unit.
+    none have says nothing and is left out; no removed image counts. A unit with the same finite peak on all images has
+    none. Reads all ranks of the unit.
     """
     check_whole(atlas.manifest, "selectivity over all ranks")
+    statistics = atlas.unit(unit)
+    if statistics.constant:
+        note = status_note(statistics)
+        return SelectivityPage(unit=str(unit), images=statistics.image_count, note=note, rows=[])
     images, activations = _ranked_activations(atlas, unit)
     names = atlas.catalogue.image_labels.names
     positions, codes = atlas.catalogue.image_labels.of(images)
@@ -74,7 +84,8 @@ def selectivity(atlas: Atlas, unit: UnitId, question: SelectivityQuestion) -> Se
     labels = [names[code] for code in telling.tolist()]
     rows = rows_of(SelectivityRow, {"label": labels, **{name: column.tolist() for name, column in columns.items()}})
     rows.sort(key=lambda row: (-row.auc, row.label))
-    return SelectivityPage(unit=str(unit), images=len(images), rows=rows[: question.k])
+    note = status_note(statistics)
+    return SelectivityPage(unit=str(unit), images=len(images), note=note, rows=rows[: question.k])
 
 
 def selective_units(atlas: Atlas, question: SelectiveQuestion) -> SelectivePage:
@@ -82,7 +93,7 @@ def selective_units(atlas: Atlas, question: SelectiveQuestion) -> SelectivePage:
     lift.
 
     They are units of one layer or of all. They are read from the stored top labels, which name every label among those
-    ranks; dead units, whose ranks mean nothing, are left out. Raises NotFoundError for a label that no image has.
+    ranks; constant units, whose ranks mean nothing, are left out. Raises NotFoundError for a label that no image has.
     """
     label, layer = question.label, question.layer
     base = float(atlas.catalogue.labelled(label).mean())
@@ -91,7 +102,7 @@ def selective_units(atlas: Atlas, question: SelectiveQuestion) -> SelectivePage:
         _selective_row(entry.spec.name, statistics, label, base)
         for entry in entries
         for statistics in atlas.unit_statistics(entry.spec.name)
-        if statistics.status != "dead" and statistics.image_count
+        if not statistics.constant
     ]
     rows.sort(key=lambda row: (-row.lift_low, -row.lift))
     return SelectivePage(label=label, stale_images=atlas.manifest.stale_count, rows=rows[: question.k])
@@ -99,7 +110,7 @@ def selective_units(atlas: Atlas, question: SelectiveQuestion) -> SelectivePage:
 
 def _selective_row(layer: str, statistics: UnitStatistics, label: str, base: float) -> SelectiveRow:
     total = min(tables.TOP_LABEL_RANKS, statistics.image_count)
-    count = next((top.count for top in statistics.top_labels if top.label == label), 0)
+    count = next((top.count for top in statistics.telling_labels if top.label == label), 0)
     return SelectiveRow(
         layer=layer,
         channel=statistics.channel,
@@ -113,7 +124,24 @@ def _selective_row(layer: str, statistics: UnitStatistics, label: str, base: flo
     )
 
 
-def _counted_labels(atlas: Atlas, unit: UnitId, limit: int, images: NDArray[np.int64]) -> LabelPage:
+def _label_note(atlas: Atlas, unit: UnitId, total: int | None = None) -> str | None:
+    """Return what a person should know of labels counted over so many first ranks, or over a band: None."""
+    statistics = atlas.unit(unit)
+    notes, stored = [status_note(statistics)], atlas.manifest.kept or statistics.image_count
+    if total is not None and 0 < total < min(stored, statistics.image_count):
+        last, following = atlas.ranked(unit).at(["activation"], np.array([total - 1, total]))[0].tolist()
+        if last == following:
+            first = int(atlas.ranked(unit).above(np.array([last], np.float32))[0])
+            notes.append(
+                f"ranks from {first + 1} to {total} have the same peak, {last:g}, as images that are not counted: only "
+                f"the first {first} are told apart by the unit"
+            )
+    return "; ".join(note for note in notes if note) or None
+
+
+def _counted_labels(
+    atlas: Atlas, unit: UnitId, limit: int, images: NDArray[np.int64], total_ranks: int | None = None
+) -> LabelPage:
     names, total = atlas.catalogue.image_labels.names, len(images)
     shares = np.array([entry.image_count for entry in atlas.catalogue.labels()]) / atlas.catalogue.count
     counts = np.bincount(atlas.catalogue.image_labels.of(images)[1], minlength=len(names))
@@ -128,7 +156,7 @@ def _counted_labels(atlas: Atlas, unit: UnitId, limit: int, images: NDArray[np.i
         for code in np.flatnonzero(counts).tolist()
     ]
     rows.sort(key=lambda row: (-row.count, -row.lift, row.label))
-    return LabelPage(unit=str(unit), ranks=total, rows=rows[:limit])
+    return LabelPage(unit=str(unit), ranks=total, note=_label_note(atlas, unit, total_ranks), rows=rows[:limit])
 
 
 def _lift_ends(count: int, total: int, base: float) -> dict[str, float]:

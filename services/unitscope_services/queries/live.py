@@ -191,10 +191,12 @@ def _projected(
     session: Session, picture: Encoded, unit: UnitId, location: Location, method: ProjectionMethod
 ) -> tuple[LiveProjection, bytes]:
     """Return the projection of a unit's activation at a location of the frame, and its PNG."""
-    from unitscope_pipelines.vision.images.diverging import SHOWN_SHARE, diverging_picture
+    from unitscope_pipelines.vision.images.diverging import FAINT_SHARE, SHOWN_SHARE, diverging_picture
 
     projection = session.encoder.project([picture], unit, [location], method)
-    shown = diverging_picture(projection.pixels[0].numpy(), SHOWN_SHARE)
+    least = FAINT_SHARE * projection.layer_signal[0]
+    channels = list(session.atlas.manifest.preprocessing.shown_channels)
+    shown = diverging_picture(projection.pixels[0][channels].numpy(), SHOWN_SHARE, least)
     file = io.BytesIO()
     shown.picture.save(file, "PNG", compress_level=_FAST)
     told = LiveProjection(

@@ -32,18 +32,25 @@ def visualisations(atlas: Atlas, target: Target) -> VisualPage:
 
 def visual_row(atlas: Atlas, visual: Visual) -> VisualRow:
     """Return a stored picture as answers show it, with the maximum of its unit over the corpus and its percentile
-    there."""
-    key, target, maximum, share, notes = visual.key, visual.key.target, None, None, visual.notes
-    if _is_recorded(target, atlas):
-        maximum = atlas.unit(target).maximum
-        share = None if key.objective.startswith("-") else percentile(atlas, target, visual.activation)
+    there; where a low activation was the aim, with the corpus minimum."""
+    key, target, notes, low = visual.key, visual.key.target, visual.notes, visual.key.objective.startswith("-")
+    maximum, minimum, share = None, None, None
+    if not _is_recorded(target, atlas):
+        notes = (
+            *notes,
+            f"the atlas records no peaks of {target}, so there is no corpus {'minimum' if low else 'maximum'}",
+        )
+    elif low:
+        minimum = atlas.unit(target).minimum
+        if atlas.layer(target.layer).spec.grid != (1, 1):
+            notes = (*notes, "the corpus minimum is the lowest of the images' peaks, this the lowest value on the map")
     else:
-        notes = (*notes, f"the atlas records no peaks of {target}, so there is no corpus maximum")
+        maximum, share = atlas.unit(target).maximum, percentile(atlas, target, visual.activation)
     return VisualRow(
         id=key.id,
         unit=str(target),
         kind=key.kind,
-        method=key.method,
+        method=key.shown_method,
         objective=key.objective,
         start=key.start,
         seed=key.seed,
@@ -51,6 +58,7 @@ def visual_row(atlas: Atlas, visual: Visual) -> VisualRow:
         count=key.count,
         activation=visual.activation,
         corpus_maximum=maximum,
+        corpus_minimum=minimum,
         percentile=share,
         image_id=key.image_id,
         row=visual.location.row if visual.location else None,

@@ -28,6 +28,7 @@ from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.queries.visuals import visualisations
 from unitscope_services.web.app import Settings, create_app
+from unitscope_services.web.assets import figure
 
 UNIT = UnitId("_blocks.5", 3)
 KEY = VisualKey(atlas_key="a", kind="optimised", layer=UNIT.layer, channel=UNIT.channel, method="m", settings={"lr": 1})
@@ -97,6 +98,21 @@ def test_a_picture_is_judged_against_every_peak_of_the_corpus(tiny_atlas: Path) 
         assert row.percentile == pytest.approx(np.mean(peaks <= np.float32(activation)))
         assert row.corpus_maximum == pytest.approx(float(peaks[0]))
     (tiny_atlas / layout.visual(*UNIT, KEY.id)).unlink()
+
+
+@pytest.mark.parametrize("objective", ["-unit", "-channel"])
+def test_a_picture_made_to_be_low_is_judged_beside_the_corpus_minimum(stored: Path, objective: str) -> None:
+    """In rows of Python, command line and API, and on the unit's page."""
+    atlas, key = Atlas(stored), KEY.model_copy(update={"objective": objective, "kind": "optimised", "method": "low"})
+    lowest = float(atlas.ranked(UNIT).activations()[-1])
+    write_visual(store_of(stored), key, NewPicture(noise(), activation=lowest - 1))
+    (row,) = [row for row in visualisations(atlas, UNIT).rows if row.id == key.id]
+    assert (row.corpus_maximum, row.percentile) == (None, None)
+    assert row.corpus_minimum == pytest.approx(lowest)
+    assert "the corpus minimum is the lowest of the images' peaks" in row.note
+    with TestClient(create_app(Settings(atlases=(stored,)))) as client:
+        page = client.get(f"/a/tiny/layers/{UNIT.layer}/units/{UNIT.channel}").text
+    assert f"corpus minimum {figure(lowest)}" in page
 
 
 def test_the_server_lists_pictures_and_serves_their_bytes_for_good(stored: Path) -> None:

@@ -73,7 +73,8 @@ def test_projections_of_many_units_are_those_of_each_and_none_is_made_twice(atla
         for unit in units[:2]
         for row in projections(session, unit, ProjectQuestion(method="guided", k=2)).rows
     }
-    plan, wanted = project_plan(session, "guided"), asked_exemplars(atlas, units, 2)
+    plan = project_plan(session, "guided", [unit.layer for unit in units])
+    wanted = asked_exemplars(atlas, units, 2)
     before, told = written(atlas.root), list[Progress]()
     made = list(project_units(plan, wanted, told.append, workers=1))
     assert [visual.key.target for visual in made[:4]] == [unit for unit in units[:2] for _ in range(2)]

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 import unitscope
 from unitscope_pipelines.derived.visuals import NewPicture, write_visual
 from unitscope_pipelines.storage.stores import store_of
+from unitscope_pipelines.vision.attribution.conv_filters import ConvFilters
 from unitscope_pipelines.vision.attribution.deconvnet import project
 from unitscope_pipelines.vision.images.diverging import SHOWN_SHARE
 from unitscope_pipelines.vision.images.preprocessing import normalise, prepare
@@ -22,12 +23,14 @@ from unitscope_schemas.geometry import Box, Location, Size
 from unitscope_schemas.questions import EigenQuestion, ProjectQuestion, TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.crops import read_image
+from unitscope_services.figures.conv_filters import filter_of, filter_page, filter_sheet
 from unitscope_services.figures.drawing import page, png, svg
-from unitscope_services.figures.eigen import aligned_patches, eigen_patches
+from unitscope_services.figures.eigen import EigenPatches, aligned_patches, eigen_page, eigen_patches, eigen_picture
 from unitscope_services.figures.hierarchy import LayerPanels, PanelStyle, chosen_layers, lay_out, unit_panel
 from unitscope_services.figures.project import projections
 from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.session import Session
+from unitscope_services.queries.visuals import visualisations
 from unitscope_services.web.app import Settings, create_app
 
 UNIT = UnitId("_blocks.5", 3)
@@ -82,11 +85,48 @@ def test_what_is_stored_is_not_made_again_and_another_method_is_another_picture(
     )
 
 
+def test_the_default_method_follows_the_network_and_the_note_says_what_is_cut_off(own: Session) -> None:
+    """EfficientNet has no max-pooling."""
+    (row,) = projections(own, UNIT, ProjectQuestion(k=1)).rows
+    assert row.method == "guided"
+    assert row.id == projections(own, UNIT, ProjectQuestion(method="guided", k=1)).rows[0].id
+    for method, unit in (
+        ("deconvnet", "of the network's input"),
+        ("gradient", "of the activation for each of the network's input"),
+        ("gradient-x-input", "of the activation"),
+    ):
+        (row,) = projections(own, UNIT, ProjectQuestion(method=method, k=1)).rows
+        assert row.method == method
+        assert f"in units {unit}, " in row.note
+        assert "% of the values are cut off there, the largest of " in row.note
+
+
+def test_stored_gradients_times_the_input_are_found_again_and_named_truthfully(own: Session) -> None:
+    """The key of an atlas made before there was another gradient, word by word."""
+    (made,) = projections(own, UNIT, ProjectQuestion(method="gradient-x-input", k=1)).rows
+    old = VisualKey(
+        atlas_key=own.atlas.manifest.atlas_key,
+        kind="projection",
+        layer=UNIT.layer,
+        channel=UNIT.channel,
+        method="gradient",
+        settings={"rules": "the gradient of the activation times the input", "shown_share": 0.995},
+        image_id=made.image_id,
+        location=Location(made.row, made.col),
+    )
+    assert made.id == old.id
+    assert old.shown_method == "gradient-x-input"
+    (gradient,) = projections(own, UNIT, ProjectQuestion(method="gradient", k=1)).rows
+    assert gradient.id != made.id
+    listed = {row.id: row.method for row in visualisations(own.atlas, UNIT).rows}
+    assert (listed[made.id], listed[gradient.id]) == ("gradient-x-input", "gradient")
+
+
 def test_a_deconvnet_without_switches_says_so(own: Session) -> None:
     note = projections(own, UNIT, ProjectQuestion(method="deconvnet", k=1)).rows[0].note
     assert "grey is zero, white " in note
     assert "no max-pooling before this layer" in note
-    with pytest.raises(UsageError, match="method: should be 'deconvnet', 'guided' or 'gradient', not 'lrp'"):
+    with pytest.raises(UsageError, match="'gradient' or 'gradient-x-input', not 'lrp'"):
         ProjectQuestion(method="lrp")
 
 
@@ -132,6 +172,60 @@ def test_filters_are_linked_and_served(client: TestClient, tiny_atlas: Path) -> 
     assert (np.asarray(picture) == expected).all()
     beyond = client.get("/api/v1/atlases/tiny/layers/first/filters/32.png")
     assert (beyond.status_code, beyond.json()["detail"]) == (404, "layer _conv_stem has filters 0 to 31, not 32")
+
+
+def test_dead_filters_are_dim_and_named_in_rows_and_on_the_sheet(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
+    weights[1] *= 1e-9
+    weights[2] = 0
+    weights[3, 0, 0, 0] = np.nan
+    planted = ConvFilters("planted", weights)
+    monkeypatch.setattr("unitscope_services.figures.conv_filters.filters_of", lambda _session, _layer: planted)
+    rows = filter_page(session, "planted").rows
+    largest = float(np.nanmax(np.abs(weights)))
+    assert [row.note.partition(":")[0] for row in rows] == [
+        "",
+        "hardly any weights",
+        "no weights",
+        "1 weights are not finite",
+    ]
+    assert rows[1].share == pytest.approx(np.abs(weights[1]).max() / largest)
+    assert rows[1].scale == rows[2].scale == pytest.approx(0.01 * largest)
+    sheet = filter_sheet(session, "planted")
+    swings = [int(np.abs(np.asarray(tile.picture).astype(int) - 128).max()) for tile in sheet.tiles]
+    assert swings[:3] == [127, 0, 0]
+    assert {"1 hardly any weights", "2 no weights"} & {words.text for words in sheet.words}
+    with pytest.raises(UsageError, match="1 weights of unit planted:3 are not finite"):
+        filter_of(session, "planted", 3)
+
+
+def test_eigen_components_of_hardly_any_variance_are_dim(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patches of one brightness step, of a single odd pixel, and all alike."""
+
+    def found(cut: np.ndarray) -> tuple[EigenPatches, list[int], list[float | None]]:
+        monkeypatch.setattr("unitscope_services.figures.eigen.aligned_patches", lambda *_: (cut, 0))
+        question = EigenQuestion(k=64, components=2, size=4)
+        eigen = eigen_patches(session, UNIT, question)
+        monkeypatch.setattr("unitscope_services.figures.eigen.remembered_patches", lambda *_: eigen)
+        pictures = [np.asarray(eigen_picture(session, UNIT, question, number)) for number in (1, 2)]
+        swings = [int(np.abs(picture.astype(int) - 128).max()) for picture in pictures]
+        return eigen, swings, [row.scale for row in eigen_page(session, UNIT, question).rows]
+
+    cut = np.full((64, 4, 4, 3), 90, np.uint8)
+    eigen, swings, scales = found(cut)
+    assert (eigen.shares.tolist(), swings, scales) == ([0.0, 0.0], [0, 0], [None, None, None])
+    cut[:32] += 40
+    eigen, swings, scales = found(cut)
+    assert eigen.shares[0] == pytest.approx(1)
+    assert swings[0] == 127
+    assert swings[1] <= 1
+    cut[5, 2, 2, 1] += 1
+    eigen, swings, _ = found(cut)
+    assert eigen.deviations[1] == pytest.approx(1 / 8, rel=0.1)
+    assert swings[0] == 127
+    assert swings[1] == pytest.approx(127 * eigen.deviations[1] / 0.5, abs=1)
 
 
 def test_eigen_patches_equal_principal_components_of_the_same_pixels(session: Session) -> None:

@@ -155,9 +155,12 @@ class Ranker:
         if len(nonfinite):
             ids = read_part(self.plan.store, self.plan.images, ["image_id"])["image_id"]
             names = ids.take(pa.array(nonfinite[:_NONFINITE_NAMED])).to_pylist()
+        summary = unit_statistics(unit, ranked["activation"].to_numpy(), len(nonfinite))
+        constant = summary.minimum == summary.maximum
         return replace(
-            unit_statistics(unit, ranked["activation"].to_numpy(), len(nonfinite)),
-            top_labels=self.labels.of_first_ranks(ranked["image"].to_numpy()),
+            summary,
+            # the ranks of a constant unit are in the order of the images' ids
+            top_labels=() if constant else self.labels.of_first_ranks(ranked["image"].to_numpy()),
             nonfinite_images=names,
         )
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from unitscope_pipelines.vision.images.diverging import PAPER, DivergingPicture, diverging_picture
+from unitscope_pipelines.vision.images.diverging import FAINT_SHARE, PAPER, DivergingPicture, diverging_picture
 from unitscope_schemas.errors import ModelError, UsageError, listing
 
 FIRST = "first"
@@ -25,6 +25,15 @@ class ConvFilters:
     layer: str
     """Module path of the layer."""
     weights: Float[NDArray[np.float32], "unit channel row col"]
+
+    @property
+    def largest(self) -> float:
+        """Largest magnitude of the layer's finite weights."""
+        return float(np.nanmax(np.where(np.isfinite(self.weights), np.abs(self.weights), 0), initial=0))
+
+    def picture(self, channel: int) -> DivergingPicture:
+        """Draw one filter in its own scale, which is at least `FAINT_SHARE` of the layer's largest weight."""
+        return filter_picture(self.weights[channel], FAINT_SHARE * self.largest)
 
 
 def read_filters(model: nn.Module, input_shape: tuple[int, int, int], layer: str = FIRST) -> ConvFilters:
@@ -45,17 +54,19 @@ def read_filters(model: nn.Module, input_shape: tuple[int, int, int], layer: str
     return ConvFilters(path, weights.detach().float().cpu().contiguous().numpy())
 
 
-def filter_picture(weights: Float[NDArray[np.float32], "channel row col"]) -> DivergingPicture:
+def filter_picture(
+    weights: Float[NDArray[np.float32], "channel row col"], least_scale: float = 0.0
+) -> DivergingPicture:
     """Draw a filter of one or three channels as one picture, others as one grey picture per channel in row order.
 
     The pictures of one filter have one scale, and lie one white pixel apart.
     """
     if len(weights) in (1, 3):
-        return diverging_picture(weights)
+        return diverging_picture(weights, least_scale=least_scale)
     columns = math.ceil(math.sqrt(len(weights)))
     height, width = weights.shape[1:]
     lines = -(-len(weights) // columns)
-    shown = diverging_picture(weights.reshape(1, -1, width))
+    shown = diverging_picture(weights.reshape(1, -1, width), least_scale=least_scale)
     sheet = Image.new("L", (columns * (width + 1) - 1, lines * (height + 1) - 1), PAPER)
     for channel in range(len(weights)):
         row, col = divmod(channel, columns)

@@ -18,6 +18,9 @@ from unitscope_schemas.questions import ProjectionMethod
 RELU, MAX_POOLING, BATCH_NORM = "ReLU", "max-pooling", "batch norm"
 """Words for the operations that have a rule, or need none."""
 
+GRADIENTS: tuple[ProjectionMethod, ...] = ("gradient", "gradient-x-input")
+"""Methods that follow the derivative everywhere."""
+
 _OPERATIONS = {
     **dict.fromkeys([f"{kind}max_pool{axes}d" for kind in ("", "adaptive_") for axes in (1, 2, 3)], MAX_POOLING),
     "batch_norm": BATCH_NORM,
@@ -71,7 +74,7 @@ class ReluBackward(TorchFunctionMode):
             self.passed.update([operation] if operation else [])
             return function(*args, **kwargs)
         self.passed[RELU] += 1
-        if self.method == "gradient":
+        if self.method in GRADIENTS:
             return function(*args, **kwargs)
         rectified: Tensor = _Rectified.apply(args[0], limits, self.method == "guided")
         in_place = name.endswith("_") or kwargs.get("inplace", False)
@@ -105,10 +108,12 @@ class _Rectified(torch.autograd.Function):
 
 def notes(method: ProjectionMethod, passed: Mapping[str, int]) -> tuple[str, ...]:
     """Return what was done otherwise than the papers say, because the network before the layer is another."""
+    if method in GRADIENTS:
+        return ()
     sentences = []
-    if not passed.get(RELU) and method != "gradient":
+    if not passed.get(RELU):
         sentences.append("there is no ReLU before this layer, so nothing was rectified: this is the plain gradient")
-    if not passed.get(MAX_POOLING) and method != "gradient":
+    if not passed.get(MAX_POOLING):
         sentences.append("there is no max-pooling before this layer, so there are no switches: strides were transposed")
         if method == "deconvnet" and passed.get(RELU):
             # Springenberg et al. 2014, section 3.4
@@ -116,7 +121,7 @@ def notes(method: ProjectionMethod, passed: Mapping[str, int]) -> tuple[str, ...
                 "without switches a deconvnet shows the unit's weights, not the picture: guided shows the picture"
             )
     others = [name for name in passed if name not in (RELU, MAX_POOLING, BATCH_NORM)]
-    if others and method != "gradient":
+    if others:
         sentences.append(f"the derivative was used at what has no rule: {', '.join(sorted(others))}")
     return tuple(sentences)
 

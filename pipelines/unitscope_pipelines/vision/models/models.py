@@ -82,7 +82,7 @@ _PLAIN = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 def choose_layers(model: VisionModel, globs: Sequence[str] = ()) -> list[str]:
     """Return the names of the layers that match the globs, and of all latents, in the order of the forward.
 
-    The default is the outputs of blocks or, in a network without any, of convolutions, plain or transposed, and
+    The default is the outputs of blocks or, in a network without any, of convolutions, transposed ones too, and of
     linear layers.
     A glob matches a module path component by component (`layer*.1`), `**` any number of components. A module
     called several times gives `name@0`, `name@1`. Raises UsageError for a glob that matches nothing.

@@ -6,10 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unitscope_pipelines.vision.images.diverging import FAINT_SHARE
 from unitscope_pipelines.vision.models.models import VisionModel
 from unitscope_pipelines.vision.optimisation import objectives
 from unitscope_pipelines.vision.optimisation.ascent import Ascent
-from unitscope_pipelines.vision.optimisation.measurement import Direction, EightBit, measure
+from unitscope_pipelines.vision.optimisation.measurement import Direction, EightBit, measure, moved_shares
 from unitscope_pipelines.vision.optimisation.memory import short_memory
 from unitscope_pipelines.vision.optimisation.objectives import Objective
 from unitscope_pipelines.vision.optimisation.parameterisation import (
@@ -139,7 +140,19 @@ def _optimise_and_measure(
     diversity = objectives.diversity(layer) if settings.count > 1 else None
     batch = optimise(model, goal.objective, replace(settings, recipe=recipe), diversity, tell)
     activations, locations = measure(model, layer, goal.direction, batch.pictures, goal.lowest)
-    return OptimisedPictures(batch.pictures, activations, locations, batch.notes)
+    shares = moved_shares(model, layer, goal.direction, batch.pictures, goal.lowest)
+    return OptimisedPictures(batch.pictures, activations, locations, (*batch.notes, *_faint(shares)))
+
+
+def _faint(shares: tuple[tuple[float, float], ...]) -> tuple[str, ...]:
+    """Return what to say of pictures that hardly move what they are made for, as of a unit without weights."""
+    moved, share = max(shares, key=lambda pair: pair[1])
+    if share >= FAINT_SHARE:
+        return ()
+    return (
+        f"hardly anything of the unit is in the picture: it moves it by {moved:.2g} from where plain grey has it, "
+        f"{share:.2g} of what it moves a unit of this layer by",
+    )
 
 
 def _canvas(model: VisionModel, settings: OptimisationSettings, generator: torch.Generator) -> Parameterisation:

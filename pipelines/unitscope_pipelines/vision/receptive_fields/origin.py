@@ -56,7 +56,7 @@ class Origins(Intervals):  # type: ignore[no-untyped-call]
 
 def is_placed(origin: Origin) -> bool:
     """Return whether some values lie elsewhere than others."""
-    values = thin(origin)[: JUMPS.start].flatten(1)
+    values = thin(origin)[: JUMPS.start].reshape(JUMPS.start, -1)
     return values.numel() > 0 and not torch.equal(values, values[:, :1].expand_as(values))
 
 

@@ -1,7 +1,7 @@
 // What the live page says and draws: the answer to a frame, what is chosen, what is stored of it.
 import { columnsOf, copyTo, drawFrame, drawMap, drawMaps, drawPatches, drawPicture } from "./live-drawing.js";
 
-export const METHODS = [null, "gradient", "guided", "deconvnet"];
+export const METHODS = [null, "gradient", "gradient-x-input", "guided", "deconvnet"];
 export const GAMMAS = [1, 0.7, 0.5, 0.3];
 export const ZOOMS = ["layer", "unit", "projection"];
 const RATE_MS = 1000;

@@ -72,3 +72,29 @@ def test_filters_leave_no_hook() -> None:
     read_filters(model, (3, 8, 8))
     assert not any(module._forward_pre_hooks for module in model.modules())
     assert isinstance(filter_picture(read_filters(model, (3, 8, 8)).weights[0]).picture, Image.Image)
+
+
+def test_a_filter_far_below_the_layers_largest_weight_is_dim() -> None:
+    """In its own scale a dead filter is dust at full contrast; from a hundredth of the largest on nothing changes."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 5, 3)).eval()
+    weight = model[0].weight.data
+    weight[0] = 2 * torch.rand_like(weight[0]) - 1
+    weight[0, 0, 0, 0] = 1.0
+    for channel, scale in ((1, 1e-9), (2, 1e-4), (3, 0.0), (4, 0.02)):
+        weight[channel] = scale * weight[0]
+    found = read_filters(model, (3, 8, 8))
+    assert found.largest == 1.0
+    swings = [np.abs(np.asarray(found.picture(channel).picture).astype(int) - 128).max() for channel in range(5)]
+    assert swings == [127, 0, 1, 0, 127]
+    scales = [found.picture(channel).scale for channel in range(5)]
+    assert scales == pytest.approx([1, 0.01, 0.01, 0.01, 0.02])
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_a_layer_without_any_weight_is_all_grey(channels: int) -> None:
+    model = nn.Sequential(nn.Conv2d(channels, 2, 3)).eval()
+    model[0].weight.data.zero_()
+    pixels = np.asarray(read_filters(model, (channels, 8, 8)).picture(1).picture)
+    assert set(np.unique(pixels)) <= {128, 255}
+    assert (pixels == 128).any()

@@ -8,7 +8,8 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unitscope_pipelines.vision.attribution.deconvnet import METHODS, project
+from unitscope_pipelines.vision.attribution.deconvnet import METHODS, default_method, project
+from unitscope_pipelines.vision.images.diverging import FAINT_SHARE
 from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
 from unitscope_schemas.geometry import Location
 from unitscope_schemas.questions import ProjectionMethod
@@ -130,7 +131,7 @@ def test_gradient_times_input_sums_to_the_activation_without_biases() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 4, 3, bias=False))
     layer = _layer(model.eval(), "3", (3, 16, 16))
-    found = project(model, layer, 2, torch.randn(4, 3, 16, 16), [Location(1, 3)] * 4, "gradient")
+    found = project(model, layer, 2, torch.randn(4, 3, 16, 16), [Location(1, 3)] * 4, "gradient-x-input")
     torch.testing.assert_close(found.pixels.sum((1, 2, 3)), found.activation, rtol=1e-4, atol=1e-5)
     assert found.notes == ()
 
@@ -188,10 +189,11 @@ def test_guided_signals_pass_only_where_both_ways_are_positive() -> None:
         "deconvnet": signal > 0,
         "guided": (signal > 0) & (hidden > 0),
         "gradient": hidden > 0,
+        "gradient-x-input": hidden > 0,
     }.items():
-        start = signal / activation if method == "gradient" else signal
+        start = signal / activation if method.startswith("gradient") else signal
         expected = F.conv_transpose2d(start * passed, model.first.weight)
-        expected = expected * image if method == "gradient" else expected
+        expected = expected * image if method == "gradient-x-input" else expected
         found = project(model, layer, 2, image, [place], method)
         torch.testing.assert_close(found.pixels, expected)
 
@@ -225,3 +227,92 @@ def test_what_is_done_without_pooling_and_relu_is_said() -> None:
     values = torch.stack([outputs["last"][0, 0, 3], outputs["last"][1, 1 + 2 * 4 + 1, 3]])
     torch.testing.assert_close(found.activation, values.detach())
     torch.testing.assert_close(found.pixels, torch.autograd.grad(values, leaf, values.detach())[0])
+
+
+_HEADS: dict[str, tuple[Callable[[], nn.Module], str, Location]] = {
+    "a map behind max-pooling": (
+        lambda: nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 5, 3)),
+        "3",
+        Location(1, 1),
+    ),
+    "a vector": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 64, 5)), "2", Location(0, 0)),
+    "a token": (
+        lambda: torchvision.models.VisionTransformer(10, 5, 1, 2, 16, 32),
+        "encoder.layers.encoder_layer_0",
+        Location(1, 0),
+    ),
+}
+
+
+@pytest.mark.parametrize("head", _HEADS)
+def test_gradient_is_the_gradient_and_its_product_with_the_input_is_named_so(head: str) -> None:
+    build, name, place = _HEADS[head]
+    torch.manual_seed(0)
+    model = build().eval().requires_grad_(False)
+    layer, image = _layer(model, name, (3, 10, 10)), torch.randn(1, 3, 10, 10)
+    outputs: dict[str, Tensor] = {}
+    handle = model.get_submodule(name).register_forward_hook(lambda _m, _i, output: outputs.update(last=output))
+    leaf = image.clone().requires_grad_()
+    model(leaf)
+    handle.remove()
+    last = outputs["last"]
+    value = {
+        "map": lambda: last[0, 3, place.row, place.col],
+        "vector": lambda: last[0, 3],
+        "tokens": lambda: last[0, 1 + 2 * place.row + place.col, 3],
+    }[layer.kind]()
+    (expected,) = torch.autograd.grad(value, leaf)
+    found = {method: project(model, layer, 3, image, [place], method) for method in ("gradient", "gradient-x-input")}
+    torch.testing.assert_close(found["gradient"].pixels, expected)
+    torch.testing.assert_close(found["gradient-x-input"].pixels, expected * image)
+    assert found["gradient"].notes == found["gradient-x-input"].notes == ()
+
+
+class _Branches(nn.Module):
+    """A convolution, and beside it one behind max-pooling that is computed first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pooled, self.plain = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.pooled(F.max_pool2d(image, 3, 1, 1)) + self.plain(image)
+
+
+@pytest.mark.parametrize(
+    ("build", "name", "method"),
+    [
+        (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3)), "3", "deconvnet"),
+        (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3)), "1", "guided"),
+        (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveMaxPool2d(4), nn.Conv2d(4, 4, 3)), "2", "deconvnet"),
+        (lambda: nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), nn.Conv2d(4, 4, 3)), "2", "guided"),
+        (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.AvgPool2d(2), nn.ReLU(), nn.Conv2d(4, 4, 3)), "3", "guided"),
+        (lambda: torchvision.models.VisionTransformer(16, 8, 1, 2, 16, 32), "encoder.layers.encoder_layer_0", "guided"),
+        (_Branches, "pooled", "deconvnet"),
+        (_Branches, "plain", "guided"),
+    ],
+)
+def test_the_default_method_is_a_deconvnet_only_where_switches_lie_on_the_way(
+    build: Callable[[], nn.Module], name: str, method: ProjectionMethod
+) -> None:
+    model = build().eval().requires_grad_(False)
+    assert default_method(model, _layer(model, name, (3, 16, 16)), (3, 16, 16)) == method
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("scale", "bias"), [(1e-9, 0.0), (1e-9, 1.0), (0.0, 1.0), (1e-6, 0.5)])
+def test_a_signal_of_hardly_any_weight_is_seen_beside_the_layers(
+    method: ProjectionMethod, scale: float, bias: float
+) -> None:
+    """Dead filters: their own scale would draw dust at full contrast; the others of the layer need no comparison."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 8, 3)).eval().requires_grad_(False)
+    model[2].weight[5] *= scale
+    model[2].bias[5] = bias
+    layer, image = _layer(model, "2", (3, 12, 12)), torch.randn(2, 3, 12, 12)
+    places = [Location(2, 3), Location(4, 4)]
+    dead, alive = (project(model, layer, channel, image, places, method) for channel in (5, 6))
+    for number in range(2):
+        largest = float(dead.pixels[number].abs().max())
+        assert largest == 0 or largest < FAINT_SHARE * dead.layer_signal[number] / 100
+        assert float(alive.pixels[number].abs().max()) > FAINT_SHARE * alive.layer_signal[number]

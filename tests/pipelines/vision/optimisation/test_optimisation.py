@@ -300,3 +300,27 @@ def test_short_memory_is_an_error_and_no_grey_picture() -> None:
     with pytest.raises(CapacityError, match="fewer at a time"):
         optimise_unit(model, layers["second"], 0, OptimisationSettings(SHORT))
     assert hook_count(model.module) == 0
+
+
+@pytest.mark.parametrize(("scale", "bias"), [(1e-9, 0.0), (1e-9, 2.0), (0.0, 1.0)])
+@pytest.mark.parametrize("objective", ["unit", "channel", "-unit"])
+def test_a_picture_of_a_unit_with_hardly_any_weights_says_so(scale: float, bias: float, objective: str) -> None:
+    model, layers = small()
+    model.module.second.weight[4] *= scale
+    model.module.second.bias[4] = bias
+    settings = OptimisationSettings(recipe("olah2017", steps=8))
+    said = " ".join(optimise_unit(model, layers["second"], 4, settings, objective).notes)
+    assert "hardly anything of the unit is in the picture" in said
+    other = " ".join(optimise_unit(model, layers["second"], 3, settings, objective).notes)
+    assert "hardly anything" not in other
+
+
+def test_a_picture_of_a_direction_of_dead_units_says_so() -> None:
+    model, layers = small()
+    model.module.second.weight[4:6] = 0
+    vector = torch.zeros(8)
+    vector[4:6] = torch.tensor([1e6, -1e6])
+    settings = OptimisationSettings(recipe("olah2017", steps=4))
+    assert "hardly anything" in " ".join(optimise_direction(model, layers["second"], vector, settings).notes)
+    vector[0] = 1e6
+    assert "hardly anything" not in " ".join(optimise_direction(model, layers["second"], vector, settings).notes)

@@ -181,7 +181,7 @@ def test_every_key_acts_as_in_the_toolbox(opened: Opened) -> None:
     page.keyboard.press("u")
     page.keyboard.press("u")
     assert said(page, "unit") == "_blocks.0:13"
-    for method in ("gradient", "guided", "deconvnet", None):
+    for method in ("gradient", "gradient-x-input", "guided", "deconvnet", None):
         page.keyboard.press("b")
         assert said(page, "back") == method
     page.keyboard.press("o")
