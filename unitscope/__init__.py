@@ -7,6 +7,8 @@ atlas.top("_blocks.15:130").to_pandas()
 
 from typing import TYPE_CHECKING
 
+from unitscope.arguments import names_checked
+
 if TYPE_CHECKING:
     from unitscope.client import Client
     from unitscope.opened_atlas import OpenedAtlas
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Client", "OpenedAtlas", "Questions", "__version__", "open_atlas"]
 
 
+@names_checked
 def open_atlas(
     path: str,
     trust_code: bool = False,

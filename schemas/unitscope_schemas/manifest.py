@@ -39,11 +39,40 @@ class Preprocessing(Entry):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     decoder: str = "torchvision for plain JPEG, Pillow for all else"
+    resizer: str = "torchvision.transforms.v2.functional.resize(antialias=True) on uint8 tensors, rounded to uint8"
+    """Implementation of the resize: the same word stands for other pixels in other libraries, and in older ones."""
+    normaliser: str = "(pixel - mean) / std in float32, pixels 0 to 255"
+    value_range: tuple[float, float] | None = None
+    """Values that become 0 and 255, of arrays, and TIFF of other than 1 or 3 channels; None for those of their type."""
+    values: str = (
+        "8-bit values as they are; in float32, 16-bit values / 257, and floating point values from 0 to 1 and truth "
+        "values × 255; others are skipped"
+    )
+    """Rule by which values of arrays, and TIFF of other than 1 or 3 channels, become pixels from 0 to 255."""
+    shown: tuple[int, int, int] | None = None
+    """Channels that pictures show as red, green and blue; None for the first three."""
+
+    @property
+    def shown_channels(self) -> tuple[int, ...]:
+        """The channels that pictures show: one as grey, of two the second twice."""
+        return self.shown or ((0,) if self.channels == 1 else (0, 1, min(2, self.channels - 1)))
+
+    @property
+    def digested(self) -> dict[str, Any]:
+        """The fields that decide recorded values; later ones only where they differ from what always was."""
+        later = {
+            name for name in ("resizer", "normaliser", "value_range", "values", "shown") if _is_default(self, name)
+        }
+        return self.model_dump(mode="json", exclude={name for name in later if _is_default(self, name)})
 
     @property
     def channels(self) -> int:
         """The count of colour channels of the network's input."""
         return len(self.mean)
+
+
+def _is_default(entry: Entry, name: str) -> bool:
+    return bool(getattr(entry, name) == type(entry).model_fields[name].default)
 
 
 class ModelEntry(Entry):
@@ -92,6 +121,8 @@ class Receipt(Entry):
     forward: str
     """Description of how the shard's forwards ran: device, precision, what was fused."""
     seconds: float
+    libraries: dict[str, str] = {}
+    """Versions of the libraries that decoded, resized and ran; of old shards not known."""
 
     def parts(self) -> list[Part]:
         """Return every file that the shard wrote."""
@@ -171,10 +202,28 @@ class Removed(Entry):
     """Name of the version whose tables this one reads."""
 
 
+class CorpusRoot(Entry):
+    """A corpus that a version takes its pictures from, one of several or the only one."""
+
+    corpus: str
+    """What is listed: a folder, or a file or glob in one, by its whole name."""
+    root: str
+    """Folder or address below which its files lie."""
+    prefix: str = ""
+    """Name that stands before the paths of its pictures; empty for the first corpus of an atlas."""
+    path_column: str | None = None
+    """Column of a list that was named for the paths; so the next two for labels and pictures."""
+    label_column: str | None = None
+    image_column: str | None = None
+
+
 class CorpusEntry(Entry):
     """The corpus of a version, counted."""
 
     root: str
+    """Folder or address below which addresses of pictures lie that are no whole names."""
+    roots: tuple[CorpusRoot, ...] = ()
+    """Every corpus that the pictures come from, the first one's root being `root`; empty in manifests of old."""
     image_count: int
     file_count: int
     skipped_count: int
@@ -199,6 +248,16 @@ class CorpusEntry(Entry):
     def others_text(self) -> str:
         """What other files there are, for people; empty where there is none."""
         return others_text(self.ignored_count, self.others)
+
+
+class LeftImages(Entry):
+    """The images that the version before showed and this one no longer has."""
+
+    count: int
+    first: tuple[str, ...]
+    """Paths of the first of them."""
+    version: str
+    """Name of the version before, which has them until `gc` deletes it."""
 
 
 class Manifest(Entry):
@@ -230,6 +289,8 @@ class Manifest(Entry):
     """How pictures' values are read: frames, wide values, transparency, colours; empty in atlases made before."""
     keep: int | None = None
     """Count of first ranks of each unit that a bounded atlas holds, without peaks; None: all, and peaks."""
+    left: LeftImages | None = None
+    """Images that left with the run that sealed this version; None where none did."""
 
     @property
     def kept(self) -> int | None:
@@ -240,6 +301,12 @@ class Manifest(Entry):
     def built(self) -> str:
         """The name of the version whose tables this one reads: another one as long as there are tombstones."""
         return self.removed.built if self.removed else self.version
+
+    @property
+    def libraries(self) -> dict[str, list[str]]:
+        """The versions of each library that recorded this version's values: several where runs differed."""
+        pairs = {pair for receipt in self.shards for pair in receipt.libraries.items()}
+        return {name: sorted(version for other, version in pairs if other == name) for name in sorted(dict(pairs))}
 
     @property
     def stale_count(self) -> int:
@@ -321,7 +388,7 @@ def atlas_key(
     content = {
         "format": FORMAT_VERSION,
         "weights": model.weights_digest,
-        "preprocessing": preprocessing.model_dump(mode="json"),
+        "preprocessing": preprocessing.digested,
         "layers": layers,
         "precision": precision,
         "batch_size": batch_size,

@@ -30,7 +30,7 @@ class UnitId(NamedTuple):
     def parse(cls, text: str) -> "UnitId":
         """Read a unit from `layer:channel`, for example `layer4.1.conv2:130`; raise UsageError for another form."""
         layer, colon, channel = text.rpartition(":")
-        if not colon or not layer or not channel.isdecimal():
+        if not colon or not layer or not _CHANNEL.fullmatch(channel):
             raise UsageError(f"unit {text!r} is not LAYER:UNIT, for example layer4.1.conv2:130")
         return cls(layer, int(channel))
 
@@ -65,6 +65,8 @@ def parse_target(text: str) -> Target:
     return DirectionId(layer, name) if layer and _DIRECTION.fullmatch(name) else UnitId.parse(text)
 
 
+_CHANNEL = re.compile("[0-9]{1,10}")
+"""Pattern of a channel."""
 _DIRECTION = re.compile("direction-[0-9a-f]{16}")
 """Pattern of a direction's name."""
 

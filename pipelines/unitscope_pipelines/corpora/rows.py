@@ -15,7 +15,7 @@ from unitscope_schemas.answers.statements import Statement, disagreement, joined
 
 _OF_TODAY = """
 .jpg .jpeg .jpe .jfif .mpo .png .apng .webp .avif .avifs .heic .heif .hif .bmp .dib .gif .tif .tiff .jp2 .j2k .j2c .jpc
-.jpf .jpx .pbm .pgm .ppm .pnm .pfm .qoi .psd .ico .cur .icns"""
+.jpf .jpx .pbm .pgm .ppm .pnm .pfm .qoi .psd .ico .cur .icns .npy"""
 _OF_OTHER_TIMES_AND_TRADES = """
 .tga .icb .vda .vst .pcx .dcx .sgi .rgb .rgba .bw .ras .dds .ftc .ftu .blp .xbm .xpm .msp .im .fit .fits .pcd .pxr .gbr
 .fli .flc .p7 .imt .im1 .im8 .im24 .im32 .spider .spi .ara"""

@@ -9,7 +9,7 @@ from time import monotonic
 import torch
 from PIL import Image
 
-from unitscope_pipelines.derived.visuals import NewPicture, find_visuals, write_visual
+from unitscope_pipelines.derived.visuals import NewPicture, find_visuals, shown_note, write_visual
 from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.vision.models.models import VisionModel, reload_model
 from unitscope_pipelines.vision.optimisation.optimisation import (
@@ -108,10 +108,12 @@ class Optimiser:
         started, layer = monotonic(), plan.layers[target.layer]
         optimised = self._optimise(layer, target, tell)
         seconds = (monotonic() - started) / plan.settings.count
-        notes = optimised.notes if self._device.type == "cpu" else (*optimised.notes, f"made on {self._device}")
+        notes = (*optimised.notes, *shown_note(self._model.preprocessing))
+        notes = notes if self._device.type == "cpu" else (*notes, f"made on {self._device}")
+        channels = list(self._model.preprocessing.shown_channels)
         visuals = []
         for number, key in enumerate(plan.keys(target)):
-            pixels = optimised.pictures[number].permute(1, 2, 0).numpy()
+            pixels = optimised.pictures[number][channels].permute(1, 2, 0).numpy()
             activation, location = optimised.activations[number], optimised.locations[number]
             picture = NewPicture(
                 picture=Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels),

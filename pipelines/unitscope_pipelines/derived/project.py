@@ -9,12 +9,12 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 import torch
 
-from unitscope_pipelines.derived.visuals import NewPicture, find_visual, find_visuals, write_visual
+from unitscope_pipelines.derived.visuals import NewPicture, find_visual, find_visuals, shown_note, write_visual
 from unitscope_pipelines.storage.originals import Original, Originals
 from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.vision.attribution.deconvnet import METHODS, Projections, project
 from unitscope_pipelines.vision.images.diverging import FAINT_SHARE, SHOWN_SHARE, Values, diverging_picture
-from unitscope_pipelines.vision.images.preprocessing import Prepared, normalise, prepare
+from unitscope_pipelines.vision.images.preprocessing import Prepared, normalise, prepare, stacked
 from unitscope_pipelines.vision.models.models import VisionModel, reload_model
 from unitscope_pipelines.vision.recording.device import choose_device
 from unitscope_schemas.answers.visuals import Visual, VisualKey
@@ -141,15 +141,18 @@ class Projector(Generic[Picture]):
         for number, (picture, exemplar) in enumerate(zip(pictures, batch, strict=True)):
             seen = exemplar.seen
             pixels = projections.pixels[number, :, seen.top : seen.bottom, seen.left : seen.right].numpy()
-            shown = diverging_picture(pixels, SHOWN_SHARE, FAINT_SHARE * projections.layer_signal[number])
-            faint = _faint(float(np.abs(pixels).max()), projections.layer_signal[number])
+            usual = projections.layer_signal[number]
+            seen_channels = pixels[list(self.plan.preprocessing.shown_channels)]
+            shown = diverging_picture(seen_channels, SHOWN_SHARE, FAINT_SHARE * usual)
+            scale = _about_scale(shown.scale, seen_channels, method)
+            faint, chosen = _faint(float(np.abs(pixels).max()), usual), shown_note(self.plan.preprocessing)
             drift = _drift(exemplar.activation, float(projections.activation[number]))
             yield NewPicture(
                 picture=shown.picture,
                 activation=exemplar.activation,
                 location=exemplar.location,
                 box=picture.placement.to_image(seen),
-                notes=(_about_scale(shown.scale, pixels, method), *faint, *drift, *projections.notes),
+                notes=(scale, *chosen, *faint, *drift, *projections.notes),
                 seconds=seconds,
             )
 
@@ -168,7 +171,7 @@ class PlannedModel:
         self, pictures: Sequence[Prepared], unit: UnitId, locations: Sequence[Location], method: ProjectionMethod
     ) -> Projections:
         """Project a unit's activation at one location of each picture back to its pixels, and note the device."""
-        images = normalise(torch.stack([picture.pixels for picture in pictures]), self.plan.preprocessing)
+        images = normalise(stacked([picture.pixels for picture in pictures]), self.plan.preprocessing)
         layer = self.plan.layers[unit.layer]
         projections = project(self._model.module, layer, unit.channel, images.to(self._device), locations, method)
         if self._device.type == "cpu":

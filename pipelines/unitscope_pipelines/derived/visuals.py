@@ -5,7 +5,6 @@ import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version as installed_version
 
 from PIL import Image
 from pydantic import ValidationError
@@ -13,13 +12,14 @@ from pydantic import ValidationError
 from unitscope_pipelines.storage.filesystem import StoredFile
 from unitscope_pipelines.storage.parts import write_atomically, write_model
 from unitscope_pipelines.storage.stores import Store
+from unitscope_pipelines.vision.images.libraries import library_versions
 from unitscope_schemas import layout
 from unitscope_schemas.answers.visuals import Visual, VisualKey
 from unitscope_schemas.errors import AtlasError, NotFoundError, ReadOnlyError, StorageError
 from unitscope_schemas.geometry import Box, Location
+from unitscope_schemas.manifest import Preprocessing
 from unitscope_schemas.units import Target
 
-_LIBRARIES = ("unitscope", "torch", "numpy", "pillow")
 _NAME = re.compile("[0-9a-f]{32}")
 
 
@@ -33,6 +33,14 @@ class NewPicture:
     box: Box | None = None
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+
+
+def shown_note(preprocessing: Preprocessing) -> tuple[str, ...]:
+    """Return what to say where a picture cannot show all channels of the network's input."""
+    count, shown = preprocessing.channels, preprocessing.shown_channels
+    if count in (1, 3):
+        return ()
+    return (f"shows the channels {', '.join(map(str, shown))} of 0 to {count - 1} as red, green and blue",)
 
 
 def check_writable(store: Store, command: str) -> None:
@@ -62,7 +70,7 @@ def write_visual(store: Store, key: VisualKey, made: NewPicture) -> Visual:
         location=made.location,
         box=made.box,
         notes=made.notes,
-        libraries={library: installed_version(library) for library in _LIBRARIES},
+        libraries=library_versions(),
         seconds=round(made.seconds, 3),
     )
     write_model(store, layout.visual(key.target.layer, key.target.name, key.id), visual)

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from unitscope_pipelines.corpora.listing import Listing
 from unitscope_pipelines.indexing.config import IndexConfig
+from unitscope_pipelines.indexing.departures import check_listing, corpora_of
 from unitscope_pipelines.indexing.patches.index import choose_index
 from unitscope_pipelines.indexing.removed import once_removed
 from unitscope_pipelines.indexing.scan import ScanPlan
@@ -81,14 +82,18 @@ class Plan:
 def make_plan(config: IndexConfig, corpus: Listing, report: Report, store: Store | None = None) -> Plan:
     """Load the model, measure its layers and find out what is pending; writes nothing.
 
-    The store is opened at the configured address unless it is open already.
+    To the named corpus come the others that the atlas has. The store is opened at the configured address unless it is
+    open already.
 
-    Raises UsageError if the atlas was made with another model, preprocessing, layers, precision or batch size,
-    CapacityError if no index of so many patches fits the memory it may take.
+    Raises UsageError if the atlas was made with another model, preprocessing, layers, precision or batch size, or would
+    lose images that nobody asked to leave, CapacityError if no index of so many patches fits the memory it may take.
     """
     report(Progress("plan", 0, 1, "model"))
     store = store or store_of(config.atlas)
     previous = read_manifest(store)
+    corpus = corpora_of(corpus, previous, config)
+    if previous is not None:
+        check_listing(corpus, previous, store, config)
     model = load_model(config.model, config.weights, config.latents, config.trust_code)
     names = choose_layers(model, config.layers)
     key = atlas_key(model.entry, model.preprocessing, names, config.precision, config.batch_size)

@@ -27,7 +27,7 @@ from unitscope_pipelines.indexing.shards import (
 from unitscope_pipelines.storage.originals import Originals
 from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.vision.images.perceptual_hash import hash_bytes, perceptual_hash
-from unitscope_pipelines.vision.images.preprocessing import Pixels, Prepared, normalise, prepare
+from unitscope_pipelines.vision.images.preprocessing import Pixels, Prepared, normalise, prepare, stacked
 from unitscope_pipelines.vision.models.models import reload_model
 from unitscope_pipelines.vision.receptive_fields.dead_leaves import dead_leaves
 from unitscope_pipelines.vision.recording.device import choose_device, settle_process
@@ -145,9 +145,10 @@ class Scanner:
         computes is copied meanwhile, and waited for once.
         """
         count, on_gpu = len(pixels), self.device.type == "cuda"
-        channels, height, width = pixels[0].shape
-        lines = torch.zeros(self.plan.batch_size, height, width, channels, dtype=torch.uint8, pin_memory=on_gpu)
-        torch.stack([picture.permute(1, 2, 0) for picture in pixels], out=lines[:count])
+        pictures = stacked(pixels).permute(0, 2, 3, 1)
+        shape = self.plan.batch_size, *pictures.shape[1:]
+        lines = torch.zeros(shape, dtype=pictures.dtype, pin_memory=on_gpu)
+        lines[:count] = pictures
         batch = lines.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
         embedded: list[Tensor] = []
 
@@ -164,7 +165,8 @@ class Scanner:
         with torch.inference_mode():
             with half, record(module, list(self.layers), keep) as recorded, self.fusions.running():
                 module(normalise(batch, self.plan.preprocessing))
-            brighter, tint = perceptual_hash(batch)
+            levels = batch.clamp(0, 255).round().to(torch.uint8)
+            brighter, tint = perceptual_hash(levels, self.plan.preprocessing.shown_channels)
             result = RecordedBatch(
                 peaks={layer: Peaks(*map(fetched, pair)) for layer, pair in recorded.items()},
                 vectors=fetched(embedded[0]),

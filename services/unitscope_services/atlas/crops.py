@@ -6,6 +6,7 @@ from typing import Literal
 from PIL import Image
 
 from unitscope_pipelines.storage.originals import Original
+from unitscope_pipelines.vision.images.channels import is_array, shown_picture
 from unitscope_pipelines.vision.images.pictures import open_picture, upright
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Box, Size
@@ -31,8 +32,11 @@ def original_of(image: ImageEntry) -> Original:
     return Original(image.image_id, image.path, (image.address, *image.other_addresses))
 
 
-def picture(data: bytes) -> Image.Image:
-    """Return the whole upright picture in RGB."""
+def picture(atlas: Atlas, data: bytes) -> Image.Image:
+    """Return the whole upright picture in RGB; of other than one or three channels those that are to be shown."""
+    preprocessing = atlas.manifest.preprocessing
+    if preprocessing.channels not in (1, 3) or is_array(data):
+        return shown_picture(data, preprocessing)
     return upright(open_picture(data))
 
 

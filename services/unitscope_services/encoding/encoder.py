@@ -132,12 +132,10 @@ class Encoder:
         self, pictures: Sequence[Encoded], unit: UnitId, locations: Sequence[Location], method: ProjectionMethod
     ) -> "Projections":
         """Project the unit's activation at one location of each picture back to the pixels; always in float32."""
-        import torch
-
         from unitscope_pipelines.vision.attribution.deconvnet import project
-        from unitscope_pipelines.vision.images.preprocessing import normalise
+        from unitscope_pipelines.vision.images.preprocessing import normalise, stacked
 
-        pixels = torch.stack([picture.prepared.pixels for picture in pictures])
+        pixels = stacked([picture.prepared.pixels for picture in pictures])
         images = normalise(pixels, self.atlas.manifest.preprocessing)
         with self._turn(), self._lock:
             return project(self._model.module, self._spec(unit.layer), unit.channel, images, locations, method)

@@ -30,7 +30,7 @@ def patch_tile(atlas: Atlas, unit: UnitId, row: PatchRow, side_px: int | None = 
     box = shown_box(atlas.layer(unit.layer).spec, row)
     image = atlas.find_image(row.image_id)
     try:
-        return PatchTile(cut(picture(read_image(atlas, image)), box, side_px))
+        return PatchTile(cut(picture(atlas, read_image(atlas, image)), box, side_px))
     except (NotFoundError, PictureError) as error:
         scale = 1.0 if side_px is None else side_px / max(box.size)
         size = max(1, round(box.size.width * scale)), max(1, round(box.size.height * scale))
@@ -42,7 +42,7 @@ def missing_pictures(atlas: Atlas, rows: Iterable[PatchRow]) -> list[str]:
     missing = {}
     for row in rows:
         try:
-            picture(read_image(atlas, atlas.find_image(row.image_id)))
+            picture(atlas, read_image(atlas, atlas.find_image(row.image_id)))
         except (NotFoundError, PictureError) as error:
             missing[row.image_id] = f"{row.path}: {error}"
     return list(missing.values())

@@ -19,8 +19,8 @@ from unitscope_services.figures.memo import Memo
 from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.session import Session
 
-Patches = NDArray[np.uint8]
-"""Patches as an array, patch × row × col × channel, in pixels of the network's input."""
+Patches = NDArray[np.uint8] | NDArray[np.float32]
+"""Patches as an array, patch × row × col × channel, in pixels of the network's input, of levels of 255."""
 
 
 _REMEMBERED = 4
@@ -127,8 +127,8 @@ def eigen_picture(session: Session, unit: UnitId, question: EigenQuestion, numbe
     if not 0 <= number <= len(eigen.components):
         raise NotFoundError(f"unit {unit} has the mean, 0, and components 1 to {len(eigen.components)}, not {number}")
     if number == 0:
-        return Image.fromarray(np.rint(eigen.mean).astype(np.uint8).squeeze())
-    return _drawn(eigen, number - 1)
+        return _drawn_mean(session, eigen)
+    return _drawn(session, eigen, number - 1)
 
 
 def remembered_patches(session: Session, unit: UnitId, question: EigenQuestion) -> EigenPatches:
@@ -151,29 +151,36 @@ def aligned_patches(session: Session, unit: UnitId, k: int, size: Size) -> tuple
         seen = session.encoder.read(read_image(atlas, atlas.find_image(row.image_id))).prepared.pixels
         cut.append(seen[:, box.top : box.bottom, box.left : box.right].permute(1, 2, 0).numpy())
     channels = atlas.manifest.preprocessing.channels
-    return np.array(cut, np.uint8).reshape(-1, *size, channels), len(page.rows) - len(inside)
+    kind = np.result_type(np.uint8, *(patch.dtype for patch in cut))
+    return np.array(cut, kind).reshape(-1, *size, channels), len(page.rows) - len(inside)
 
 
 def eigen_sheet(session: Session, patches: EigenPatches) -> Drawing:
     """Draw mean and components in one drawing: in components grey is zero, each in its own scale."""
-    mean = np.rint(patches.mean).astype(np.uint8)
-    shown = [_drawn(patches, number) for number in range(len(patches.components))]
+    shown = [_drawn(session, patches, number) for number in range(len(patches.components))]
     shares = [
         f"{100 * share:.1f} % of the variance" + (", less than half a level of any pixel" if deviation < _SEEN else "")
         for share, deviation in zip(patches.shares, patches.deviations, strict=True)
     ]
     caption = f"{patches.used} patches of {patches.size.height} x {patches.size.width} px, {patches.left_out} left out"
     components = PictureGroup("components, largest share first", tuple(zip(shown, shares, strict=True)))
-    groups = (PictureGroup("mean", ((Image.fromarray(mean.squeeze()), caption),)), components)
+    groups = (PictureGroup("mean", ((_drawn_mean(session, patches), caption),)), components)
     spec = session.atlas.layer(patches.unit.layer).spec
     return lay_out(session.atlas, [LayerPanels(spec, (Panel(patches.unit, caption, groups),))])
 
 
-def _drawn(patches: EigenPatches, number: int) -> Image.Image:
-    """Return the picture of a component, where grey is zero."""
+def _drawn_mean(session: Session, patches: EigenPatches) -> Image.Image:
+    """Return the picture of the mean, of the channels that pictures show."""
+    mean = patches.mean[..., list(session.atlas.manifest.preprocessing.shown_channels)]
+    return Image.fromarray(np.rint(np.clip(mean, 0, 255)).astype(np.uint8).squeeze())
+
+
+def _drawn(session: Session, patches: EigenPatches, number: int) -> Image.Image:
+    """Return the picture of a component, of the channels that pictures show, where grey is zero."""
     from unitscope_pipelines.vision.images.diverging import diverging_picture
 
-    values = patches.components[number].transpose(2, 0, 1).astype(np.float32)
+    channels = list(session.atlas.manifest.preprocessing.shown_channels)
+    values = patches.components[number][..., channels].transpose(2, 0, 1).astype(np.float32)
     return diverging_picture(values, least_scale=patches.scale(number)).picture
 
 

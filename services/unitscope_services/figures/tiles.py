@@ -85,7 +85,7 @@ def _patches(atlas: Atlas, layer: str, channels: Sequence[int], turn: Turn) -> I
     for image, boxes in _by_image(atlas, layer, [channel for channel in channels if ranked[channel]]):
         with turn:
             try:
-                whole = picture(read_image(atlas, image))
+                whole = picture(atlas, read_image(atlas, image))
             except (NotFoundError, PictureError):
                 yield from ((channel, None) for channel in boxes)
                 continue

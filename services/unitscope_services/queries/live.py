@@ -195,7 +195,8 @@ def _projected(
 
     projection = session.encoder.project([picture], unit, [location], method)
     least = FAINT_SHARE * projection.layer_signal[0]
-    shown = diverging_picture(projection.pixels[0].numpy(), SHOWN_SHARE, least)
+    channels = list(session.atlas.manifest.preprocessing.shown_channels)
+    shown = diverging_picture(projection.pixels[0][channels].numpy(), SHOWN_SHARE, least)
     file = io.BytesIO()
     shown.picture.save(file, "PNG", compress_level=_FAST)
     told = LiveProjection(

@@ -15,6 +15,7 @@ from unitscope_schemas.addresses import as_text
 from unitscope_schemas.answers.patches import ActivationMap, ExplainPage, NeighborPage, PatchRow
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Location, Placement
+from unitscope_schemas.question import is_file
 from unitscope_schemas.questions import CellQuestion, ExplainQuestion, NeighborsQuestion, TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
@@ -90,7 +91,7 @@ class Session:
     def find(self, reference: str) -> Subject:
         """Return an image of the corpus by id, beginning of the id or path; or else a picture file."""
         path = Path(reference)
-        if path.is_file():
+        if is_file(path):
             return self.read(path.read_bytes())
         return Subject(self.atlas.find_image(as_text(reference)), None)
 

@@ -40,7 +40,7 @@ def image_picture(reply: Reply, image: str, kind: PictureFormat, width: int | No
 
 def upload_picture(reply: Reply, upload: UploadEntry, kind: PictureFormat, width: int | None) -> Response:
     """Return the reply with a whole upright upload."""
-    return _picture(reply, kind, lambda: _widened(picture(upload.data), width))
+    return _picture(reply, kind, lambda: _widened(picture(reply.session.atlas, upload.data), width))
 
 
 def patch_picture(
@@ -97,7 +97,7 @@ def _picture(reply: Reply, kind: PictureFormat, make: Callable[[], Image.Image])
 
 
 def _whole(reply: Reply, image: ImageEntry) -> Image.Image:
-    return picture(read_image(reply.session.atlas, image))
+    return picture(reply.session.atlas, read_image(reply.session.atlas, image))
 
 
 def _widened(whole: Image.Image, width: int | None) -> Image.Image:

@@ -1,6 +1,7 @@
 """Perceptual hashes of pictures, by which near duplicates are found, and their mean colours."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,12 +13,12 @@ ROWS, COLS = 16, 17
 
 
 def perceptual_hash(
-    pixels: UInt8[Tensor, "image channel row col"],
+    pixels: UInt8[Tensor, "image channel row col"], shown: Sequence[int] | None = None
 ) -> tuple[Bool[Tensor, "image 16 16"], UInt8[Tensor, "image 3"]]:
     """Return where a 16 × 17 thumbnail grows brighter to the right by more than one level in 255, and the mean colour.
 
     Every fourth row will do. Whole numbers below 2²⁴ are summed, so a picture's hash does not depend on the others of
-    its batch.
+    its batch. The colour is that of the `shown` channels, by default all of them: one or three.
     """
     pixels = pixels[:, :, ::4]
     count, channels, height, width = pixels.shape
@@ -29,7 +30,8 @@ def perceptual_hash(
         sums[:, :ROWS] @ cols.repeat_interleave(channels, 1).T / (rows.sum(1)[:, None] * cols.sum(1) * channels)
     )
     tint = sums[:, ROWS].view(count, width, channels).double().sum(1) / (height * width)
-    return brightness.diff(dim=2) > 1, tint.round().to(torch.uint8).expand(count, 3)
+    colour = tint if shown is None else tint[:, list(shown)]
+    return brightness.diff(dim=2) > 1, colour.round().to(torch.uint8).expand(count, 3)
 
 
 def hash_bytes(brighter: Bool[Tensor, "16 16"]) -> bytes:

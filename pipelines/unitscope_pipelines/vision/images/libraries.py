@@ -1,0 +1,30 @@
+"""The libraries that decode, resize and run, by their installed versions."""
+
+import sys
+from importlib.metadata import version
+
+from PIL import features
+
+_ALWAYS = ("unitscope", "torch", "torchvision", "numpy", "pillow")
+_IF_USED = ("timm", "transformers", "tifffile")
+_CODECS = ("libjpeg_turbo", "webp", "zlib", "jpg_2000", "libtiff")
+"""Decoders within Pillow, by its names for them."""
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that values depend on, decoders within Pillow as `pillow/NAME`.
+
+    torchvision decodes JPEG by a libjpeg-turbo of its own, which its version stands for.
+    """
+    named = {name: version(name) for name in (*_ALWAYS, *(name for name in _IF_USED if name in sys.modules))}
+    return named | {f"pillow/{name}": found for name in _CODECS if (found := _codec(name)) is not None}
+
+
+def _codec(name: str) -> str | None:
+    """Return the version of a decoder within Pillow, None where there is none."""
+    if name == "libjpeg_turbo":
+        return str(features.version_feature(name)) if features.check_feature(name) else None
+    known = features.check_module(name) if name in features.modules else features.check_codec(name)
+    if not known:
+        return None
+    return str(features.version_module(name) if name in features.modules else features.version_codec(name))
