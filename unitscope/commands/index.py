@@ -33,14 +33,21 @@ def layers(
 ) -> None:
     """List the layers of a model: name, kind, units, grid, stride, receptive field."""
     from unitscope.commands.output import show_rows
+    from unitscope_pipelines.vision.models.default_layers import measure_default
     from unitscope_pipelines.vision.models.models import choose_layers, load_model
     from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
     from unitscope_schemas.answers.served import LayerRow
 
     loaded = load_model(model, weights, tuple(latents or ()), trust_code)
-    specs = measure_layers(loaded.module, choose_layers(loaded, split_globs(layer_globs)), loaded.input_shape)
+    names, notes = choose_layers(loaded, split_globs(layer_globs)), tuple[str, ...]()
+    if layer_globs:
+        specs = measure_layers(loaded.module, names, loaded.input_shape)
+    else:
+        specs, notes = measure_default(loaded, names)
     rows = [LayerRow.of(spec) for spec in specs]
-    show_rows(rows, LayerRow, "json" if as_json else "table", {"model": model, "rows": rows})
+    show_rows(rows, LayerRow, "json" if as_json else "table", {"model": model, "rows": rows, "notes": notes})
+    for note in notes:
+        tell(note)
 
 
 @app.command()
@@ -157,10 +164,11 @@ def _show_run(settings: "IndexConfig", manifest: "Manifest", as_json: bool) -> N
         "units": sum(entry.spec.units for entry in manifest.layers),
         "keep": "all" if manifest.keep is None else f"top:{manifest.keep}",
     }
-    show_facts(facts | ({"others": counts.others, "notes": counts.notes} if as_json else {}), as_json)
+    notes = [*counts.notes, *manifest.layer_notes]
+    show_facts(facts | ({"others": counts.others, "notes": notes} if as_json else {}), as_json)
     if counts.others_text:
         tell(f"{counts.others_text} were not read: they are no pictures by their names")
-    for note in counts.notes:
+    for note in notes:
         tell(note)
     if counts.repeated_count:
         tell(f"{counts.repeated_count} rows name a picture that another row names; the labels of all are kept")

@@ -19,7 +19,8 @@ from unitscope_pipelines.indexing.version_images import known_ids, pending_files
 from unitscope_pipelines.storage.parts import read_manifest, read_measured, read_receipts
 from unitscope_pipelines.storage.stores import Store, store_of
 from unitscope_pipelines.storage.tombstones import removed_images
-from unitscope_pipelines.vision.models.models import choose_layers, load_model
+from unitscope_pipelines.vision.models.default_layers import measure_default
+from unitscope_pipelines.vision.models.models import VisionModel, choose_layers, load_model
 from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
 from unitscope_pipelines.vision.recording.embedding import cell_regions
 from unitscope_schemas import tables
@@ -49,6 +50,8 @@ class Plan:
     """Images that stay out, with the schema `tables.REMOVED`."""
     keep: int | None = None
     """Count of first ranks of each unit that are stored, None for all."""
+    layer_notes: tuple[str, ...] = ()
+    """What was left out of the default layers, and why."""
 
     @property
     def store(self) -> Store:
@@ -89,11 +92,17 @@ def make_plan(config: IndexConfig, corpus: Listing, report: Report, store: Store
     store = store or store_of(config.atlas)
     previous = read_manifest(store)
     model = load_model(config.model, config.weights, config.latents, config.trust_code)
-    names = choose_layers(model, config.layers)
+    names = _layer_names(config, model, previous)
     key = atlas_key(model.entry, model.preprocessing, names, config.precision, config.batch_size)
+    layers, notes = read_measured(store, key), tuple(previous.layer_notes) if previous else ()
+    if layers is None and config.layers:
+        layers = measure_layers(model.module, names, model.input_shape)
+    elif layers is None:
+        layers, notes = measure_default(model, names)
+        names = [layer.name for layer in layers]
+        key = atlas_key(model.entry, model.preprocessing, names, config.precision, config.batch_size)
     if previous is not None and previous.atlas_key != key:
         _refuse_other_atlas(previous, config, names, model.entry)
-    layers = read_measured(store, key) or measure_layers(model.module, names, model.input_shape)
     finished = _with_bounded(read_receipts(store, key), previous)
     embed = _embed_layer(config, names, previous, finished)
     scan = ScanPlan(
@@ -122,7 +131,21 @@ def make_plan(config: IndexConfig, corpus: Listing, report: Report, store: Store
         previous=previous,
         removed=once_removed(store) if previous is None else removed_images(previous, store),
         keep=config.rank_limit(previous.keep if previous else None),
+        layer_notes=notes,
     )
+
+
+def _layer_names(config: IndexConfig, model: VisionModel, previous: Manifest | None) -> list[str]:
+    """Return the names of the layers to record: those asked for, else those of an atlas made by default, else the
+    default of today."""
+    if not config.layers and previous is not None and not previous.config.get("layers"):
+        before = [entry.spec.name for entry in previous.layers]
+        try:
+            if choose_layers(model, before) == before:
+                return before
+        except UsageError:  # another network, which is refused later on
+            pass
+    return choose_layers(model, config.layers)
 
 
 def scanned_again(plan: Plan, new: Sequence[Receipt] = ()) -> Plan:
