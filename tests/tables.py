@@ -18,6 +18,15 @@ def manifest_of(atlas: Path) -> Manifest:
     return manifest
 
 
+def move_root(atlas: Path, corpus: Path) -> None:
+    """Let an atlas say that its pictures lie in a copy of their folder."""
+    manifest = manifest_of(atlas)
+    (origin,) = manifest.corpus.roots
+    roots = (origin.model_copy(update={"root": str(corpus), "corpus": str(corpus)}),)
+    entry = manifest.corpus.model_copy(update={"root": str(corpus), "roots": roots})
+    (atlas / "manifest.json").write_text(manifest.model_copy(update={"corpus": entry}).model_dump_json())
+
+
 def contents(atlas: Path, paths: bool = True) -> dict[str, Rows]:
     """Every row that questions read, with images by id; without `paths` nothing that depends on file names."""
     manifest = manifest_of(atlas)

@@ -7,6 +7,8 @@ atlas.top("_blocks.15:130").to_pandas()
 
 from typing import TYPE_CHECKING
 
+from unitscope.arguments import names_checked
+
 if TYPE_CHECKING:
     from unitscope.client import Client
     from unitscope.opened_atlas import OpenedAtlas
@@ -17,18 +19,24 @@ if TYPE_CHECKING:
 __all__ = ["Client", "OpenedAtlas", "Questions", "__version__", "open_atlas"]
 
 
+@names_checked
 def open_atlas(
-    path: str, trust_code: bool = False, version: str | None = None, workers: int | None = None
+    path: str,
+    trust_code: bool = False,
+    version: str | None = None,
+    workers: int | None = None,
+    corpus: str | None = None,
 ) -> "OpenedAtlas":
     """Open an atlas whose answers are Arrow tables, with the same numbers as the command line and the API.
 
     Only with `trust_code` is a model of the owner's own code built, for questions about pictures from outside.
     `version` names an earlier version, by its name or the beginning of it. `workers` is how many processes compare
-    units, one per core by default. Raises NotFoundError if there is no atlas, AtlasError if parts are missing.
+    units, one per core by default. `corpus` is the folder below which the pictures are now, if they have moved. Raises
+    NotFoundError if there is no atlas, AtlasError if parts are missing.
     """
     from unitscope.opened_atlas import OpenedAtlas
 
-    return OpenedAtlas(path, trust_code, version, workers)
+    return OpenedAtlas(path, trust_code, version, workers, corpus)
 
 
 def __getattr__(name: str) -> object:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from urllib.request import Request, urlopen
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from unitscope.arguments import names_checked
 from unitscope.questions import Questions, asks, asks_about, bins_table
 from unitscope_schemas import questions
 from unitscope_schemas.errors import (
@@ -27,11 +29,11 @@ from unitscope_schemas.errors import (
     UsageError,
     listing,
 )
-from unitscope_schemas.question import Question
+from unitscope_schemas.question import Question, is_file
 from unitscope_schemas.units import UnitId, parse_target
 
 _API = "/api/v1"
-_ID = re.compile(r"[0-9a-f]{6,64}")
+_ID = re.compile(r"[0-9a-fA-F]{6,64}")
 """Pattern of an image id or its first digits; all else is a path in the corpus."""
 _TIMEOUT_S = 60.0
 _LOOK_EVERY_S = 0.5
@@ -54,6 +56,7 @@ class Client(Questions):
     needs `key`. What the server refuses is raised as the error that `open_atlas` would raise, with its words.
     """
 
+    @names_checked
     def __init__(self, url: str, key: str | None = None, atlas: str | None = None) -> None:
         if not url.startswith(("http://", "https://")):
             raise UsageError(f"server {url!r} is no address; give http:// or https://")
@@ -67,6 +70,7 @@ class Client(Questions):
         self._summary = next(row for row in rows if atlas in (None, row["name"]))
         self._atlas = f"atlases/{quote(self._summary['name'])}"
 
+    @names_checked
     def layers(self) -> pa.Table:
         return self._table(f"{self._atlas}/layers")
 
@@ -84,7 +88,7 @@ class Client(Questions):
 
     @asks_about(questions.TopQuestion)
     def top(self, unit: str, question: questions.TopQuestion) -> pa.Table:
-        return self._table(f"{self._unit(unit)}/patches", question)
+        return self._first_rows(f"{self._unit(unit)}/patches", question, question.k)
 
     @asks_about(questions.BandsQuestion)
     def bands(self, unit: str, question: questions.BandsQuestion) -> pa.Table:
@@ -124,6 +128,7 @@ class Client(Questions):
         (address,) = self._job("compare", question, other=other)
         return self.comparison(address.rpartition("/")[2])
 
+    @names_checked
     def comparisons(self) -> pa.Table:
         return self._table(f"{self._atlas}/comparisons")
 
@@ -147,12 +152,15 @@ class Client(Questions):
     def project(self, unit: str, question: questions.ProjectQuestion) -> pa.Table:
         return self._made(self._job("project", question, units=[unit]))
 
+    @names_checked
     def visualisations(self, unit: str) -> pa.Table:
         return self._table(f"{self._target(unit)}/visualisations")
 
+    @names_checked
     def visualisation(self, unit: str, name: str) -> bytes:
         return self._ask(f"{_API}/{self._target(unit)}/visualisations/{quote(name)}.png")[0]
 
+    @names_checked
     def filters(self, layer: str = "first") -> pa.Table:
         return self._table(f"{self._layer(layer)}/filters")
 
@@ -179,7 +187,7 @@ class Client(Questions):
     def _image(self, image: str) -> str:
         """Return where the server answers about an image of the corpus by id or path, or a picture file sent to it."""
         file = Path(image)
-        if file.is_file():
+        if is_file(file):
             upload = json.loads(self._ask(f"{_API}/{self._atlas}/uploads", file.read_bytes())[0])
             return f"{self._atlas}/uploads/{upload['id']}"
         if not _ID.fullmatch(image):
@@ -221,12 +229,19 @@ class Client(Questions):
         """Return the rows of a page if the question says how many, else all rows, page by page."""
         if getattr(question, "k", None) is not None:
             return self._table(path, question)
-        parts, address = [], _address(f"{path}.arrow", question.model_copy(update={"k": questions.MOST_ROWS}))
-        while address:
+        return self._first_rows(path, question, sys.maxsize)
+
+    def _first_rows(self, path: str, question: Question, count: int) -> pa.Table:
+        """Return the first rows of an answer, however many pages they take."""
+        page_size = min(count, questions.MOST_ROWS)
+        parts, address = [], _address(f"{path}.arrow", question.model_copy(update={"k": page_size}))
+        while address and count > 0:
             content, link = self._ask(address)
             parts.append(_read(content))
+            count -= page_size
             address = link.partition("<")[2].partition(">")[0]
-        return pa.concat_tables(parts)
+        table = pa.concat_tables(parts)
+        return table.slice(0, len(table) + count) if count < 0 else table
 
     def _ask(
         self, address: str, body: bytes | None = None, media_type: str = "application/octet-stream"
@@ -247,7 +262,7 @@ class Client(Questions):
 
 
 def _read(content: bytes) -> pa.Table:
-    table = pa.ipc.open_stream(content).read_all()
+    table = pa.ipc.open_file(content).read_all()
     return table.drop_columns([name for name in _ADDRESSES if name in table.column_names])
 
 

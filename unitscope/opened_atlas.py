@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from unitscope.arguments import names_checked
 from unitscope.questions import Questions, asks, asks_about, bins_table
 from unitscope_schemas import questions
 from unitscope_schemas.answers.patches import ExplainRow, LabelRow, NeighborRow, PatchRow, UnitRow
@@ -34,13 +35,20 @@ if TYPE_CHECKING:
 class OpenedAtlas(Questions):
     """The questions to an atlas that lies on this machine or in an object store; made by `unitscope.open_atlas`."""
 
+    @names_checked
     def __init__(
-        self, path: str, trust_code: bool = False, version: str | None = None, workers: int | None = None
+        self,
+        path: str,
+        trust_code: bool = False,
+        version: str | None = None,
+        workers: int | None = None,
+        corpus: str | None = None,
     ) -> None:
-        self._session = Session(path, trust_code=trust_code, version=version)
+        self._session = Session(path, trust_code=trust_code, version=version, corpus=corpus)
         self._workers = workers
         self.manifest = self._session.atlas.manifest
 
+    @names_checked
     def layers(self) -> pa.Table:
         return as_table(self._session.atlas.layers(), LayerRow)
 
@@ -108,6 +116,7 @@ class OpenedAtlas(Questions):
         comparison = compare(sealed, SealedAtlas.present(other), crew, (question.layer, question.layer_b))
         return as_table(comparison.rows, MatchRow)
 
+    @names_checked
     def comparisons(self) -> pa.Table:
         return as_table(compare.comparisons(self._session.atlas).rows, ComparisonRow)
 
@@ -135,12 +144,15 @@ class OpenedAtlas(Questions):
 
         return as_table(projections(self._session, UnitId.parse(unit), question).rows, VisualRow)
 
+    @names_checked
     def visualisations(self, unit: str) -> pa.Table:
         return as_table(visuals.visualisations(self._session.atlas, parse_target(unit)).rows, VisualRow)
 
+    @names_checked
     def visualisation(self, unit: str, name: str) -> bytes:
         return visuals.visual_picture(self._session.atlas, parse_target(unit), name)[1]
 
+    @names_checked
     def filters(self, layer: str = "first") -> pa.Table:
         return as_table(conv_filters.filter_page(self._session, layer).rows, FilterRow)
 

@@ -6,13 +6,14 @@
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 import pyarrow as pa
 
+from unitscope.arguments import names_checked
 from unitscope_schemas import questions
 from unitscope_schemas.errors import UsageError
-from unitscope_schemas.question import Question
+from unitscope_schemas.question import Question, check_names
 
 Arguments = ParamSpec("Arguments")
 Asked = TypeVar("Asked", bound=Question)
@@ -31,8 +32,16 @@ def asks_about(
     def spell_out(
         method: Callable[[Subject, str, Asked], Answer],
     ) -> Callable[Concatenate[Subject, str, Arguments], Answer]:
+        subject = list(inspect.signature(method).parameters)[1]
+
         @functools.wraps(method)
-        def ask(self: Subject, about: str, /, *args: Arguments.args, **fields: Arguments.kwargs) -> Answer:
+        def ask(self: Subject, about: str = "", /, *args: Arguments.args, **fields: Arguments.kwargs) -> Answer:
+            about = about or cast(str, fields.pop(subject, ""))
+            if not about:
+                check_names(fields, [subject, *inspect.signature(model).parameters])
+            if not (isinstance(about, str) and about):
+                given = f"{about!r} is no text" if about else "none is given"
+                raise UsageError(f"{method.__name__} asks about one {subject}; {given}")
             _by_name_alone(method.__name__, args)
             return method(self, about, model(*args, **fields))
 
@@ -59,7 +68,7 @@ def asks(
     return spell_out
 
 
-def _by_name_alone(name: str, args: tuple[object, ...]) -> None:
+def _by_name_alone(name: str, args: Sequence[object]) -> None:
     """Raise UsageError for an argument behind the subject that is not given by its name."""
     if args:
         raise UsageError(f"{name} takes its further arguments by name, for example k=20; {args[0]!r} has none")
@@ -85,6 +94,7 @@ class Questions(Protocol):
     Every answer is an Arrow table. Units are written `layer:channel`, images by id, path or picture file.
     """
 
+    @names_checked
     def layers(self) -> pa.Table:
         """Return one row per recorded layer."""
         ...
@@ -163,6 +173,7 @@ class Questions(Protocol):
         """Return for each unit the best match in another atlas of the same pictures; computed once and stored."""
         ...
 
+    @names_checked
     def comparisons(self) -> pa.Table:
         """Return the stored comparisons with other atlases."""
         ...
@@ -199,14 +210,17 @@ class Questions(Protocol):
         """Return the projections of a unit's first patches, made now unless they are stored."""
         ...
 
+    @names_checked
     def visualisations(self, unit: str) -> pa.Table:
         """Return the stored pictures of a unit or direction, each with the activation it reaches beside the corpus."""
         ...
 
+    @names_checked
     def visualisation(self, unit: str, name: str) -> bytes:
         """Return the PNG of a stored picture of a unit by the id in its row."""
         ...
 
+    @names_checked
     def filters(self, layer: str = "first") -> pa.Table:
         """Return one row for each filter of a layer of the model; `first` is the first layer with weights."""
         ...

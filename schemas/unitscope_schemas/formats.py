@@ -18,7 +18,7 @@ MEDIA_TYPES: dict[TableFormat, str] = {
     "json": "application/json",
     "ndjson": "application/x-ndjson",
     "csv": "text/csv; charset=utf-8",
-    "arrow": "application/vnd.apache.arrow.stream",
+    "arrow": "application/vnd.apache.arrow.file",
     "parquet": "application/vnd.apache.parquet",
 }
 
@@ -29,7 +29,10 @@ def json_bytes(content: Any) -> bytes:
 
 
 def rows_as(rows: Sequence[Any], kind: type, file_format: TableFormat) -> bytes:
-    """Return rows of one data class as a file; boxes and sizes become one column per side, in their order."""
+    """Return rows of one data class as a file; boxes and sizes become one column per side, in their order.
+
+    Arrow is the file format, which `read_ipc` of polars and `read_feather` of pandas open, not a stream.
+    """
     if file_format == "json":
         return json_bytes(rows)
     if file_format == "ndjson":
@@ -39,7 +42,7 @@ def rows_as(rows: Sequence[Any], kind: type, file_format: TableFormat) -> bytes:
     if file_format == "csv":
         pa.csv.write_csv(_without_lists(table), sink)
     elif file_format == "arrow":
-        with pa.ipc.new_stream(sink, table.schema) as writer:
+        with pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
     else:
         pa.parquet.write_table(table, sink, compression="zstd")

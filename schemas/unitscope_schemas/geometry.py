@@ -16,12 +16,18 @@ class Size(NamedTuple):
     height: int
     width: int
 
+    def __str__(self) -> str:
+        return f"{self.height} × {self.width}"
+
 
 class Location(NamedTuple):
     """A location is (row, col) on a layer's grid; a class or register token t has row −1 and col t."""
 
     row: int
     col: int
+
+    def __str__(self) -> str:
+        return f"{self.row},{self.col}"
 
 
 class Box(NamedTuple):
@@ -31,6 +37,9 @@ class Box(NamedTuple):
     left: int
     bottom: int
     right: int
+
+    def __str__(self) -> str:
+        return ",".join(map(repr, self))
 
     @property
     def size(self) -> Size:

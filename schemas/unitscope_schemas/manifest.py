@@ -203,10 +203,28 @@ class Removed(Entry):
     """Name of the version whose tables this one reads."""
 
 
+class CorpusRoot(Entry):
+    """A corpus that a version takes its pictures from, one of several or the only one."""
+
+    corpus: str
+    """What is listed: a folder, or a file or glob in one, by its whole name."""
+    root: str
+    """Folder or address below which its files lie."""
+    prefix: str = ""
+    """Name that stands before the paths of its pictures; empty for the first corpus of an atlas."""
+    path_column: str | None = None
+    """Column of a list that was named for the paths; so the next two for labels and pictures."""
+    label_column: str | None = None
+    image_column: str | None = None
+
+
 class CorpusEntry(Entry):
     """The corpus of a version, counted."""
 
     root: str
+    """Folder or address below which addresses of pictures lie that are no whole names."""
+    roots: tuple[CorpusRoot, ...] = ()
+    """Every corpus that the pictures come from, the first one's root being `root`; empty in manifests of old."""
     image_count: int
     file_count: int
     skipped_count: int
@@ -231,6 +249,16 @@ class CorpusEntry(Entry):
     def others_text(self) -> str:
         """What other files there are, for people; empty where there is none."""
         return others_text(self.ignored_count, self.others)
+
+
+class LeftImages(Entry):
+    """The images that the version before showed and this one no longer has."""
+
+    count: int
+    first: tuple[str, ...]
+    """Paths of the first of them."""
+    version: str
+    """Name of the version before, which has them until `gc` deletes it."""
 
 
 class Manifest(Entry):
@@ -264,6 +292,8 @@ class Manifest(Entry):
     """How pictures' values are read: frames, wide values, transparency, colours; empty in atlases made before."""
     keep: int | None = None
     """Count of first ranks of each unit that a bounded atlas holds, without peaks; None: all, and peaks."""
+    left: LeftImages | None = None
+    """Images that left with the run that sealed this version; None where none did."""
 
     @property
     def kept(self) -> int | None:

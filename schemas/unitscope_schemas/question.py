@@ -1,8 +1,10 @@
 """The base of every question, and how bands and boxes are read from text, numbers and forms."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -18,6 +20,10 @@ from pydantic import (
 from unitscope_schemas.errors import UsageError, listing
 from unitscope_schemas.geometry import Box
 
+LARGEST_FLOAT = 3.4028234663852886e38
+"""Largest number that a float32 holds."""
+_MOST_FAULTS = 8
+"""Most kinds of faults that a message lists."""
 _VERSION = "v"
 """Parameter of an address that names an atlas version, so that caches may keep the answer for good."""
 
@@ -47,7 +53,7 @@ class Question(BaseModel):
         try:
             return handler(data)
         except ValidationError as error:
-            raise UsageError("; ".join(fault(problem["loc"], problem) for problem in error.errors())) from None
+            raise UsageError(faults(error.errors())) from None
 
 
 def check_names(given: Sequence[str] | dict[str, Any], known: Sequence[str] | dict[str, Any]) -> None:
@@ -59,11 +65,31 @@ def check_names(given: Sequence[str] | dict[str, Any], known: Sequence[str] | di
             raise UsageError(f"there is no parameter {name!r} here; {hint}")
 
 
+def faults(errors: Sequence[Any], leave_out: int = 0) -> str:
+    """Return what pydantic found wrong, and what would be right: of what is wrong with many elements alike the first.
+
+    The first `leave_out` parts of each location are not shown.
+    """
+    alike: dict[tuple[Any, ...], list[Any]] = {}
+    for error in errors:
+        names = tuple(part for part in error["loc"] if not isinstance(part, int))
+        alike.setdefault((names, error["type"]), []).append(error)
+    texts = [
+        fault(first["loc"][leave_out:], first) + (f" (and {len(more)} more like it)" if more else "")
+        for first, *more in alike.values()
+    ]
+    return "; ".join(texts[:_MOST_FAULTS]) + (f"; and {len(texts) - _MOST_FAULTS} more" if texts[_MOST_FAULTS:] else "")
+
+
 def fault(location: Sequence[int | str], error: Any) -> str:
     """Return what pydantic found wrong with the field at a location, and what would be right, in one line."""
     field = ".".join(map(str, location)) or "the request's body"
     message = error["msg"][:1].lower() + error["msg"][1:]
     given = error.get("input")
+    if error["type"] in ("literal_error", "union_tag_invalid"):
+        word = str(error.get("ctx", {}).get("tag", given))
+        choices = [choice for choice in re.findall("'([^']*)'", message) if choice != word]
+        message += f" (did you mean {near[0]!r}?)" if (near := get_close_matches(word, choices, 1)) else ""
     shown = f", not {given!r}" if isinstance(given, str | int | float) and len(str(given)) <= 80 else ""
     return f"{field}: {message.removeprefix('value error, ').replace('input ', '', 1)}{shown}"
 
@@ -84,21 +110,32 @@ def _read_band(value: Any) -> Any:
     if isinstance(value, list | tuple):
         if not any(part not in ("", None) for part in value):
             return None
-        value = value[0] if len(value) == 1 else tuple(map(float, value))
+        value = value[0] if len(value) == 1 else _numbers(value)
     if isinstance(value, str):
         value = quantile_band(value) if value else None
-    if value is None or (isinstance(value, tuple) and len(value) == 2 and 0 <= value[0] <= value[1] <= 1):
+    if value is None or (isinstance(value, tuple) and len(value) == 2 and _ascend(*value)):
         return value
     written = "..".join(map(str, value)) if isinstance(value, tuple) else str(value)
     raise UsageError(f"quantile {written!r} is not a band a..b with 0 <= a <= b <= 1")
 
 
+def _ascend(low: Any, high: Any) -> bool:
+    """Tell whether these are two shares, the lower one first."""
+    return isinstance(low, int | float) and isinstance(high, int | float) and 0 <= low <= high <= 1
+
+
+def _numbers(values: Any) -> Any:
+    try:
+        return tuple(map(float, values))
+    except (TypeError, ValueError):
+        return values
+
+
 def read_numbers(value: Any) -> Any:
     """A vector of any kind as a tuple of plain numbers; what is none is left for the model to refuse."""
-    try:
-        return None if value is None else tuple(map(float, value))
-    except (TypeError, ValueError):
+    if value is None or isinstance(value, str | bytes):
         return value
+    return _numbers(value)
 
 
 def read_box(value: Any) -> Any:
@@ -107,7 +144,19 @@ def read_box(value: Any) -> Any:
         if not any(part not in ("", None) for part in value):
             return None
         value = ",".join(map(str, value))
-    return (Box.parse(value) if value else None) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return Box.parse(value) if value else None
+    if value is None or isinstance(value, Box):
+        return value
+    raise UsageError(f"box {value!r} is not four whole numbers: top,left,bottom,right")
+
+
+def is_file(path: Path) -> bool:
+    """Tell whether a text that may name many things is the path of a file; what no path can be is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 Band = Annotated[

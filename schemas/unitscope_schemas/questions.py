@@ -7,10 +7,10 @@ further field of a model is there in all four.
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, Strict
 
 from unitscope_schemas.geometry import Box
-from unitscope_schemas.question import Band, BandedQuestion, BoxField, Metavar, Question, read_numbers
+from unitscope_schemas.question import LARGEST_FLOAT, Band, BandedQuestion, BoxField, Metavar, Question, read_numbers
 
 MOST_ROWS = 1000
 """Most rows of one page of an answer."""
@@ -18,6 +18,10 @@ MOST_PEAKS = 100
 """Most peaks of one image that an answer lists."""
 MOST_BANDS = 100
 """Most bands that a distribution is cut into."""
+MOST_PATCHES = 10_000_000
+"""Most patches of one answer that comes not page by page."""
+MOST_COUNT = 2**31 - 1
+"""Greatest number of a unit, a cell, a rank or another thing that an atlas counts."""
 
 Order = Literal["desc", "asc", "random"]
 UnitStatus = Literal["live", "rare", "dead", "negative-only", "non-finite"]
@@ -54,7 +58,7 @@ class ExemplarQuestion(PassingQuestion):
     """A question for exemplars of a unit in some order."""
 
     order: Annotated[Order, Field(description="from the highest, from the lowest, or at random")] = "desc"
-    seed: Annotated[int, Field(description="seed of the random order")] = 0
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1, description="seed of the random order")] = 0
     duplicates: Annotated[
         Literal["collapse", "expand"], Field(description="list the best of each group of near duplicates, or all")
     ] = "collapse"
@@ -63,17 +67,24 @@ class ExemplarQuestion(PassingQuestion):
 class TopQuestion(ExemplarQuestion, BandedQuestion):
     """Ask which patches most excite a unit."""
 
-    k: Annotated[RowCount, Field(description="how many patches")] = 9
+    k: Annotated[int, Field(ge=1, le=MOST_PATCHES, description="how many patches")] = 9
     quantile: Annotated[Band, Field(description="percentile band `a..b`, 0 <= a <= b <= 1, for example 0.4..0.6")] = (
         None
     )
-    min_activation: Annotated[float | None, Field(description="only patches whose activation is at least this one")] = (
-        None
-    )
+    min_activation: Annotated[
+        float | None,
+        Field(ge=-LARGEST_FLOAT, le=LARGEST_FLOAT, description="only patches whose activation is at least this one"),
+    ] = None
     per_image: Annotated[
         int, Field(ge=1, le=MOST_PEAKS, description="peaks of each image; more than its stored one run the model")
     ] = 1
     cursor: Cursor = None
+
+
+class TopPageQuestion(TopQuestion):
+    """Ask for one page of the patches that most excite a unit, as an answer over HTTP has it."""
+
+    k: Annotated[RowCount, Field(description="how many patches")] = 9
 
 
 class BandsQuestion(ExemplarQuestion):
@@ -105,7 +116,7 @@ class LabelsQuestion(BandedQuestion):
     k: Annotated[RowCount, Field(description="how many labels")] = 20
     ranks: Annotated[
         int | None,
-        Field(ge=1, description="counted now over so many first ranks  [default: as stored, 100]"),
+        Field(ge=1, le=MOST_COUNT, description="counted now over so many first ranks  [default: as stored, 100]"),
     ] = None
     quantile: Annotated[Band, Field(description="percentile band `a..b` instead of the first ranks")] = None
 
@@ -149,7 +160,9 @@ class EigenQuestion(Question):
     components: Annotated[int, Field(ge=1, le=64, description="how many components at most")] = 9
     size: Annotated[
         int | None,
-        Field(ge=1, description="side in input pixels  [default: the effective field, at most half the input]"),
+        Field(
+            ge=1, le=4096, description="side in input pixels  [default: the effective field, at most half the input]"
+        ),
     ] = None
 
 
@@ -164,8 +177,8 @@ class CellQuestion(Question):
     """Ask which units of a layer are most unusually active at one cell of its grid."""
 
     layer: Annotated[str, Field(description="the layer")]
-    row: Annotated[int, Field(description="row of the cell, from 0")]
-    col: Annotated[int, Field(description="column of the cell, from 0")]
+    row: Annotated[int, Field(ge=0, le=MOST_COUNT, description="row of the cell, from 0")]
+    col: Annotated[int, Field(ge=0, le=MOST_COUNT, description="column of the cell, from 0")]
     k: Annotated[RowCount, Field(description="how many units")] = 20
 
 
@@ -173,7 +186,7 @@ class MapQuestion(Question):
     """Ask for a unit's activation at every location of its grid."""
 
     layer: Annotated[str, Field(description="the unit's layer")]
-    unit: Annotated[int, Field(description="the unit's channel")]
+    unit: Annotated[int, Field(ge=0, le=MOST_COUNT, description="the unit's channel")]
 
 
 class NeighborsQuestion(PassingQuestion):
@@ -197,7 +210,7 @@ class NeighborBatchQuestion(PassingQuestion):
     """Ask which patches of the corpus are nearest to each of several vectors and uploads."""
 
     vectors: Annotated[
-        tuple[tuple[float, ...], ...],
+        tuple[tuple[Annotated[float, Strict()], ...], ...],
         Field(max_length=100, description="each as wide as the embedded layer has units"),
     ] = ()
     uploads: Annotated[tuple[str, ...], Field(max_length=100, description="ids of uploads")] = ()
@@ -254,7 +267,9 @@ class OptimiseQuestion(Question):
     top: Annotated[
         int | None,
         Field(
-            ge=1, description="of a layer only the N units whose maximum lies most standard deviations above their mean"
+            ge=1,
+            le=MOST_COUNT,
+            description="of a layer only the N units whose maximum lies most standard deviations above their mean",
         ),
     ] = None
     recipe: Annotated[str, Field(description="olah2017, yosinski2015 (also -a, -b, -d), erhan2009 or none")] = (
@@ -269,9 +284,9 @@ class OptimiseQuestion(Question):
         ),
     ] = "unit"
     direction: Annotated[
-        Sequence[float] | None,
+        Annotated[Sequence[float], Field(max_length=1_000_000)] | None,
         BeforeValidator(read_numbers),
-        Field(max_length=1_000_000, description="for the objective direction: a number for each unit, kept as float32"),
+        Field(description="for the objective direction: a number for each unit, kept as float32"),
     ] = None
     start: Annotated[str, Field(description="noise, grey, or an image of the corpus by id or path")] = "noise"
     seed: Annotated[int, Field(ge=0, lt=2**63, description="seed of noise and movements")] = 0
@@ -286,7 +301,9 @@ class ProjectQuestion(Question):
     top: Annotated[
         int | None,
         Field(
-            ge=1, description="of a layer only the N units whose maximum lies most standard deviations above their mean"
+            ge=1,
+            le=MOST_COUNT,
+            description="of a layer only the N units whose maximum lies most standard deviations above their mean",
         ),
     ] = None
     method: Annotated[

@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 def percentile(above: int, image_count: int) -> float:
     """Return the share of a unit's ranked images that peak at most as high as one that `above` images peak above."""
-    return 1 - above / image_count
+    return (image_count - above) / image_count  # as 1 − above / image_count, but 0.3 is 0.3
 
 
 def percentiles(above: NDArray[np.int64], image_count: int) -> NDArray[np.float64]:
     """Return the percentile of each of several images of a unit; see `percentile`."""
-    shares: NDArray[np.float64] = 1 - above / image_count
+    shares: NDArray[np.float64] = (image_count - above) / image_count
     return shares
 
 

@@ -30,7 +30,7 @@ class UnitId(NamedTuple):
     def parse(cls, text: str) -> "UnitId":
         """Read a unit from `layer:channel`, for example `layer4.1.conv2:130`; raise UsageError for another form."""
         layer, colon, channel = text.rpartition(":")
-        if not colon or not layer or not channel.isdecimal():
+        if not colon or not layer or not _CHANNEL.fullmatch(channel):
             raise UsageError(f"unit {text!r} is not LAYER:UNIT, for example layer4.1.conv2:130")
         return cls(layer, int(channel))
 
@@ -65,8 +65,28 @@ def parse_target(text: str) -> Target:
     return DirectionId(layer, name) if layer and _DIRECTION.fullmatch(name) else UnitId.parse(text)
 
 
+_CHANNEL = re.compile("[0-9]{1,10}")
+"""Pattern of a channel."""
 _DIRECTION = re.compile("direction-[0-9a-f]{16}")
 """Pattern of a direction's name."""
+
+
+class Layout(BaseModel):
+    """Where images, channels and places lie in an output whose axes or order are not those that its kind says."""
+
+    model_config = ConfigDict(frozen=True)
+
+    image_axis: int = 0
+    """Axis of the images; in `(token, image, channel)`, as sequence-first transformers have it, it is 1."""
+    windows: int = 1
+    """Number of entries that each image has on that axis, for example its windows of attention."""
+    images_inside: bool = False
+    """Whether a window's images lie side by side, rather than an image's windows."""
+    channel_axis: int
+    """Axis of the channels once images are first and windows, if there are several, second."""
+    order: tuple[int, ...] = ()
+    """Place of each location among the output's own: class and register tokens first, then the grid in row order;
+    empty where the output has that order already."""
 
 
 class LayerSpec(BaseModel):
@@ -82,12 +102,20 @@ class LayerSpec(BaseModel):
     units: int
     """Number of units."""
     grid: Size
-    """Rows and columns of locations, which tokens behind the prefix fill in row order; 1 × 1 for a vector."""
+    """Rows and columns of locations, which tokens behind the prefix fill in row order; 1 × 1 for a vector, 0 × 0 for
+    tokens that have no place in the picture."""
     prefix_tokens: int = 0
-    """Number of class and register tokens, which come first."""
+    """Number of class and register tokens, and of others without a place, which come first."""
     channels_last: bool = False
     """Whether a map's channels are its last axis."""
+    layout: Layout | None = None
+    """Axes and order of the output, if they are not those that `kind` and `channels_last` say."""
     receptive_field: ReceptiveField
+
+    @property
+    def placed(self) -> bool:
+        """Return whether the layer has locations that lie somewhere in the picture."""
+        return self.grid.height * self.grid.width > 0
 
     def location(self, index: int) -> Location:
         """Return the location of a flat index in row order, class and register tokens first."""

@@ -38,6 +38,7 @@ def read_version(atlas: Documents, version: str | None = None) -> Manifest:
     as `parse_manifest` does.
     """
     present = _manifest_at(atlas, layout.MANIFEST)
+    version = version and version.lower()
     if version is None or version == present.version:
         return present
     earlier = {PurePosixPath(file.path).stem for file in atlas.walk(layout.VERSIONS) if file.path.endswith(".json")}

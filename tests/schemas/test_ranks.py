@@ -1,5 +1,7 @@
 """What ranks say of a unit, each beside its plain formula."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -36,3 +38,13 @@ def test_a_percentile_counts_the_image_itself_and_its_equals() -> None:
     plain = [float((peaks <= peak).mean()) for peak in peaks]
     assert percentiles(above, len(peaks)).tolist() == pytest.approx(plain)
     assert [percentile(int(count), len(peaks)) for count in above] == percentiles(above, len(peaks)).tolist()
+
+
+def test_percentiles_are_the_nearest_numbers_to_their_fractions() -> None:
+    """Entry 31: 7 of 10 images above leave 0.3, not 0.30000000000000004."""
+    assert 1 - 7 / 10 != 0.3, "what it was"
+    for count in (*range(1, 130), 1000, 999_999):
+        above = np.arange(min(count, 200) + 1)[: count + 1]
+        fractions = [float(Fraction(count - number, count)) for number in above.tolist()]
+        assert percentiles(above, count).tolist() == fractions
+        assert [percentile(number, count) for number in above.tolist()] == fractions

@@ -74,7 +74,7 @@ def read_csv(file: io.BytesIO) -> pa.Table:
 
 
 def read_arrow(file: io.BytesIO) -> pa.Table:
-    return pa.ipc.open_stream(file).read_all()
+    return pa.ipc.open_file(file).read_all()
 
 
 def test_crops_and_sheet_are_cut_from_the_originals(tiny_atlas: Path, tiny_corpus: Path, tmp_path: Path) -> None:

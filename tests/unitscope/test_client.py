@@ -97,6 +97,34 @@ def test_long_tables_come_page_by_page(client: Client, notebook: OpenedAtlas, mo
     assert client.units("_blocks.15").equals(notebook.units("_blocks.15"))
 
 
+@pytest.mark.parametrize("fields", [{}, {"order": "asc"}, {"order": "random", "seed": 3}, {"label": "blobs"}])
+def test_more_patches_than_a_page_holds_come_page_by_page(
+    client: Client, notebook: OpenedAtlas, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
+) -> None:
+    """Entry 31: `top` beyond a page; also where the rows end within one."""
+    expected = {k: notebook.top("_blocks.5:3", k=k, duplicates="expand", **fields) for k in (7, 15, 1001)}
+    monkeypatch.setattr("unitscope_schemas.questions.MOST_ROWS", 5)
+    for k, rows in expected.items():
+        assert client.top("_blocks.5:3", k=k, duplicates="expand", **fields).equals(rows)
+
+
+def test_ids_are_found_in_upper_case(client: Client, notebook: OpenedAtlas, tiny_atlas: Path) -> None:
+    """Entry 25: of images and versions, whole and their beginnings."""
+    image_id = notebook.images(k=1)["image_id"][0].as_py()
+    for written in (image_id.upper(), image_id[:12].upper(), image_id[:10].capitalize()):
+        for atlas in (client, notebook):
+            assert atlas.explain(written, k=2).equals(atlas.explain(image_id, k=2))
+    version = notebook.manifest.version
+    assert unitscope.open_atlas(str(tiny_atlas), version=version[:9].upper()).manifest == notebook.manifest
+
+
+def test_a_name_that_no_path_can_have_is_not_found_in_words(client: Client, notebook: OpenedAtlas) -> None:
+    for name in ("x" * 5000, "a\x00b", "x" * 300 + ".jpg"):
+        for atlas in (client, notebook):
+            with pytest.raises((NotFoundError, UsageError)):
+                atlas.explain(name)
+
+
 def test_a_picture_file_is_sent_to_the_server(client: Client, notebook: OpenedAtlas, tiny_corpus: Path) -> None:
     file = str(tiny_corpus / "blobs" / "001.jpg")
     assert client.neighbors(file).equals(notebook.neighbors(file))

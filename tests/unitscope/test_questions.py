@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 import typer
 from fastapi.routing import APIRoute
 
+import unitscope
 from unitscope.cli import app
 from unitscope.client import Client
 from unitscope.opened_atlas import OpenedAtlas
@@ -30,7 +31,7 @@ MODELS = [
 ]
 OF_JOBS = {OptimiseJob, ProjectJob, SimilarJob, CompareJob}
 """Questions whose answers take long: what a server is asked for in the body of a job."""
-OVER_HTTP_ALONE = {"CellQuestion", "MapQuestion", "NeighborBatchQuestion"}
+OVER_HTTP_ALONE = {"CellQuestion", "MapQuestion", "NeighborBatchQuestion", "TopPageQuestion"}
 """Questions that pages and programs of other languages ask."""
 WITHOUT_COMMAND = {
     *OVER_HTTP_ALONE,
@@ -69,7 +70,10 @@ def commands() -> dict[str, type[Question]]:
 
 def test_every_question_can_be_asked_over_http() -> None:
     asked = {question for _, question in routes()} | {base for job in OF_JOBS for base in job.__bases__}
-    assert {model.__name__ for model in MODELS} - {"NeighborBatchQuestion"} == {model.__name__ for model in asked}
+    by_page = {"TopQuestion"}  # as its TopPageQuestion
+    assert {model.__name__ for model in MODELS} - by_page == {model.__name__ for model in asked} | {
+        "NeighborBatchQuestion"
+    }
 
 
 def test_a_route_has_the_names_the_help_and_the_ranges_of_its_question() -> None:
@@ -130,8 +134,14 @@ def test_every_field_says_what_it_is(model: type[Question]) -> None:
         ({"expand_duplicates": True}, "did you mean duplicates?"),
         ({"limit": 3}, "there is no parameter 'limit' here; there are cursor, duplicates, k"),
         ({"k": 0}, "k: should be greater than or equal to 1, not 0"),
-        ({"k": 1001}, "k: should be less than or equal to 1000, not 1001"),
+        ({"k": 10**8}, "k: should be less than or equal to 10000000, not 100000000"),
         ({"order": "best"}, "order: should be 'desc', 'asc' or 'random', not 'best'"),
+        ({"order": "decs"}, "did you mean 'desc'?"),
+        ({"duplicates": "expnd"}, "did you mean 'expand'?"),
+        ({"quantiles": "0.1..0.2"}, "there is no parameter 'quantiles' here; did you mean quantile?"),
+        ({"quantile": (None, 1)}, "is not a band a..b with 0 <= a <= b <= 1"),
+        ({"min_activation": 1e39}, "min_activation: should be less than or equal to 34028234"),
+        ({"seed": 2**63}, "seed: should be less than or equal to 9223372036854775807"),
         ({"quantile": "0.4"}, "quantile '0.4' is not a band a..b, for example 0.4..0.6"),
         ({"quantile": (0.9, 0.1)}, "quantile '0.9..0.1' is not a band a..b with 0 <= a <= b <= 1"),
         ({"quantile": 0.5}, "quantile '0.5' is not a band a..b with 0 <= a <= b <= 1"),
@@ -143,18 +153,47 @@ def test_every_field_says_what_it_is(model: type[Question]) -> None:
 def test_a_misspelt_or_impossible_argument_is_an_error_that_says_what_would_do(
     tiny_atlas: Path, arguments: dict[str, Any], said: str
 ) -> None:
-    import unitscope
-
     with pytest.raises(UsageError, match=re.escape(said)):
         unitscope.open_atlas(str(tiny_atlas)).top("_blocks.5:3", **arguments)
 
 
 def test_an_argument_without_its_name_is_refused_in_words(tiny_atlas: Path) -> None:
-    import unitscope
-
     atlas: Any = unitscope.open_atlas(str(tiny_atlas))
     with pytest.raises(UsageError, match="top takes its further arguments by name, for example k=20; 20 has none"):
         atlas.top("_blocks.5:3", 20)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: unitscope.open_atlas("atlas", verion="1"), "parameter 'verion' here; did you mean version?"),
+        (lambda: unitscope.Client("http://127.0.0.1:1", kye="x"), "parameter 'kye' here; did you mean key?"),
+        (lambda: OpenedAtlas("atlas", trustcode=True), "parameter 'trustcode' here; did you mean trust_code?"),
+        (lambda: OpenedAtlas.filters(None, layr="x"), "parameter 'layr' here; did you mean layer?"),
+        (lambda: Client.visualisation(None, unit="a:1", nme="x"), "parameter 'nme' here; did you mean name?"),
+        (lambda: Client.layers(None, k=3), "parameter 'k' here; there are none"),
+        (lambda: OpenedAtlas.explain(None, 7), "explain asks about one image; 7 is no text"),
+        (lambda: Client.top(None, k=7), "top asks about one unit; none is given"),
+        (lambda: OpenedAtlas.top(None, unti="a:1"), "parameter 'unti' here; did you mean unit?"),
+    ],
+)
+def test_misspelt_arguments_of_every_public_call_are_errors_with_the_nearest_name(
+    call: Callable[[], object], said: str
+) -> None:
+    """Entry 26: also where no question stands behind a method."""
+    with pytest.raises(UsageError, match=re.escape(said)):
+        call()
+
+
+def test_what_a_method_asks_about_may_be_named(tiny_atlas: Path) -> None:
+    atlas: Any = unitscope.open_atlas(path=str(tiny_atlas))
+    assert atlas.top(unit="_blocks.5:3", k=2).equals(atlas.top("_blocks.5:3", k=2))
+
+
+def test_more_patches_than_a_page_holds_come_at_once_outside_of_http() -> None:
+    assert questions.TopQuestion(k=1001).k == 1001
+    with pytest.raises(UsageError, match="less than or equal to 1000, not 1001"):
+        questions.TopPageQuestion(k=1001)
 
 
 @pytest.mark.parametrize("written", ["0.25..0.5", (0.25, 0.5), [0.25, 0.5], ["0.25", "0.5"], ["0.25..0.5"]])

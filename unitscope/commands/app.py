@@ -1,8 +1,12 @@
 """The command `unitscope` itself, which each module adds its commands to, and how it talks."""
 
 import sys
+from collections.abc import Sequence
 
 import typer
+
+_TOLD = 9
+"""Most missing pictures that are named one by one."""
 
 app = typer.Typer(
     name="unitscope",
@@ -29,6 +33,19 @@ def tell_kept(count: int | None) -> None:
     """Say that lower percentiles are bounds, if the atlas keeps first ranks alone."""
     if count is not None:
         tell(f"the atlas keeps the first {count} ranks of each unit: percentiles below theirs are lower bounds")
+
+
+def tell_missing(missing: Sequence[str]) -> None:
+    """Say which pictures are missing and end with exit code 5, where blanks stand in for some; else do nothing."""
+    if not missing:
+        return
+    tell(f"{len(missing)} of the pictures cannot be shown, and a blank stands in for each:")
+    for text in missing[:_TOLD]:
+        tell(f"  {text}")
+    if len(missing) > _TOLD:
+        tell(f"  … and {len(missing) - _TOLD} more")
+    tell("if the pictures have moved, say --corpus and the folder they are in now")
+    raise typer.Exit(5)
 
 
 def tell_stale(count: int) -> None:

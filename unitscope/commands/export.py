@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from unitscope.commands.app import app, tell, tell_stale
-from unitscope.commands.options import AtlasArgument, JsonFlag
+from unitscope.commands.app import app, tell, tell_missing, tell_stale
+from unitscope.commands.options import AtlasArgument, CorpusOption, JsonFlag
 
 
 @app.command()
@@ -37,6 +37,7 @@ def export(
             metavar="LAYER:UNIT", help="only these, by commas or repeated; of layers live ones  [default: all]"
         ),
     ] = None,
+    corpus: CorpusOption = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="exemplars of each unit")] = 9,
     as_json: JsonFlag = False,
 ) -> None:
@@ -47,11 +48,13 @@ def export(
     from unitscope_services.exports.tables import write_tables
     from unitscope_services.queries.unit_selection import chosen_units, every_unit
 
-    opened = Atlas(atlas)
+    opened = Atlas(atlas, corpus=corpus)
     names = [word for option in units or () for word in option.split(",") if word]
     chosen = chosen_units(opened, names) if names else every_unit(opened)
     written = write_bundle(opened, chosen, out, k) if style == "html" else write_tables(opened, chosen, out, style, k)
-    show_facts({"folder": str(out), "units": written.units, "exemplars": written.exemplars}, as_json)
+    missing = {"missing": list(written.missing) if as_json else len(written.missing)} if style == "html" else {}
+    show_facts({"folder": str(out), "units": written.units, "exemplars": written.exemplars, **missing}, as_json)
     tell_stale(opened.manifest.stale_count)
     if style == "html":
         tell(f"open {out / 'index.html'}")
+        tell_missing(written.missing)

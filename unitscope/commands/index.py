@@ -75,6 +75,10 @@ def index(
     ] = None,
     max_errors: Annotated[int | None, typer.Option(help="exit with 3 if more files are skipped")] = None,
     limit: Annotated[int | None, typer.Option(help="only the first so many files")] = None,
+    add: Annotated[bool, typer.Option("--add", help="take CORPUS in beside those that the atlas has")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="make the atlas hold CORPUS alone, whatever leaves it")
+    ] = False,
     path_column: Annotated[
         str | None, typer.Option(help="column of a list with the paths  [default: path, file_name, … as it is]")
     ] = None,
@@ -95,7 +99,11 @@ def index(
     progress: ProgressOption = "auto",
     as_json: JsonFlag = False,
 ) -> None:
-    """Index a corpus: every unit's peak on every picture. Run it again to resume or to add pictures."""
+    """Index a corpus: every unit's peak on every picture. Run it again to resume, or when pictures came or went.
+
+    A run by which more than one image in ten (a hundred at most, one at least) would leave the atlas, or one of its
+    corpora, is refused: --add takes a further corpus in, --replace puts CORPUS in place of all.
+    """
     from unitscope.commands.output import show_facts
     from unitscope.commands.progress import shown
     from unitscope.run_metrics import published
@@ -125,6 +133,8 @@ def index(
         "keep": keep,
         "max_errors": max_errors,
         "limit": limit,
+        "add": add or None,
+        "replace": replace or None,
         "path_column": path_column,
         "label_column": label_column,
         "image_column": image_column,
@@ -163,9 +173,16 @@ def _show_run(settings: "IndexConfig", manifest: "Manifest", as_json: bool) -> N
         "layers": len(manifest.layers),
         "units": sum(entry.spec.units for entry in manifest.layers),
         "keep": "all" if manifest.keep is None else f"top:{manifest.keep}",
+        **({"corpora": len(counts.roots)} if len(counts.roots) > 1 else {}),
+        **({"left": manifest.left if as_json else manifest.left.count} if manifest.left else {}),
     }
     notes = [*counts.notes, *manifest.layer_notes]
     show_facts(facts | ({"others": counts.others, "notes": notes} if as_json else {}), as_json)
+    if manifest.left:
+        tell(
+            f"{manifest.left.count} images of version {manifest.left.version} left, first "
+            f"{', '.join(manifest.left.first)}; unitscope revert {settings.atlas} {manifest.left.version} goes back"
+        )
     if counts.others_text:
         tell(f"{counts.others_text} were not read: they are no pictures by their names")
     for note in notes:

@@ -21,6 +21,9 @@ DryRunFlag = Annotated[bool, typer.Option("--dry-run", help="say what would be d
 VersionOption = Annotated[
     str | None, typer.Option("--version", help="an earlier version, by its name or the beginning of it")
 ]
+CorpusOption = Annotated[
+    str | None, typer.Option(metavar="ROOT", help="folder or s3://… below which the pictures are now")
+]
 LatentsOption = Annotated[
     list[str] | None,
     typer.Option(metavar="LAYER=file:PATH.py:FACTORY", help="a dictionary's latents as units of LAYER.latents"),

@@ -1,5 +1,6 @@
 """The output of commands on stdout: tables for people, files and JSON for programs."""
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -13,6 +14,10 @@ from unitscope_schemas.geometry import Box, Size
 
 if TYPE_CHECKING:
     from unitscope_pipelines.indexing.verify import Verdict
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Characters that end a line, steer a terminal or turn the direction of writing; names of files may hold them."""
 
 
 def show_rows(rows: Sequence[Any], kind: type, style: TableStyle, document: Any) -> None:
@@ -83,6 +88,7 @@ def _fact(name: str, value: object) -> str:
 def _show_table(rows: Sequence[Any], kind: type) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     names = [name for name in get_type_hints(kind) if any(_cell(getattr(row, name)) for row in rows)]
@@ -95,7 +101,7 @@ def _show_table(rows: Sequence[Any], kind: type) -> None:
         cells = {name: _cell(getattr(row, name)) for name in names}
         if "image_id" in cells:
             cells["image_id"] = cells["image_id"][:12]
-        table.add_row(*cells.values())
+        table.add_row(*map(Text, cells.values()))  # as they are: a name may look like rich's own marks
     terminal = sys.stdout.isatty()
     Console(width=None if terminal else 4_000, highlight=False, soft_wrap=not terminal).print(table)
 
@@ -118,4 +124,4 @@ def _cell(value: Any) -> str:
             said = {**({"label": " ".join(value.labels)} if value.labels else {}), **value.metadata}
             return f"{value.path}: {_cell(said)}"
         case _:
-            return str(value)
+            return _CONTROL.sub(lambda found: repr(found[0])[1:-1], str(value))

@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
-from unitscope.commands.app import app, tell, tell_kept, tell_stale
+from unitscope.commands.app import app, tell, tell_kept, tell_missing, tell_stale
 from unitscope.commands.options import (
     AtlasArgument,
+    CorpusOption,
     FormatOption,
     ImageArgument,
     JsonFlag,
@@ -41,6 +42,7 @@ def top(
     style: FormatOption = "table",
     crops: Annotated[Path | None, typer.Option(help="write each patch as a PNG into this folder")] = None,
     sheet: Annotated[Path | None, typer.Option(help="write a contact sheet to this picture file")] = None,
+    corpus: CorpusOption = None,
     trust_code: TrustFlag = False,
     version: VersionOption = None,
     as_json: JsonFlag = False,
@@ -50,11 +52,12 @@ def top(
     from unitscope_schemas.answers.patches import PatchPage, PatchRow
     from unitscope_schemas.answers.relations import BandPage, BandRow
     from unitscope_schemas.units import UnitId
-    from unitscope_services.figures.sheet import patch_picture, unit_sheet
+    from unitscope_services.figures.blanks import missing_pictures, patch_tile
+    from unitscope_services.figures.sheet import unit_sheet
     from unitscope_services.queries import exemplars, local_maxima
     from unitscope_services.queries.session import Session
 
-    session, unit_id = Session(atlas, trust_code=trust_code, version=version), UnitId.parse(unit)
+    session, unit_id = Session(atlas, trust_code=trust_code, version=version, corpus=corpus), UnitId.parse(unit)
     page: PatchPage | BandPage
     if bands is None:
         page = local_maxima.top(session, unit_id, question)
@@ -68,13 +71,16 @@ def top(
         crops.mkdir(parents=True, exist_ok=True)
         for row in page.rows:
             location = f"-{row.row}-{row.col}" if question.per_image > 1 else ""
-            picture = patch_picture(session.atlas, unit_id, row)
-            picture.save(crops / f"{row.rank:04d}-{row.image_id[:12]}{location}.png")
+            tile = patch_tile(session.atlas, unit_id, row)
+            gone = "-missing" if tile.missing else ""
+            tile.picture.save(crops / f"{row.rank:04d}-{row.image_id[:12]}{location}{gone}.png")
         tell(f"{len(page.rows)} patches written to {crops}")
     if sheet is not None:
         sheet.parent.mkdir(parents=True, exist_ok=True)
         unit_sheet(session.atlas, page).save(sheet)
         tell(f"contact sheet written to {sheet}")
+    if crops is not None or sheet is not None:
+        tell_missing(missing_pictures(session.atlas, page.rows))
 
 
 @app.command()

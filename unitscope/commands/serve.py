@@ -18,6 +18,12 @@ def serve(
     anonymous_read: Annotated[bool, typer.Option("--anonymous-read", help="let anyone read")] = False,
     workers: Annotated[int, typer.Option(min=1, help="processes that answer; each opens all atlases")] = 1,
     trust_code: TrustFlag = False,
+    corpus: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ROOT", help="folder below which the pictures are now, of all atlases or, as NAME=ROOT, of one"
+        ),
+    ] = None,
     cache: Annotated[
         Path | None, typer.Option(envvar="UNITSCOPE_CACHE", help="folder for parts of atlases at s3://")
     ] = None,
@@ -34,6 +40,7 @@ def serve(
         key_file=key_file,
         anonymous_read=anonymous_read,
         trust_code=trust_code,
+        corpora=tuple(corpus or ()),
         cache=cache,
         cache_gb=cache_gb,
     )

@@ -1,4 +1,4 @@
-"""The commands that keep an atlas up: remove, compact, versions, gc, migrate, doctor."""
+"""The commands that keep an atlas up: remove, compact, versions, revert, gc, migrate, doctor."""
 
 from pathlib import Path
 from typing import Annotated
@@ -71,13 +71,36 @@ def compact(
 
 @app.command()
 def versions(atlas: AtlasArgument, style: FormatOption = "table", as_json: JsonFlag = False) -> None:
-    """List the sealed versions of an atlas, the present one first; the others are opened with --version."""
+    """List the sealed versions of an atlas, the present one first; --version opens others, revert makes one present."""
     from unitscope.commands.output import show_rows
     from unitscope_pipelines.indexing.versions import version_rows
     from unitscope_schemas.answers.served import VersionRow
 
     rows = version_rows(atlas)
     show_rows(rows, VersionRow, "json" if as_json else style, {"rows": rows})
+
+
+@app.command()
+def revert(
+    atlas: AtlasArgument,
+    version: Annotated[str, typer.Argument(help="an earlier version, by its name or the beginning of it")],
+    dry_run: DryRunFlag = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make an earlier version the present one again, for everyone who asks; the present one stays beside it."""
+    from unitscope.commands.output import show_facts
+    from unitscope_pipelines.indexing.upkeep import revert as run_revert
+
+    done = run_revert(atlas, version, dry_run)
+    facts = {
+        "version": done.version,
+        "before": done.before,
+        "images": done.image_count,
+        "stale": done.stale_count,
+    }
+    show_facts({**facts, "dry_run": dry_run} if as_json else facts, as_json)
+    if not as_json and done.version == done.before:
+        tell("it is the present version already")
 
 
 @app.command()

@@ -24,7 +24,7 @@ from unitscope_pipelines.storage.filesystem import (
 )
 from unitscope_schemas.addresses import Address, Cell, as_text
 from unitscope_schemas.errors import CorpusError, listing
-from unitscope_schemas.manifest import others_text
+from unitscope_schemas.manifest import CorpusRoot, others_text
 
 _TAR, _PARQUET = ".tar", ".parquet"
 _LEFT_OUT = {HIDDEN_FOLDER: HIDDEN_FOLDERS, LISTED_FOLDER: "links to folders that are listed already"}
@@ -59,6 +59,8 @@ class Listing:
     """What else a person should know of the corpus, such as what reading it costs."""
     repeated_count: int = 0
     """How many rows of lists name a path that another row names."""
+    roots: tuple[CorpusRoot, ...] = ()
+    """Every corpus that the pictures come from, the one at `root` first."""
 
     @property
     def ignored_count(self) -> int:
@@ -89,7 +91,22 @@ def list_corpus(corpus: str, limit: int | None = None, choice: ColumnChoice = US
     has_lists = _suffix(name) in LIST_SUFFIXES or bool(rows.folder_lists)
     _check_used(corpus, choice, has_lists, is_parquet=isinstance(Address.parse(files["address"][0].as_py()).part, Cell))
     files = files if limit is None else files.slice(0, limit)
-    return Listing(root, files, refused, rows.others, (*rows.notes, *_notes(rows)), rows.repeated_count)
+    origin = CorpusRoot(
+        corpus=_joined(root, name),
+        root=root,
+        path_column=choice.path,
+        label_column=choice.label,
+        image_column=choice.image,
+    )
+    notes = (*rows.notes, *_notes(rows))
+    return Listing(root, files, refused, rows.others, notes, rows.repeated_count, (origin,))
+
+
+def listed_in(corpus: str, root: str) -> str:
+    """Return the whole name of a corpus that was listed by a relative one, from the folder it was found in."""
+    plain = corpus.partition("?")[0].rstrip("/")
+    name = _parent(plain)[1] if _suffix(plain) or "*" in plain else ""
+    return _joined(root, "" if root.partition("?")[0].endswith(f"/{name}") else name)
 
 
 def _check_used(corpus: str, choice: ColumnChoice, has_lists: bool, is_parquet: bool) -> None:
@@ -148,6 +165,12 @@ def _written(folder: Path) -> str:
         f"the path {as_text(str(folder))} is no UTF-8 text, so that no atlas could name it; "
         "rename the folder, or give a link to it with a plain name"
     )
+
+
+def _joined(root: str, name: str) -> str:
+    """Return the whole name of a file or glob in a folder, or of the folder itself."""
+    address, mark, query = root.partition("?")
+    return f"{address}/{name}{mark}{query}" if name else root
 
 
 def _parent(path: str) -> tuple[str, str]:

@@ -48,7 +48,7 @@ WITH own AS (
         {boxes}[layer]['cols'][if(row < 0, -1, col + 1)] AS along
     FROM chosen
 )
-SELECT rank, image_id, path, label, activation, 1 - above / image_count AS percentile, row, col, {sides},
+SELECT rank, image_id, path, label, activation, (image_count - above) / image_count AS percentile, row, col, {sides},
     duplicate_group
 FROM placed ORDER BY rank
 """
@@ -62,7 +62,7 @@ WITH own AS (
     SELECT r.unit, count(*) AS image_count, count(*) FILTER (WHERE r.activation > own.activation) AS above
     FROM read_parquet({ranked_parts}) AS r JOIN own USING (unit) GROUP BY r.unit
 ), placed AS (
-    SELECT own.*, 1 - counted.above / counted.image_count AS percentile,
+    SELECT own.*, (counted.image_count - counted.above) / counted.image_count AS percentile,
         (own.activation::DOUBLE - s.mean) / if(s.std > 0, s.std, 1) AS deviation,
         {boxes}[layer]['rows'][if(row < 0, -1, row + 1)] AS across,
         {boxes}[layer]['cols'][if(row < 0, -1, col + 1)] AS along

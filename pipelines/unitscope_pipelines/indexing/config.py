@@ -5,15 +5,17 @@ import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from unitscope_pipelines.corpora.columns import ColumnChoice
 from unitscope_pipelines.vision.models.models import DEFAULT_SPEC
 from unitscope_schemas.errors import UsageError, listing
 
 DEFAULT_FILE = "unitscope.toml"
+_FLAGS_ALONE = ("add", "replace")
+"""Settings of one run, which no later run may inherit."""
 
 
 class IndexConfig(BaseModel):
@@ -51,6 +53,14 @@ class IndexConfig(BaseModel):
     )
     max_errors: int | None = Field(None, ge=0, description="exit code 3 if more files are skipped; default: no limit")
     limit: int | None = Field(None, ge=1, description="index only the first so many files")
+    add: bool = Field(False, description="take the corpus in beside those that the atlas has; by flag only")
+    replace: bool = Field(False, description="let images of the atlas leave, and its other corpora; by flag only")
+
+    @model_validator(mode="after")
+    def _either_adds_or_replaces(self) -> Self:
+        if self.add and self.replace:
+            raise ValueError("either adds a corpus or replaces those of the atlas; give one of the two")
+        return self
 
     @property
     def columns(self) -> ColumnChoice:
@@ -85,6 +95,10 @@ def load_config(kind: type[Config], section: str, flags: Mapping[str, Any], file
         value = os.environ.get(f"UNITSCOPE_{key.upper()}")
         if value is not None:
             merged[key] = value.split() if key in ("layers", "latents") else value
+    _check_variables(kind)
+    for key in _FLAGS_ALONE:
+        if key in merged:
+            raise UsageError(f"{key} would hold for every run; give it on the command line alone")
     merged |= {key: value for key, value in flags.items() if value is not None}
     for key in merged:
         if key not in kind.model_fields:
@@ -97,6 +111,14 @@ def load_config(kind: type[Config], section: str, flags: Mapping[str, Any], file
         raise UsageError(f"{section} {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
+def _check_variables(kind: type[BaseModel]) -> None:
+    """Raise UsageError for a variable whose name is nearly that of a setting; others may be of other programs."""
+    known = [f"UNITSCOPE_{key.upper()}" for key in kind.model_fields]
+    for name in os.environ:
+        if name.startswith("UNITSCOPE_") and name not in known and (near := get_close_matches(name, known, 1, 0.9)):
+            raise UsageError(f"there is no variable {name}; did you mean {near[0]}?")
+
+
 def _read_section(path: Path, section: str) -> dict[str, Any]:
     try:
         content = tomllib.loads(path.read_text())
@@ -104,6 +126,11 @@ def _read_section(path: Path, section: str) -> dict[str, Any]:
         raise UsageError(f"config file {str(path)!r} cannot be read: {error.strerror}") from None
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"config file {str(path)!r} is not TOML: {error}") from None
+    for key, value in content.items():
+        if key != section and isinstance(value, dict):
+            raise UsageError(f"{path}: there is no section [{key}]; did you mean [{section}]?")
+        if key != section:
+            raise UsageError(f"{path}: key {key!r} stands outside of a section; write it below [{section}]")
     values = content.get(section, {})
     if not isinstance(values, dict):
         raise UsageError(f"config file {str(path)!r}: [{section}] is not a table")

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 from unitscope_pipelines import cluster
 from unitscope_pipelines.corpora.listing import list_corpus
+from unitscope_pipelines.corpora.roots import roots_of
 from unitscope_pipelines.indexing.config import IndexConfig
+from unitscope_pipelines.indexing.departures import left_images
 from unitscope_pipelines.indexing.lookup import build_lookup
 from unitscope_pipelines.indexing.patches.build import EmbeddedLayer, build_patches
 from unitscope_pipelines.indexing.plan import Plan, make_plan, scanned_again
@@ -34,6 +36,7 @@ from unitscope_schemas import layout
 from unitscope_schemas.manifest import (
     FORMAT_VERSION,
     CorpusEntry,
+    LeftImages,
     Manifest,
     MeasuredLayers,
     Receipt,
@@ -52,6 +55,9 @@ def index(config: IndexConfig, report: Report) -> Manifest:
     has anything to do leaves no tombstone, one with nothing to do keeps them. Without a manifest every image stays out
     that was ever removed and whose table `gc` has not deleted.
 
+    A run that would take more than a few images out of the atlas, or one of its corpora, raises UsageError unless
+    `replace` is set; the version that has them stays the present one, and finished shards are kept.
+
     A bounded atlas (`keep`) holds the first ranks of each unit and no peaks. To grow or to keep other ranks it needs
     the forwards of all files again, and says so: merging could keep first ranks exact, but not quantiles.
     """
@@ -66,19 +72,21 @@ def index(config: IndexConfig, report: Report) -> Manifest:
             write_model(store, layout.measured(key), MeasuredLayers(atlas_key=key, layers=list(plan.scan.layers)))
         version = None if len(plan.pending) else _next_version(plan, plan.finished)
         if version is not None and (unchanged := _unchanged(plan, version)) is not None:
-            return unchanged
+            return _of_corpora(plan, unchanged)
+        left = None if version is None else _left(plan, version)
         with cluster.connected(config.address):
             workers = cluster.resources(config.workers, config.device)
             new = _scan(plan, workers, report)
             if version is None:
                 version = _next_version(plan, [*plan.finished, *new])
                 if (unchanged := _unchanged(plan, version)) is not None:
-                    return unchanged
+                    return _of_corpora(plan, unchanged)
+                left = _left(plan, version)
             if plan.lacks_peaks and complete_version(store, version.name) is None:
                 plan = _scan_all_again(plan, new, report)
                 again = _scan(plan, workers, report, "again")
                 version = _next_version(plan, [*plan.finished, *new, *again])
-            manifest = commit(plan, version, workers, report)
+            manifest = commit(plan, version, workers, report, left)
         remove_unfinished(store)
         remove_ranked_peaks(store)
         return manifest
@@ -111,6 +119,20 @@ def _unchanged(plan: Plan, version: NewVersion) -> Manifest | None:
     return previous if shown == version.name else None
 
 
+def _of_corpora(plan: Plan, unchanged: Manifest) -> Manifest:
+    """Return a version whose images are all there; where its corpora lie elsewhere now, it is sealed so."""
+    if roots_of(unchanged) == plan.listing.roots:
+        return unchanged
+    corpus = unchanged.corpus.model_copy(update={"root": plan.listing.root, "roots": plan.listing.roots})
+    return seal(plan.store, unchanged.model_copy(update={"corpus": corpus, "left": None}))
+
+
+def _left(plan: Plan, version: NewVersion) -> LeftImages | None:
+    """Return the images that leave with a version; raises UsageError if they may not."""
+    previous = plan.previous
+    return None if previous is None else left_images(previous, plan.store, version.images, plan.config)
+
+
 def _scan_all_again(plan: Plan, new: list[Receipt], report: Report) -> Plan:
     """Return the plan that scans again what a bounded atlas no longer has the peaks of, and say so."""
     again = scanned_again(plan, new)
@@ -141,15 +163,20 @@ def _scan(plan: Plan, workers: cluster.Resources, report: Report, stage: str = "
     return receipts
 
 
-def commit(plan: Plan, version: NewVersion, workers: cluster.Resources, report: Report) -> Manifest:
+def commit(
+    plan: Plan, version: NewVersion, workers: cluster.Resources, report: Report, left: LeftImages | None = None
+) -> Manifest:
     """Write everything the version needs beside what earlier ones use, and the manifest last.
 
-    A version that was sealed before and is still there becomes the present one again as it is.
+    A version that was sealed before and is still there becomes the present one again as it is. `left`: the images of
+    the present one that it does not have.
     """
     earlier = complete_version(plan.store, version.name)
     if earlier is None:
-        return seal(plan.store, _built(plan, version, workers, report))
-    changed = _run_entry(plan, version)._asdict() | ({"shards": earlier.shards} if plan.lacks_peaks else {})
+        return seal(plan.store, _built(plan, version, workers, report).model_copy(update={"left": left}))
+    changed = (
+        _run_entry(plan, version)._asdict() | {"left": left} | ({"shards": earlier.shards} if plan.lacks_peaks else {})
+    )
     return seal(plan.store, earlier.model_copy(update=changed))
 
 
@@ -207,6 +234,7 @@ def _run_entry(plan: Plan, version: NewVersion) -> _RunEntry:
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         corpus=CorpusEntry(
             root=plan.listing.root,
+            roots=plan.listing.roots,
             image_count=images.images.num_rows,
             file_count=images.file_count,
             skipped_count=images.skipped.num_rows,

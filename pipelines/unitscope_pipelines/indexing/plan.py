@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from unitscope_pipelines.corpora.listing import Listing
 from unitscope_pipelines.indexing.config import IndexConfig
+from unitscope_pipelines.indexing.departures import check_listing, corpora_of
 from unitscope_pipelines.indexing.patches.index import choose_index
 from unitscope_pipelines.indexing.removed import once_removed
 from unitscope_pipelines.indexing.scan import ScanPlan
@@ -27,6 +28,7 @@ from unitscope_schemas import tables
 from unitscope_schemas.errors import UsageError, listing
 from unitscope_schemas.manifest import Manifest, ModelEntry, Receipt, atlas_key
 from unitscope_schemas.progress import Progress, Report
+from unitscope_schemas.units import LayerSpec
 
 _SHARD_FILES, _SHARDS_PER_WORKER = 1024, 4
 """Largest count of files in a shard, and least count of shards for a worker where the corpus is small, so that work is
@@ -83,14 +85,18 @@ class Plan:
 def make_plan(config: IndexConfig, corpus: Listing, report: Report, store: Store | None = None) -> Plan:
     """Load the model, measure its layers and find out what is pending; writes nothing.
 
-    The store is opened at the configured address unless it is open already.
+    To the named corpus come the others that the atlas has. The store is opened at the configured address unless it is
+    open already.
 
-    Raises UsageError if the atlas was made with another model, preprocessing, layers, precision or batch size,
-    CapacityError if no index of so many patches fits the memory it may take.
+    Raises UsageError if the atlas was made with another model, preprocessing, layers, precision or batch size, or would
+    lose images that nobody asked to leave, CapacityError if no index of so many patches fits the memory it may take.
     """
     report(Progress("plan", 0, 1, "model"))
     store = store or store_of(config.atlas)
     previous = read_manifest(store)
+    corpus = corpora_of(corpus, previous, config)
+    if previous is not None:
+        check_listing(corpus, previous, store, config)
     model = load_model(config.model, config.weights, config.latents, config.trust_code)
     names = _layer_names(config, model, previous)
     key = atlas_key(model.entry, model.preprocessing, names, config.precision, config.batch_size)
@@ -104,7 +110,7 @@ def make_plan(config: IndexConfig, corpus: Listing, report: Report, store: Store
     if previous is not None and previous.atlas_key != key:
         _refuse_other_atlas(previous, config, names, model.entry)
     finished = _with_bounded(read_receipts(store, key), previous)
-    embed = _embed_layer(config, names, previous, finished)
+    embed = _embed_layer(config, layers, previous, finished)
     scan = ScanPlan(
         corpus=corpus.root,
         store=store,
@@ -156,14 +162,22 @@ def scanned_again(plan: Plan, new: Sequence[Receipt] = ()) -> Plan:
     return replace(plan, scan=scan, finished=left, pending=pending_files(plan.listing, done, plan.store))
 
 
-def _embed_layer(config: IndexConfig, names: list[str], previous: Manifest | None, finished: list[Receipt]) -> str:
-    """Return the layer that is embedded: the configured one, else that of the atlas, else the last.
+def _embed_layer(
+    config: IndexConfig, layers: Sequence[LayerSpec], previous: Manifest | None, finished: list[Receipt]
+) -> str:
+    """Return the layer that is embedded: the configured one, else that of the atlas, else the last with places.
 
-    Raises UsageError if it is not recorded, or not the layer that the atlas or finished shards embed.
+    Raises UsageError if it is not recorded, has no places, or is not the layer that the atlas or finished shards embed.
     """
-    embed = config.embed or (previous.patches.layer if previous else names[-1])
+    names, placed = [layer.name for layer in layers], [layer.name for layer in layers if layer.placed]
+    embed = config.embed or (previous.patches.layer if previous else [*names, *placed][-1])
     if embed not in names:
         raise UsageError(f"embedding layer {embed!r} is not recorded; recorded are {listing(names)}")
+    if embed not in placed:
+        raise UsageError(
+            f"layer {embed!r} cannot be embedded: its tokens have no place in the picture; embed "
+            + (f"one of {listing(placed)}" if placed else "another layer, which is to be recorded too")
+        )
     if previous is not None and previous.patches.layer != embed:
         raise UsageError(f"the atlas embeds {previous.patches.layer!r}; use another directory to embed {embed!r}")
     if mixed := {Path(receipt.embeddings.path).parent.name for receipt in finished} - {embed}:

@@ -29,11 +29,11 @@ from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.vision.images.perceptual_hash import hash_bytes, perceptual_hash
 from unitscope_pipelines.vision.images.preprocessing import Pixels, Prepared, normalise, prepare, stacked
 from unitscope_pipelines.vision.models.models import reload_model
-from unitscope_pipelines.vision.receptive_fields.receptive_fields import dead_leaves
+from unitscope_pipelines.vision.receptive_fields.dead_leaves import dead_leaves
 from unitscope_pipelines.vision.recording.device import choose_device, settle_process
 from unitscope_pipelines.vision.recording.embedding import cell_regions, pool, region_boxes
 from unitscope_pipelines.vision.recording.fusing import find_fusions
-from unitscope_pipelines.vision.recording.peaks import Peaks, channels_first, peaks
+from unitscope_pipelines.vision.recording.peaks import Peaks, arranged, peaks
 from unitscope_pipelines.vision.recording.recording import record
 from unitscope_schemas import tables
 from unitscope_schemas.errors import PictureError
@@ -155,7 +155,7 @@ class Scanner:
         def keep(layer: str, output: Tensor) -> Peaks:
             if layer == self.plan.embed_layer:
                 embedded.append(pool(output, self.embed_layer, self.regions))
-            return peaks(channels_first(output, self.layers[layer]), layer)
+            return peaks(arranged(output, self.layers[layer]), layer)
 
         def fetched(values: Tensor) -> Tensor:
             return values[:count].to("cpu", non_blocking=True)

@@ -121,7 +121,7 @@ def peaks_table(peaks: LayerPeaks) -> pa.Table:
     """Return every cell of units × images, sorted by unit, then image, with the schema `tables.PEAKS`."""
     layer, count = peaks.layer, len(peaks.activation)
     location = np.ascontiguousarray(peaks.location.T, np.int32).ravel()
-    row, col = np.divmod(location - layer.prefix_tokens, layer.grid.width)
+    row, col = np.divmod(location - layer.prefix_tokens, max(1, layer.grid.width))
     if layer.prefix_tokens:
         special = location < layer.prefix_tokens
         row[special], col[special] = tables.TOKEN_ROW, location[special]

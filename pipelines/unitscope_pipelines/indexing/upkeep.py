@@ -10,12 +10,13 @@ import pyarrow.compute as pc
 
 from unitscope_pipelines import cluster
 from unitscope_pipelines.corpora.listing import Listing
+from unitscope_pipelines.corpora.roots import roots_of
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import commit
 from unitscope_pipelines.indexing.plan import Plan
-from unitscope_pipelines.indexing.removed import outline, remaining_images, write_removed
+from unitscope_pipelines.indexing.removed import Outline, outline, remaining_images, write_removed
 from unitscope_pipelines.indexing.verify import scan_plan
-from unitscope_pipelines.indexing.versions import NewVersion, present_version, seal
+from unitscope_pipelines.indexing.versions import NewVersion, complete_version, present_version, seal
 from unitscope_pipelines.storage.parts import read_part, remove_unfinished
 from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
 from unitscope_pipelines.storage.tombstones import present_images, removed_images
@@ -23,6 +24,7 @@ from unitscope_schemas import tables
 from unitscope_schemas.errors import NotFoundError, UsageError
 from unitscope_schemas.manifest import Manifest, Removed
 from unitscope_schemas.progress import Report
+from unitscope_schemas.versions import read_version
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,37 @@ def restore(atlas: AtlasAddress | Store, references: Sequence[str], dry_run: boo
         return _seal_without(removed.filter(pa.array(stays)), manifest, store, changed, dry_run)
 
 
+@dataclass(frozen=True)
+class Reversion:
+    """The version that became the present one, or would, and the one that was."""
+
+    version: str
+    before: str
+    image_count: int
+    """Count of the images that answers show then."""
+    stale_count: int
+    """Count of the removed images that the version's tables still hold."""
+
+
+def revert(atlas: AtlasAddress | Store, version: str, dry_run: bool = False) -> Reversion:
+    """Make an earlier version the present one again, by its name or the beginning of it; the present one stays beside.
+
+    Images that were removed by hand stay out. The next index run compares the corpus with this version, so it refuses
+    what a run refused or replaced before. Raises NotFoundError for a version that is not there, or not whole.
+    """
+    store = store_of(atlas)
+    with store.locked():
+        present = present_version(store)
+        earlier = read_version(store, version)
+        if earlier.version != present.version and complete_version(store, earlier.version) is None:
+            raise NotFoundError(f"parts of version {earlier.version} of {store.address} were deleted; index again")
+        removed = removed_images(present, store)
+        after = outline(earlier, store, removed)
+        if not dry_run and after.version != present.version:
+            _seal_tables(earlier, removed, after, store)
+        return Reversion(after.version, present.version, after.corpus.image_count, after.stale)
+
+
 def compact(atlas: AtlasAddress | Store, workers: int | None, report: Report) -> Manifest:
     """Seal a version whose tables hold no removed image: the rows of a fresh index of the others, without a forward.
 
@@ -109,6 +142,7 @@ def compact(atlas: AtlasAddress | Store, workers: int | None, report: Report) ->
                 tables.SKIPPED.empty_table(),
                 manifest.corpus.all_others,
                 repeated_count=manifest.corpus.repeated_count,
+                roots=roots_of(manifest),
             ),
             pending=nothing,
             finished=manifest.shards,
@@ -127,17 +161,7 @@ def _seal_without(removed: pa.Table, manifest: Manifest, store: Store, changed: 
     stored_ids = read_part(store, manifest.images, ["image_id"])["image_id"].combine_chunks()
     waiting = changed.filter(pc.invert(pc.is_in(changed["image_id"], value_set=stored_ids)))
     if not dry_run:
-        entry = None
-        if removed.num_rows:
-            entry = Removed(table=write_removed(store, removed), stale=after.stale, built=manifest.built)
-        update = {
-            "version": after.version,
-            "corpus": after.corpus,
-            "removed": entry,
-            "created": _now(),
-            "forward_count": 0,
-        }
-        seal(store, manifest.model_copy(update=update))
+        _seal_tables(manifest, removed, after, store)
     return Removal(
         images=_named(changed),
         version=after.version,
@@ -145,6 +169,22 @@ def _seal_without(removed: pa.Table, manifest: Manifest, store: Store, changed: 
         stale_count=after.stale,
         waiting=_named(waiting),
     )
+
+
+def _seal_tables(manifest: Manifest, removed: pa.Table, after: Outline, store: Store) -> None:
+    """Seal the tables of a version anew, with the removed images out."""
+    entry = None
+    if removed.num_rows:
+        entry = Removed(table=write_removed(store, removed), stale=after.stale, built=manifest.built)
+    update = {
+        "version": after.version,
+        "corpus": after.corpus,
+        "removed": entry,
+        "created": _now(),
+        "forward_count": 0,
+        "left": None,
+    }
+    seal(store, manifest.model_copy(update=update))
 
 
 def _named(images: pa.Table) -> list[NamedImage]:
@@ -174,7 +214,7 @@ def _rows_of(images: pa.Table, references: Sequence[str], where: str) -> list[in
 
 def _row_beginning(ids: pa.ChunkedArray, reference: str, where: str) -> int:
     """Return the only row whose id begins with a reference; raises NotFoundError, or UsageError if several do."""
-    begins = pc.starts_with(ids, reference).to_numpy() & (len(reference) >= tables.LEAST_ID_DIGITS)
+    begins = pc.starts_with(ids, reference.lower()).to_numpy() & (len(reference) >= tables.LEAST_ID_DIGITS)
     rows = np.flatnonzero(begins)
     if len(rows) > 1:
         raise UsageError(f"several images begin with {reference!r}; give more digits")

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from unitscope_schemas.errors import CorpusError
+from unitscope_schemas.errors import CorpusError, UsageError
 from unitscope_schemas.tables import UNREADABLE
 
 _STORE = "s3://"
@@ -48,6 +48,15 @@ _KINDS = {
 def is_remote(path: str) -> bool:
     """Tell whether a path leads to an object store."""
     return path.startswith(_STORE)
+
+
+def checked_folder(path: str) -> str:
+    """Return the whole path of a folder below which pictures are; raises UsageError if it is none on this machine."""
+    if is_remote(path):
+        return path
+    if not Path(path).is_dir():
+        raise UsageError(f"corpus {path!r} is no folder; give the one below which the pictures are now")
+    return str(Path(path).absolute())
 
 
 class Folder:

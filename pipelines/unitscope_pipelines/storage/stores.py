@@ -163,7 +163,8 @@ class FolderStore:
 
     def walk(self, folder: str = "") -> Iterator[StoredFile]:
         """List all files below a folder, in no order; links are left out."""
-        for path in (self.address / folder).rglob("*"):
+        root = self.address / folder
+        for path in root.rglob("*") if os.path.isdir(root) else ():  # noqa: PTH112  (a name too long is no folder)
             with suppress(FileNotFoundError):  # a temporary file that was renamed since
                 if path.is_file() and not path.is_symlink():
                     stat = path.stat()

@@ -1,6 +1,8 @@
 """Frames as they travel over a WebSocket: the question about a frame, and the answer before its parts."""
 
-from pydantic import ConfigDict
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
 
 from unitscope_schemas.answers.served import Answer, Problem
 from unitscope_schemas.questions import ProjectionMethod
@@ -11,7 +13,7 @@ class LiveAsk(Answer):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: int = 0
+    id: Annotated[int, Field(ge=-(2**53), le=2**53)] = 0
     """Number of the question, which comes back with the answer."""
     unit: str
     """Unit as `LAYER:UNIT`; the maps are those of all units of its layer."""

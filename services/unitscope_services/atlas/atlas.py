@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from unitscope_pipelines.storage.filesystem import checked_folder
 from unitscope_pipelines.storage.originals import Originals
 from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
 from unitscope_schemas import tables
@@ -42,17 +43,24 @@ class Atlas:
 
     The version stays as it is while newer ones are sealed, until `gc` deletes its parts. Raises NotFoundError if there
     is none, AtlasError if parts are missing. A database statement that takes longer than `question_timeout_s` raises
-    BusyError (None: as long as it takes).
+    BusyError (None: as long as it takes). `corpus` is the folder below which the pictures are now, if they
+    have moved since they were indexed.
     """
 
     def __init__(
-        self, root: AtlasAddress | Store, question_timeout_s: float | None = None, version: str | None = None
+        self,
+        root: AtlasAddress | Store,
+        question_timeout_s: float | None = None,
+        version: str | None = None,
+        corpus: str | None = None,
     ) -> None:
         self.store = store_of(root)
         self.root = self.store.address
         self.manifest = read_version(self.store, version)
         self.name = self.store.name
         self.version = self.manifest.version
+        self.corpus_root = self.manifest.corpus.root if corpus is None else checked_folder(corpus)
+        """Folder below which the pictures are now."""
         self._database = Database(self.store, self.manifest.lookup.database, question_timeout_s)
         self._parts = Parts(self.store)
         self.catalogue = Catalogue(self._parts, self.manifest, self._database)
@@ -222,7 +230,7 @@ class Atlas:
     @cached_property
     def originals(self) -> Originals:
         """The pictures of the corpus, by their addresses."""
-        return Originals(self.manifest.corpus.root)
+        return Originals(self.corpus_root)
 
     @cached_property
     def skipped(self) -> list[SkippedRow]:

@@ -78,8 +78,8 @@ class Catalogue:
         """
         numbers = self._numbers_at(reference)
         if not numbers and len(reference) >= tables.LEAST_ID_DIGITS:
-            first = self._position(reference)
-            last = self._position(f"{reference}~")
+            first = self._position(reference.lower())
+            last = self._position(f"{reference.lower()}~")
             numbers = [n for n in range(first, last) if self.is_present(n)][:2]
         if not numbers:
             raise NotFoundError(

@@ -46,7 +46,7 @@ class CellGrid:
             top = field.start.row + (field.size.height - height) / 2
             left = field.start.col + (field.size.width - width) / 2
         else:
-            height, width = field.input.height / grid.height, field.input.width / grid.width
+            height, width = field.input.height / max(1, grid.height), field.input.width / max(1, grid.width)
             top = left = 0.0
         down, across = (
             placement.image.height / placement.resized.height,
@@ -84,6 +84,8 @@ class CellPeaks:
 
 def checked_cell(layer: LayerSpec, cell: Location) -> Location:
     """Return the cell itself; raises UsageError if it is not on the layer's grid."""
+    if not layer.placed:
+        raise UsageError(f"{layer.name} has no cells: its tokens have no place in the picture; choose another layer")
     if not (0 <= cell.row < layer.grid.height and 0 <= cell.col < layer.grid.width):
         raise UsageError(
             f"cell {cell.row},{cell.col} is not on the grid of {layer.name}: "

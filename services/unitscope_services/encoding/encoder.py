@@ -255,9 +255,9 @@ class Encoder:
 
 def _peaks(output: "Tensor", spec: LayerSpec) -> pa.Table:
     """Return the peaks of a layer's units on one picture, in order of channels."""
-    from unitscope_pipelines.vision.recording.peaks import channels_first, peaks
+    from unitscope_pipelines.vision.recording.peaks import arranged, peaks
 
-    unit_peaks = peaks(channels_first(output, spec), spec.name)
+    unit_peaks = peaks(arranged(output, spec), spec.name)
     locations = [spec.location(index) for index in unit_peaks.location[0].tolist()]
     columns = [
         pa.array(np.arange(len(locations), dtype=np.int32)),

@@ -12,7 +12,7 @@ from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.crops import encoded
 from unitscope_services.exports.tables import Written, new_folder
-from unitscope_services.figures.sheet import patch_picture
+from unitscope_services.figures.blanks import patch_tile
 from unitscope_services.pages.layer import LayerAddress, layer_view
 from unitscope_services.pages.pages import PATCH_PX, UnitAddress, atlas_view, unit_view
 from unitscope_services.pages.unit_visuals import UnitVisuals
@@ -79,7 +79,9 @@ class Bundle:
 
     def __init__(self, atlas: Atlas, units: Sequence[UnitId], folder: Path) -> None:
         self._atlas, self._units, self._folder = atlas, set(units), folder
-        self._session = Session(atlas.store, version=atlas.version)
+        self._session = Session(atlas.store, version=atlas.version, corpus=atlas.corpus_root)
+        self.missing: dict[str, None] = {}
+        """Path and reason of each picture for which a blank stands in, in order."""
         self._static = read_static()
         self._templates = make_templates(self._static)
 
@@ -101,9 +103,10 @@ class Bundle:
         links = self._links("../../")
         view = unit_view(self._atlas, unit, UnitAddress(count=k))
         for row in view.page.rows:
-            picture = patch_picture(self._atlas, unit, row, PATCH_PX)
+            tile = patch_tile(self._atlas, unit, row, PATCH_PX)
             path = self._path("patches", unit.layer, f"{unit.channel}-{row.rank}.jpg")
-            path.write_bytes(encoded(picture, "jpg"))
+            path.write_bytes(encoded(tile.picture, "jpg"))
+            self.missing |= {tile.missing: None} if tile.missing else {}
         pictures = [links.picture(unit, row) for row in view.page.rows]
         before, after = UnitId(unit.layer, unit.channel - 1), UnitId(unit.layer, unit.channel + 1)
         view = replace(
@@ -187,7 +190,7 @@ class Bundle:
 def write_bundle(atlas: Atlas, units: Sequence[UnitId], out: Path, k: int = 9) -> Written:
     """Write a folder of pages that opens from `index.html` without a server or a script.
 
-    Raises UsageError if `out` holds anything, NotFoundError if a picture of the corpus is gone.
+    A blank with the reason stands in for a picture that is gone. Raises UsageError if `out` holds anything.
     """
     tiles: dict[str, list[LayerTile]] = {}
     with new_folder(out) as folder:
@@ -199,4 +202,4 @@ def write_bundle(atlas: Atlas, units: Sequence[UnitId], out: Path, k: int = 9) -
             bundle.write_layer(layer, layer_tiles)
         bundle.write_index(list(tiles))
         exemplars = sum(1 for _ in (folder / "patches").rglob("*.jpg"))
-    return Written(len(units), exemplars)
+    return Written(len(units), exemplars, tuple(bundle.missing))

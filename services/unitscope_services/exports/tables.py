@@ -33,6 +33,8 @@ class Written:
 
     units: int
     exemplars: int
+    missing: tuple[str, ...] = ()
+    """Path and reason of each picture for which a blank stands in."""
 
 
 class TableWriter(Protocol):

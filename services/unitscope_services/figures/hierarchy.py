@@ -13,9 +13,9 @@ from unitscope_schemas.errors import NotFoundError, UsageError, listing
 from unitscope_schemas.questions import OptimiseQuestion, ProjectionMethod, TopQuestion
 from unitscope_schemas.units import LayerSpec, UnitId
 from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.figures.blanks import patch_tile
 from unitscope_services.figures.drawing import INK, PIXELS, QUIET, Drawing, Tile, Words, shortened
 from unitscope_services.figures.project import picture_of, project_rows
-from unitscope_services.figures.sheet import patch_picture
 from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.session import Session
 from unitscope_services.queries.unit_selection import spread_layers, striking_in
@@ -66,7 +66,7 @@ def unit_panel(session: Session, unit: UnitId, style: PanelStyle, k: int = 9) ->
     if not page.rows:
         raise NotFoundError(f"unit {unit} has no patches to show: {page.note}")
     made = project_rows(session, unit, page.rows, style.method)
-    cut = [patch_picture(session.atlas, unit, row, PIXELS * _BLOCK // _columns(k)) for row in page.rows]
+    cut = [patch_tile(session.atlas, unit, row, PIXELS * _BLOCK // _columns(k)).picture for row in page.rows]
     words = [_words(row) for row in page.rows]
     labels = dict.fromkeys(label for row in page.rows for label in row.labels)
     peaks = f"{page.rows[-1].activation:.3g} to {page.rows[0].activation:.3g}"

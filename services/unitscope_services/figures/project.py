@@ -77,7 +77,7 @@ def project_plan(
     manifest = session.atlas.manifest
     return ProjectPlan(
         store=session.atlas.store,
-        corpus=manifest.corpus.root,
+        corpus=session.atlas.corpus_root,
         atlas_key=manifest.atlas_key,
         model=manifest.model,
         preprocessing=manifest.preprocessing,

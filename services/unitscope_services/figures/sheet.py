@@ -10,15 +10,17 @@ from unitscope_schemas.answers.relations import BandPage
 from unitscope_schemas.errors import NotFoundError
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.atlas.crops import cut, picture, read_image
-from unitscope_services.queries.units import shown_box
+from unitscope_services.figures.blanks import patch_tile
 
 _TILE, _GAP, _MARGIN, _CAPTION, _HEAD = 224, 14, 32, 50, 84
 _PAPER, _INK, _QUIET, _MAT = "#ffffff", "#1a1c1f", "#6b7078", "#eceef1"
 
 
 def unit_sheet(atlas: Atlas, page: PatchPage | BandPage) -> Image.Image:
-    """Draw one unit: its patches in a square grid under its name; raises NotFoundError if it has none."""
+    """Draw one unit: its patches in a square grid under its name; raises NotFoundError if it has none.
+
+    A blank with the reason stands in for a picture that is gone.
+    """
     if not page.rows:
         raise NotFoundError(f"unit {page.unit} has no patches to show: {page.note or 'nothing passes the filter'}")
     columns = min(len(page.rows), max(3, math.ceil(math.sqrt(len(page.rows)))))
@@ -57,15 +59,9 @@ def units_sheet(atlas: Atlas, pages: Sequence[PatchPage]) -> Image.Image:
     return sheet
 
 
-def patch_picture(atlas: Atlas, unit: UnitId, row: PatchRow, side_px: int | None = None) -> Image.Image:
-    """Return the patch of one exemplar, cut from the original picture."""
-    whole = picture(atlas, read_image(atlas, atlas.find_image(row.image_id)))
-    return cut(whole, shown_box(atlas.layer(unit.layer).spec, row), side_px)
-
-
 def _paste(sheet: Image.Image, atlas: Atlas, unit: UnitId, row: PatchRow, corner: tuple[int, int]) -> None:
     left, top = corner
-    patch = patch_picture(atlas, unit, row, _TILE)
+    patch = patch_tile(atlas, unit, row, _TILE).picture
     draw = ImageDraw.Draw(sheet)
     draw.rectangle((left, top, left + _TILE - 1, top + _TILE - 1), fill=_MAT)
     sheet.paste(patch, (left + (_TILE - patch.width) // 2, top + (_TILE - patch.height) // 2))

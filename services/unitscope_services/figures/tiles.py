@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from unitscope_schemas.answers.visuals import Visual, VisualKind
-from unitscope_schemas.errors import NotFoundError
+from unitscope_schemas.errors import NotFoundError, PictureError
 from unitscope_schemas.geometry import Box
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.crops import cut, fitted, picture, read_image
@@ -86,7 +86,7 @@ def _patches(atlas: Atlas, layer: str, channels: Sequence[int], turn: Turn) -> I
         with turn:
             try:
                 whole = picture(atlas, read_image(atlas, image))
-            except NotFoundError:
+            except (NotFoundError, PictureError):
                 yield from ((channel, None) for channel in boxes)
                 continue
             tiles = [(channel, cut(whole, box, TILE_PX)) for channel, box in boxes.items()]

@@ -59,13 +59,15 @@ def atlas_view(session: Session, uploads: bool) -> AtlasView:
     """Return where an atlas comes from, its layers, a few striking units, and whether anyone may upload."""
     atlas = session.atlas
     links, config = links_of(atlas), atlas.manifest.config
-    words = ["unitscope", "index", _last_name(config["corpus"]), "--atlas", atlas.name]
-    words += ["--model", atlas.model_name, "--batch-size", str(atlas.manifest.batch_size)]
-    words += [word for glob in config["layers"] for word in ("--layers", glob)]
+    first, *added = [root.corpus for root in atlas.manifest.corpus.roots] or [config["corpus"]]
+    words = ["unitscope", "index", _last_name(first), "--atlas", atlas.name]
+    more = [["unitscope", "index", _last_name(corpus), "--atlas", atlas.name, "--add"] for corpus in added]
+    options = ["--model", atlas.model_name, "--batch-size", str(atlas.manifest.batch_size)]
+    options += [word for glob in config["layers"] for word in ("--layers", glob)]
     for name in ("path", "label", "image"):
         column = config.get(f"{name}_column")
-        words += [] if column is None else [f"--{name}-column", column]
-    words += [] if atlas.manifest.keep is None else ["--keep", f"top:{atlas.manifest.keep}"]
+        options += [] if column is None else [f"--{name}-column", column]
+    options += [] if atlas.manifest.keep is None else ["--keep", f"top:{atlas.manifest.keep}"]
     return AtlasView(
         atlas=atlas.summary(),
         links=links,
@@ -73,7 +75,7 @@ def atlas_view(session: Session, uploads: bool) -> AtlasView:
         layers=atlas.layers(),
         striking=[unit_strip(atlas, unit, rows) for unit, rows in session.striking],
         uploads=uploads,
-        command=shlex.join(words),
+        command=" && ".join(shlex.join([*command, *options]) for command in (words, *more)),
     )
 
 

@@ -42,7 +42,7 @@ def patches(atlas: Atlas, unit: UnitId, question: TopQuestion) -> PatchPage:
         atlas.catalogue.chosen(ImageFilter(question.label, question.where))  # refused alike, whatever the unit
         return PatchPage(unit=str(unit), status=status, note=note, stale_images=stale, rows=[], next=None)
     subject = f"{atlas.version} {unit} {question.model_dump_json(exclude={'k', 'cursor'})}"
-    after = cursors.decode(question.cursor, subject)
+    after = cursors.decode(question.cursor, subject, _keys(question, count))
     exemplars = Exemplars(atlas, unit, question, _asked_band(atlas, unit, question, count))
     ranks, keys = exemplars.following(after, question.k + 1)
     more = len(ranks) > question.k
@@ -57,6 +57,11 @@ def patches(atlas: Atlas, unit: UnitId, question: TopQuestion) -> PatchPage:
         rows=exemplars.rows(ranks[: question.k], count),
         next=cursors.encode(int(keys[question.k - 1]), subject) if more else None,
     )
+
+
+def _keys(question: TopQuestion, count: int) -> range:
+    """Return the keys that ranks may have in the order of a question."""
+    return {"desc": range(count), "asc": range(1 - count, 1), "random": range(2**64)}[question.order]
 
 
 def _asked_band(atlas: Atlas, unit: UnitId, question: TopQuestion, count: int) -> tuple[int, int]:
@@ -85,7 +90,7 @@ def bands(atlas: Atlas, unit: UnitId, question: BandsQuestion) -> BandPage:
     for band, (start, end) in enumerate(pairwise(edges), 1):
         exemplars = Exemplars(atlas, unit, question, (start, end - 1))
         ranks = exemplars.following(None, question.k)[0] if start < end else np.empty(0, np.int64)
-        low, high = 1 - band / count, 1 - (band - 1) / count
+        low, high = (count - band) / count, (count - band + 1) / count
         rows += [BandRow(**vars(row), band=band, low=low, high=high) for row in exemplars.rows(ranks, total)]
     return BandPage(unit=first.unit, status=first.status, note=first.note, stale_images=first.stale_images, rows=rows)
 

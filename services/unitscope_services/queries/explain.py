@@ -118,8 +118,8 @@ class Among:
         most = np.minimum(self.count, ranked)
         surely_above = np.maximum(above[0] - (ranked - least), 0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            at_least = np.where(least > 0, np.maximum(1 - above[1] / least, 0.0), 0.0)
-            at_most = np.where(most > 0, np.maximum(1 - surely_above / most, 0.0), 0.0)
+            at_least = np.where(least > 0, np.maximum((least - above[1]) / least, 0.0), 0.0)
+            at_most = np.where(most > 0, np.maximum((most - surely_above) / most, 0.0), 0.0)
         return at_least, at_most
 
     def percentiles(self, layer: str, channels: Sequence[int], activations: Sequence[float]) -> list[float | None]:

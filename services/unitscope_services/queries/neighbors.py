@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from unitscope_pipelines.storage.cache import LocalPart
 from unitscope_pipelines.storage.stores import Store
 from unitscope_schemas.answers.patches import NeighborPage, NeighborRow, SearchInfo
-from unitscope_schemas.errors import AtlasError
+from unitscope_schemas.errors import AtlasError, UsageError
 from unitscope_schemas.geometry import Box
 from unitscope_schemas.manifest import Part, PatchIndex
 from unitscope_services.atlas.atlas import Atlas
@@ -166,7 +167,7 @@ class PatchSearch:
 
     def nearest(
         self,
-        query: Vector,
+        query: NDArray[np.floating[Any]],
         query_box: Box | None,
         limit: int = 9,
         exact: bool = False,
@@ -175,8 +176,9 @@ class PatchSearch:
         """Return the images that pass with the most similar patch, each with its best one; ties by ascending image.
 
         Without `exact` a large atlas answers from its index, unless few images pass; the answer says so with the recall
-        measured when the index was built.
+        measured when the index was built. Raises UsageError for a vector without a direction.
         """
+        query = _direction(query)
         chosen = None if passing == EVERY_IMAGE else self.atlas.catalogue.chosen(passing)
         if chosen is None:
             exact = exact or self.vectors.exact
@@ -220,7 +222,18 @@ class PatchSearch:
         return np.asarray(vector, np.float32), boxes[region]
 
 
+def _direction(query: NDArray[np.floating[Any]]) -> Vector:
+    """Return a vector at unit length, however large or small its numbers are; raises UsageError if it has none."""
+    wide = np.asarray(query, np.float64)
+    largest = np.abs(wide).max(initial=0)
+    if not (np.isfinite(largest) and largest > 0):
+        raise UsageError("the vector is zero or not finite: it has no direction, so no patch is near to it")
+    wide = wide / largest
+    return np.asarray(wide / np.linalg.norm(wide), np.float32)
+
+
 def _cosines(vectors: Vector, query: Vector) -> Vector:
     """Return cosine similarities; rounding to 16 bits has moved the stored lengths away from one."""
     lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors)) * np.linalg.norm(query)
-    return np.asarray((vectors @ query) / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
+    scores = (vectors @ query) / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return np.asarray(np.clip(scores, -1, 1), np.float32)

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unitscope_pipelines.storage.stores import AtlasAddress, Store
+from unitscope_schemas.addresses import as_text
 from unitscope_schemas.answers.patches import ActivationMap, ExplainPage, NeighborPage, PatchRow
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Location, Placement
+from unitscope_schemas.question import is_file
 from unitscope_schemas.questions import CellQuestion, ExplainQuestion, NeighborsQuestion, TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
@@ -52,8 +54,9 @@ class Session:
         turn: Turn = nullcontext,
         trust_code: bool = False,
         version: str | None = None,
+        corpus: str | None = None,
     ) -> None:
-        self.atlas = Atlas(root, question_timeout_s, version)
+        self.atlas = Atlas(root, question_timeout_s, version, corpus)
         self._turn, self.trust_code = turn, trust_code
 
     @cached_property
@@ -88,9 +91,9 @@ class Session:
     def find(self, reference: str) -> Subject:
         """Return an image of the corpus by id, beginning of the id or path; or else a picture file."""
         path = Path(reference)
-        if path.is_file():
+        if is_file(path):
             return self.read(path.read_bytes())
-        return Subject(self.atlas.find_image(reference), None)
+        return Subject(self.atlas.find_image(as_text(reference)), None)
 
     def read(self, data: bytes) -> Subject:
         """Return a picture by its bytes: the image of the corpus if it has equal bytes; raises PictureError."""

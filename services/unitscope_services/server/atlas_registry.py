@@ -43,11 +43,13 @@ class AtlasRegistry:
         question_timeout_s: float | None = None,
         turn: Turn = nullcontext,
         trust_code: bool = False,
+        corpora: Sequence[str] = (),
     ) -> None:
         self._question_timeout_s, self._turn, self._trust_code = question_timeout_s, turn, trust_code
         self._served: dict[str, _ServedAtlas] = {}
-        for root in roots:
-            store = store_of(root)
+        stores = [store_of(root) for root in roots]
+        self._corpora = _corpora_of([store.name for store in stores], corpora)
+        for store in stores:
             seal = store.stamp(layout.MANIFEST)
             served = _ServedAtlas(store, self._open(store), seal)
             name = served.session.atlas.name
@@ -94,4 +96,18 @@ class AtlasRegistry:
         served.seal = seal
 
     def _open(self, store: Store) -> Session:
-        return Session(store, self._question_timeout_s, self._turn, self._trust_code)
+        corpus = self._corpora.get(store.name)
+        return Session(store, self._question_timeout_s, self._turn, self._trust_code, corpus=corpus)
+
+
+def _corpora_of(names: Sequence[str], corpora: Sequence[str]) -> dict[str, str]:
+    """Return the folder of each atlas's pictures, from `ROOT` for all and `NAME=ROOT` for one."""
+    for_all: dict[str, str] = {}
+    for_one: dict[str, str] = {}
+    for corpus in corpora:
+        name, equals, root = corpus.partition("=")
+        if equals and name in names:
+            for_one[name] = root
+        else:
+            for_all |= dict.fromkeys(names, corpus)
+    return for_all | for_one

@@ -2,9 +2,7 @@
 
 import logging
 import re
-from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -23,9 +21,12 @@ from unitscope_schemas.errors import (
     UnitscopeError,
 )
 from unitscope_schemas.formats import json_bytes
-from unitscope_schemas.question import fault
+from unitscope_schemas.question import faults
 
 MEDIA_TYPE = "application/problem+json"
+
+_MOST_CHARACTERS = 2_000
+"""Most characters of a detail: a name that is asked for may be as long as a request, and is said again in it."""
 
 _log = logging.getLogger("unitscope")
 
@@ -55,7 +56,7 @@ def described(request: HTTPConnection, error: Exception) -> tuple[Problem, dict[
     problem = Problem(
         title=title,
         status=status,
-        detail=detail,
+        detail=detail if len(detail) <= _MOST_CHARACTERS else f"{detail[:_MOST_CHARACTERS]} …",
         instance=request.scope.get("unitscope.path", request.scope["path"]),
         request_id=request.scope.get("unitscope.request_id", ""),
     )
@@ -71,7 +72,7 @@ def _read(request: HTTPConnection, error: Exception) -> tuple[int, str, str, dic
     if isinstance(error, UnitscopeError):
         return _read_own(request, error)
     if isinstance(error, RequestValidationError):
-        return 400, "Bad request", faults(error.errors()), {}
+        return 400, "Bad request", faults(error.errors(), leave_out=1), {}
     if isinstance(error, HTTPException):
         title = HTTPStatus(error.status_code).phrase
         return error.status_code, title, _routing_detail(request, error), dict(error.headers or {})
@@ -102,11 +103,6 @@ def _routing_detail(request: HTTPConnection, error: HTTPException) -> str:
         allowed = (error.headers or {}).get("Allow", "")
         return f"{request.scope['method']} is not possible here; possible is {allowed}"
     return without_paths(str(error.detail))
-
-
-def faults(errors: Sequence[Any]) -> str:
-    """Return what is wrong with which parameter, and what would be right."""
-    return "; ".join(fault(error["loc"][1:], error) for error in errors)
 
 
 def _wants_page(request: HTTPConnection) -> bool:

@@ -11,6 +11,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     atlases: tuple[str | Path, ...] = ()
+    corpora: tuple[str, ...] = Field(
+        (), description="folders below which pictures are now: ROOT for all atlases, or NAME=ROOT for one"
+    )
     cache: Path | None = Field(
         None, description="folder for parts of atlases in object stores; none: as UNITSCOPE_CACHE"
     )

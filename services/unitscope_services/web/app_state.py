@@ -62,7 +62,9 @@ class AppState:
         settings = self.settings
         cache = Cache.from_environment(settings.cache, settings.cache_gb)
         stores = tuple(store_of(root, cache) for root in settings.atlases)
-        self._atlases = AtlasRegistry(stores, settings.question_timeout_s, self.admission.turn, settings.trust_code)
+        self._atlases = AtlasRegistry(
+            stores, settings.question_timeout_s, self.admission.turn, settings.trust_code, settings.corpora
+        )
         collect_seldom()
 
     def close(self) -> None:

@@ -4,16 +4,18 @@ from collections.abc import Iterator
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Path, Query
+from fastapi.params import Form
 from pydantic import BaseModel
 from starlette.requests import Request
 
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Location
 from unitscope_schemas.question import Question, check_names
+from unitscope_schemas.questions import MOST_COUNT
 from unitscope_schemas.units import UnitId
 
 PageCursor = Annotated[str | None, Query(max_length=500, description="`next` of the page before; of the same question")]
-Channel = Annotated[int, Path(description="channel of the layer, from 0")]
+Channel = Annotated[int, Path(ge=0, le=MOST_COUNT, description="channel of the layer, from 0")]
 LayerName = Annotated[str, Path(description="module path, for example `layer4.1.conv2`")]
 ImageName = Annotated[str, Path(description="image id, or at least six of its first digits")]
 BoxText = Annotated[
@@ -57,11 +59,15 @@ def _joined(fields: list[str] | None, between: str) -> str | None:
     return between.join(fields) if fields and any(fields) else None
 
 
-def check_parameters(request: Request) -> None:
-    """Raise UsageError for a parameter that the route does not have, naming the nearest."""
+async def check_parameters(request: Request) -> None:
+    """Raise UsageError for a parameter or a field of a form that the route does not have, naming the nearest."""
     dependant = getattr(request.scope.get("route"), "dependant", None)
-    if dependant is not None and request.query_params:
+    if dependant is None:
+        return
+    if request.query_params:
         check_names([name for name in request.query_params if name != "v"], sorted(set(_names(dependant))))
+    if any(isinstance(parameter.field_info, Form) for parameter in dependant.body_params):
+        check_names(list(await request.form()), sorted(parameter.alias for parameter in dependant.body_params))
 
 
 def _names(dependant: Any) -> Iterator[str]:

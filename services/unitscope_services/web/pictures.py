@@ -8,12 +8,14 @@ from fastapi import Path, Query
 from PIL import Image, ImageDraw
 from starlette.responses import Response
 
+from unitscope_schemas.errors import NotFoundError, PictureError
 from unitscope_schemas.geometry import Box, Size
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.crops import PictureFormat, cut, encoded, fitted, picture, read_image, widened
 from unitscope_services.atlas.rows import ImageEntry
 from unitscope_services.encoding.cells import CellGrid, scaled, with_map
 from unitscope_services.encoding.masks import mask, masked
+from unitscope_services.figures.blanks import blank
 from unitscope_services.figures.sprites import SheetAddress, SheetFormat
 from unitscope_services.figures.tiles import SpriteKind, state_of
 from unitscope_services.queries.session import Subject
@@ -26,6 +28,7 @@ Width = Annotated[int | None, Query(ge=16, le=4096, description="in pixels; with
 Overlay = Literal["none", "box", "map", "mask"]
 
 MEDIA_TYPES: dict[PictureFormat, str] = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
+_BLANK_PX = 224
 _ACCENT = (255, 106, 0)
 _PAPER = (255, 255, 255)
 
@@ -78,11 +81,19 @@ def sprite_picture(reply: Reply, layer: str, what: SpriteKind, number: int, kind
 
 
 def _picture(reply: Reply, kind: PictureFormat, make: Callable[[], Image.Image]) -> Response:
+    """Return the reply with a picture; a browser's <img> shows a blank with the reason where there is none."""
+
     def content() -> bytes:
         with reply.app_state.pictures:
             return encoded(make(), kind)
 
-    return reply.picture(kind, MEDIA_TYPES[kind], content)
+    try:
+        return reply.picture(kind, MEDIA_TYPES[kind], content)
+    except (NotFoundError, PictureError) as error:
+        if reply.request.headers.get("sec-fetch-dest") != "image":
+            raise
+        shown = encoded(blank((_BLANK_PX, _BLANK_PX), str(error)), kind)
+        return Response(shown, 404, {"Cache-Control": "no-store"}, MEDIA_TYPES[kind])
 
 
 def _whole(reply: Reply, image: ImageEntry) -> Image.Image:

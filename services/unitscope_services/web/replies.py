@@ -139,24 +139,24 @@ def reply_about(scope: Scope, quick: bool = False) -> Any:
     atlas."""
 
     async def reply(request: Request, atlas: str) -> Reply:
-        return _reply(request, scope, atlas, quick)
+        return await _reply(request, scope, atlas, quick)
 
     return reply
 
 
-def _reply(request: Request, scope: Scope, atlas: str, quick: bool = False) -> Reply:
+async def _reply(request: Request, scope: Scope, atlas: str, quick: bool = False) -> Reply:
     reply = Reply(request, state_of(request), atlas, scope, quick=quick)
     reply.demand(scope)
-    check_parameters(request)
+    await check_parameters(request)
     return reply
 
 
 async def _general(request: Request) -> Reply:
-    return _reply(request, "read", "")
+    return await _reply(request, "read", "")
 
 
 async def _computing(request: Request) -> Reply:
-    return _reply(request, "compute", "")
+    return await _reply(request, "compute", "")
 
 
 Reading = Annotated[Reply, Depends(reply_about("read"))]

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.pictures import blobs, write_corpus
-from tests.tables import contents, difference, manifest_of
+from tests.tables import contents, difference, manifest_of, move_root
 from unitscope_pipelines.corpora.listing import list_corpus
 from unitscope_pipelines.derived.coactivation import InProcess, LayerPair, SealedAtlas, find_coactivation
 from unitscope_pipelines.indexing.config import IndexConfig, load_config
@@ -70,8 +70,10 @@ def atlas(bounded: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def corpus(pictures: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(pictures, tmp_path / "corpus")
+def corpus(pictures: Path, atlas: Path, tmp_path: Path) -> Path:
+    copied = shutil.copytree(pictures, tmp_path / "corpus")
+    move_root(atlas, copied)
+    return copied
 
 
 def test_ranks_are_the_first_of_the_full_atlas_and_statistics_are_those_of_all_images(

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import TINY_LAYERS
 from tests.pictures import blobs
-from tests.tables import contents, difference, manifest_of
+from tests.tables import contents, difference, manifest_of, move_root
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index
 from unitscope_pipelines.indexing.upkeep import compact, remove, restore
@@ -45,8 +45,10 @@ def atlas(tiny_atlas: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def corpus(tiny_corpus: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(tiny_corpus, tmp_path / "corpus")
+def corpus(tiny_corpus: Path, atlas: Path, tmp_path: Path) -> Path:
+    copied = shutil.copytree(tiny_corpus, tmp_path / "corpus")
+    move_root(atlas, copied)
+    return copied
 
 
 @pytest.mark.parametrize("query", [{}, {"order": "asc"}, {"order": "random"}, {"label": "blobs"}, {"k": 3}])

@@ -44,7 +44,7 @@ def bundle(tiny_atlas: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pages of some units of the tiny atlas."""
     out = tmp_path_factory.mktemp("bundle") / "pages"
     result = invoke("export", tiny_atlas, "--format", "html", "--out", out, "--units", ",".join(UNITS), "--json")
-    assert json.loads(result.stdout) == {"folder": str(out), "units": 4, "exemplars": 36}
+    assert json.loads(result.stdout) == {"folder": str(out), "units": 4, "exemplars": 36, "missing": []}
     return out
 
 

@@ -40,7 +40,7 @@ def test_all_formats_give_the_same_numbers(client: TestClient) -> None:
     lines = client.get(f"{UNIT}/patches.ndjson?k=5").text.splitlines()
     assert [json.loads(line) for line in lines] == rows
     tables = [
-        pa.ipc.open_stream(client.get(f"{UNIT}/patches.arrow?k=5").content).read_all().to_pylist(),
+        pa.ipc.open_file(client.get(f"{UNIT}/patches.arrow?k=5").content).read_all().to_pylist(),
         pq.read_table(io.BytesIO(client.get(f"{UNIT}/patches.parquet?k=5").content)).to_pylist(),
     ]
     texts = list(csv.DictReader(io.StringIO(client.get(f"{UNIT}/patches.csv?k=5").text)))

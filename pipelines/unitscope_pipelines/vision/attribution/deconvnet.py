@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from unitscope_pipelines.vision.attribution.relu_backward import GRADIENTS, ReluBackward, notes
 from unitscope_pipelines.vision.recording.embedding import as_map
-from unitscope_pipelines.vision.recording.peaks import channels_first
+from unitscope_pipelines.vision.recording.peaks import arranged
 from unitscope_pipelines.vision.recording.recording import output_of, record
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Location
@@ -135,7 +135,7 @@ def _values(
     """Return the activations of all units at one location of each image, with the way back to the leaf."""
     # a copy, because a first module in place would change the leaf
     with torch.enable_grad(), backward:
-        output = channels_first(output_of(model, layer.name, leaf.clone()), layer)
+        output = arranged(output_of(model, layer.name, leaf.clone()), layer)
     return torch.stack([_at(output[number], layer, location) for number, location in enumerate(locations)])
 
 

@@ -3,6 +3,7 @@
 import io
 import struct
 import warnings
+import zlib
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -17,7 +18,20 @@ FORMATS = (
 """Formats that are read, by Pillow's names; those without a mark of their own come last. JPEG finds MPO too, and HEIF
 is added where its decoder is installed. Page descriptions (EPS, PDF, WMF), films (MPEG) and containers of data (HDF5,
 GRIB) are none."""
-DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, TypeError, KeyError)
+DECODE_ERRORS = (
+    *(
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        ArithmeticError,
+    ),
+    *(AssertionError, MemoryError, struct.error, zlib.error),
+)
 """Errors that Pillow's readers raise on damaged files."""
 
 _HEIF, _AVIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"), (b"avif", b"avis")

@@ -75,10 +75,15 @@ def reload_model(entry: ModelEntry, trust_code: bool = False) -> VisionModel:
     return model
 
 
+_PLAIN = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+"""Kinds of modules that are recorded by default in a network without blocks."""
+
+
 def choose_layers(model: VisionModel, globs: Sequence[str] = ()) -> list[str]:
     """Return the names of the layers that match the globs, and of all latents, in the order of the forward.
 
-    The default is the outputs of blocks or, in a network without any, of convolutions and linear layers.
+    The default is the outputs of blocks or, in a network without any, of convolutions, transposed ones too, and of
+    linear layers.
     A glob matches a module path component by component (`layer*.1`), `**` any number of components. A module
     called several times gives `name@0`, `name@1`. Raises UsageError for a glob that matches nothing.
     """
@@ -91,7 +96,7 @@ def choose_layers(model: VisionModel, globs: Sequence[str] = ()) -> list[str]:
     if not globs:
         blocks = {name for path, name in named if path in model.blocks}
         plain = [(path, name) for path, name in named if f"{SUFFIX}." not in path]
-        chosen |= blocks or {name for path, name in plain if isinstance(kinds[path], nn.Conv2d | nn.Linear)}
+        chosen |= blocks or {name for path, name in plain if isinstance(kinds[path], _PLAIN)}
     for glob in globs:
         hits = {name for path, name in named if matches(path, glob) or name == glob}
         if not hits:

@@ -9,7 +9,7 @@ from unitscope_pipelines.vision.models.models import VisionModel
 from unitscope_pipelines.vision.optimisation.memory import short_memory
 from unitscope_pipelines.vision.recording.device import device_of, one_thread
 from unitscope_pipelines.vision.recording.embedding import as_map
-from unitscope_pipelines.vision.recording.peaks import peaks
+from unitscope_pipelines.vision.recording.peaks import arranged, peaks
 from unitscope_pipelines.vision.recording.recording import output_of, record
 from unitscope_schemas.geometry import Location
 from unitscope_schemas.units import LayerSpec
@@ -82,7 +82,8 @@ def _along(
 def _single_unit(
     output: Float[Tensor, "image ..."], layer: LayerSpec, direction: Direction
 ) -> Float[Tensor, "image ..."]:
-    """Return a layer's output with one unit instead of all: a channel, or the product with a vector."""
-    units = output.movedim(1, -1) if layer.kind == "map" and not layer.channels_last else output
+    """Return a layer's output, arranged, with one unit instead of all: a channel, or the product with a vector."""
+    values = arranged(output, layer)
+    units = values.movedim(1, -1) if layer.kind == "map" else values
     values = units[..., direction] if isinstance(direction, int) else units @ direction.to(units)
     return values.unsqueeze(1 if layer.kind == "map" else -1)

@@ -50,7 +50,7 @@ def thin(dependency: Dependency, keep: int = 0) -> Dependency:
     """Return the dependency with length 1 along every axis on which it does not vary, but for the axis `keep`."""
     keep %= dependency.dim()
     for axis in range(1, dependency.dim()):
-        if axis != keep and dependency.stride(axis) == 0:
+        if axis != keep and dependency.stride(axis) == 0 and dependency.shape[axis]:
             dependency = dependency.narrow(axis, 0, 1)
     return dependency
 
@@ -59,6 +59,16 @@ def spread(dependency: Dependency, shape: Sequence[int]) -> Dependency:
     """Return the dependency broadcast to a tensor's shape."""
     missing = len(shape) + 1 - dependency.dim()
     return dependency.reshape(PLANES, *[1] * missing, *dependency.shape[1:]).expand(PLANES, *shape)
+
+
+def thinned(dependency: Dependency) -> Dependency:
+    """Return the dependency with stride 0 along every axis on which its numbers do not differ."""
+    shape = dependency.shape
+    for axis in range(1, dependency.dim() if dependency.numel() else 0):
+        first = dependency.narrow(axis, 0, 1)
+        if torch.equal(first.expand_as(dependency), dependency):
+            dependency = first
+    return dependency.expand(shape)
 
 
 def union(dependencies: Iterable[Dependency], shape: Sequence[int]) -> Dependency:

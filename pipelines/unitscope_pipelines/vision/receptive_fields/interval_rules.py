@@ -106,8 +106,8 @@ def _layer_norm(operation: Operation, dependency: Dependency) -> Dependency:
 
 def _group_norm(operation: Operation, dependency: Dependency) -> Dependency:
     """Let an output depend on all elements of its group of channels."""
-    shape = operation.shape
-    grouped = dependency.reshape(PLANES, shape[0], operation.integer("group"), -1, *shape[2:])
+    shape, group_count = operation.shape, operation.integer("group")
+    grouped = dependency.reshape(PLANES, shape[0], group_count, shape[1] // group_count, *shape[2:])
     return _in_order(hull(grouped, range(2, grouped.dim() - 1)).expand_as(grouped), shape)
 
 

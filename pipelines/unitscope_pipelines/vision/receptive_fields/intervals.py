@@ -9,8 +9,18 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from unitscope_pipelines.vision.receptive_fields.dependency import Dependency, nothing, own_pixels, spread, union, whole
-from unitscope_pipelines.vision.receptive_fields.interval_rules import EVERYTHING, rule_for
+from unitscope_pipelines.vision.receptive_fields.dependency import (
+    CLIPPED,
+    PLANES,
+    Dependency,
+    nothing,
+    own_pixels,
+    spread,
+    thinned,
+    union,
+    whole,
+)
+from unitscope_pipelines.vision.receptive_fields.interval_rules import EVERYTHING, everything, rule_for
 from unitscope_pipelines.vision.receptive_fields.operation import Operation, Rule, tensors_in
 
 log = logging.getLogger(__name__)
@@ -28,6 +38,7 @@ class Intervals(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Rows and columns of the convolutions so far, in the order of the forward."""
         self._dependencies: MutableMapping[Tensor, tuple[Dependency, int | None]] = by_identity()
         self._memories: MutableMapping[UntypedStorage, Dependency] = by_identity()
+        self._written: MutableMapping[UntypedStorage, Dependency] = by_identity()
         self._leaked: list[Dependency] = []
         self._unknown: set[OpOverload] = set()
         self._keep(image, own_pixels(image.shape), image._version)
@@ -40,8 +51,11 @@ class Intervals(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def dependency_of(self, tensor: Tensor) -> Dependency | None:
         """Return a tensor's dependency, None for a constant.
 
-        A tensor whose memory was written through another view may hold whatever was put there.
+        Of memory that was fresh when it was written to, as where pictures are put into a batch, each element is
+        known. A tensor whose memory was else written through another view may hold whatever was put there.
         """
+        if (written := self._written.get(tensor.untyped_storage())) is not None:
+            return thinned(seen_as(written, tensor)).clone()
         dependency, version = self._dependencies.get(tensor, (None, None))
         if dependency is not None and version is not None and version == _version(tensor):
             return dependency
@@ -83,6 +97,21 @@ class Intervals(TorchDispatchMode):  # type: ignore[no-untyped-call]
             log.warning("no receptive-field rule for %s: every output counts as seeing all inputs", function)
         return rule or EVERYTHING
 
+    def _is_fresh(self, memory: UntypedStorage) -> bool:
+        """Return whether nothing that depends on the input was put there before."""
+        return memory not in self._memories or bool(self._memories[memory][CLIPPED].isneginf().all())
+
+    def _write(self, operation: Operation, output: Tensor, result: Dependency) -> bool:
+        """Note element by element what an operation writes into fresh memory; return whether it is such memory."""
+        memory = output.untyped_storage()
+        if memory not in self._written and self._is_fresh(memory) and _is_target(operation, output):
+            self._written[memory] = nothing([memory.nbytes() // output.element_size()]).clone()
+        if memory not in self._written:
+            return False
+        if any(tensor is output for tensor in tensors_in(_written(operation))):
+            seen_as(self._written[memory], output).copy_(result)
+        return True
+
     def _apply(self, operation: Operation, dependencies: Mapping[int, Dependency]) -> tuple[list[Dependency], set[int]]:
         """Return the dependencies of an operation's outputs, and the ids of the tensors that its rule read.
 
@@ -90,6 +119,8 @@ class Intervals(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """
         if not dependencies:
             return [nothing(operation.shape)], set()
+        if not operation.output.numel():
+            return [everything(operation, *dependencies.values())], set(dependencies)
         rule = self._rule(operation.function)
         tensors = rule.tensors(operation)
         read = [dependencies[id(one)] if id(one) in dependencies else nothing(one.shape) for one in tensors]
@@ -105,13 +136,24 @@ class Intervals(TorchDispatchMode):  # type: ignore[no-untyped-call]
             result = results[min(index, len(results) - 1)]
             result = result if result.shape[1:] == output.shape else spread(hull_of_all, output.shape)
             result = union([result, *rest], output.shape) if rest else result
-            self._keep(output, result, _version_after(operation, output))
+            if not self._write(operation, output, result):
+                self._keep(output, result, _version_after(operation, output))
 
 
 def by_identity() -> MutableMapping[_Key, _Value]:
     """Return a mapping from live tensors or storages; entries go when their keys do."""
     mapping: MutableMapping[_Key, _Value] = WeakIdKeyDictionary()
     return mapping
+
+
+def seen_as(written: Dependency, tensor: Tensor) -> Dependency:
+    """Return the dependencies of a tensor's memory in the tensor's shape and order."""
+    return written.as_strided((PLANES, *tensor.shape), (written.shape[1], *tensor.stride()), tensor.storage_offset())
+
+
+def _is_target(operation: Operation, output: Tensor) -> bool:
+    """Return whether an operation put its output into memory that it was given, as padding in a circle does."""
+    return next(iter(operation.arguments.values())) is output
 
 
 def _version(tensor: Tensor) -> int | None:

@@ -5,27 +5,24 @@ from a head or a channel. The origin is computed on the same operations and has 
 value's own way: a token's origin stays its patch through all blocks.
 """
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from functools import reduce
 
 import torch
-from torch import Tensor, UntypedStorage
+from torch import Tensor
 from torch._ops import OpOverload
 
 from unitscope_pipelines.vision.receptive_fields.dependency import (
-    CLIPPED,
     JUMPS,
-    PLANES,
     Dependency,
     hull,
-    nothing,
     spread,
     thin,
     union,
     whole,
 )
 from unitscope_pipelines.vision.receptive_fields.interval_rules import everything, rule_for
-from unitscope_pipelines.vision.receptive_fields.intervals import Intervals, by_identity
+from unitscope_pipelines.vision.receptive_fields.intervals import Intervals
 from unitscope_pipelines.vision.receptive_fields.operation import Operation, Rule
 
 Origin = Dependency
@@ -35,14 +32,11 @@ Origin = Dependency
 class Origins(Intervals):  # type: ignore[no-untyped-call]
     """Within this mode, every operation on the image also computes the origins of its outputs."""
 
-    def __init__(self, image: Tensor) -> None:
-        self._filled: MutableMapping[UntypedStorage, Origin] = by_identity()
-        super().__init__(image)
-
     def dependency_of(self, tensor: Tensor) -> Origin | None:
         """Return a tensor's origin, None if it has none; what is written over a value does not move it."""
-        filled = self._filled.get(tensor.untyped_storage())
-        return self._dependencies.get(tensor, (None, None))[0] if filled is None else _seen_as(filled, tensor).clone()
+        if tensor.untyped_storage() in self._written:
+            return super().dependency_of(tensor)
+        return self._dependencies.get(tensor, (None, None))[0]
 
     def _rule(self, function: OpOverload) -> Rule:
         """Return the rule of origin of an operation."""
@@ -56,34 +50,14 @@ class Origins(Intervals):  # type: ignore[no-untyped-call]
         for index, output in enumerate(outputs):
             result = results[min(index, len(results) - 1)]
             result = result if result.shape[1:] == output.shape else spread(whole(result), output.shape)
-            memory = output.untyped_storage()
-            if memory not in self._filled and self._is_fresh(memory) and _is_written_in_part(operation, output):
-                self._filled[memory] = nothing([memory.nbytes() // output.element_size()]).clone()
-            if memory in self._filled:
-                _seen_as(self._filled[memory], output).copy_(result)
-            else:
+            if not self._write(operation, output, result):
                 self._keep(output, result, None)
-
-    def _is_fresh(self, memory: UntypedStorage) -> bool:
-        """Return whether nothing that lies in the picture was put there before."""
-        return memory not in self._memories or bool(self._memories[memory][CLIPPED].isneginf().all())
 
 
 def is_placed(origin: Origin) -> bool:
     """Return whether some values lie elsewhere than others."""
     values = thin(origin)[: JUMPS.start].reshape(JUMPS.start, -1)
     return values.numel() > 0 and not torch.equal(values, values[:, :1].expand_as(values))
-
-
-def _is_written_in_part(operation: Operation, output: Tensor) -> bool:
-    """Return whether an operation put its output into a part of fresh memory, as padding in a circle does."""
-    target = next(iter(operation.arguments.values()))
-    return target is output and output.numel() * output.element_size() < output.untyped_storage().nbytes()
-
-
-def _seen_as(filled: Origin, tensor: Tensor) -> Origin:
-    """Return the origins of a tensor's memory in the tensor's shape and order."""
-    return filled.as_strided((PLANES, *tensor.shape), (filled.shape[1], *tensor.stride()), tensor.storage_offset())
 
 
 def _joined(operation: Operation, *origins: Origin) -> Origin:

@@ -3,39 +3,41 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from unitscope_pipelines.vision.receptive_fields.axes import (
     Grid,
+    channel_axis,
     rows_and_cols,
     sure_rows_and_cols,
-    token_axis,
-    token_grid,
 )
+from unitscope_pipelines.vision.receptive_fields.dead_leaves import Shape
 from unitscope_pipelines.vision.receptive_fields.dependency import CLIPPED, Dependency, hull
 from unitscope_pipelines.vision.receptive_fields.intervals import Intervals
 from unitscope_pipelines.vision.receptive_fields.origin import Origin, Origins
+from unitscope_pipelines.vision.receptive_fields.picture_axis import PictureAxis, picture_axes
+from unitscope_pipelines.vision.receptive_fields.places import map_order, token_places
 from unitscope_pipelines.vision.recording.recording import record, split_call
 from unitscope_schemas.errors import ModelError
 from unitscope_schemas.geometry import Location, ReceptiveField, Size, Span
-from unitscope_schemas.units import LayerSpec
-
-Shape = tuple[int, int, int]
-"""Channels, rows and columns of the network's input."""
+from unitscope_schemas.units import LayerSpec, Layout
 
 _MOST_ADVISED = 2
 """Largest number of layers that an error advises to record instead."""
 
 
 class Output(NamedTuple):
-    """A layer's output for one image, with shapes but without values."""
+    """A layer's output for one image, with shapes but without values; the image's axis is first."""
 
     dependency: Dependency
     """Input pixels that each element depends on."""
     origin: Origin
     """Place in the picture where each element lies."""
+    pictures: PictureAxis
+    """Axis of the images in the output as it is."""
     conv_grids: Sequence[Grid]
     """Grids of the convolutions before the layer, in the order of the forward."""
 
@@ -85,16 +87,32 @@ def _measured(model: nn.Module, names: Sequence[str], input_shape: Shape) -> dic
         dependency, _ = watched[name]
         if dependency is None or bool(dependency[CLIPPED].isneginf().all()):
             raise ModelError(f"layer {name!r} does not depend on the input; choose another layer")
-    unclear = [name for name, (known, _) in watched.items() if known is not None and _is_unclear(known)]
+    shapes = {name: known.shape[1:] for name, (known, _) in watched.items() if known is not None}
+    axes = picture_axes(model, shapes, _two_pictures(model, input_shape))
+    dependencies = {
+        name: axis.first(known)
+        for name, (known, _) in watched.items()
+        if known is not None and isinstance(axis := axes[name], PictureAxis)
+    }
+    unclear = [name for name, dependency in dependencies.items() if _is_unclear(dependency)]
     origins = _watched(model, unclear, image, Origins(image)) if unclear else {}
     layers: dict[str, LayerSpec | str] = {}
     for name in names:
-        dependency, grids = watched[name]
-        origin, _ = origins.get(name, watched[name])
-        assert dependency is not None
-        output = Output(dependency, dependency if origin is None else origin, grids)
+        axis = axes[name]
+        if isinstance(axis, str):
+            layers[name] = axis
+            continue
+        origin = origins[name][0] if name in origins else None
+        placed = dependencies[name] if origin is None else axis.first(origin)
+        output = Output(dependencies[name], placed, axis, watched[name][1])
         layers[name] = _layer(name, output, Size(*input_shape[1:]))
     return layers
+
+
+def _two_pictures(model: nn.Module, input_shape: Shape) -> Float[Tensor, "2 channel row col"]:
+    """Return two pictures on which the axis of the images is looked for."""
+    noise = np.random.default_rng(0).standard_normal((2, *input_shape), np.float32)
+    return like_input(model, torch.from_numpy(noise))
 
 
 def _watched(
@@ -111,52 +129,97 @@ def _watched(
 
 
 def _is_unclear(dependency: Dependency) -> bool:
-    """Return whether the dependency does not tell which axes are rows, columns and tokens."""
-    return dependency.dim() == 4 or (dependency.dim() == 5 and sure_rows_and_cols(dependency) is None)
+    """Return whether the dependency does not tell which axes are rows, columns and tokens, and their order."""
+    if dependency.dim() == 3:
+        return False
+    axes = sure_rows_and_cols(dependency) if dependency.dim() == 5 else None
+    return axes is None or bool(map_order(_bounds(dependency, 1 if axes == (2, 3) else 3)))
 
 
 def _layer(name: str, output: Output, size: Size) -> LayerSpec | str:
     """Return a layer with its theoretical field, or in words what it puts out instead of a map, tokens or a vector."""
-    dependency, origin, grids = output
-    shape = tuple(dependency.shape[2:])
-    if dependency.dim() < 3 or dependency.shape[1] != 1:
-        return (
-            f"shape {tuple(dependency.shape[1:])} for one image, so its first axis is not the image (windows, or all "
-            "tokens in one list)"
-        )
-    if len(shape) == 3 and (axes := rows_and_cols(origin, grids)):
-        return _map_layer(name, dependency, size, channels_last=axes == (1, 2))
-    if len(shape) == 2 and token_axis(origin) != 2:
-        return _token_layer(name, dependency, size, token_grid(origin, grids))
+    shape = tuple(output.dependency.shape[2:])
     if len(shape) == 1:
         field = _whole_field(size, ((0, size.height),), ((0, size.width),))
-        return LayerSpec(name=name, kind="vector", units=shape[0], grid=Size(1, 1), receptive_field=field)
+        layout = None if output.pictures == PictureAxis() else _layout(output.pictures, 1, ())
+        return LayerSpec(
+            name=name, kind="vector", units=shape[0], grid=Size(1, 1), layout=layout, receptive_field=field
+        )
+    if len(shape) == 3 and (axes := _rows_and_cols(output)):
+        return _map_layer(name, output, size, 1 if axes == (2, 3) else 3)
+    axis = channel_axis(output.origin) if shape else None
+    if axis is not None:
+        return _token_layer(name, output, size, axis)
     return (
         f"shape {shape} for one image, whose axes are neither those of a map (channel, row, col or row, col, channel) "
         "nor of tokens (token, channel) nor of a vector"
     )
 
 
-def _map_layer(name: str, dependency: Dependency, size: Size, channels_last: bool) -> LayerSpec:
-    """Return the layer of a map, by the hull of the dependencies of all its channels."""
-    dependency = dependency.movedim(4, 2) if channels_last else dependency
-    return LayerSpec(
-        name=name,
-        kind="map",
-        units=dependency.shape[2],
-        grid=Size(*dependency.shape[3:]),
-        channels_last=channels_last,
-        receptive_field=_field(hull(dependency, [1])[:, 0, 0], size),
+def _rows_and_cols(output: Output) -> Grid | None:
+    """Return the axes of rows and columns; windows of an image have none but those that are sure."""
+    return sure_rows_and_cols(output.dependency) or rows_and_cols(
+        output.origin, output.conv_grids if output.pictures.windows == 1 else ()
     )
 
 
-def _token_layer(name: str, dependency: Dependency, size: Size, grid: Size) -> LayerSpec:
-    """Return the layer of tokens, whose last ones fill the grid in row order."""
-    tokens, units = dependency.shape[2:]
-    prefix = tokens - grid.height * grid.width
-    bounds = hull(dependency, [2])[:, 0, prefix:, 0].reshape(-1, *grid)
+def _map_layer(name: str, output: Output, size: Size, channels: int) -> LayerSpec:
+    """Return the layer of a map, by the hull of the dependencies of all its channels."""
+    bounds = _bounds(output.dependency, channels)
+    order = map_order(_bounds(output.origin, channels))
+    plain = output.pictures == PictureAxis() and not order
+    grid = Size(*bounds.shape[1:])
     return LayerSpec(
-        name=name, kind="tokens", units=units, grid=grid, prefix_tokens=prefix, receptive_field=_field(bounds, size)
+        name=name,
+        kind="map",
+        units=output.dependency.shape[channels + 1],
+        grid=grid,
+        channels_last=plain and channels == 3,
+        layout=None if plain else _layout(output.pictures, channels, order),
+        receptive_field=_field(_ordered(bounds, order, grid), size),
+    )
+
+
+def _token_layer(name: str, output: Output, size: Size, channels: int) -> LayerSpec:
+    """Return the layer of tokens; those that fill no grid have no place, and see the whole input."""
+    bounds = _bounds(output.dependency, channels).flatten(1)
+    places = token_places(_bounds(output.origin, channels).flatten(1))
+    grid, prefix, order = places or (Size(0, 0), bounds.shape[1], ())
+    if places is None:
+        field = _whole_field(size, (), ())
+    else:
+        field = _field(_ordered(bounds, order, Size(1, bounds.shape[1]))[:, 0, prefix:].reshape(-1, *grid), size)
+    plain = output.pictures == PictureAxis() and not order and (channels, output.dependency.dim()) == (2, 4)
+    return LayerSpec(
+        name=name,
+        kind="tokens",
+        units=output.dependency.shape[channels + 1],
+        grid=grid,
+        prefix_tokens=prefix,
+        layout=None if plain else _layout(output.pictures, channels, order),
+        receptive_field=field,
+    )
+
+
+def _bounds(dependency: Dependency, channels: int) -> Float[Tensor, "plane ..."]:
+    """Return the bounds of each location of one image: the hull over the axis of the channels."""
+    return hull(dependency, [channels]).squeeze(channels + 1)[:, 0]
+
+
+def _ordered(bounds: Float[Tensor, "plane ..."], order: tuple[int, ...], grid: Size) -> Float[Tensor, "plane row col"]:
+    """Return the bounds of locations in their order on the grid."""
+    flat = bounds.flatten(1)
+    return (flat[:, list(order)] if order else flat).reshape(-1, *grid)
+
+
+def _layout(pictures: PictureAxis, channels: int, order: tuple[int, ...]) -> Layout:
+    """Return the layout of an output by its axes and its order."""
+    return Layout(
+        image_axis=pictures.axis,
+        windows=pictures.windows,
+        images_inside=pictures.inside,
+        channel_axis=channels,
+        order=order,
     )
 
 
@@ -189,10 +252,17 @@ def _whole_field(size: Size, rows: tuple[Span, ...], cols: tuple[Span, ...]) -> 
 
 
 def _spans(bounds: Float[Tensor, "bound position"], length: int) -> tuple[Span, ...]:
-    """Return the pixels of each position; a position that sees only padding gets the nearest pixel."""
-    firsts = bounds[0].neg().nan_to_num(posinf=0).clamp(0, length - 1).long()
-    ends = torch.maximum(bounds[1].nan_to_num(neginf=0).long(), firsts + 1)
-    return tuple(zip(firsts.tolist(), ends.tolist(), strict=True))
+    """Return the pixels of each position; one that sees none, in padding for example, gets the nearest one."""
+    spans: list[Span | None] = [
+        (int(first), int(end)) if first < end else None
+        for first, end in zip((-bounds[0]).clamp(0, length).tolist(), bounds[1].clamp(0, length).tolist(), strict=True)
+    ]
+    nearest = next((span[0] for span in spans if span), 0)
+    filled: list[Span] = []
+    for span in spans:
+        filled.append(span or (nearest, nearest + 1))
+        nearest = filled[-1][1] - 1
+    return tuple(filled)
 
 
 def _steps(bounds: Float[Tensor, "bound position"], jumps: Float[Tensor, " position"]) -> tuple[int, int, int] | None:

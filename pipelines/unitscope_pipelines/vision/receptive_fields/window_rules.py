@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from unitscope_pipelines.vision.receptive_fields.dependency import PLANES, Dependency, hull, range_taps, windows
+from unitscope_pipelines.vision.receptive_fields.dependency import JUMPS, PLANES, Dependency, hull, range_taps, windows
 from unitscope_pipelines.vision.receptive_fields.operation import Operation
 
 
@@ -102,10 +102,21 @@ def _slid(operation: Operation, dependency: Dependency, sliding: Sequence[Window
 
 
 def _stamped(operation: Operation, dependency: Dependency, sliding: Sequence[Window]) -> Dependency:
-    """Slide transposed windows over the last axes: an output reads the positions whose stamp covers it."""
+    """Slide transposed windows over the last axes: an output reads the positions whose stamp covers it.
+
+    Outputs between the points of a dilated stamp, or behind the last stamp, read nothing: they are the bias.
+    """
     for axis, window in enumerate(sliding, start=-len(sliding)):
-        position = torch.arange(operation.shape[axis]) + window.padding
-        lower = -((window.spacing * (window.width - 1) - position).div(window.step, rounding_mode="floor"))
-        taps = range_taps(lower, position // window.step)
+        position = torch.arange(operation.shape[axis])[:, None] + window.padding
+        offset = position - window.spacing * torch.arange(window.width)
+        hit = offset % window.step == 0
+        taps = offset.div(window.step, rounding_mode="floor")
+        any_hit = hit.any(1)
+        first = taps.gather(1, hit.int().argmax(1, keepdim=True))
+        taps = torch.where(hit, taps, first).where(any_hit[:, None], 0)
         dependency = windows(dependency, axis, taps, 1 / window.step)
+        if not bool(any_hit.all()):
+            missed = (~any_hit).reshape(-1, *[1] * (-axis - 1))
+            bounds = dependency[: JUMPS.start].masked_fill(missed, -torch.inf)
+            dependency = torch.cat([bounds, dependency[JUMPS].expand(-1, *bounds.shape[1:])])
     return dependency

@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from unitscope_pipelines.vision.recording.peaks import channels_first
+from unitscope_pipelines.vision.recording.peaks import arranged
+from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Box, Size
 from unitscope_schemas.units import LayerSpec
 
@@ -56,7 +57,7 @@ def cells_of(box: Box, layer: LayerSpec) -> Box:
     )
 
 
-def pool(output: Float[Tensor, "image ..."], layer: LayerSpec, cells: list[Box]) -> Float[Tensor, "image region unit"]:
+def pool(output: Float[Tensor, "..."], layer: LayerSpec, cells: list[Box]) -> Float[Tensor, "image region unit"]:
     """Return the mean over each region of cells, scaled to unit length; an all-zero region stays zero.
 
     It is one product with a matrix of regions × cells, so a map's NaN reaches all of its image's regions.
@@ -70,13 +71,19 @@ def pool(output: Float[Tensor, "image ..."], layer: LayerSpec, cells: list[Box])
     return F.normalize(means, dim=2)
 
 
-def as_map(output: Float[Tensor, "image ..."], layer: LayerSpec) -> Float[Tensor, "image unit row col"]:
-    """Return any layer's output on its grid; class and register tokens are left out."""
+def as_map(output: Float[Tensor, "..."], layer: LayerSpec) -> Float[Tensor, "image unit row col"]:
+    """Return any layer's output on its grid; class and register tokens are left out.
+
+    Raises UsageError for tokens that have no place in the picture.
+    """
+    if not layer.placed:
+        raise UsageError(f"{layer.name} has no map: its tokens have no place in the picture; choose another layer")
+    values = arranged(output, layer)
     if layer.kind == "vector":
-        return output[:, :, None, None]
+        return values[:, :, None, None]
     if layer.kind == "tokens":
-        return output[:, layer.prefix_tokens :].transpose(1, 2).reshape(len(output), -1, *layer.grid)
-    return channels_first(output, layer)
+        return values[:, layer.prefix_tokens :].transpose(1, 2).reshape(len(values), -1, *layer.grid)
+    return values
 
 
 def _windows(cells: int, scale: int) -> list[tuple[int, int]]:

@@ -20,9 +20,25 @@ class Peaks(NamedTuple):
     """Flat indices of the locations in row order, class and register tokens first."""
 
 
-def channels_first(output: Float[Tensor, "image ..."], layer: LayerSpec) -> Float[Tensor, "image ..."]:
-    """Return a layer's output with a map's axes as (image, channel, row, col), tokens and vectors as they are."""
-    return output.permute(0, 3, 1, 2) if layer.channels_last else output
+def arranged(output: Float[Tensor, "..."], layer: LayerSpec) -> Float[Tensor, "image ..."]:
+    """Return a layer's output as a map (image, channel, row, col), tokens (image, token, channel) or a vector.
+
+    Class and register tokens come first, then those of the grid in row order, whatever order the output has.
+    """
+    layout = layer.layout
+    if layout is None:
+        return output.permute(0, 3, 1, 2) if layer.channels_last else output
+    values = output.movedim(layout.image_axis, 0)
+    if layout.windows > 1 and layout.images_inside:
+        values = values.reshape(layout.windows, -1, *values.shape[1:]).transpose(0, 1)
+    elif layout.windows > 1:
+        values = values.reshape(-1, layout.windows, *values.shape[1:])
+    if layer.kind == "vector":
+        return values
+    tokens = values.movedim(layout.channel_axis, -1).flatten(1, -2)
+    if layout.order:
+        tokens = tokens[:, list(layout.order)]
+    return tokens.transpose(1, 2).reshape(len(tokens), -1, *layer.grid) if layer.kind == "map" else tokens
 
 
 def peaks(output: Float[Tensor, "image ..."], layer: str = "layer") -> Peaks:

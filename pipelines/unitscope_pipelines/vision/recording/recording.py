@@ -79,7 +79,7 @@ class _ForwardEnd(Exception):  # noqa: N818  (no error)
     """Ends a forward from within a hook: what comes after the layer is not computed."""
 
 
-def outputs_of(model: nn.Module, layers: Collection[str], images: Images) -> dict[str, Float[Tensor, "image ..."]]:
+def outputs_of(model: nn.Module, layers: Collection[str], images: Images) -> dict[str, Float[Tensor, "..."]]:
     """Return the outputs of these layers; the forward ends at the last of them.
 
     Outputs are copies, as an in-place module behind a layer would change what it put out. Raises ModelError for a layer
@@ -101,6 +101,6 @@ def outputs_of(model: nn.Module, layers: Collection[str], images: Images) -> dic
     return outputs
 
 
-def output_of(model: nn.Module, layer: str, images: Images) -> Float[Tensor, "image ..."]:
+def output_of(model: nn.Module, layer: str, images: Images) -> Float[Tensor, "..."]:
     """Return one layer's output; the forward ends there. Raises ModelError for a layer that is not called in it."""
     return outputs_of(model, [layer], images)[layer]

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from unitscope_schemas.answers.served import AtlasPage, AtlasRow, LayerPage, LayerRow, SkippedPage, SkippedRow
-from unitscope_schemas.manifest import Manifest
+from unitscope_schemas.manifest import CorpusRoot, Manifest
 from unitscope_schemas.questions import MOST_ROWS, SkippedQuestion
 from unitscope_services.queries.images import skipped_page
 from unitscope_services.web.documentation import ROWS
@@ -61,7 +61,12 @@ def public_manifest(manifest: Manifest) -> Manifest:
     """Return the manifest without paths of the machine that wrote it."""
     return manifest.model_copy(
         update={
-            "corpus": manifest.corpus.model_copy(update={"root": _last_name(manifest.corpus.root)}),
+            "corpus": manifest.corpus.model_copy(
+                update={
+                    "root": _last_name(manifest.corpus.root),
+                    "roots": tuple(map(_public_root, manifest.corpus.roots)),
+                }
+            ),
             "model": manifest.model.model_copy(
                 update={
                     "spec": _last_name(manifest.model.spec),
@@ -75,6 +80,10 @@ def public_manifest(manifest: Manifest) -> Manifest:
             },
         }
     )
+
+
+def _public_root(root: CorpusRoot) -> CorpusRoot:
+    return root.model_copy(update={"corpus": _last_name(root.corpus), "root": _last_name(root.root)})
 
 
 def _last_name(value: Any) -> Any:

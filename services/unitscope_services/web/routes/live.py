@@ -1,6 +1,7 @@
 """The route of live frames over a WebSocket: one picture after the other, each answered before the next is read."""
 
 import asyncio
+import json
 import uuid
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,8 +15,9 @@ from unitscope_pipelines.vision.images.pictures import open_picture
 from unitscope_schemas.answers.live import LiveAsk, LiveProblem
 from unitscope_schemas.errors import OverloadError, ScopeError, TooLargeError, UnitscopeError, UsageError
 from unitscope_schemas.formats import json_bytes
+from unitscope_schemas.question import check_names, faults
 from unitscope_services.queries.live import Answered, Stages, answer, frame_of
-from unitscope_services.server.problems import described, faults, problem_of
+from unitscope_services.server.problems import described, problem_of
 from unitscope_services.server.uploads import FORMATS
 from unitscope_services.web.app_state import AppState
 from unitscope_services.web.routes import API
@@ -124,6 +126,13 @@ class _Conversation:
 
 def _parsed(text: str) -> LiveAsk:
     try:
-        return LiveAsk.model_validate_json(text)
+        given = json.loads(text)
+    except (ValueError, RecursionError):
+        raise UsageError('the question is not JSON; send for example {"unit": "LAYER:UNIT"}') from None
+    if not isinstance(given, dict):
+        raise UsageError('the question is no JSON object; send for example {"unit": "LAYER:UNIT"}')
+    check_names(given, LiveAsk.model_fields)
+    try:
+        return LiveAsk.model_validate(given)
     except ValidationError as error:
-        raise UsageError(faults([{**fault, "loc": ("ask", *fault["loc"])} for fault in error.errors()])) from None
+        raise UsageError(faults(error.errors())) from None

@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Box
+from unitscope_schemas.questions import MOST_COUNT
 from unitscope_services.figures.sprites import SheetFormat
 from unitscope_services.figures.tiles import SpriteKind
 from unitscope_services.web.documentation import PICTURE
@@ -66,7 +67,7 @@ def read_sprites(
         Path(description="first patch, best optimised input, projection of the highest activation, or weights"),
     ],
     kind: Annotated[SheetFormat, Path(description="webp is lossy, png holds the exact pixels")],
-    sheet: Annotated[int, Query(ge=0, description="units 256 · sheet to 256 · sheet + 255")] = 0,
+    sheet: Annotated[int, Query(ge=0, le=MOST_COUNT // 256, description="units 256 · sheet to 256 · sheet + 255")] = 0,
 ) -> Response:
     """Return tiles of 64 pixels for 256 units of a layer, 16 in a row.
 

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from unitscope_schemas.answers.patches import Histogram, PatchPage, PatchRow, UnitPage, UnitRow
 from unitscope_schemas.answers.visuals import LinkedEigenPage, LinkedEigenRow, LinkedVisualPage, LinkedVisualRow
-from unitscope_schemas.questions import EigenQuestion, HistogramQuestion, TopQuestion, UnitsQuestion
+from unitscope_schemas.questions import MOST_COUNT, EigenQuestion, HistogramQuestion, TopPageQuestion, UnitsQuestion
 from unitscope_services.atlas.crops import encoded
 from unitscope_services.figures.eigen import eigen_page, eigen_picture
 from unitscope_services.queries import local_maxima, units
@@ -35,7 +35,7 @@ def read_unit(reply: QuickReading, unit: UnitInPath) -> Response:
 
 
 @routes.get("/{channel}/patches", response_model=PatchPage, responses=ROWS)
-def list_patches(reply: QuickReading, unit: UnitInPath, question: Annotated[TopQuestion, Query()]) -> Response:
+def list_patches(reply: QuickReading, unit: UnitInPath, question: Annotated[TopPageQuestion, Query()]) -> Response:
     """List the patches that most excite a unit: one per image, in a total order, unless `per_image` wants more."""
     asking = reply
     if question.per_image > 1:
@@ -66,7 +66,7 @@ def list_eigen_patches(reply: Reading, unit: UnitInPath, question: Annotated[Eig
 def read_eigen_patch(
     reply: Reading,
     unit: UnitInPath,
-    number: Annotated[int, Path(description="component from 1; 0 is the mean")],
+    number: Annotated[int, Path(ge=0, le=MOST_COUNT, description="component from 1; 0 is the mean")],
     kind: Annotated[Literal["png"], Path(description="the exact pixels")],
     question: Annotated[EigenQuestion, Query()],
 ) -> Response:

@@ -15,6 +15,7 @@ from unitscope_pipelines.vision.images.pictures import open_picture
 from unitscope_schemas.answers.patches import ActivationMap, ExplainPage, NeighborBatch, NeighborPage
 from unitscope_schemas.answers.served import Upload
 from unitscope_schemas.errors import TooLargeError, UsageError
+from unitscope_schemas.question import check_names
 from unitscope_schemas.questions import NeighborBatchQuestion, NeighborsQuestion
 from unitscope_services.atlas.image_filter import ImageFilter
 from unitscope_services.queries.session import Subject
@@ -131,6 +132,7 @@ async def read_body(request: Request) -> bytes:
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         return await request.body()
     async with request.form(max_files=1, max_fields=4) as form:
+        check_names(list(form), ["file"])
         file = form.get("file")
         if not isinstance(file, UploadFile):
             raise UsageError("the form has no file in its field 'file'")
@@ -175,9 +177,9 @@ def upload_row(reply: Reply, entry: UploadEntry) -> Upload:
 def _batch(reply: Reply, batch: NeighborBatchQuestion) -> NeighborBatch:
     width = reply.session.atlas.manifest.patches.width
     for position, vector in enumerate(batch.vectors):
-        if len(vector) != width or not np.isfinite(vector).all() or not np.any(vector):
-            raise UsageError(f"vector {position} is not {width} finite numbers, one of them other than zero")
-    vectors = [np.asarray(vector, np.float32) for vector in batch.vectors]
+        if len(vector) != width or not any(vector):
+            raise UsageError(f"vector {position} is not {width} numbers, one of them other than zero")
+    vectors = [np.asarray(vector, np.float64) for vector in batch.vectors]
     subjects = [upload_subject(reply, upload) for upload in batch.uploads]
     passing = ImageFilter(batch.label, batch.where)
     question = NeighborsQuestion(label=batch.label, where=batch.where, k=batch.k, exact=batch.exact)

@@ -21,9 +21,9 @@ def test_tokens_lie_on_the_patch_grid_behind_their_class_token() -> None:
     assert before.receptive_field.box_at(Location(1, 13)) == (16, 208, 32, 224)
 
 
-def test_tokens_without_a_patch_grid_lie_in_one_row() -> None:
+def test_tokens_without_a_patch_grid_have_no_place() -> None:
     layer = computed(lambda x: x.flatten(2).transpose(1, 2)[:, :50])[1]
-    assert (layer.kind, layer.units, layer.grid, layer.prefix_tokens) == ("tokens", 4, (1, 50), 0)
+    assert (layer.kind, layer.units, layer.grid, layer.prefix_tokens) == ("tokens", 4, (0, 0), 50)
 
 
 def test_the_first_tensor_of_a_tuple_is_the_layer() -> None:
@@ -36,7 +36,7 @@ def test_the_first_tensor_of_a_tuple_is_the_layer() -> None:
     [
         ("nothing", lambda x: x, "no layer 'nothing'"),
         ("conv@1", lambda x: x, "'conv@1' was not called"),
-        ("layer", lambda x: x[None], r"puts out shape \(1, 4, 12, 16\)"),
+        ("layer", lambda x: x.sum(0), r"puts out shape \(4, 12, 16\) for one picture and \(4, 12, 16\) for two"),
         ("layer", lambda x: "text", "str, not a tensor"),
         ("layer", lambda x: torch.ones(1, 2, 3, 3), "does not depend on the input"),
     ],

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from itertools import product
 from random import Random
 
 import pytest
@@ -17,7 +18,7 @@ from tests.pipelines.vision.receptive_fields.networks import (
 from tests.pipelines.vision.receptive_fields.oracles import assert_boxes_hold_for_nan, gradient_support
 from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
 from unitscope_schemas.errors import ModelError
-from unitscope_schemas.geometry import Location, Size
+from unitscope_schemas.geometry import Box, Location, Size
 
 
 def test_max_pooling_with_ceil_mode_and_dilation_keeps_to_the_box() -> None:
@@ -102,13 +103,75 @@ def test_a_write_through_a_view_is_seen() -> None:
     assert computed(write)[1].receptive_field.kind == "whole"
 
 
-def test_a_write_into_fresh_memory_is_seen() -> None:
+def test_a_write_into_a_part_of_fresh_memory_is_seen_where_it_is_read() -> None:
     def write(values: Tensor) -> Tensor:
         fresh = torch.zeros_like(values)
-        fresh[:, 1:3] = values[:, 1:3]
+        fresh[:, 1:3, 2:9] = values[:, 1:3, 2:9]
         return fresh
 
-    assert computed(write)[1].receptive_field.kind == "whole"
+    model, layer = computed(write)
+    assert layer.receptive_field.rows[2:9] == tuple((row - 1, row + 2) for row in range(2, 9))
+    assert_boxes_hold_for_nan(model, [layer], (3, 12, 16), tight=False)
+
+
+TRANSPOSED = [
+    (kernel, stride, padding, output_padding, dilation, groups)
+    for kernel, stride, padding, output_padding, dilation, groups in product(
+        (1, 3), (1, 2, 3), (0, 2), (0, 1), (1, 2, 3), (1, 2)
+    )
+    if output_padding < max(stride, dilation) and (groups == 1 or kernel == stride)
+]
+
+
+def test_a_transposed_convolution_of_any_form_is_a_map_whose_boxes_hold__entry_31() -> None:
+    assert (3, 3, 0, 1, 2, 1) in TRANSPOSED
+    checked = 0
+    for case in TRANSPOSED:
+        kernel, stride, padding, output_padding, dilation, groups = case
+        module = nn.ConvTranspose2d(2, 4, kernel, stride, padding, output_padding, groups, True, dilation)
+        nn.init.uniform_(module.weight, 0.1, 1.0)
+        model = nn.Sequential(nn.Conv2d(1, 2, 2), module)
+        image = torch.zeros(1, 1, 5, 6)
+        try:
+            output = model(image)
+        except RuntimeError:  # nothing is left of the map
+            continue
+        if not any(are_seen(model, (5, 6))):
+            continue
+        layer = measure_layers(model, ["1"], (1, 5, 6), picture_count=0)[0]
+        assert (layer.kind, layer.grid) == ("map", output.shape[2:]), case
+        assert seen_boxes(model, (5, 6)) == [
+            layer.receptive_field.box_at(location) if seen else None
+            for location, seen in zip(locations(layer.grid), are_seen(model, (5, 6)), strict=True)
+        ], case
+        checked += 1
+    assert checked > 40
+
+
+def locations(grid: Size) -> list[Location]:
+    return [Location(row, col) for row in range(grid.height) for col in range(grid.width)]
+
+
+def reached(model: nn.Module, size: tuple[int, int]) -> Tensor:
+    """Which locations turn NaN (pixel row, pixel col, location) by one pixel after the other."""
+    images = torch.zeros(size[0] * size[1], 1, *size)
+    images.flatten(1).fill_diagonal_(torch.nan)
+    with torch.no_grad():
+        return model(images).isnan().any(1).flatten(1).unflatten(0, size)
+
+
+def are_seen(model: nn.Module, size: tuple[int, int]) -> list[bool]:
+    seen: list[bool] = reached(model, size).any(0).any(0).tolist()
+    return seen
+
+
+def seen_boxes(model: nn.Module, size: tuple[int, int]) -> list[Box | None]:
+    """The box of the pixels that reach each location, None if none does."""
+    boxes: list[Box | None] = []
+    for pixels in reached(model, size).unbind(2):
+        rows, cols = pixels.any(1).nonzero().flatten().tolist(), pixels.any(0).nonzero().flatten().tolist()
+        boxes.append(Box(rows[0], cols[0], rows[-1] + 1, cols[-1] + 1) if rows else None)
+    return boxes
 
 
 def test_a_value_that_leaves_the_graph_makes_all_that_follows_whole() -> None:

@@ -8,7 +8,6 @@ from tests.networks import write_networks
 from tests.pipelines.vision.receptive_fields.oracles import assert_boxes_hold_for_nan
 from unitscope_pipelines.vision.models.models import load_model
 from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
-from unitscope_schemas.errors import ModelError
 from unitscope_schemas.geometry import Location
 
 
@@ -26,12 +25,13 @@ def test_shifted_windows_have_their_true_boxes(layer: str, networks: Path) -> No
     assert_boxes_hold_for_nan(model.module, [spec], model.input_shape, tight=False)
 
 
-def test_windows_put_side_by_side_as_images_are_refused(networks: Path) -> None:
+@pytest.mark.parametrize("block", [0, 1])
+def test_windows_put_side_by_side_as_images_lie_where_their_tokens_do(block: int, networks: Path) -> None:
     model = load_model(f"file:{networks}:swin", "random:0", trust_code=True)
-    with pytest.raises(
-        ModelError, match=r"first axis is not the image .* record layers\.0\.blocks\.0 or layers\.0\.blocks around"
-    ):
-        measure_layers(model.module, ["layers.0.blocks.0.attn"], model.input_shape)
+    spec = measure_layers(model.module, [f"layers.0.blocks.{block}.attn"], model.input_shape, picture_count=0)[0]
+    assert (spec.kind, spec.units, spec.grid, spec.prefix_tokens) == ("tokens", 16, (16, 16), 0)
+    assert spec.layout is not None and spec.layout.windows == 16
+    assert_boxes_hold_for_nan(model.module, [spec], model.input_shape, tight=False)
 
 
 def test_merged_patches_keep_their_grid_as_tokens(networks: Path) -> None:
