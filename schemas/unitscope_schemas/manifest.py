@@ -52,6 +52,9 @@ class Preprocessing(Entry):
     shown: tuple[int, int, int] | None = None
     """Channels that pictures show as red, green and blue; None for the first three."""
 
+    squash: bool = False
+    """Whether a picture is resized to the input itself, whatever its shape, instead of by its shorter side."""
+
     @property
     def shown_channels(self) -> tuple[int, ...]:
         """The channels that pictures show: one as grey, of two the second twice."""
@@ -60,9 +63,7 @@ class Preprocessing(Entry):
     @property
     def digested(self) -> dict[str, Any]:
         """The fields that decide recorded values; later ones only where they differ from what always was."""
-        later = {
-            name for name in ("resizer", "normaliser", "value_range", "values", "shown") if _is_default(self, name)
-        }
+        later = ("resizer", "normaliser", "value_range", "values", "shown", "squash")
         return self.model_dump(mode="json", exclude={name for name in later if _is_default(self, name)})
 
     @property
@@ -144,6 +145,8 @@ class MeasuredLayers(Entry):
     """Whether it was tried if values depend on a picture's batch or on chance."""
     batch_dependence: str | None = None
     """How they do, in words; None if they do not."""
+    layer_notes: tuple[str, ...] = ()
+    """What was left out of the default layers, and why."""
 
 
 class LayerEntry(Entry):
@@ -294,6 +297,8 @@ class Manifest(Entry):
     batch_dependence: str | None = None
     """How recorded values depend on a picture's batch or on chance, in words, where a person allowed it; None: they do
     not, or the version was sealed before this was tried."""
+    layer_notes: list[str] = []
+    """What was left out of the default layers, because it cannot be recorded."""
     picture_rules: list[str] = []
     """How pictures' values are read: frames, wide values, transparency, colours; empty in atlases made before."""
     keep: int | None = None

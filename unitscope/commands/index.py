@@ -33,14 +33,19 @@ def layers(
 ) -> None:
     """List the layers of a model: name, kind, units, grid, stride, receptive field."""
     from unitscope.commands.output import show_rows
+    from unitscope_pipelines.vision.models.default_layers import measure_default
     from unitscope_pipelines.vision.models.models import choose_layers, load_model
     from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
     from unitscope_schemas.answers.served import LayerRow
     from unitscope_schemas.units import unmeasured_words
 
     loaded = load_model(model, weights, tuple(latents or ()), trust_code)
-    specs = measure_layers(loaded.module, choose_layers(loaded, split_globs(layer_globs)), loaded.input_shape)
-    rows, notes = [LayerRow.of(spec) for spec in specs], [*loaded.entry.notes, *unmeasured_words(specs)]
+    names, notes = choose_layers(loaded, split_globs(layer_globs)), tuple[str, ...]()
+    if layer_globs:
+        specs = measure_layers(loaded.module, names, loaded.input_shape)
+    else:
+        specs, notes = measure_default(loaded, names)
+    rows, notes = [LayerRow.of(spec) for spec in specs], (*loaded.entry.notes, *notes, *unmeasured_words(specs))
     show_rows(rows, LayerRow, "json" if as_json else "table", {"model": model, "rows": rows, "notes": notes})
     for note in notes:
         tell(note)
@@ -176,7 +181,7 @@ def _show_run(settings: "IndexConfig", manifest: "Manifest", as_json: bool) -> N
         **({"corpora": len(counts.roots)} if len(counts.roots) > 1 else {}),
         **({"left": manifest.left if as_json else manifest.left.count} if manifest.left else {}),
     }
-    notes = [*counts.notes, *manifest.remarks]
+    notes = [*counts.notes, *manifest.layer_notes, *manifest.remarks]
     show_facts(facts | ({"others": counts.others, "notes": notes} if as_json else {}), as_json)
     if manifest.left:
         tell(

@@ -204,6 +204,7 @@ def _built(plan: Plan, version: NewVersion, workers: cluster.Resources, report: 
         skipped=skipped,
         lookup=build_lookup(store, name, images, layers),
         patches=patches,
+        layer_notes=list(plan.layer_notes),
         picture_rules=list(RULES),
         keep=plan.keep,
         **_run_entry(plan, version)._asdict(),

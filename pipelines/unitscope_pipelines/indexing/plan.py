@@ -24,6 +24,7 @@ from unitscope_pipelines.storage.parts import read_manifest, read_measured, read
 from unitscope_pipelines.storage.stores import Store, store_of
 from unitscope_pipelines.storage.tombstones import removed_images
 from unitscope_pipelines.vision.images.preprocessing import normalise
+from unitscope_pipelines.vision.models.default_layers import measure_default
 from unitscope_pipelines.vision.models.models import VisionModel, changed_code, choose_layers, load_model
 from unitscope_pipelines.vision.receptive_fields.dead_leaves import dead_leaves
 from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
@@ -59,6 +60,8 @@ class Plan:
     """Count of first ranks of each unit that are stored, None for all."""
     batch_dependence: str | None = None
     """How values depend on a picture's batch or on chance, in words, where that is allowed."""
+    layer_notes: tuple[str, ...] = ()
+    """What was left out of the default layers, and why."""
 
     @property
     def store(self) -> Store:
@@ -73,6 +76,7 @@ class Plan:
             layers=list(self.scan.layers),
             batch_checked=True,
             batch_dependence=self.batch_dependence,
+            layer_notes=self.layer_notes,
         )
 
     @property
@@ -114,14 +118,14 @@ def make_plan(config: IndexConfig, corpus: Listing, report: Report, store: Store
     if previous is not None:
         check_listing(corpus, previous, store, config)
     model = load_model(config.model, config.weights, config.latents, config.trust_code)
-    names = _named_as_before(choose_layers(model, config.layers), previous)
-    key = atlas_key(model.entry, model.preprocessing, names, config.precision, config.batch_size)
+    names = _named_as_before(_layer_names(config, model, previous), previous)
+    measured = _measured(config, model, names, store)
+    names, key = [layer.name for layer in measured.layers], measured.atlas_key
+    notes = tuple(previous.layer_notes) if previous else measured.layer_notes
     if previous is not None and previous.atlas_key != key:
         _refuse_other_atlas(previous, config, names, model.entry)
-    measured = read_measured(store, key)
-    layers = measured.layers if measured else measure_layers(model.module, names, model.input_shape)
-    dependence = measured.batch_dependence if measured else None
-    if measured is None or not measured.batch_checked:
+    layers, dependence = measured.layers, measured.batch_dependence
+    if not measured.batch_checked:
         dependence = _batch_dependence(model, layers, config.batch_size)
     if dependence and not config.allow_batch_dependence:
         _refuse_batch_dependence(dependence)
@@ -154,7 +158,37 @@ def make_plan(config: IndexConfig, corpus: Listing, report: Report, store: Store
         removed=once_removed(store) if previous is None else removed_images(previous, store),
         keep=config.rank_limit(previous.keep if previous else None),
         batch_dependence=dependence,
+        layer_notes=notes,
     )
+
+
+def _measured(config: IndexConfig, model: VisionModel, names: list[str], store: Store) -> MeasuredLayers:
+    """Return the named layers, measured now unless an earlier run did; a default holds those that can be recorded."""
+
+    def key_of(layer_names: list[str]) -> str:
+        return atlas_key(model.entry, model.preprocessing, layer_names, config.precision, config.batch_size)
+
+    key = key_of(names)
+    if (measured := read_measured(store, key)) is not None:
+        return measured
+    if config.layers:
+        return MeasuredLayers(atlas_key=key, layers=measure_layers(model.module, names, model.input_shape))
+    layers, notes = measure_default(model, names)
+    key = key_of([layer.name for layer in layers])
+    return read_measured(store, key) or MeasuredLayers(atlas_key=key, layers=layers, layer_notes=notes)
+
+
+def _layer_names(config: IndexConfig, model: VisionModel, previous: Manifest | None) -> list[str]:
+    """Return the names of the layers to record: those asked for, else those of an atlas made by default, else the
+    default of today."""
+    if not config.layers and previous is not None and not previous.config.get("layers"):
+        before = [entry.spec.name for entry in previous.layers]
+        try:
+            if choose_layers(model, before) == before:
+                return before
+        except UsageError:  # another network, which is refused later on
+            pass
+    return choose_layers(model, config.layers)
 
 
 def scanned_again(plan: Plan, new: Sequence[Receipt] = ()) -> Plan:
