@@ -37,6 +37,7 @@ def layers(
     from unitscope_pipelines.vision.models.models import choose_layers, load_model
     from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
     from unitscope_schemas.answers.served import LayerRow
+    from unitscope_schemas.units import unmeasured_words
 
     loaded = load_model(model, weights, tuple(latents or ()), trust_code)
     names, notes = choose_layers(loaded, split_globs(layer_globs)), tuple[str, ...]()
@@ -44,7 +45,7 @@ def layers(
         specs = measure_layers(loaded.module, names, loaded.input_shape)
     else:
         specs, notes = measure_default(loaded, names)
-    rows = [LayerRow.of(spec) for spec in specs]
+    rows, notes = [LayerRow.of(spec) for spec in specs], (*loaded.entry.notes, *notes, *unmeasured_words(specs))
     show_rows(rows, LayerRow, "json" if as_json else "table", {"model": model, "rows": rows, "notes": notes})
     for note in notes:
         tell(note)
@@ -64,6 +65,9 @@ def index(
     patch_memory_gb: Annotated[
         float | None, typer.Option(help="GB that the nearest-patch index may take when served  [default: 3]")
     ] = None,
+    allow_batch_dependence: Annotated[
+        bool, typer.Option("--allow-batch-dependence", help="index values that hang on the batch's others or on chance")
+    ] = False,
     precision: Annotated[str | None, typer.Option(help="fp32 (exact) or bf16 (rounded, for GPUs)")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda")] = None,
     workers: Annotated[int | None, typer.Option(help="scanning processes  [default: one per GPU or core]")] = None,
@@ -125,6 +129,7 @@ def index(
         "embed": embed,
         "batch_size": batch_size,
         "patch_memory_gb": patch_memory_gb,
+        "allow_batch_dependence": allow_batch_dependence or None,
         "precision": precision,
         "device": device,
         "workers": workers,
@@ -176,7 +181,7 @@ def _show_run(settings: "IndexConfig", manifest: "Manifest", as_json: bool) -> N
         **({"corpora": len(counts.roots)} if len(counts.roots) > 1 else {}),
         **({"left": manifest.left if as_json else manifest.left.count} if manifest.left else {}),
     }
-    notes = [*counts.notes, *manifest.layer_notes]
+    notes = [*counts.notes, *manifest.layer_notes, *manifest.remarks]
     show_facts(facts | ({"others": counts.others, "notes": notes} if as_json else {}), as_json)
     if manifest.left:
         tell(
