@@ -187,30 +187,38 @@ def test_without_transformers_the_error_names_the_extra(monkeypatch: pytest.Monk
         load_model(f"hf:{folder}")
 
 
-class _Windows(nn.Module):
-    """Blocks, and among them one whose output has windows for images."""
+class _Words(nn.Module):
+    """A module that puts out no tensor."""
+
+    def forward(self, image: torch.Tensor) -> str:
+        return f"a picture of {len(image)}"
+
+
+class _Odd(nn.Module):
+    """Blocks, and among them one that never sees the image and one that puts out no tensor."""
 
     def __init__(self) -> None:
         super().__init__()
         self.blocks = nn.ModuleList([nn.Sequential(nn.Conv2d(3, 3, 1)) for _ in range(3)])
-        self.blocks.append(nn.Sequential(nn.Identity()))
+        self.blocks.extend([nn.Sequential(nn.Identity()), nn.Sequential(_Words())])
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         for block in self.blocks[:3]:
             image = block(image)
-        windows = image.unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 1, 4, 5).reshape(-1, 3, 4, 4)
-        return self.blocks[3](windows).sum((1, 2, 3)).view(len(image), -1)
+        unseen = self.blocks[3](torch.ones(len(image), 3, 4, 4)).sum((1, 2, 3))
+        self.blocks[4](image)
+        return image.sum((1, 2, 3)) + unseen
 
 
 def test_what_cannot_be_recorded_is_left_out_of_a_default_with_a_note(folder: Path) -> None:
     model = load_model(f"hf:{folder}")
-    network = _Windows().eval().requires_grad_(False)
-    blocks = tuple(f"blocks.{number}" for number in range(4))
+    network = _Odd().eval().requires_grad_(False)
+    blocks = tuple(f"blocks.{number}" for number in range(5))
     windowed = VisionModel(model.entry, network, model.preprocessing, blocks)
     layers, notes = measure_default(windowed, choose_layers(windowed), picture_count=0)
     assert [layer.name for layer in layers] == list(blocks[:3])
-    assert notes[0].startswith("1 of 4 default layers cannot be recorded and are left out: blocks.3 (")
-    alone = VisionModel(model.entry, network, model.preprocessing, blocks[3:])
+    assert notes[0].startswith("2 of 5 default layers cannot be recorded and are left out: blocks.3, blocks.4 (")
+    alone = VisionModel(model.entry, network, model.preprocessing, blocks[3:4])
     with pytest.raises(ModelError, match=r"blocks\.3"):
         measure_default(alone, choose_layers(alone), picture_count=0)
 
