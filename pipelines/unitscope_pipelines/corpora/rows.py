@@ -14,11 +14,11 @@ from unitscope_schemas.addresses import Address, as_text
 from unitscope_schemas.answers.statements import Statement, disagreement, joined_labels
 
 _OF_TODAY = """
-.jpg .jpeg .jpe .jfif .mpo .png .apng .webp .avif .heic .heif .hif .bmp .dib .gif .tif .tiff .jp2 .j2k .j2c .jpc .jpf
-.jpx .pbm .pgm .ppm .pnm .pfm .qoi .psd .ico .cur .icns .npy"""
+.jpg .jpeg .jpe .jfif .mpo .png .apng .webp .avif .avifs .heic .heif .hif .bmp .dib .gif .tif .tiff .jp2 .j2k .j2c .jpc
+.jpf .jpx .pbm .pgm .ppm .pnm .pfm .qoi .psd .ico .cur .icns .npy"""
 _OF_OTHER_TIMES_AND_TRADES = """
 .tga .icb .vda .vst .pcx .dcx .sgi .rgb .rgba .bw .ras .dds .ftc .ftu .blp .xbm .xpm .msp .im .fit .fits .pcd .pxr .gbr
-.fli .flc"""
+.fli .flc .p7 .imt .im1 .im8 .im24 .im32 .spider .spi .ara"""
 SUFFIXES = frozenset((_OF_TODAY + _OF_OTHER_TIMES_AND_TRADES).split())
 """Suffixes of files that are read as pictures; what a file is its content says."""
 COMPRESSIONS = (".gz", ".bz2", ".xz")

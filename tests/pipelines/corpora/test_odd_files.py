@@ -61,13 +61,12 @@ def test_a_file_name_that_is_no_text_is_listed_escaped_and_read(name: bytes, tmp
 def test_a_list_and_a_corpus_beside_each_other_read_names_that_are_no_text(tmp_path: Path) -> None:
     with open(os.fsencode(tmp_path) + b"/caf\xe9.png", "wb") as file:  # noqa: PTH123
         file.write(picture(2))
-    (tmp_path / "list.txt").write_bytes(b"caf\xe9.png\nzero\0byte.png\n")
-    listed = list_corpus(str(tmp_path / "list.txt"))
-    assert listed.files["path"].to_pylist() == [r"caf\xe9.png", "zero\0byte.png"]
-    originals = Originals(listed.root)
-    assert originals.read(listed.files["address"][0].as_py()) == picture(2)
+    (tmp_path / "list.txt").write_bytes(b"caf\xe9.png\n")
+    (tmp_path / "list.jsonl").write_text('{"path": "zero\\u0000byte.png"}\n')
+    named, zero = (list_corpus(str(tmp_path / name)) for name in ("list.txt", "list.jsonl"))
+    assert contents(named) == {r"caf\xe9.png": picture(2)}
     with pytest.raises(FileNotFoundError, match="no file can have this name"):
-        originals.read(listed.files["address"][1].as_py())
+        contents(zero)
 
 
 def test_two_files_with_one_name_as_text_are_not_confused(tmp_path: Path) -> None:

@@ -233,9 +233,9 @@ def test_a_cut_compressed_tar_is_named_and_its_beginning_is_read(tmp_path: Path)
 
 def test_a_member_that_is_no_json_costs_its_metadata_alone(tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", [("k.bmp", picture(1)), ("k.json", b"{no"), ("k.cls", b"1"), ("k.seg.png", b"")])
-    write_tar(tmp_path / "b.tar", [("k.bmp", picture(2)), ("k.npy", b"")])
+    write_tar(tmp_path / "b.tar", [("k.bmp", picture(2)), ("k.pth", b"")])
     listed = list_corpus(str(tmp_path))
     assert set(listed.files["label"].to_pylist()) == {"1", None}
     assert "no JSON" in reasons(listed)["a.tar/k.json"]
-    assert listed.others == {".npy": 1}
+    assert listed.others == {".pth": 1}
     assert shutil.which("tar"), "GNU tar is the judge of damage"

@@ -168,5 +168,5 @@ def test_of_a_thousand_odd_and_broken_pictures_each_is_an_image_a_duplicate_a_sk
     assert {path: reason for path, reason in left.items() if not any(words in reason for words in accepted)} == {}
     assert len(left) < 0.02 * kinds.total()
     unread = [path for path in tmp_path.glob("whole/*") if path.suffix.lower() not in SUFFIXES]
-    assert {path.suffix for path in unread if pillow_opens(path.read_bytes())} <= {".spider", ".palm"}
+    assert {path.suffix for path in unread if pillow_opens(path.read_bytes())} <= {".palm"}
     assert all(reason and len(reason) < 300 and "\n" not in reason for reason in skips.values())

@@ -1,11 +1,15 @@
 """Rows as typed objects, beside the plain dictionaries that Arrow makes of them."""
 
+import shutil
 from dataclasses import asdict
 from itertools import repeat
+from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
 import pytest
 
+from unitscope_pipelines.indexing.versions import present_version
 from unitscope_schemas import tables
 from unitscope_services.atlas.rows import rows_of
 from unitscope_services.atlas.statistics import UnitStatistics
@@ -44,3 +48,21 @@ def test_unit_statistics_are_the_rows_of_their_table_read_one_by_one_or_together
             for name in ("knots", "histogram"):
                 assert getattr(statistics, name).tolist() == row[name]
             assert statistics.quantile(0.5) == row["knots"][tables.KNOT_SHARES.index(0.5)]
+
+
+def test_an_atlas_made_before_pictures_had_notes_is_read(tiny_atlas: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(tiny_atlas, old)
+    manifest = present_version(old)
+    (old / manifest.lookup.images.path).unlink()
+    with pa.ipc.open_file(tiny_atlas / manifest.lookup.images.path) as source:
+        rows = source.get_batch(0).drop_columns(["notes"])
+    with pa.OSFile(str(old / manifest.lookup.images.path), "wb") as sink, pa.ipc.new_file(sink, rows.schema) as writer:
+        writer.write_batch(rows)
+    size = (old / manifest.lookup.images.path).stat().st_size
+    text = (old / "manifest.json").read_text()
+    (old / "manifest.json").write_text(text.replace(f": {manifest.lookup.images.size_bytes},", f": {size},"))
+    catalogue = Session(old).atlas.catalogue
+    assert {entry.notes for entry in catalogue.rows(range(catalogue.count))} == {None}
+    older = pa.table({"image_id": ["a"]})
+    assert tables.completed(older, tables.IMAGES)["notes"].to_pylist() == [None]

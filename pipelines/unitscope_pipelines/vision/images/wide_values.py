@@ -57,8 +57,9 @@ def narrowed(picture: Image.Image) -> GreyPicture:
 
 
 def check_planes(picture: Image.Image) -> None:
-    """Raise PictureError for a TIFF whose 16-bit bands lie apart: the decoder mixes them up."""
-    if _tag(picture, _PLANES) == 2 and _tag(picture, _BITS) == 16 and len(picture.getbands()) > 1:
+    """Raise PictureError for a plain TIFF whose 16-bit bands lie apart: the decoder mixes them up; call undecoded."""
+    plain = any(tile[0] == "raw" for tile in getattr(picture, "tile", ()))
+    if plain and _tag(picture, _PLANES) == 2 and _tag(picture, _BITS) == 16 and len(picture.getbands()) > 1:
         raise PictureError("a TIFF whose 16-bit bands lie apart, which the decoder mixes up: save them together")
 
 
