@@ -70,10 +70,18 @@ def seen(data: bytes, look: Look) -> torch.Tensor:
     return (pixels.float() - mean) / std
 
 
-def measure(model: nn.Module, layers: list[str], corpus: Path, look: Look, last: Sequence[str] = ()) -> Truth:
+def measure(
+    model: nn.Module,
+    layers: list[str],
+    corpus: Path,
+    look: Look,
+    last: Sequence[str] = (),
+    token_first: Sequence[str] = (),
+) -> Truth:
     """Plain eager forward, contiguous, nothing folded, batches of 20; then an argmax image by image.
 
-    `last` names the layers whose maps are (image, row, col, channel); `conv@1` is the second call of `conv`.
+    `last` names the layers whose maps are (image, row, col, channel), `token_first` those whose tokens are (token,
+    image, channel); `conv@1` is the second call of `conv`.
     """
     files = sorted(path for path in corpus.rglob("*") if path.suffix == ".jpg")
     by_id = {}
@@ -108,6 +116,8 @@ def measure(model: nn.Module, layers: list[str], corpus: Path, look: Look, last:
                 output = calls[path][int(call or 0)]
                 if layer in last:
                     output = output.transpose(0, 3, 1, 2)
+                if layer in token_first:
+                    output = output.transpose(1, 0, 2)
                 if output.ndim == 3:
                     output = output.transpose(0, 2, 1)
                 flat = output.reshape(*output.shape[:2], -1)

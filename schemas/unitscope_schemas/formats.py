@@ -40,7 +40,7 @@ def rows_as(rows: Sequence[Any], kind: type, file_format: TableFormat) -> bytes:
     table = as_table(rows, kind)
     sink = io.BytesIO()
     if file_format == "csv":
-        pa.csv.write_csv(_without_lists(table), sink)
+        pa.csv.write_csv(without_lists(table), sink)
     elif file_format == "arrow":
         with pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
@@ -49,7 +49,7 @@ def rows_as(rows: Sequence[Any], kind: type, file_format: TableFormat) -> bytes:
     return sink.getvalue()
 
 
-def _without_lists(table: pa.Table) -> pa.Table:
+def without_lists(table: pa.Table) -> pa.Table:
     """Return the table with lists as JSON texts, for a CSV has no other way to hold them."""
     for position, field in enumerate(table.schema):
         if pa.types.is_list(field.type):

@@ -133,6 +133,9 @@ class ReceptiveField(BaseModel):
     effective: Size
     """Height and width of the box at a location that holds at least 90 % of the gradient's energy (Luo et al. 2016),
     as measured on samples of the layer."""
+    unmeasured: str | None = None
+    """Reason why the effective field could not be measured, and is as large as the theoretical one; None where there is
+    no such reason."""
 
     def box_at(self, location: Location) -> Box:
         """Return the theoretical box of a location, in input pixels, clipped at the border."""

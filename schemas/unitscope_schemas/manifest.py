@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unitscope_schemas.errors import AtlasError, FormatError, NotFoundError, listing
 from unitscope_schemas.geometry import Box, Size
-from unitscope_schemas.units import LayerSpec
+from unitscope_schemas.units import LayerSpec, unmeasured_words
 
 FORMAT_VERSION = 2
 """Version of the stored format that this unitscope writes and reads."""
@@ -52,6 +52,9 @@ class Preprocessing(Entry):
     shown: tuple[int, int, int] | None = None
     """Channels that pictures show as red, green and blue; None for the first three."""
 
+    squash: bool = False
+    """Whether a picture is resized to the input itself, whatever its shape, instead of by its shorter side."""
+
     @property
     def shown_channels(self) -> tuple[int, ...]:
         """The channels that pictures show: one as grey, of two the second twice."""
@@ -60,9 +63,7 @@ class Preprocessing(Entry):
     @property
     def digested(self) -> dict[str, Any]:
         """The fields that decide recorded values; later ones only where they differ from what always was."""
-        later = {
-            name for name in ("resizer", "normaliser", "value_range", "values", "shown") if _is_default(self, name)
-        }
+        later = ("resizer", "normaliser", "value_range", "values", "shown", "squash")
         return self.model_dump(mode="json", exclude={name for name in later if _is_default(self, name)})
 
     @property
@@ -88,6 +89,8 @@ class ModelEntry(Entry):
     """Dictionaries hung on layers, `LAYER=file:PATH.py:FACTORY`."""
     code_digests: tuple[str, ...] = ()
     """SHA-256 of every file of the owner's code that the model was built with."""
+    notes: tuple[str, ...] = ()
+    """Sentences on how the weights were found in their file, and what was cast."""
 
     @property
     def runs_code(self) -> bool:
@@ -138,6 +141,12 @@ class MeasuredLayers(Entry):
 
     atlas_key: str
     layers: list[LayerSpec]
+    batch_checked: bool = False
+    """Whether it was tried if values depend on a picture's batch or on chance."""
+    batch_dependence: str | None = None
+    """How they do, in words; None if they do not."""
+    layer_notes: tuple[str, ...] = ()
+    """What was left out of the default layers, and why."""
 
 
 class LayerEntry(Entry):
@@ -285,12 +294,23 @@ class Manifest(Entry):
     config: dict[str, Any]
     """Configuration of the run that sealed this version."""
     removed: Removed | None = None
+    batch_dependence: str | None = None
+    """How recorded values depend on a picture's batch or on chance, in words, where a person allowed it; None: they do
+    not, or the version was sealed before this was tried."""
+    layer_notes: list[str] = []
+    """What was left out of the default layers, because it cannot be recorded."""
     picture_rules: list[str] = []
     """How pictures' values are read: frames, wide values, transparency, colours; empty in atlases made before."""
     keep: int | None = None
     """Count of first ranks of each unit that a bounded atlas holds, without peaks; None: all, and peaks."""
     left: LeftImages | None = None
     """Images that left with the run that sealed this version; None where none did."""
+
+    @property
+    def remarks(self) -> list[str]:
+        """Sentences that a person should know about the recorded values: of the weights, of batches, of fields."""
+        batches = [f"values depend on a picture's batch: {self.batch_dependence}"] if self.batch_dependence else []
+        return [*self.model.notes, *batches, *unmeasured_words(entry.spec for entry in self.layers)]
 
     @property
     def kept(self) -> int | None:

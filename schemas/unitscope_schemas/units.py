@@ -3,12 +3,12 @@
 import hashlib
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from unitscope_schemas.errors import UsageError
+from unitscope_schemas.errors import UsageError, listing
 from unitscope_schemas.geometry import Location, ReceptiveField, Size
 
 
@@ -122,3 +122,15 @@ class LayerSpec(BaseModel):
         if index < self.prefix_tokens:
             return Location(-1, index)
         return Location(*divmod(index - self.prefix_tokens, self.grid.width))
+
+
+def unmeasured_words(layers: Iterable[LayerSpec]) -> list[str]:
+    """Return one sentence for each reason why effective fields could not be measured, with the layers it holds for."""
+    names: dict[str, list[str]] = {}
+    for layer in layers:
+        if layer.receptive_field.unmeasured:
+            names.setdefault(layer.receptive_field.unmeasured, []).append(layer.name)
+    return [
+        f"the effective field of {listing(held)} is not measured but as large as the theoretical one: {reason}"
+        for reason, held in names.items()
+    ]

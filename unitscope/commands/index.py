@@ -33,14 +33,22 @@ def layers(
 ) -> None:
     """List the layers of a model: name, kind, units, grid, stride, receptive field."""
     from unitscope.commands.output import show_rows
+    from unitscope_pipelines.vision.models.default_layers import measure_default
     from unitscope_pipelines.vision.models.models import choose_layers, load_model
     from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
     from unitscope_schemas.answers.served import LayerRow
+    from unitscope_schemas.units import unmeasured_words
 
     loaded = load_model(model, weights, tuple(latents or ()), trust_code)
-    specs = measure_layers(loaded.module, choose_layers(loaded, split_globs(layer_globs)), loaded.input_shape)
-    rows = [LayerRow.of(spec) for spec in specs]
-    show_rows(rows, LayerRow, "json" if as_json else "table", {"model": model, "rows": rows})
+    names, notes = choose_layers(loaded, split_globs(layer_globs)), tuple[str, ...]()
+    if layer_globs:
+        specs = measure_layers(loaded.module, names, loaded.input_shape)
+    else:
+        specs, notes = measure_default(loaded, names)
+    rows, notes = [LayerRow.of(spec) for spec in specs], (*loaded.entry.notes, *notes, *unmeasured_words(specs))
+    show_rows(rows, LayerRow, "json" if as_json else "table", {"model": model, "rows": rows, "notes": notes})
+    for note in notes:
+        tell(note)
 
 
 @app.command()
@@ -57,6 +65,9 @@ def index(
     patch_memory_gb: Annotated[
         float | None, typer.Option(help="GB that the nearest-patch index may take when served  [default: 3]")
     ] = None,
+    allow_batch_dependence: Annotated[
+        bool, typer.Option("--allow-batch-dependence", help="index values that hang on the batch's others or on chance")
+    ] = False,
     precision: Annotated[str | None, typer.Option(help="fp32 (exact) or bf16 (rounded, for GPUs)")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda")] = None,
     workers: Annotated[int | None, typer.Option(help="scanning processes  [default: one per GPU or core]")] = None,
@@ -118,6 +129,7 @@ def index(
         "embed": embed,
         "batch_size": batch_size,
         "patch_memory_gb": patch_memory_gb,
+        "allow_batch_dependence": allow_batch_dependence or None,
         "precision": precision,
         "device": device,
         "workers": workers,
@@ -169,7 +181,8 @@ def _show_run(settings: "IndexConfig", manifest: "Manifest", as_json: bool) -> N
         **({"corpora": len(counts.roots)} if len(counts.roots) > 1 else {}),
         **({"left": manifest.left if as_json else manifest.left.count} if manifest.left else {}),
     }
-    show_facts(facts | ({"others": counts.others, "notes": counts.notes} if as_json else {}), as_json)
+    notes = [*counts.notes, *manifest.layer_notes, *manifest.remarks]
+    show_facts(facts | ({"others": counts.others, "notes": notes} if as_json else {}), as_json)
     if manifest.left:
         tell(
             f"{manifest.left.count} images of version {manifest.left.version} left, first "
@@ -177,7 +190,7 @@ def _show_run(settings: "IndexConfig", manifest: "Manifest", as_json: bool) -> N
         )
     if counts.others_text:
         tell(f"{counts.others_text} were not read: they are no pictures by their names")
-    for note in counts.notes:
+    for note in notes:
         tell(note)
     if counts.repeated_count:
         tell(f"{counts.repeated_count} rows name a picture that another row names; the labels of all are kept")

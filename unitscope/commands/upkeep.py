@@ -171,5 +171,7 @@ def verify(
 
     verdict = run_verify(atlas, sample, seed, corpus, trust_code)
     show_verdict(verdict, as_json)
+    if verdict.note:
+        tell(verdict.note)
     if verdict.faults:
         raise typer.Exit(4)

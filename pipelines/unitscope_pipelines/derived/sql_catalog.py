@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
+import pyarrow.parquet as pq
 
 from unitscope_pipelines.storage.filesystem import is_remote
 from unitscope_pipelines.storage.parts import read_manifest, write_atomically
@@ -48,7 +49,8 @@ WITH own AS (
         {boxes}[layer]['cols'][if(row < 0, -1, col + 1)] AS along
     FROM chosen
 )
-SELECT rank, image_id, path, label, activation, (image_count - above) / image_count AS percentile, row, col, {sides},
+SELECT rank, image_id, path, label, labels, activation, (image_count - above) / image_count AS percentile, row, col,
+    {sides},
     duplicate_group
 FROM placed ORDER BY rank
 """
@@ -162,7 +164,7 @@ def _statements(schema: str, folder: Path, manifest: Manifest) -> list[str]:
         "boxes": _map({entry.spec.name: _boxes(entry.spec) for entry in manifest.layers}),
         "sides": ", ".join([*_in_picture("box", 0), *_in_picture("effective_box", 4), *_as_measured("padding", 8)]),
         "box_sides": ", ".join(_in_picture("box", 0)),
-        "of_image": ", ".join(f"i.{name}" for name in _OF_IMAGE),
+        "of_image": ", ".join([*(f"i.{name}" for name in _OF_IMAGE), _labels(folder / manifest.images.path)]),
         "bins": tables.HISTOGRAM_BINS,
     }
     return [
@@ -174,6 +176,13 @@ def _statements(schema: str, folder: Path, manifest: Manifest) -> list[str]:
         f"CREATE VIEW {schema}.ranked AS {' UNION ALL '.join(each_ranked)}",
         *(macro.format(**known) for macro in (_TOP_PATCHES, _EXPLAIN, _UNIT_HISTOGRAM, _UNIT_LABELS)),
     ]
+
+
+def _labels(images: Path) -> str:
+    """Write the column of all labels of an image, which older atlases do not have."""
+    if "labels" in pq.read_schema(images).names:
+        return "i.labels"
+    return "if(i.label IS NULL, [], [i.label]) AS labels"
 
 
 def _boxes(spec: LayerSpec) -> str:

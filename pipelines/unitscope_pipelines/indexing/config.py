@@ -35,6 +35,9 @@ class IndexConfig(BaseModel):
     layers: tuple[str, ...] = Field((), description="globs on module paths; default: block outputs")
     embed: str | None = Field(None, description="layer whose embeddings find nearest patches; default: the last")
     batch_size: int = Field(32, ge=1, le=4096, description="images in one forward; part of the atlas's identity")
+    allow_batch_dependence: bool = Field(
+        False, description="index values that depend on the batch's other pictures, or on chance; the manifest says so"
+    )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="fp32 is exact, bf16 rounds")
     patch_memory_gb: float | None = Field(
         None, gt=0, description="memory that the nearest-patch index may take when served; default: 3, or the least"

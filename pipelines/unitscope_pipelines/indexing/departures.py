@@ -59,13 +59,19 @@ def check_listing(corpus: Listing, previous: Manifest, store: Store, config: Ind
         return
     images = present_images(previous, store)
     gone = _unlisted(images, corpus)
-    is_other = not {root.root for root in roots_of(previous)} <= {root.root for root in corpus.roots}
-    if is_other and not _holds_files(images, previous, corpus):
+    if _is_other(images, previous, corpus):
         why = f"{_named(corpus)} is another corpus than {_named_in(previous)}"
         _refuse(f"{why}, as far as paths and times tell", _unseen(images, corpus), images, previous, config)
     unread = len(corpus.files) - _known_count(images, corpus)
     if gone.num_rows - unread > few(images.num_rows):
         _refuse(f"they are not in {_named(corpus)}", gone, images, previous, config)
+
+
+def unlisted_count(corpus: Listing, previous: Manifest, store: Store) -> int:
+    """Count the images of an atlas that a run over this listing would take out, as far as paths and times tell."""
+    images = present_images(previous, store)
+    gone: int = (_unseen if _is_other(images, previous, corpus) else _unlisted)(images, corpus).num_rows
+    return gone
 
 
 def left_images(previous: Manifest, store: Store, images: VersionImages, config: IndexConfig) -> LeftImages | None:
@@ -118,6 +124,12 @@ def _known_count(images: pa.Table, corpus: Listing) -> int:
     """Count the listed files whose path is that of an image of the atlas."""
     paths = pa.chunked_array([*images["path"].chunks, pc.list_flatten(images["other_paths"]).combine_chunks()])
     return int(pc.sum(pc.is_in(corpus.files["path"], value_set=paths.combine_chunks())).as_py() or 0)
+
+
+def _is_other(images: pa.Table, previous: Manifest, corpus: Listing) -> bool:
+    """Tell whether a corpus of the atlas is not among those of a listing, nor its files by another name."""
+    lacks_root = not {root.root for root in roots_of(previous)} <= {root.root for root in corpus.roots}
+    return lacks_root and not _holds_files(images, previous, corpus)
 
 
 def _holds_files(images: pa.Table, previous: Manifest, corpus: Listing) -> bool:

@@ -13,6 +13,7 @@ import torch
 
 from unitscope_pipelines import cluster
 from unitscope_pipelines.corpora.listing import CorpusFile, corpus_files
+from unitscope_pipelines.indexing.departures import unlisted_count
 from unitscope_pipelines.indexing.patches.index import build_memory, choose_index
 from unitscope_pipelines.indexing.plan import Plan
 from unitscope_pipelines.indexing.ranking.ranker import ranking_memory
@@ -52,6 +53,8 @@ class Forecast:
     patch_index_bytes: int
     patch_index_memory_bytes: int
     workers: int
+    leaving_images: int | None = None
+    """Count of the atlas's images that leave with the run, as far as paths and times tell; None where none does."""
     scan_memory_bytes: int | None = None
     scan_seconds: float | None = None
     rank_seconds: float | None = None
@@ -89,6 +92,7 @@ def forecast(plan: Plan) -> Forecast:
         patch_index_bytes=index.served_bytes if index else 0,
         patch_index_memory_bytes=build_memory(index),
         workers=workers,
+        leaving_images=(plan.previous and unlisted_count(plan.listing, plan.previous, plan.store)) or None,
     )
     if not len(plan.pending):
         return result

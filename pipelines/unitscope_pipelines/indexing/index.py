@@ -38,7 +38,6 @@ from unitscope_schemas.manifest import (
     CorpusEntry,
     LeftImages,
     Manifest,
-    MeasuredLayers,
     Receipt,
     Removed,
 )
@@ -67,9 +66,8 @@ def index(config: IndexConfig, report: Report) -> Manifest:
         remove_unfinished(store)
         remove_ranked_peaks(store)
         plan = make_plan(config, corpus, report, store)
-        key = plan.scan.atlas_key
-        if read_measured(store, key) is None:
-            write_model(store, layout.measured(key), MeasuredLayers(atlas_key=key, layers=list(plan.scan.layers)))
+        if read_measured(store, plan.scan.atlas_key) != plan.measured:
+            write_model(store, layout.measured(plan.scan.atlas_key), plan.measured)
         version = None if len(plan.pending) else _next_version(plan, plan.finished)
         if version is not None and (unchanged := _unchanged(plan, version)) is not None:
             return _of_corpora(plan, unchanged)
@@ -206,6 +204,7 @@ def _built(plan: Plan, version: NewVersion, workers: cluster.Resources, report: 
         skipped=skipped,
         lookup=build_lookup(store, name, images, layers),
         patches=patches,
+        layer_notes=list(plan.layer_notes),
         picture_rules=list(RULES),
         keep=plan.keep,
         **_run_entry(plan, version)._asdict(),
@@ -221,6 +220,7 @@ class _RunEntry(NamedTuple):
     shards: list[Receipt]
     forward_count: int
     config: dict[str, Any]
+    batch_dependence: str | None
     removed: Removed | None
 
 
@@ -247,6 +247,7 @@ def _run_entry(plan: Plan, version: NewVersion) -> _RunEntry:
         shards=[receipt if plan.keep is None else receipt.without_peaks() for receipt in receipts],
         forward_count=sum(receipt.forward_count for receipt in receipts if receipt.shard not in finished),
         config=plan.config.model_dump(mode="json"),
+        batch_dependence=plan.batch_dependence,
         removed=_removed_entry(plan, version.name),
     )
 

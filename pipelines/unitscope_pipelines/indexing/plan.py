@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import pyarrow as pa
+import torch
 
 from unitscope_pipelines.corpora.listing import Listing
 from unitscope_pipelines.indexing.config import IndexConfig
@@ -20,12 +23,16 @@ from unitscope_pipelines.indexing.version_images import known_ids, pending_files
 from unitscope_pipelines.storage.parts import read_manifest, read_measured, read_receipts
 from unitscope_pipelines.storage.stores import Store, store_of
 from unitscope_pipelines.storage.tombstones import removed_images
-from unitscope_pipelines.vision.models.models import choose_layers, load_model
+from unitscope_pipelines.vision.images.preprocessing import normalise
+from unitscope_pipelines.vision.models.default_layers import measure_default
+from unitscope_pipelines.vision.models.models import VisionModel, changed_code, choose_layers, load_model
+from unitscope_pipelines.vision.receptive_fields.dead_leaves import dead_leaves
 from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
+from unitscope_pipelines.vision.recording.batch_dependence import find_batch_dependence
 from unitscope_pipelines.vision.recording.embedding import cell_regions
 from unitscope_schemas import tables
-from unitscope_schemas.errors import UsageError, listing
-from unitscope_schemas.manifest import Manifest, ModelEntry, Receipt, atlas_key
+from unitscope_schemas.errors import ModelError, UsageError, listing
+from unitscope_schemas.manifest import Manifest, MeasuredLayers, ModelEntry, Receipt, atlas_key
 from unitscope_schemas.progress import Progress, Report
 from unitscope_schemas.units import LayerSpec
 
@@ -51,11 +58,26 @@ class Plan:
     """Images that stay out, with the schema `tables.REMOVED`."""
     keep: int | None = None
     """Count of first ranks of each unit that are stored, None for all."""
+    batch_dependence: str | None = None
+    """How values depend on a picture's batch or on chance, in words, where that is allowed."""
+    layer_notes: tuple[str, ...] = ()
+    """What was left out of the default layers, and why."""
 
     @property
     def store(self) -> Store:
         """The store of the atlas that the run writes."""
         return self.scan.store
+
+    @property
+    def measured(self) -> MeasuredLayers:
+        """What was found out of the model, for runs that resume."""
+        return MeasuredLayers(
+            atlas_key=self.scan.atlas_key,
+            layers=list(self.scan.layers),
+            batch_checked=True,
+            batch_dependence=self.batch_dependence,
+            layer_notes=self.layer_notes,
+        )
 
     @property
     def lacks_peaks(self) -> bool:
@@ -86,7 +108,8 @@ def make_plan(config: IndexConfig, corpus: Listing, report: Report, store: Store
     open already.
 
     Raises UsageError if the atlas was made with another model, preprocessing, layers, precision or batch size, or would
-    lose images that nobody asked to leave, CapacityError if no index of so many patches fits the memory it may take.
+    lose images that nobody asked to leave, ModelError where values depend on a picture's batch or on chance and that is
+    not allowed, CapacityError if no index of so many patches fits the memory it may take.
     """
     report(Progress("plan", 0, 1, "model"))
     store = store or store_of(config.atlas)
@@ -95,11 +118,17 @@ def make_plan(config: IndexConfig, corpus: Listing, report: Report, store: Store
     if previous is not None:
         check_listing(corpus, previous, store, config)
     model = load_model(config.model, config.weights, config.latents, config.trust_code)
-    names = choose_layers(model, config.layers)
-    key = atlas_key(model.entry, model.preprocessing, names, config.precision, config.batch_size)
+    names = _named_as_before(_layer_names(config, model, previous), previous)
+    measured = _measured(config, model, names, store)
+    names, key = [layer.name for layer in measured.layers], measured.atlas_key
+    notes = tuple(previous.layer_notes) if previous else measured.layer_notes
     if previous is not None and previous.atlas_key != key:
         _refuse_other_atlas(previous, config, names, model.entry)
-    layers = read_measured(store, key) or measure_layers(model.module, names, model.input_shape)
+    layers, dependence = measured.layers, measured.batch_dependence
+    if not measured.batch_checked:
+        dependence = _batch_dependence(model, layers, config.batch_size)
+    if dependence and not config.allow_batch_dependence:
+        _refuse_batch_dependence(dependence)
     finished = _with_bounded(read_receipts(store, key), previous)
     embed = _embed_layer(config, layers, previous, finished)
     scan = ScanPlan(
@@ -128,7 +157,38 @@ def make_plan(config: IndexConfig, corpus: Listing, report: Report, store: Store
         previous=previous,
         removed=once_removed(store) if previous is None else removed_images(previous, store),
         keep=config.rank_limit(previous.keep if previous else None),
+        batch_dependence=dependence,
+        layer_notes=notes,
     )
+
+
+def _measured(config: IndexConfig, model: VisionModel, names: list[str], store: Store) -> MeasuredLayers:
+    """Return the named layers, measured now unless an earlier run did; a default holds those that can be recorded."""
+
+    def key_of(layer_names: list[str]) -> str:
+        return atlas_key(model.entry, model.preprocessing, layer_names, config.precision, config.batch_size)
+
+    key = key_of(names)
+    if (measured := read_measured(store, key)) is not None:
+        return measured
+    if config.layers:
+        return MeasuredLayers(atlas_key=key, layers=measure_layers(model.module, names, model.input_shape))
+    layers, notes = measure_default(model, names)
+    key = key_of([layer.name for layer in layers])
+    return read_measured(store, key) or MeasuredLayers(atlas_key=key, layers=layers, layer_notes=notes)
+
+
+def _layer_names(config: IndexConfig, model: VisionModel, previous: Manifest | None) -> list[str]:
+    """Return the names of the layers to record: those asked for, else those of an atlas made by default, else the
+    default of today."""
+    if not config.layers and previous is not None and not previous.config.get("layers"):
+        before = [entry.spec.name for entry in previous.layers]
+        try:
+            if choose_layers(model, before) == before:
+                return before
+        except UsageError:  # another network, which is refused later on
+            pass
+    return choose_layers(model, config.layers)
 
 
 def scanned_again(plan: Plan, new: Sequence[Receipt] = ()) -> Plan:
@@ -137,6 +197,32 @@ def scanned_again(plan: Plan, new: Sequence[Receipt] = ()) -> Plan:
     done = [*left, *new]
     scan = replace(plan.scan, known_ids=known_ids(done, plan.store))
     return replace(plan, scan=scan, finished=left, pending=pending_files(plan.listing, done, plan.store))
+
+
+def _named_as_before(names: list[str], previous: Manifest | None) -> list[str]:
+    """Return the layers' names as the atlas has them, where it recorded the first output of each without saying so."""
+    firsts = list(dict.fromkeys(re.sub("@out[0-9]+$", "", name) for name in names))
+    before = [entry.spec.name for entry in previous.layers] if previous else []
+    return firsts if firsts == before else names
+
+
+def _batch_dependence(model: VisionModel, layers: Sequence[LayerSpec], batch_size: int) -> str | None:
+    """Return in words how values depend on a picture's batch or on chance, None if they do not."""
+    generator = np.random.default_rng(0)
+    pictures = dead_leaves(4, model.input_shape, generator)
+    noise = torch.from_numpy(generator.integers(0, 2, (1, *model.input_shape), np.uint8) * 255)
+    pixels = [torch.zeros_like(noise), torch.full_like(noise, 255), noise]
+    extremes = [normalise(one, model.preprocessing) for one in pixels]
+    found = find_batch_dependence(model.module, layers, pictures, extremes, batch_size)
+    return None if found is None else str(found)
+
+
+def _refuse_batch_dependence(dependence: str) -> NoReturn:
+    """Raise ModelError for values that are not the picture's own."""
+    raise ModelError(
+        f"{dependence}: what is recorded of a picture would not be its own; let the network use running statistics and "
+        "no dropout in evaluation mode, or index with --allow-batch-dependence, which the manifest and the pages say"
+    )
 
 
 def _embed_layer(
@@ -187,7 +273,7 @@ def cut_shards(files: pa.Table, size: int, beside: str = "") -> list[Shard]:
 
 def _refuse_other_atlas(previous: Manifest, config: IndexConfig, names: list[str], model: ModelEntry) -> NoReturn:
     """Raise UsageError that says what differs, instead of replacing the one atlas that a directory holds."""
-    before = [entry.spec.name for entry in previous.layers]
+    before, changed = [entry.spec.name for entry in previous.layers], changed_code(previous.model, model)
     differences = [
         text
         for differs, text in (
@@ -195,7 +281,7 @@ def _refuse_other_atlas(previous: Manifest, config: IndexConfig, names: list[str
                 previous.model.weights_digest != model.weights_digest,
                 f"weights of {previous.model.spec} ({previous.model.weights})",
             ),
-            (previous.model.code_digests != model.code_digests, f"other code of {previous.model.spec}"),
+            (bool(changed), f"other code of {listing(changed)}"),
             (before != names, f"layers {listing(before)}"),
             (previous.precision != config.precision, f"precision {previous.precision}"),
             (previous.batch_size != config.batch_size, f"batch size {previous.batch_size}"),

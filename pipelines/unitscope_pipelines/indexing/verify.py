@@ -53,6 +53,8 @@ class Verdict:
     largest_drift: float
     """Largest difference of an activation from the stored one, relative to the activation."""
     faults: list[Fault]
+    note: str = ""
+    """Sentence on what could not be checked, and why."""
 
 
 class SampledImage(NamedTuple):
@@ -86,7 +88,8 @@ def verify(
         scanner = Scanner(scan_plan(manifest, store, root, trust_code))
     except ModelError as error:
         return Verdict(len(parts), 0, 0, 0.0, [Fault("model", manifest.model.spec, str(error))])
-    images = _sampled(present_images(manifest, store), sample, seed)
+    # where values depend on a picture's batch or on chance, no forward gives them again
+    images = [] if manifest.batch_dependence else _sampled(present_images(manifest, store), sample, seed)
     cell_count, largest_drift = 0, 0.0
     compare = _compare_all if manifest.keep is None else _compare_first
     for image in images:
@@ -99,7 +102,8 @@ def verify(
             largest_drift = max(largest_drift, drift)
             cell_count += entry.spec.units
             faults += layer_faults
-    return Verdict(len(parts), len(images), cell_count, largest_drift, faults)
+    note = f"no forward was run again: {manifest.batch_dependence}" if manifest.batch_dependence else ""
+    return Verdict(len(parts), len(images), cell_count, largest_drift, faults, note)
 
 
 def scan_plan(manifest: Manifest, store: Store, corpus: str, trust_code: bool = False) -> ScanPlan:

@@ -12,7 +12,6 @@ from unitscope_pipelines.storage.stores import Store, is_full
 from unitscope_schemas import layout
 from unitscope_schemas.errors import StorageError
 from unitscope_schemas.manifest import Manifest, MeasuredLayers, Part, Receipt, parse_manifest
-from unitscope_schemas.units import LayerSpec
 
 _SPLIT, _DELTA = "BYTE_STREAM_SPLIT", "DELTA_BINARY_PACKED"
 _ENCODINGS = {"activation": _SPLIT, "unit": _DELTA, "rank": _DELTA, "row": _SPLIT, "col": _SPLIT}
@@ -81,8 +80,8 @@ def read_manifest(store: Store) -> Manifest | None:
     return None if text is None else parse_manifest(text.decode(errors="replace"), str(store.address))
 
 
-def read_measured(store: Store, atlas_key: str) -> list[LayerSpec] | None:
-    """Read the layers that an earlier run measured for this atlas key, None if none did."""
+def read_measured(store: Store, atlas_key: str) -> MeasuredLayers | None:
+    """Read what an earlier run measured for this atlas key, None if none did."""
     text = store.read(layout.measured(atlas_key))
     if text is None:
         return None
@@ -90,7 +89,7 @@ def read_measured(store: Store, atlas_key: str) -> list[LayerSpec] | None:
         measured = MeasuredLayers.model_validate_json(text)
     except ValidationError:
         return None
-    return measured.layers if measured.atlas_key == atlas_key else None
+    return measured if measured.atlas_key == atlas_key else None
 
 
 def read_receipts(store: Store, atlas_key: str) -> list[Receipt]:

@@ -15,7 +15,7 @@ import pyarrow.parquet
 
 from unitscope_schemas.answers.patches import PatchRow, UnitRow
 from unitscope_schemas.errors import StorageError, UsageError
-from unitscope_schemas.formats import as_table
+from unitscope_schemas.formats import as_table, without_lists
 from unitscope_schemas.questions import TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
@@ -58,6 +58,7 @@ def write_tables(atlas: Atlas, units: Sequence[UnitId], out: Path, file_format: 
             nonlocal exemplar_count
             for unit in units:
                 table = as_table(patches(atlas, unit, TopQuestion(k=k)).rows, PatchRow)
+                table = without_lists(table) if file_format == "csv" else table
                 exemplar_count += table.num_rows
                 yield _of_unit(unit, table)
 

@@ -67,6 +67,7 @@ def atlas_view(session: Session, uploads: bool) -> AtlasView:
     for name in ("path", "label", "image"):
         column = config.get(f"{name}_column")
         options += [] if column is None else [f"--{name}-column", column]
+    options += ["--allow-batch-dependence"] if atlas.manifest.batch_dependence else []
     options += [] if atlas.manifest.keep is None else ["--keep", f"top:{atlas.manifest.keep}"]
     return AtlasView(
         atlas=atlas.summary(),

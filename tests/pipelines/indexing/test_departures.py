@@ -13,7 +13,7 @@ from tests.tables import manifest_of, move_root
 from unitscope_pipelines.corpora.listing import list_corpus
 from unitscope_pipelines.corpora.roots import joined, roots_of, whole_addresses
 from unitscope_pipelines.indexing.config import IndexConfig, load_config
-from unitscope_pipelines.indexing.departures import check_listing, corpora_of, few, left_images
+from unitscope_pipelines.indexing.departures import check_listing, corpora_of, few, left_images, unlisted_count
 from unitscope_pipelines.indexing.index import index
 from unitscope_pipelines.indexing.upkeep import remove, revert
 from unitscope_pipelines.indexing.verify import verify
@@ -93,6 +93,8 @@ def test_a_run_by_which_images_would_leave_is_refused_before_it_reads_any(
     assert f"--replace to let them leave: version {version} keeps them" in str(refused.value)
     assert " of its 40 images would leave" in str(refused.value)
     assert (atlas / "manifest.json").read_bytes() == before
+    planned = unlisted_count(list_corpus(str(changed), limit), manifest_of(atlas), store_of(atlas))
+    assert f"{planned} of its 40 images would leave" in str(refused.value), "as --plan says it"
     assert (
         checked(changed, atlas, limit=limit, replace=True) == list_corpus(str(changed), limit).files["path"].to_pylist()
     )

@@ -46,6 +46,8 @@ class Case:
     last: tuple[str, ...] = ()
     tight: bool = True
     """Whether boxes are exact; those of shifted windows are hulls."""
+    token_first: tuple[str, ...] = ()
+    """Layers whose output is (token, image, channel)."""
 
     def __str__(self) -> str:
         return self.spec
@@ -95,6 +97,15 @@ FAMILIES = (
     Case("timm:vit_wee_patch16_reg1_gap_256", ("patch_embed", "blocks.0.attn", "blocks.0.mlp.fc1", "blocks.1")),
     Case("file:registers", ("patch_embed", "norm_pre", "blocks.0.attn", "blocks.0.mlp.fc1", "blocks.11")),
     windowed("timm:swin_tiny_patch4_window7_224", "patch_embed", "layers.0.blocks.1", "layers.3.blocks.1"),
+    Case("file:sequence_first", ("patches", "layers.0", "layers.1"), token_first=("layers.0", "layers.1")),
+    Case("file:unet", ("enter", "down2", "up1", "join1", "up2", "join2")),
+    Case("file:detector", ("backbone.body.0.0", "backbone.body.6", "backbone.fpn.inner_blocks.0")),
+    Case("file:maxvit", ("stem", "stages.0.blocks.0.conv", "stages.0.blocks.0", "stages.1.blocks.0"), tight=False),
+    Case("file:hf_vit", ("embeddings", "layers.0.attention.q_proj", "layers.0", "layers.1")),
+    Case("file:hf_clip", ("embeddings", "encoder.layers.0.mlp.fc1", "encoder.layers.1")),
+    Case("file:hf_dinov2", ("embeddings", "encoder.layer.0.attention", "encoder.layer.1")),
+    Case("file:hf_swin", ("embeddings", "encoder.layers.0.blocks.0.mlp.fc1", "encoder.layers.1.blocks.1"), tight=False),
+    Case("file:hf_segformer", ("stages.0.blocks.0", "stages.0", "stages.1.blocks.0")),
 )
 
 
@@ -158,6 +169,11 @@ def indexed(case: Case, networks: Path, corpus: Path, atlas: Path, **options: An
     return Atlas(atlas)
 
 
+def measured(case: Case, module: nn.Module, corpus: Path, look: oracle.Look) -> oracle.Truth:
+    """Return what the oracle sees of a case's layers."""
+    return oracle.measure(module, list(case.layers), corpus, look, case.last, case.token_first)
+
+
 def assert_top_holds(case: Case, opened: Atlas, truth: oracle.Truth) -> None:
     found = []
     for entry in opened.manifest.layers:
@@ -202,7 +218,7 @@ def test_networks_answer_as_the_oracle(
     opened = indexed(case, networks, corpus, tmp_path / "a")
     module, look = plain_network(case.spec, networks)
     double = copy.deepcopy(module).double()
-    truth, exact = (oracle.measure(one, list(case.layers), corpus, look, case.last) for one in (module, double))
+    truth, exact = (measured(case, one, corpus, look) for one in (module, double))
     truth = truth.beside(exact)
     assert_top_holds(case, opened, truth)
     session = Session(tmp_path / "a")

@@ -241,12 +241,12 @@ def test_unknown_labels_are_an_error_where_there_is_no_label_at_all() -> None:
     assert none.lists(np.arange(3)) == [[], [], []]
 
 
-def test_several_labels_are_read_from_atlases_that_have_one_alone(root: Path) -> None:
+def test_several_labels_are_read_from_atlases_that_have_one_alone(sealed: tuple[Path, Manifest]) -> None:
     old = ImageLabels(["a", "b"], np.array([1, -1, 0], np.int32), None)
     assert old.lists(np.array([2, 1, 0])) == [["a"], [], ["b"]]
     assert old.counts(np.array([True, True, False])).tolist() == [0, 1]
     assert old.labelled("b").tolist() == [True, False, False]
-    images = pq.read_table(next((root / "images").glob("*.parquet"))).drop_columns(["labels", "statements"])
+    images = pq.read_table(sealed[0] / sealed[1].images.path).drop_columns(["labels", "statements"])
     renewed = tables.with_labels(images)
     assert renewed["labels"].to_pylist() == [[label] if label else [] for label in images["label"].to_pylist()]
     assert renewed["statements"].null_count == len(images)

@@ -75,7 +75,7 @@ def filter_picture(
     return DivergingPicture(sheet, shown.scale)
 
 
-class _FirstCall(Exception):  # noqa: N818  (no error)
+class _FirstCall(BaseException):
     """Ends a forward at the first layer with weights, whose path it carries."""
 
 

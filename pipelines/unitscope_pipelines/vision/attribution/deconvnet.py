@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from unitscope_pipelines.vision.attribution.relu_backward import GRADIENTS, ReluBackward, notes
 from unitscope_pipelines.vision.recording.embedding import as_map
+from unitscope_pipelines.vision.recording.gradients import cuts_named
 from unitscope_pipelines.vision.recording.peaks import arranged
 from unitscope_pipelines.vision.recording.recording import output_of, record
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Location
 from unitscope_schemas.questions import ProjectionMethod
-from unitscope_schemas.units import LayerSpec
+from unitscope_schemas.units import LayerSpec, UnitId
 
 METHODS: dict[ProjectionMethod, str] = {
     "deconvnet": "Zeiler & Fergus 2014, section 2.1: switches, rectified signals, transposed filters",
@@ -55,13 +56,16 @@ def project(
     """Project a unit's activation at one location of each image back to the image's pixels.
 
     The model is in evaluation mode, and images are as it takes them. The forward ends at the layer. Where max-pooling's
-    windows overlap and share a maximum, their signals add up.
+    windows overlap and share a maximum, their signals add up. Raises ModelError where a layer cuts the
+    gradient, and UsageError for a signal that is not finite.
     """
     leaf = images.detach().clone().requires_grad_()
     backward = ReluBackward(method)
-    units = _values(model, layer, leaf, locations, backward)
-    values = units[:, channel]
-    (signal,) = torch.autograd.grad(values, leaf, _start(values, method), retain_graph=True)
+    with cuts_named(model, [layer.name], leaf):
+        units = _values(model, layer, leaf, locations, backward)
+        values = units[:, channel]
+        (signal,) = torch.autograd.grad(values, leaf, _start(values, method), retain_graph=True)
+    _refuse_non_finite(signal, values, UnitId(layer.name, channel), method)
     weak = signal.abs().amax((1, 2, 3)) < _WEAK * _start(values, method).abs()
     usual = _usual_signal(units, values, leaf, method) if weak.any() else torch.zeros_like(signal)
     if method == "gradient-x-input":
@@ -75,6 +79,21 @@ def project(
     )
 
 
+def _refuse_non_finite(
+    signal: Float[Tensor, "image channel row col"], values: Float[Tensor, " image"], unit: UnitId, method: str
+) -> None:
+    """Raise UsageError that names the unit, and what would do, for signals of which there is no picture."""
+    broken = (~signal.isfinite()).flatten(1).sum(1)
+    if not broken.any():
+        return
+    number = int(broken.argmax())
+    raise UsageError(
+        f"the {method} projection of unit {unit} is not finite (NaN or infinite) at {int(broken[number])} of "
+        f"{signal[number].numel()} values, from an activation of {float(values[number]):.4g}: it has no picture; "
+        "try another --method, or pictures on which the unit and the layers before it are finite"
+    )
+
+
 def default_method(model: nn.Module, layer: LayerSpec, input_shape: tuple[int, int, int]) -> ProjectionMethod:
     """Return `deconvnet` where max-pooling lies on a way from the pixels to the layer, else `guided`.
 
@@ -82,7 +101,7 @@ def default_method(model: nn.Module, layer: LayerSpec, input_shape: tuple[int, i
     """
     device = next(model.parameters(), torch.empty(0)).device
     leaf = torch.zeros(1, *input_shape, device=device, requires_grad=True)
-    with torch.enable_grad():
+    with cuts_named(model, [layer.name], leaf), torch.enable_grad():
         output = output_of(model, layer.name, leaf.clone())
     nodes, seen = [output.grad_fn], set()
     while nodes:
@@ -117,9 +136,10 @@ def signals(
             output.register_hook(arrived.append)  # type: ignore[no-untyped-call]
 
     leaf = image.detach().clone().requires_grad_()
-    with record(model, [at.name], keep):
-        values = _values(model, unit[0], leaf, [location], ReluBackward(method))[:, unit[1]]
-    torch.autograd.grad(values, leaf, _start(values, method))
+    with cuts_named(model, [unit[0].name], leaf):
+        with record(model, [at.name], keep):
+            values = _values(model, unit[0], leaf, [location], ReluBackward(method))[:, unit[1]]
+        torch.autograd.grad(values, leaf, _start(values, method))
     if not arrived:
         raise UsageError(f"no signal of {unit[0].name} reaches {at.name}: choose a layer before it")
     return as_map(arrived[0].float(), at)[0].cpu()

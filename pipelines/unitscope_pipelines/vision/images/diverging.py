@@ -43,7 +43,11 @@ def diverging_picture(values: Values, share: float = 1.0, least_scale: float = 0
         raise UsageError(f"one picture cannot show {len(values)} channels; show one channel at a time")
     magnitudes = np.abs(values)
     if not np.isfinite(magnitudes).all():
-        raise UsageError("the values are not finite, so there is no picture of them")
+        count = int((~np.isfinite(magnitudes)).sum())
+        raise UsageError(
+            f"{count} of {magnitudes.size} values are not finite (NaN or infinite), so there is no picture of them; "
+            "look for weights or activations that are not finite, or ask for another unit"
+        )
     scale = max(float(np.quantile(magnitudes, share)) or float(magnitudes.max()), least_scale)
     levels = np.rint(GREY + SWING * np.clip(values / (scale or 1.0), -1, 1)).astype(np.uint8)
     pixels = levels[0] if len(levels) == 1 else levels.transpose(1, 2, 0)

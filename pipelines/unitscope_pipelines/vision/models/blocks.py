@@ -1,7 +1,7 @@
 """Blocks of networks: the layers that are recorded unless others are named."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
@@ -26,6 +26,7 @@ _TORCHVISION = (
 
 _USUAL = (
     ("layers.*.blocks.*",),
+    ("encoder.layers.*.blocks.*",),
     ("stages.*.blocks.*",),
     ("layer1.*", "stage[2-4].*"),
     ("layer[1-4].*",),
@@ -45,6 +46,18 @@ _USUAL = (
 A network follows the first row of which it has all places.
 """
 
+_OTHERS = (
+    ("stages.*.layers.*",),
+    ("block.*.*",),
+    ("layer.*",),
+    ("layers.*",),
+    ("h.*",),
+)
+"""Globs of places where Transformers and others keep blocks; plain names, so they come last."""
+
+_TRUNK_SHARE = 0.5
+"""Share of a network's weights that must lie in what is taken for its blocks because of plain names."""
+
 
 def torchvision_blocks(name: str, module: nn.Module) -> tuple[str, ...]:
     """Return the paths of the blocks of torchvision's network of that name; none if it has none."""
@@ -54,12 +67,35 @@ def torchvision_blocks(name: str, module: nn.Module) -> tuple[str, ...]:
 def usual_blocks(module: nn.Module) -> tuple[str, ...]:
     """Return the paths of a network's blocks that lie at a usual place, or that it lists as stages, as timm does.
 
-    A network with neither has no blocks.
+    If there are none, they are looked for under every path without a number, as of a network that is wrapped; those are
+    taken that hold the most weights, if it is half of the network's. A network with none of these has no blocks.
     """
-    for globs in _USUAL:
-        if all(_paths(module, [glob]) for glob in globs):
-            return _paths(module, globs)
-    return _paths(module, [stage["module"] for stage in getattr(module, "feature_info", ())])
+    found = _blocks_in(module, _USUAL) or _paths(module, [stage["module"] for stage in _stages(module)])
+    if found:
+        return found
+    most, total = 0, _weight_count(module)
+    for prefix, inner in module.named_modules():
+        if any(part.isdecimal() for part in prefix.split(".")):
+            continue
+        paths = _blocks_in(inner, (_OTHERS[0], *_USUAL, *_OTHERS[1:]))
+        weights = sum(_weight_count(inner.get_submodule(path)) for path in paths)
+        if weights > max(most, _TRUNK_SHARE * total):
+            most, found = weights, tuple(f"{prefix}.{path}" if prefix else path for path in paths)
+    return found
+
+
+def _stages(module: nn.Module) -> Sequence[Mapping[str, str]]:
+    stages: Sequence[Mapping[str, str]] = getattr(module, "feature_info", ())
+    return stages
+
+
+def _blocks_in(module: nn.Module, rows: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the paths of the first row of globs of which all are there."""
+    return next((_paths(module, row) for row in rows if all(_paths(module, [glob]) for glob in row)), ())
+
+
+def _weight_count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _paths(module: nn.Module, globs: Sequence[str]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unitscope_pipelines.vision.models.models import VisionModel
 from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
-from unitscope_pipelines.vision.recording.recording import output_tensor
+from unitscope_pipelines.vision.recording.recording import hooked_modules, output_tensor
 from unitscope_schemas.errors import NotFoundError, UsageError, listing
 from unitscope_schemas.manifest import ModelEntry
 from unitscope_schemas.units import LayerSpec, UnitId
@@ -102,7 +102,8 @@ def _output_layer(model: VisionModel) -> str:
 
         return take
 
-    handles = [module.register_forward_hook(hook(path)) for path, module in model.module.named_modules() if path]
+    modules = hooked_modules(model.module).items()
+    handles = [module.register_forward_hook(hook(path)) for path, module in modules if path]
     try:
         with torch.inference_mode():
             image = torch.zeros(1, *model.input_shape)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from unitscope_pipelines.vision.recording.owners_code import owners_code
 from unitscope_schemas.errors import UsageError, listing
 
 SCHEME = "file:"
@@ -27,7 +28,8 @@ class Factory:
 def load_factory(spec: str, trusted: bool) -> Factory:
     """Run the file of `file:path.py:factory` and return its function; the bytes that run are those of the digest.
 
-    The file may import what is installed; only the file itself is digested. Raises UsageError unless trusted.
+    The file may import what is installed; only the file itself is digested. Raises UsageError unless trusted, and
+    ModelError with file and line for whatever its code raises.
     """
     path_text, _, name = spec.removeprefix(SCHEME).rpartition(":")
     if not spec.startswith(SCHEME) or not path_text or not name.isidentifier():
@@ -43,9 +45,15 @@ def load_factory(spec: str, trusted: bool) -> Factory:
     module = ModuleType(f"unitscope_file_{digest[:16]}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # where dataclasses and pickles look classes up
-    exec(compile(source, str(path), "exec"), module.__dict__)
+    with owners_code(f"the code of {path_text!r}"):
+        exec(compile(source, str(path), "exec"), module.__dict__)
     make = getattr(module, name, None)
     if not callable(make):
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise UsageError(f"{path_text!r} has no function {name!r}; it has {listing(functions)}")
-    return Factory(f"{SCHEME}{path}:{name}", make, digest)
+
+    def run() -> object:
+        with owners_code(f"{name!r} of {path_text!r}"):
+            return make()
+
+    return Factory(f"{SCHEME}{path}:{name}", run, digest)

@@ -19,8 +19,9 @@ def incoming_weights(model: nn.Module, layer: LayerSpec) -> Float[NDArray[np.flo
     A grouped convolution has its kernels as rows, whatever channels each reads. Raises UsageError for a layer that has
     no weights of its own, such as a block, and names those within it that have.
     """
-    path, _ = split_call(layer.name)
-    module = dict(model.named_modules())[path]
+    modules = dict(model.named_modules())
+    path = split_call(layer.name, modules).path
+    module = modules[path]
     if not isinstance(module, _WEIGHTED):
         inner = [name for name, child in module.named_modules(prefix=path) if isinstance(child, _WEIGHTED)]
         there = f"; index one of those within it: {listing(inner)}" if inner else ""

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from unitscope_pipelines.vision.models.factories import SCHEME, Factory, load_factory
 from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
+from unitscope_pipelines.vision.recording.owners_code import owners_code
+from unitscope_pipelines.vision.recording.peaks import channel_axis
 from unitscope_pipelines.vision.recording.recording import output_tensor
 from unitscope_schemas.errors import ModelError, UsageError
 
@@ -20,20 +22,21 @@ class Latents(nn.Module):
     The coder sees the channels on the last axis, and gives as many axes back.
     """
 
-    def __init__(self, layer: str, coder: nn.Module, channels_first: bool) -> None:
+    def __init__(self, layer: str, coder: nn.Module, channel_axis: int) -> None:
         super().__init__()
-        self.layer, self.coder, self.channels_first = layer, coder, channels_first
+        self.layer, self.coder, self.channel_axis = layer, coder, channel_axis
 
     def forward(self, output: Float[Tensor, "image ..."]) -> Float[Tensor, "image ..."]:
         """Return the latents of a layer's output, channels on the axis where the output has them."""
-        vectors = output.permute(0, 2, 3, 1) if self.channels_first else output
-        coded = output_tensor(self.coder(vectors), f"{self.layer}{SUFFIX}")
+        vectors = output.movedim(self.channel_axis, -1)
+        with owners_code(f"the latents of {self.layer}, given channels last, shape {tuple(vectors.shape)},"):
+            coded = output_tensor(self.coder(vectors), f"{self.layer}{SUFFIX}")
         if coded.shape[:-1] != vectors.shape[:-1]:
             raise ModelError(
                 f"the latents of {self.layer} have shape {tuple(coded.shape)} for an output of {tuple(vectors.shape)}; "
                 "only the last axis may change"
             )
-        return coded.permute(0, 3, 1, 2) if self.channels_first else coded
+        return coded.movedim(-1, self.channel_axis)
 
 
 class WithLatents(nn.Module):
@@ -91,7 +94,7 @@ def hang_latents(network: nn.Module, coders: Mapping[str, Factory], input_shape:
         coder = factory.make()
         if not isinstance(coder, nn.Module):
             raise ModelError(f"{factory.spec!r} gave {type(coder).__name__}, not a torch.nn.Module")
-        latents[layer] = Latents(layer, coder, spec.kind == "map" and not spec.channels_last)
+        latents[layer] = Latents(layer, coder, channel_axis(spec))
     return WithLatents(network, latents)
 
 

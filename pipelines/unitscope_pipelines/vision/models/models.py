@@ -1,16 +1,20 @@
 """Models by spec (`efficientnet-lite:0`, `timm:resnet18`): module, preprocessing, default layers, digests."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from unitscope_pipelines.vision.models.architectures import build
+from unitscope_pipelines.vision.models.freezing import WRAPPING, cast, freeze
 from unitscope_pipelines.vision.models.globs import matches
 from unitscope_pipelines.vision.models.latents import SUFFIX, hang_latents, load_coders
-from unitscope_pipelines.vision.models.weights import located, seeded, weights_digest
+from unitscope_pipelines.vision.models.weights import fill_from_file, located, seeded, weights_digest
+from unitscope_pipelines.vision.recording.owners_code import owners_code
+from unitscope_pipelines.vision.recording.recording import hooked_modules, output_tensors, split_call
 from unitscope_schemas.errors import ModelError, UsageError, listing
 from unitscope_schemas.manifest import ModelEntry, Preprocessing
 
@@ -47,10 +51,12 @@ def load_model(
     # weights are plain tensors even if the first forward, in inference mode, is what loads them
     with torch.inference_mode(False), seeded(weights):
         built = build(spec, weights, trust_code)
-        module = _frozen(built.module)
+        shape = built.preprocessing.channels, *built.preprocessing.input
+        notes = fill_from_file(built.module, weights)
+        module = freeze(built.module, built.spec)
+        notes += cast(module, built.spec, shape)
         if coders:
-            shape = built.preprocessing.channels, *built.preprocessing.input
-            module = _frozen(hang_latents(module, coders, shape))
+            module = freeze(hang_latents(module, coders, shape), built.spec)
     digests = [built.code_digest, *(coder.digest for coder in coders.values())]
     entry = ModelEntry(
         spec=built.spec,
@@ -58,6 +64,7 @@ def load_model(
         weights_digest=weights_digest(module),
         latents=tuple(f"{layer}={coder.spec}" for layer, coder in coders.items()),
         code_digests=tuple(digest for digest in digests if digest is not None),
+        notes=notes,
     )
     return VisionModel(entry, module, built.preprocessing, built.blocks)
 
@@ -65,14 +72,26 @@ def load_model(
 def reload_model(entry: ModelEntry, trust_code: bool = False) -> VisionModel:
     """Load the model of a manifest; raise ModelError if its weights or code are no longer those of the manifest."""
     model = load_model(entry.spec, entry.weights, entry.latents, trust_code)
-    if model.entry.code_digests != entry.code_digests:
-        raise ModelError(f"the code of {entry.spec} has changed; restore it, or index into a new directory")
+    if changed := changed_code(entry, model.entry):
+        raise ModelError(f"the code of {listing(changed)} has changed; restore it, or index into a new directory")
     if model.entry.weights_digest != entry.weights_digest:
         raise ModelError(
             f"weights {entry.weights!r} of {entry.spec} are no longer those of the atlas "
             f"({entry.weights_digest[:12]}…); restore them, or index into a new directory"
         )
     return model
+
+
+def changed_code(before: ModelEntry, now: ModelEntry) -> list[str]:
+    """Return what of a model's own code is other than it was: the specs of its network and latents, as they are named.
+
+    Where there are more or fewer files than before, it is all of them.
+    """
+    names = ([now.spec] if len(now.code_digests) > len(now.latents) else []) + list(now.latents)
+    if len(before.code_digests) != len(now.code_digests):
+        return names or [now.spec]
+    digests = zip(names, before.code_digests, now.code_digests, strict=True)
+    return [name for name, was, is_now in digests if was != is_now]
 
 
 _PLAIN = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
@@ -85,12 +104,13 @@ def choose_layers(model: VisionModel, globs: Sequence[str] = ()) -> list[str]:
     The default is the outputs of blocks or, in a network without any, of convolutions, transposed ones too, and of
     linear layers.
     A glob matches a module path component by component (`layer*.1`), `**` any number of components. A module
-    called several times gives `name@0`, `name@1`. Raises UsageError for a glob that matches nothing.
+    called several times gives `name@0`, `name@1`, one that puts out several tensors `name@out0`, `name@out1`. Raises
+    UsageError for a glob that matches nothing, and ModelError where there is nothing to choose from.
     """
     calls = _calls(model)
     kinds = dict(model.module.named_modules())
-    per_path = Counter(path for path, _ in calls)
-    named = [(path, f"{path}@{call}" if per_path[path] > 1 else path) for path, call in calls]
+    per_path = Counter(call.path for call in calls)
+    named = [(call.path, name) for call in calls for name in _output_names(call, per_path[call.path] > 1, kinds.keys())]
     latents = {f"{request.partition('=')[0]}{SUFFIX}" for request in model.entry.latents}
     chosen = {name for path, name in named if path in latents}
     if not globs:
@@ -98,33 +118,64 @@ def choose_layers(model: VisionModel, globs: Sequence[str] = ()) -> list[str]:
         plain = [(path, name) for path, name in named if f"{SUFFIX}." not in path]
         chosen |= blocks or {name for path, name in plain if isinstance(kinds[path], _PLAIN)}
     for glob in globs:
-        hits = {name for path, name in named if matches(path, glob) or name == glob}
+        exact = {name for _, name in named if name == glob}
+        hits = exact or {name for path, name in named if matches(path, glob) or matches(name, glob)}
         if not hits:
             raise UsageError(f"no layer matches {glob!r}; the model has {listing(name for _, name in named)}")
         chosen |= hits
+    if not chosen:
+        raise _no_layers(model, [name for _, name in named])
     return [name for _, name in named if name in chosen]
 
 
-def _frozen(module: nn.Module) -> nn.Module:
-    """Put the module into evaluation mode, without gradients of its weights and with channels last in memory."""
-    return module.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+class _Call(NamedTuple):
+    """One call of a module in a forward."""
+
+    path: str
+    number: int
+    tensor_count: int
+    """Count of the floating-point tensors that it put out."""
 
 
-def _calls(model: VisionModel) -> list[tuple[str, int]]:
-    """Return every module call of one forward in order: path and number of the call."""
+def _output_names(call: _Call, is_repeated: bool, paths: Collection[str]) -> list[str]:
+    """Return the names of what a call puts out; a path that reads like another module's call names its call too."""
+    is_ambiguous = split_call(call.path, paths) != (call.path, 0, None)
+    name = f"{call.path}@{call.number}" if is_repeated or is_ambiguous else call.path
+    return [name] if call.tensor_count < 2 else [f"{name}@out{number}" for number in range(call.tensor_count)]
+
+
+def _no_layers(model: VisionModel, called: Sequence[str]) -> ModelError:
+    """Return the error of a network that has no layers to record by default."""
+    if called:
+        return ModelError(
+            f"{model.entry.spec} calls neither blocks nor convolutions nor linear layers, so none are recorded by "
+            f"default; name layers: it has {listing(called)}"
+        )
+    scripts = [path for path, module in model.module.named_modules() if isinstance(module, torch.jit.ScriptModule)]
+    hidden = f" that hooks can see ({listing(scripts)} are TorchScript)" if scripts else ""
+    return ModelError(
+        f"{model.entry.spec} calls no modules{hidden} in a forward, so there are no layers to record; build it of "
+        "plain modules (nn.Conv2d for functional.conv2d), and return that from the factory"
+    )
+
+
+def _calls(model: VisionModel) -> list[_Call]:
+    """Return every module call of one forward in order; raise ModelError for a network that runs on no batch."""
     counts: Counter[str] = Counter()
-    calls: list[tuple[str, int]] = []
+    calls: list[_Call] = []
 
     def hook(path: str) -> Callable[[nn.Module, object, object], None]:
-        def take(_module: nn.Module, _inputs: object, _output: object) -> None:
-            calls.append((path, counts[path]))
+        def take(_module: nn.Module, _inputs: object, output: object) -> None:
+            calls.append(_Call(path, counts[path], len(output_tensors(output))))
             counts[path] += 1
 
         return take
 
-    handles = [module.register_forward_hook(hook(path)) for path, module in model.module.named_modules() if path]
+    modules = hooked_modules(model.module).items()
+    handles = [module.register_forward_hook(hook(path)) for path, module in modules if path]
     try:
-        with torch.inference_mode():
+        what = f"a forward of {model.entry.spec} on a batch of shape {(1, *model.input_shape)}"
+        with torch.inference_mode(), owners_code(what, WRAPPING):
             model.module(torch.zeros(1, *model.input_shape))
     finally:
         for handle in handles:

@@ -14,6 +14,7 @@ from unitscope_pipelines.vision.optimisation.objectives import Objective
 from unitscope_pipelines.vision.optimisation.parameterisation import Parameterisation, Pictures, Pixels
 from unitscope_pipelines.vision.optimisation.recipes import Recipe
 from unitscope_pipelines.vision.optimisation.relu_gradient import ReluGradient
+from unitscope_pipelines.vision.recording.gradients import cuts_named
 from unitscope_pipelines.vision.recording.recording import outputs_of
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.progress import Tell
@@ -34,16 +35,22 @@ class Ascent:
     def __call__(self, canvas: Parameterisation, tell: Tell | None) -> bool:
         """Take all steps, which change the canvas in place; return whether no step had a gradient.
 
-        Raises UsageError where a gradient is not finite.
+        Raises UsageError where a gradient is not finite, and ModelError where a layer cuts it.
         """
         recipe, stalled = self.recipe, True
         adam = torch.optim.Adam([canvas.values], lr=recipe.rate) if recipe.parameterisation == "fourier" else None
         for step in range(recipe.steps):
-            with ReluGradient() if step < recipe.redirected_steps else nullcontext():
+            with (
+                cuts_named(self.model.module, self._layers, self._input(canvas.pictures())),
+                ReluGradient() if step < recipe.redirected_steps else nullcontext(),
+            ):
                 loss = -self._values(canvas.pictures()).sum()
                 (gradient,) = torch.autograd.grad(loss, canvas.values)
             if not gradient.isfinite().all():
-                raise UsageError(f"the gradient of {self.objective.text} is not finite at step {step}")
+                raise UsageError(
+                    f"the gradient of {self.objective.text} is not finite (NaN or infinite) at step {step}; try "
+                    "another recipe, seed or start, or a unit whose layers before it are finite"
+                )
             stalled &= not gradient.any()
             if adam:
                 canvas.values.grad = gradient
@@ -53,6 +60,11 @@ class Ascent:
             if tell:
                 tell(step + 1, recipe.steps)
         return stalled
+
+    @property
+    def _layers(self) -> frozenset[str]:
+        """The layers whose outputs the objectives read."""
+        return self.objective.layers | (self.diversity.layers if self.diversity else frozenset())
 
     def _values(self, pictures: Pictures) -> Float[Tensor, " image"]:
         """Return the value of each picture of a batch, moved at random, with its share of diversity."""
@@ -79,8 +91,7 @@ class Ascent:
 
     def _outputs(self, inputs: Pictures) -> Mapping[str, Float[Tensor, "image ..."]]:
         """Return the outputs of the objectives' layers in float32; what comes behind them is not computed."""
-        layers = self.objective.layers | (self.diversity.layers if self.diversity else frozenset())
-        outputs = outputs_of(self.model.module, layers, inputs)
+        outputs = outputs_of(self.model.module, self._layers, inputs)
         return {layer: output.float() for layer, output in outputs.items()}
 
     def _step(self, canvas: Pixels, uphill: Pictures, step: int) -> None:

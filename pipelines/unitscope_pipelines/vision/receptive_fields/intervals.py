@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import TypeVar
 
+import torch
 from torch import Tensor, UntypedStorage
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -38,10 +39,11 @@ class Intervals(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Rows and columns of the convolutions so far, in the order of the forward."""
         self._dependencies: MutableMapping[Tensor, tuple[Dependency, int | None]] = by_identity()
         self._memories: MutableMapping[UntypedStorage, Dependency] = by_identity()
+        self._writes: MutableMapping[UntypedStorage, int] = by_identity()
         self._written: MutableMapping[UntypedStorage, Dependency] = by_identity()
         self._leaked: list[Dependency] = []
         self._unknown: set[OpOverload] = set()
-        self._keep(image, own_pixels(image.shape), image._version)
+        self._keep(image, own_pixels(image.shape), self._version(image))
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -57,10 +59,14 @@ class Intervals(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if (written := self._written.get(tensor.untyped_storage())) is not None:
             return thinned(seen_as(written, tensor)).clone()
         dependency, version = self._dependencies.get(tensor, (None, None))
-        if dependency is not None and version is not None and version == _version(tensor):
+        if dependency is not None and version is not None and version == self._version(tensor):
             return dependency
         memory = self._memories.get(tensor.untyped_storage())
         return None if memory is None else spread(memory, tensor.shape)
+
+    def _version(self, tensor: Tensor) -> int:
+        """Return how often a tensor's memory was written; torch's own count is missing in inference mode."""
+        return self._writes.get(tensor.untyped_storage(), 0)
 
     def _keep(self, tensor: Tensor, dependency: Dependency, version: int | None) -> None:
         """Remember a tensor's dependency, and that its memory holds such values too."""
@@ -76,17 +82,23 @@ class Intervals(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
         kwargs = kwargs or {}
+        if torch.is_inference_mode_enabled() and func._can_decompose():
+            with self:  # what autograd takes apart elsewhere arrives whole in inference mode
+                return func.decompose(*args, **kwargs)
         inputs = tensors_in((args, kwargs))
         dependencies = {id(tensor): known for tensor in inputs if (known := self.dependency_of(tensor)) is not None}
         outcome: object = func(*args, **kwargs)
         outputs = tensors_in(outcome)
+        arguments = dict(_named(func, args, kwargs))
+        for tensor in tensors_in(_written(func, arguments)):
+            self._writes[tensor.untyped_storage()] = self._version(tensor) + 1
         if outputs and func._schema.name == "aten::convolution" and outputs[0].dim() == 4:
             self.grids.append((outputs[0].shape[2], outputs[0].shape[3]))
         if not outputs:
             # the value has left the graph (Tensor.item): whatever follows may depend on it
             self._leaked += map(whole, dependencies.values())
         elif dependencies or self._leaked:
-            self._note(Operation(func, dict(_named(func, args, kwargs)), outputs[0]), dependencies, outputs)
+            self._note(Operation(func, arguments, outputs[0]), dependencies, outputs)
         return outcome
 
     def _rule(self, function: OpOverload) -> Rule:
@@ -108,7 +120,7 @@ class Intervals(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._written[memory] = nothing([memory.nbytes() // output.element_size()]).clone()
         if memory not in self._written:
             return False
-        if any(tensor is output for tensor in tensors_in(_written(operation))):
+        if any(tensor is output for tensor in tensors_in(_written(operation.function, operation.arguments))):
             seen_as(self._written[memory], output).copy_(result)
         return True
 
@@ -137,7 +149,7 @@ class Intervals(TorchDispatchMode):  # type: ignore[no-untyped-call]
             result = result if result.shape[1:] == output.shape else spread(hull_of_all, output.shape)
             result = union([result, *rest], output.shape) if rest else result
             if not self._write(operation, output, result):
-                self._keep(output, result, _version_after(operation, output))
+                self._keep(output, result, self._version(output))
 
 
 def by_identity() -> MutableMapping[_Key, _Value]:
@@ -156,25 +168,10 @@ def _is_target(operation: Operation, output: Tensor) -> bool:
     return next(iter(operation.arguments.values())) is output
 
 
-def _version(tensor: Tensor) -> int | None:
-    """Return how often a tensor's memory was written; inference tensors do not count it."""
-    return None if tensor.is_inference() else tensor._version
-
-
-def _version_after(operation: Operation, output: Tensor) -> int | None:
-    """Return the version that an output has once its operation is over: views share the count, a write adds one."""
-    memory = output.untyped_storage()._cdata
-    alike = [tensor for tensor in [output, *operation.tensors] if tensor.untyped_storage()._cdata == memory]
-    versions = [_version(tensor) for tensor in alike]
-    counted = [version for version in versions if version is not None]
-    written = any(tensor is output for tensor in tensors_in(_written(operation)))
-    return max(counted) + written if len(counted) == len(versions) else None
-
-
-def _written(operation: Operation) -> list[object]:
+def _written(function: OpOverload, arguments: Mapping[str, object]) -> list[object]:
     """Return the arguments that an operation writes to."""
-    infos = [(argument.name, argument.alias_info) for argument in operation.function._schema.arguments]
-    return [operation.arguments.get(name) for name, info in infos if info is not None and info.is_write]
+    infos = {argument.name: argument.alias_info for argument in function._schema.arguments}
+    return [value for name, value in arguments.items() if (info := infos[name]) and info.is_write]
 
 
 def _named(function: OpOverload, args: Sequence[object], kwargs: Mapping[str, object]) -> Iterator[tuple[str, object]]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from unitscope_pipelines.vision.receptive_fields.dead_leaves import Shape, dead_leaves
 from unitscope_pipelines.vision.receptive_fields.theoretical import like_input, theoretical_layers
 from unitscope_pipelines.vision.recording.embedding import as_map
+from unitscope_pipelines.vision.recording.gradients import gradient_faults
 from unitscope_pipelines.vision.recording.recording import record
 from unitscope_schemas.geometry import Location, ReceptiveField, Size
 from unitscope_schemas.units import LayerSpec
@@ -40,19 +41,32 @@ def measure_layers(
 
     A layer is a module path, with `@1` for the second call of a module. Its output for an image is a map (channel,
     row, col, or channels last), tokens (token, channel) or a vector. With `picture_count` 0 the effective field is
-    left as large as the theoretical one. The model's mode and gradients are left as they were. Raises ModelError for
-    a layer that is not there, is not called, does not depend on the input, or puts out something else, for
-    example the heads of attention.
+    left as large as the theoretical one, and so is that of a layer whose gradient something cuts, with the reason. The
+    model's mode and gradients are left as they were. Raises ModelError for a layer that is not there, is not called,
+    does not depend on the input, or puts out something else, for example the heads of attention.
     """
     with _settled(model):
         layers = theoretical_layers(model, names, input_shape)
-        effective = effective_sizes(model, layers, input_shape, seed, picture_count)
-    return [_with_effective(layer, effective[layer.name]) for layer in layers]
+        try:
+            effective, faults = effective_sizes(model, layers, input_shape, seed, picture_count), {}
+        except Exception:
+            # only the effective field needs gradients: layers without one keep the theoretical, and say why
+            faults = gradient_faults(model, names, like_input(model, torch.zeros(1, *input_shape)))
+            if not faults:
+                raise
+            sound = [layer for layer in layers if layer.name not in faults]
+            effective = effective_sizes(model, sound, input_shape, seed, picture_count) if sound else {}
+    return [
+        _with_effective(
+            layer, effective.get(layer.name) or _enlarged(layer.receptive_field, []), faults.get(layer.name)
+        )
+        for layer in layers
+    ]
 
 
-def _with_effective(layer: LayerSpec, size: Size) -> LayerSpec:
-    """Return the layer with this height and width of its effective field."""
-    field = layer.receptive_field.model_copy(update={"effective": size})
+def _with_effective(layer: LayerSpec, size: Size, fault: str | None) -> LayerSpec:
+    """Return the layer with this height and width of its effective field, or with what kept it from being measured."""
+    field = layer.receptive_field.model_copy(update={"effective": size, "unmeasured": fault})
     return layer.model_copy(update={"receptive_field": field})
 
 
@@ -62,7 +76,8 @@ def _settled(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     gradients = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
-        model.eval().requires_grad_(False)
+        model.eval()
+        model.requires_grad_(False)  # not chained: networks override train without returning themselves
         yield
     finally:
         for module, training in modes:
@@ -116,7 +131,7 @@ def _gradients(
         model(leaf.clone())
     for layer in layers:
         output = outputs.pop(layer.name)
-        if layer.kind == "vector" or not layer.placed or not output.requires_grad:
+        if layer.kind == "vector" or not layer.placed:
             continue
         image = torch.arange(len(pictures), device=output.device)
         maps = as_map(output, layer)[image, channels[layer.name].to(output.device)].flatten(1)

@@ -63,7 +63,7 @@ def like_input(
 def _advice(model: nn.Module, name: str, input_shape: Shape) -> str:
     """Return in words the nearest layers around one that can be recorded in its place."""
     around: list[str] = []
-    path = split_call(name)[0]
+    path = split_call(name, dict(model.named_modules())).path
     while len(around) < _MOST_ADVISED and (path := path.rpartition(".")[0]):
         try:
             layer = _measured(model, [path], input_shape)[path]

@@ -41,6 +41,20 @@ def arranged(output: Float[Tensor, "..."], layer: LayerSpec) -> Float[Tensor, "i
     return tokens.transpose(1, 2).reshape(len(tokens), -1, *layer.grid) if layer.kind == "map" else tokens
 
 
+def channel_axis(layer: LayerSpec) -> int:
+    """Return the axis of the channels in a layer's output as it is.
+
+    Raises ModelError where images and channels share one.
+    """
+    if layer.layout is None:
+        return 1 if layer.kind == "map" and not layer.channels_last else -1
+    windowed = layer.layout.windows > 1
+    axis = layer.layout.channel_axis - windowed
+    if axis == 0:
+        raise ModelError(f"images and channels of {layer.name} lie on one axis; choose another layer")
+    return axis - 1 if axis <= layer.layout.image_axis else axis
+
+
 def peaks(output: Float[Tensor, "image ..."], layer: str = "layer") -> Peaks:
     """Return the peaks of maps (image, channel, row, col), vectors (image, channel) or tokens (image, token, channel).
 

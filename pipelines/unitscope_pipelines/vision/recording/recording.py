@@ -1,10 +1,12 @@
 """Recording of what layers put out, by forward hooks that are always removed."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import TypeVar
+from dataclasses import fields, is_dataclass
+from typing import NamedTuple, TypeVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -16,21 +18,68 @@ Recorded = TypeVar("Recorded")
 """Type of what is recorded of each layer."""
 
 
-def split_call(layer: str) -> tuple[str, int]:
-    """Return module path and call number of a layer name: `block@1` is the second call of `block`."""
-    path, at, call = layer.rpartition("@")
-    return (path, int(call)) if at and call.isdecimal() else (layer, 0)
+class OutputName(NamedTuple):
+    """A layer's name in its parts: which module, which of its calls, and which of the tensors that it puts out."""
+
+    path: str
+    call: int
+    number: int | None = None
+    """Number among the call's floating-point tensors; None for its only one, or its first."""
 
 
-def output_tensor(output: object, layer: str) -> Tensor:
-    """Return a module's output, or the first tensor of a tuple or mapping; raise ModelError if there is none."""
+def split_call(layer: str, paths: Container[str] | None = None) -> OutputName:
+    """Return the parts of a layer's name: `block@1` is the second call of `block`, `fpn@out2` its third tensor.
+
+    `paths` are the modules there are; a module that is itself called `block@1` is meant where there is no `block`.
+    """
+    head, _, number = layer.rpartition("@out")
+    heads: list[tuple[str, int | None]] = [(head, int(number))] if head and number.isdecimal() else []
+    ways = []
+    for name, output in [*heads, (layer, None)]:
+        path, _, call = name.rpartition("@")
+        ways += [OutputName(path, int(call), output)] if path and call.isdecimal() else []
+        ways.append(OutputName(name, 0, output))
+    return next((way for way in ways if paths is None or way.path in paths), ways[0])
+
+
+def output_tensors(output: object) -> list[Tensor]:
+    """Return the floating-point tensors that a module puts out, in order, out of whatever holds them."""
     if isinstance(output, Tensor):
+        return [output] if output.is_floating_point() else []
+    return [tensor for value in _values(output) for tensor in output_tensors(value)]
+
+
+def output_tensor(output: object, layer: str, number: int | None = None) -> Tensor:
+    """Return a module's output: that tensor by number, or the first of a tuple or mapping.
+
+    Raises ModelError if there is none.
+    """
+    if number is None and isinstance(output, Tensor):
         return output
-    values = output.values() if isinstance(output, dict) else output if isinstance(output, tuple | list) else ()
-    for value in values:
-        if isinstance(value, Tensor):
-            return value
+    tensors = output_tensors(output)
+    if number is None:
+        tensors = [value for value in _values(output) if isinstance(value, Tensor)] or tensors
+    if (number or 0) < len(tensors):
+        return tensors[number or 0]
+    if number is not None and tensors:
+        raise ModelError(f"layer {layer!r} is not there: its module puts out {len(tensors)} tensors, from @out0")
     raise ModelError(f"layer {layer!r} puts out {type(output).__name__}, not a tensor; choose another layer")
+
+
+def _values(output: object) -> list[object]:
+    """Return what a tuple, list, mapping or data class holds; nothing for anything else."""
+    if isinstance(output, Mapping):
+        return list(output.values())
+    if isinstance(output, tuple | list):
+        return list(output)
+    if is_dataclass(output):
+        return [getattr(output, field.name) for field in fields(output)]
+    return []
+
+
+def hooked_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the modules whose outputs hooks can see, by path: all but those that TorchScript runs."""
+    return {path: module for path, module in model.named_modules() if not isinstance(module, torch.jit.ScriptModule)}
 
 
 @contextmanager
@@ -42,13 +91,13 @@ def record(
     `keep` runs in the hook, before the next module, so an in-place module behind the layer changes nothing.
     Raises ModelError for a layer that the model does not have.
     """
-    modules = dict(model.named_modules())
-    wanted: dict[str, dict[int, str]] = {}
+    modules = hooked_modules(model)
+    wanted: dict[str, dict[int, list[tuple[str, int | None]]]] = {}
     for layer in layers:
-        path, call = split_call(layer)
+        path, call, number = split_call(layer, modules)
         if path not in modules:
             raise ModelError(f"the model has no layer {path!r}; it has {listing(name for name in modules if name)}")
-        wanted.setdefault(path, {})[call] = layer
+        wanted.setdefault(path, {}).setdefault(call, []).append((layer, number))
 
     recorded: dict[str, Recorded] = {}
     calls: Counter[str] = Counter()
@@ -59,10 +108,10 @@ def record(
 
     def hook(path: str) -> Callable[[nn.Module, object, object], None]:
         def take(_module: nn.Module, _inputs: object, output: object) -> None:
-            layer = wanted[path].get(calls[path])
+            call = calls[path]
             calls[path] += 1
-            if layer is not None:
-                recorded[layer] = keep(layer, output_tensor(output, layer))
+            for layer, number in wanted[path].get(call, ()):
+                recorded[layer] = keep(layer, output_tensor(output, layer, number))
 
         return take
 
@@ -75,7 +124,7 @@ def record(
             handle.remove()
 
 
-class _ForwardEnd(Exception):  # noqa: N818  (no error)
+class _ForwardEnd(BaseException):
     """Ends a forward from within a hook: what comes after the layer is not computed."""
 
 

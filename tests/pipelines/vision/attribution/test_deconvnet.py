@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from unitscope_pipelines.vision.attribution.deconvnet import METHODS, default_method, project
 from unitscope_pipelines.vision.images.diverging import FAINT_SHARE
 from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
+from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Location
 from unitscope_schemas.questions import ProjectionMethod
 from unitscope_schemas.units import LayerSpec
@@ -316,3 +317,14 @@ def test_a_signal_of_hardly_any_weight_is_seen_beside_the_layers(
         largest = float(dead.pixels[number].abs().max())
         assert largest == 0 or largest < FAINT_SHARE * dead.layer_signal[number] / 100
         assert float(alive.pixels[number].abs().max()) > FAINT_SHARE * alive.layer_signal[number]
+
+
+@pytest.mark.parametrize("method", ["gradient", "guided", "deconvnet"])
+def test_a_projection_that_is_not_finite_names_its_unit_and_what_would_do(method: ProjectionMethod) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3)).eval().requires_grad_(False)
+    model[2].weight[3, 0, 0, 0] = torch.inf
+    (layer,) = measure_layers(model, ["2"], (3, 12, 12), picture_count=0)
+    images = torch.rand(2, 3, 12, 12) + 1
+    with pytest.raises(UsageError, match=r"unit 2:3 is not finite .* activation of .*: it has no picture; try another"):
+        project(model, layer, 3, images, [Location(2, 2)] * 2, method)

@@ -1,4 +1,5 @@
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -52,14 +53,14 @@ def test_state_dicts_of_a_file_are_the_weights(spec: str, suffix: str, tmp_path:
 
 @pytest.mark.parametrize("suffix", ["pt", "safetensors"])
 def test_weights_that_do_not_fit_or_run_code_are_refused(suffix: str, tmp_path: Path) -> None:
-    torch.save(Path("any object but tensors"), tmp_path / "code.pt")
-    with pytest.raises(ModelError, match="no plain state dict"):
+    torch.save({"model": Fraction(1, 2)}, tmp_path / "code.pt")
+    with pytest.raises(ModelError, match=r"no plain state dict: reading it would run the code of fractions\.Fraction"):
         load_model("timm:test_resnet", str(tmp_path / "code.pt"))
     (tmp_path / f"broken.{suffix}").write_bytes(b"no weights")
     with pytest.raises(ModelError, match=r"broken.*holds no plain state dict"):
         load_model("timm:test_resnet", str(tmp_path / f"broken.{suffix}"))
     save_file({"other.weight": torch.zeros(2)}, tmp_path / "other.safetensors")
-    with pytest.raises(ModelError, match=r"(?s)other\.safetensors' do not fit the model: .*Missing"):
+    with pytest.raises(ModelError, match=r"other\.safetensors' do not fit the model: .* missing: "):
         load_model("timm:test_resnet", str(tmp_path / "other.safetensors"))
     with pytest.raises(UsageError, match="does not exist"):
         load_model("timm:test_resnet", str(tmp_path / f"absent.{suffix}"))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tests.pipelines.vision.receptive_fields.test_places import GRID, SHAPE, Patches, tokens, windows
 from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
 from unitscope_pipelines.vision.recording.embedding import as_map
-from unitscope_pipelines.vision.recording.peaks import arranged, peaks
+from unitscope_pipelines.vision.recording.peaks import arranged, channel_axis, peaks
 from unitscope_pipelines.vision.recording.recording import output_of
 from unitscope_schemas.errors import ModelError
 
@@ -27,15 +27,21 @@ FORMS = {
 
 
 @pytest.mark.parametrize("mixed", [False, True], ids=["local", "whole"])
-@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_images_are_found_on_any_axis(form: Callable[[Tensor], Tensor], mixed: bool) -> None:
+@pytest.mark.parametrize("name", FORMS)
+def test_images_are_found_on_any_axis(name: str, mixed: bool) -> None:
     torch.manual_seed(0)
-    model = Patches(form, mixed).eval()
+    model = Patches(FORMS[name], mixed).eval()
     layer = measure_layers(model, ["layer"], SHAPE, picture_count=2)[0]
     assert (layer.units, layer.grid, layer.prefix_tokens) == (5, GRID, 0)
     images = torch.randn(3, *SHAPE)
     with torch.no_grad():
-        assert torch.equal(as_map(output_of(model, "layer", images), layer), model.plain(images))
+        output = output_of(model, "layer", images)
+        assert torch.equal(as_map(output, layer), model.plain(images))
+    if name == "images as groups of channels":
+        with pytest.raises(ModelError, match="on one axis"):
+            channel_axis(layer)
+    else:
+        assert output.shape[channel_axis(layer)] == 5
 
 
 class SequenceFirst(nn.Module):
