@@ -104,7 +104,7 @@ def _beside(first: Images, extremes: Sequence[Float[Tensor, "1 channel row col"]
     for extreme in extremes:
         images = first.clone()
         images[1:last] = extreme
-        yield _Trial("beside others", images, {0: 0, last: last})
+        yield _Trial("beside other pictures", images, {0: 0, last: last})
     yield _Trial("at another place of the batch", first.flip(0), {row: last - row for row in range(last + 1)}, False)
     yield _Trial("alone", first[:1], {0: 0}, False)
     rows = torch.arange(min(batch_size, _MOST_ROWS)) % len(first)
