@@ -38,7 +38,7 @@ def camera_frames(asked: Session, count: int) -> list[bytes]:
     shorter = asked.atlas.manifest.preprocessing.resize_px
     frames = []
     for row in asked.atlas.catalogue.rows(range(count)):
-        whole = picture(read_image(asked.atlas, row))
+        whole = picture(asked.atlas, read_image(asked.atlas, row))
         scale = shorter / min(whole.size)
         file = io.BytesIO()
         whole.resize((round(whole.width * scale), round(whole.height * scale))).save(file, "JPEG", quality=92)

@@ -33,7 +33,9 @@ def contents(atlas: Path, paths: bool = True) -> dict[str, Rows]:
     images = pq.read_table(atlas / manifest.images.path, partitioning=None)
     ids = images["image_id"].to_pylist()
     cut = {"shard", "shard_row", "modified_ns"} | (
-        set() if paths else {"path", "other_paths", "address", "other_addresses", "label", "metadata"}
+        set()
+        if paths
+        else {"path", "other_paths", "address", "other_addresses", "label", "labels", "statements", "metadata"}
     )
     found = {"images": images.drop_columns(list(cut & set(images.column_names))).to_pydict()}
     skipped = pq.read_table(atlas / manifest.skipped.path, partitioning=None)

@@ -113,7 +113,8 @@ def test_the_same_files_by_another_spelling_are_the_same_corpus(
     tiny_corpus: Path, tiny_atlas: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelling: str
 ) -> None:
     corpus, atlas = rooted(tiny_corpus, tiny_atlas, tmp_path)
-    shutil.rmtree(atlas / "visuals", ignore_errors=True)  # pictures too, in the folder above
+    for name in ("visuals", "patches"):  # pictures by their names too, in the folder above
+        shutil.rmtree(atlas / name, ignore_errors=True)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to(corpus)
     if spelling == "grown and shrunk":

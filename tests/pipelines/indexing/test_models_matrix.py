@@ -186,7 +186,7 @@ def assert_top_holds(case: Case, opened: Atlas, truth: oracle.Truth) -> None:
                     for row in page.rows]  # fmt: skip
             found += oracle.disagreements(truth, spec.name, unit, rows, spec.grid.width, spec.prefix_tokens)
             for row in page.rows:
-                whole = picture(read_image(opened, opened.find_image(row.image_id)))
+                whole = picture(opened, read_image(opened, opened.find_image(row.image_id)))
                 assert cut(whole, row.box).size == (row.box.size.width, row.box.size.height)
     assert found == []
 

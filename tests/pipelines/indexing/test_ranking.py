@@ -103,7 +103,7 @@ def test_status_follows_from_the_peaks(values: list[float], nonfinite: int, expe
 
 
 def test_lift_is_the_share_among_first_ranks_over_the_share_of_the_corpus() -> None:
-    labels = Labels(pa.chunked_array([pa.array(["cat"] * 50 + ["dog"] * 150)]))
+    labels = Labels(pa.chunked_array([pa.array([["cat"]] * 50 + [["dog"]] * 150)]))
     first = np.concatenate([np.arange(40), np.arange(100, 160)]).astype(np.int32)
     rows = labels.of_first_ranks(first)
     assert rows == [

@@ -23,6 +23,7 @@ import timm
 import torch
 from timm.models import _registry
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from tests.pipelines.vision.receptive_fields.oracles import assert_boxes_hold_for_nan
 from unitscope_pipelines.vision.models.blocks import usual_blocks
@@ -216,16 +217,16 @@ def hooked(module: nn.Module, names: Sequence[str], images: Tensor) -> dict[str,
     """Return the outputs by plain hooks."""
     calls: Counter[str] = Counter()
     outputs: dict[str, Tensor] = {}
-    wanted = {split_call(name): name for name in names}
+    wanted: dict[tuple[str, int], list[tuple[str, int]]] = {}
+    for name in names:
+        path, call, number = split_call(name)
+        wanted.setdefault((path, call), []).append((name, number or 0))
 
     def hook(path: str, output: object) -> None:
-        name = wanted.get((path, calls[path]))
+        tensors = [value for value in tree_leaves(output) if isinstance(value, Tensor)]
+        for name, number in wanted.get((path, calls[path]), ()):
+            outputs[name] = tensors[number].clone()
         calls[path] += 1
-        if name is not None:
-            first = next(iter(output.values())) if isinstance(output, dict) else output
-            first = first[0] if isinstance(first, tuple | list) else first
-            assert isinstance(first, Tensor)
-            outputs[name] = first.clone()
 
     modules = dict(module.named_modules())
     handles = [

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from unitscope_pipelines.vision.models.globs import matches
 
@@ -70,7 +71,7 @@ def usual_blocks(module: nn.Module) -> tuple[str, ...]:
     If there are none, they are looked for under every path without a number, as of a network that is wrapped; those are
     taken that hold the most weights, if it is half of the network's. A network with none of these has no blocks.
     """
-    found = _blocks_in(module, _USUAL) or _paths(module, [stage["module"] for stage in _stages(module)])
+    found = _blocks_in(module, _USUAL) or _paths(module, [str(stage["module"]) for stage in _stages(module)])
     if found:
         return found
     most, total = 0, _weight_count(module)
@@ -84,8 +85,8 @@ def usual_blocks(module: nn.Module) -> tuple[str, ...]:
     return found
 
 
-def _stages(module: nn.Module) -> Sequence[Mapping[str, str]]:
-    stages: Sequence[Mapping[str, str]] = getattr(module, "feature_info", ())
+def _stages(module: nn.Module) -> Sequence[Mapping[str, object]]:
+    stages: Sequence[Mapping[str, object]] = getattr(module, "feature_info", ())
     return stages
 
 
@@ -95,7 +96,7 @@ def _blocks_in(module: nn.Module, rows: Sequence[tuple[str, ...]]) -> tuple[str,
 
 
 def _weight_count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+    return sum(parameter.numel() for parameter in module.parameters() if not is_lazy(parameter))
 
 
 def _paths(module: nn.Module, globs: Sequence[str]) -> tuple[str, ...]:

@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
 from unitscope_pipelines.vision.models.models import VisionModel
+from unitscope_pipelines.vision.recording.memory import is_short_memory
 from unitscope_schemas.errors import CapacityError
 
 
@@ -18,7 +17,7 @@ def short_memory(count: int, model: VisionModel) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        if not is_short_memory(error):
             raise
         _, rows, cols = model.input_shape
         raise CapacityError(

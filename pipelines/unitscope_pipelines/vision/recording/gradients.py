@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from unitscope_pipelines.vision.recording.memory import is_short_memory
 from unitscope_pipelines.vision.recording.owners_code import in_one_line
 from unitscope_pipelines.vision.recording.recording import Images, hooked_modules, output_of, output_tensors, record
 from unitscope_schemas.errors import ModelError, UnitscopeError
@@ -20,9 +21,11 @@ def cuts_named(model: nn.Module, layers: Collection[str], images: Images) -> Ite
     """
     try:
         yield
-    except (UnitscopeError, MemoryError, torch.OutOfMemoryError):
+    except UnitscopeError:
         raise
     except Exception as error:
+        if is_short_memory(error):
+            raise
         faults = gradient_faults(model, layers, images[:1].detach())
         if not faults:
             raise
@@ -41,9 +44,11 @@ def gradient_faults(model: nn.Module, layers: Collection[str], image: Images) ->
     try:
         with torch.enable_grad(), record(model, list(layers), lambda _, output: output.clone()) as outputs:
             model(leaf.clone())
-    except (UnitscopeError, MemoryError, torch.OutOfMemoryError):
+    except UnitscopeError:
         raise
-    except Exception as error:  # noqa: BLE001  (the network's own code; what it says is the answer)
+    except Exception as error:  # the network's own code; what it says is the answer
+        if is_short_memory(error):
+            raise
         return dict.fromkeys(layers, f"the forward does not run with gradients ({in_one_line(error)})")
     faults = {}
     for layer, output in outputs.items():
