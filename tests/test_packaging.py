@@ -18,6 +18,8 @@ import pytest
 from tests import kin
 from tests.deploy.test_processes import free_ports
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parent.parent
 PACKAGES = [
     ROOT / package
@@ -163,7 +165,6 @@ def cluster(run: Run, tmp_path: Path) -> Iterator[dict[str, str]]:
         node.wait(timeout=60)
 
 
-@pytest.mark.long
 def test_a_cluster_run_works_there_and_gives_the_same_rows(run: Run, atlas: str, cluster: dict[str, str]) -> None:
     address = cluster["RAY_ADDRESS"]
     run(*MODULE, "index", "pictures", "--atlas", "atlas-of-a-cluster", "--address", address, *INDEX, **cluster)

@@ -21,6 +21,8 @@ from unitscope_schemas.geometry import Size
 from unitscope_schemas.manifest import Preprocessing, atlas_key
 from unitscope_services.atlas.atlas import Atlas
 
+pytestmark = pytest.mark.long
+
 PAGE = Path(__file__).parent.parent.parent / "docs" / "preprocessing.md"
 Recipe = Callable[[str, dict[str, Any]], Tensor]
 

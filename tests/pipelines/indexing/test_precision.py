@@ -15,6 +15,8 @@ from unitscope_pipelines.indexing.scan import RecordedBatch, Scanner
 from unitscope_pipelines.vision.images.preprocessing import prepare
 from unitscope_schemas.progress import Progress
 
+pytestmark = pytest.mark.long
+
 HALF_ERROR = 0.25
 """Of a unit's largest value over the pictures: what --precision bf16 promises, see benchmarks/README.md."""
 
