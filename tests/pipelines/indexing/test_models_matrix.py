@@ -99,7 +99,7 @@ FAMILIES = (
     windowed("timm:swin_tiny_patch4_window7_224", "patch_embed", "layers.0.blocks.1", "layers.3.blocks.1"),
     Case("file:sequence_first", ("patches", "layers.0", "layers.1"), token_first=("layers.0", "layers.1")),
     Case("file:unet", ("enter", "down2", "up1", "join1", "up2", "join2")),
-    Case("file:detector", ("backbone.body.0.0", "backbone.body.6", "backbone.fpn.inner_blocks.0")),
+    Case("file:detector", ("backbone.body.0.0", "backbone.body.6", "backbone.fpn.inner_blocks.0"), tight=False),
     Case("file:maxvit", ("stem", "stages.0.blocks.0.conv", "stages.0.blocks.0", "stages.1.blocks.0"), tight=False),
     Case("file:hf_vit", ("embeddings", "layers.0.attention.q_proj", "layers.0", "layers.1")),
     Case("file:hf_clip", ("embeddings", "encoder.layers.0.mlp.fc1", "encoder.layers.1")),
