@@ -246,7 +246,7 @@ class CorpusEntry(Entry):
     others: dict[str, int] = {}
     """How many other files there are of each kind: of a suffix, without one, hidden; empty in atlases made before."""
     notes: list[str] = []
-    """What else a person should know of the corpus, such as how it was read and what reading it costs."""
+    """Sentences about the corpus for people, such as how it was read and what reading it costs."""
 
     @property
     def all_others(self) -> dict[str, int]:

@@ -62,7 +62,7 @@ def test_preprocessing_redone_by_the_published_recipe_gives_the_stored_values(
 
 
 def _older(path: Path, how: dict[str, Any]) -> Tensor:
-    """The same without antialiasing."""
+    """Return what the recipe gives where its resize does not antialias."""
     pixels = torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1)
     short = how["resize_px"] / min(pixels.shape[1:])
     size = [int(side * short) for side in pixels.shape[1:]]

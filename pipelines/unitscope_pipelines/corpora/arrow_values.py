@@ -110,27 +110,21 @@ def _date(column: pa.Array) -> list[Json]:
 
 
 def _time(column: pa.Array) -> list[Json]:
-    unit = column.type.unit
-    texts: list[Json] = []
-    for value in _numbers(column):
-        if value is None:
-            texts.append(None)
-            continue
+    def text(value: int) -> str:
         seconds, part = divmod(value, _UNITS[unit])
-        texts.append(f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}{_fraction(part, unit)}")
-    return texts
+        return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}{_fraction(part, unit)}"
+
+    unit = column.type.unit
+    return [None if value is None else text(value) for value in _numbers(column)]
 
 
 def _duration(column: pa.Array) -> list[Json]:
-    unit = column.type.unit
-    texts: list[Json] = []
-    for value in _numbers(column):
-        if value is None:
-            texts.append(None)
-            continue
+    def text(value: int) -> str:
         seconds, part = divmod(abs(value), _UNITS[unit])
-        texts.append(f"{'-' if value < 0 else ''}PT{seconds}{_fraction(part, unit).rstrip('0')}S")
-    return texts
+        return f"{'-' if value < 0 else ''}PT{seconds}{_fraction(part, unit).rstrip('0')}S"
+
+    unit = column.type.unit
+    return [None if value is None else text(value) for value in _numbers(column)]
 
 
 def _numbers(column: pa.Array) -> list[int | None]:

@@ -56,7 +56,7 @@ class Listing:
     others: Mapping[str, int]
     """How many other files were passed over of each kind, by suffix."""
     notes: tuple[str, ...] = ()
-    """What else a person should know of the corpus, such as what reading it costs."""
+    """Sentences about the corpus for people, such as what reading it costs."""
     repeated_count: int = 0
     """How many rows of lists name a path that another row names."""
     roots: tuple[CorpusRoot, ...] = ()

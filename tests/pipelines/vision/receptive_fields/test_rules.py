@@ -153,7 +153,7 @@ def locations(grid: Size) -> list[Location]:
 
 
 def reached(model: nn.Module, size: tuple[int, int]) -> Tensor:
-    """Which locations turn NaN (pixel row, pixel col, location) by one pixel after the other."""
+    """Return which locations turn NaN by one pixel after the other: (pixel row, pixel col, location)."""
     images = torch.zeros(size[0] * size[1], 1, *size)
     images.flatten(1).fill_diagonal_(torch.nan)
     with torch.no_grad():
