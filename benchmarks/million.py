@@ -21,19 +21,10 @@ from unitscope_pipelines.indexing.ranking.ranker import RankedBlock, Ranker, Ran
 from unitscope_pipelines.storage.parts import write_atomically, write_model, write_table
 from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas import layout, tables
+from unitscope_schemas.entries.corpus import CorpusEntry
+from unitscope_schemas.entries.model import ModelEntry, Preprocessing
 from unitscope_schemas.geometry import Box, Location, ReceptiveField, Size
-from unitscope_schemas.manifest import (
-    BLOCK_UNITS,
-    FORMAT_VERSION,
-    CorpusEntry,
-    LayerEntry,
-    Manifest,
-    ModelEntry,
-    Part,
-    PatchIndex,
-    Preprocessing,
-    Receipt,
-)
+from unitscope_schemas.manifest import BLOCK_UNITS, FORMAT_VERSION, LayerEntry, Manifest, Part, PatchIndex, Receipt
 from unitscope_schemas.units import LayerSpec
 
 LAYER_UNITS = 320

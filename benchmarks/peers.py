@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from unitscope_pipelines.vision.recording.recording import record
-from unitscope_schemas.manifest import Preprocessing
+from unitscope_schemas.entries.model import Preprocessing
 
 KEPT = 9
 

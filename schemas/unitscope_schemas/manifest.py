@@ -2,13 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from unitscope_schemas.entries.corpus import CorpusEntry, LeftImages
+from unitscope_schemas.entries.entry import Entry
+from unitscope_schemas.entries.model import ModelEntry, Preprocessing
 from unitscope_schemas.errors import AtlasError, FormatError, NotFoundError, listing
-from unitscope_schemas.geometry import Box, Size
+from unitscope_schemas.geometry import Box
 from unitscope_schemas.units import LayerSpec, unmeasured_words
 
 FORMAT_VERSION = 2
@@ -18,84 +21,6 @@ BLOCK_UNITS = 16
 EXACT = "Flat"
 """FAISS's name for no index: vectors are searched one by one."""
 _MEND = "delete manifest.json and run the index command again: finished shards are kept"
-
-
-class Entry(BaseModel):
-    """A frozen record of the manifest; names that it does not know are an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
-
-
-class Preprocessing(Entry):
-    """How a picture becomes the network's input; part of the atlas key, decoder included.
-
-    Resize so that the shorter side is `resize_px` with antialiased `interpolation` on 8-bit pixels, crop `input`
-    from the centre, then `(pixel − mean) / std` per channel, pixels 0 to 255; transparent pixels show white.
-    """
-
-    resize_px: int
-    input: Size
-    interpolation: Literal["bicubic", "bilinear"]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    decoder: str = "torchvision for plain JPEG, Pillow for all else"
-    resizer: str = "torchvision.transforms.v2.functional.resize(antialias=True) on uint8 tensors, rounded to uint8"
-    """Implementation of the resize: the same word stands for other pixels in other libraries, and in older ones."""
-    normaliser: str = "(pixel - mean) / std in float32, pixels 0 to 255"
-    value_range: tuple[float, float] | None = None
-    """Values that become 0 and 255, of arrays, and TIFF of other than 1 or 3 channels; None for those of their type."""
-    values: str = (
-        "8-bit values as they are; in float32, 16-bit values / 257, and floating point values from 0 to 1 and truth "
-        "values × 255; others are skipped"
-    )
-    """Rule by which values of arrays, and TIFF of other than 1 or 3 channels, become pixels from 0 to 255."""
-    shown: tuple[int, int, int] | None = None
-    """Channels that pictures show as red, green and blue; None for the first three."""
-
-    squash: bool = False
-    """Whether a picture is resized to the input itself, whatever its shape, instead of by its shorter side."""
-
-    @property
-    def shown_channels(self) -> tuple[int, ...]:
-        """The channels that pictures show: one as grey, of two the second twice."""
-        return self.shown or ((0,) if self.channels == 1 else (0, 1, min(2, self.channels - 1)))
-
-    @property
-    def digested(self) -> dict[str, Any]:
-        """The fields that decide recorded values; later ones only where they differ from what always was."""
-        later = ("resizer", "normaliser", "value_range", "values", "shown", "squash")
-        return self.model_dump(mode="json", exclude={name for name in later if _is_default(self, name)})
-
-    @property
-    def channels(self) -> int:
-        """The count of colour channels of the network's input."""
-        return len(self.mean)
-
-
-def _is_default(entry: Entry, name: str) -> bool:
-    return bool(getattr(entry, name) == type(entry).model_fields[name].default)
-
-
-class ModelEntry(Entry):
-    """The model that an atlas was recorded from."""
-
-    spec: str
-    """Name of the model, `SCHEME:NAME`."""
-    weights: str
-    """Source of the weights: `default`, `random:SEED` or a file."""
-    weights_digest: str
-    """SHA-256 over all weights."""
-    latents: tuple[str, ...] = ()
-    """Dictionaries hung on layers, `LAYER=file:PATH.py:FACTORY`."""
-    code_digests: tuple[str, ...] = ()
-    """SHA-256 of every file of the owner's code that the model was built with."""
-    notes: tuple[str, ...] = ()
-    """Sentences on how the weights were found in their file, and what was cast."""
-
-    @property
-    def runs_code(self) -> bool:
-        """Whether building the model runs a file of its owner's."""
-        return self.spec.startswith("file:") or bool(self.latents)
 
 
 class Part(Entry):
@@ -124,7 +49,7 @@ class Receipt(Entry):
     forward: str
     """Description of how the shard's forwards ran: device, precision, what was fused."""
     seconds: float
-    libraries: dict[str, str] = {}
+    libraries: dict[str, str] = Field(default_factory=dict)
     """Versions of the libraries that decoded, resized and ran; of old shards not known."""
 
     def parts(self) -> list[Part]:
@@ -211,64 +136,6 @@ class Removed(Entry):
     """Name of the version whose tables this one reads."""
 
 
-class CorpusRoot(Entry):
-    """A corpus that a version takes its pictures from, one of several or the only one."""
-
-    corpus: str
-    """What is listed: a folder, or a file or glob in one, by its whole name."""
-    root: str
-    """Folder or address below which its files lie."""
-    prefix: str = ""
-    """Name that stands before the paths of its pictures; empty for the first corpus of an atlas."""
-    path_column: str | None = None
-    """Column of a list that was named for the paths; so the next two for labels and pictures."""
-    label_column: str | None = None
-    image_column: str | None = None
-
-
-class CorpusEntry(Entry):
-    """The corpus of a version, counted."""
-
-    root: str
-    """Folder or address below which addresses of pictures lie that are no whole names."""
-    roots: tuple[CorpusRoot, ...] = ()
-    """Every corpus that the pictures come from, the first one's root being `root`; empty in manifests of old."""
-    image_count: int
-    file_count: int
-    skipped_count: int
-    ignored_count: int
-    """Count of other files, which were not read: neither pictures by their names, nor lists or shards."""
-    label_count: int
-    conflict_count: int = 0
-    """Count of images to which files, or rows of a list, give different labels."""
-    repeated_count: int = 0
-    """Count of rows of lists that name a path again."""
-    others: dict[str, int] = {}
-    """How many other files there are of each kind: of a suffix, without one, hidden; empty in atlases made before."""
-    notes: list[str] = []
-    """Sentences about the corpus for people, such as how it was read and what reading it costs."""
-
-    @property
-    def all_others(self) -> dict[str, int]:
-        """The other files by kind; where the kinds were not noted, all of them as one."""
-        return self.others or ({"of kinds not noted": self.ignored_count} if self.ignored_count else {})
-
-    @property
-    def others_text(self) -> str:
-        """What other files there are, for people; empty where there is none."""
-        return others_text(self.ignored_count, self.others)
-
-
-class LeftImages(Entry):
-    """The images that the version before showed and this one no longer has."""
-
-    count: int
-    first: tuple[str, ...]
-    """Paths of the first of them."""
-    version: str
-    """Name of the version before, which has them until `gc` deletes it."""
-
-
 class Manifest(Entry):
     """The manifest says everything that readers need to know; an atlas version is what its manifest names."""
 
@@ -297,9 +164,9 @@ class Manifest(Entry):
     batch_dependence: str | None = None
     """How recorded values depend on a picture's batch or on chance, in words, where a person allowed it; None: they do
     not, or the version was sealed before this was tried."""
-    layer_notes: list[str] = []
+    layer_notes: list[str] = Field(default_factory=list)
     """What was left out of the default layers, because it cannot be recorded."""
-    picture_rules: list[str] = []
+    picture_rules: list[str] = Field(default_factory=list)
     """How pictures' values are read: frames, wide values, transparency, colours; empty in atlases made before."""
     keep: int | None = None
     """Count of first ranks of each unit that a bounded atlas holds, without peaks; None: all, and peaks."""
@@ -356,21 +223,6 @@ class Manifest(Entry):
             known = listing((entry.spec.name for entry in self.layers), most=40)
             raise NotFoundError(f"layer {name!r} is not in {where}; it has {known}")
         return entry
-
-
-def others_text(count: int, others: Mapping[str, int], most: int = 8) -> str:
-    """Return a count of other files with the commonest kinds of them, for people; empty where there is none.
-
-    >>> others_text(352, {".txt": 337, ".nef": 12, "hidden": 3})
-    '352 other files (337 .txt, 12 .nef, 3 hidden)'
-    """
-    if not count:
-        return ""
-    kinds = sorted(others.items(), key=lambda item: (-item[1], item[0]))
-    named = [f"{number} {kind}" for kind, number in kinds[:most]]
-    further = sum(number for _, number in kinds[most:])
-    named += [f"{further} of {len(kinds) - most} more kinds"] if further else []
-    return f"{count} other file{'s' * (count != 1)}" + (f" ({', '.join(named)})" if named else "")
 
 
 def parse_manifest(text: str, atlas: str) -> Manifest:

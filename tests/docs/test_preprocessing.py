@@ -17,8 +17,9 @@ from tests.conftest import TINY_LAYERS
 from tests.pictures import blobs
 from unitscope_pipelines.vision.images.preprocessing import normalise, prepare
 from unitscope_pipelines.vision.models.models import load_model
+from unitscope_schemas.entries.model import Preprocessing
 from unitscope_schemas.geometry import Size
-from unitscope_schemas.manifest import Preprocessing, atlas_key
+from unitscope_schemas.manifest import atlas_key
 from unitscope_services.atlas.atlas import Atlas
 
 pytestmark = pytest.mark.long

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unitscope_pipelines.vision.images.preprocessing import place
+from unitscope_schemas.entries.model import Preprocessing
 from unitscope_schemas.geometry import Box, Size
-from unitscope_schemas.manifest import Preprocessing
 
 LITE = Preprocessing(resize_px=256, input=Size(224, 224), interpolation="bicubic", mean=(127,) * 3, std=(128,) * 3)
 

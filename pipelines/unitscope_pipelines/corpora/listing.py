@@ -23,8 +23,8 @@ from unitscope_pipelines.storage.filesystem import (
     is_remote,
 )
 from unitscope_schemas.addresses import Address, Cell, as_text
+from unitscope_schemas.entries.corpus import CorpusRoot, others_text
 from unitscope_schemas.errors import CorpusError, listing
-from unitscope_schemas.manifest import CorpusRoot, others_text
 
 _TAR, _PARQUET = ".tar", ".parquet"
 _LEFT_OUT = {HIDDEN_FOLDER: HIDDEN_FOLDERS, LISTED_FOLDER: "links to folders that are listed already"}

@@ -14,8 +14,9 @@ from unitscope_pipelines.corpora.listing import Listing, listed_in
 from unitscope_pipelines.storage.filesystem import is_remote
 from unitscope_schemas import tables
 from unitscope_schemas.addresses import Address
+from unitscope_schemas.entries.corpus import CorpusRoot
 from unitscope_schemas.errors import UsageError
-from unitscope_schemas.manifest import CorpusRoot, Manifest
+from unitscope_schemas.manifest import Manifest
 
 
 def roots_of(manifest: Manifest) -> tuple[CorpusRoot, ...]:

@@ -20,7 +20,8 @@ from unitscope_pipelines.vision.optimisation.optimisation import (
 )
 from unitscope_pipelines.vision.recording.device import choose_device
 from unitscope_schemas.answers.visuals import Visual, VisualKey
-from unitscope_schemas.manifest import Manifest, ModelEntry
+from unitscope_schemas.entries.model import ModelEntry
+from unitscope_schemas.manifest import Manifest
 from unitscope_schemas.progress import Tell
 from unitscope_schemas.units import LayerSpec, Target, UnitId
 

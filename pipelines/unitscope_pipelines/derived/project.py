@@ -18,8 +18,8 @@ from unitscope_pipelines.vision.images.preprocessing import Prepared, normalise,
 from unitscope_pipelines.vision.models.models import VisionModel, reload_model
 from unitscope_pipelines.vision.recording.device import choose_device
 from unitscope_schemas.answers.visuals import Visual, VisualKey
+from unitscope_schemas.entries.model import ModelEntry, Preprocessing
 from unitscope_schemas.geometry import Box, Location, Placement
-from unitscope_schemas.manifest import ModelEntry, Preprocessing
 from unitscope_schemas.questions import ProjectionMethod
 from unitscope_schemas.units import LayerSpec, UnitId
 

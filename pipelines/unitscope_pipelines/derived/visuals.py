@@ -15,9 +15,9 @@ from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.vision.images.libraries import library_versions
 from unitscope_schemas import layout
 from unitscope_schemas.answers.visuals import Visual, VisualKey
+from unitscope_schemas.entries.model import Preprocessing
 from unitscope_schemas.errors import AtlasError, NotFoundError, ReadOnlyError, StorageError
 from unitscope_schemas.geometry import Box, Location
-from unitscope_schemas.manifest import Preprocessing
 from unitscope_schemas.units import Target
 
 _NAME = re.compile("[0-9a-f]{32}")

@@ -14,8 +14,9 @@ from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.version_images import VersionImages
 from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.storage.tombstones import present_images
+from unitscope_schemas.entries.corpus import CorpusRoot, LeftImages
 from unitscope_schemas.errors import CorpusError, UsageError, listing
-from unitscope_schemas.manifest import CorpusRoot, LeftImages, Manifest
+from unitscope_schemas.manifest import Manifest
 
 _NAMED = 3
 """Count of the images that are named where some leave."""

@@ -33,14 +33,8 @@ from unitscope_pipelines.storage.stores import store_of
 from unitscope_pipelines.vision.images.pictures import RULES, summed_notes
 from unitscope_pipelines.vision.recording.embedding import region_boxes
 from unitscope_schemas import layout
-from unitscope_schemas.manifest import (
-    FORMAT_VERSION,
-    CorpusEntry,
-    LeftImages,
-    Manifest,
-    Receipt,
-    Removed,
-)
+from unitscope_schemas.entries.corpus import CorpusEntry, LeftImages
+from unitscope_schemas.manifest import FORMAT_VERSION, Manifest, Receipt, Removed
 from unitscope_schemas.progress import Progress, Report
 
 _SLOW_BF16 = "bf16 is meant for GPUs: on most CPUs fp32 is faster, and exact"

@@ -31,8 +31,9 @@ from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure
 from unitscope_pipelines.vision.recording.batch_dependence import find_batch_dependence
 from unitscope_pipelines.vision.recording.embedding import cell_regions
 from unitscope_schemas import tables
+from unitscope_schemas.entries.model import ModelEntry
 from unitscope_schemas.errors import ModelError, UsageError, listing
-from unitscope_schemas.manifest import Manifest, MeasuredLayers, ModelEntry, Receipt, atlas_key
+from unitscope_schemas.manifest import Manifest, MeasuredLayers, Receipt, atlas_key
 from unitscope_schemas.progress import Progress, Report
 from unitscope_schemas.units import LayerSpec
 

@@ -15,7 +15,8 @@ from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.storage.tombstones import present_images, without
 from unitscope_schemas import layout, tables
 from unitscope_schemas.answers.statements import labels_differ, read_statements
-from unitscope_schemas.manifest import CorpusEntry, Manifest, Part
+from unitscope_schemas.entries.corpus import CorpusEntry
+from unitscope_schemas.manifest import Manifest, Part
 
 
 def once_removed(store: Store) -> pa.Table:

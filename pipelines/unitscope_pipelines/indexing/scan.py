@@ -36,8 +36,9 @@ from unitscope_pipelines.vision.recording.fusing import find_fusions
 from unitscope_pipelines.vision.recording.peaks import Peaks, arranged, peaks
 from unitscope_pipelines.vision.recording.recording import record
 from unitscope_schemas import tables
+from unitscope_schemas.entries.model import ModelEntry, Preprocessing
 from unitscope_schemas.errors import PictureError
-from unitscope_schemas.manifest import ModelEntry, Preprocessing, Receipt
+from unitscope_schemas.manifest import Receipt
 from unitscope_schemas.units import LayerSpec
 
 _PREFETCHED_BATCHES = 2

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from unitscope_schemas.answers.served import Answer
+from unitscope_schemas.entries.entry import Entry
 from unitscope_schemas.geometry import Box, Location
-from unitscope_schemas.manifest import Entry, Part
+from unitscope_schemas.manifest import Part
 from unitscope_schemas.units import DirectionId, Target, UnitId
 
 VisualKind = Literal["optimised", "projection"]

@@ -14,8 +14,8 @@ from PIL import Image
 from unitscope_pipelines.corpora.listing import Listing, list_corpus
 from unitscope_pipelines.storage.originals import Originals
 from unitscope_schemas.addresses import Address, Cell, Range, as_text
+from unitscope_schemas.entries.corpus import CorpusEntry, others_text
 from unitscope_schemas.errors import CorpusError
-from unitscope_schemas.manifest import CorpusEntry, others_text
 
 
 def picture(shade: int) -> bytes:

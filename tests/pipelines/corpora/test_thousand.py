@@ -18,9 +18,9 @@ from unitscope_pipelines.corpora.listing import list_corpus
 from unitscope_pipelines.corpora.rows import SUFFIXES
 from unitscope_pipelines.storage.originals import Originals
 from unitscope_pipelines.vision.images.preprocessing import prepare
+from unitscope_schemas.entries.model import Preprocessing
 from unitscope_schemas.errors import PictureError
 from unitscope_schemas.geometry import Size
-from unitscope_schemas.manifest import Preprocessing
 
 LOOK = Preprocessing(resize_px=32, input=Size(32, 32), interpolation="bilinear", mean=(0,) * 3, std=(1,) * 3)
 MODES = (

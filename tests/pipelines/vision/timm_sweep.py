@@ -33,9 +33,9 @@ from unitscope_pipelines.vision.recording.embedding import as_map
 from unitscope_pipelines.vision.recording.fusing import find_fusions
 from unitscope_pipelines.vision.recording.peaks import arranged, peaks
 from unitscope_pipelines.vision.recording.recording import record, split_call
+from unitscope_schemas.entries.model import ModelEntry, Preprocessing
 from unitscope_schemas.errors import ModelError
 from unitscope_schemas.geometry import Location, Size
-from unitscope_schemas.manifest import ModelEntry, Preprocessing
 from unitscope_schemas.units import LayerSpec
 
 PAGE = Path(__file__).parents[3] / "docs" / "timm.md"

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from unitscope_pipelines.vision.images.pictures import MOST_PIXELS, open_picture
+from unitscope_schemas.entries.model import Preprocessing
 from unitscope_schemas.errors import PictureError
-from unitscope_schemas.manifest import Preprocessing
 
 Levels = UInt8[NDArray[np.uint8], "channel row col"] | Float32[NDArray[np.float32], "channel row col"]
 """Values of which 255 is the end of the range."""

@@ -15,9 +15,9 @@ from torchvision.transforms.v2 import functional as transform
 
 from unitscope_pipelines.vision.images.channels import is_array, read_channels
 from unitscope_pipelines.vision.images.pictures import MOST_PIXELS, decoded, file_notes, open_picture, orientation
+from unitscope_schemas.entries.model import Preprocessing
 from unitscope_schemas.errors import ModelError, PictureError, listing
 from unitscope_schemas.geometry import Location, Placement, Size
-from unitscope_schemas.manifest import Preprocessing
 
 Pixels = UInt8[Tensor, "channel row col"] | Float32[Tensor, "channel row col"]
 """Values of one picture, of which 255 is the end of the range: bytes, or numbers where it has more than 8 bits."""

@@ -14,9 +14,9 @@ from unitscope_pipelines.vision.models import hugging_face
 from unitscope_pipelines.vision.models.blocks import torchvision_blocks, usual_blocks
 from unitscope_pipelines.vision.models.factories import SCHEME, load_factory
 from unitscope_pipelines.vision.models.weights import read_state, weighted
+from unitscope_schemas.entries.model import Preprocessing
 from unitscope_schemas.errors import ModelError, UsageError, listing
 from unitscope_schemas.geometry import Size
-from unitscope_schemas.manifest import Preprocessing
 
 _LITE_RESOLUTIONS = {"0": 224, "1": 240, "2": 260}
 """Rows and columns of the input of each EfficientNet-Lite, by its number."""

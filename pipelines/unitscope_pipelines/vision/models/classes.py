@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from unitscope_pipelines.vision.models.models import VisionModel
 from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
 from unitscope_pipelines.vision.recording.recording import hooked_modules, output_tensor
+from unitscope_schemas.entries.model import ModelEntry
 from unitscope_schemas.errors import NotFoundError, UsageError, listing
-from unitscope_schemas.manifest import ModelEntry
 from unitscope_schemas.units import LayerSpec, UnitId
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import nn
 
+from unitscope_schemas.entries.model import Preprocessing
 from unitscope_schemas.errors import ModelError, UsageError
 from unitscope_schemas.geometry import Size
-from unitscope_schemas.manifest import Preprocessing
 
 SCHEME = "hf"
 _RESAMPLING = {2: "bilinear", 3: "bicubic"}

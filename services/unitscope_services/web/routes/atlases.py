@@ -6,7 +6,8 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from unitscope_schemas.answers.served import AtlasPage, AtlasRow, LayerPage, LayerRow, SkippedPage, SkippedRow
-from unitscope_schemas.manifest import CorpusRoot, Manifest
+from unitscope_schemas.entries.corpus import CorpusRoot
+from unitscope_schemas.manifest import Manifest
 from unitscope_schemas.questions import MOST_ROWS, SkippedQuestion
 from unitscope_services.queries.images import skipped_page
 from unitscope_services.web.documentation import ROWS

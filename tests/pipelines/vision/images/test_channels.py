@@ -12,9 +12,9 @@ from PIL import Image
 
 from unitscope_pipelines.vision.images.channels import shown_picture
 from unitscope_pipelines.vision.images.preprocessing import from_data_config, normalise, prepare, stacked
+from unitscope_schemas.entries.model import Preprocessing
 from unitscope_schemas.errors import ModelError, PictureError
 from unitscope_schemas.geometry import Size
-from unitscope_schemas.manifest import Preprocessing
 
 
 def how(channels: int, side: int = 11, **other: Any) -> Preprocessing:

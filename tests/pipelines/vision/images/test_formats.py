@@ -13,9 +13,9 @@ from PIL import Image, ImageCms, ImageOps
 from tests.pictures import blobs
 from unitscope_pipelines.vision.images.pictures import RULES, decoded, open_picture, summed_notes, upright
 from unitscope_pipelines.vision.images.preprocessing import prepare
+from unitscope_schemas.entries.model import Preprocessing
 from unitscope_schemas.errors import PictureError
 from unitscope_schemas.geometry import Size
-from unitscope_schemas.manifest import Preprocessing
 
 SHOWN = blobs(1, 48, 64)
 RAMP = np.linspace(0, 1, 48 * 64).reshape(48, 64)

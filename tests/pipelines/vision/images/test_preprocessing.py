@@ -12,9 +12,9 @@ from tests import oracle
 from tests.pictures import blobs
 from unitscope_pipelines.vision.images.preprocessing import normalise, prepare
 from unitscope_pipelines.vision.models.models import load_model
+from unitscope_schemas.entries.model import Preprocessing
 from unitscope_schemas.errors import PictureError
 from unitscope_schemas.geometry import Size
-from unitscope_schemas.manifest import Preprocessing
 
 LITE = Preprocessing(resize_px=256, input=Size(224, 224), interpolation="bicubic", mean=(127,) * 3, std=(128,) * 3)
 

@@ -7,9 +7,9 @@ from torch.nn import functional as F
 
 from unitscope_pipelines.vision.models.classes import Classes, class_labels, classes_of
 from unitscope_pipelines.vision.models.models import VisionModel, load_model
+from unitscope_schemas.entries.model import ModelEntry, Preprocessing
 from unitscope_schemas.errors import NotFoundError, UsageError
 from unitscope_schemas.geometry import Size
-from unitscope_schemas.manifest import ModelEntry, Preprocessing
 from unitscope_schemas.units import UnitId
 
 

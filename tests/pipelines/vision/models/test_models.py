@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 from tests.networks import write_networks
 from unitscope_pipelines.vision.images.preprocessing import from_data_config
 from unitscope_pipelines.vision.models.models import choose_layers, load_model
+from unitscope_schemas.entries.model import Preprocessing
 from unitscope_schemas.errors import ModelError, UsageError
 from unitscope_schemas.geometry import Size
-from unitscope_schemas.manifest import Preprocessing
 
 
 def test_the_default_layers_are_block_outputs() -> None:

@@ -25,9 +25,9 @@ from unitscope_pipelines.vision.optimisation.parameterisation import GREY, Start
 from unitscope_pipelines.vision.optimisation.recipes import RECIPES, recipe
 from unitscope_pipelines.vision.optimisation.relu_gradient import ReluGradient
 from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
+from unitscope_schemas.entries.model import ModelEntry, Preprocessing
 from unitscope_schemas.errors import CapacityError, UsageError
 from unitscope_schemas.geometry import Location, Size
-from unitscope_schemas.manifest import ModelEntry, Preprocessing
 from unitscope_schemas.units import LayerSpec
 
 SHORT = recipe("olah2017", steps=4)

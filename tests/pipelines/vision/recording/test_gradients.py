@@ -12,9 +12,9 @@ from unitscope_pipelines.vision.models.models import VisionModel
 from unitscope_pipelines.vision.optimisation.optimisation import OptimisationSettings, optimise_unit
 from unitscope_pipelines.vision.optimisation.recipes import RECIPES
 from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
+from unitscope_schemas.entries.model import ModelEntry, Preprocessing
 from unitscope_schemas.errors import ModelError
 from unitscope_schemas.geometry import Location, Size
-from unitscope_schemas.manifest import ModelEntry, Preprocessing
 
 SHAPE = (3, 12, 12)
 
