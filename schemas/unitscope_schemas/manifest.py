@@ -49,7 +49,7 @@ class Receipt(Entry):
     forward: str
     """Description of how the shard's forwards ran: device, precision, what was fused."""
     seconds: float
-    libraries: dict[str, str] = Field(default_factory=dict)
+    libraries: dict[str, str] = Field(default={})
     """Versions of the libraries that decoded, resized and ran; of old shards not known."""
 
     def parts(self) -> list[Part]:
@@ -164,9 +164,9 @@ class Manifest(Entry):
     batch_dependence: str | None = None
     """How recorded values depend on a picture's batch or on chance, in words, where a person allowed it; None: they do
     not, or the version was sealed before this was tried."""
-    layer_notes: list[str] = Field(default_factory=list)
+    layer_notes: list[str] = Field(default=[])
     """What was left out of the default layers, because it cannot be recorded."""
-    picture_rules: list[str] = Field(default_factory=list)
+    picture_rules: list[str] = Field(default=[])
     """How pictures' values are read: frames, wide values, transparency, colours; empty in atlases made before."""
     keep: int | None = None
     """Count of first ranks of each unit that a bounded atlas holds, without peaks; None: all, and peaks."""

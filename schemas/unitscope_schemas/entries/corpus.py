@@ -39,9 +39,9 @@ class CorpusEntry(Entry):
     """Count of images to which files, or rows of a list, give different labels."""
     repeated_count: int = 0
     """Count of rows of lists that name a path again."""
-    others: dict[str, int] = Field(default_factory=dict)
+    others: dict[str, int] = Field(default={})
     """How many other files there are of each kind: of a suffix, without one, hidden; empty in atlases made before."""
-    notes: list[str] = Field(default_factory=list)
+    notes: list[str] = Field(default=[])
     """Sentences about the corpus for people, such as how it was read and what reading it costs."""
 
     @property
