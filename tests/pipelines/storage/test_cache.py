@@ -137,7 +137,10 @@ def ask(folder: Path, seed: int) -> tuple[list[int], int]:
 def seen_bytes(folder: Path) -> int:
     """Bytes of the parts that lay there at one moment; 0 where others came and went while they were counted."""
     before = set(folder.glob("?" * 64))
-    size = sum(one.stat().st_size for one in before if one.exists())
+    try:
+        size = sum(one.stat().st_size for one in before)
+    except FileNotFoundError:
+        return 0
     return size if set(folder.glob("?" * 64)) == before else 0
 
 
