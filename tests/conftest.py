@@ -15,6 +15,7 @@ from moto.server import ThreadedMotoServer
 from tests import kin
 from tests.pictures import write_corpus
 from unitscope_pipelines.cluster import connected
+from unitscope_pipelines.indexing import unit_fields
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index
 
@@ -23,6 +24,7 @@ with socket.create_server(("127.0.0.1", 0)) as free:
     STORE_PORT = free.getsockname()[1]
 os.environ |= {  # here, so that workers that Ray starts have it too
     "UNITSCOPE_CACHE": _CACHE.name,
+    "UNITSCOPE_FIELD_EXEMPLARS": "0",  # of commands; tests of effective boxes ask for them
     "AWS_ENDPOINT_URL": f"http://127.0.0.1:{STORE_PORT}",
     "AWS_ACCESS_KEY_ID": "writer",
     "AWS_SECRET_ACCESS_KEY": "secret",
@@ -31,6 +33,7 @@ os.environ |= {  # here, so that workers that Ray starts have it too
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # a shell starts what it runs in the background so, and the commands that tests interrupt would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+unit_fields.MOST_EXEMPLARS = 0  # by default
 TINY_LAYERS = ("_blocks.0", "_blocks.5", "_blocks.15")
 
 

@@ -132,7 +132,7 @@ class ReceptiveField(BaseModel):
     """Pixel columns that each column of the grid sees, measured and clipped likewise."""
     effective: Size
     """Height and width of the box at a location that holds at least 90 % of the gradient's energy (Luo et al. 2016),
-    as measured on samples of the layer."""
+    as measured on samples of the layer, or of a unit."""
     unmeasured: str | None = None
     """Reason why the effective field could not be measured, and is as large as the theoretical one; None where there is
     no such reason."""
@@ -176,6 +176,20 @@ class ReceptiveField(BaseModel):
             min(top + height, theoretical.bottom),
             min(left + width, theoretical.right),
         )
+
+    def of_height(self, height: int | None) -> Size:
+        """Return the size of an effective box by its height, in the proportions of the field.
+
+        It is at most the field and the input; with None it is as large as they are.
+        """
+        aspect = self.size or self.input
+        tall = aspect.height if height is None else height
+        wide = aspect.width if height is None else -(-height * aspect.width // aspect.height)
+        return Size(min(tall, aspect.height, self.input.height), min(wide, aspect.width, self.input.width))
+
+    def of_unit(self, height: int | None) -> "ReceptiveField":
+        """Return the field of a unit whose effective box has a height of its own; None: it has the layer's."""
+        return self if height is None else self.model_copy(update={"effective": self.of_height(height)})
 
     @property
     def covers_input(self) -> bool:

@@ -76,6 +76,11 @@ def units(layer: str, version: str) -> str:
     return f"units/{layer}-{version}.parquet"
 
 
+def unit_fields(layer: str, exemplar_count: int, version: str) -> str:
+    """Name the effective boxes of a layer's units, measured on so many exemplars of each."""
+    return f"fields/{layer}/{exemplar_count}-{version}.parquet"
+
+
 def vectors(layer: str, version: str) -> str:
     """Return the path of the vectors of all patches of a version."""
     return f"patches/{layer}/vectors-{version}.npy"
@@ -154,6 +159,7 @@ _PART = re.compile(
     rf"|(peaks|embeddings)/[^/]+/{_NAME}[.]parquet"
     rf"|ranked/[^/]+/[0-9]{{5}}-{_NAME}[.]parquet"
     rf"|units/[^/]+-{_NAME}[.]parquet"
+    rf"|fields/[^/]+/[0-9]+-{_NAME}[.]parquet"
     rf"|patches/[^/]+/(vectors-{_NAME}[.]npy|index-{_NAME}[.]faiss)"
     rf"|hot-{_NAME}[.]duckdb"
     rf"|hot-images-{_NAME}[.]arrow"

@@ -82,6 +82,11 @@ class LayerEntry(Entry):
     """Table of the units' statistics, with the schema `tables.UNITS`."""
     ranked: list[Part]
     """Ranked peaks of each block of BLOCK_UNITS units, with the schema `tables.RANKED`."""
+    fields: Part | None = None
+    """Table of the units' effective boxes, with the schema `tables.UNIT_FIELDS`; None in an atlas whose units all have
+    that of their layer."""
+    field_exemplars: int = 0
+    """Count of each unit's exemplars that its effective box was measured on, at most; 0 where it is the layer's."""
 
 
 class PatchIndex(Entry):
@@ -209,6 +214,8 @@ class Manifest(Entry):
             yield self.removed.table
         for layer in self.layers:
             yield from (layer.units, *layer.ranked)
+            if layer.fields is not None:
+                yield layer.fields
         for receipt in self.shards:
             yield from receipt.parts()
 

@@ -219,6 +219,18 @@ UNITS = pa.schema(
 )
 """Table of the statistics of a layer's units, one row per unit."""
 
+UNIT_FIELDS = pa.schema(
+    [
+        _UNIT,
+        _column(
+            "effective_height_px",
+            pa.int32(),
+            "height of the unit's effective box in pixels of the network's input; null: that of the layer's",
+            nullable=True,
+        ),
+    ]
+)
+"""Table of the effective boxes of a layer's units, one row per unit; their widths are in the layer's proportions."""
 
 COACTIVATION = pa.schema(
     [

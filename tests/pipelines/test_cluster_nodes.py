@@ -10,7 +10,7 @@ import pytest
 from tests.nodes import Loopback, Nodes, finished, wait_for
 from tests.tables import contents, difference
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture

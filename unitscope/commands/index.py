@@ -73,6 +73,10 @@ def index(
     workers: Annotated[int | None, typer.Option(help="scanning processes  [default: one per GPU or core]")] = None,
     address: Annotated[str | None, typer.Option(help="address of a running Ray cluster")] = None,
     shard_size: Annotated[int | None, typer.Option(help="files committed at once  [default: at most 1024]")] = None,
+    field_exemplars: Annotated[
+        int | None,
+        typer.Option(help="exemplars that a unit's effective box is measured on, 0: one box a layer  [default: to 4]"),
+    ] = None,
     keep: Annotated[
         str | None,
         typer.Option(help="ranks stored of each unit: all, or top:K  [default: all, or as the atlas has it]"),
@@ -135,6 +139,7 @@ def index(
         "workers": workers,
         "address": address,
         "shard_size": shard_size,
+        "field_exemplars": field_exemplars,
         "keep": keep,
         "max_errors": max_errors,
         "limit": limit,

@@ -17,6 +17,7 @@ _STAGES = {
     "scan": "scanning",
     "again": "scanning again",
     "rank": "ranking",
+    "boxes": "measuring boxes",
     "embed": "indexing patches",
     "optimise": "optimising",
     "project": "projecting",

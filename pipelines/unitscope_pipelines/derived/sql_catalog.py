@@ -6,7 +6,7 @@ DuckDB would look for it in the database that asks, not in the one that is attac
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import duckdb
@@ -17,7 +17,7 @@ from unitscope_pipelines.storage.parts import read_manifest, write_atomically
 from unitscope_pipelines.storage.stores import AtlasAddress, store_of
 from unitscope_schemas import tables
 from unitscope_schemas.errors import NotFoundError, UsageError
-from unitscope_schemas.geometry import Box, Location
+from unitscope_schemas.geometry import Location, ReceptiveField
 from unitscope_schemas.manifest import BLOCK_UNITS, Manifest, Part
 from unitscope_schemas.units import LayerSpec
 
@@ -46,13 +46,29 @@ WITH own AS (
     ORDER BY own.rank LIMIT k
 ), placed AS (
     SELECT *, {boxes}[layer]['rows'][if(row < 0, -1, row + 1)] AS across,
-        {boxes}[layer]['cols'][if(row < 0, -1, col + 1)] AS along
+        {boxes}[layer]['cols'][if(row < 0, -1, col + 1)] AS along,
+        if(row < 0, NULL, {own_height}) AS own_height, {boxes}[layer]['size'] AS size
     FROM chosen
+), measured AS (
+    SELECT *, if(row < 0, size[5], if(own_height IS NULL, size[3], least(own_height, size[1], size[5]))) AS tall,
+        if(row < 0, size[6], if(own_height IS NULL, size[4],
+            least((own_height * size[2] + size[1] - 1) // size[1], size[2], size[6]))) AS wide
+    FROM placed
+), framed AS (
+    SELECT * REPLACE (
+        across || [greatest(first_row, across[1]), 0, least(first_row + tall, across[3])] AS across,
+        along || [0, greatest(first_col, along[2]), 0, least(first_col + wide, along[4])] AS along
+    )
+    FROM (
+        SELECT *, greatest(0, least(across[9] - tall // 2, size[5] - tall)) AS first_row,
+            greatest(0, least(along[9] - wide // 2, size[6] - wide)) AS first_col
+        FROM measured
+    )
 )
 SELECT rank, image_id, path, label, labels, activation, (image_count - above) / image_count AS percentile, row, col,
     {sides},
     duplicate_group
-FROM placed ORDER BY rank
+FROM framed ORDER BY rank
 """
 _EXPLAIN = """
 CREATE MACRO {schema}.explain(layer, picture, k) AS TABLE
@@ -162,7 +178,8 @@ def _statements(schema: str, folder: Path, manifest: Manifest) -> list[str]:
         "units_part": f"ifnull({_map(units)}[layer], {_NO_UNIT})",
         "images": file(manifest.images),
         "boxes": _map({entry.spec.name: _boxes(entry.spec) for entry in manifest.layers}),
-        "sides": ", ".join([*_in_picture("box", 0), *_in_picture("effective_box", 4), *_as_measured("padding", 8)]),
+        "own_height": _own_height(manifest, file),
+        "sides": ", ".join([*_in_picture("box", 0), *_in_picture("effective_box", 9), *_as_measured("padding", 4)]),
         "box_sides": ", ".join(_in_picture("box", 0)),
         "of_image": ", ".join([*(f"i.{name}" for name in _OF_IMAGE), _labels(folder / manifest.images.path)]),
         "bins": tables.HISTOGRAM_BINS,
@@ -185,23 +202,33 @@ def _labels(images: Path) -> str:
     return "if(i.label IS NULL, [], [i.label]) AS labels"
 
 
+def _own_height(manifest: Manifest, file: Callable[[Part], str]) -> str:
+    """Write the height of a unit's own effective box, NULL where it is the layer's."""
+    fields = {entry.spec.name: file(entry.fields) for entry in manifest.layers if entry.fields is not None}
+    if len(fields) < len(manifest.layers):
+        return "NULL::INTEGER"
+    path = f"ifnull({_map(fields)}[layer], {_NO_LAYER})"
+    return f"(SELECT f.effective_height_px FROM read_parquet({path}) AS f WHERE f.unit = unit)"
+
+
 def _boxes(spec: LayerSpec) -> str:
-    """Write box, effective box and padding of each grid row and of each column, twelve numbers; a token's come last.
+    """Write box, padding and middle of each grid row and of each column, nine numbers; a token's come last.
 
-    Top and bottom of each depend on the row alone, left and right on the column alone.
+    Top and bottom of each depend on the row alone, left and right on the column alone. The size is six numbers: height
+    and width of the field's proportions, of the layer's effective box and of the input.
     """
-    token = Location(-1, 0)
-    rows = [_twelve(spec, Location(row, 0)) for row in range(spec.grid.height)]
-    cols = [_twelve(spec, Location(0, col)) for col in range(spec.grid.width)]
-    return (
-        f"{{'rows': {json.dumps([*rows, _twelve(spec, token)])}, 'cols': {json.dumps([*cols, _twelve(spec, token)])}}}"
-    )
+    field, token = spec.receptive_field, Location(-1, 0)
+    rows = [_nine(field, Location(row, 0), 0) for row in range(spec.grid.height)]
+    cols = [_nine(field, Location(0, col), 1) for col in range(spec.grid.width)]
+    sizes = [*(field.size or field.input), *field.effective, *field.input]
+    known = {"rows": [*rows, _nine(field, token, 0)], "cols": [*cols, _nine(field, token, 1)], "size": sizes}
+    return "{" + ", ".join(f"'{name}': {json.dumps(numbers)}" for name, numbers in known.items()) + "}"
 
 
-def _twelve(spec: LayerSpec, location: Location) -> list[int]:
-    field = spec.receptive_field
-    boxes: list[Box] = [field.box_at(location), field.effective_box_at(location), field.padding_at(location)]
-    return [side for box in boxes for side in box]
+def _nine(field: ReceptiveField, location: Location, axis: int) -> list[int]:
+    """Return box, padding and the middle on one axis of a location; a token's middle is not asked for."""
+    middle = field.centre_at(location)[axis] if location.row >= 0 else 0
+    return [*field.box_at(location), *field.padding_at(location), middle]
 
 
 def _in_picture(name: str, first: int) -> list[str]:

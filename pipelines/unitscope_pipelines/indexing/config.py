@@ -38,6 +38,13 @@ class IndexConfig(BaseModel):
     allow_batch_dependence: bool = Field(
         False, description="index values that depend on the batch's other pictures, or on chance; the manifest says so"
     )
+    field_exemplars: int | None = Field(
+        None,
+        ge=0,
+        le=64,
+        description="exemplars of each unit on which its effective box is measured, 0: one box for each layer; "
+        "default: up to 4, as many as take no longer than the scan, or 4,096 gradients",
+    )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="fp32 is exact, bf16 rounds")
     patch_memory_gb: float | None = Field(
         None, gt=0, description="memory that the nearest-patch index may take when served; default: 3, or the least"

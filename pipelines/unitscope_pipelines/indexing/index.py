@@ -20,6 +20,7 @@ from unitscope_pipelines.indexing.ranking.layers import rank_layers
 from unitscope_pipelines.indexing.ranking.ranker import RankPlan
 from unitscope_pipelines.indexing.removed import conflict_count, label_count, remaining_images, write_removed
 from unitscope_pipelines.indexing.scan import Scanner
+from unitscope_pipelines.indexing.unit_fields import RankedVersion, exemplar_count, with_fields_of, with_unit_fields
 from unitscope_pipelines.indexing.version_images import version_images
 from unitscope_pipelines.indexing.versions import (
     NewVersion,
@@ -34,7 +35,7 @@ from unitscope_pipelines.vision.images.pictures import RULES, summed_notes
 from unitscope_pipelines.vision.recording.embedding import region_boxes
 from unitscope_schemas import layout
 from unitscope_schemas.entries.corpus import CorpusEntry, LeftImages
-from unitscope_schemas.manifest import FORMAT_VERSION, Manifest, Receipt, Removed
+from unitscope_schemas.manifest import FORMAT_VERSION, LayerEntry, Manifest, Receipt, Removed
 from unitscope_schemas.progress import Progress, Report
 
 _SLOW_BF16 = "bf16 is meant for GPUs: on most CPUs fp32 is faster, and exact"
@@ -64,7 +65,7 @@ def index(config: IndexConfig, report: Report) -> Manifest:
             write_model(store, layout.measured(plan.scan.atlas_key), plan.measured)
         version = None if len(plan.pending) else _next_version(plan, plan.finished)
         if version is not None and (unchanged := _unchanged(plan, version)) is not None:
-            return _of_corpora(plan, unchanged)
+            return _as_asked(plan, unchanged, report)
         left = None if version is None else _left(plan, version)
         with cluster.connected(config.address):
             workers = cluster.resources(config.workers, config.device)
@@ -72,7 +73,7 @@ def index(config: IndexConfig, report: Report) -> Manifest:
             if version is None:
                 version = _next_version(plan, [*plan.finished, *new])
                 if (unchanged := _unchanged(plan, version)) is not None:
-                    return _of_corpora(plan, unchanged)
+                    return _as_asked(plan, unchanged, report)
                 left = _left(plan, version)
             if plan.lacks_peaks and complete_version(store, version.name) is None:
                 plan = _scan_all_again(plan, new, report)
@@ -111,12 +112,29 @@ def _unchanged(plan: Plan, version: NewVersion) -> Manifest | None:
     return previous if shown == version.name else None
 
 
-def _of_corpora(plan: Plan, unchanged: Manifest) -> Manifest:
-    """Return a version whose images are all there; where its corpora lie elsewhere now, it is sealed so."""
-    if roots_of(unchanged) == plan.listing.roots:
-        return unchanged
-    corpus = unchanged.corpus.model_copy(update={"root": plan.listing.root, "roots": plan.listing.roots})
-    return seal(plan.store, unchanged.model_copy(update={"corpus": corpus, "left": None}))
+def _as_asked(plan: Plan, unchanged: Manifest, report: Report) -> Manifest:
+    """Return a version whose images are all there; it is sealed anew where its corpora lie elsewhere now, or where
+    effective boxes are asked for on another count of exemplars."""
+    changed: dict[str, Any] = {}
+    if roots_of(unchanged) != plan.listing.roots:
+        corpus = unchanged.corpus.model_copy(update={"root": plan.listing.root, "roots": plan.listing.roots})
+        changed |= {"corpus": corpus, "left": None}
+    asked = plan.config.field_exemplars
+    if asked is not None and any(entry.field_exemplars != asked for entry in unchanged.layers):
+        with cluster.connected(plan.config.address):
+            workers = cluster.resources(plan.config.workers, plan.config.device)
+            changed["layers"] = _fields(plan, RankedVersion.of(unchanged, plan.store), workers, report)
+    return seal(plan.store, unchanged.model_copy(update=changed)) if changed else unchanged
+
+
+def _fields(plan: Plan, version: RankedVersion, workers: cluster.Resources, report: Report) -> list[LayerEntry]:
+    """Return a version's layers with the effective boxes of their units, on as many exemplars as the plan asks for."""
+    count = exemplar_count(plan.config.field_exemplars, plan.scan.layers, version.images.rows)
+    alone = plan.batch_dependence is not None
+    if not count and plan.config.field_exemplars is None:
+        note = "effective boxes are those of layers: units are many for so few images (--field-exemplars measures them)"
+        report(Progress("boxes", 0, 0, "gradients", note=note))
+    return with_unit_fields(version, plan.scan, count, plan.previous, workers, report, alone)
 
 
 def _left(plan: Plan, version: NewVersion) -> LeftImages | None:
@@ -156,30 +174,37 @@ def _scan(plan: Plan, workers: cluster.Resources, report: Report, stage: str = "
 
 
 def commit(
-    plan: Plan, version: NewVersion, workers: cluster.Resources, report: Report, left: LeftImages | None = None
+    plan: Plan,
+    version: NewVersion,
+    workers: cluster.Resources,
+    report: Report,
+    left: LeftImages | None = None,
+    measures: bool = True,
 ) -> Manifest:
     """Write everything the version needs beside what earlier ones use, and the manifest last.
 
     A version that was sealed before and is still there becomes the present one again as it is. `left`: the images of
-    the present one that it does not have.
+    the present one that it does not have. Without `measures` units keep the effective boxes of the present one.
     """
     earlier = complete_version(plan.store, version.name)
     if earlier is None:
-        return seal(plan.store, _built(plan, version, workers, report).model_copy(update={"left": left}))
+        built = _built(plan, version, workers, report, measures)
+        return seal(plan.store, built.model_copy(update={"left": left}))
     changed = (
         _run_entry(plan, version)._asdict() | {"left": left} | ({"shards": earlier.shards} if plan.lacks_peaks else {})
     )
     return seal(plan.store, earlier.model_copy(update=changed))
 
 
-def _built(plan: Plan, version: NewVersion, workers: cluster.Resources, report: Report) -> Manifest:
+def _built(plan: Plan, version: NewVersion, workers: cluster.Resources, report: Report, measures: bool) -> Manifest:
     """Write the tables, ranks, vectors and lookup files of a version, and return its manifest."""
     store, name = plan.store, version.name
     images = write_table(store, layout.images_of(name), version.images.images)
     skipped = write_table(store, layout.skipped_of(name), version.images.skipped)
     used = tuple(receipt for receipt in version.receipts if receipt.forward_count)
     ranking = RankPlan(store, name, images, used, plan.keep)
-    layers = rank_layers(ranking, plan.scan.layers, workers, report)
+    ranked = RankedVersion(store, name, images, rank_layers(ranking, plan.scan.layers, workers, report))
+    layers = _fields(plan, ranked, workers, report) if measures else with_fields_of(plan.previous, ranked.layers)
     report(Progress("embed", 0, 1, "index"))
     embed = next(layer for layer in plan.scan.layers if layer.name == plan.scan.embed_layer)
     embedded = EmbeddedLayer(embed.name, embed.units, region_boxes(embed), plan.config.patch_memory_bytes)

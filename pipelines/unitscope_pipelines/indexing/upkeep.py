@@ -116,7 +116,8 @@ def revert(atlas: AtlasAddress | Store, version: str, dry_run: bool = False) -> 
 def compact(atlas: AtlasAddress | Store, workers: int | None, report: Report) -> Manifest:
     """Seal a version whose tables hold no removed image: the rows of a fresh index of the others, without a forward.
 
-    Rebuilds ranks, statistics, lookup files, vectors and patch index: what an index run costs after its scan. What
+    Rebuilds ranks, statistics, lookup files, vectors and patch index: what an index run costs after its scan. Effective
+    boxes of units stay as they are, measured on exemplars that may have been removed. What
     shards hold about removed images stays, so that they can come back. Without tombstones nothing is done. Raises
     UsageError for a bounded atlas, whose peaks are gone.
     """
@@ -152,7 +153,7 @@ def compact(atlas: AtlasAddress | Store, workers: int | None, report: Report) ->
         images = remaining_images(manifest, store)
         version = NewVersion.of(manifest.atlas_key, plan.keep, images, manifest.shards)
         with cluster.connected(None):
-            return commit(plan, version, cluster.resources(workers, "cpu"), report)
+            return commit(plan, version, cluster.resources(workers, "cpu"), report, measures=False)
 
 
 def _seal_without(removed: pa.Table, manifest: Manifest, store: Store, changed: pa.Table, dry_run: bool) -> Removal:

@@ -17,12 +17,12 @@ from unitscope_schemas import tables
 from unitscope_schemas.answers.served import AtlasRow, ImageRow, LayerRow, SkippedRow
 from unitscope_schemas.answers.statements import read_statements
 from unitscope_schemas.errors import NotFoundError
-from unitscope_schemas.geometry import Location, Placement, Size
+from unitscope_schemas.geometry import Location, Placement, ReceptiveField, Size
 from unitscope_schemas.manifest import BLOCK_UNITS, LayerEntry
 from unitscope_schemas.units import UnitId
 from unitscope_schemas.versions import read_version
 from unitscope_services.atlas.bounded import BoundedRanks, RankBound, missing_peak, stored_location
-from unitscope_services.atlas.boxes import LayerBoxes
+from unitscope_services.atlas.boxes import FieldBoxes
 from unitscope_services.atlas.catalogue import Catalogue
 from unitscope_services.atlas.database import Database
 from unitscope_services.atlas.image_filter import ImageFilter
@@ -68,7 +68,8 @@ class Atlas:
         self._positions = {entry.spec.name: position for position, entry in enumerate(self.manifest.layers)}
         self._units: dict[str, pa.Table] = {}
         self._statistics: dict[str, LayerStatistics] = {}
-        self._boxes: dict[str, LayerBoxes] = {}
+        self._heights: dict[str, list[int | None]] = {}
+        self._boxes: dict[tuple[str, Size], FieldBoxes] = {}
         self._lookups: dict[str, FirstRanks] = {}
         self._ranked_part = lru_cache(_REMEMBERED_BLOCKS)(self._find_ranked_part)
 
@@ -201,11 +202,22 @@ class Atlas:
         """Return the peaks of some units of a layer on every image of a shard, unit × row of the shard."""
         return self._peaks.of_units(self.layer(layer), channels, shard)
 
-    def boxes(self, layer: str) -> LayerBoxes:
-        """Return the boxes of all locations of a layer."""
-        if layer not in self._boxes:
-            self._boxes[layer] = LayerBoxes(self.layer(layer).spec)
-        return self._boxes[layer]
+    def field(self, unit: UnitId) -> ReceptiveField:
+        """Return the receptive field of a unit: its layer's, with the effective box that was measured for the unit."""
+        entry = self.layer(unit.layer)
+        if unit.layer not in self._heights:
+            stored = entry.fields and self._parts.read(entry.fields)
+            self._heights[unit.layer] = stored["effective_height_px"].to_pylist() if stored else []
+        heights = self._heights[unit.layer]
+        return entry.spec.receptive_field.of_unit(heights[unit.channel] if heights else None)
+
+    def boxes(self, unit: UnitId) -> FieldBoxes:
+        """Return the boxes of all locations of a unit."""
+        field = self.field(unit)
+        key = unit.layer, field.effective
+        if key not in self._boxes:
+            self._boxes[key] = FieldBoxes(field, self.layer(unit.layer).spec.grid)
+        return self._boxes[key]
 
     def images(self, numbers: Sequence[int]) -> dict[int, ImageEntry]:
         """Return the images with these numbers, by number."""

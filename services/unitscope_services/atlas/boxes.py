@@ -7,23 +7,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unitscope_schemas.errors import UsageError
-from unitscope_schemas.geometry import Box, Location, Placement, ReceptiveField
-from unitscope_schemas.units import LayerSpec
+from unitscope_schemas.geometry import Box, Location, Placement, ReceptiveField, Size
 
 Boxes = NDArray[np.int64]
 """Boxes as an array, box × side: top, left, bottom, right."""
 
 
-class LayerBoxes:
-    """Theoretical and effective boxes and padding of all of a layer's locations.
+class FieldBoxes:
+    """Theoretical and effective boxes and padding of all locations of a grid, for units of one receptive field.
 
     Top and bottom of each depend on the row alone, left and right on the column alone.
     """
 
-    def __init__(self, spec: LayerSpec) -> None:
-        field, token = spec.receptive_field, Location(-1, 0)
-        rows = [*(Location(row, 0) for row in range(spec.grid.height)), token]
-        cols = [*(Location(0, col) for col in range(spec.grid.width)), token]
+    def __init__(self, field: ReceptiveField, grid: Size) -> None:
+        token = Location(-1, 0)
+        rows = [*(Location(row, 0) for row in range(grid.height)), token]
+        cols = [*(Location(0, col) for col in range(grid.width)), token]
         self._rows = np.array([_boxes_at(field, location) for location in rows])
         self._cols = np.array([_boxes_at(field, location) for location in cols])
         self._width = len(cols)

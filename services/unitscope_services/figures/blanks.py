@@ -27,7 +27,7 @@ class PatchTile(NamedTuple):
 
 def patch_tile(atlas: Atlas, unit: UnitId, row: PatchRow, side_px: int | None = None) -> PatchTile:
     """Return the patch of one exemplar, cut from the original picture, or a blank in its size with the reason."""
-    box = shown_box(atlas.layer(unit.layer).spec, row)
+    box = shown_box(atlas.field(unit), row)
     image = atlas.find_image(row.image_id)
     try:
         return PatchTile(cut(picture(atlas, read_image(atlas, image)), box, side_px))

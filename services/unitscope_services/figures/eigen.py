@@ -67,7 +67,7 @@ def eigen_patches(session: Session, unit: UnitId, question: EigenQuestion) -> Ei
     """
     from sklearn.decomposition import PCA
 
-    field = session.atlas.layer(unit.layer).spec.receptive_field
+    field = session.atlas.field(unit)
     k, count = question.k, question.components
     size = (
         Size(question.size, question.size)

@@ -115,9 +115,9 @@ def _projector(session: Session, plan: "ProjectPlan") -> "Projector[Encoded]":
 def _exemplars(atlas: Atlas, unit: UnitId, rows: Sequence[PatchRow]) -> "UnitExemplars":
     from unitscope_pipelines.derived.project import Exemplar, UnitExemplars
 
-    spec = atlas.layer(unit.layer).spec
+    field = atlas.field(unit)
     exemplars = []
     for row in rows:
         image, location = original_of(atlas.find_image(row.image_id)), Location(row.row, row.col)
-        exemplars.append(Exemplar(image, location, row.activation, input_box_to_show(spec, location)))
+        exemplars.append(Exemplar(image, location, row.activation, input_box_to_show(field, location)))
     return UnitExemplars(unit, tuple(exemplars))

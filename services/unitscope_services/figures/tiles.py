@@ -10,6 +10,7 @@ from PIL import Image
 from unitscope_schemas.answers.visuals import Visual, VisualKind
 from unitscope_schemas.errors import NotFoundError, PictureError
 from unitscope_schemas.geometry import Box
+from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.crops import cut, fitted, picture, read_image
 from unitscope_services.atlas.rows import ImageEntry
@@ -95,12 +96,11 @@ def _patches(atlas: Atlas, layer: str, channels: Sequence[int], turn: Turn) -> I
 
 def _by_image(atlas: Atlas, layer: str, channels: list[int]) -> Iterator[tuple[ImageEntry, dict[int, Box]]]:
     """Give each image that is a unit's first, once, with the boxes of all units whose first it is."""
-    spec = atlas.layer(layer).spec
     images: dict[str, ImageEntry] = {}
     boxes: dict[str, dict[int, Box]] = {}
     for channel, (image, location) in atlas.first_peaks(layer, channels).items():
         images[image.image_id] = image
-        box = box_to_show(spec, atlas.placement(image), location)
+        box = box_to_show(atlas.field(UnitId(layer, channel)), atlas.placement(image), location)
         boxes.setdefault(image.image_id, {})[channel] = box
     for image_id, image in images.items():
         yield image, boxes[image_id]

@@ -104,7 +104,7 @@ def unit_view(atlas: Atlas, unit: UnitId, address: UnitAddress, computes: bool =
         "label": address.label,
     }
     look: dict[str, Value] = {"look": _unless(address.look, "patch")}
-    spec = atlas.layer(unit.layer).spec
+    spec, field = atlas.layer(unit.layer).spec, atlas.field(unit)
 
     def here(**changed: Value) -> str:
         return links.unit(*unit, {**query, **look, **changed})
@@ -116,7 +116,7 @@ def unit_view(atlas: Atlas, unit: UnitId, address: UnitAddress, computes: bool =
         unit=units.unit_row(unit.layer, statistics),
         id=str(unit),
         page=page,
-        patches=[_patch(links, unit, row, units.shown_box(spec, row), address.look) for row in page.rows],
+        patches=[_patch(links, unit, row, units.shown_box(field, row), address.look) for row in page.rows],
         looks=[
             Choice(name, here(look=_unless(name, "patch"), cursor=address.cursor), name == address.look)
             for name in _LOOKS
@@ -142,7 +142,7 @@ def unit_view(atlas: Atlas, unit: UnitId, address: UnitAddress, computes: bool =
         rows_query=links.at("", **query),
         preview=links.peak(page.rows[0].image_id, str(unit), _PREVIEW_PX) if page.rows else None,
         embed=here(embed=1),
-        effective=spec.receptive_field.covers_input,
+        effective=field.effective if field.covers_input else None,
         command=_top_command(atlas, unit, address.count, query),
         visuals=unit_visuals(atlas, unit, computes),
     )
@@ -155,8 +155,8 @@ def _patch(links: Links, unit: UnitId, row: PatchRow, box: Box, look: str, size:
 
 def unit_strip(atlas: Atlas, unit: UnitId, rows: Sequence[PatchRow]) -> PatchStrip:
     """Return patches of a unit in a line, small."""
-    links, spec = links_of(atlas), atlas.layer(unit.layer).spec
-    patches = [_patch(links, unit, row, units.shown_box(spec, row), "patch", _TILE_PX) for row in rows]
+    links, field = links_of(atlas), atlas.field(unit)
+    patches = [_patch(links, unit, row, units.shown_box(field, row), "patch", _TILE_PX) for row in rows]
     return PatchStrip(unit, links.unit(*unit), patches)
 
 

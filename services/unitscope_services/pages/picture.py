@@ -113,9 +113,8 @@ class PicturePage:
         return CellView(self._grid_layer, cell, [self._excited(row) for row in rows])
 
     def _excited(self, row: ExplainRow) -> ExcitedUnit:
-        spec = self._atlas.layer(row.layer).spec
-        box = units.box_to_show(spec, self._placement, Location(row.row, row.col))
         unit = UnitId(row.layer, row.channel)
+        box = units.box_to_show(self._atlas.field(unit), self._placement, Location(row.row, row.col))
         return ExcitedUnit(
             row, box, self._links.unit(*unit), self._at(spot=box), self._at(unit=unit, cell=self._cell_on(unit.layer))
         )

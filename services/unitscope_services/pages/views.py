@@ -136,8 +136,8 @@ class LayerView:
 class UnitView:
     """A unit's patches, distribution and labels.
 
-    `effective`: patches show the effective field, as the theoretical one is the whole input. `form_fields`: what the
-    form for the band passes on; `band_count`: images in it.
+    `effective`: size of the unit's effective field, where patches show it, as the theoretical one is the whole input.
+    `form_fields`: what the form for the band passes on; `band_count`: images in it.
     """
 
     atlas: AtlasRow
@@ -166,7 +166,7 @@ class UnitView:
     rows_query: str
     preview: str | None
     embed: str
-    effective: bool
+    effective: Size | None
     command: str
     visuals: UnitVisuals
 

@@ -154,7 +154,7 @@ class Exemplars:
         images, activation, row, col = self._ranked.at(_PEAK, ranks)
         named = self._atlas.catalogue.columns(images, _NAMED)
         placed = {name: self._atlas.catalogue.column(name)[images].astype(np.int64) for name in _PLACED}
-        theoretical, effective, padding = self._atlas.boxes(self._unit.layer).at(row, col)
+        theoretical, effective, padding = self._atlas.boxes(self._unit).at(row, col)
         boxes = to_image(np.stack([theoretical, effective]), placed)
         columns = {
             "rank": ranks.tolist(),

@@ -92,7 +92,7 @@ def _embeddings(session: Session, unit: UnitId, page: PatchPage) -> NDArray[np.f
     """Return each exemplar's stored vector of the region nearest to the peak, the smaller of two, in unit length."""
     atlas, regions = session.atlas, np.array(session.atlas.manifest.patches.regions)
     row, col = (np.array([getattr(exemplar, name) for exemplar in page.rows]) for name in ("row", "col"))
-    _, seen, _ = atlas.boxes(unit.layer).at(row, col)
+    _, seen, _ = atlas.boxes(unit).at(row, col)
     apart = _doubled_centres(seen)[:, None] - _doubled_centres(regions)[None]
     areas = (regions[:, 2] - regions[:, 0]) * (regions[:, 3] - regions[:, 1])
     nearest = [np.lexsort((areas, distances))[0] for distances in np.square(apart).sum(axis=2)]

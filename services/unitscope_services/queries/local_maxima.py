@@ -67,8 +67,7 @@ def _further(
     atlas: Atlas, unit: UnitId, row: PatchRow, image: ImageEntry, peaks: list[tuple[Location, float]]
 ) -> list[PatchRow]:
     """Yield the rows of an image's further peaks."""
-    placement, spec = atlas.placement(image), atlas.layer(unit.layer).spec
-    field = spec.receptive_field
+    placement, field = atlas.placement(image), atlas.field(unit)
     above = atlas.ranked(unit).above(np.array([activation for _, activation in peaks], np.float32))
     count = atlas.unit(unit).image_count
     return [

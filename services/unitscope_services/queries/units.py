@@ -8,9 +8,9 @@ import pyarrow as pa
 from unitscope_schemas import cursors, tables
 from unitscope_schemas.answers.patches import Histogram, PatchRow, QuantileRow, UnitPage, UnitRow
 from unitscope_schemas.errors import UsageError, listing
-from unitscope_schemas.geometry import Box, Location, Placement
+from unitscope_schemas.geometry import Box, Location, Placement, ReceptiveField
 from unitscope_schemas.questions import HistogramQuestion, UnitsQuestion, UnitStatus
-from unitscope_schemas.units import LayerSpec, UnitId
+from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.bounded import check_whole
 from unitscope_services.atlas.rows import ImageEntry
@@ -105,28 +105,27 @@ def unit_row(layer: str, statistics: UnitStatistics) -> UnitRow:
     )
 
 
-def shown_box(spec: LayerSpec, row: PatchRow) -> Box:
+def shown_box(field: ReceptiveField, row: PatchRow) -> Box:
     """Return the box to show: the theoretical one, or the effective one where the unit can see the whole input."""
-    return row.effective_box if _effective_says_more(spec, Location(row.row, row.col)) else row.box
+    return row.effective_box if _effective_says_more(field, Location(row.row, row.col)) else row.box
 
 
 def peak_box(atlas: Atlas, unit: UnitId, image: ImageEntry) -> Box:
     """Return the box to show of a unit's peak on any image of the corpus."""
     atlas.unit(unit)
     location = atlas.locations(unit.layer, [unit.channel], image)[unit.channel]
-    return box_to_show(atlas.layer(unit.layer).spec, atlas.placement(image), location)
+    return box_to_show(atlas.field(unit), atlas.placement(image), location)
 
 
-def box_to_show(spec: LayerSpec, placement: Placement, location: Location) -> Box:
-    """Return the box to show of a unit at any location of a picture."""
-    return placement.to_image(input_box_to_show(spec, location))
+def box_to_show(field: ReceptiveField, placement: Placement, location: Location) -> Box:
+    """Return the box to show of a unit with this field, at any location of a picture."""
+    return placement.to_image(input_box_to_show(field, location))
 
 
-def input_box_to_show(spec: LayerSpec, location: Location) -> Box:
-    """Return the box to show of a unit at a location, in pixels of the network's input."""
-    field = spec.receptive_field
-    return field.effective_box_at(location) if _effective_says_more(spec, location) else field.box_at(location)
+def input_box_to_show(field: ReceptiveField, location: Location) -> Box:
+    """Return the box to show of a unit with this field at a location, in pixels of the network's input."""
+    return field.effective_box_at(location) if _effective_says_more(field, location) else field.box_at(location)
 
 
-def _effective_says_more(spec: LayerSpec, location: Location) -> bool:
-    return location.row >= 0 and spec.receptive_field.covers_input
+def _effective_says_more(field: ReceptiveField, location: Location) -> bool:
+    return location.row >= 0 and field.covers_input

@@ -27,6 +27,7 @@ def run(corpus: Path, atlas: Path, **options: object) -> None:
     index(IndexConfig(corpus=str(corpus), atlas=str(atlas), **settings), lambda _: None)
 
 
+@pytest.mark.long
 def test_three_workers_with_shards_of_seven_give_the_rows_of_one_with_shards_of_sixty_four(
     tmp_path: Path, ray_session: None
 ) -> None:

@@ -28,7 +28,8 @@ from torch.utils._pytree import tree_leaves
 from tests.pipelines.vision.receptive_fields.oracles import assert_boxes_hold_for_nan
 from unitscope_pipelines.vision.models.blocks import usual_blocks
 from unitscope_pipelines.vision.models.models import VisionModel, choose_layers
-from unitscope_pipelines.vision.receptive_fields.receptive_fields import dead_leaves, measure_layers
+from unitscope_pipelines.vision.receptive_fields.dead_leaves import dead_leaves
+from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
 from unitscope_pipelines.vision.recording.embedding import as_map
 from unitscope_pipelines.vision.recording.fusing import find_fusions
 from unitscope_pipelines.vision.recording.peaks import arranged, peaks

@@ -61,7 +61,7 @@ class Fusions:
         weight, bias, padding = chain.weight.to(image.dtype), chain.bias.to(image.dtype), list(chain.padding)
         stride, dilation = conv.pair(3, "stride", 1), conv.pair(5, "dilation", 1)
         groups = int(conv.number(6, "groups", 1))
-        if not _has_fused_kernel(image):
+        if torch.is_grad_enabled() or not _has_fused_kernel(image):
             convolved, activation = F.conv2d(image, weight, bias, stride, padding, dilation, groups), chain.activation
             if activation is None:
                 return convolved

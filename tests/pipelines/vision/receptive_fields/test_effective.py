@@ -30,7 +30,7 @@ def photographs() -> Tensor:
     ("spec", "weights", "names"),
     [
         ("efficientnet-lite:0", "default", ["_blocks.2", "_blocks.6", "_blocks.10", "_blocks.13", "_blocks.15"]),
-        ("torchvision:resnet18", "random:0", ["layer1.1", "layer2.1", "layer3.1", "layer4.1"]),
+        pytest.param("torchvision:resnet18", "random:0", [f"layer{n}.1" for n in (1, 2, 3, 4)], marks=pytest.mark.long),
         ("torchvision:alexnet", "random:0", ["features.2", "features.12"]),
     ],
 )
