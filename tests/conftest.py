@@ -15,9 +15,9 @@ from moto.server import ThreadedMotoServer
 from tests import kin
 from tests.pictures import write_corpus
 from unitscope_pipelines.cluster import connected
-from unitscope_pipelines.indexing import unit_fields
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index
+from unitscope_pipelines.indexing.ranking import unit_fields
 
 _CACHE = tempfile.TemporaryDirectory(prefix="unitscope-tests-")
 with socket.create_server(("127.0.0.1", 0)) as free:

@@ -17,6 +17,7 @@ from unitscope_pipelines.indexing.departures import unlisted_count
 from unitscope_pipelines.indexing.patches.index import build_memory, choose_index
 from unitscope_pipelines.indexing.plan import Plan
 from unitscope_pipelines.indexing.ranking.ranker import ranking_memory
+from unitscope_pipelines.indexing.ranking.unit_fields import exemplar_count, unit_count
 from unitscope_pipelines.indexing.scan import Scanner
 from unitscope_pipelines.vision.recording.device import choose_device
 from unitscope_pipelines.vision.recording.embedding import cell_regions
@@ -58,6 +59,9 @@ class Forecast:
     scan_memory_bytes: int | None = None
     scan_seconds: float | None = None
     rank_seconds: float | None = None
+    box_gradients: int | None = None
+    """Count of the gradients by which effective boxes of units are measured, if none are known yet."""
+    box_seconds: float | None = None
 
     def facts(self) -> dict[str, float | str]:
         """Return the figures that are known, by their names."""
@@ -68,9 +72,9 @@ def forecast(plan: Plan) -> Forecast:
     """Return rows and bytes of the finished atlas, memory of each stage, and seconds that the pending work takes.
 
     A bounded atlas needs its temporary bytes beside until it is sealed: the peaks of all images. The pace is that of
-    one batch of the pending files, read and run here twice with nothing written, and shared among as many workers as
-    this machine, or the cluster of the configured address, has room for. Near duplicates, copies and unusable files
-    cannot be known beforehand: rows and bytes are those of a corpus without any.
+    one batch of the pending files, read and run here twice with nothing written; a gradient takes as long as a file. It
+    is shared among as many workers as this machine, or the cluster of the configured address, has room for. Near
+    duplicates, copies and unusable files cannot be known beforehand: rows and bytes are those of a corpus without any.
     """
     files, units = len(plan.listing.files), plan.cells_per_image
     embed = next(layer for layer in plan.scan.layers if layer.name == plan.scan.embed_layer)
@@ -96,12 +100,16 @@ def forecast(plan: Plan) -> Forecast:
     )
     if not len(plan.pending):
         return result
+    exemplars = exemplar_count(plan.config.field_exemplars, plan.scan.layers, files)
+    gradients = exemplars * unit_count(plan.scan.layers)
     seconds = _seconds_per_file(Scanner(plan.scan), _spread(plan.pending, plan.config.batch_size))
     return replace(
         result,
         scan_memory_bytes=_peak_memory_bytes(),
         scan_seconds=round(len(plan.pending) * seconds / workers, 1),
         rank_seconds=round(files * units / _RANKED_PER_S / workers, 1),
+        box_gradients=gradients,
+        box_seconds=round(gradients * seconds / workers, 1),
     )
 
 

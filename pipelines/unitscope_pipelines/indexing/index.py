@@ -18,9 +18,14 @@ from unitscope_pipelines.indexing.patches.build import EmbeddedLayer, build_patc
 from unitscope_pipelines.indexing.plan import Plan, make_plan, scanned_again
 from unitscope_pipelines.indexing.ranking.layers import rank_layers
 from unitscope_pipelines.indexing.ranking.ranker import RankPlan
+from unitscope_pipelines.indexing.ranking.unit_fields import (
+    RankedVersion,
+    exemplar_count,
+    with_fields_of,
+    with_unit_fields,
+)
 from unitscope_pipelines.indexing.removed import conflict_count, label_count, remaining_images, write_removed
 from unitscope_pipelines.indexing.scan import Scanner
-from unitscope_pipelines.indexing.unit_fields import RankedVersion, exemplar_count, with_fields_of, with_unit_fields
 from unitscope_pipelines.indexing.version_images import version_images
 from unitscope_pipelines.indexing.versions import (
     NewVersion,

@@ -42,9 +42,9 @@ from unitscope_schemas.units import LayerSpec
 PAGE = Path(__file__).parents[3] / "docs" / "timm.md"
 SIZES_PX = (96, 128, 160, 192, 224, 256, 288, 384)
 """Sides of the input that are tried until a network takes one."""
-MOST_PARAMETERS = 12_000_000
+MOST_PARAMETERS = 7_000_000
 MOST_LAYERS = 10
-TIMEOUT_S = 60
+TIMEOUT_S = 120
 TOO_LARGE = "too large"
 PICTURES = 3
 ROUNDING = 1e-4

@@ -5,7 +5,7 @@ import pytest
 
 from unitscope_schemas.geometry import Box, Location, Placement, ReceptiveField, Size
 from unitscope_schemas.units import LayerSpec
-from unitscope_services.atlas.boxes import LayerBoxes, as_boxes, to_image
+from unitscope_services.atlas.boxes import FieldBoxes, as_boxes, to_image
 from unitscope_services.queries.session import Session
 
 
@@ -28,7 +28,7 @@ def test_boxes_are_those_of_every_single_location(session: Session, layer: str) 
     spec = tokens() if layer == "tokens" else session.atlas.layer(layer).spec
     places, field = locations(spec), spec.receptive_field
     rows, cols = np.array(places, np.int16).T
-    theoretical, effective, padding = LayerBoxes(spec).at(rows, cols)
+    theoretical, effective, padding = FieldBoxes(field, spec.grid).at(rows, cols)
     assert as_boxes(theoretical) == [field.box_at(place) for place in places]
     assert as_boxes(effective) == [field.effective_box_at(place) for place in places]
     assert padding == [field.padding_at(place) for place in places]

@@ -7,6 +7,7 @@ from itertools import combinations
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from unitscope_pipelines.vision.recording.embedding import as_map
 from unitscope_pipelines.vision.recording.recording import record, split_call
@@ -28,11 +29,12 @@ def nan_maps(model: nn.Module, layers: Sequence[LayerSpec], images: Tensor) -> d
     for layer in layers:
         wanted.setdefault(split_call(layer.name)[0], []).append(layer)
 
-    def look(path: str, output: Tensor | tuple[Tensor, ...]) -> None:
-        values = output[0] if isinstance(output, tuple) else output
+    def look(path: str, output: object) -> None:
+        tensors = [value for value in tree_leaves(output) if isinstance(value, Tensor)]
         for layer in wanted[path]:
-            if split_call(layer.name)[1] == calls[path]:
-                found[layer.name] = as_map(values, layer).isnan().any(1)
+            _, call, number = split_call(layer.name)
+            if call == calls[path]:
+                found[layer.name] = as_map(tensors[number or 0], layer).isnan().any(1)
         calls[path] += 1
         if len(found) == len(layers):
             raise _ReachedError

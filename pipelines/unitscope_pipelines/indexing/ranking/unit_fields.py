@@ -36,7 +36,7 @@ MOST_EXEMPLARS = 4
 LEAST_SAMPLES = 4_096
 """Count of samples that are measured by default however small the corpus is."""
 _FORWARDS_EACH = 2
-"""Time that a sample takes, in forwards of a scan."""
+"""Time that a sample takes at most, in forwards of a scan."""
 _SAMPLES_IN_ITEM = 128
 """Count of samples that a worker measures at once: those of few pictures, so that each is decoded once."""
 _PICTURES_ON_GPU = 32
@@ -84,9 +84,13 @@ def exemplar_count(asked: int | None, layers: Sequence[LayerSpec], image_count: 
     """
     if asked is not None:
         return asked
-    units = sum(layer.units for layer in layers if _has_fields(layer))
     budget = max(LEAST_SAMPLES, image_count // _FORWARDS_EACH)
-    return min(MOST_EXEMPLARS, budget // max(1, units))
+    return min(MOST_EXEMPLARS, budget // max(1, unit_count(layers)))
+
+
+def unit_count(layers: Sequence[LayerSpec]) -> int:
+    """Return how many units of some layers can have effective boxes of their own."""
+    return sum(layer.units for layer in layers if _has_fields(layer))
 
 
 def with_unit_fields(
