@@ -56,6 +56,8 @@ class Truth(NamedTuple):
 
 
 def seen(data: bytes, look: Look) -> torch.Tensor:
+    if data.startswith(b"\x93NUMPY"):
+        return _looked_at(torch.from_numpy(np.load(io.BytesIO(data))).permute(2, 0, 1), look)
     picture = Image.open(io.BytesIO(data))
     if picture.format == "JPEG" and picture.mode in ("RGB", "L") and picture.getexif().get(0x0112, 1) == 1:
         pixels = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
@@ -64,6 +66,10 @@ def seen(data: bytes, look: Look) -> torch.Tensor:
         pixels = torch.from_numpy(np.array(upright)).permute(2, 0, 1)
     if len(look.mean) == 1:
         pixels = transform.rgb_to_grayscale(pixels)
+    return _looked_at(pixels, look)
+
+
+def _looked_at(pixels: torch.Tensor, look: Look) -> torch.Tensor:
     pixels = transform.resize(pixels, [look.resize], interpolation=look.interpolation, antialias=True)
     pixels = transform.center_crop(pixels, [look.crop])
     mean, std = torch.tensor(look.mean)[:, None, None], torch.tensor(look.std)[:, None, None]
@@ -77,13 +83,15 @@ def measure(
     look: Look,
     last: Sequence[str] = (),
     token_first: Sequence[str] = (),
+    rolled: Sequence[str] = (),
 ) -> Truth:
     """Plain eager forward, contiguous, nothing folded, batches of 20; then an argmax image by image.
 
     `last` names the layers whose maps are (image, row, col, channel), `token_first` those whose tokens are (token,
-    image, channel); `conv@1` is the second call of `conv`.
+    image, channel), `rolled` the blocks of a Hiera, whose own `reroll` tells where tokens are; `conv@1` is the second
+    call of `conv`.
     """
-    files = sorted(path for path in corpus.rglob("*") if path.suffix == ".jpg")
+    files = sorted(path for path in corpus.rglob("*") if path.suffix in (".jpg", ".npy"))
     by_id = {}
     for path in files:
         data = path.read_bytes()
@@ -114,7 +122,9 @@ def measure(
             for layer in layers:
                 path, _, call = layer.partition("@")
                 output = calls[path][int(call or 0)]
-                if layer in last:
+                if layer in rolled:
+                    output = model.reroll(torch.from_numpy(output), int(path.rpartition(".")[2])).numpy()
+                if layer in last or layer in rolled:
                     output = output.transpose(0, 3, 1, 2)
                 if layer in token_first:
                     output = output.transpose(1, 0, 2)

@@ -48,6 +48,10 @@ class Case:
     """Whether boxes are exact; those of shifted windows are hulls."""
     token_first: tuple[str, ...] = ()
     """Layers whose output is (token, image, channel)."""
+    rolled: tuple[str, ...] = ()
+    """Blocks of a Hiera, whose tokens lie in the order of its mask units."""
+    suffix: str = "jpg"
+    """Kind of the pictures: `npy` for those of twelve channels."""
 
     def __str__(self) -> str:
         return self.spec
@@ -98,6 +102,8 @@ FAMILIES = (
     Case("file:registers", ("patch_embed", "norm_pre", "blocks.0.attn", "blocks.0.mlp.fc1", "blocks.11")),
     windowed("timm:swin_tiny_patch4_window7_224", "patch_embed", "layers.0.blocks.1", "layers.3.blocks.1"),
     Case("file:sequence_first", ("patches", "layers.0", "layers.1"), token_first=("layers.0", "layers.1")),
+    Case("file:hiera", ("patch_embed", "blocks.0", "blocks.1"), rolled=("blocks.0", "blocks.1"), tight=False),
+    Case("file:twelve_channels", ("enter", "down2", "join1", "join2"), suffix="npy"),
     Case("file:unet", ("enter", "down2", "up1", "join1", "up2", "join2")),
     Case("file:detector", ("backbone.body.0.0", "backbone.body.6", "backbone.fpn.inner_blocks.0"), tight=False),
     Case("file:maxvit", ("stem", "stages.0.blocks.0.conv", "stages.0.blocks.0", "stages.1.blocks.0"), tight=False),
@@ -117,6 +123,18 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make = blobs if number % 2 else stripes
         make(number, *((96, 128) if number == 2 else (96, 96))).save(folder / f"{number}.jpg", quality=92)
     return folder
+
+
+@pytest.fixture(scope="module")
+def corpora(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same pictures, and such of twelve channels, by the suffix of their files."""
+    bands = tmp_path_factory.mktemp("bands")
+    for number in range(PICTURES):
+        width, chance = 128 if number == 2 else 96, np.random.default_rng(number)
+        coarse = torch.from_numpy(chance.integers(0, 256, (12, 6, width // 16)).astype(np.float32))
+        smooth = nn.functional.interpolate(coarse[None], (96, width), mode="bilinear")[0]
+        np.save(bands / f"{number}.npy", smooth.permute(1, 2, 0).round().to(torch.uint8).numpy())
+    return {"jpg": corpus, "npy": bands}
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +189,7 @@ def indexed(case: Case, networks: Path, corpus: Path, atlas: Path, **options: An
 
 def measured(case: Case, module: nn.Module, corpus: Path, look: oracle.Look) -> oracle.Truth:
     """Return what the oracle sees of a case's layers."""
-    return oracle.measure(module, list(case.layers), corpus, look, case.last, case.token_first)
+    return oracle.measure(module, list(case.layers), corpus, look, case.last, case.token_first, case.rolled)
 
 
 def assert_top_holds(case: Case, opened: Atlas, truth: oracle.Truth) -> None:
@@ -191,9 +209,9 @@ def assert_top_holds(case: Case, opened: Atlas, truth: oracle.Truth) -> None:
     assert found == []
 
 
-def assert_explanation_holds(session: Session, truth: oracle.Truth) -> None:
+def assert_explanation_holds(case: Case, session: Session, truth: oracle.Truth) -> None:
     """Activations and percentiles of a picture's units are NumPy's, up to rounding."""
-    subject = session.find("0.jpg")
+    subject = session.find(f"0.{case.suffix}")
     assert subject.image is not None
     rows, own = session.explain(subject, ExplainQuestion()).rows, truth.ids.index(subject.image.image_id)
     assert len(rows) == min(20, sum(values.shape[1] for values in truth.activation.values()))
@@ -213,8 +231,9 @@ def assert_fields_hold(case: Case, networks: Path, opened: Atlas) -> None:
 
 @pytest.mark.parametrize("case", [*OWN, *(pytest.param(case, marks=pytest.mark.long) for case in FAMILIES)], ids=str)
 def test_networks_answer_as_the_oracle(
-    case: Case, networks: Path, corpus: Path, tmp_path: Path, ray_session: None
+    case: Case, networks: Path, corpora: dict[str, Path], tmp_path: Path, ray_session: None
 ) -> None:
+    corpus = corpora[case.suffix]
     opened = indexed(case, networks, corpus, tmp_path / "a")
     module, look = plain_network(case.spec, networks)
     double = copy.deepcopy(module).double()
@@ -222,10 +241,10 @@ def test_networks_answer_as_the_oracle(
     truth = truth.beside(exact)
     assert_top_holds(case, opened, truth)
     session = Session(tmp_path / "a")
-    assert_explanation_holds(session, truth)
-    nearest = session.neighbors(session.find("1.jpg"), NeighborsQuestion(exact=True)).rows
+    assert_explanation_holds(case, session, truth)
+    nearest = session.neighbors(session.find(f"1.{case.suffix}"), NeighborsQuestion(exact=True)).rows
     assert len(nearest) == PICTURES
-    assert next(row for row in nearest if row.path == "1.jpg").score >= nearest[0].score - 1e-3
+    assert next(row for row in nearest if row.path == f"1.{case.suffix}").score >= nearest[0].score - 1e-3
     assert_fields_hold(case, networks, opened)
     opened.close()
 
