@@ -3,15 +3,17 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
+from unitscope_schemas import layout
 from unitscope_schemas.entries.corpus import CorpusEntry, LeftImages
 from unitscope_schemas.entries.entry import Entry
 from unitscope_schemas.entries.model import ModelEntry, Preprocessing
 from unitscope_schemas.errors import AtlasError, FormatError, NotFoundError, listing
 from unitscope_schemas.geometry import Box
+from unitscope_schemas.names import Digest, LayerName, PartPath, ShortDigest
 from unitscope_schemas.units import LayerSpec, unmeasured_words
 
 FORMAT_VERSION = 2
@@ -26,10 +28,10 @@ _MEND = "delete manifest.json and run the index command again: finished shards a
 class Part(Entry):
     """A file of the atlas with what it must hold."""
 
-    path: str
+    path: PartPath
     rows: int
     size_bytes: int
-    sha256: str
+    sha256: Digest
 
 
 class Receipt(Entry):
@@ -38,12 +40,12 @@ class Receipt(Entry):
     The manifest of a bounded atlas names no peaks: they are deleted once ranks and statistics are made of them.
     """
 
-    shard: str
-    atlas_key: str
+    shard: ShortDigest
+    atlas_key: Digest
     files: Part
     scanned: Part
     skipped: Part
-    peaks: dict[str, Part]
+    peaks: dict[LayerName, Part]
     embeddings: Part
     forward_count: int
     forward: str
@@ -54,7 +56,21 @@ class Receipt(Entry):
 
     def parts(self) -> list[Part]:
         """Return every file that the shard wrote."""
-        return [self.files, self.scanned, self.skipped, *self.peaks.values(), self.embeddings]
+        return [part for part, _ in self.roles()]
+
+    def roles(self) -> Iterator[tuple[Part, str]]:
+        """Yield every file that the shard wrote with the path that its role gives it."""
+        yield self.files, layout.files(self.shard)
+        yield self.scanned, layout.scanned(self.shard)
+        yield self.skipped, layout.skipped(self.shard)
+        yield from ((part, layout.peaks(layer, self.shard)) for layer, part in self.peaks.items())
+        # the layer that a shard embeds is told by the path alone, and by the manifest
+        yield self.embeddings, layout.embeddings(self.embedded, self.shard)
+
+    @property
+    def embedded(self) -> str:
+        """The layer whose embeddings the shard wrote."""
+        return self.embeddings.path.split("/")[1] if self.embeddings.path.count("/") == 2 else ""
 
     def without_peaks(self) -> "Receipt":
         """Return what is left of the receipt in a bounded atlas."""
@@ -64,7 +80,7 @@ class Receipt(Entry):
 class MeasuredLayers(Entry):
     """The recorded layers with their receptive fields, stored for runs that resume."""
 
-    atlas_key: str
+    atlas_key: Digest
     layers: list[LayerSpec]
     batch_checked: bool = False
     """Whether it was tried if values depend on a picture's batch or on chance."""
@@ -92,7 +108,7 @@ class LayerEntry(Entry):
 class PatchIndex(Entry):
     """The FAISS index over pooled embeddings, and how to ask it for ten images; more images take as much more."""
 
-    layer: str
+    layer: LayerName
     width: int
     regions: list[Box]
     vectors: Part
@@ -137,7 +153,7 @@ class Removed(Entry):
     table: Part
     stale: int
     """Count of those that this version's images, ranks, statistics and vectors still hold: its tombstones."""
-    built: str
+    built: ShortDigest
     """Name of the version whose tables this one reads."""
 
 
@@ -147,8 +163,8 @@ class Manifest(Entry):
     format_version: int
     unitscope_version: str
     created: str
-    atlas_key: str
-    version: str
+    atlas_key: Digest
+    version: ShortDigest
     model: ModelEntry
     preprocessing: Preprocessing
     precision: Literal["fp32", "bf16"]
@@ -207,17 +223,45 @@ class Manifest(Entry):
 
     def parts(self) -> Iterator[Part]:
         """List every file that this version needs, receipts left out."""
-        yield from (self.images, self.skipped, self.lookup.database, self.lookup.images, self.patches.vectors)
+        yield from (part for part, _ in self._roles())
+
+    def _roles(self) -> Iterator[tuple[Part, str]]:
+        """Yield every part with the path that its role gives it."""
+        built, embedded = self.built, self.patches.layer
+        yield self.images, layout.images_of(built)
+        yield self.skipped, layout.skipped_of(built)
+        yield self.lookup.database, layout.lookup(built)
+        yield self.lookup.images, layout.lookup_images(built)
+        yield self.patches.vectors, layout.vectors(embedded, built)
         if self.patches.index is not None:
-            yield self.patches.index
+            yield self.patches.index, layout.index(embedded, built)
         if self.removed is not None:
-            yield self.removed.table
+            yield self.removed.table, layout.removed(self.removed.table.path[-24:-8])
         for layer in self.layers:
-            yield from (layer.units, *layer.ranked)
-            if layer.fields is not None:
-                yield layer.fields
+            name = layer.spec.name
+            yield layer.units, layout.units(name, built)
+            yield from ((part, layout.ranked(name, block, built)) for block, part in enumerate(layer.ranked))
+            if layer.fields is not None:  # those of an earlier version stay where its exemplars are the same
+                yield layer.fields, layout.unit_fields(name, layer.field_exemplars, layer.fields.path[-24:-8])
         for receipt in self.shards:
-            yield from receipt.parts()
+            yield from receipt.roles()
+
+    @model_validator(mode="after")
+    def _holds_parts_in_their_roles(self) -> Self:
+        """Refuse a manifest one of whose parts is another's, or of another size than its role says."""
+        for part, path in self._roles():
+            if part.path != path:
+                raise ValueError(f"{part.path} stands where {path} belongs")
+        names = [layer.spec.name for layer in self.layers]
+        if len(set(names)) < len(names) or self.patches.layer not in names:
+            raise ValueError("a layer is named twice, or the embedded one is not recorded")
+        for layer in self.layers:
+            units, blocks = layer.spec.units, -(-layer.spec.units // BLOCK_UNITS)
+            if layer.units.rows != units or len(layer.ranked) != blocks:
+                raise ValueError(f"layer {layer.spec.name} has {units} units but tables of others")
+        if self.corpus.image_count != self.images.rows - self.stale_count:
+            raise ValueError(f"corpus.image_count is {self.corpus.image_count}, the table has {self.images.rows} rows")
+        return self
 
     def layer(self, name: str) -> LayerEntry | None:
         """Return a recorded layer by its name, None if there is none."""
@@ -251,9 +295,11 @@ def parse_manifest(text: str, atlas: str) -> Manifest:
     try:
         return Manifest.model_validate_json(text)
     except ValidationError as error:
-        first = ".".join(map(str, error.errors()[0]["loc"])) or "the start"
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"])) or "the start"
         raise AtlasError(
-            f"manifest of atlas {atlas} is damaged: {error.error_count()} faults, first at {first}; {_MEND}"
+            f"manifest of atlas {atlas} is damaged: {error.error_count()} faults, first at {where} ({fault['msg']}); "
+            f"{_MEND}"
         ) from None
 
 

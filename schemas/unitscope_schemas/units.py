@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from unitscope_schemas.errors import UsageError, listing
 from unitscope_schemas.geometry import Location, ReceptiveField, Size
+from unitscope_schemas.names import LayerName
 
 
 class UnitId(NamedTuple):
@@ -94,7 +95,7 @@ class LayerSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: str
+    name: LayerName
     """Module path, with `@1` for the second call of a module."""
     kind: Literal["map", "vector", "tokens"]
     """Word for the output's axes: `map` is (image, channel, row, col), or with `channels_last` (image, row, col,

@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
@@ -244,7 +243,7 @@ def _embed_layer(
         )
     if previous is not None and previous.patches.layer != embed:
         raise UsageError(f"the atlas embeds {previous.patches.layer!r}; use another directory to embed {embed!r}")
-    if mixed := {Path(receipt.embeddings.path).parent.name for receipt in finished} - {embed}:
+    if mixed := {receipt.embedded for receipt in finished} - {embed}:
         raise UsageError(
             f"finished shards of {config.atlas} embed {listing(mixed)}; use --embed with it or another directory"
         )

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from unitscope_schemas.errors import CorpusError, UsageError
 from unitscope_schemas.tables import UNREADABLE
 
 _STORE = "s3://"
+_BUCKET = re.compile("[A-Za-z0-9._-]+")
+"""Pattern of a bucket's name, with nothing else in it."""
 _BUFFER_BYTES = 1 << 20
 """Bytes that are read at once from an object store: a request takes as long as some hundred kilobytes."""
 
@@ -63,15 +66,19 @@ class Folder:
     """A folder whose files are named relative to it; whole names lead outside.
 
     An object store is `s3://bucket/folder`; credentials and AWS_ENDPOINT_URL are the usual ones,
-    `s3://anonymous@bucket` asks without. Raises CorpusError for an address that holds a password.
+    `s3://anonymous@bucket` asks without. Raises CorpusError for an address that says how to ask in another way: an
+    atlas of someone else's could so send requests, and what signs them, to another host.
     """
 
     def __init__(self, root: str) -> None:
         self.root = root
         self.remote = is_remote(root)
         if self.remote:
-            if urlsplit(root).password:
+            parts = urlsplit(root)
+            if parts.password:
                 raise CorpusError(f"corpus {_plain(root)} holds a password, which would be kept; set AWS_… variables")
+            if parts.query or parts.username not in (None, "anonymous"):
+                raise CorpusError(f"corpus {_plain(root)} says how it is asked for; set AWS_… variables instead")
             try:
                 self._store, self._base = fs.FileSystem.from_uri(root)
             except (OSError, pa.ArrowInvalid) as error:
@@ -126,6 +133,8 @@ class Folder:
         """Return the object store that a file is in, None for this machine, and the file's whole path there."""
         if is_remote(file):
             bucket, _, key = file.removeprefix(_STORE).partition("/")
+            if not _BUCKET.fullmatch(bucket):
+                raise OSError(0, "its address says how it is asked for")
             store = self._store if self.remote else fs.FileSystem.from_uri(f"{_STORE}{bucket}")[0]
             return store, f"{bucket}/{key}"
         if self.remote:

@@ -15,6 +15,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import stat
 import uuid
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -24,7 +25,7 @@ from typing import Any, Protocol
 from unitscope_pipelines.storage.cache import Cache, LocalPart
 from unitscope_pipelines.storage.filesystem import StoredFile, is_remote
 from unitscope_schemas import layout
-from unitscope_schemas.errors import BusyError, StorageError
+from unitscope_schemas.errors import AtlasError, BusyError, StorageError
 from unitscope_schemas.manifest import Part
 
 AtlasAddress = str | Path
@@ -133,13 +134,13 @@ class FolderStore:
         return self.address
 
     def hold(self, part: Part) -> LocalPart:
-        """Return the part's own file."""
-        return LocalPart(self.address / part.path)
+        """Return the part's own file; raises AtlasError where that is no file of the atlas's folder."""
+        return LocalPart(self._own(part.path))
 
     def read(self, path: str) -> bytes | None:
-        """Return a document's bytes, None if there is none."""
+        """Return a document's bytes, None if there is none; raises AtlasError where a link leads out of the folder."""
         file = self.address / path
-        return file.read_bytes() if file.is_file() else None
+        return self._own(path).read_bytes() if file.is_file() else None
 
     def read_all(self, paths: Sequence[str]) -> list[bytes]:
         """Return the bytes of several documents in their order; those that are gone are left out."""
@@ -151,14 +152,14 @@ class FolderStore:
     def stamp(self, path: str) -> Hashable | None:
         """Return time, inode and size of a document, None if there is none."""
         try:
-            stat = (self.address / path).stat()
+            state = (self.address / path).stat()
         except OSError:
             return None
-        return stat.st_mtime_ns, stat.st_ino, stat.st_size
+        return state.st_mtime_ns, state.st_ino, state.st_size
 
     def digest(self, path: str) -> str:
-        """Return the SHA-256 of a file as it is stored; raises OSError if it cannot be read."""
-        with (self.address / path).open("rb") as file:
+        """Return the SHA-256 of a file as it is stored; raises OSError if it cannot be read, AtlasError as `hold`."""
+        with self._own(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def walk(self, folder: str = "") -> Iterator[StoredFile]:
@@ -167,13 +168,16 @@ class FolderStore:
         for path in root.rglob("*") if os.path.isdir(root) else ():  # noqa: PTH112  (a name too long is no folder)
             with suppress(FileNotFoundError):  # a temporary file that was renamed since
                 if path.is_file() and not path.is_symlink():
-                    stat = path.stat()
-                    yield StoredFile(path.relative_to(self.address).as_posix(), stat.st_size, stat.st_mtime_ns)
+                    state = path.stat()
+                    yield StoredFile(path.relative_to(self.address).as_posix(), state.st_size, state.st_mtime_ns)
 
     @contextmanager
     def writing(self, path: str) -> Iterator[Path]:
-        """Give the path of a hidden file beside the target; what is there when the block ends is deleted."""
-        target = self.address / path
+        """Give the path of a hidden file beside the target; what is there when the block ends is deleted.
+
+        Raises AtlasError where a link leads out of the folder.
+        """
+        target = self._own(path)
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -207,6 +211,20 @@ class FolderStore:
             except OSError:
                 raise BusyError(f"another index run is writing {self.address}; wait for it or stop it") from None
             yield
+
+    def _own(self, path: str) -> Path:
+        """Return the file at a path inside the folder; raises AtlasError where a link leads out of it, and for what is
+        no file, which is not opened: a pipe would wait for ever."""
+        file, is_linked = self.address, False
+        for step in path.split("/"):
+            file /= step
+            is_linked = is_linked or file.is_symlink()
+        if is_linked and not file.resolve().is_relative_to(self.address.resolve()):
+            raise AtlasError(f"{path} of atlas {self.name} is a link that leads out of the atlas: it is not opened")
+        with suppress(FileNotFoundError):
+            if not stat.S_ISREG(file.stat().st_mode):
+                raise AtlasError(f"{path} of atlas {self.name} is a folder, pipe or device: it is not opened")
+        return file
 
     def remove_unfinished(self) -> int:
         """Delete half written files of killed writers, and count them."""

@@ -8,6 +8,7 @@ from unitscope_schemas.answers.served import Answer
 from unitscope_schemas.entries.entry import Entry
 from unitscope_schemas.geometry import Box, Location
 from unitscope_schemas.manifest import Part
+from unitscope_schemas.names import LayerName
 from unitscope_schemas.units import DirectionId, Target, UnitId
 
 VisualKind = Literal["optimised", "projection"]
@@ -21,7 +22,7 @@ class VisualKey(Entry):
 
     atlas_key: str
     kind: VisualKind
-    layer: str
+    layer: LayerName
     channel: int | None
     """Channel of the unit; None where the picture is of a direction."""
     method: str

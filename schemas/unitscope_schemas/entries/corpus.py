@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from unitscope_schemas.entries.entry import Entry
+from unitscope_schemas.names import ShortDigest
 
 
 class CorpusRoot(Entry):
@@ -61,7 +62,7 @@ class LeftImages(Entry):
     count: int
     first: tuple[str, ...]
     """Paths of the first of them."""
-    version: str
+    version: ShortDigest
     """Name of the version before, which has them until `gc` deletes it."""
 
 

@@ -24,7 +24,7 @@ COUNT = 170_000
 
 def named(path: str) -> Part:
     """A part that is asked for by its path alone."""
-    return Part(path=path, rows=COUNT, size_bytes=0, sha256="")
+    return Part(path=path, rows=COUNT, size_bytes=0, sha256="0" * 64)
 
 
 @pytest.fixture(scope="module")

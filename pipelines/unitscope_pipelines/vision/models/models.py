@@ -17,6 +17,7 @@ from unitscope_pipelines.vision.recording.owners_code import owners_code
 from unitscope_pipelines.vision.recording.recording import hooked_modules, output_tensors, split_call
 from unitscope_schemas.entries.model import ModelEntry, Preprocessing
 from unitscope_schemas.errors import ModelError, UsageError, listing
+from unitscope_schemas.names import layer_fault
 
 DEFAULT_SPEC = "efficientnet-lite:0"
 """Spec of the model that is used unless another is named."""
@@ -105,7 +106,8 @@ def choose_layers(model: VisionModel, globs: Sequence[str] = ()) -> list[str]:
     linear layers.
     A glob matches a module path component by component (`layer*.1`), `**` any number of components. A module
     called several times gives `name@0`, `name@1`, one that puts out several tensors `name@out0`, `name@out1`. Raises
-    UsageError for a glob that matches nothing, and ModelError where there is nothing to choose from.
+    UsageError for a glob that matches nothing, and ModelError where there is nothing to choose from, or where a chosen
+    layer's name cannot name a folder.
     """
     calls = _calls(model)
     kinds = dict(model.module.named_modules())
@@ -125,6 +127,9 @@ def choose_layers(model: VisionModel, globs: Sequence[str] = ()) -> list[str]:
         chosen |= hits
     if not chosen:
         raise _no_layers(model, [name for _, name in named])
+    for name in sorted(chosen):
+        if fault := layer_fault(name):
+            raise ModelError(f"layer {name!r} cannot be recorded, as layers name folders: {fault}; rename the module")
     return [name for _, name in named if name in chosen]
 
 

@@ -50,7 +50,7 @@ def indexed(root: Path, vectors: np.ndarray, code: str) -> PatchVectors:
     """Vectors with the index that a large atlas would have."""
     count, width = vectors.shape[0] * vectors.shape[1], vectors.shape[2]
     written(root / "vectors.npy", vectors)
-    part = Part(path="vectors.npy", rows=count, size_bytes=0, sha256="")
+    part = Part(path="vectors.npy", rows=count, size_bytes=0, sha256="0" * 64)
     exact = PatchIndex.none("layer", width, [Box(0, 0, 1, 1)] * REGIONS, part)
     plan = IndexPlan(count, width, lists=32, reduced=128 if width > 128 else 0, code=code)
     return PatchVectors(store_of(root), add_index(store_of(root), "version", exact, plan))

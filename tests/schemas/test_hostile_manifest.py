@@ -1,0 +1,113 @@
+"""A manifest is input: names and paths in it that lead elsewhere are refused where it is read, in one place."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unitscope_schemas.errors import AtlasError
+from unitscope_schemas.manifest import Manifest, parse_manifest
+from unitscope_schemas.names import layer_fault, path_fault
+
+Change = Callable[[dict[str, Any]], None]
+
+
+def moved(*steps: str | int, to: object) -> Change:
+    """A change of one value, by the steps that lead to it."""
+
+    def change(content: dict[str, Any]) -> None:
+        place: Any = content
+        for step in steps[:-1]:
+            place = place[step]
+        place[steps[-1]] = to
+
+    return change
+
+
+def swap_layers(*steps: str) -> Change:
+    """Two layers' parts in each other's place."""
+
+    def change(content: dict[str, Any]) -> None:
+        one, other = content["layers"][:2]
+        for step in steps:
+            one[step], other[step] = other[step], one[step]
+
+    return change
+
+
+def reorder_blocks(content: dict[str, Any]) -> None:
+    content["layers"][1]["ranked"].reverse()
+
+
+def drop_block(content: dict[str, Any]) -> None:
+    content["layers"][1]["ranked"].pop()
+
+
+def swap_shard_parts(content: dict[str, Any]) -> None:
+    shard = content["shards"][0]
+    shard["files"], shard["scanned"] = shard["scanned"], shard["files"]
+
+
+HOSTILE: dict[str, Change] = {
+    "a version that leads out": moved("version", to="../../X"),
+    "a key that leads out": moved("atlas_key", to="../" * 20),
+    "a built version that leads out": moved("removed", to={"table": {}, "stale": 0, "built": "../../X"}),
+    "a layer that leads out": moved("layers", 0, "spec", "name", to="../../../X"),
+    "a layer named by steps": moved("layers", 0, "spec", "name", to=".."),
+    "a layer with a line break": moved("layers", 0, "spec", "name", to="a\nb"),
+    "an embedded layer that leads out": moved("patches", "layer", to="../x"),
+    "an embedded layer that is not recorded": moved("patches", "layer", to="elsewhere"),
+    "a part by a whole path": moved("images", "path", to="/etc/passwd"),
+    "a part of a drive": moved("images", "path", to="C:/secret"),
+    "a part that leads out": moved("layers", 0, "units", "path", to="units/../../secret"),
+    "a part by a home": moved("skipped", "path", to="~/secret"),
+    "a part with a zero byte": moved("skipped", "path", to="skipped/a\x00b"),
+    "a digest that names a file": moved("hot", "images", "sha256", to="../../secret"),
+    "a shard that leads out": moved("shards", 0, "shard", to="../../x"),
+    "a shard's part elsewhere": moved("shards", 0, "files", "path", to="files/../secret"),
+    "peaks of a layer that leads out": lambda content: content["shards"][0]["peaks"].update(
+        {"../x": next(iter(content["shards"][0]["peaks"].values()))}
+    ),
+    "ranked parts of another layer": swap_layers("ranked"),
+    "statistics of another layer": swap_layers("units"),
+    "blocks in another order": reorder_blocks,
+    "a block that is missing": drop_block,
+    "a layer that is there twice": lambda content: content["layers"].append(content["layers"][0]),
+    "parts of a shard in each other's place": swap_shard_parts,
+    "another count of images": moved("corpus", "image_count", to=41),
+    "another count of units": moved("layers", 0, "spec", "units", to=15),
+    "the images of another table": lambda content: content.update(images=content["skipped"]),
+}
+
+
+@pytest.fixture(scope="module")
+def content(tiny_atlas: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((tiny_atlas / "manifest.json").read_text())
+    return loaded
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_manifest_that_leads_elsewhere_is_refused(name: str, content: dict[str, Any]) -> None:
+    changed = copy.deepcopy(content)
+    HOSTILE[name](changed)
+    with pytest.raises(AtlasError, match=r"manifest of atlas a is damaged: \d+ faults, first at .+ \(.+\)"):
+        parse_manifest(json.dumps(changed), "a")
+
+
+def test_a_manifest_as_it_was_sealed_is_read(content: dict[str, Any]) -> None:
+    manifest = parse_manifest(json.dumps(content), "a")
+    assert Manifest.model_validate_json(manifest.model_dump_json()) == manifest
+    assert all(path_fault(part.path) is None for part in manifest.parts())
+
+
+@pytest.mark.parametrize("name", ["layer1.0", "block@1", "fpn@out0", "Schicht ä", "a b", "...", "conv-1_x"])
+def test_names_that_modules_have_are_names_of_layers(name: str) -> None:
+    assert layer_fault(name) is None
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", "a\x00", "a\u2028b", "x" * 201, "\udc80"])
+def test_names_that_can_name_no_folder_are_not(name: str) -> None:
+    assert layer_fault(name)
