@@ -42,6 +42,7 @@ def without_kind(row: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_every_kind_of_corpus_gives_the_atlas_answers_and_patches_of_the_folder(
     pictures_bucket: Any, tmp_path: Path
 ) -> None:
