@@ -63,6 +63,7 @@ def show_verdict(verdict: "Verdict", as_json: bool) -> None:
     """Print what a verification checked and found."""
     facts = {
         "parts": verdict.part_count,
+        "pictures": verdict.picture_count,
         "images": verdict.image_count,
         "cells": verdict.cell_count,
         "largest_drift": verdict.largest_drift,

@@ -19,6 +19,7 @@ _STAGES = {
     "rank": "ranking",
     "boxes": "measuring boxes",
     "embed": "indexing patches",
+    "check": "checking",
     "optimise": "optimising",
     "project": "projecting",
     "correlate": "comparing units",

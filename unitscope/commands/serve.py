@@ -16,6 +16,7 @@ def serve(
     port: Annotated[int, typer.Option(help="port to listen on; 0 takes a free one")] = 8000,
     key_file: Annotated[Path | None, typer.Option(help="lines of: name scope[,scope] sha256-of-the-key")] = None,
     anonymous_read: Annotated[bool, typer.Option("--anonymous-read", help="let anyone read")] = False,
+    grace: Annotated[float, typer.Option(min=0, help="seconds that requests have to end when it is stopped")] = 10.0,
     workers: Annotated[int, typer.Option(min=1, help="processes that answer; each opens all atlases")] = 1,
     trust_code: TrustFlag = False,
     corpus: Annotated[
@@ -43,5 +44,6 @@ def serve(
         corpora=tuple(corpus or ()),
         cache=cache,
         cache_gb=cache_gb,
+        grace_s=grace,
     )
     serve_atlases(settings, host, port, process_count=workers)

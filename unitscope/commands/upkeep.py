@@ -162,14 +162,20 @@ def verify(
     sample: Annotated[int, typer.Option(help="images whose forward is run again")] = 8,
     seed: Annotated[int, typer.Option(help="of the random choice")] = 0,
     corpus: Annotated[str | None, typer.Option(help="folder or s3://… below which the pictures are now")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="compare pictures by size and time, without reading them")
+    ] = False,
     trust_code: TrustFlag = False,
+    progress: ProgressOption = "auto",
     as_json: JsonFlag = False,
 ) -> None:
-    """Check every part against its digest and a random sample of rows against a new forward; exit 4 on faults."""
+    """Check parts and pictures against their digests, and some images against a new forward; exit 4 on faults."""
     from unitscope.commands.output import show_verdict
+    from unitscope.commands.progress import shown
     from unitscope_pipelines.indexing.verify import verify as run_verify
 
-    verdict = run_verify(atlas, sample, seed, corpus, trust_code)
+    with shown(progress) as report:
+        verdict = run_verify(atlas, sample, seed, corpus, trust_code, quick, report)
     show_verdict(verdict, as_json)
     if verdict.note:
         tell(verdict.note)

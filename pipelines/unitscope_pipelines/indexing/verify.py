@@ -1,13 +1,13 @@
-"""Check an atlas: every part against its digest, and a random sample of rows against a new forward."""
+"""Check an atlas: parts and pictures against their digests, and a random sample of rows against a new forward."""
 
 import hashlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,18 +17,25 @@ import pyarrow.parquet as pq
 from unitscope_pipelines.derived.visuals import faulty_visuals
 from unitscope_pipelines.indexing.scan import Scanner, ScanPlan
 from unitscope_pipelines.indexing.versions import present_version
+from unitscope_pipelines.storage.originals import Originals
 from unitscope_pipelines.storage.parts import read_part
 from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
 from unitscope_pipelines.storage.tombstones import present_images
 from unitscope_pipelines.vision.images.preprocessing import prepare
 from unitscope_pipelines.vision.recording.peaks import Peaks
-from unitscope_schemas.errors import CorpusError, ModelError, PictureError
+from unitscope_schemas.addresses import Address
+from unitscope_schemas.errors import CorpusError, ModelError, PictureError, listing
 from unitscope_schemas.geometry import Location
 from unitscope_schemas.manifest import LayerEntry, Manifest, Part
+from unitscope_schemas.progress import Progress, Report
 
 TOLERANCE = 1e-4
 """Drift that other hardware may cause, relative to an activation or the layer's mean on the image."""
 
+_READ_AT_ONCE = 16
+"""Count of pictures that are read at once."""
+_PICTURES_AT_ONCE = 1_024
+"""Count of images whose rows are in memory at once."""
 _DIGESTED_AT_ONCE = 8
 """Count of parts that are digested at once: an object store takes some hundredths of a second to answer for each."""
 
@@ -47,14 +54,17 @@ class Verdict:
     """What was checked, and the faults of it."""
 
     part_count: int
+    picture_count: int
+    """Count of the picture files that were looked at."""
     image_count: int
+    """Count of the images whose forward was run again."""
     cell_count: int
     """Count of the peaks that were recorded again."""
     largest_drift: float
     """Largest difference of an activation from the stored one, relative to the activation."""
     faults: list[Fault]
     note: str = ""
-    """Sentence on what could not be checked, and why."""
+    """Sentences on how much was checked, and on what could not be, and why."""
 
 
 class SampledImage(NamedTuple):
@@ -69,41 +79,95 @@ class SampledImage(NamedTuple):
 
 
 def verify(
-    atlas: AtlasAddress | Store, sample: int, seed: int, corpus: str | Path | None = None, trust_code: bool = False
+    atlas: AtlasAddress | Store,
+    sample: int,
+    seed: int,
+    corpus: str | Path | None = None,
+    trust_code: bool = False,
+    quick: bool = False,
+    report: Report = lambda _: None,
 ) -> Verdict:
-    """Digest every part and stored picture of a unit, re-run `sample` random images and compare all of their peaks.
+    """Digest every part and picture, re-run `sample` random images and compare all of their peaks.
 
-    Faults: a missing or changed part, a missing or edited picture, weights of another model, an activation
-    that drifted, a peak at another location although no other value comes near it.
+    Faults: a missing or changed part or stored picture of a unit, a missing or edited picture, weights of another
+    model, an activation that drifted, a peak at another location although no other value comes near it. One fault ends
+    no other look, but for what can only be read from a broken part. With `quick` a picture's file is compared by size
+    and time of change, and not read.
     """
     store = store_of(atlas)
     manifest = present_version(store)
     parts = list(manifest.parts())
     faults = _part_faults(store, parts)
+    broken = {fault.where for fault in faults}
     faults += [Fault("picture of a unit", path, what) for path, what in faulty_visuals(store).items()]
-    if faults:
-        return Verdict(len(parts), 0, 0, 0.0, faults)
+    if manifest.images.path in broken or (manifest.removed and manifest.removed.table.path in broken):
+        note = "no picture was looked at, and no forward run again: the table that names them is broken"
+        return Verdict(len(parts), 0, 0, 0, 0.0, faults, note)
     root = manifest.corpus.root if corpus is None else str(corpus)
-    try:
-        scanner = Scanner(scan_plan(manifest, store, root, trust_code))
-    except ModelError as error:
-        return Verdict(len(parts), 0, 0, 0.0, [Fault("model", manifest.model.spec, str(error))])
-    # where values depend on a picture's batch or on chance, no forward gives them again
-    images = [] if manifest.batch_dependence else _sampled(present_images(manifest, store), sample, seed)
-    cell_count, largest_drift = 0, 0.0
-    compare = _compare_all if manifest.keep is None else _compare_first
-    for image in images:
-        peaks = _recorded_again(scanner, image)
-        if isinstance(peaks, Fault):
-            faults.append(peaks)
-            continue
-        for entry in manifest.layers:
-            drift, layer_faults = compare(store, manifest, entry, image, peaks[entry.spec.name])
-            largest_drift = max(largest_drift, drift)
-            cell_count += entry.spec.units
-            faults += layer_faults
-    note = f"no forward was run again: {manifest.batch_dependence}" if manifest.batch_dependence else ""
-    return Verdict(len(parts), len(images), cell_count, largest_drift, faults, note)
+    images = present_images(manifest, store)
+    files, faulty = _picture_faults(Originals(root), images, quick, report)
+    faults += faulty
+    again = _RunAgain(store, manifest, broken)
+    if not manifest.batch_dependence:  # where values depend on a picture's batch or on chance, no forward repeats them
+        lost = {fault.where for fault in faulty}
+        again.compare(root, [one for one in _sampled(images, sample, seed) if one.path not in lost], trust_code)
+    notes = ["pictures were compared by size and time alone"] if quick else []
+    if manifest.batch_dependence:
+        notes.append(f"no forward was run again: {manifest.batch_dependence}")
+    else:
+        notes.append(f"{again.image_count} of {images.num_rows} images were run again")
+    if again.left_out:
+        notes.append(f"peaks of {listing(sorted(again.left_out))} were not compared: their tables are broken")
+    return Verdict(
+        part_count=len(parts),
+        picture_count=files,
+        image_count=again.image_count,
+        cell_count=again.cell_count,
+        largest_drift=again.largest_drift,
+        faults=faults + again.faults,
+        note="; ".join(notes),
+    )
+
+
+class _RunAgain:
+    """Images whose forward is run again, and what of them is not as it was recorded."""
+
+    def __init__(self, store: Store, manifest: Manifest, broken: Collection[str]) -> None:
+        self.store, self.manifest, self.broken = store, manifest, broken
+        self.image_count = self.cell_count = 0
+        self.largest_drift = 0.0
+        self.faults: list[Fault] = []
+        self.left_out: set[str] = set()
+        """Layers of which not all peaks could be compared."""
+
+    def compare(self, root: str, images: Sequence[SampledImage], trust_code: bool) -> None:
+        """Record images again and compare the peaks of every layer whose tables are whole."""
+        try:
+            scanner = Scanner(scan_plan(self.manifest, self.store, root, trust_code))
+        except ModelError as error:
+            self.faults.append(Fault("model", self.manifest.model.spec, str(error)))
+            return
+        compare = _compare_all if self.manifest.keep is None else _compare_first
+        for image in images:
+            peaks = _recorded_again(scanner, image)
+            if isinstance(peaks, Fault):
+                self.faults.append(peaks)
+                continue
+            self.image_count += 1
+            for entry in self.manifest.layers:
+                if any(part.path in self.broken for part in self._tables(entry, image)):
+                    self.left_out.add(entry.spec.name)
+                    continue
+                drift, faults = compare(self.store, self.manifest, entry, image, peaks[entry.spec.name])
+                self.largest_drift = max(self.largest_drift, drift)
+                self.cell_count += entry.spec.units
+                self.faults += faults
+
+    def _tables(self, entry: LayerEntry, image: SampledImage) -> list[Part]:
+        """Return the parts that hold what was recorded of a layer on an image."""
+        if self.manifest.keep is not None:
+            return [entry.units, *entry.ranked]
+        return [receipt.peaks[entry.spec.name] for receipt in self.manifest.shards if receipt.shard == image.shard]
 
 
 def scan_plan(manifest: Manifest, store: Store, corpus: str, trust_code: bool = False) -> ScanPlan:
@@ -136,6 +200,65 @@ def _part_fault(store: Store, part: Part) -> Fault | None:
     except OSError as error:
         return Fault("part", part.path, f"cannot be read: {error.strerror}")
     return None if digest == part.sha256 else Fault("part", part.path, "its bytes are not those that were sealed")
+
+
+def _picture_faults(originals: Originals, images: pa.Table, quick: bool, report: Report) -> tuple[int, list[Fault]]:
+    """Look at every file that an image was read from; return their count, and those that are gone or edited."""
+    faults, count = list[Fault](), 0
+    report(Progress("check", 0, images.num_rows, "pictures"))
+    with ThreadPoolExecutor(_READ_AT_ONCE, thread_name_prefix="check") as threads:
+        for first in range(0, images.num_rows, _PICTURES_AT_ONCE):
+            rows = images.slice(first, _PICTURES_AT_ONCE).to_pylist()
+            files = [
+                _PictureFile(row["image_id"], path, address)
+                for row in rows
+                for path, address in zip(
+                    [row["path"], *row["other_paths"]], [row["address"], *row["other_addresses"]], strict=True
+                )
+            ]
+            if quick:
+                faults += _changed_files(originals, rows)
+                count += len(rows)
+            else:
+                faults += [fault for fault in threads.map(partial(_picture_fault, originals), files) if fault]
+                count += len(files)
+            report(Progress("check", first + len(rows), images.num_rows, "pictures", skipped=len(faults)))
+    return count, faults
+
+
+class _PictureFile(NamedTuple):
+    """A file, or a part of one, that holds the bytes of an image."""
+
+    image_id: str
+    path: str
+    address: str
+
+
+def _picture_fault(originals: Originals, file: _PictureFile) -> Fault | None:
+    try:
+        data = originals.read(file.address)
+    except (OSError, CorpusError) as error:
+        reason = getattr(error, "strerror", None) or error
+        return Fault("picture", file.path, f"cannot be read: {reason}")
+    if hashlib.sha256(data).hexdigest() != file.image_id:
+        return Fault("picture", file.path, "edited since it was indexed")
+    return None
+
+
+def _changed_files(originals: Originals, rows: Sequence[Mapping[str, Any]]) -> list[Fault]:
+    """Return the images whose first file has another size or time of change than when it was indexed."""
+    addresses = [Address.parse(row["address"]) for row in rows]
+    faults = []
+    for row, address, state in zip(
+        rows, addresses, originals.folder.sizes([address.file for address in addresses]), strict=True
+    ):
+        if state is None:
+            faults.append(Fault("picture", row["path"], "cannot be read: there is no such file"))
+        elif state.modified_ns != row["modified_ns"] or (
+            address.part is None and state.size_bytes != row["size_bytes"]
+        ):
+            faults.append(Fault("picture", row["path"], "of another size or time than when it was indexed"))
+    return faults
 
 
 def _sampled(images: pa.Table, sample: int, seed: int) -> list[SampledImage]:

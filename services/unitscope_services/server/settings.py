@@ -35,4 +35,5 @@ class Settings(BaseModel):
     jobs_running: int = Field(1, ge=1, description="of each process; each holds a model of its own, and a core")
     jobs_waiting: int = Field(8, ge=0, description="more are refused")
     jobs_kept: int = Field(64, ge=0, description="jobs that ended and are still told about")
+    grace_s: float = Field(10, ge=0, description="time that requests have to end when the server is told to stop")
     pictures_at_once: int = Field(4, ge=1, description="decoded at once; 150 MB each at the pixel limit")

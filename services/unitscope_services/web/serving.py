@@ -1,6 +1,7 @@
 """The start of the server: closed by default, in one process or several, with a clean stop."""
 
 import ipaddress
+import math
 import multiprocessing
 import os
 import signal
@@ -16,6 +17,7 @@ from unitscope_schemas.errors import UnitscopeError, UsageError
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
+    from types import FrameType
 
     from fastapi import FastAPI
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 _MESSAGES_WAITING = 2
 """Messages that wait for each WebSocket: what is asked and its picture, up to the limit of uploads."""
+_CLOSING_S = 2.0
+"""Seconds that a server may take to close once its requests have ended or had their time."""
 _PATIENCE_S = 60
 """Seconds that a process may not answer while another is replaced; loading what it needs takes seconds."""
 
@@ -52,7 +56,14 @@ def serve_atlases(
     if process_count == 1:
         import uvicorn
 
-        uvicorn.Server(_configured(app, settings)).run(sockets=[listener])
+        class Stopped(uvicorn.Server):
+            """A server that ends in time, whatever is still running."""
+
+            def handle_exit(self, sig: int, frame: "FrameType | None") -> None:
+                _end_within(settings.grace_s if not self.should_exit else 0, sig)
+                super().handle_exit(sig, frame)
+
+        Stopped(_configured(app, settings)).run(sockets=[listener])
     else:
         app.state.app_state.close()
         _serve_side_by_side(settings, listener, process_count)
@@ -92,6 +103,7 @@ def _serve_side_by_side(settings: "Settings", listener: socket.socket, process_c
         stops = list[int]()
 
         def stop(number: int, _frame: object) -> None:
+            _end_within(0 if stops else settings.grace_s, number, children=True)
             stops.append(number)
             processes.should_exit.set()
 
@@ -101,6 +113,19 @@ def _serve_side_by_side(settings: "Settings", listener: socket.socket, process_c
     if not stops:
         raise UnitscopeError("the server's processes do not start; what they wrote above says why")
     raise SystemExit(128 + stops[0])
+
+
+def _end_within(grace_s: float, number: int, children: bool = False) -> None:
+    """End this process, and its children, when requests have had their time, though threads still run."""
+
+    def end() -> None:
+        for child in multiprocessing.active_children() if children else ():
+            child.kill()
+        os._exit(128 + number)
+
+    watch = threading.Timer(grace_s + _CLOSING_S, end)
+    watch.daemon = True
+    watch.start()
 
 
 def _made_beside(settings: "Settings", address: str) -> "FastAPI":
@@ -121,8 +146,12 @@ def _end_with(parent: "BaseProcess") -> None:
 def _configured(app: object, settings: "Settings", **options: Any) -> Any:
     import uvicorn
 
+    from unitscope_services.web.connection import BoundedConnection
+
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
+        http=BoundedConnection,
+        timeout_graceful_shutdown=math.ceil(settings.grace_s),
         log_level="warning",
         server_header=False,
         proxy_headers=False,

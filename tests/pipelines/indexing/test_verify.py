@@ -102,6 +102,50 @@ def test_edited_and_missing_pictures_are_found(copied: tuple[Path, Path]) -> Non
     ]
 
 
+def test_every_picture_is_looked_at_whatever_else_is_broken(copied: tuple[Path, Path]) -> None:
+    atlas, corpus = copied
+    (corpus / "blobs" / "003.jpg").write_bytes((corpus / "blobs" / "005.jpg").read_bytes())
+    (corpus / "stripes" / "002.jpg").unlink()
+    part = manifest_of(atlas).layers[1].ranked[0].path
+    (atlas / part).unlink()
+    verdict = verify(atlas, 0, 0, corpus)
+    assert sorted(fault.where for fault in verdict.faults) == sorted(["blobs/003.jpg", "stripes/002.jpg", part])
+    assert (verdict.picture_count, verdict.image_count) == (41, 0), "the copy is a file too"
+    assert verdict.note == "0 of 40 images were run again"
+
+
+def test_a_broken_table_of_peaks_keeps_no_other_layer_from_being_compared(copied: tuple[Path, Path]) -> None:
+    atlas, corpus = copied
+    for receipt in manifest_of(atlas).shards:
+        (atlas / receipt.peaks["_blocks.5"].path).unlink()
+    verdict = verify(atlas, 3, 0, corpus)
+    assert {fault.kind for fault in verdict.faults} == {"part"}
+    assert (verdict.image_count, verdict.cell_count) == (3, 3 * (16 + 320))
+    assert "peaks of _blocks.5 were not compared" in verdict.note
+
+
+def test_without_the_table_of_images_no_picture_can_be_looked_at(copied: tuple[Path, Path]) -> None:
+    atlas, corpus = copied
+    (atlas / manifest_of(atlas).images.path).unlink()
+    verdict = verify(atlas, 3, 0, corpus)
+    assert [fault.kind for fault in verdict.faults] == ["part"]
+    assert "no picture was looked at" in verdict.note
+
+
+def test_a_quick_look_reads_no_picture_and_says_so(copied: tuple[Path, Path]) -> None:
+    atlas, corpus = copied
+    edited, touched, gone = (corpus / "blobs" / f"00{number}.jpg" for number in (3, 5, 7))
+    state = edited.stat()
+    edited.write_bytes(edited.read_bytes()[::-1])
+    os.utime(edited, ns=(state.st_atime_ns, state.st_mtime_ns))
+    os.utime(touched, ns=(1, 1))
+    gone.unlink()
+    verdict = verify(atlas, 0, 0, corpus, quick=True)
+    assert sorted(fault.where for fault in verdict.faults) == ["blobs/005.jpg", "blobs/007.jpg"]
+    assert verdict.note.startswith("pictures were compared by size and time alone")
+    assert "blobs/003.jpg" in {fault.where for fault in verify(atlas, 0, 0, corpus).faults}
+
+
 def test_a_truncated_manifest_is_named(copied: tuple[Path, Path]) -> None:
     atlas, _ = copied
     text = (atlas / "manifest.json").read_text()

@@ -43,6 +43,8 @@ PAGE = Path(__file__).parents[3] / "docs" / "timm.md"
 SIZES_PX = (96, 128, 160, 192, 224, 256, 288, 384)
 """Sides of the input that are tried until a network takes one."""
 MOST_PARAMETERS = 7_000_000
+MOST_PARAMETERS_ALONE = 15_000_000
+"""Most weights of the smallest network of a module of timm, which is judged where all are larger than the others."""
 MOST_LAYERS = 10
 TIMEOUT_S = 120
 TOO_LARGE = "too large"
@@ -303,8 +305,11 @@ def _judge(name: str, verdict: Verdict) -> None:
         verdict.outcome = "refused"
 
 
-def page(verdicts: Sequence[Verdict]) -> str:
-    """Return the table of docs/timm.md."""
+def page(done: Sequence[Verdict]) -> str:
+    """Return the table of docs/timm.md: of networks up to the limit, and of the smallest of modules that have none."""
+    least = smallest(done)
+    verdicts = [one for one in done if one.outcome != TOO_LARGE and (one.parameters <= MOST_PARAMETERS or one in least)]
+    left_out = sorted(one.family for one in least if one.outcome == TOO_LARGE)
     counts = Counter(verdict.outcome for verdict in verdicts)
     layers = sum(len(verdict.right) for verdict in verdicts)
     refusals = sum(len(verdict.refused) for verdict in verdicts)
@@ -312,7 +317,8 @@ def page(verdicts: Sequence[Verdict]) -> str:
         "# timm's networks",
         "*Made by `python -m tests.pipelines.vision.timm_sweep`.*",
         f"Every architecture of timm {timm.__version__} with at most {MOST_PARAMETERS // 10**6} million weights, and "
-        f"the smallest of each module of timm that has none, with random weights at the least size that it takes: "
+        f"of each module of timm that has none the smallest with at most {MOST_PARAMETERS_ALONE // 10**6}, with random "
+        f"weights at the least size that it takes: "
         f"{len(verdicts)} networks of {len({verdict.family for verdict in verdicts})} modules. "
         + ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
         + f". {layers} layers are recorded and right, {refusals} are refused with a reason.",
@@ -320,6 +326,8 @@ def page(verdicts: Sequence[Verdict]) -> str:
         f"most {MOST_LAYERS}. *Right* is: the peaks of {PICTURES} pictures by the product's forward are those of plain "
         "hooks, other pixels around a box change nothing in it, and not-a-number around a box does not reach it.",
     ]
+    if left_out:
+        lines.append(f"Larger are all networks of {', '.join(left_out)}; they were not looked at.")
     rows = [
         "| network | weights (M) | input | outcome | right | refused | the first reason |",
         "|---|--:|--:|---|--:|--:|---|",
@@ -361,11 +369,18 @@ def main() -> None:
                 count = parameter_count(name)
                 small = count <= MOST_PARAMETERS
                 note(judged(name) if small else Verdict(name, family_of(name), count, outcome=TOO_LARGE))
-        looked_at = {verdict.family for verdict in done if verdict.outcome != TOO_LARGE}
-        for family in {verdict.family for verdict in done} - looked_at:
-            least = min((one for one in done if one.family == family), key=lambda one: one.parameters)
-            note(judged(least.name))
-    PAGE.write_text(page([verdict for verdict in done if verdict.outcome != TOO_LARGE]))
+        for least in sorted(smallest(done), key=lambda one: one.parameters):
+            if least.outcome == TOO_LARGE and least.parameters <= MOST_PARAMETERS_ALONE:
+                note(judged(least.name))
+    PAGE.write_text(page(done))
+
+
+def smallest(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Return the smallest network of each module of timm, the judged one where there is one."""
+    families: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        families.setdefault(verdict.family, []).append(verdict)
+    return [min(own, key=lambda one: (one.outcome == TOO_LARGE, one.parameters)) for own in families.values()]
 
 
 def by_turns(names: Sequence[str]) -> list[str]:

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain, groupby
 from typing import NamedTuple
 
@@ -76,6 +76,11 @@ class RankedVersion:
         """Return a sealed version."""
         return cls(store, manifest.built, manifest.images, manifest.layers)
 
+    @cached_property
+    def shown(self) -> pa.Table:
+        """Ids, addresses and groups of near duplicates of the images, by number; some 150 bytes for each."""
+        return read_part(self.store, self.images, ["image_id", "address", "duplicate_group"])
+
 
 def exemplar_count(asked: int | None, layers: Sequence[LayerSpec], image_count: int) -> int:
     """Return how many exemplars of each unit to measure: as many as asked, else what takes no longer than a scan.
@@ -86,6 +91,11 @@ def exemplar_count(asked: int | None, layers: Sequence[LayerSpec], image_count: 
         return asked
     budget = max(LEAST_SAMPLES, image_count // _FORWARDS_EACH)
     return min(MOST_EXEMPLARS, budget // max(1, unit_count(layers)))
+
+
+def is_over_budget(asked: int | None, layers: Sequence[LayerSpec], image_count: int) -> bool:
+    """Tell whether units keep the boxes of their layers only because measuring them would take long."""
+    return asked is None and MOST_EXEMPLARS > 0 and not exemplar_count(None, layers, image_count)
 
 
 def unit_count(layers: Sequence[LayerSpec]) -> int:
@@ -112,7 +122,8 @@ def with_unit_fields(
         return [entry.model_copy(update={"fields": None, "field_exemplars": 0}) for entry in version.layers]
     layers = [entry for entry in version.layers if _has_fields(entry.spec)]
     wanted = {entry.spec.name: exemplars(version, entry, count) for entry in layers}
-    heights = {entry.spec.name: _kept(version, entry, count, previous, wanted[entry.spec.name]) for entry in layers}
+    earlier = RankedVersion.of(previous, version.store) if previous else None
+    heights = {entry.spec.name: _kept(earlier, entry, count, wanted[entry.spec.name]) for entry in layers}
     samples = [
         sample
         for name, units in wanted.items()
@@ -138,7 +149,6 @@ def with_fields_of(previous: Manifest | None, layers: Sequence[LayerEntry]) -> l
 
 def exemplars(version: RankedVersion, entry: LayerEntry, count: int) -> dict[int, list[FieldSample]]:
     """Return the first exemplars of each unit of a layer whose ranks have an order, one of each group of duplicates."""
-    images = read_part(version.store, version.images, ["image_id", "address", "duplicate_group"])
     units = read_part(version.store, entry.units, ["unit", "minimum", "maximum"])
     ordered = set(units.filter(pc.not_equal(units["minimum"], units["maximum"]))["unit"].to_pylist())
     found: dict[int, list[FieldSample]] = {}
@@ -146,7 +156,7 @@ def exemplars(version: RankedVersion, entry: LayerEntry, count: int) -> dict[int
         first = (pc.field("rank") < _RANKS_READ * count) & (pc.field("row") != tables.TOKEN_ROW)
         with version.store.hold(part) as path:
             ranked = pq.read_table(path, columns=["unit", "image"], filters=first, partitioning=None)
-        shown = images.take(ranked["image"]).to_pylist()
+        shown = version.shown.take(ranked["image"]).to_pylist()
         rows = zip(ranked["unit"].to_pylist(), shown, strict=True)
         for channel, own in groupby(rows, key=lambda row: row[0]):
             if channel in ordered:
@@ -238,23 +248,19 @@ def _measured(
 
 
 def _kept(
-    version: RankedVersion,
-    entry: LayerEntry,
-    count: int,
-    previous: Manifest | None,
-    wanted: dict[int, list[FieldSample]],
+    earlier: RankedVersion | None, entry: LayerEntry, count: int, wanted: dict[int, list[FieldSample]]
 ) -> dict[int, int]:
     """Return the boxes of those units whose exemplars are those that they were measured on before."""
-    before = previous.layer(entry.spec.name) if previous else None
-    if previous is None or before is None or before.fields is None or before.field_exemplars != count:
+    before = next((one for one in earlier.layers if one.spec.name == entry.spec.name), None) if earlier else None
+    if earlier is None or before is None or before.fields is None or before.field_exemplars != count:
         return {}
-    heights = read_part(version.store, before.fields)["effective_height_px"].to_pylist()
-    earlier = exemplars(RankedVersion.of(previous, version.store), before, count)
+    heights = read_part(earlier.store, before.fields)["effective_height_px"].to_pylist()
+    known = exemplars(earlier, before, count)
     return {
         channel: heights[channel]
         for channel, own in wanted.items()
         if heights[channel] is not None
-        and [sample.image_id for sample in own] == [sample.image_id for sample in earlier.get(channel, [])]
+        and [sample.image_id for sample in own] == [sample.image_id for sample in known.get(channel, [])]
     }
 
 
