@@ -21,6 +21,7 @@ from unitscope_pipelines.indexing.ranking.ranker import RankPlan
 from unitscope_pipelines.indexing.ranking.unit_fields import (
     RankedVersion,
     exemplar_count,
+    is_over_budget,
     with_fields_of,
     with_unit_fields,
 )
@@ -136,7 +137,7 @@ def _fields(plan: Plan, version: RankedVersion, workers: cluster.Resources, repo
     """Return a version's layers with the effective boxes of their units, on as many exemplars as the plan asks for."""
     count = exemplar_count(plan.config.field_exemplars, plan.scan.layers, version.images.rows)
     alone = plan.batch_dependence is not None
-    if not count and plan.config.field_exemplars is None:
+    if is_over_budget(plan.config.field_exemplars, plan.scan.layers, version.images.rows):
         note = "effective boxes are those of layers: units are many for so few images (--field-exemplars measures them)"
         report(Progress("boxes", 0, 0, "gradients", note=note))
     return with_unit_fields(version, plan.scan, count, plan.previous, workers, report, alone)
