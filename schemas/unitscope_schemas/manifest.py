@@ -13,7 +13,7 @@ from unitscope_schemas.entries.entry import Entry
 from unitscope_schemas.entries.model import ModelEntry, Preprocessing
 from unitscope_schemas.errors import AtlasError, FormatError, NotFoundError, listing
 from unitscope_schemas.geometry import Box
-from unitscope_schemas.names import Digest, LayerName, PartPath, ShortDigest
+from unitscope_schemas.layout import Digest, LayerName, PartPath, ShortDigest
 from unitscope_schemas.units import LayerSpec, unmeasured_words
 
 FORMAT_VERSION = 2

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from unitscope_schemas.errors import UsageError, listing
 from unitscope_schemas.geometry import Location, ReceptiveField, Size
-from unitscope_schemas.names import LayerName
+from unitscope_schemas.layout import LayerName
 
 
 class UnitId(NamedTuple):

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from unitscope_schemas.errors import AtlasError
+from unitscope_schemas.layout import layer_fault, path_fault
 from unitscope_schemas.manifest import Manifest, parse_manifest
-from unitscope_schemas.names import layer_fault, path_fault
 
 Change = Callable[[dict[str, Any]], None]
 

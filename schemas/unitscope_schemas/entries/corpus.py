@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from unitscope_schemas.entries.entry import Entry
-from unitscope_schemas.names import ShortDigest
+from unitscope_schemas.layout import ShortDigest
 
 
 class CorpusRoot(Entry):
