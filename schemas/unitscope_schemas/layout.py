@@ -238,7 +238,8 @@ def path_fault(path: str) -> str | None:
 
 
 def _layer(name: str) -> str:
-    if fault := layer_fault(name):
+    # the whole network is called by no name: it is measured, and never stored, as no path has an empty step
+    if name and (fault := layer_fault(name)):
         raise ValueError(f"no name of a layer: {fault}")
     return name
 
