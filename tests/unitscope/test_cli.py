@@ -257,6 +257,7 @@ def test_interrupt_keeps_finished_shards_and_prints_how_to_resume(tiny_corpus: P
     import psutil
 
     words = ("index", str(tiny_corpus), "--atlas", str(tmp_path / "a"), "--progress", "json", "--shard-size", "4")
+    words += ("--layers", "_blocks.0")
     process = subprocess.Popen(
         [sys.executable, "-m", "unitscope", *words], stderr=subprocess.PIPE, text=True, start_new_session=True
     )

@@ -17,7 +17,7 @@ from unitscope_services.atlas.atlas import Atlas
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
-OFTEN = pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.long)])
+OFTEN = pytest.mark.parametrize("times", [pytest.param(times, marks=pytest.mark.long) for times in (1, 10)])
 
 
 def command(corpus: Path, atlas: Path) -> list[str]:
