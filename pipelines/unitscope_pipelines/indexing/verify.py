@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,23 +19,19 @@ from unitscope_pipelines.indexing.scan import Scanner, ScanPlan
 from unitscope_pipelines.indexing.versions import present_version
 from unitscope_pipelines.storage.originals import Originals
 from unitscope_pipelines.storage.parts import read_part
+from unitscope_pipelines.storage.picture_check import look_at_pictures
 from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
 from unitscope_pipelines.storage.tombstones import present_images
 from unitscope_pipelines.vision.images.preprocessing import prepare
 from unitscope_pipelines.vision.recording.peaks import Peaks
-from unitscope_schemas.addresses import Address
-from unitscope_schemas.errors import CorpusError, ModelError, PictureError, listing
+from unitscope_schemas.errors import AtlasError, CorpusError, ModelError, PictureError, listing
 from unitscope_schemas.geometry import Location
 from unitscope_schemas.manifest import LayerEntry, Manifest, Part
-from unitscope_schemas.progress import Progress, Report
+from unitscope_schemas.progress import Report
 
 TOLERANCE = 1e-4
 """Drift that other hardware may cause, relative to an activation or the layer's mean on the image."""
 
-_READ_AT_ONCE = 16
-"""Count of pictures that are read at once."""
-_PICTURES_AT_ONCE = 1_024
-"""Count of images whose rows are in memory at once."""
 _DIGESTED_AT_ONCE = 8
 """Count of parts that are digested at once: an object store takes some hundredths of a second to answer for each."""
 
@@ -105,12 +101,12 @@ def verify(
         return Verdict(len(parts), 0, 0, 0, 0.0, faults, note)
     root = manifest.corpus.root if corpus is None else str(corpus)
     images = present_images(manifest, store)
-    files, faulty = _picture_faults(Originals(root), images, quick, report)
-    faults += faulty
+    looked = look_at_pictures(Originals(root), images, quick, report)
+    faults += [Fault("picture", path, what) for path, what in looked.faults.items()]
     again = _RunAgain(store, manifest, broken)
     if not manifest.batch_dependence:  # where values depend on a picture's batch or on chance, no forward repeats them
-        lost = {fault.where for fault in faulty}
-        again.compare(root, [one for one in _sampled(images, sample, seed) if one.path not in lost], trust_code)
+        left = [image for image in _sampled(images, sample, seed) if image.path not in looked.faults]
+        again.compare(root, left, trust_code)
     notes = ["pictures were compared by size and time alone"] if quick else []
     if manifest.batch_dependence:
         notes.append(f"no forward was run again: {manifest.batch_dependence}")
@@ -120,7 +116,7 @@ def verify(
         notes.append(f"peaks of {listing(sorted(again.left_out))} were not compared: their tables are broken")
     return Verdict(
         part_count=len(parts),
-        picture_count=files,
+        picture_count=looked.count,
         image_count=again.image_count,
         cell_count=again.cell_count,
         largest_drift=again.largest_drift,
@@ -197,68 +193,11 @@ def _part_faults(store: Store, parts: Sequence[Part]) -> list[Fault]:
 def _part_fault(store: Store, part: Part) -> Fault | None:
     try:
         digest = store.digest(part.path)
+    except AtlasError as error:
+        return Fault("part", part.path, str(error))
     except OSError as error:
         return Fault("part", part.path, f"cannot be read: {error.strerror}")
     return None if digest == part.sha256 else Fault("part", part.path, "its bytes are not those that were sealed")
-
-
-def _picture_faults(originals: Originals, images: pa.Table, quick: bool, report: Report) -> tuple[int, list[Fault]]:
-    """Look at every file that an image was read from; return their count, and those that are gone or edited."""
-    faults, count = list[Fault](), 0
-    report(Progress("check", 0, images.num_rows, "pictures"))
-    with ThreadPoolExecutor(_READ_AT_ONCE, thread_name_prefix="check") as threads:
-        for first in range(0, images.num_rows, _PICTURES_AT_ONCE):
-            rows = images.slice(first, _PICTURES_AT_ONCE).to_pylist()
-            files = [
-                _PictureFile(row["image_id"], path, address)
-                for row in rows
-                for path, address in zip(
-                    [row["path"], *row["other_paths"]], [row["address"], *row["other_addresses"]], strict=True
-                )
-            ]
-            if quick:
-                faults += _changed_files(originals, rows)
-                count += len(rows)
-            else:
-                faults += [fault for fault in threads.map(partial(_picture_fault, originals), files) if fault]
-                count += len(files)
-            report(Progress("check", first + len(rows), images.num_rows, "pictures", skipped=len(faults)))
-    return count, faults
-
-
-class _PictureFile(NamedTuple):
-    """A file, or a part of one, that holds the bytes of an image."""
-
-    image_id: str
-    path: str
-    address: str
-
-
-def _picture_fault(originals: Originals, file: _PictureFile) -> Fault | None:
-    try:
-        data = originals.read(file.address)
-    except (OSError, CorpusError) as error:
-        reason = getattr(error, "strerror", None) or error
-        return Fault("picture", file.path, f"cannot be read: {reason}")
-    if hashlib.sha256(data).hexdigest() != file.image_id:
-        return Fault("picture", file.path, "edited since it was indexed")
-    return None
-
-
-def _changed_files(originals: Originals, rows: Sequence[Mapping[str, Any]]) -> list[Fault]:
-    """Return the images whose first file has another size or time of change than when it was indexed."""
-    addresses = [Address.parse(row["address"]) for row in rows]
-    faults = []
-    for row, address, state in zip(
-        rows, addresses, originals.folder.sizes([address.file for address in addresses]), strict=True
-    ):
-        if state is None:
-            faults.append(Fault("picture", row["path"], "cannot be read: there is no such file"))
-        elif state.modified_ns != row["modified_ns"] or (
-            address.part is None and state.size_bytes != row["size_bytes"]
-        ):
-            faults.append(Fault("picture", row["path"], "of another size or time than when it was indexed"))
-    return faults
 
 
 def _sampled(images: pa.Table, sample: int, seed: int) -> list[SampledImage]:

@@ -127,7 +127,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def corpora(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same pictures, and such of twelve channels, by the suffix of their files."""
+    """Folders of pictures by the suffix of their files: the corpus, and pictures of twelve channels."""
     bands = tmp_path_factory.mktemp("bands")
     for number in range(PICTURES):
         width, chance = 128 if number == 2 else 96, np.random.default_rng(number)

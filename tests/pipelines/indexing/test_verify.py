@@ -124,6 +124,16 @@ def test_a_broken_table_of_peaks_keeps_no_other_layer_from_being_compared(copied
     assert "peaks of _blocks.5 were not compared" in verdict.note
 
 
+def test_a_part_that_is_a_link_out_of_the_atlas_is_a_fault_and_ends_no_look(copied: tuple[Path, Path]) -> None:
+    atlas, corpus = copied
+    part = atlas / manifest_of(atlas).layers[0].units.path
+    shutil.move(part, atlas.parent / "outside")
+    part.symlink_to(atlas.parent / "outside")
+    verdict = verify(atlas, 0, 0, corpus)
+    assert [(fault.kind, "leads out" in fault.what) for fault in verdict.faults] == [("part", True)]
+    assert verdict.picture_count == 41
+
+
 def test_without_the_table_of_images_no_picture_can_be_looked_at(copied: tuple[Path, Path]) -> None:
     atlas, corpus = copied
     (atlas / manifest_of(atlas).images.path).unlink()
