@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from unitscope_schemas import layout
 from unitscope_schemas.entries.corpus import CorpusEntry, LeftImages
+from unitscope_schemas.entries.document import damage, digest_of, unsealed_text
 from unitscope_schemas.entries.entry import Entry
 from unitscope_schemas.entries.model import ModelEntry, Preprocessing
 from unitscope_schemas.errors import AtlasError, FormatError, NotFoundError, listing
@@ -193,6 +194,9 @@ class Manifest(Entry):
     """Count of first ranks of each unit that a bounded atlas holds, without peaks; None: all, and peaks."""
     left: LeftImages | None = None
     """Images that left with the run that sealed this version; None where none did."""
+    digest: Digest | None = Field(default=None, exclude=True)
+    """SHA-256 of the manifest's text, which names every part by its own: who has it can tell this version from any
+    other. None until the version is sealed."""
 
     @property
     def remarks(self) -> list[str]:
@@ -293,14 +297,15 @@ def parse_manifest(text: str, atlas: str) -> Manifest:
             f"atlas {atlas} has format version {format_version}, this unitscope reads {FORMAT_VERSION}; {advice}"
         )
     try:
-        return Manifest.model_validate_json(text)
+        plain = unsealed_text(text)
+        if plain == text and "digest" in content:
+            raise ValueError("its digest is not at its end")
+    except ValueError as error:
+        raise AtlasError(f"manifest of atlas {atlas} is damaged: {error}; {_MEND}") from None
+    try:
+        return Manifest.model_validate_json(plain).model_copy(update={"digest": digest_of(plain)})
     except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(map(str, fault["loc"])) or "the start"
-        raise AtlasError(
-            f"manifest of atlas {atlas} is damaged: {error.error_count()} faults, first at {where} ({fault['msg']}); "
-            f"{_MEND}"
-        ) from None
+        raise AtlasError(f"manifest of atlas {atlas} is damaged: {damage(error)}; {_MEND}") from None
 
 
 def atlas_key(

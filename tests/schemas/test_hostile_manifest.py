@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from unitscope_schemas.entries.document import digest_of, sealed_text
 from unitscope_schemas.errors import AtlasError
 from unitscope_schemas.layout import layer_fault, path_fault
-from unitscope_schemas.manifest import Manifest, parse_manifest
+from unitscope_schemas.manifest import parse_manifest
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -86,6 +87,7 @@ HOSTILE: dict[str, Change] = {
 @pytest.fixture(scope="module")
 def content(tiny_atlas: Path) -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads((tiny_atlas / "manifest.json").read_text())
+    del loaded["digest"]
     return loaded
 
 
@@ -99,7 +101,8 @@ def test_a_manifest_that_leads_elsewhere_is_refused(name: str, content: dict[str
 
 def test_a_manifest_as_it_was_sealed_is_read(content: dict[str, Any]) -> None:
     manifest = parse_manifest(json.dumps(content), "a")
-    assert Manifest.model_validate_json(manifest.model_dump_json()) == manifest
+    assert parse_manifest(manifest.model_dump_json(), "a").model_dump() == manifest.model_dump()
+    assert parse_manifest(sealed_text(manifest), "a").digest == digest_of(manifest.model_dump_json(indent=1))
     assert all(path_fault(part.path) is None for part in manifest.parts())
 
 

@@ -13,7 +13,7 @@ from unitscope_schemas.errors import StorageError, UsageError, listing
 from unitscope_schemas.geometry import Box, Size
 
 if TYPE_CHECKING:
-    from unitscope_pipelines.indexing.verify import Verdict
+    from unitscope_pipelines.indexing.verification.verify import Verdict
 
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")

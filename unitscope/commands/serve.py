@@ -19,6 +19,9 @@ def serve(
     grace: Annotated[float, typer.Option(min=0, help="seconds that requests have to end when it is stopped")] = 10.0,
     workers: Annotated[int, typer.Option(min=1, help="processes that answer; each opens all atlases")] = 1,
     trust_code: TrustFlag = False,
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="do not compare parts with their digests when they are first read")
+    ] = False,
     corpus: Annotated[
         list[str] | None,
         typer.Option(
@@ -41,6 +44,7 @@ def serve(
         key_file=key_file,
         anonymous_read=anonymous_read,
         trust_code=trust_code,
+        check_parts=not no_check,
         corpora=tuple(corpus or ()),
         cache=cache,
         cache_gb=cache_gb,

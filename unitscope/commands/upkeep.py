@@ -162,17 +162,18 @@ def verify(
     sample: Annotated[int, typer.Option(help="images whose forward is run again")] = 8,
     seed: Annotated[int, typer.Option(help="of the random choice")] = 0,
     corpus: Annotated[str | None, typer.Option(help="folder or s3://… below which the pictures are now")] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="compare pictures by size and time, without reading them")
-    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="read no picture, and make no table again")] = False,
     trust_code: TrustFlag = False,
     progress: ProgressOption = "auto",
     as_json: JsonFlag = False,
 ) -> None:
-    """Check parts and pictures against their digests, and some images against a new forward; exit 4 on faults."""
+    """Check all files by their digests, tables and layers by making them again, some images by a new forward.
+
+    Exits with 4 on faults.
+    """
     from unitscope.commands.output import show_verdict
     from unitscope.commands.progress import shown
-    from unitscope_pipelines.indexing.verify import verify as run_verify
+    from unitscope_pipelines.indexing.verification.verify import verify as run_verify
 
     with shown(progress) as report:
         verdict = run_verify(atlas, sample, seed, corpus, trust_code, quick, report)

@@ -4,6 +4,7 @@ Cost: units × units × images products, and every unit's ranks read once for ea
 was computed is stored in the (first) atlas under the versions it belongs to, and is never computed again.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,12 +14,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from unitscope_pipelines.derived.rank_profiles import Side, correlations, read_profiles, shared_exemplars
-from unitscope_pipelines.storage.parts import read_part, write_table
+from unitscope_pipelines.storage.parts import read_model, read_part, write_model, write_table
 from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
 from unitscope_pipelines.storage.tombstones import removed_images
 from unitscope_schemas import layout, tables
-from unitscope_schemas.errors import UsageError
-from unitscope_schemas.manifest import BLOCK_UNITS, LayerEntry, Manifest
+from unitscope_schemas.errors import AtlasError, UsageError
+from unitscope_schemas.manifest import BLOCK_UNITS, LayerEntry, Manifest, Part
 from unitscope_schemas.progress import Tell
 from unitscope_schemas.versions import read_version
 
@@ -211,7 +212,26 @@ def _write_coactivation(store: Store, path: str, tiles: list[TileCoactivation], 
     }
     counts = {"image_count": str(image_count), "top_images": str(tables.exemplar_count(image_count))}
     table = pa.table(columns, schema=tables.COACTIVATION.with_metadata(counts))
-    write_table(store, path, table, row_group_size=BLOCK_UNITS)
+    part = write_table(store, path, table, row_group_size=BLOCK_UNITS)
+    write_model(store, layout.note_of(path), part)
+
+
+def read_coactivation(store: Store, path: str) -> bytes | None:
+    """Return the bytes of a stored table, None if there is none; raises AtlasError unless they are those written.
+
+    Tables of earlier versions have no note of their digest, and are returned as they are.
+    """
+    content = store.read(path)
+    note = store.read(layout.note_of(path))
+    if content is None or note is None:
+        return content
+    try:
+        is_whole = read_model(note, Part).sha256 == hashlib.sha256(content).hexdigest()
+    except ValueError:
+        is_whole = False
+    if not is_whole:
+        raise AtlasError(f"part {path} of atlas {store.name} is damaged; delete it to compute it again")
+    return content
 
 
 def _lists(rows: NDArray[np.float32]) -> pa.ListArray:

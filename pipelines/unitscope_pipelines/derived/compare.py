@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from unitscope_pipelines.derived.coactivation import LayerPair, Run, SealedAtlas, find_coactivation
-from unitscope_pipelines.storage.parts import write_model
+from unitscope_pipelines.derived.coactivation import LayerPair, Run, SealedAtlas, find_coactivation, read_coactivation
+from unitscope_pipelines.storage.parts import read_model, write_model
 from unitscope_pipelines.storage.stores import Store
 from unitscope_schemas import layout
 from unitscope_schemas.answers.relations import ComparedAtlas, Comparison, LayerMatch, MatchRow
-from unitscope_schemas.errors import UsageError, listing
+from unitscope_schemas.errors import AtlasError, UsageError, listing
 
 Matrix = NDArray[np.float64]
 Layers = tuple[str | None, str | None]
@@ -60,8 +60,16 @@ def compare(a: SealedAtlas, b: SealedAtlas, run: Run, layers: Layers = (None, No
 
 def stored_comparison(a: SealedAtlas, b: SealedAtlas, layers: Layers = (None, None)) -> Comparison | None:
     """Read what `compare` has stored for this question, if it has; raises UsageError where no layer is shared."""
-    stored = a.store.read(_path(a, b, layer_pairs(a, b, layers)))
-    return None if stored is None else Comparison.model_validate_json(stored)
+    path = _path(a, b, layer_pairs(a, b, layers))
+    return None if (data := a.store.read(path)) is None else read_comparison(data, path)
+
+
+def read_comparison(data: bytes, path: str) -> Comparison:
+    """Read a stored comparison; raises AtlasError where it is damaged."""
+    try:
+        return read_model(data, Comparison)
+    except ValueError as error:
+        raise AtlasError(f"comparison {path} is damaged: {error}; delete it, and compare again") from None
 
 
 def layer_pairs(a: SealedAtlas, b: SealedAtlas, layers: Layers) -> list[LayerPair]:
@@ -90,7 +98,7 @@ def _path(a: SealedAtlas, b: SealedAtlas, pairs: Sequence[LayerPair]) -> str:
 
 def _likeness(store: Store, path: str) -> Likeness:
     """Read a stored table."""
-    table: pa.Table = pq.read_table(pa.BufferReader(store.read(path)), partitioning=None)
+    table: pa.Table = pq.read_table(pa.BufferReader(read_coactivation(store, path)), partitioning=None)
     correlation, jaccard = (
         table[name].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1).astype(np.float64)
         for name in ("correlation", "jaccard")

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image
-from pydantic import ValidationError
 
 from unitscope_pipelines.storage.filesystem import StoredFile
-from unitscope_pipelines.storage.parts import write_atomically, write_model
+from unitscope_pipelines.storage.parts import read_model, write_atomically, write_model
 from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.vision.images.libraries import library_versions
 from unitscope_schemas import layout
@@ -111,11 +110,10 @@ def layer_documents(store: Store, layer: str) -> list[StoredFile]:
 def layer_visuals(store: Store, layer: str, documents: Sequence[StoredFile]) -> list[Visual]:
     """Read the documents of a layer, without those that are gone; raises AtlasError where one is damaged."""
     try:
-        return [Visual.model_validate_json(data) for data in store.read_all([file.path for file in documents])]
-    except ValidationError as error:
-        reason = str(error).splitlines()[0]
+        return [read_model(data, Visual) for data in store.read_all([file.path for file in documents])]
+    except ValueError as error:
         raise AtlasError(
-            f"a document below {layout.visuals_of(layer)} is damaged: {reason}; unitscope verify names it"
+            f"a document below {layout.visuals_of(layer)} is damaged: {error}; unitscope verify names it"
         ) from None
 
 
@@ -153,10 +151,9 @@ def _documents(store: Store, folder: str) -> list[str]:
 def _read(store: Store, path: str) -> Visual | None:
     data = store.read(path)
     try:
-        return None if data is None else Visual.model_validate_json(data)
-    except ValidationError as error:
-        reason = str(error).splitlines()[0]
-        raise AtlasError(f"{path} is damaged: {reason}; delete it, and make the picture again") from None
+        return None if data is None else read_model(data, Visual)
+    except ValueError as error:
+        raise AtlasError(f"{path} is damaged: {error}; delete it, and make the picture again") from None
 
 
 def _order(visual: Visual) -> tuple[str | int, ...]:

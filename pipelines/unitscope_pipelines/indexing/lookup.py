@@ -22,22 +22,27 @@ _LARGEST = 2**63
 def build_lookup(store: Store, version: str, images: Part, layers: Sequence[LayerEntry]) -> Lookup:
     """Write what a version's answers look up; rebuildable from images and ranked tables at any time."""
 
-    def write_database(file: Path) -> None:
-        with duckdb.connect(os.fspath(file)) as database:
-            with store.hold(images) as source:
-                _write_names(database, source)
-            _write_first_ranks(database, store, layers)
-            database.execute("CHECKPOINT")
+    def write_looked_up(file: Path) -> None:
+        write_database(file, store, images, layers)
 
     def write_rows(file: Path) -> None:
-        rows = _rows(read_part(store, images))
+        rows = image_rows(read_part(store, images))
         with pa.OSFile(os.fspath(file), "wb") as sink, pa.ipc.new_file(sink, rows.schema) as writer:
             writer.write_batch(rows)
 
     return Lookup(
-        database=write_atomically(store, layout.lookup(version), write_database, images.rows),
+        database=write_atomically(store, layout.lookup(version), write_looked_up, images.rows),
         images=write_atomically(store, layout.lookup_images(version), write_rows, images.rows),
     )
+
+
+def write_database(file: Path, store: Store, images: Part, layers: Sequence[LayerEntry]) -> None:
+    """Write the DuckDB file of a version's labels, files and first ranks."""
+    with duckdb.connect(os.fspath(file)) as database:
+        with store.hold(images) as source:
+            _write_names(database, source)
+        _write_first_ranks(database, store, layers)
+        database.execute("CHECKPOINT")
 
 
 def _write_names(database: duckdb.DuckDBPyConnection, images: Path) -> None:
@@ -71,7 +76,7 @@ def _write_first_ranks(database: duckdb.DuckDBPyConnection, store: Store, layers
                 )
 
 
-def _rows(images: pa.Table) -> pa.RecordBatch:
+def image_rows(images: pa.Table) -> pa.RecordBatch:
     """Return the images with numbers for labels and groups in one batch: taking rows of several copies columns."""
     columns = {name: images[name].combine_chunks() for name in images.column_names}
     labels = columns["labels"]

@@ -15,6 +15,7 @@ from unitscope_pipelines.storage.parts import is_present, read_manifest, remove_
 from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
 from unitscope_schemas import layout, tables
 from unitscope_schemas.answers.served import VersionRow
+from unitscope_schemas.entries.document import digest_of
 from unitscope_schemas.errors import NotFoundError
 from unitscope_schemas.manifest import Manifest, Receipt, parse_manifest
 
@@ -74,7 +75,7 @@ def seal(store: Store, manifest: Manifest) -> Manifest:
     if previous is not None and previous.version != manifest.version:
         write_model(store, layout.version(previous.version), previous)
     write_model(store, layout.MANIFEST, manifest)
-    return manifest
+    return manifest.model_copy(update={"digest": digest_of(manifest.model_dump_json(indent=1))})
 
 
 def present_version(atlas: AtlasAddress | Store) -> Manifest:
@@ -108,6 +109,7 @@ def version_rows(atlas: AtlasAddress | Store) -> list[VersionRow]:
     return [
         VersionRow(
             version=manifest.version,
+            digest=manifest.digest or "",
             present=number == 0,
             created=manifest.created,
             images=manifest.corpus.image_count,

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,8 +11,11 @@ from pydantic import BaseModel, ValidationError
 
 from unitscope_pipelines.storage.stores import Store, is_full
 from unitscope_schemas import layout
+from unitscope_schemas.entries.document import damage, sealed_text, unsealed_text
 from unitscope_schemas.errors import StorageError
 from unitscope_schemas.manifest import Manifest, MeasuredLayers, Part, Receipt, parse_manifest
+
+Document = TypeVar("Document", bound=BaseModel)
 
 _SPLIT, _DELTA = "BYTE_STREAM_SPLIT", "DELTA_BINARY_PACKED"
 _ENCODINGS = {"activation": _SPLIT, "unit": _DELTA, "rank": _DELTA, "row": _SPLIT, "col": _SPLIT}
@@ -70,8 +74,16 @@ def parquet_writer(
 
 
 def write_model(store: Store, path: str, model: BaseModel) -> Part:
-    """Write a JSON document atomically."""
-    return write_atomically(store, path, lambda file: _write_text(file, model.model_dump_json(indent=1)), rows=1)
+    """Write a JSON document atomically, with a digest of itself at its end."""
+    return write_atomically(store, path, lambda file: _write_text(file, sealed_text(model)), rows=1)
+
+
+def read_model(data: bytes, kind: type[Document]) -> Document:
+    """Read a JSON document; raises ValueError, in words for people, where it is damaged."""
+    try:
+        return kind.model_validate_json(unsealed_text(data.decode()))
+    except ValidationError as error:
+        raise ValueError(damage(error)) from None
 
 
 def read_manifest(store: Store) -> Manifest | None:
@@ -82,12 +94,12 @@ def read_manifest(store: Store) -> Manifest | None:
 
 def read_measured(store: Store, atlas_key: str) -> MeasuredLayers | None:
     """Read what an earlier run measured for this atlas key, None if none did."""
-    text = store.read(layout.measured(atlas_key))
-    if text is None:
+    data = store.read(layout.measured(atlas_key))
+    if data is None:
         return None
     try:
-        measured = MeasuredLayers.model_validate_json(text)
-    except ValidationError:
+        measured = read_model(data, MeasuredLayers)
+    except ValueError:
         return None
     return measured if measured.atlas_key == atlas_key else None
 
@@ -97,10 +109,10 @@ def read_receipts(store: Store, atlas_key: str) -> list[Receipt]:
     receipts = []
     sizes = sizes_in(store)
     names = sorted(path for path in sizes if path.startswith("receipts/") and path.endswith(".json"))
-    for text in store.read_all(names):
+    for data in store.read_all(names):
         try:
-            receipt = Receipt.model_validate_json(text)
-        except ValidationError:
+            receipt = read_model(data, Receipt)
+        except ValueError:
             continue
         if receipt.atlas_key == atlas_key and all(is_present(sizes, part) for part in receipt.parts()):
             receipts.append(receipt)

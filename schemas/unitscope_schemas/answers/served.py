@@ -123,6 +123,8 @@ class AtlasRow:
     """Number of first ranks of each unit that the atlas stores, null if all."""
     ignored: int = 0
     """Number of other files of the corpus, which are no pictures by their names and were not read."""
+    digest: str = ""
+    """SHA-256 of the version's manifest, which names every part by its own."""
 
 
 class AtlasPage(Answer):
@@ -137,6 +139,8 @@ class VersionRow:
     """A sealed version of an atlas."""
 
     version: str
+    digest: str
+    """SHA-256 of the version's manifest, which names every part by its own."""
     present: bool
     created: str
     images: int

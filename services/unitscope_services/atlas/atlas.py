@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from unitscope_pipelines.storage.checked_folder import checked
 from unitscope_pipelines.storage.filesystem import checked_folder
 from unitscope_pipelines.storage.originals import Originals
 from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
@@ -44,7 +45,7 @@ class Atlas:
     The version stays as it is while newer ones are sealed, until `gc` deletes its parts. Raises NotFoundError if there
     is none, AtlasError if parts are missing. A database statement that takes longer than `question_timeout_s` raises
     BusyError (None: as long as it takes). `corpus` is the folder below which the pictures are now, if they
-    have moved since they were indexed.
+    have moved since they were indexed. Each part is digested on first use unless `check` is off.
     """
 
     def __init__(
@@ -53,8 +54,9 @@ class Atlas:
         question_timeout_s: float | None = None,
         version: str | None = None,
         corpus: str | None = None,
+        check: bool = True,
     ) -> None:
-        self.store = store_of(root)
+        self.store = checked(store_of(root)) if check else store_of(root)
         self.root = self.store.address
         self.manifest = read_version(self.store, version)
         self.name = self.store.name
@@ -98,6 +100,7 @@ class Atlas:
             stale_images=manifest.stale_count,
             kept=manifest.kept,
             ignored=manifest.corpus.ignored_count,
+            digest=manifest.digest or "",
         )
 
     @property

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from pydantic import ValidationError
-
 from unitscope_pipelines.derived.coactivation import (
     InProcess,
     LayerPair,
@@ -12,7 +10,7 @@ from unitscope_pipelines.derived.coactivation import (
     find_coactivation,
     shared_sides,
 )
-from unitscope_pipelines.derived.compare import compare, layer_pairs, stored_comparison
+from unitscope_pipelines.derived.compare import compare, layer_pairs, read_comparison, stored_comparison
 from unitscope_schemas import cursors, layout
 from unitscope_schemas.answers.relations import (
     Comparison,
@@ -21,7 +19,7 @@ from unitscope_schemas.answers.relations import (
     MatchPage,
     MatchRow,
 )
-from unitscope_schemas.errors import AtlasError, NotFoundError, UsageError, listing
+from unitscope_schemas.errors import NotFoundError, UsageError, listing
 from unitscope_schemas.progress import Tell
 from unitscope_schemas.questions import CompareQuestion, ComparisonQuestion, CorrelateQuestion
 from unitscope_services.atlas.atlas import Atlas
@@ -83,10 +81,7 @@ def _paths(atlas: Atlas) -> list[str]:
 
 
 def _read(atlas: Atlas, path: str) -> Comparison:
-    try:
-        return Comparison.model_validate_json(atlas.store.read(path) or b"")
-    except ValidationError as error:
-        raise AtlasError(f"comparison {path} is damaged: {str(error)[:200]}; delete it, and compare again") from None
+    return read_comparison(atlas.store.read(path) or b"", path)
 
 
 def check_correlate(atlas: Atlas, layer: str, question: CorrelateQuestion) -> None:

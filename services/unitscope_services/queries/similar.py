@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from unitscope_pipelines.derived.coactivation import read_coactivation
 from unitscope_schemas import layout, tables
 from unitscope_schemas.answers.relations import SimilarPage, SimilarRow
 from unitscope_schemas.errors import AtlasError, NotFoundError, UsageError
@@ -61,7 +62,7 @@ def _by_coactivation(session: Session, unit: UnitId, other: str) -> tuple[Likene
     atlas = session.atlas
     check_whole(atlas.manifest, "co-activation")
     path = layout.coactivation(atlas.version, unit.layer, atlas.version, other)
-    content = atlas.store.read(path)
+    content = read_coactivation(atlas.store, path)
     if content is None:
         raise NotFoundError(
             f"co-activation of layer {unit.layer} with {other} is not computed for this version of the atlas: run "

@@ -44,7 +44,9 @@ class AtlasRegistry:
         turn: Turn = nullcontext,
         trust_code: bool = False,
         corpora: Sequence[str] = (),
+        check_parts: bool = True,
     ) -> None:
+        self._check_parts = check_parts
         self._question_timeout_s, self._turn, self._trust_code = question_timeout_s, turn, trust_code
         self._served: dict[str, _ServedAtlas] = {}
         stores = [store_of(root) for root in roots]
@@ -97,7 +99,9 @@ class AtlasRegistry:
 
     def _open(self, store: Store) -> Session:
         corpus = self._corpora.get(store.name)
-        return Session(store, self._question_timeout_s, self._turn, self._trust_code, corpus=corpus)
+        return Session(
+            store, self._question_timeout_s, self._turn, self._trust_code, corpus=corpus, check=self._check_parts
+        )
 
 
 def _corpora_of(names: Sequence[str], corpora: Sequence[str]) -> dict[str, str]:

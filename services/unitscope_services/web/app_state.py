@@ -63,7 +63,12 @@ class AppState:
         cache = Cache.from_environment(settings.cache, settings.cache_gb)
         stores = tuple(store_of(root, cache) for root in settings.atlases)
         self._atlases = AtlasRegistry(
-            stores, settings.question_timeout_s, self.admission.turn, settings.trust_code, settings.corpora
+            stores,
+            settings.question_timeout_s,
+            self.admission.turn,
+            settings.trust_code,
+            settings.corpora,
+            settings.check_parts,
         )
         collect_seldom()
 

@@ -18,7 +18,7 @@ from unitscope_pipelines.derived.visuals import (
     read_visual,
     write_visual,
 )
-from unitscope_pipelines.indexing.verify import verify
+from unitscope_pipelines.indexing.verification.verify import verify
 from unitscope_pipelines.indexing.versions import collect
 from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas import layout

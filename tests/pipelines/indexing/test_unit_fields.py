@@ -20,7 +20,8 @@ from unitscope_pipelines.indexing.index import index
 from unitscope_pipelines.indexing.ranking import unit_fields
 from unitscope_pipelines.indexing.ranking.unit_fields import RankedVersion, exemplar_count, with_unit_fields
 from unitscope_pipelines.indexing.upkeep import compact, remove
-from unitscope_pipelines.indexing.verify import scan_plan, verify
+from unitscope_pipelines.indexing.verification.forwards import scan_plan
+from unitscope_pipelines.indexing.verification.verify import verify
 from unitscope_pipelines.storage.parts import read_part
 from unitscope_pipelines.storage.stores import store_of
 from unitscope_pipelines.vision.models.models import load_model

@@ -14,7 +14,7 @@ from tests.tables import contents, difference, manifest_of, move_root
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index
 from unitscope_pipelines.indexing.upkeep import compact, remove, restore
-from unitscope_pipelines.indexing.verify import verify
+from unitscope_pipelines.indexing.verification.verify import verify
 from unitscope_pipelines.indexing.versions import collect
 from unitscope_schemas import layout
 from unitscope_schemas.answers.patches import PatchRow

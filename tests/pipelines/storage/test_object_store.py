@@ -20,7 +20,7 @@ from unitscope_pipelines.indexing.index import index
 from unitscope_pipelines.indexing.plan import make_plan
 from unitscope_pipelines.indexing.scan import Scanner
 from unitscope_pipelines.indexing.upkeep import remove, restore
-from unitscope_pipelines.indexing.verify import verify
+from unitscope_pipelines.indexing.verification.verify import verify
 from unitscope_pipelines.indexing.versions import collect, version_rows
 from unitscope_pipelines.storage import writer_lock
 from unitscope_pipelines.storage.cache import Cache

@@ -52,7 +52,7 @@ def build_patches(
 
     def write(file: Path) -> None:
         vectors = VectorFile(file, count, embedded.width, len(embedded.regions))
-        vectors.write(_image_vectors(store, receipts, images, embedded))
+        vectors.write(image_vectors(store, receipts, images, embedded))
 
     part = write_atomically(store, path, write, count)
     exact = PatchIndex.none(embedded.layer, embedded.width, embedded.regions, part)
@@ -77,7 +77,7 @@ def add_index(store: Store, version: str, exact: PatchIndex, plan: IndexPlan) ->
     )
 
 
-def _image_vectors(
+def image_vectors(
     store: Store, receipts: Sequence[Receipt], images: Part, embedded: EmbeddedLayer
 ) -> Iterator[tuple[int, NDArray[np.float16]]]:
     """Read every image's number and vectors, region × number, in the order of shards."""

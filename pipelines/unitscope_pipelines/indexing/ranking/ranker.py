@@ -1,5 +1,6 @@
 """The ranked tables that questions read: peaks of all shards, sorted unit by unit, with statistics."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -101,24 +102,29 @@ class Ranker:
 
     def __call__(self, block: UnitBlock) -> RankedBlock:
         """Write the block's ranked part; returns it with the statistics of each unit."""
-        peaks = self._gather(block)
-        finite = np.isfinite(peaks.activation).sum(axis=1)
-        rank_counts = finite if self.plan.keep is None else np.minimum(finite, self.plan.keep)
         units: list[UnitSummary] = []
 
         def write(file: Path) -> None:
             with parquet_writer(file, tables.RANKED, keep_statistics=["unit", "rank", "activation"]) as writer:
-                for number, (activation, location) in enumerate(zip(*peaks, strict=True)):
-                    unit = block.number * BLOCK_UNITS + number
-                    ranked = rank_peaks(unit, activation, location, self.numbering)
-                    for first, end in pairwise(tables.group_ends(int(rank_counts[number]))):
+                for ranked, summary in self.units(block):
+                    for first, end in pairwise(tables.group_ends(ranked.num_rows)):
                         writer.write_table(ranked.slice(first, end - first), row_group_size=end - first)
-                    nonfinite = self.numbering.numbers[~np.isfinite(activation)]
-                    units.append(self._summary(unit, ranked, np.sort(nonfinite)))
+                    units.append(summary)
 
         path = layout.ranked(block.layer, block.number, self.plan.version)
-        part = write_atomically(self.plan.store, path, write, int(rank_counts.sum()))
-        return RankedBlock(block, part, units)
+        part = write_atomically(self.plan.store, path, write, 0)
+        rank_counts = (unit.image_count for unit in units)
+        rows = sum(rank_counts) if self.plan.keep is None else sum(min(self.plan.keep, count) for count in rank_counts)
+        return RankedBlock(block, part.model_copy(update={"rows": rows}), units)
+
+    def units(self, block: UnitBlock) -> Iterator[tuple[pa.Table, UnitSummary]]:
+        """Yield the ranks that are written of each unit of a block, and its statistics, one unit after the other."""
+        peaks = self._gather(block)
+        for number, (activation, location) in enumerate(zip(*peaks, strict=True)):
+            unit = block.number * BLOCK_UNITS + number
+            ranked = rank_peaks(unit, activation, location, self.numbering)
+            nonfinite = self.numbering.numbers[~np.isfinite(activation)]
+            yield ranked.slice(0, self.plan.keep), self._summary(unit, ranked, np.sort(nonfinite))
 
     def _gather(self, block: UnitBlock) -> BlockPeaks:
         """Read the peaks of a block's units on all images."""

@@ -1,12 +1,8 @@
-"""Check an atlas: parts and pictures against their digests, and a random sample of rows against a new forward."""
+"""Images whose forward is run again, and their peaks compared with those that are stored."""
 
 import hashlib
 import random
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,53 +10,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from unitscope_pipelines.derived.visuals import faulty_visuals
 from unitscope_pipelines.indexing.scan import Scanner, ScanPlan
-from unitscope_pipelines.indexing.versions import present_version
-from unitscope_pipelines.storage.originals import Originals
+from unitscope_pipelines.indexing.verification.fault import Fault
 from unitscope_pipelines.storage.parts import read_part
-from unitscope_pipelines.storage.picture_check import look_at_pictures
-from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
-from unitscope_pipelines.storage.tombstones import present_images
+from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.vision.images.preprocessing import prepare
 from unitscope_pipelines.vision.recording.peaks import Peaks
-from unitscope_schemas.errors import AtlasError, CorpusError, ModelError, PictureError, listing
+from unitscope_schemas.errors import CorpusError, PictureError
 from unitscope_schemas.geometry import Location
 from unitscope_schemas.manifest import LayerEntry, Manifest, Part
-from unitscope_schemas.progress import Report
 
 TOLERANCE = 1e-4
 """Drift that other hardware may cause, relative to an activation or the layer's mean on the image."""
-
-_DIGESTED_AT_ONCE = 8
-"""Count of parts that are digested at once: an object store takes some hundredths of a second to answer for each."""
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One thing that is not as the manifest says."""
-
-    kind: str
-    where: str
-    what: str
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What was checked, and the faults of it."""
-
-    part_count: int
-    picture_count: int
-    """Count of the picture files that were looked at."""
-    image_count: int
-    """Count of the images whose forward was run again."""
-    cell_count: int
-    """Count of the peaks that were recorded again."""
-    largest_drift: float
-    """Largest difference of an activation from the stored one, relative to the activation."""
-    faults: list[Fault]
-    note: str = ""
-    """Sentences on how much was checked, and on what could not be, and why."""
 
 
 class SampledImage(NamedTuple):
@@ -74,58 +35,7 @@ class SampledImage(NamedTuple):
     shard_row: int
 
 
-def verify(
-    atlas: AtlasAddress | Store,
-    sample: int,
-    seed: int,
-    corpus: str | Path | None = None,
-    trust_code: bool = False,
-    quick: bool = False,
-    report: Report = lambda _: None,
-) -> Verdict:
-    """Digest every part and picture, re-run `sample` random images and compare all of their peaks.
-
-    Faults: a missing or changed part or stored picture of a unit, a missing or edited picture, weights of another
-    model, an activation that drifted, a peak at another location although no other value comes near it. One fault ends
-    no other look, but for what can only be read from a broken part. With `quick` a picture's file is compared by size
-    and time of change, and not read.
-    """
-    store = store_of(atlas)
-    manifest = present_version(store)
-    parts = list(manifest.parts())
-    faults = _part_faults(store, parts)
-    broken = {fault.where for fault in faults}
-    faults += [Fault("picture of a unit", path, what) for path, what in faulty_visuals(store).items()]
-    if manifest.images.path in broken or (manifest.removed and manifest.removed.table.path in broken):
-        note = "no picture was looked at, and no forward run again: the table that names them is broken"
-        return Verdict(len(parts), 0, 0, 0, 0.0, faults, note)
-    root = manifest.corpus.root if corpus is None else str(corpus)
-    images = present_images(manifest, store)
-    looked = look_at_pictures(Originals(root), images, quick, report)
-    faults += [Fault("picture", path, what) for path, what in looked.faults.items()]
-    again = _RunAgain(store, manifest, broken)
-    if not manifest.batch_dependence:  # where values depend on a picture's batch or on chance, no forward repeats them
-        left = [image for image in _sampled(images, sample, seed) if image.path not in looked.faults]
-        again.compare(root, left, trust_code)
-    notes = ["pictures were compared by size and time alone"] if quick else []
-    if manifest.batch_dependence:
-        notes.append(f"no forward was run again: {manifest.batch_dependence}")
-    else:
-        notes.append(f"{again.image_count} of {images.num_rows} images were run again")
-    if again.left_out:
-        notes.append(f"peaks of {listing(sorted(again.left_out))} were not compared: their tables are broken")
-    return Verdict(
-        part_count=len(parts),
-        picture_count=looked.count,
-        image_count=again.image_count,
-        cell_count=again.cell_count,
-        largest_drift=again.largest_drift,
-        faults=faults + again.faults,
-        note="; ".join(notes),
-    )
-
-
-class _RunAgain:
+class RunAgain:
     """Images whose forward is run again, and what of them is not as it was recorded."""
 
     def __init__(self, store: Store, manifest: Manifest, broken: Collection[str]) -> None:
@@ -136,13 +46,8 @@ class _RunAgain:
         self.left_out: set[str] = set()
         """Layers of which not all peaks could be compared."""
 
-    def compare(self, root: str, images: Sequence[SampledImage], trust_code: bool) -> None:
+    def compare(self, scanner: Scanner, images: Sequence[SampledImage]) -> None:
         """Record images again and compare the peaks of every layer whose tables are whole."""
-        try:
-            scanner = Scanner(scan_plan(self.manifest, self.store, root, trust_code))
-        except ModelError as error:
-            self.faults.append(Fault("model", self.manifest.model.spec, str(error)))
-            return
         compare = _compare_all if self.manifest.keep is None else _compare_first
         for image in images:
             peaks = _recorded_again(scanner, image)
@@ -185,22 +90,7 @@ def scan_plan(manifest: Manifest, store: Store, corpus: str, trust_code: bool = 
     )
 
 
-def _part_faults(store: Store, parts: Sequence[Part]) -> list[Fault]:
-    with ThreadPoolExecutor(_DIGESTED_AT_ONCE, thread_name_prefix="digest") as threads:
-        return [fault for fault in threads.map(partial(_part_fault, store), parts) if fault is not None]
-
-
-def _part_fault(store: Store, part: Part) -> Fault | None:
-    try:
-        digest = store.digest(part.path)
-    except AtlasError as error:
-        return Fault("part", part.path, str(error))
-    except OSError as error:
-        return Fault("part", part.path, f"cannot be read: {error.strerror}")
-    return None if digest == part.sha256 else Fault("part", part.path, "its bytes are not those that were sealed")
-
-
-def _sampled(images: pa.Table, sample: int, seed: int) -> list[SampledImage]:
+def sampled(images: pa.Table, sample: int, seed: int) -> list[SampledImage]:
     """Return random rows of the images table, in its order."""
     numbers = sorted(random.Random(seed).sample(range(images.num_rows), min(sample, images.num_rows)))
     rows = images.select(list(SampledImage._fields)).take(pa.array(numbers, pa.int64()))

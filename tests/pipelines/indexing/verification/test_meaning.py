@@ -1,0 +1,208 @@
+"""`verify` finds tables that are whole by their digests and yet not what they should be."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from tests.tables import manifest_of
+from unitscope_pipelines.indexing.verification.verify import verify
+from unitscope_pipelines.storage.parts import write_atomically, write_model
+from unitscope_pipelines.storage.stores import Store, store_of
+from unitscope_schemas import layout
+from unitscope_schemas.manifest import Manifest, Part
+
+Change = Callable[[Store, Manifest], Manifest]
+
+
+def rewritten(store: Store, part: Part, change: Callable[[pa.Table], pa.Table]) -> Part:
+    """A table with other rows at the same path, in as many row groups, with the digest that it has now."""
+    with store.hold(part) as path, pq.ParquetFile(path) as file:
+        sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+        table = change(file.read()).cast(file.schema_arrow)
+
+    def write(target: Path) -> None:
+        with pq.ParquetWriter(target, table.schema) as writer:
+            start = 0
+            for size in sizes:
+                writer.write_table(table.slice(start, size), row_group_size=max(1, size))
+                start += size
+
+    return write_atomically(store, part.path, write, part.rows)
+
+
+def with_layer(manifest: Manifest, number: int, **changed: Any) -> Manifest:
+    layers = list(manifest.layers)
+    layers[number] = layers[number].model_copy(update=changed)
+    return manifest.model_copy(update={"layers": layers})
+
+
+def swapped(table: pa.Table) -> pa.Table:
+    """The first two rows in each other's place."""
+    return table.take([1, 0, *range(2, table.num_rows)])
+
+
+def column(name: str, change: Callable[[Any], Any]) -> Callable[[pa.Table], pa.Table]:
+    def changed(table: pa.Table) -> pa.Table:
+        values = [change(value) for value in table[name].to_pylist()]
+        return table.set_column(table.schema.get_field_index(name), name, pa.array(values, table[name].type))
+
+    return changed
+
+
+def other_ranks(store: Store, manifest: Manifest) -> Manifest:
+    """A layer has the ranks of another one's units."""
+    one, other = manifest.layers[0].ranked[0], manifest.layers[1].ranked[0]
+    with store.hold(other) as path:
+        table = pq.read_table(path, partitioning=None)
+    return with_layer(manifest, 0, ranked=[rewritten(store, one, lambda _: table)])
+
+
+def reordered_ranks(store: Store, manifest: Manifest) -> Manifest:
+    ranked = list(manifest.layers[1].ranked)
+    ranked[2] = rewritten(store, ranked[2], swapped)
+    return with_layer(manifest, 1, ranked=ranked)
+
+
+def other_units(store: Store, manifest: Manifest) -> Manifest:
+    units = rewritten(store, manifest.layers[2].units, column("maximum", lambda value: value and 2 * value))
+    return with_layer(manifest, 2, units=units)
+
+
+def shifted_field(_: Store, manifest: Manifest) -> Manifest:
+    """A receptive field lies ten pixels further down."""
+    spec = manifest.layers[1].spec
+    field = spec.receptive_field
+    moved = field.model_copy(update={"rows": tuple((start + 10, end + 10) for start, end in field.rows)})
+    return with_layer(manifest, 1, spec=spec.model_copy(update={"receptive_field": moved}))
+
+
+def other_labels(store: Store, manifest: Manifest) -> Manifest:
+    images = rewritten(store, manifest.images, column("label", lambda _: "cat"))
+    return manifest.model_copy(update={"images": images})
+
+
+def other_sizes(store: Store, manifest: Manifest) -> Manifest:
+    images = rewritten(store, manifest.images, column("height_px", lambda value: value + 1))
+    return manifest.model_copy(update={"images": images})
+
+
+def other_numbers(store: Store, manifest: Manifest) -> Manifest:
+    return manifest.model_copy(update={"images": rewritten(store, manifest.images, swapped)})
+
+
+def other_first_ranks(store: Store, manifest: Manifest) -> Manifest:
+    database = manifest.lookup.database
+
+    def write(target: Path) -> None:
+        with store.hold(database) as path:
+            shutil.copy(path, target)
+        with duckdb.connect(str(target)) as connection:
+            connection.execute("UPDATE first_ranks SET activation = activation * 2 WHERE unit = 3")
+
+    part = write_atomically(store, database.path, write, database.rows)
+    return manifest.model_copy(update={"lookup": manifest.lookup.model_copy(update={"database": part})})
+
+
+def other_rows(store: Store, manifest: Manifest) -> Manifest:
+    rows = manifest.lookup.images
+    with store.hold(rows) as path:
+        table = pa.ipc.open_file(pa.OSFile(str(path))).read_all()
+    column_number = table.schema.get_field_index("size_bytes")
+    changed = table.set_column(column_number, table.schema.field("size_bytes"), pc.add(table["size_bytes"], 1))
+    batch = changed.combine_chunks().to_batches()[0]
+
+    def write(target: Path) -> None:
+        with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+
+    part = write_atomically(store, rows.path, write, rows.rows)
+    return manifest.model_copy(update={"lookup": manifest.lookup.model_copy(update={"images": part})})
+
+
+def other_vectors(store: Store, manifest: Manifest) -> Manifest:
+    vectors = manifest.patches.vectors
+    with store.hold(vectors) as path:
+        stored = np.load(path)
+
+    def write(target: Path) -> None:
+        with target.open("wb") as file:
+            np.save(file, stored[::-1])
+
+    part = write_atomically(store, vectors.path, write, vectors.rows)
+    return manifest.model_copy(update={"patches": manifest.patches.model_copy(update={"vectors": part})})
+
+
+def other_key(_: Store, manifest: Manifest) -> Manifest:
+    return manifest.model_copy(update={"batch_size": manifest.batch_size + 1})
+
+
+def other_receipt(store: Store, manifest: Manifest) -> Manifest:
+    receipt = manifest.shards[0]
+    write_model(store, layout.receipt(receipt.shard), receipt.model_copy(update={"seconds": receipt.seconds + 1}))
+    return manifest
+
+
+def no_measured_layers(store: Store, manifest: Manifest) -> Manifest:
+    store.delete([layout.measured(manifest.atlas_key)])
+    return manifest
+
+
+def other_counts(_: Store, manifest: Manifest) -> Manifest:
+    corpus = manifest.corpus.model_copy(update={"label_count": manifest.corpus.label_count + 1})
+    return manifest.model_copy(update={"corpus": corpus})
+
+
+def no_table(store: Store, manifest: Manifest) -> Manifest:
+    """A table of one column where ranks belong."""
+    part = manifest.layers[0].ranked[0]
+    made = write_atomically(store, part.path, lambda file: pq.write_table(pa.table({"a": [1]}), file), part.rows)
+    return with_layer(manifest, 0, ranked=[made])
+
+
+CHANGES: list[dict[Change, tuple[str, str]]] = [
+    {
+        other_ranks: ("ranks", "ranked/"),
+        reordered_ranks: ("ranks", "ranked/_blocks.5"),
+        other_units: ("statistics", "units/"),
+        shifted_field: ("layer", "_blocks.5"),
+        other_sizes: ("table", "images/shard-"),
+        other_first_ranks: ("lookup", "hot-"),
+        other_rows: ("lookup", "hot-images-"),
+        other_vectors: ("vectors", "patches/"),
+        other_key: ("key", "manifest"),
+        other_receipt: ("document", "receipts/"),
+        other_counts: ("manifest", "corpus.label_count"),
+    },
+    {
+        other_labels: ("table", "images/version-"),
+        no_measured_layers: ("document", "layers-"),
+        no_table: ("ranks", "ranked/"),
+    },
+    {other_numbers: ("table", "images/version-")},
+]
+"""What is changed in one atlas, and the kind and place of each fault; what would hide another change has its own."""
+
+
+@pytest.mark.parametrize("changes", CHANGES)
+def test_what_is_sealed_but_does_not_follow_is_found(
+    changes: dict[Change, tuple[str, str]], tiny_atlas: Path, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    atlas = tmp_path / "atlas"
+    shutil.copytree(tiny_atlas, atlas)
+    store = store_of(atlas)
+    manifest = manifest_of(atlas)
+    for change in changes:
+        manifest = change(store, manifest)
+    write_model(store, layout.MANIFEST, manifest)
+    faults = verify(atlas, 0, 0, tiny_corpus).faults
+    for change, (kind, where) in changes.items():
+        assert any(fault.kind == kind and fault.where.startswith(where) for fault in faults), change.__name__
+    assert "part" not in {fault.kind for fault in faults}, "every part is the one that was sealed"
