@@ -140,6 +140,14 @@ class Client(Questions):
     def explain(self, image: str, question: questions.ExplainQuestion) -> pa.Table:
         return self._table(f"{self._image(image)}/units", question)
 
+    @asks_about(questions.TraceQuestion)
+    def trace(self, unit: str, question: questions.TraceQuestion) -> pa.Table:
+        return self._table(f"{self._unit(unit)}/trace", question)
+
+    @names_checked
+    def digests(self, prefix: str) -> pa.Table:
+        return self._table(f"{self._atlas}/digests/{quote(prefix, safe='')}")
+
     @asks_about(questions.NeighborsQuestion)
     def neighbors(self, image: str, question: questions.NeighborsQuestion) -> pa.Table:
         return self._table(f"{self._image(image)}/neighbors", question)

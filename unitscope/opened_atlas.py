@@ -8,6 +8,7 @@ from unitscope.arguments import names_checked
 from unitscope.questions import Questions, asks, asks_about, bins_table
 from unitscope_schemas import questions
 from unitscope_schemas.answers.patches import ExplainRow, LabelRow, NeighborRow, PatchRow, UnitRow
+from unitscope_schemas.answers.provenance import DigestRow, TraceRow
 from unitscope_schemas.answers.relations import (
     BandRow,
     ComparisonRow,
@@ -25,6 +26,8 @@ from unitscope_schemas.units import UnitId, parse_target
 from unitscope_services.figures import conv_filters, eigen
 from unitscope_services.queries import compare, exemplars, images, labels, local_maxima, units, visuals
 from unitscope_services.queries.facets import facets
+from unitscope_services.queries.provenance.digests import digests
+from unitscope_services.queries.provenance.trace import trace
 from unitscope_services.queries.session import Session
 from unitscope_services.queries.similar import similar
 
@@ -127,6 +130,14 @@ class OpenedAtlas(Questions):
     @asks_about(questions.ExplainQuestion)
     def explain(self, image: str, question: questions.ExplainQuestion) -> pa.Table:
         return as_table(self._session.explain(self._session.find(image), question).rows, ExplainRow)
+
+    @asks_about(questions.TraceQuestion)
+    def trace(self, unit: str, question: questions.TraceQuestion) -> pa.Table:
+        return as_table(trace(self._session, UnitId.parse(unit), question).rows, TraceRow)
+
+    @names_checked
+    def digests(self, prefix: str) -> pa.Table:
+        return as_table(digests(self._session.atlas, prefix).rows, DigestRow)
 
     @asks_about(questions.NeighborsQuestion)
     def neighbors(self, image: str, question: questions.NeighborsQuestion) -> pa.Table:

@@ -188,6 +188,19 @@ class Questions(Protocol):
         """Return the units that an image excites most unusually, by percentile among the images that pass."""
         ...
 
+    @asks_about(questions.TraceQuestion)
+    def trace(self, unit: str, question: questions.TraceQuestion) -> pa.Table:
+        """Return the links that the peak of a unit on an image hangs by, each looked at now, the last recorded anew.
+
+        atlas.trace("_blocks.15:130", image="cats/tom.jpg")
+        """
+        ...
+
+    @names_checked
+    def digests(self, prefix: str) -> pa.Table:
+        """Return what has a SHA-256 that begins so, and which answers rest on it."""
+        ...
+
     @asks_about(questions.NeighborsQuestion)
     def neighbors(self, image: str, question: questions.NeighborsQuestion) -> pa.Table:
         """Return the images with the patch most similar to a box of an image.

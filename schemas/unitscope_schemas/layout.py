@@ -143,11 +143,6 @@ def coactivation(version: str, layer: str, other_version: str, other_layer: str)
     return f"kin/{version}-{_digest(layer, other_version, other_layer)}.parquet"
 
 
-def note_of(table: str) -> str:
-    """Return the path of the note of what a table that no manifest names must hold."""
-    return f"{table.removesuffix('.parquet')}.json"
-
-
 def comparison(version: str, *names: str) -> str:
     """Return the path of the comparison of a version with what the names tell; no manifest names it."""
     return f"{COMPARISONS}/{version}-{_digest(*names)}.json"

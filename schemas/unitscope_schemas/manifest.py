@@ -54,6 +54,8 @@ class Receipt(Entry):
     seconds: float
     libraries: dict[str, str] = Field(default={})
     """Versions of the libraries that decoded, resized and ran; of old shards not known."""
+    code: Digest | None = None
+    """Digest of unitscope's own code that recorded the shard; of old shards not known."""
 
     def parts(self) -> list[Part]:
         """Return every file that the shard wrote."""

@@ -104,6 +104,12 @@ class UnitsQuestion(Question):
     cursor: Cursor = None
 
 
+class TraceQuestion(Question):
+    """Ask what the peak of a unit on an image rests on."""
+
+    image: Annotated[str, Field(min_length=1, max_length=4096, description="id, first digits of it, or path")]
+
+
 class HistogramQuestion(Question):
     """Ask how a unit's peaks are distributed."""
 

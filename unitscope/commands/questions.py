@@ -1,4 +1,4 @@
-"""The commands that ask an atlas: top, explain, neighbors, units, images."""
+"""The commands that ask an atlas: top, explain, neighbors, units, images, trace."""
 
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +25,7 @@ from unitscope_schemas.questions import (
     SelectiveQuestion,
     SkippedQuestion,
     TopQuestion,
+    TraceQuestion,
     UnitsQuestion,
 )
 
@@ -197,6 +198,48 @@ def images(
     files = skipped_page(opened, SkippedQuestion(**question.model_dump(include=shared)))
     show_rows(files.rows, SkippedRow, "json" if as_json else style, files)
     tell(f"{len(files.rows)} of {len(opened.skipped)} skipped files")
+
+
+@app.command()
+def trace(
+    atlas: AtlasArgument,
+    unit: Annotated[str, typer.Argument(metavar="LAYER:UNIT|SHA256", help="a unit, or first digits of any digest")],
+    image: Annotated[
+        str | None, typer.Argument(help="with a unit: an image by id, first digits of it, or path")
+    ] = None,
+    corpus: CorpusOption = None,
+    trust_code: TrustFlag = False,
+    style: FormatOption = "table",
+    version: VersionOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what a stored value rests on, from the picture's bytes to its rank, and record it anew.
+
+    Of a digest it shows what it is, and which answers rest on it. Exits with 4 where a link is broken.
+    """
+    from unitscope.commands.output import show_rows
+    from unitscope_schemas.answers.provenance import DigestRow, TraceRow
+    from unitscope_schemas.errors import UsageError, listing
+    from unitscope_schemas.units import UnitId
+    from unitscope_services.queries.provenance.digests import digests, is_digest
+    from unitscope_services.queries.provenance.trace import trace as trace_peak
+    from unitscope_services.queries.session import Session
+
+    session = Session(atlas, trust_code=trust_code, version=version, corpus=corpus)
+    if image is None:
+        if not is_digest(unit):
+            raise UsageError(f"{unit!r} on which image? name one; or give the first digits of a SHA-256 alone")
+        page = digests(session.atlas, unit)
+        show_rows(page.rows, DigestRow, "json" if as_json else style, page)
+        return
+    chain = trace_peak(session, UnitId.parse(unit), TraceQuestion(image=image))
+    show_rows(chain.rows, TraceRow, "json" if as_json else style, chain)
+    tell(f"version {chain.version}, manifest {chain.digest[:16]}…, atlas key {chain.atlas_key[:16]}…")
+    if chain.stored is not None and chain.now is not None:
+        tell(f"{chain.unit} on {chain.path}: stored {chain.stored:.6g}, now {chain.now:.6g}")
+    if chain.broken:
+        tell(f"broken: {listing(chain.broken)}")
+        raise typer.Exit(4)
 
 
 def _banded(bands: int, question: TopQuestion) -> BandsQuestion:

@@ -213,7 +213,12 @@ def _write_coactivation(store: Store, path: str, tiles: list[TileCoactivation], 
     counts = {"image_count": str(image_count), "top_images": str(tables.exemplar_count(image_count))}
     table = pa.table(columns, schema=tables.COACTIVATION.with_metadata(counts))
     part = write_table(store, path, table, row_group_size=BLOCK_UNITS)
-    write_model(store, layout.note_of(path), part)
+    write_model(store, note_of(path), part)
+
+
+def note_of(path: str) -> str:
+    """Return the path of the note that says what a stored table must hold."""
+    return f"{path.removesuffix('.parquet')}.json"
 
 
 def read_coactivation(store: Store, path: str) -> bytes | None:
@@ -222,7 +227,7 @@ def read_coactivation(store: Store, path: str) -> bytes | None:
     Tables of earlier versions have no note of their digest, and are returned as they are.
     """
     content = store.read(path)
-    note = store.read(layout.note_of(path))
+    note = store.read(note_of(path))
     if content is None or note is None:
         return content
     try:

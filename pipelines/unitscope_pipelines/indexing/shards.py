@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from unitscope_pipelines.corpora.listing import CorpusFile
 from unitscope_pipelines.storage.parts import write_model, write_table
 from unitscope_pipelines.storage.stores import Store
-from unitscope_pipelines.vision.images.libraries import library_versions
+from unitscope_pipelines.vision.images.libraries import code_digest, library_versions
 from unitscope_schemas import layout, tables
 from unitscope_schemas.geometry import Box, Placement
 from unitscope_schemas.manifest import BLOCK_UNITS, Part, Receipt
@@ -112,6 +112,7 @@ def write_shard(store: Store, atlas_key: str, shard: ScannedShard, forward: str,
         forward=forward,
         seconds=seconds,
         libraries=library_versions(),
+        code=code_digest(),
     )
     write_model(store, layout.receipt(name), receipt)
     return receipt

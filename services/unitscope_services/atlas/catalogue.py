@@ -90,6 +90,11 @@ class Catalogue:
             raise UsageError(f"several images begin with {reference!r}; give more digits")
         return self.rows(numbers)[0]
 
+    def beginning(self, prefix: str, limit: int) -> list[ImageEntry]:
+        """Return the first images whose ids begin so, in order of ids."""
+        first, last = self._position(prefix), self._position(f"{prefix}~")
+        return self.rows([number for number in range(first, last) if self.is_present(number)][:limit])
+
     def known(self, reference: str) -> ImageEntry | None:
         """Return the image that `find` finds, or None if there is none; raises UsageError if several begin so."""
         try:

@@ -82,6 +82,11 @@ class Encoder:
         prepared = prepare(data, self.atlas.manifest.preprocessing)
         return Encoded(hashlib.sha256(data).hexdigest(), prepared)
 
+    def load(self) -> None:
+        """Load the model now; raises ModelError where its weights or code are no longer the atlas's."""
+        with self._turn(), self._lock:
+            _ = self._model
+
     def cells(self, picture: Encoded) -> Cells:
         """Return the peaks of every unit on the picture, by layer, in order of channels."""
         return {name: _peaks(output, self._spec(name)) for name, output in self._forward(picture).items()}

@@ -6,7 +6,7 @@ from functools import partial
 
 from pydantic import BaseModel
 
-from unitscope_pipelines.derived.coactivation import read_coactivation
+from unitscope_pipelines.derived.coactivation import note_of, read_coactivation
 from unitscope_pipelines.derived.visuals import faulty_visuals
 from unitscope_pipelines.indexing.verification.fault import Fault
 from unitscope_pipelines.storage.parts import read_measured, read_model
@@ -96,7 +96,7 @@ class Digests:
 
     def _table(self, path: str) -> None:
         """Look at a table that no manifest names, but a note of its own."""
-        note = layout.note_of(path)
+        note = note_of(path)
         if self.store.stamp(note) is None:
             self.unsealed.append(path)
             return

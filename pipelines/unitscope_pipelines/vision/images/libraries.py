@@ -1,7 +1,10 @@
 """The libraries that decode, resize and run, by their installed versions."""
 
+import hashlib
 import sys
+from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 
 from PIL import features
 
@@ -18,6 +21,21 @@ def library_versions() -> dict[str, str]:
     """
     named = {name: version(name) for name in (*_ALWAYS, *(name for name in _IF_USED if name in sys.modules))}
     return named | {f"pillow/{name}": found for name in _CODECS if (found := _codec(name)) is not None}
+
+
+@cache
+def code_digest() -> str:
+    """Return the SHA-256 over the code of this package, which decides recorded values, file by file in order of paths.
+
+    It tells more than a version or a commit: it changes with every edit, sealed or not.
+    """
+    folder = Path(__file__).parents[2]
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(
+            f"{path.relative_to(folder).as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode()
+        )
+    return digest.hexdigest()
 
 
 def _codec(name: str) -> str | None:

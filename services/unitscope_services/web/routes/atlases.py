@@ -2,18 +2,22 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
+from unitscope_schemas.answers.provenance import DigestPage, DigestRow
 from unitscope_schemas.answers.served import AtlasPage, AtlasRow, LayerPage, LayerRow, SkippedPage, SkippedRow
 from unitscope_schemas.entries.corpus import CorpusRoot
 from unitscope_schemas.manifest import Manifest
 from unitscope_schemas.questions import MOST_ROWS, SkippedQuestion
 from unitscope_services.queries.images import skipped_page
+from unitscope_services.queries.provenance.digests import MOST_DIGITS, digests
 from unitscope_services.web.documentation import ROWS
 from unitscope_services.web.parameters import LayerName, paged
 from unitscope_services.web.replies import General, Reading
 from unitscope_services.web.routes import API
+
+DigestText = Annotated[str, Path(max_length=MOST_DIGITS, description="first four digits of a SHA-256, or more")]
 
 routes = APIRouter(prefix=f"{API}/atlases", tags=["atlases"])
 
@@ -38,6 +42,12 @@ def read_manifest(reply: Reading) -> Response:
     Paths of the server's disk are cut down to their last name.
     """
     return reply.document(lambda: public_manifest(reply.session.atlas.manifest).model_dump(mode="json"))
+
+
+@routes.get("/{atlas}/digests/{digest}", response_model=DigestPage, responses=ROWS)
+def list_digests(reply: Reading, digest: DigestText) -> Response:
+    """List what has a digest that begins so: parts, images, weights, code, versions, and what rests on each."""
+    return reply.rows(DigestRow, lambda: digests(reply.session.atlas, digest))
 
 
 @routes.get("/{atlas}/skipped", response_model=SkippedPage, responses=ROWS)

@@ -7,16 +7,25 @@ from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
 from unitscope_schemas.answers.patches import Histogram, PatchPage, PatchRow, UnitPage, UnitRow
+from unitscope_schemas.answers.provenance import Trace, TraceRow
 from unitscope_schemas.answers.visuals import LinkedEigenPage, LinkedEigenRow, LinkedVisualPage, LinkedVisualRow
-from unitscope_schemas.questions import MOST_COUNT, EigenQuestion, HistogramQuestion, TopPageQuestion, UnitsQuestion
+from unitscope_schemas.questions import (
+    MOST_COUNT,
+    EigenQuestion,
+    HistogramQuestion,
+    TopPageQuestion,
+    TraceQuestion,
+    UnitsQuestion,
+)
 from unitscope_services.atlas.crops import encoded
 from unitscope_services.figures.eigen import eigen_page, eigen_picture
 from unitscope_services.queries import local_maxima, units
+from unitscope_services.queries.provenance.trace import trace
 from unitscope_services.queries.visuals import visual_picture, visualisations
 from unitscope_services.server.linked import linked_eigen, linked_visuals
 from unitscope_services.web.documentation import PICTURE, ROWS
 from unitscope_services.web.parameters import LayerName, UnitInPath, paged
-from unitscope_services.web.replies import QuickReading, Reading
+from unitscope_services.web.replies import Computing, QuickReading, Reading
 from unitscope_services.web.routes import API
 
 routes = APIRouter(prefix=f"{API}/atlases/{{atlas}}/layers/{{layer}}/units", tags=["units"])
@@ -42,6 +51,13 @@ def list_patches(reply: QuickReading, unit: UnitInPath, question: Annotated[TopP
         reply.demand("compute")
         asking = replace(reply, scope="compute", quick=False)
     return asking.rows(PatchRow, lambda: local_maxima.top(asking.session, unit, question))
+
+
+@routes.get("/{channel}/trace", response_model=Trace, responses=ROWS)
+def trace_peak(reply: Computing, unit: UnitInPath, question: Annotated[TraceQuestion, Query()]) -> Response:
+    """Look at every link between the bytes of a picture and the peak of a unit on it, and record it anew."""
+    asking = replace(reply, private=True)  # links break without a new version of the atlas
+    return asking.rows(TraceRow, lambda: trace(asking.session, unit, question))
 
 
 @routes.get("/{channel}/histogram", response_model=Histogram)
