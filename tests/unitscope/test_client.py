@@ -76,6 +76,8 @@ def notebook(tiny_atlas: Path) -> OpenedAtlas:
         lambda atlas: atlas.similar("_blocks.5:3", by="exemplars", among="_blocks.15"),
         lambda atlas: atlas.explain("blobs/001.jpg", layer="_blocks.0", k=5),
         lambda atlas: atlas.explain("blobs/001.jpg", k=5, label="stripes"),
+        lambda atlas: atlas.trace("_blocks.5:3", image="blobs/001.jpg"),
+        lambda atlas: atlas.digests(atlas.images(k=1)["image_id"][0].as_py()[:16]),
         lambda atlas: atlas.neighbors("blobs/001.jpg", k=3, label="stripes"),
         lambda atlas: atlas.neighbors("blobs/001.jpg", k=3, exact=True),
         lambda atlas: atlas.neighbors("stripes/000.jpg", box=(10, 10, 80, 90)),

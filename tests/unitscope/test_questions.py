@@ -36,9 +36,9 @@ OVER_HTTP_ALONE = {"CellQuestion", "MapQuestion", "NeighborBatchQuestion", "TopP
 WITHOUT_COMMAND = {
     *OVER_HTTP_ALONE,
     *("SkippedQuestion", "HistogramQuestion", "BandsQuestion", "SelectivityQuestion"),
-    *("SelectiveQuestion", "ComparisonQuestion", "CorrelateQuestion"),
+    *("SelectiveQuestion", "ComparisonQuestion", "CorrelateQuestion", "TraceQuestion"),
 }
-"""Questions that are an option of another command, or whose answer has no command of its own."""
+"""Questions that are an option or argument of another command, or whose answer has no command of its own."""
 
 
 def question_of(route: APIRoute) -> type[Question] | None:

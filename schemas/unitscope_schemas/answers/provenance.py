@@ -18,14 +18,14 @@ class TraceRow:
     """Name of the link: picture, placement, input, libraries, code, weights, model code, peak, rank, image, shard,
     manifest, again."""
     state: LinkState
-    digest: str | None
-    """SHA-256 of what the link is, where it has one."""
+    what: str
+    """What it says, and where it does not hold, why."""
     path: str | None
     """Path of the part that holds it inside the atlas."""
     row: int | None
     """Row of that part, from 0."""
-    what: str
-    """What it says, and where it does not hold, why."""
+    digest: str | None
+    """SHA-256 of what the link is, where it has one."""
 
 
 class Trace(Answer):

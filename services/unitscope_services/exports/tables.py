@@ -47,11 +47,12 @@ class TableWriter(Protocol):
 def write_tables(atlas: Atlas, units: Sequence[UnitId], out: Path, file_format: TableFile, k: int = 9) -> Written:
     """Write `units` and `exemplars` into a new folder, a few units at a time.
 
-    Exemplars are the rows of `unitscope top` behind the unit's layer and channel; boxes have one column per side.
+    Exemplars are the rows of `unitscope top` behind the unit's layer and channel; boxes have one column per side. Every
+    row ends with the version it is of, its manifest's digest and the atlas key, so that none is an orphan once copied.
     """
     exemplar_count = 0
     with new_folder(out) as folder:
-        statistics = (as_table([unit_row(unit.layer, atlas.unit(unit))], UnitRow) for unit in units)
+        statistics = (_sealed(atlas, as_table([unit_row(unit.layer, atlas.unit(unit))], UnitRow)) for unit in units)
         _write(folder / f"units.{file_format}", file_format, statistics)
 
         def exemplars() -> Iterator[pa.Table]:
@@ -60,7 +61,7 @@ def write_tables(atlas: Atlas, units: Sequence[UnitId], out: Path, file_format: 
                 table = as_table(patches(atlas, unit, TopQuestion(k=k)).rows, PatchRow)
                 table = without_lists(table) if file_format == "csv" else table
                 exemplar_count += table.num_rows
-                yield _of_unit(unit, table)
+                yield _sealed(atlas, _of_unit(unit, table))
 
         _write(folder / f"exemplars.{file_format}", file_format, exemplars())
     return Written(len(units), exemplar_count)
@@ -108,6 +109,15 @@ def _of_unit(unit: UnitId, table: pa.Table) -> pa.Table:
     layer = pa.array([unit.layer] * table.num_rows, pa.string())
     channel = pa.array([unit.channel] * table.num_rows, pa.int64())
     return table.add_column(0, "channel", channel).add_column(0, "layer", layer)
+
+
+def _sealed(atlas: Atlas, table: pa.Table) -> pa.Table:
+    """Return the rows with what tells the version they are of behind them."""
+    manifest = atlas.manifest
+    told = {"version": manifest.version, "digest": manifest.digest or "", "atlas_key": manifest.atlas_key}
+    for name, value in told.items():
+        table = table.append_column(name, pa.repeat(pa.scalar(value, pa.string()), table.num_rows))
+    return table
 
 
 _OPEN: dict[TableFile, Callable[[Path, pa.Schema], AbstractContextManager[TableWriter]]] = {

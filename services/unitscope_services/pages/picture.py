@@ -116,7 +116,12 @@ class PicturePage:
         unit = UnitId(row.layer, row.channel)
         box = units.box_to_show(self._atlas.field(unit), self._placement, Location(row.row, row.col))
         return ExcitedUnit(
-            row, box, self._links.unit(*unit), self._at(spot=box), self._at(unit=unit, cell=self._cell_on(unit.layer))
+            row,
+            box,
+            self._links.unit(*unit),
+            self._at(spot=box),
+            self._at(unit=unit, cell=self._cell_on(unit.layer)),
+            self._links.at(self._links.part(*unit, "trace"), image=self._image.image_id[:16]) if self._image else "",
         )
 
     def _overlay(self, unit: UnitId) -> MapOverlay:

@@ -180,6 +180,8 @@ class ExcitedUnit:
     href: str
     spot: str
     map: str
+    trace: str
+    """Address of what the value rests on; empty for a picture from outside."""
 
 
 @dataclass(frozen=True)

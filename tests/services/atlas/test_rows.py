@@ -10,6 +10,8 @@ import pyarrow as pa
 import pytest
 
 from unitscope_pipelines.indexing.versions import present_version
+from unitscope_pipelines.storage.parts import write_atomically, write_model
+from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas import tables
 from unitscope_services.atlas.rows import rows_of
 from unitscope_services.atlas.statistics import UnitStatistics
@@ -54,14 +56,16 @@ def test_an_atlas_made_before_pictures_had_notes_is_read(tiny_atlas: Path, tmp_p
     old = tmp_path / "old"
     shutil.copytree(tiny_atlas, old)
     manifest = present_version(old)
-    (old / manifest.lookup.images.path).unlink()
     with pa.ipc.open_file(tiny_atlas / manifest.lookup.images.path) as source:
         rows = source.get_batch(0).drop_columns(["notes"])
-    with pa.OSFile(str(old / manifest.lookup.images.path), "wb") as sink, pa.ipc.new_file(sink, rows.schema) as writer:
-        writer.write_batch(rows)
-    size = (old / manifest.lookup.images.path).stat().st_size
-    text = (old / "manifest.json").read_text()
-    (old / "manifest.json").write_text(text.replace(f": {manifest.lookup.images.size_bytes},", f": {size},"))
+
+    def write(file: Path) -> None:
+        with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, rows.schema) as writer:
+            writer.write_batch(rows)
+
+    images = write_atomically(store_of(old), manifest.lookup.images.path, write, rows.num_rows)
+    lookup = manifest.lookup.model_copy(update={"images": images})
+    write_model(store_of(old), "manifest.json", manifest.model_copy(update={"lookup": lookup}))
     catalogue = Session(old).atlas.catalogue
     assert {entry.notes for entry in catalogue.rows(range(catalogue.count))} == {None}
     older = pa.table({"image_id": ["a"]})

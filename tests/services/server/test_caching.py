@@ -8,6 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.services.conftest import UNIT, bearer
+from tests.tables import manifest_of
 from unitscope_services.atlas.database import Database
 
 
@@ -83,7 +84,7 @@ def test_a_new_version_is_served_without_a_restart(served: Any, tiny_atlas: Path
     shutil.copytree(tiny_atlas, atlas)
     client = served(atlases=(atlas,))
     before = client.get(UNIT)
-    manifest = (atlas / "manifest.json").read_text()
+    manifest = manifest_of(atlas).model_dump_json()
     version = client.get("/api/v1/atlases/tiny").json()["version"]
     renewed = manifest.replace(version, "feedfeedfeedfeed")
     for part in list(atlas.rglob(f"*{version}*")):

@@ -197,8 +197,9 @@ class _Chain:
             return str(ids[number])
 
         named = self._row("image", part, number, read)
-        if named is not None and named != self.entry.image_id:
-            self.rows[-1].state, self.rows[-1].what = "broken", f"names {named[:12]}…"
+        if named is not None:
+            self.rows[-1].what = f"image {number} is {named[:12]}…"
+            self.rows[-1].state = "holds" if named == self.entry.image_id else "broken"
 
     def shard(self) -> None:
         """Say which shard recorded the value, and how."""

@@ -9,9 +9,10 @@ from starlette.responses import Response
 from unitscope_schemas.questions import Likeness
 from unitscope_schemas.units import UnitId
 from unitscope_services.pages.eigen import EigenView, eigen_view
+from unitscope_services.pages.trace import trace_view
 from unitscope_services.pages.unit_parts import bands_view, facets_view, similar_view
 from unitscope_services.web.parameters import Channel, LayerName
-from unitscope_services.web.replies import Reading
+from unitscope_services.web.replies import Computing, Reading
 
 routes = APIRouter(prefix="/a/{atlas}/layers/{layer}/units/{channel}")
 
@@ -42,6 +43,15 @@ def show_facets(reply: Reading, layer: LayerName, channel: Channel) -> Response:
 def show_bands(reply: Reading, layer: LayerName, channel: Channel) -> Response:
     """Show examples from the whole distribution of a unit."""
     return reply.page("bands.html", lambda: vars(bands_view(reply.session.atlas, UnitId(layer, channel))))
+
+
+@routes.get("/trace")
+def show_trace(
+    reply: Computing, layer: LayerName, channel: Channel, image: Annotated[str, Query(min_length=1, max_length=4096)]
+) -> Response:
+    """Show what the peak of a unit on an image rests on, link by link."""
+    asking = replace(reply, private=True)  # links break without a new version of the atlas
+    return asking.page("trace.html", lambda: vars(trace_view(reply.session, UnitId(layer, channel), image)))
 
 
 @routes.get("/eigen")

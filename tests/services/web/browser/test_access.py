@@ -11,6 +11,7 @@ PAGES = (
     "/a/tiny/layers/_blocks.5/units/3?quantile=0.1..0.9",
     "/a/tiny/images/IMAGE?layer=_blocks.5&cell=3,4&unit=_blocks.5:3&box=10,10,60,60",
     "/a/tiny/layers/_blocks.5",
+    "/a/tiny/layers/_blocks.5/units/3/trace?image=IMAGE",
     "/a/tiny/live?unit=_blocks.5:3&back=gradient",
 )
 MORE = ("/", "/a/tiny", "/a/tiny/skipped", "/docs", "/a/tiny/layers/_blocks.5/units/3?embed=1")
