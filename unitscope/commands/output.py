@@ -100,8 +100,7 @@ def _show_table(rows: Sequence[Any], kind: type) -> None:
         table.add_column(name, justify="right" if numeric else "left", no_wrap=name != "path", overflow="fold")
     for row in rows:
         cells = {name: _cell(getattr(row, name)) for name in names}
-        if "image_id" in cells:
-            cells["image_id"] = cells["image_id"][:12]
+        cells |= {name: cells[name][:12] for name in ("image_id", "digest") if name in cells}
         table.add_row(*map(Text, cells.values()))  # as they are: a name may look like rich's own marks
     terminal = sys.stdout.isatty()
     Console(width=None if terminal else 4_000, highlight=False, soft_wrap=not terminal).print(table)

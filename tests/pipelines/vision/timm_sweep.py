@@ -43,7 +43,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "timm.md"
 SIZES_PX = (96, 128, 160, 192, 224, 256, 288, 384)
 """Sides of the input that are tried until a network takes one."""
 MOST_PARAMETERS = 7_000_000
-MOST_PARAMETERS_ALONE = 15_000_000
+MOST_PARAMETERS_ALONE = 200_000_000
 """Most weights of the smallest network of a module of timm, which is judged where all are larger than the others."""
 MOST_LAYERS = 10
 TIMEOUT_S = 120

@@ -140,9 +140,9 @@ def page(counts: list[FlipCount]) -> str:
         "# One flipped bit",
         "*Made by `python -m tests.pipelines.indexing.verification.flips`.*",
         f"In each kind of file of an atlas {counts[0].flips} bits were flipped, one at a time, at random places. "
-        "*Found* is by `unitscope verify`, which names the file; *refused* is by a reader that uses the file: command, server or "
-        "program raises an error that names it, and gives no row. A dash: no reader uses it, only index runs and "
-        "`verify`.",
+        "*Found* is by `unitscope verify`, which names the file; *refused* is by a reader that uses the file: "
+        "command, server or program raises an error that names it, and gives no row. A dash: no reader uses it, "
+        "only index runs and `verify`.",
         "| file | flips | found | refused |\n|---|--:|--:|--:|\n"
         + "\n".join(
             f"| `{one.kind}` | {one.flips} | {one.found} | {one.refused if one.read else '–'} |" for one in counts
