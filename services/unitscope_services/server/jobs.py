@@ -29,10 +29,10 @@ class Jobs:
         self._registry = job_registry
         self._threads = ThreadPoolExecutor(running, thread_name_prefix="job")
 
-    def add(self, query: JobQuery, session: Session, *others: Session) -> Job:
+    def add(self, query: JobQuery, owner: str, session: Session, *others: Session) -> Job:
         """Take a job that is done later; raises what is wrong with it, and OverloadError if too many wait.
 
-        `others`: the atlases that the query names besides its own.
+        `owner`: who asks for it. `others`: the atlases that the query names besides its own.
         """
         kind = KINDS[query.kind]
         kind.check(session, query, *others)
@@ -50,7 +50,7 @@ class Jobs:
             results=(),
             query=query,
         )
-        self._registry.take(job, os.getpid())
+        self._registry.take(job, owner, os.getpid())
         self._threads.submit(self._run, job, session, *others)
         return job
 

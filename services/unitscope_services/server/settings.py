@@ -20,6 +20,9 @@ class Settings(BaseModel):
     cache_gb: float | None = Field(None, gt=0, description="most that it holds; none: as UNITSCOPE_CACHE_GB")
     key_file: Path | None = Field(None, description="lines `name scope[,scope] sha256hex`; none: no keys")
     anonymous_read: bool = Field(False, description="without a key: only reading")
+    allowed_hosts: tuple[str, ...] = Field(
+        (), description="names it is asked by, `*.NAME` for those below one; numbers and localhost are always allowed"
+    )
     trust_code: bool = Field(False, description="build models from the files of code that atlases name")
     upload_bytes: int = Field(20_000_000, ge=1, description="longest request body")
     upload_pixels: int = Field(50_000_000, ge=1)

@@ -17,7 +17,8 @@ from starlette.responses import Response
 from unitscope_schemas.answers.served import Problem
 from unitscope_schemas.errors import UnitscopeError
 from unitscope_services.figures.sprites import Sheets
-from unitscope_services.server.access import read_keys
+from unitscope_services.server.access.hosts import Hosts
+from unitscope_services.server.access.keys import Keys
 from unitscope_services.server.admission import Admission
 from unitscope_services.server.caching import package_version
 from unitscope_services.server.jobs import Jobs
@@ -74,7 +75,7 @@ def create_app(settings: Settings, shared: Shared | None = None) -> FastAPI:
         version=package_version(),
         docs_url=None,
         redoc_url=None,
-        openapi_url="/openapi.json",
+        openapi_url=None,
         lifespan=_lifespan,
     )
     app.state.app_state = app_state
@@ -88,7 +89,10 @@ def create_app(settings: Settings, shared: Shared | None = None) -> FastAPI:
     for group in (pages, job_pages, compare, live_pages, unit_parts):
         app.include_router(group.routes, include_in_schema=False)
     app.add_middleware(
-        RequestMiddleware, telemetry=app_state.telemetry, body_limit_bytes=settings.upload_bytes + _FORM_OVERHEAD_BYTES
+        RequestMiddleware,
+        telemetry=app_state.telemetry,
+        hosts=Hosts(settings.allowed_hosts),
+        body_limit_bytes=settings.upload_bytes + _FORM_OVERHEAD_BYTES,
     )
     return app
 
@@ -97,7 +101,7 @@ def _build_state(settings: Settings, shared: Shared) -> AppState:
     static, telemetry = assets.read_static(), Telemetry()
     return AppState(
         settings=settings,
-        keys=read_keys(settings.key_file, settings.anonymous_read),
+        keys=Keys(settings.key_file, settings.anonymous_read),
         templates=assets.make_templates(static),
         pages_digest=assets.pages_digest(),
         static=static,
