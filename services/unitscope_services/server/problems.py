@@ -44,10 +44,32 @@ def problem_of(request: HTTPConnection, error: Exception) -> Response:
     """Return the answer to a request that failed; what is the server's own fault is logged."""
     problem, headers = described(request, error)
     headers |= {"Cache-Control": "no-store"}
-    if _wants_page(request):
-        html = request.app.state.app_state.templates.get_template("problem.html").render(problem=problem)
-        return Response(html, problem.status, headers, "text/html; charset=utf-8")
-    return Response(json_bytes(problem), problem.status, headers, MEDIA_TYPE)
+    if not _wants_page(request):
+        return Response(json_bytes(problem), problem.status, headers, MEDIA_TYPE)
+    if problem.status == HTTPStatus.UNAUTHORIZED and request.app.state.app_state.keys.are_used:
+        return sign_in_page(request, _address(request), problem.status, headers)
+    return _page(request, "problem.html", problem.status, headers, problem=problem, came_from=_address(request))
+
+
+def sign_in_page(request: HTTPConnection, to: str, status: int, headers: dict[str, str]) -> Response:
+    """Return the page with a form that takes a key and then leads to another; it says what was wrong with the last."""
+    wrong = "this key is not known here" if "unitscope.to" in request.scope else None
+    return _page(request, "sign_in.html", status, headers, to=to, wrong=wrong)
+
+
+def _page(request: HTTPConnection, template: str, status: int, headers: dict[str, str], **content: object) -> Response:
+    app_state, reader = request.app.state.app_state, request.scope.get("unitscope.reader")
+    around = {"signed_in": reader.name if reader else None, "takes_keys": app_state.keys.are_used}
+    html = app_state.templates.get_template(template).render(**around, **content)
+    return Response(html, status, headers, "text/html; charset=utf-8")
+
+
+def _address(request: HTTPConnection) -> str:
+    """Return where a reader who has signed in wants to go: to the page that was asked for, if it was only read."""
+    if request.scope.get("method", "GET") != "GET":
+        return str(request.scope.get("unitscope.to", "/"))
+    query = request.url.query
+    return request.url.path + (f"?{query}" if query else "")
 
 
 def described(request: HTTPConnection, error: Exception) -> tuple[Problem, dict[str, str]]:

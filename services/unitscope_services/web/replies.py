@@ -117,6 +117,8 @@ class Reply:
         name, is_signed_in = self.reader.name, self.reader.key is not None
         kind = f"html {self.app_state.pages_digest} {origin} {name or ''} {self.computes}"
         around = {"origin": origin, "computes": self.computes, "signed_in": name}
+        if self.app_state.keys.are_used:
+            around |= {"takes_keys": True, "came_from": f"{self.request.url.path}?{self.request.url.query}".rstrip("?")}
         return self._send(
             kind, "text/html; charset=utf-8", lambda: html.render({**around, **make()}).encode(), personal=is_signed_in
         )
