@@ -33,7 +33,7 @@ def new(
     name: NameArgument,
     scope: Annotated[
         Literal["read", "compute", "admin"],
-        typer.Option(help="what it allows: reading; running the model too, for uploads and jobs; figures of the server"),
+        typer.Option(help="what it allows: reading; also running the model, for uploads and jobs; also all"),
     ] = "read",
     key_file: KeyFileOption = _FILE,
 ) -> None:

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from unitscope_schemas.addresses import without_paths
 from unitscope_schemas.answers.jobs import CompareJob, Job
 from unitscope_schemas.answers.relations import ComparisonRow, MatchPage, MatchRow
 from unitscope_schemas.answers.served import AtlasRow
@@ -19,7 +20,6 @@ from unitscope_services.queries.session import Session
 from unitscope_services.server.atlas_registry import AtlasRegistry
 from unitscope_services.server.job_registry import has_ended
 from unitscope_services.server.links import Links, links_of
-from unitscope_services.server.problems import without_paths
 
 PAIRS = 24
 """Pairs of units on a page."""

@@ -55,8 +55,9 @@ class Session:
         trust_code: bool = False,
         version: str | None = None,
         corpus: str | None = None,
+        public: bool = False,
     ) -> None:
-        self.atlas = Atlas(root, question_timeout_s, version, corpus)
+        self.atlas = Atlas(root, question_timeout_s, version, corpus, public)
         self._turn, self.trust_code = turn, trust_code
 
     @cached_property

@@ -97,7 +97,7 @@ class AtlasRegistry:
 
     def _open(self, store: Store) -> Session:
         corpus = self._corpora.get(store.name)
-        return Session(store, self._question_timeout_s, self._turn, self._trust_code, corpus=corpus)
+        return Session(store, self._question_timeout_s, self._turn, self._trust_code, corpus=corpus, public=True)
 
 
 def _corpora_of(names: Sequence[str], corpora: Sequence[str]) -> dict[str, str]:

@@ -7,12 +7,12 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
+from unitscope_schemas.addresses import without_paths
 from unitscope_schemas.answers.jobs import Job, JobQuery
 from unitscope_schemas.errors import UnitscopeError
 from unitscope_services.queries.session import Session
 from unitscope_services.server.job_kinds import KINDS
 from unitscope_services.server.job_registry import JobRegistry
-from unitscope_services.server.problems import without_paths
 
 _log = logging.getLogger("unitscope")
 _FAILED = "the server failed; its log has the reason under the job's id"

@@ -1,7 +1,6 @@
 """Errors as problem details (RFC 9457), and as a page for people: without stack traces or file-system paths."""
 
 import logging
-import re
 from http import HTTPStatus
 
 from fastapi.exceptions import RequestValidationError
@@ -9,6 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
+from unitscope_schemas.addresses import without_paths
 from unitscope_schemas.answers.served import Problem
 from unitscope_schemas.errors import (
     AccessError,
@@ -37,7 +37,6 @@ _PUBLIC = {
 }
 """What is told where the message itself is meant for whoever runs the server."""
 _UNEXPECTED = "the server failed; its log has the reason under this request id"
-_ABSOLUTE_PATH = re.compile(r"(?<![\w/.:-])(?:[A-Za-z]:)?(?:[\\/][^\s'\",;\\/]+)+[\\/]")
 
 
 def problem_of(request: HTTPConnection, error: Exception) -> Response:
@@ -83,11 +82,6 @@ def described(request: HTTPConnection, error: Exception) -> tuple[Problem, dict[
         request_id=request.scope.get("unitscope.request_id", ""),
     )
     return problem, headers
-
-
-def without_paths(text: str) -> str:
-    """Return a message in which every absolute path is cut down to its last name."""
-    return _ABSOLUTE_PATH.sub("", text)
 
 
 def _read(request: HTTPConnection, error: Exception) -> tuple[int, str, str, dict[str, str]]:

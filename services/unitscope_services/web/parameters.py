@@ -25,6 +25,16 @@ Fields = Annotated[list[str] | None, Query(description="as one text, or as its n
 Paged = TypeVar("Paged", bound=Question)
 
 
+SAFE = "safe"
+"""The parameter of rows as CSV that are meant for a spreadsheet."""
+
+
+def answers_rows(route: object) -> bool:
+    """Return whether a route answers rows, which come as CSV too."""
+    answer = getattr(route, "responses", {}).get(200, {})
+    return "text/csv" in answer.get("content", {})
+
+
 def unit_in_path(layer: LayerName, channel: Channel) -> UnitId:
     """Return the unit that an address is about."""
     return UnitId(layer, channel)
@@ -65,7 +75,8 @@ async def check_parameters(request: Request) -> None:
     if dependant is None:
         return
     if request.query_params:
-        check_names([name for name in request.query_params if name != "v"], sorted(set(_names(dependant))))
+        known = {*_names(dependant), *([SAFE] if answers_rows(request.scope["route"]) else [])}
+        check_names([name for name in request.query_params if name != "v"], sorted(known))
     if any(isinstance(parameter.field_info, Form) for parameter in dependant.body_params):
         check_names(list(await request.form()), sorted(parameter.alias for parameter in dependant.body_params))
 

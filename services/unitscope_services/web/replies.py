@@ -83,8 +83,14 @@ class Reply:
         return self._send("json", MEDIA_TYPES["json"], lambda: json_bytes(make()))
 
     def rows(self, kind: type, make: Callable[[], Any]) -> Response:
-        """Return a page of rows: as JSON the page itself, in all other formats its rows; a Link leads to the next."""
+        """Return a page of rows: as JSON the page itself, in all other formats its rows; a Link leads to the next.
+
+        A CSV with `safe=1` is for spreadsheets: no text in it is taken for a formula.
+        """
         file_format = self._format()
+        safe = self.request.query_params.get("safe", "0")
+        if safe not in ("0", "1"):
+            raise UsageError(f"safe={safe!r} is neither 0 nor 1")
         links: dict[str, str] = {}
 
         def content() -> bytes:
@@ -92,7 +98,7 @@ class Reply:
             if following := getattr(page, "next", None):
                 address = self.request.url.include_query_params(cursor=following)
                 links["Link"] = f'<{self.request.scope["unitscope.path"]}?{address.query}>; rel="next"'
-            return json_bytes(page) if file_format == "json" else rows_as(page.rows, kind, file_format)
+            return json_bytes(page) if file_format == "json" else rows_as(page.rows, kind, file_format, safe == "1")
 
         return self._send(file_format, MEDIA_TYPES[file_format], content, links)
 
