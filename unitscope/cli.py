@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from unitscope.commands.app import app, tell
 
-for _group in ("demo", "index", "questions", "relations", "optimise", "project", "serve", "key", "export", "upkeep"):
+for _group in ("demo", "index", "questions", "relations", "optimise", "project", "serve", "export", "upkeep"):
     import_module(f"unitscope.commands.{_group}")  # adds its commands, in the order in which help lists them
 
 

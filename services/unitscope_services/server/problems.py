@@ -52,14 +52,14 @@ def problem_of(request: HTTPConnection, error: Exception) -> Response:
 
 def sign_in_page(request: HTTPConnection, to: str, status: int, headers: dict[str, str]) -> Response:
     """Return the page with a form that takes a key and then leads to another; it says what was wrong with the last."""
-    wrong = "this key is not known here" if "unitscope.to" in request.scope else None
-    return _page(request, "sign_in.html", status, headers, to=to, wrong=wrong)
+    wrong = "This key is not known here." if "unitscope.to" in request.scope else None
+    return _page(request, "sign_in.html", status, headers, to=to, wrong=wrong, takes_keys=False, scripts=False)
 
 
 def _page(request: HTTPConnection, template: str, status: int, headers: dict[str, str], **content: object) -> Response:
     app_state, reader = request.app.state.app_state, request.scope.get("unitscope.reader")
     around = {"signed_in": reader.name if reader else None, "takes_keys": app_state.keys.are_used}
-    html = app_state.templates.get_template(template).render(**around, **content)
+    html = app_state.templates.get_template(template).render({**around, **content})
     return Response(html, status, headers, "text/html; charset=utf-8")
 
 

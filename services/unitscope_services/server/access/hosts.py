@@ -1,4 +1,4 @@
-"""From where a server may be asked: by names that are its own, and by pages that are its own.
+"""A server is asked under its own names, and by its own pages and programs.
 
 A page of another site can have its name resolve to this machine (DNS rebinding); its requests then come from the
 reader's browser with that name as their `Host`. A number is no name, so it cannot be such a page's.
