@@ -46,14 +46,31 @@ def problem_of(request: HTTPConnection, error: Exception) -> Response:
     if not _wants_page(request):
         return Response(json_bytes(problem), problem.status, headers, MEDIA_TYPE)
     if problem.status == HTTPStatus.UNAUTHORIZED and request.app.state.app_state.keys.are_used:
-        return sign_in_page(request, _address(request), problem.status, headers)
+        elsewhere = request.headers.get("sec-fetch-site") in ("cross-site", "same-site")
+        return sign_in_page(request, _address(request), problem.status, headers, elsewhere)
     return _page(request, "problem.html", problem.status, headers, problem=problem, came_from=_address(request))
 
 
-def sign_in_page(request: HTTPConnection, to: str, status: int, headers: dict[str, str]) -> Response:
-    """Return the page with a form that takes a key and then leads to another; it says what was wrong with the last."""
+def sign_in_page(
+    request: HTTPConnection, to: str, status: int, headers: dict[str, str], elsewhere: bool = False
+) -> Response:
+    """Return the page with a form that takes a key and then leads to another; it says what was wrong with the last.
+
+    `elsewhere`: the reader follows a link of another site, so that the browser held the cookie back: the page has it
+    ask once more, for the form itself, by itself.
+    """
     wrong = "This key is not known here." if "unitscope.to" in request.scope else None
-    return _page(request, "sign_in.html", status, headers, to=to, wrong=wrong, takes_keys=False, scripts=False)
+    return _page(
+        request,
+        "sign_in.html",
+        status,
+        headers,
+        to=to,
+        wrong=wrong,
+        elsewhere=elsewhere,
+        takes_keys=False,
+        scripts=False,
+    )
 
 
 def _page(request: HTTPConnection, template: str, status: int, headers: dict[str, str], **content: object) -> Response:

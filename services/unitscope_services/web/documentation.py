@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from unitscope_schemas.formats import MEDIA_TYPES
+from unitscope_schemas.question import SAFE
 from unitscope_services.server import problems
 from unitscope_services.server.caching import package_version
 
@@ -26,7 +27,7 @@ PICTURE: Responses = {
     200: {"description": "The picture", "content": {f"image/{kind}": {} for kind in ("jpeg", "png", "webp")}}
 }
 _SAFE = {
-    "name": "safe",
+    "name": SAFE,
     "in": "query",
     "required": False,
     "schema": {"type": "integer", "minimum": 0, "maximum": 1, "default": 0, "title": "Safe"},

@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Location
-from unitscope_schemas.question import Question, check_names
+from unitscope_schemas.question import SAFE, VERSION, Question, check_names
 from unitscope_schemas.questions import MOST_COUNT
 from unitscope_schemas.units import UnitId
 
@@ -23,10 +23,6 @@ BoxText = Annotated[
 ]
 Fields = Annotated[list[str] | None, Query(description="as one text, or as its numbers one by one, as forms send them")]
 Paged = TypeVar("Paged", bound=Question)
-
-
-SAFE = "safe"
-"""The parameter of rows as CSV that are meant for a spreadsheet."""
 
 
 def answers_rows(route: object) -> bool:
@@ -76,7 +72,7 @@ async def check_parameters(request: Request) -> None:
         return
     if request.query_params:
         known = {*_names(dependant), *([SAFE] if answers_rows(request.scope["route"]) else [])}
-        check_names([name for name in request.query_params if name != "v"], sorted(known))
+        check_names([name for name in request.query_params if name != VERSION], sorted(known))
     if any(isinstance(parameter.field_info, Form) for parameter in dependant.body_params):
         check_names(list(await request.form()), sorted(parameter.alias for parameter in dependant.body_params))
 

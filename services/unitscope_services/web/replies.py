@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.formats import FORMATS, MEDIA_TYPES, TableFormat, json_bytes, rows_as
+from unitscope_schemas.question import SAFE
 from unitscope_services.queries.session import Session
 from unitscope_services.server import caching
 from unitscope_services.server.access.readers import Reader, Scope
@@ -88,7 +89,7 @@ class Reply:
         A CSV with `safe=1` is for spreadsheets: no text in it is taken for a formula.
         """
         file_format = self._format()
-        safe = self.request.query_params.get("safe", "0")
+        safe = self.request.query_params.get(SAFE, "0")
         if safe not in ("0", "1"):
             raise UsageError(f"safe={safe!r} is neither 0 nor 1")
         links: dict[str, str] = {}

@@ -105,6 +105,20 @@ def test_the_cookie_opens_what_the_key_opens_and_no_more(closed: Start) -> None:
     assert client.get("/metrics").status_code == 200
 
 
+def test_a_reader_who_follows_a_link_of_another_site_is_still_signed_in(closed: Start) -> None:
+    """The browser holds the cookie back at first; the page has it ask once more."""
+    client = closed()
+    linked = client.get("/docs?v=1", headers={**HTML, "Sec-Fetch-Site": "cross-site"})
+    assert '<meta http-equiv="refresh" content="0; url=/sign-in?to=%2Fdocs%3Fv%3D1">' in linked.text.replace(
+        "/docs", "%2Fdocs"
+    )
+    form = client.get("/sign-in?to=/docs%3Fv=1", headers=HTML)
+    assert (form.status_code, "refresh" in form.text) == (200, False)
+    sign_in(client, "reader-key")
+    assert client.get("/sign-in?to=/docs%3Fv%3D1", headers=HTML).headers["location"] == "/docs?v=1"
+    assert client.get("/sign-in?again=true", headers=HTML).status_code == 200
+
+
 def test_a_header_goes_before_the_cookie(closed: Start) -> None:
     client = closed()
     sign_in(client, "owner-key")

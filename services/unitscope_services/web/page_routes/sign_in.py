@@ -17,10 +17,13 @@ Target = Annotated[str, Query(max_length=4000, description="address on this serv
 
 
 @routes.get("/sign-in")
-def show_sign_in(request: Request, to: Target = "/") -> Response:
-    """Show the form that takes a key."""
+def show_sign_in(request: Request, to: Target = "/", again: bool = False) -> Response:
+    """Show the form that takes a key, to a reader who is signed in only `again`."""
     _check_keys(request)
-    request.scope["unitscope.reader"] = state_of(request).keys.reader(credentials.credentials_of(request))
+    reader = state_of(request).keys.reader(credentials.credentials_of(request))
+    request.scope["unitscope.reader"] = reader
+    if reader.key is not None and not again:
+        return RedirectResponse(_local(to), 303, headers=_NO_STORE)
     return sign_in_page(request, _local(to), status=200, headers=dict(_NO_STORE))
 
 
