@@ -23,7 +23,7 @@ from tests.unitscope.test_cli import invoke, run_in_process
 from unitscope_pipelines.derived.sql_catalog import write_catalog
 from unitscope_pipelines.indexing.upkeep import compact, remove
 from unitscope_schemas.errors import NotFoundError, UsageError
-from unitscope_schemas.formats import without_lists
+from unitscope_schemas.formats import csv_table
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.exports.bundle import write_bundle
@@ -122,7 +122,7 @@ def test_exported_tables_hold_the_rows_of_top(style: str, tiny_atlas: Path, tmp_
     notebook = unitscope.open_atlas(str(tiny_atlas))
     expected = pa.concat_tables(notebook.top(unit, k=5) for unit in UNITS)
     names = [name for name in expected.column_names if name != "duplicate_group"]
-    expected = without_lists(expected) if style == "csv" else expected
+    expected = csv_table(expected) if style == "csv" else expected
     assert table.select(names).to_pylist() == expected.select(names).to_pylist()
     found = {f"{layer}:{channel}" for layer, channel in zip(*table.select(["layer", "channel"]).columns, strict=True)}
     assert found == set(UNITS)

@@ -1,6 +1,10 @@
 """Where things lie on the server is said to nobody: an atlas of a list of whole paths, asked by every address."""
 
+import csv
+import io
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -29,7 +33,7 @@ def listed(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Path:
     corpus = write_corpus(folder / "hidden corpus", 12)
     paths = sorted(corpus.rglob("*.jpg"))
     (corpus / "again.jpg").write_bytes(paths[0].read_bytes())
-    rows = [f"{path},{path.parent.name}" for path in paths] + [f"{corpus}/again.jpg,other", f"{corpus}/gone.jpg,"]
+    rows = [f"{path},={path.parent.name}" for path in paths] + [f"{corpus}/again.jpg,other", f"{corpus}/gone.jpg,"]
     (folder / "list.csv").write_text("\n".join(["path,label", *rows]))
     atlas = folder / "atlases" / "listed"
     index(
@@ -95,6 +99,30 @@ def test_whoever_opens_the_atlas_here_sees_whole_paths_and_a_bundle_for_others_h
     write_bundle(Atlas(listed, public=True), every_unit(opened)[:1], tmp_path / "bundle", 3)
     pages = list((tmp_path / "bundle").rglob("*.html"))
     assert pages and not [page for page in pages if "hidden corpus" in page.read_text()]
+
+
+def test_a_csv_for_spreadsheets_holds_no_formula_whatever_way_it_is_asked_for(
+    asked: TestClient, listed: Path, tmp_path: Path
+) -> None:
+    labels = {"'=blobs", "'=stripes"}
+    assert safe_labels(asked.get(f"{UNIT}/patches.csv?safe=1").text) <= labels
+    assert not safe_labels(asked.get(f"{UNIT}/patches.csv").text) & labels
+    refused = asked.get(f"{UNIT}/patches.csv?safe=yes")
+    assert (refused.status_code, "0 nor 1" in refused.json()["detail"]) == (400, True)
+    assert asked.get(f"{UNIT}/histogram?safe=1").status_code == 400, "no rows, so nothing that could be a CSV"
+    command = [sys.executable, "-m", "unitscope"]
+    top = subprocess.run([*command, "top", str(listed), f"{LAYER}:3", "--format", "csv-safe"], capture_output=True)
+    assert safe_labels(top.stdout.decode()) <= labels
+    where = ["--units", f"{LAYER}:3", "--out", str(tmp_path / "out")]
+    subprocess.run([*command, "export", str(listed), "--format", "csv-safe", *where], check=True)
+    assert safe_labels((tmp_path / "out" / "exemplars.csv").read_text()) <= labels
+
+
+def safe_labels(text: str) -> set[str]:
+    """The labels of a CSV, of which there are some."""
+    labels = {row["label"] for row in csv.DictReader(io.StringIO(text))}
+    assert labels
+    return labels
 
 
 @pytest.mark.parametrize(
