@@ -73,9 +73,9 @@ class Reply:
 
     def demand(self, scope: Scope) -> None:
         """Raise AccessError or ScopeError unless the request's key allows this scope too."""
-        keys, credentials = self.app_state.keys, credentials_of(self.request)
-        self.request.scope["unitscope.reader"] = keys.reader(credentials)  # pages of problems say who it is, too
-        keys.admit(credentials, scope)
+        reader = self.app_state.keys.reader(credentials_of(self.request))
+        self.request.scope["unitscope.reader"] = reader  # pages of problems say who it is, too
+        reader.demand(scope)
 
     def document(self, make: Callable[[], object]) -> Response:
         """Return one JSON document; raises UsageError where the request wants rows."""

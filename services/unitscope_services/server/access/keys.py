@@ -4,7 +4,7 @@ import hashlib
 import hmac
 from pathlib import Path
 
-from unitscope_schemas.errors import AccessError, ScopeError, listing
+from unitscope_schemas.errors import AccessError
 from unitscope_services.server.access.key_file import read_keys, read_valid_keys
 from unitscope_services.server.access.readers import SCOPES, Credentials, Key, Reader, Scope
 
@@ -54,20 +54,9 @@ class Keys:
             raise AccessError("the key is not known to this server")
         return Reader(key, self._anyone)
 
-    def admit(self, credentials: Credentials, scope: Scope) -> Reader:
-        """Return who asks; raises AccessError without a known key where one is needed, ScopeError for a weak one."""
-        reader = self.reader(credentials)
-        if reader.may(scope):
-            return reader
-        if reader.key is None:
-            raise AccessError(f"this needs a key with the scope {scope}: send Authorization: Bearer KEY")
-        raise ScopeError(
-            f"this needs the scope {scope}; the key {reader.name!r} has {listing(sorted(reader.key.scopes))}"
-        )
-
     def find(self, token: str) -> Key | None:
         """Return the key of a token; all are compared in constant time, so that timing tells nothing about them."""
-        digest = hashlib.sha256(token.encode()).hexdigest()
+        digest = hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()
         matched = None
         for key in self._present():
             if hmac.compare_digest(key.sha256, digest):

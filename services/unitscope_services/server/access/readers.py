@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
+from unitscope_schemas.errors import AccessError, ScopeError, listing
+
 Scope = Literal["read", "compute", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 """Scopes in ascending order: each allows what those before it allow."""
@@ -56,6 +58,14 @@ class Reader:
     def may(self, scope: Scope) -> bool:
         """Return whether this reader may do what a scope allows."""
         return scope in self.anyone or (self.key is not None and self.key.allows(scope))
+
+    def demand(self, scope: Scope) -> None:
+        """Raise AccessError for a reader without a key where a scope needs one, ScopeError for a key too weak."""
+        if self.may(scope):
+            return
+        if self.key is None:
+            raise AccessError(f"this needs a key with the scope {scope}: send Authorization: Bearer KEY")
+        raise ScopeError(f"this needs the scope {scope}; the key {self.name!r} has {listing(sorted(self.key.scopes))}")
 
 
 def is_seen(owner: str, sees: str | None) -> bool:

@@ -32,7 +32,7 @@ async def answer_frames(socket: WebSocket, atlas: str) -> None:
     """Read frames and send their answers, in turn, until either side closes."""
     app_state: AppState = socket.app.state.app_state
     try:
-        app_state.keys.admit(credentials_of(socket), "compute")
+        app_state.keys.reader(credentials_of(socket)).demand("compute")
         app_state.atlases.newest(atlas)
     except UnitscopeError as error:
         await socket.send_denial_response(problem_of(socket, error))
@@ -77,7 +77,7 @@ class _Conversation:
 
     async def _hear(self, message: Any) -> None:
         """Read a question, about an image of the corpus or about the picture that follows, while the key is known."""
-        self._app_state.keys.admit(credentials_of(self._socket), "compute")
+        self._app_state.keys.reader(credentials_of(self._socket)).demand("compute")
         text, data = message.get("text"), message.get("bytes")
         if text is not None:
             self._question = None

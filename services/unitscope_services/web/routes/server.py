@@ -46,7 +46,7 @@ async def read_version(reply: General) -> Response:
 def read_metrics(request: Request) -> Response:
     """Return figures for Prometheus; with keys, for those with the scope admin."""
     app_state = state_of(request)
-    app_state.keys.admit(credentials_of(request), "admin")
+    app_state.keys.reader(credentials_of(request)).demand("admin")
     telemetry = app_state.telemetry
     telemetry.uploads.set(app_state.uploads.total_bytes())
     telemetry.atlases.set(len(app_state.atlases.names) if app_state.is_open else 0)
