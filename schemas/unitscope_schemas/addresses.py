@@ -10,6 +10,12 @@ _FILE, _RANGE, _CELL = "file", "range", "cell"
 _ESCAPED = "escaped-"
 """Beginning of an address whose file has a name that is no UTF-8 text, and is written as `as_text` writes it."""
 
+WHOLE_FOLDER = r"(?s)^(?:/(?:.*/)?|[A-Za-z]:[/\\](?:.*[/\\])?)"
+"""The folder of a path that begins at the root of a disk, as Python, Arrow and DuckDB all read it."""
+_WHOLE_FOLDER = re.compile(WHOLE_FOLDER)
+_QUOTED_PATH = re.compile(r"(['\"])(?:/|[A-Za-z]:[/\\])[^'\"\n]*[/\\]([^'\"\n/\\]*)\1")
+_BARE_PATH = re.compile(r"(?<![\w/.:-])(?:[A-Za-z]:)?(?:[\\/][^\s'\",;\\/]+)+[\\/]")
+
 
 @dataclass(frozen=True)
 class Range:
@@ -73,6 +79,16 @@ class Address:
 
 
 _ESCAPE = re.compile(r"\\(\\|x[0-9a-f]{2}|u[0-9a-f]{4})")
+
+
+def last_name(path: str) -> str:
+    """Return a path that begins at the root of a disk without its folders, and any other as it is."""
+    return _WHOLE_FOLDER.sub("", path)
+
+
+def without_paths(text: str) -> str:
+    """Return a message in which every path from the root of a disk is cut down to its last name."""
+    return _BARE_PATH.sub("", _QUOTED_PATH.sub(r"\1\2\1", text))
 
 
 def as_text(name: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
@@ -23,15 +24,21 @@ MEDIA_TYPES: dict[TableFormat, str] = {
 }
 
 
+_FORMULA = r"^[=+\-@\t\r\n＝＋－＠]"
+"""How text begins that spreadsheets take for a formula, or drop to find one behind it."""
+_NUMBER = r"^[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
+
+
 def json_bytes(content: Any) -> bytes:
     """Return one JSON document; NaN and infinities become null."""
     return orjson.dumps(content, _plain, orjson.OPT_PASSTHROUGH_DATACLASS)
 
 
-def rows_as(rows: Sequence[Any], kind: type, file_format: TableFormat) -> bytes:
+def rows_as(rows: Sequence[Any], kind: type, file_format: TableFormat, safe: bool = False) -> bytes:
     """Return rows of one data class as a file; boxes and sizes become one column per side, in their order.
 
-    Arrow is the file format, which `read_ipc` of polars and `read_feather` of pandas open, not a stream.
+    `safe`: a CSV for spreadsheets, in which no text is taken for a formula. Arrow is the file format, which `read_ipc`
+    of polars and `read_feather` of pandas open, not a stream.
     """
     if file_format == "json":
         return json_bytes(rows)
@@ -40,7 +47,7 @@ def rows_as(rows: Sequence[Any], kind: type, file_format: TableFormat) -> bytes:
     table = as_table(rows, kind)
     sink = io.BytesIO()
     if file_format == "csv":
-        pa.csv.write_csv(without_lists(table), sink)
+        pa.csv.write_csv(csv_table(table, safe), sink)
     elif file_format == "arrow":
         with pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
@@ -49,12 +56,21 @@ def rows_as(rows: Sequence[Any], kind: type, file_format: TableFormat) -> bytes:
     return sink.getvalue()
 
 
-def without_lists(table: pa.Table) -> pa.Table:
-    """Return the table with lists as JSON texts, for a CSV has no other way to hold them."""
+def csv_table(table: pa.Table, safe: bool = False) -> pa.Table:
+    """Return the table as a CSV can hold it: lists are JSON texts.
+
+    `safe`: an apostrophe stands before each text that a spreadsheet would take for a formula; numbers stay as they are.
+    """
     for position, field in enumerate(table.schema):
+        column = table[field.name]
         if pa.types.is_list(field.type):
-            texts = [json_bytes(value).decode() for value in table[field.name].to_pylist()]
-            table = table.set_column(position, field.name, pa.array(texts, pa.string()))
+            column = pa.chunked_array([[json_bytes(value).decode() for value in column.to_pylist()]], pa.string())
+        if safe and pa.types.is_string(column.type):
+            is_formula = pc.and_(
+                pc.match_substring_regex(column, _FORMULA), pc.invert(pc.match_substring_regex(column, _NUMBER))
+            )
+            column = pc.if_else(is_formula, pc.binary_join_element_wise("'", column, ""), column)
+        table = table.set_column(position, field.name, column)
     return table
 
 

@@ -24,8 +24,9 @@ LARGEST_FLOAT = 3.4028234663852886e38
 """Largest number that a float32 holds."""
 _MOST_FAULTS = 8
 """Most kinds of faults that a message lists."""
-_VERSION = "v"
-"""Parameter of an address that names an atlas version, so that caches may keep the answer for good."""
+VERSION, SAFE = "v", "safe"
+"""Parameters of an address that say how it is answered, not what is asked: the atlas version, so that caches may keep
+the answer for good; whether a CSV is for a spreadsheet."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Question(BaseModel):
     @classmethod
     def _refuse(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         if isinstance(data, dict):
-            data = {name: value for name, value in data.items() if name != _VERSION}
+            data = {name: value for name, value in data.items() if name not in (VERSION, SAFE)}
             check_names(data, cls.model_fields)
         try:
             return handler(data)

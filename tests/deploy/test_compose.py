@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 from compose_spec import PyCompose
+from starlette.datastructures import Headers
 
 from tests.deploy.files import ROOT, compose
+from unitscope_services.server.access.hosts import Hosts
 
 SERVICES = compose()["services"]
 RAY = [name for name in SERVICES if name.startswith("ray-")]
@@ -46,6 +48,11 @@ def test_the_api_only_reads_and_wants_keys() -> None:
     assert all(volume.endswith(":ro") for volume in api["volumes"])
     assert api["secrets"] == ["api_keys"]
     assert "atlases:/atlases" in SERVICES["ray-worker"]["volumes"]
+
+
+def test_prometheus_may_ask_the_api_by_its_name() -> None:
+    (target,) = re.findall(r"api:8000", (ROOT / "deploy/prometheus/prometheus.yml").read_text())
+    Hosts(SERVICES["api"]["environment"]["UNITSCOPE_ALLOWED_HOST"].split()).check(Headers({"host": target}), "GET")
 
 
 def test_optional_services_stand_in_profiles() -> None:

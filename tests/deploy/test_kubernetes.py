@@ -5,8 +5,10 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from starlette.datastructures import Headers
 
 from tests.deploy.files import KUBERNETES, resources
+from unitscope_services.server.access.hosts import Hosts
 
 FILES = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())["resources"]
 PLAIN = [resource for file in FILES for resource in resources(file)]
@@ -58,6 +60,18 @@ def test_the_api_is_probed_and_only_reads() -> None:
     service = named("Service", "api")["spec"]
     assert service["selector"].items() <= labels.items()
     assert service["sessionAffinity"] == "ClientIP", "a replica knows its own uploads and jobs only"
+
+
+def test_keys_are_mounted_for_the_group_of_the_pod_alone_and_the_service_may_be_asked_by_its_names() -> None:
+    pod = pods()[0]
+    secret = next(volume["secret"] for volume in pod["volumes"] if volume["name"] == "keys")
+    assert secret["defaultMode"] == 0o440, "a key file that others may read is refused"
+    assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"]
+    names = {entry["name"]: entry["value"] for entry in pod["containers"][0]["env"]}["UNITSCOPE_ALLOWED_HOST"].split()
+    hosts = Hosts(names)
+    service = named("Service", "api")["metadata"]["name"]
+    for host in (service, f"{service}.unitscope", f"{service}.unitscope.svc.cluster.local", "10.0.0.7:8000"):
+        hosts.check(Headers({"host": host}), "GET")
 
 
 def test_the_index_run_wants_a_token_and_its_status_is_read() -> None:

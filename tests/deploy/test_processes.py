@@ -35,6 +35,7 @@ def place(tmp_path: Path) -> Path:
     (tmp_path / "secrets" / "ray_token").write_text("0123456789abcdef" * 4)
     digest = subprocess.run(["sha256sum"], input=KEY, capture_output=True, text=True, check=True).stdout.split()[0]
     (tmp_path / "secrets" / "api_keys").write_text(f"reader read {digest}\nmetrics admin {digest}\n")
+    (tmp_path / "secrets" / "api_keys").chmod(0o600)
     (tmp_path / "secrets" / "metrics_key").write_text(KEY)
     return tmp_path
 

@@ -37,15 +37,22 @@ def pages() -> dict[str, str]:
 
 def commands() -> str:
     """Return the page of the command line: what each command's `--help` prints."""
-    group = typer.main.get_command(app)
     parts = ["# Commands", _MADE]
-    for name, command in sorted(group.commands.items()):  # type: ignore[attr-defined]
+    for name, command in _commands(typer.main.get_command(app)):
         context = type(command).context_class(
             command, info_name=f"unitscope {name}", terminal_width=_WIDTH, max_content_width=_WIDTH
         )
         lines = [line.rstrip() for line in command.get_help(context).strip().splitlines()]
         parts += [f"## {name}", "\n".join(["```text", *lines, "```"])]
     return _joined(parts)
+
+
+def _commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield commands with their names, those of a group behind it."""
+    for name, command in sorted(group.commands.items()):
+        yield before + name, command
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{before}{name} ")
 
 
 def api() -> str:

@@ -9,13 +9,15 @@ from starlette.testclient import TestClient
 from unitscope_services.queries.session import Session
 from unitscope_services.web.app import Settings, create_app
 
+ORIGIN = "http://localhost"
+"""Where test clients ask: servers are asked under their own names only."""
 UNIT = "/api/v1/atlases/tiny/layers/_blocks.5/units/3"
 
 
 @pytest.fixture(scope="session")
 def client(tiny_atlas: Path) -> Iterator[TestClient]:
     """An open server over the tiny atlas."""
-    with TestClient(create_app(Settings(atlases=(tiny_atlas,))), raise_server_exceptions=False) as client:
+    with TestClient(create_app(Settings(atlases=(tiny_atlas,))), ORIGIN, raise_server_exceptions=False) as client:
         yield client
 
 
@@ -32,7 +34,7 @@ def served(tiny_atlas: Path) -> Iterator[Any]:
 
     def start(**settings: Any) -> TestClient:
         settings.setdefault("atlases", (tiny_atlas,))
-        client = TestClient(create_app(Settings(**settings)), raise_server_exceptions=False)
+        client = TestClient(create_app(Settings(**settings)), ORIGIN, raise_server_exceptions=False)
         client.__enter__()
         running.append(client)
         return client
@@ -50,6 +52,7 @@ def key_file(tmp_path: Path) -> Path:
         lines.append(f"{name} {scope} {hashlib.sha256(f'{name}-key'.encode()).hexdigest()}")
     path = tmp_path / "keys"
     path.write_text("\n".join(lines))
+    path.chmod(0o600)
     return path
 
 

@@ -28,8 +28,11 @@ def export(
     atlas: AtlasArgument,
     out: Annotated[Path, typer.Option(help="folder to make; must not hold anything yet")],
     style: Annotated[
-        Literal["parquet", "csv", "arrow", "html"],
-        typer.Option("--format", help="tables of units and exemplars, or pages that need no server"),
+        Literal["parquet", "csv", "csv-safe", "arrow", "html"],
+        typer.Option(
+            "--format",
+            help="tables of units and exemplars, csv-safe for spreadsheets, or pages that need no server",
+        ),
     ] = "parquet",
     units: Annotated[
         list[str] | None,
@@ -48,10 +51,13 @@ def export(
     from unitscope_services.exports.tables import write_tables
     from unitscope_services.queries.unit_selection import chosen_units, every_unit
 
-    opened = Atlas(atlas, corpus=corpus)
+    opened = Atlas(atlas, corpus=corpus, public=style == "html")
     names = [word for option in units or () for word in option.split(",") if word]
     chosen = chosen_units(opened, names) if names else every_unit(opened)
-    written = write_bundle(opened, chosen, out, k) if style == "html" else write_tables(opened, chosen, out, style, k)
+    if style == "html":
+        written = write_bundle(opened, chosen, out, k)
+    else:
+        written = write_tables(opened, chosen, out, "csv" if style == "csv-safe" else style, k, style == "csv-safe")
     missing = {"missing": list(written.missing) if as_json else len(written.missing)} if style == "html" else {}
     show_facts({"folder": str(out), "units": written.units, "exemplars": written.exemplars, **missing}, as_json)
     tell_stale(opened.manifest.stale_count)

@@ -36,8 +36,13 @@ ProgressOption = Annotated[
     Literal["auto", "bar", "log", "json", "none"],
     typer.Option(help="a bar, a line every ten seconds, JSON lines, or nothing"),
 ]
-TableStyle = Literal["table", "json", "ndjson", "csv", "arrow", "parquet"]
-FormatOption = Annotated[TableStyle, typer.Option("--format", help="how to print the rows")]
+TableStyle = Literal["table", "json", "ndjson", "csv", "csv-safe", "arrow", "parquet"]
+FormatOption = Annotated[
+    TableStyle,
+    typer.Option(
+        "--format", help="how to print the rows; csv-safe is for spreadsheets: no text is taken for a formula"
+    ),
+]
 
 
 UnitArgument = Annotated[str, typer.Argument(metavar="LAYER:UNIT", help="for example _blocks.15:130")]

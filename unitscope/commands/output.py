@@ -22,14 +22,15 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206
 
 def show_rows(rows: Sequence[Any], kind: type, style: TableStyle, document: Any) -> None:
     """Print rows as a table for people or write them as a file; `json` prints the whole document."""
-    from unitscope_schemas.formats import json_bytes, rows_as
+    from unitscope_schemas.formats import TableFormat, json_bytes, rows_as
 
     if style == "table":
         _show_table(rows, kind)
     elif style == "json":
         sys.stdout.write(json_bytes(document).decode() + "\n")
     else:
-        sys.stdout.buffer.write(rows_as(rows, kind, style))
+        file_format: TableFormat = "csv" if style == "csv-safe" else style
+        sys.stdout.buffer.write(rows_as(rows, kind, file_format, safe=style == "csv-safe"))
 
 
 def write_rows(out: Path, rows: Sequence[Any], kind: type, document: Any) -> None:

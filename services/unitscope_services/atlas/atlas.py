@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from unitscope_pipelines.storage.filesystem import checked_folder
 from unitscope_pipelines.storage.originals import Originals
 from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
 from unitscope_schemas import tables
+from unitscope_schemas.addresses import last_name, without_paths
 from unitscope_schemas.answers.served import AtlasRow, ImageRow, LayerRow, SkippedRow
 from unitscope_schemas.answers.statements import read_statements
 from unitscope_schemas.errors import NotFoundError
@@ -45,7 +47,9 @@ class Atlas:
     The version stays as it is while newer ones are sealed, until `gc` deletes its parts. Raises NotFoundError if there
     is none, AtlasError if parts are missing. A database statement that takes longer than `question_timeout_s` raises
     BusyError (None: as long as it takes). `corpus` is the folder below which the pictures are now, if they
-    have moved since they were indexed. Each part is digested on first use unless `check` is off.
+    have moved since they were indexed. Each part is digested on first use unless `check` is off. A `public` atlas shows
+    paths from the root of a disk, which lists may hold, by their last names: for readers to whom it is no business where
+    things lie on this machine.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class Atlas:
         version: str | None = None,
         corpus: str | None = None,
         check: bool = True,
+        public: bool = False,
     ) -> None:
         self.store = checked(store_of(root)) if check else store_of(root)
         self.root = self.store.address
@@ -65,8 +70,9 @@ class Atlas:
         """Folder below which the pictures are now."""
         self._database = Database(self.store, self.manifest.lookup.database, question_timeout_s)
         self._parts = Parts(self.store)
-        self.catalogue = Catalogue(self._parts, self.manifest, self._database)
+        self.catalogue = Catalogue(self._parts, self.manifest, self._database, public)
         self._peaks = ScannedPeaks(self._parts, self.manifest)
+        self._public = public
         self._positions = {entry.spec.name: position for position, entry in enumerate(self.manifest.layers)}
         self._units: dict[str, pa.Table] = {}
         self._statistics: dict[str, LayerStatistics] = {}
@@ -251,11 +257,18 @@ class Atlas:
     def skipped(self) -> list[SkippedRow]:
         """The files of the corpus that are no usable image."""
         rows = self._parts.read(self.manifest.skipped).to_pylist()
+        if self._public:
+            for row in rows:
+                name = last_name(row["path"])
+                row |= {"path": name, "reason": without_paths(row["reason"].replace(row["path"], name))}
         return [SkippedRow(path=row["path"], size_bytes=row["size_bytes"], reason=row["reason"]) for row in rows]
 
     def image_row(self, image: ImageEntry) -> ImageRow:
         """Return an image as answers show it."""
         placement = self.placement(image)
+        statements = read_statements(image.statements)
+        if self._public:
+            statements = [replace(said, path=last_name(said.path)) for said in statements]
         return ImageRow(
             image=image.image,
             image_id=image.image_id,
@@ -263,7 +276,7 @@ class Atlas:
             other_paths=image.other_paths,
             label=image.label,
             labels=image.labels,
-            statements=read_statements(image.statements),
+            statements=statements,
             size_bytes=image.size_bytes,
             format=image.format,
             mode=image.mode,

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from unitscope_schemas import tables
+from unitscope_schemas.addresses import WHOLE_FOLDER
 from unitscope_schemas.answers.statements import labels_differ, read_statements
 from unitscope_schemas.errors import NotFoundError, UsageError
 from unitscope_schemas.manifest import Manifest
@@ -26,15 +27,21 @@ _CODED = ("label", "labels", "duplicate_group")
 """Columns that are stored as numbers: positions among the labels, numbers of images."""
 _OWN = ("label", "path")
 """Columns that conditions may name beside those of the metadata, where these have no such name."""
+_HAS_WHOLE = f"SELECT image FROM files WHERE regexp_matches(path, '{WHOLE_FOLDER}') LIMIT 1"
+_LAST_NAMES = f"(SELECT image, regexp_replace(path, '{WHOLE_FOLDER}', '') AS path FROM files)"
 
 
 class Catalogue:
     """The images of an atlas as rows. An image's number is the position of its id, so ids are found by bisection."""
 
-    def __init__(self, parts: Parts, manifest: Manifest, database: Database) -> None:
+    def __init__(self, parts: Parts, manifest: Manifest, database: Database, public: bool = False) -> None:
+        """Open the images; `public`: paths from the root of a disk are cut down to their last names."""
         self._database = database
         self._held = parts.hold(manifest.lookup.images)
         self._images = parts.rows(self._held, manifest.lookup.images)
+        self._files = "files"
+        if public and len(database.columns(_HAS_WHOLE, [])["image"]):
+            self._images, self._files = _with_last_names(self._images), _LAST_NAMES
         self._ids = self._images["image_id"]
         self.group_codes = self.column("duplicate_group")
         self.present: NDArray[np.bool_] | None = None
@@ -106,7 +113,7 @@ class Catalogue:
         """Return the images of the first paths that hold a text, whatever its case."""
         removed = len(self._images) - self.count
         columns = self._database.columns(
-            "SELECT image FROM files WHERE contains(lower(path), lower(?)) ORDER BY path LIMIT ?",
+            f"SELECT image FROM {self._files} WHERE contains(lower(path), lower(?)) ORDER BY path LIMIT ?",
             [text, limit + removed],
         )
         numbers = list(dict.fromkeys(filter(self.is_present, columns["image"].tolist())))
@@ -226,7 +233,7 @@ class Catalogue:
 
     def _numbers_at(self, path: str) -> list[int]:
         """Return the numbers of the present images with this path."""
-        images = self._database.columns("SELECT image FROM files WHERE path = ?", [path])["image"]
+        images = self._database.columns(f"SELECT image FROM {self._files} WHERE path = ?", [path])["image"]
         return list(filter(self.is_present, images.tolist()))
 
     def _numbered(self, removed: list[str]) -> NDArray[np.bool_]:
@@ -245,6 +252,16 @@ class Catalogue:
     def _id(self, number: int) -> str:
         image_id: str = self._ids[number].as_py()
         return image_id
+
+
+def _with_last_names(images: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the images with the last names of paths that begin at the root of a disk."""
+    columns = {name: images[name] for name in images.schema.names}
+    columns["path"] = pc.replace_substring_regex(columns["path"], WHOLE_FOLDER, "")
+    others = columns["other_paths"]
+    names = pc.replace_substring_regex(others.values, WHOLE_FOLDER, "")
+    columns["other_paths"] = type(others).from_arrays(others.offsets, names)
+    return pa.RecordBatch.from_pydict(columns)
 
 
 def regrouped(groups: NDArray[np.int32], present: NDArray[np.bool_]) -> NDArray[np.int32]:

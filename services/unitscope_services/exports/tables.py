@@ -15,7 +15,7 @@ import pyarrow.parquet
 
 from unitscope_schemas.answers.patches import PatchRow, UnitRow
 from unitscope_schemas.errors import StorageError, UsageError
-from unitscope_schemas.formats import as_table, without_lists
+from unitscope_schemas.formats import as_table, csv_table
 from unitscope_schemas.questions import TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
@@ -44,24 +44,32 @@ class TableWriter(Protocol):
         """Write a table behind what was written before."""
 
 
-def write_tables(atlas: Atlas, units: Sequence[UnitId], out: Path, file_format: TableFile, k: int = 9) -> Written:
+def write_tables(
+    atlas: Atlas, units: Sequence[UnitId], out: Path, file_format: TableFile, k: int = 9, safe: bool = False
+) -> Written:
     """Write `units` and `exemplars` into a new folder, a few units at a time.
 
     Exemplars are the rows of `unitscope top` behind the unit's layer and channel; boxes have one column per side. Every
     row ends with the version it is of, its manifest's digest and the atlas key, so that none is an orphan once copied.
+    `safe`: CSV for spreadsheets, in which no text is taken for a formula.
     """
     exemplar_count = 0
+
+    def written(table: pa.Table) -> pa.Table:
+        return csv_table(table, safe) if file_format == "csv" else table
+
     with new_folder(out) as folder:
-        statistics = (_sealed(atlas, as_table([unit_row(unit.layer, atlas.unit(unit))], UnitRow)) for unit in units)
+        statistics = (
+            _sealed(atlas, written(as_table([unit_row(unit.layer, atlas.unit(unit))], UnitRow))) for unit in units
+        )
         _write(folder / f"units.{file_format}", file_format, statistics)
 
         def exemplars() -> Iterator[pa.Table]:
             nonlocal exemplar_count
             for unit in units:
                 table = as_table(patches(atlas, unit, TopQuestion(k=k)).rows, PatchRow)
-                table = without_lists(table) if file_format == "csv" else table
                 exemplar_count += table.num_rows
-                yield _sealed(atlas, _of_unit(unit, table))
+                yield _sealed(atlas, written(_of_unit(unit, table)))
 
         _write(folder / f"exemplars.{file_format}", file_format, exemplars())
     return Written(len(units), exemplar_count)

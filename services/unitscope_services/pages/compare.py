@@ -1,10 +1,11 @@
 """What the pages of two atlases compared show: which are compared, and unit by unit what was found."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from unitscope_schemas.answers.jobs import CompareJob
+from unitscope_schemas.addresses import without_paths
+from unitscope_schemas.answers.jobs import CompareJob, Job
 from unitscope_schemas.answers.relations import ComparisonRow, MatchPage, MatchRow
 from unitscope_schemas.answers.served import AtlasRow
 from unitscope_schemas.errors import UnitscopeError
@@ -17,9 +18,8 @@ from unitscope_services.queries.compare import check_compare, comparison, compar
 from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.session import Session
 from unitscope_services.server.atlas_registry import AtlasRegistry
-from unitscope_services.server.job_registry import JobRegistry, has_ended
+from unitscope_services.server.job_registry import has_ended
 from unitscope_services.server.links import Links, links_of
-from unitscope_services.server.problems import without_paths
 
 PAIRS = 24
 """Pairs of units on a page."""
@@ -118,11 +118,12 @@ class ComparisonView:
 
 
 def choice_view(
-    atlas_registry: AtlasRegistry, job_registry: JobRegistry, a: str | None, query: CompareJob | None, asks: bool
+    atlas_registry: AtlasRegistry, jobs: Sequence[Job], a: str | None, query: CompareJob | None, asks: bool
 ) -> ChoiceView:
     """Return the form that chooses two atlases; with a `query` what can be done about them.
 
-    Raises NotFoundError for an atlas that is not served, or a layer that is not there.
+    `jobs`: those that the reader may see. Raises NotFoundError for an atlas that is not served, or a layer that is
+    not there.
     """
     names = atlas_registry.names
     first = a or next(iter(names), "")
@@ -143,7 +144,7 @@ def choice_view(
         refusal=_refusal(atlas_registry.newest(first), query, atlas_registry.newest(other))
         if is_pair and query
         else None,
-        job=_running(job_registry, query) if asks and query else None,
+        job=_running(jobs, query) if asks and query else None,
         asks=asks,
         command=_command(first, other, layer, layer_b),
         stored=[stored for name in names for stored in _stored_comparisons(atlas_registry.newest(name))],
@@ -226,9 +227,9 @@ def _refusal(session: Session, query: CompareJob, other: Session) -> str | None:
     return None
 
 
-def _running(job_registry: JobRegistry, query: CompareJob) -> JobView | None:
+def _running(jobs: Sequence[Job], query: CompareJob) -> JobView | None:
     """Return a job that has not ended and answers the same question."""
-    return next((job_view(job) for job in job_registry.all() if job.query == query and not has_ended(job)), None)
+    return next((job_view(job) for job in jobs if job.query == query and not has_ended(job)), None)
 
 
 def _stored_comparisons(session: Session) -> list[StoredComparison]:

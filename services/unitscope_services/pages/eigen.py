@@ -3,6 +3,7 @@
 import shlex
 from dataclasses import dataclass
 
+from unitscope_schemas.addresses import without_paths
 from unitscope_schemas.answers.served import AtlasRow
 from unitscope_schemas.answers.visuals import LinkedEigenPage
 from unitscope_schemas.errors import UnitscopeError
@@ -12,7 +13,6 @@ from unitscope_services.figures.eigen import eigen_page
 from unitscope_services.queries.session import Session
 from unitscope_services.server.linked import linked_eigen
 from unitscope_services.server.links import Links, links_of
-from unitscope_services.server.problems import without_paths
 
 _ON_PAGE = EigenQuestion(components=8)
 """Question of the page: with the mean a line of nine, as of patches."""

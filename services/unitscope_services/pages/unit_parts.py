@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
+from unitscope_schemas.addresses import without_paths
 from unitscope_schemas.answers.relations import FacetPage, FacetRow, SimilarPage, SimilarRow
 from unitscope_schemas.answers.served import AtlasRow
 from unitscope_schemas.errors import UnitscopeError
@@ -18,7 +19,6 @@ from unitscope_services.queries.facets import LEAST_SILHOUETTE, facets
 from unitscope_services.queries.session import Session
 from unitscope_services.queries.similar import is_computed, similar
 from unitscope_services.server.links import Links, links_of
-from unitscope_services.server.problems import without_paths
 
 _SIMILAR, _PATCHES, _IN_BAND = 9, 3, 6
 _METHODS: Mapping[Likeness, str] = {

@@ -56,8 +56,9 @@ class Session:
         version: str | None = None,
         corpus: str | None = None,
         check: bool = True,
+        public: bool = False,
     ) -> None:
-        self.atlas = Atlas(root, question_timeout_s, version, corpus, check)
+        self.atlas = Atlas(root, question_timeout_s, version, corpus, check, public)
         self._turn, self.trust_code = turn, trust_code
 
     @cached_property

@@ -100,7 +100,13 @@ class AtlasRegistry:
     def _open(self, store: Store) -> Session:
         corpus = self._corpora.get(store.name)
         return Session(
-            store, self._question_timeout_s, self._turn, self._trust_code, corpus=corpus, check=self._check_parts
+            store,
+            self._question_timeout_s,
+            self._turn,
+            self._trust_code,
+            corpus=corpus,
+            check=self._check_parts,
+            public=True,
         )
 
 

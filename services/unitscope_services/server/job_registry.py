@@ -8,6 +8,7 @@ from typing import get_args
 
 from unitscope_schemas.answers.jobs import Job, JobState
 from unitscope_schemas.errors import NotFoundError, OverloadError
+from unitscope_services.server.access.readers import is_seen
 from unitscope_services.server.settings import Settings
 
 _ENDED: tuple[JobState, ...] = get_args(JobState)[2:]
@@ -16,16 +17,20 @@ _LOST = "the process that ran it has ended; what it had stored is kept, ask agai
 
 @dataclass
 class _JobEntry:
-    """A job, the process that runs it, when it began to run, and whether somebody wished that it stops."""
+    """A job, who asked for it, the process that runs it, when it began to run, and whether it is to stop."""
 
     job: Job
+    owner: str
     process: int
     started: float = 0.0
     cancelled: bool = False
 
 
 class JobRegistry:
-    """Jobs by id; those that ended are remembered until newer ones push them out."""
+    """Jobs by id; those that ended are remembered until newer ones push them out.
+
+    A job is there for whoever `sees` its owner, as `Reader` says it, and for all others as if it were not.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._running, self._waiting = settings.jobs_running, settings.jobs_waiting
@@ -33,25 +38,26 @@ class JobRegistry:
         self._entries: dict[str, _JobEntry] = {}
         self._lock = threading.Lock()
 
-    def take(self, job: Job, process: int) -> None:
+    def take(self, job: Job, owner: str, process: int) -> None:
         """Note a job that a process will run; raises OverloadError if too many of it wait."""
         with self._lock:
             jobs = [entry.job for entry in self._entries.values() if entry.process == process]
             present = sum(not has_ended(other) for other in jobs)
             if present >= self._running + self._waiting:
                 raise OverloadError(f"{present} jobs run or wait already; ask again when one of them has ended")
-            self._entries[job.id] = _JobEntry(job, process)
+            self._entries[job.id] = _JobEntry(job, owner, process)
             self._forget()
 
-    def find(self, name: str) -> Job:
+    def find(self, name: str, sees: str | None) -> Job:
         """Return a job as it stands; raises NotFoundError."""
         with self._lock:
-            return self._entry(name).job
+            return self._entry(name, sees).job
 
-    def all(self) -> list[Job]:
+    def all(self, sees: str | None) -> list[Job]:
         """Return all jobs that are remembered, the newest first."""
         with self._lock:
-            return [self._entry(name).job for name in reversed(self._entries)]
+            names = [name for name, entry in self._entries.items() if is_seen(entry.owner, sees)]
+            return [self._entry(name, sees).job for name in reversed(names)]
 
     def change(self, name: str, **changed: object) -> bool:
         """Note how far a job is; returns whether it is to go on."""
@@ -64,10 +70,10 @@ class JobRegistry:
             self._change(entry, **changed)
             return not entry.cancelled
 
-    def cancel(self, name: str) -> Job:
+    def cancel(self, name: str, sees: str | None) -> Job:
         """Have a job stop before its next step; what it has stored stays. A job that has ended stays as it is."""
         with self._lock:
-            entry = self._entry(name)
+            entry = self._entry(name, sees)
             entry.cancelled = True
             if entry.job.state == "waiting":
                 self._change(entry, state="cancelled")
@@ -78,12 +84,12 @@ class JobRegistry:
         with self._lock:
             jobs = [entry.job.id for entry in self._entries.values() if entry.process == process]
         for name in jobs:
-            self.cancel(name)
+            self.cancel(name, sees=None)
 
-    def _entry(self, name: str) -> _JobEntry:
-        if name not in self._entries:
+    def _entry(self, name: str, sees: str | None) -> _JobEntry:
+        entry = self._entries.get(name)
+        if entry is None or not is_seen(entry.owner, sees):
             raise NotFoundError(f"no job {name!r} is known; it may have ended long ago or before the server began")
-        entry = self._entries[name]
         if not has_ended(entry.job) and not _lives(entry.process):
             self._change(entry, state="failed", problem=_LOST)
         return entry

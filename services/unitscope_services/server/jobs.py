@@ -7,12 +7,12 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
+from unitscope_schemas.addresses import without_paths
 from unitscope_schemas.answers.jobs import Job, JobQuery
 from unitscope_schemas.errors import UnitscopeError
 from unitscope_services.queries.session import Session
 from unitscope_services.server.job_kinds import KINDS
 from unitscope_services.server.job_registry import JobRegistry
-from unitscope_services.server.problems import without_paths
 
 _log = logging.getLogger("unitscope")
 _FAILED = "the server failed; its log has the reason under the job's id"
@@ -29,10 +29,10 @@ class Jobs:
         self._registry = job_registry
         self._threads = ThreadPoolExecutor(running, thread_name_prefix="job")
 
-    def add(self, query: JobQuery, session: Session, *others: Session) -> Job:
+    def add(self, query: JobQuery, owner: str, session: Session, *others: Session) -> Job:
         """Take a job that is done later; raises what is wrong with it, and OverloadError if too many wait.
 
-        `others`: the atlases that the query names besides its own.
+        `owner`: who asks for it. `others`: the atlases that the query names besides its own.
         """
         kind = KINDS[query.kind]
         kind.check(session, query, *others)
@@ -50,7 +50,7 @@ class Jobs:
             results=(),
             query=query,
         )
-        self._registry.take(job, os.getpid())
+        self._registry.take(job, owner, os.getpid())
         self._threads.submit(self._run, job, session, *others)
         return job
 

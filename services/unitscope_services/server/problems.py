@@ -1,7 +1,6 @@
 """Errors as problem details (RFC 9457), and as a page for people: without stack traces or file-system paths."""
 
 import logging
-import re
 from http import HTTPStatus
 
 from fastapi.exceptions import RequestValidationError
@@ -9,6 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
+from unitscope_schemas.addresses import without_paths
 from unitscope_schemas.answers.served import Problem
 from unitscope_schemas.errors import (
     AccessError,
@@ -37,17 +37,55 @@ _PUBLIC = {
 }
 """What is told where the message itself is meant for whoever runs the server."""
 _UNEXPECTED = "the server failed; its log has the reason under this request id"
-_ABSOLUTE_PATH = re.compile(r"(?<![\w/.:-])(?:[A-Za-z]:)?(?:[\\/][^\s'\",;\\/]+)+[\\/]")
 
 
 def problem_of(request: HTTPConnection, error: Exception) -> Response:
     """Return the answer to a request that failed; what is the server's own fault is logged."""
     problem, headers = described(request, error)
     headers |= {"Cache-Control": "no-store"}
-    if _wants_page(request):
-        html = request.app.state.app_state.templates.get_template("problem.html").render(problem=problem)
-        return Response(html, problem.status, headers, "text/html; charset=utf-8")
-    return Response(json_bytes(problem), problem.status, headers, MEDIA_TYPE)
+    if not _wants_page(request):
+        return Response(json_bytes(problem), problem.status, headers, MEDIA_TYPE)
+    if problem.status == HTTPStatus.UNAUTHORIZED and request.app.state.app_state.keys.are_used:
+        elsewhere = request.headers.get("sec-fetch-site") in ("cross-site", "same-site")
+        return sign_in_page(request, _address(request), problem.status, headers, elsewhere)
+    return _page(request, "problem.html", problem.status, headers, problem=problem, came_from=_address(request))
+
+
+def sign_in_page(
+    request: HTTPConnection, to: str, status: int, headers: dict[str, str], elsewhere: bool = False
+) -> Response:
+    """Return the page with a form that takes a key and then leads to another; it says what was wrong with the last.
+
+    `elsewhere`: the reader follows a link of another site, so that the browser held the cookie back: the page has it
+    ask once more, for the form itself, by itself.
+    """
+    wrong = "This key is not known here." if "unitscope.to" in request.scope else None
+    return _page(
+        request,
+        "sign_in.html",
+        status,
+        headers,
+        to=to,
+        wrong=wrong,
+        elsewhere=elsewhere,
+        takes_keys=False,
+        scripts=False,
+    )
+
+
+def _page(request: HTTPConnection, template: str, status: int, headers: dict[str, str], **content: object) -> Response:
+    app_state, reader = request.app.state.app_state, request.scope.get("unitscope.reader")
+    around = {"signed_in": reader.name if reader else None, "takes_keys": app_state.keys.are_used}
+    html = app_state.templates.get_template(template).render({**around, **content})
+    return Response(html, status, headers, "text/html; charset=utf-8")
+
+
+def _address(request: HTTPConnection) -> str:
+    """Return where a reader who has signed in wants to go: to the page that was asked for, if it was only read."""
+    if request.scope.get("method", "GET") != "GET":
+        return str(request.scope.get("unitscope.to", "/"))
+    query = request.url.query
+    return request.url.path + (f"?{query}" if query else "")
 
 
 def described(request: HTTPConnection, error: Exception) -> tuple[Problem, dict[str, str]]:
@@ -61,11 +99,6 @@ def described(request: HTTPConnection, error: Exception) -> tuple[Problem, dict[
         request_id=request.scope.get("unitscope.request_id", ""),
     )
     return problem, headers
-
-
-def without_paths(text: str) -> str:
-    """Return a message in which every absolute path is cut down to its last name."""
-    return _ABSOLUTE_PATH.sub("", text)
 
 
 def _read(request: HTTPConnection, error: Exception) -> tuple[int, str, str, dict[str, str]]:

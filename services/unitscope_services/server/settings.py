@@ -21,6 +21,9 @@ class Settings(BaseModel):
     key_file: Path | None = Field(None, description="lines `name scope[,scope] sha256hex`; none: no keys")
     anonymous_read: bool = Field(False, description="without a key: only reading")
     check_parts: bool = Field(True, description="digest each part of an atlas when it is first read")
+    allowed_hosts: tuple[str, ...] = Field(
+        (), description="names it is asked by, `*.NAME` for those below one; numbers and localhost are always allowed"
+    )
     trust_code: bool = Field(False, description="build models from the files of code that atlases name")
     upload_bytes: int = Field(20_000_000, ge=1, description="longest request body")
     upload_pixels: int = Field(50_000_000, ge=1)

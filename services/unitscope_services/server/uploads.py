@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from unitscope_schemas.errors import NotFoundError
 from unitscope_services.encoding.encoder import Encoded
+from unitscope_services.server.access.readers import is_seen
 from unitscope_services.server.settings import Settings
 
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -16,9 +17,10 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 
 @dataclass(frozen=True)
 class UploadEntry:
-    """An upload: its bytes, what the network sees of it, and for which atlas."""
+    """An upload: its bytes, what the network sees of it, for which atlas, and whose it is."""
 
     id: str
+    owner: str
     atlas: str
     data: bytes
     picture: Encoded
@@ -36,17 +38,20 @@ class UploadEntry:
 
 
 class Uploads:
-    """Uploads by id. Ids are random: who has one may see the picture. New ones push out the oldest."""
+    """Uploads by id. New ones push out the oldest.
+
+    An upload is there for whoever `sees` its owner, as `Reader` says it, and for all others as if it were not.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._entries: OrderedDict[str, UploadEntry] = OrderedDict()
         self._lock = threading.Lock()
 
-    def add(self, atlas: str, data: bytes, picture: Encoded) -> UploadEntry:
+    def add(self, owner: str, atlas: str, data: bytes, picture: Encoded) -> UploadEntry:
         """Hold a picture until it expires or newer ones need the space."""
         expires_s = time.time() + self._settings.upload_lifetime_s
-        entry = UploadEntry(secrets.token_urlsafe(16), atlas, data, picture, expires_s)
+        entry = UploadEntry(secrets.token_urlsafe(16), owner, atlas, data, picture, expires_s)
         with self._lock:
             self._entries[entry.id] = entry
             self._drop_expired()
@@ -56,21 +61,21 @@ class Uploads:
                 self._entries.popitem(last=False)
         return entry
 
-    def find(self, atlas: str, upload: str) -> UploadEntry:
+    def find(self, atlas: str, upload: str, sees: str | None) -> UploadEntry:
         """Return an upload to this atlas; raises NotFoundError once it has expired."""
         with self._lock:
             self._drop_expired()
             entry = self._entries.get(upload)
-        if entry is None or entry.atlas != atlas:
+        if entry is None or entry.atlas != atlas or not is_seen(entry.owner, sees):
             raise NotFoundError(
                 f"upload {upload!r} is not here: uploads are kept for "
                 f"{self._settings.upload_lifetime_s / 60:g} minutes, the latest {self._settings.uploads_kept} of them"
             )
         return entry
 
-    def remove(self, atlas: str, upload: str) -> None:
+    def remove(self, atlas: str, upload: str, sees: str | None) -> None:
         """Forget an upload; raises NotFoundError if there is none."""
-        entry = self.find(atlas, upload)
+        entry = self.find(atlas, upload, sees)
         with self._lock:
             self._entries.pop(entry.id, None)
 

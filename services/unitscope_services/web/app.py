@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from threading import BoundedSemaphore
 from typing import Any
 
@@ -17,7 +18,8 @@ from starlette.responses import Response
 from unitscope_schemas.answers.served import Problem
 from unitscope_schemas.errors import UnitscopeError
 from unitscope_services.figures.sprites import Sheets
-from unitscope_services.server.access import read_keys
+from unitscope_services.server.access.hosts import Hosts
+from unitscope_services.server.access.keys import Keys
 from unitscope_services.server.admission import Admission
 from unitscope_services.server.caching import package_version
 from unitscope_services.server.jobs import Jobs
@@ -28,8 +30,9 @@ from unitscope_services.server.telemetry import Telemetry
 from unitscope_services.web import assets
 from unitscope_services.web.app_state import AppState
 from unitscope_services.web.documentation import describe
+from unitscope_services.web.methods import other_method
 from unitscope_services.web.middleware import RequestMiddleware
-from unitscope_services.web.page_routes import compare, pages, unit_parts
+from unitscope_services.web.page_routes import compare, pages, sign_in, unit_parts
 from unitscope_services.web.page_routes import jobs as job_pages
 from unitscope_services.web.page_routes import live as live_pages
 from unitscope_services.web.routes import (
@@ -48,6 +51,8 @@ from unitscope_services.web.routes import (
 
 __all__ = ["Settings", "create_app"]
 
+_API_GROUPS = (pictures, atlases, conv_filters, units, visuals, images, uploads, jobs, relations, server)
+_PAGE_GROUPS = (pages, job_pages, compare, live_pages, unit_parts, sign_in)
 _FORM_OVERHEAD_BYTES = 4096
 """Bytes that a multipart form adds to the picture inside it."""
 _THREADS_PER_CORE = 2
@@ -74,21 +79,24 @@ def create_app(settings: Settings, shared: Shared | None = None) -> FastAPI:
         version=package_version(),
         docs_url=None,
         redoc_url=None,
-        openapi_url="/openapi.json",
+        openapi_url=None,
         lifespan=_lifespan,
     )
     app.state.app_state = app_state
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]
     for kind in (UnitscopeError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _handle)
-    for group in (pictures, atlases, conv_filters, units, visuals, images, uploads, jobs, relations):
+    for group in _API_GROUPS:
         app.include_router(group.routes, responses=_ERRORS)
-    app.include_router(server.routes, responses=_ERRORS)
     app.include_router(live.routes)
-    for group in (pages, job_pages, compare, live_pages, unit_parts):
+    for group in _PAGE_GROUPS:
         app.include_router(group.routes, include_in_schema=False)
+    app.state.routes = [route for group in (*_API_GROUPS, *_PAGE_GROUPS) for route in group.routes.routes]
     app.add_middleware(
-        RequestMiddleware, telemetry=app_state.telemetry, body_limit_bytes=settings.upload_bytes + _FORM_OVERHEAD_BYTES
+        RequestMiddleware,
+        telemetry=app_state.telemetry,
+        hosts=Hosts(settings.allowed_hosts),
+        body_limit_bytes=settings.upload_bytes + _FORM_OVERHEAD_BYTES,
     )
     return app
 
@@ -97,7 +105,7 @@ def _build_state(settings: Settings, shared: Shared) -> AppState:
     static, telemetry = assets.read_static(), Telemetry()
     return AppState(
         settings=settings,
-        keys=read_keys(settings.key_file, settings.anonymous_read),
+        keys=Keys(settings.key_file, settings.anonymous_read),
         templates=assets.make_templates(static),
         pages_digest=assets.pages_digest(),
         static=static,
@@ -125,4 +133,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _handle(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException) and error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        return other_method(request, error)
     return problem_of(request, error)

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from unitscope_pipelines.storage.cache import Cache
 from unitscope_pipelines.storage.stores import store_of
 from unitscope_services.figures.sprites import Sheets
-from unitscope_services.server.access import Keys
+from unitscope_services.server.access.keys import Keys
 from unitscope_services.server.admission import Admission
 from unitscope_services.server.atlas_registry import AtlasRegistry
 from unitscope_services.server.job_registry import JobRegistry

@@ -61,6 +61,9 @@ def make_templates(static: dict[str, StaticFile]) -> Environment:
         "home": "/",
         "docs": "/docs",
         "scripts": True,
+        "signed_in": None,
+        "takes_keys": False,
+        "came_from": None,
     }
     return templates
 

@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from unitscope_schemas.formats import MEDIA_TYPES
+from unitscope_schemas.question import SAFE
 from unitscope_services.server import problems
 from unitscope_services.server.caching import package_version
 
@@ -13,7 +14,8 @@ Responses = dict[int | str, dict[str, Any]]
 
 ROWS: Responses = {
     200: {
-        "description": "A page of rows; .ndjson .csv .arrow .parquet at the end of the address give the rows alone",
+        "description": "A page of rows; .ndjson .csv .arrow .parquet at the end of the address give the rows alone; "
+        "`safe=1` is a CSV for spreadsheets",
         "content": {
             media_type.split(";")[0]: {"schema": {"type": "string"}}
             for file_format, media_type in MEDIA_TYPES.items()
@@ -23,6 +25,13 @@ ROWS: Responses = {
 }
 PICTURE: Responses = {
     200: {"description": "The picture", "content": {f"image/{kind}": {} for kind in ("jpeg", "png", "webp")}}
+}
+_SAFE = {
+    "name": SAFE,
+    "in": "query",
+    "required": False,
+    "schema": {"type": "integer", "minimum": 0, "maximum": 1, "default": 0, "title": "Safe"},
+    "description": "of `.csv`: 1 puts an apostrophe before text that a spreadsheet would take for a formula",
 }
 _ORDER = ("atlases", "units", "similarity", "images", "pictures", "uploads", "jobs", "server")
 
@@ -38,6 +47,8 @@ def describe(app: FastAPI) -> dict[str, Any]:
         )
         for path in document["paths"].values():
             for operation in path.values():
+                if "text/csv" in operation["responses"].get("200", {}).get("content", {}):
+                    operation.setdefault("parameters", []).append(_SAFE)
                 for status, response in operation["responses"].items():
                     if status in ("4XX", "5XX"):
                         response["content"] = {problems.MEDIA_TYPE: response["content"]["application/json"]}

@@ -1,4 +1,5 @@
-"""What surrounds every request: its id, a bounded body, safe headers, its figures; no exception leaves it."""
+"""What surrounds every request: its id, whence it comes, a bounded body, safe headers, its figures; no exception leaves
+it."""
 
 import re
 import time
@@ -8,9 +9,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from unitscope_schemas.errors import TooLargeError
 from unitscope_schemas.formats import FORMATS
+from unitscope_services.server.access.hosts import Hosts
 from unitscope_services.server.problems import problem_of
 from unitscope_services.server.telemetry import Telemetry
 
@@ -26,17 +29,19 @@ SAFE_HEADERS = {
 }
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}")
 _SUFFIX = re.compile(rf"\.({'|'.join(FORMATS)})$")
-_SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 
 
 class RequestMiddleware:
     """The outermost layer of the application."""
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry, body_limit_bytes: int) -> None:
-        self.app, self.telemetry, self.body_limit_bytes = app, telemetry, body_limit_bytes
+    def __init__(self, app: ASGIApp, telemetry: Telemetry, hosts: Hosts, body_limit_bytes: int) -> None:
+        self.app, self.telemetry, self.hosts, self.body_limit_bytes = app, telemetry, hosts, body_limit_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._connect(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -46,8 +51,7 @@ class RequestMiddleware:
         answer = _Answer(send, scope["unitscope.request_id"], bodiless=method == "HEAD")
         try:
             headers = Headers(scope=scope)
-            if method not in _SAFE_METHODS and headers.get("sec-fetch-site") == "cross-site":
-                raise HTTPException(403, "a page of another site asked for this; ask from this server's own pages")
+            self.hosts.check(headers, method)
             length = headers.get("content-length", "0")
             if not length.isdecimal() or int(length) > self.body_limit_bytes:
                 raise TooLargeError(self._too_large())
@@ -61,6 +65,17 @@ class RequestMiddleware:
             seconds = time.perf_counter() - started
             known_method = method if method in _METHODS else "other"
             self.telemetry.answered(known_method, route, answer.status or 500, seconds, answer.size_bytes)
+
+    async def _connect(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a WebSocket in, unless it is asked for under another name or by a page of another site."""
+        scope = {**scope, "unitscope.request_id": uuid.uuid4().hex}
+        try:
+            self.hosts.check(Headers(scope=scope), method="")
+        except HTTPException as error:
+            socket = WebSocket(scope, receive, send)
+            await socket.send_denial_response(problem_of(socket, error))
+            return
+        await self.app(scope, receive, send)
 
     def _bounded(self, receive: Receive) -> Receive:
         """Stop a body that goes on beyond the limit, whatever length it announced."""

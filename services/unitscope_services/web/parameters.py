@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Location
-from unitscope_schemas.question import Question, check_names
+from unitscope_schemas.question import SAFE, VERSION, Question, check_names
 from unitscope_schemas.questions import MOST_COUNT
 from unitscope_schemas.units import UnitId
 
@@ -23,6 +23,12 @@ BoxText = Annotated[
 ]
 Fields = Annotated[list[str] | None, Query(description="as one text, or as its numbers one by one, as forms send them")]
 Paged = TypeVar("Paged", bound=Question)
+
+
+def answers_rows(route: object) -> bool:
+    """Return whether a route answers rows, which come as CSV too."""
+    answer = getattr(route, "responses", {}).get(200, {})
+    return "text/csv" in answer.get("content", {})
 
 
 def unit_in_path(layer: LayerName, channel: Channel) -> UnitId:
@@ -65,7 +71,8 @@ async def check_parameters(request: Request) -> None:
     if dependant is None:
         return
     if request.query_params:
-        check_names([name for name in request.query_params if name != "v"], sorted(set(_names(dependant))))
+        known = {*_names(dependant), *([SAFE] if answers_rows(request.scope["route"]) else [])}
+        check_names([name for name in request.query_params if name != VERSION], sorted(known))
     if any(isinstance(parameter.field_info, Form) for parameter in dependant.body_params):
         check_names(list(await request.form()), sorted(parameter.alias for parameter in dependant.body_params))
 

@@ -11,11 +11,13 @@ from starlette.responses import Response
 
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.formats import FORMATS, MEDIA_TYPES, TableFormat, json_bytes, rows_as
+from unitscope_schemas.question import SAFE
 from unitscope_services.queries.session import Session
 from unitscope_services.server import caching
-from unitscope_services.server.access import Scope
+from unitscope_services.server.access.readers import Reader, Scope
 from unitscope_services.server.links import dated
 from unitscope_services.web.app_state import AppState, state_of
+from unitscope_services.web.credentials import credentials_of
 from unitscope_services.web.parameters import check_parameters
 
 
@@ -58,9 +60,22 @@ class Reply:
             return dated(self.session.atlas.version, self.state)
         return " ".join(self.app_state.atlases.newest(name).atlas.version for name in self.app_state.atlases.names)
 
+    @property
+    def reader(self) -> Reader:
+        """Return who asks."""
+        reader: Reader = self.request.scope["unitscope.reader"]
+        return reader
+
+    @property
+    def computes(self) -> bool:
+        """Return whether the one who asks may run the model, so that a page offers what does."""
+        return self.reader.may("compute")
+
     def demand(self, scope: Scope) -> None:
         """Raise AccessError or ScopeError unless the request's key allows this scope too."""
-        self.app_state.keys.check(self.request.headers.get("authorization"), scope)
+        reader = self.app_state.keys.reader(credentials_of(self.request))
+        self.request.scope["unitscope.reader"] = reader  # pages of problems say who it is, too
+        reader.demand(scope)
 
     def document(self, make: Callable[[], object]) -> Response:
         """Return one JSON document; raises UsageError where the request wants rows."""
@@ -69,8 +84,14 @@ class Reply:
         return self._send("json", MEDIA_TYPES["json"], lambda: json_bytes(make()))
 
     def rows(self, kind: type, make: Callable[[], Any]) -> Response:
-        """Return a page of rows: as JSON the page itself, in all other formats its rows; a Link leads to the next."""
+        """Return a page of rows: as JSON the page itself, in all other formats its rows; a Link leads to the next.
+
+        A CSV with `safe=1` is for spreadsheets: no text in it is taken for a formula.
+        """
         file_format = self._format()
+        safe = self.request.query_params.get(SAFE, "0")
+        if safe not in ("0", "1"):
+            raise UsageError(f"safe={safe!r} is neither 0 nor 1")
         links: dict[str, str] = {}
 
         def content() -> bytes:
@@ -78,7 +99,7 @@ class Reply:
             if following := getattr(page, "next", None):
                 address = self.request.url.include_query_params(cursor=following)
                 links["Link"] = f'<{self.request.scope["unitscope.path"]}?{address.query}>; rel="next"'
-            return json_bytes(page) if file_format == "json" else rows_as(page.rows, kind, file_format)
+            return json_bytes(page) if file_format == "json" else rows_as(page.rows, kind, file_format, safe == "1")
 
         return self._send(file_format, MEDIA_TYPES[file_format], content, links)
 
@@ -90,28 +111,44 @@ class Reply:
         """Return a file that stays the same at this address, whatever the atlas's version; its ETag is its digest."""
         etag = f'"{sha256[:32]}"'
         visibility = "public" if self.app_state.keys.allows_anyone(self.scope) else "private"
-        headers = {"Vary": "Authorization", "ETag": etag, "Cache-Control": f"{visibility}, {caching.FOR_GOOD}"}
+        vary = "Authorization, Cookie" if self.app_state.keys.are_used else "Authorization"
+        headers = {"Vary": vary, "ETag": etag, "Cache-Control": f"{visibility}, {caching.FOR_GOOD}"}
         if caching.is_known(self.request, etag):
             return Response(status_code=304, headers=headers)
         return Response(content, headers=headers, media_type=media_type)
 
     def page(self, template: str, make: Callable[[], Mapping[str, object]]) -> Response:
-        """Return a page for people; its ETag also depends on how pages look."""
+        """Return a page for people; its ETag also depends on how pages look, and on who is shown as signed in."""
         html = self.app_state.templates.get_template(template)
         origin = str(self.request.base_url).rstrip("/")
-        kind = f"html {self.app_state.pages_digest} {origin}"
-        around = {"origin": origin, "computes": self.app_state.keys.allows_anyone("compute")}
-        return self._send(kind, "text/html; charset=utf-8", lambda: html.render({**around, **make()}).encode())
+        name, is_signed_in = self.reader.name, self.reader.key is not None
+        kind = f"html {self.app_state.pages_digest} {origin} {name or ''} {self.computes}"
+        around = {"origin": origin, "computes": self.computes, "signed_in": name}
+        if self.app_state.keys.are_used:
+            around |= {"takes_keys": True, "came_from": f"{self.request.url.path}?{self.request.url.query}".rstrip("?")}
+        return self._send(
+            kind, "text/html; charset=utf-8", lambda: html.render({**around, **make()}).encode(), personal=is_signed_in
+        )
 
     def _send(
-        self, kind: str, media_type: str, make: Callable[[], bytes], late: Mapping[str, str] | None = None
+        self,
+        kind: str,
+        media_type: str,
+        make: Callable[[], bytes],
+        late: Mapping[str, str] | None = None,
+        personal: bool = False,
     ) -> Response:
-        """Return the answer, or 304 if the client has it; headers in `late` are known only once it is made."""
-        headers = {**self.headers, "Vary": "Accept, Authorization", "Cache-Control": caching.PRIVATE}
+        """Return the answer, or 304 if the client has it; headers in `late` are known only once it is made.
+
+        A `personal` answer says who asks, so that no shared cache may keep it.
+        """
+        keys = self.app_state.keys
+        vary = "Accept, Authorization, Cookie" if keys.are_used else "Accept, Authorization"
+        headers = {**self.headers, "Vary": vary, "Cache-Control": caching.PRIVATE}
         if not self.private:
             etag = caching.etag_of(self.request, self.version, kind)
             headers["ETag"] = etag
-            shared = self.app_state.keys.allows_anyone(self.scope)
+            shared = keys.allows_anyone(self.scope) and not personal
             headers["Cache-Control"] = caching.lifetime(self.request, self.version, shared)
             if caching.is_known(self.request, etag):
                 return Response(status_code=304, headers=headers)

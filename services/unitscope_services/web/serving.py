@@ -45,6 +45,7 @@ def serve_atlases(
         )
     from unitscope_services.web.app import create_app
 
+    settings = settings.model_copy(update={"allowed_hosts": (*settings.allowed_hosts, *_named(host))})
     app = create_app(settings)
     listener = _listen(host, port)
     app.state.app_state.open()
@@ -77,6 +78,15 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _named(host: str) -> tuple[str, ...]:
+    """Return the name that is listened on, by which readers may ask: none for a number."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return (host,)
+    return ()
 
 
 def _serve_side_by_side(settings: "Settings", listener: socket.socket, process_count: int) -> None:

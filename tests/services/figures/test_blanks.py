@@ -11,6 +11,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import unitscope
+from tests.services.conftest import ORIGIN
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.questions import TopQuestion
 from unitscope_schemas.units import UnitId
@@ -80,9 +81,9 @@ def test_a_served_atlas_takes_the_folder_its_pictures_are_in_now(
     row = patches(torn[0], UNIT, TopQuestion(k=1)).rows[0]
     address = f"/api/v1/atlases/tiny/patches/{row.image_id}.png?unit={UNIT}"
     roots = {True: f"tiny={moved}", False: str(moved)}
-    with TestClient(create_app(Settings(atlases=(tiny_atlas,), corpora=(roots[named],)))) as client:
+    with TestClient(create_app(Settings(atlases=(tiny_atlas,), corpora=(roots[named],))), ORIGIN) as client:
         assert client.get(address).status_code == 200
-    with TestClient(create_app(Settings(atlases=(tiny_atlas,), corpora=(torn[0].corpus_root,)))) as client:
+    with TestClient(create_app(Settings(atlases=(tiny_atlas,), corpora=(torn[0].corpus_root,))), ORIGIN) as client:
         problem = client.get(address)
         assert (problem.status_code, problem.headers["content-type"]) == (404, "application/problem+json")
         shown = client.get(address, headers={"Sec-Fetch-Dest": "image"})

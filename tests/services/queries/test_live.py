@@ -46,7 +46,7 @@ def refused(socket: Any, data: bytes | None = None, **session: Any) -> LiveProbl
 
 @contextmanager
 def connected(client: TestClient, **headers: str) -> Iterator[Any]:
-    with client.websocket_connect(LIVE, headers=headers) as socket:
+    with client.websocket_connect(f"ws://localhost{LIVE}", headers=headers) as socket:
         yield socket
 
 
@@ -176,11 +176,11 @@ def test_a_busy_server_says_when_to_ask_again_and_answers_then(served: Any) -> N
 
 
 def test_pages_of_other_sites_are_refused_and_programs_let_in(client: TestClient) -> None:
-    for origin in ("https://elsewhere.example", "null", "http://testserver.example", "http://testserver:81"):
+    for origin in ("https://elsewhere.example", "null", "http://localhost.example", "http://localhost:81"):
         with pytest.raises(WebSocketDenialResponse) as denied, connected(client, Origin=origin):
             pass
         assert denied.value.status_code == 403
-    for headers in ({"Origin": "http://testserver"}, {}):
+    for headers in ({"Origin": "http://localhost"}, {}):
         with connected(client, **headers) as socket:
             assert answered(socket, picture_bytes())[0].units == 80
 
@@ -197,7 +197,7 @@ def test_frames_need_the_scope_that_uploads_need(served: Any, key_file: Path) ->
 
 def test_an_unknown_atlas_is_refused_with_those_there_are(client: TestClient) -> None:
     path = LIVE.replace("tiny", "big")
-    with pytest.raises(WebSocketDenialResponse) as denied, client.websocket_connect(path):
+    with pytest.raises(WebSocketDenialResponse) as denied, client.websocket_connect(f"ws://localhost{path}"):
         pass
     assert "there are tiny" in denied.value.json()["detail"]
 

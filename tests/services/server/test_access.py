@@ -7,7 +7,7 @@ import pytest
 
 from tests.services.conftest import UNIT, bearer
 from unitscope_schemas.errors import UsageError
-from unitscope_services.server.access import read_keys
+from unitscope_services.server.access.key_file import read_keys
 
 API = "/api/v1/atlases/tiny"
 UPLOADS = f"{API}/uploads/none"
@@ -77,7 +77,8 @@ def test_a_problem_of_access_tells_nothing_about_the_atlas(served: Any, key_file
 def test_a_wrong_key_file_is_told_its_line(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "keys"
     path.write_text(text)
+    path.chmod(0o600)
     with pytest.raises(UsageError, match=said):
-        read_keys(path, anonymous_read=False)
+        read_keys(path)
     with pytest.raises(UsageError, match="cannot be read"):
-        read_keys(tmp_path / "missing", anonymous_read=False)
+        read_keys(tmp_path / "missing")

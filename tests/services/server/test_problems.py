@@ -9,8 +9,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.services.conftest import UNIT
+from unitscope_schemas.addresses import without_paths
 from unitscope_schemas.answers.served import Problem
-from unitscope_services.server.problems import without_paths
 
 
 def problem(answer: Any, status: int) -> Problem:

@@ -10,7 +10,7 @@ from moto.server import ThreadedMotoServer
 from starlette.testclient import TestClient
 
 from tests.pipelines.storage.test_object_store import uploaded
-from tests.services.conftest import UNIT
+from tests.services.conftest import ORIGIN, UNIT
 from unitscope_pipelines.indexing.upkeep import remove
 from unitscope_services.web.app import Settings, create_app
 
@@ -31,7 +31,7 @@ def test_a_server_answers_as_from_a_folder_and_sees_a_new_version_soon(
     address: str, client: TestClient, tmp_path: Path
 ) -> None:
     settings = Settings(atlases=(address,), cache=tmp_path, cache_gb=0.1)
-    with TestClient(create_app(settings)) as remote:
+    with TestClient(create_app(settings), ORIGIN) as remote:
         for question in (f"{UNIT}/patches", f"{UNIT}/patches.csv?k=30", "/a/tiny/layers/_blocks.5/units/3", "/a/tiny"):
             assert remote.get(question).text == client.get(question).text
         rows = remote.get(f"{UNIT}/patches").json()["rows"]
@@ -56,7 +56,7 @@ def test_a_server_goes_on_with_what_it_has_when_the_store_is_gone(
     bucket = boto3.resource("s3").Bucket("leaving")
     bucket.create()
     settings = Settings(atlases=(uploaded(tiny_atlas, bucket, "tiny"),), cache=tmp_path)
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+    with TestClient(create_app(settings), ORIGIN, raise_server_exceptions=False) as client:
         answer = client.get(f"{UNIT}/patches").json()
         store.stop()
         time.sleep(1.1)

@@ -20,6 +20,7 @@ import pytest
 from tests.deploy.test_figures import names_in
 from tests.pictures import blobs
 from unitscope_schemas import layout
+from unitscope_services.server.access.key_file import make_key, remove_key
 
 PROCESSES = 2
 API = "/api/v1"
@@ -28,16 +29,21 @@ API = "/api/v1"
 class Server:
     """A running server of several processes; each request comes on a connection of its own."""
 
-    def __init__(self, atlas: Path) -> None:
+    def __init__(self, atlas: Path, *options: str) -> None:
         command = [sys.executable, "-m", "unitscope", "serve", str(atlas), "--port", "0", "--workers", str(PROCESSES)]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True)
         assert self.process.stderr is not None
         line = next(line for line in self.process.stderr if "serving on" in line)
         self.root = line.split()[2].rstrip("/")
         assert self.ask("/readyz") == {"status": "ready"}
 
-    def ask(self, path: str, data: bytes | None = None, media_type: str = "application/json") -> Any:
-        request = urllib.request.Request(self.root + path, data, {"Content-Type": media_type, "Connection": "close"})
+    def ask(self, path: str, data: bytes | None = None, media_type: str = "application/json", key: str = "") -> Any:
+        headers = {
+            "Content-Type": media_type,
+            "Connection": "close",
+            **({"Authorization": f"Bearer {key}"} if key else {}),
+        }
+        request = urllib.request.Request(self.root + path, data, headers)
         with urllib.request.urlopen(request, timeout=60) as answer:
             body = answer.read()
         return json.loads(body) if answer.headers.get_content_type().endswith("json") else body.decode()
@@ -105,6 +111,29 @@ def test_each_process_knows_the_uploads_jobs_and_figures_of_the_others(server: S
             break
         time.sleep(0.1)
     assert server.ask(f"{API}/jobs")["rows"][0]["state"] == "cancelled"
+
+
+def test_each_process_knows_whose_an_upload_is_and_that_a_key_was_removed(atlas: Path, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    anna, bob = (make_key(keys, name, "compute") for name in ("anna", "bob"))
+    server = Server(atlas, "--key-file", str(keys))
+    try:
+        first, second = server.workers()
+        picture = io.BytesIO()
+        blobs(990).save(picture, "PNG")
+        with server.only(first):
+            upload = server.ask(f"{API}/atlases/tiny/uploads", picture.getvalue(), "image/png", anna)["id"]
+        with server.only(second):
+            assert server.ask(f"{API}/atlases/tiny/uploads/{upload}", key=anna)["id"] == upload
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                server.ask(f"{API}/atlases/tiny/uploads/{upload}", key=bob)
+        remove_key(keys, "anna")
+        for worker in (first, second):
+            with server.only(worker), pytest.raises(urllib.error.HTTPError, match="401"):
+                server.ask(f"{API}/atlases", key=anna)
+    finally:
+        server.process.kill()
+        server.process.communicate(timeout=60)
 
 
 def test_a_process_that_dies_is_replaced_and_its_job_has_failed(server: Server) -> None:

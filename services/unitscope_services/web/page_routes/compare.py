@@ -27,8 +27,8 @@ def show_choice(reply: General, a: Name = None, b: Name = None, layer: Name = No
     query = _compare_job(a, b, layer, layer_b) if a and b else None
     if query is not None and (stored := _stored(reply, a or "", query)):
         return RedirectResponse(stored, 303, headers=_NO_STORE)
-    asks = reply.app_state.keys.allows_anyone("compute")
-    view = choice_view(reply.app_state.atlases, reply.app_state.job_registry, a or None, query, asks)
+    jobs = reply.app_state.job_registry.all(reply.reader.sees)
+    view = choice_view(reply.app_state.atlases, jobs, a or None, query, reply.computes)
     return replace(reply, private=True).page("compare.html", lambda: vars(view))
 
 

@@ -22,7 +22,7 @@ _NO_STORE = {"Cache-Control": "no-store"}
 @routes.get("/jobs")
 def show_jobs(reply: ComputingAnywhere) -> Response:
     """Show the jobs that the server remembers."""
-    jobs = list(map(job_view, reply.app_state.job_registry.all()))
+    jobs = list(map(job_view, reply.app_state.job_registry.all(reply.reader.sees)))
     view = {"jobs": jobs, "running": any(job.running for job in jobs)}
     return replace(reply, private=True).page("jobs.html", lambda: view)
 
@@ -30,14 +30,14 @@ def show_jobs(reply: ComputingAnywhere) -> Response:
 @routes.get("/jobs/{job}")
 def show_job(reply: ComputingAnywhere, job: JobName) -> Response:
     """Show how far a job is, and what it has made."""
-    view = job_view(reply.app_state.job_registry.find(job))
+    view = job_view(reply.app_state.job_registry.find(job, reply.reader.sees))
     return replace(reply, private=True).page("job.html", lambda: vars(view))
 
 
 @routes.post("/jobs/{job}/cancel")
 def stop_job(reply: ComputingAnywhere, job: JobName) -> Response:
     """Stop a job before its next step."""
-    reply.app_state.job_registry.cancel(job)
+    reply.app_state.job_registry.cancel(job, reply.reader.sees)
     return RedirectResponse(f"/jobs/{job}", 303, headers=_NO_STORE)
 
 

@@ -47,9 +47,9 @@ _SKIPPED_ROWS = 100
 def show_home(reply: General) -> Response:
     """Show the atlases, or what to do when there are none."""
     shelf = reply.app_state.atlases
-    computes = reply.app_state.keys.allows_anyone("compute")
     return reply.page(
-        "home.html", lambda: _named(HomeView([shelf.newest(name).atlas.summary() for name in shelf.names], computes))
+        "home.html",
+        lambda: _named(HomeView([shelf.newest(name).atlas.summary() for name in shelf.names], reply.computes)),
     )
 
 
@@ -63,8 +63,7 @@ def show_documentation(reply: General) -> Response:
 @routes.get("/a/{atlas}")
 def show_atlas(reply: Reading) -> Response:
     """Show an atlas's provenance and layers."""
-    uploads = reply.app_state.keys.allows_anyone("compute")
-    return reply.page("atlas.html", lambda: _named(atlas_view(reply.session, uploads)))
+    return reply.page("atlas.html", lambda: _named(atlas_view(reply.session, reply.computes)))
 
 
 @routes.get("/a/{atlas}/skipped")
@@ -126,10 +125,9 @@ def show_unit(
 ) -> Response:
     """Show what a unit responds to; with `embed` only its patches, for other sites to frame if anyone may read here."""
     address = UnitAddress(look, order, band_in(quantile), label or None, cursor)
-    keys = reply.app_state.keys
-    if embed and keys.allows_anyone("read"):
+    if embed and reply.app_state.keys.allows_anyone("read"):
         reply = replace(reply, headers={"Content-Security-Policy": FRAMED_POLICY})
-    view = partial(unit_view, reply.session.atlas, UnitId(layer, channel), address, keys.allows_anyone("compute"))
+    view = partial(unit_view, reply.session.atlas, UnitId(layer, channel), address, reply.computes)
     if embed:
         return reply.page("embed.html", lambda: _named(view()))
     growing = replace(reply, private=True)  # what is made of a unit is shown without a new version of the atlas
@@ -197,7 +195,7 @@ def _asking(reply: Reply, address: PictureAddress) -> Reply:
 
 def _image_page(reply: Reply, image: str, address: PictureAddress) -> PicturePage:
     subject = Subject(reply.session.atlas.find_image(image), None)
-    return PicturePage(reply.session, subject, None, address, reply.app_state.keys.allows_anyone("compute"))
+    return PicturePage(reply.session, subject, None, address, reply.computes)
 
 
 def _upload_page(reply: Reply, upload: str, address: PictureAddress) -> PicturePage:

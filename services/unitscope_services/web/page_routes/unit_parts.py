@@ -29,8 +29,10 @@ def show_similar(
     asking = replace(reply, private=True)  # co-activation is computed without a new version of the atlas
     if by == "weights":
         asking.demand("compute")
-    computes, unit = reply.app_state.keys.allows_anyone("compute"), UnitId(layer, channel)
-    return asking.page("similar.html", lambda: vars(similar_view(reply.session, unit, by, among or None, computes)))
+    unit = UnitId(layer, channel)
+    return asking.page(
+        "similar.html", lambda: vars(similar_view(reply.session, unit, by, among or None, reply.computes))
+    )
 
 
 @routes.get("/facets")

@@ -9,9 +9,10 @@ from starlette.responses import Response, StreamingResponse
 
 from unitscope_pipelines.derived.visuals import check_writable
 from unitscope_schemas.answers.jobs import CompareJob, Job, JobPage, JobQuery
+from unitscope_schemas.errors import AccessError
 from unitscope_schemas.formats import MEDIA_TYPES, json_bytes
 from unitscope_services.server import caching
-from unitscope_services.server.job_registry import JobRegistry, has_ended
+from unitscope_services.server.job_registry import has_ended
 from unitscope_services.web.replies import ComputingAnywhere, Reply
 from unitscope_services.web.routes import API
 
@@ -35,36 +36,34 @@ def create_job(reply: ComputingAnywhere, query: JobQuery) -> Response:
 
 @routes.get("", response_model=JobPage)
 def list_jobs(reply: ComputingAnywhere) -> Response:
-    """List the jobs that the server remembers, the newest first."""
-    return _answer(JobPage(rows=reply.app_state.job_registry.all()))
+    """List the jobs of this key that the server remembers, the newest first; with the scope admin those of all."""
+    return _answer(JobPage(rows=reply.app_state.job_registry.all(reply.reader.sees)))
 
 
 @routes.get("/{job}", response_model=Job)
 def read_job(reply: ComputingAnywhere, job: str) -> Response:
     """Return how far a job is."""
-    return _answer(reply.app_state.job_registry.find(job))
+    return _answer(reply.app_state.job_registry.find(job, reply.reader.sees))
 
 
 @routes.get("/{job}/events", response_model=Job)
 async def follow_job(reply: ComputingAnywhere, job: str) -> Response:
     """Send the job each time it has changed, as server-sent events, until it has ended."""
-    await run_in_threadpool(reply.app_state.job_registry.find, job)
+    await run_in_threadpool(reply.app_state.job_registry.find, job, reply.reader.sees)
     headers = {**_PRIVATE, "X-Accel-Buffering": "no"}
-    return StreamingResponse(
-        _events(reply.app_state.job_registry, job), headers=headers, media_type="text/event-stream"
-    )
+    return StreamingResponse(_events(reply, job), headers=headers, media_type="text/event-stream")
 
 
 @routes.delete("/{job}", response_model=Job)
 def cancel_job(reply: ComputingAnywhere, job: str) -> Response:
     """Stop a job before its next step; what it has stored stays."""
-    return _answer(reply.app_state.job_registry.cancel(job))
+    return _answer(reply.app_state.job_registry.cancel(job, reply.reader.sees))
 
 
 @routes.post("/{job}/cancel", response_model=Job)
 def stop_job(reply: ComputingAnywhere, job: str) -> Response:
     """Stop a job, for clients that cannot send DELETE."""
-    return _answer(reply.app_state.job_registry.cancel(job))
+    return _answer(reply.app_state.job_registry.cancel(job, reply.reader.sees))
 
 
 def take_job(reply: Reply, query: JobQuery) -> Job:
@@ -73,13 +72,18 @@ def take_job(reply: Reply, query: JobQuery) -> Job:
     session = shelf.newest(query.atlas)
     others = [shelf.newest(query.other)] if isinstance(query, CompareJob) else []
     check_writable(session.atlas.store, f"unitscope {query.kind}")
-    return reply.app_state.jobs.add(query, session, *others)
+    return reply.app_state.jobs.add(query, reply.reader.owner, session, *others)
 
 
-async def _events(board: JobRegistry, name: str) -> AsyncIterator[bytes]:
+async def _events(reply: Reply, name: str) -> AsyncIterator[bytes]:
+    """Yield the job's states until it has ended, or its key was removed."""
     told, quiet = None, 0
     while told is None or not has_ended(told):
-        job = await run_in_threadpool(board.find, name)
+        try:
+            reply.demand("compute")
+        except AccessError:
+            return
+        job = await run_in_threadpool(reply.app_state.job_registry.find, name, reply.reader.sees)
         if job != told:
             yield b"event: " + job.state.encode() + b"\ndata: " + json_bytes(job) + b"\n\n"
             told, quiet = job, 0

@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import uuid
 from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, WebSocket
 from pydantic import ValidationError
@@ -13,13 +11,14 @@ from starlette.websockets import WebSocketDisconnect
 
 from unitscope_pipelines.vision.images.pictures import open_picture
 from unitscope_schemas.answers.live import LiveAsk, LiveProblem
-from unitscope_schemas.errors import OverloadError, ScopeError, TooLargeError, UnitscopeError, UsageError
+from unitscope_schemas.errors import OverloadError, TooLargeError, UnitscopeError, UsageError
 from unitscope_schemas.formats import json_bytes
 from unitscope_schemas.question import check_names, faults
 from unitscope_services.queries.live import Answered, Stages, answer, frame_of
 from unitscope_services.server.problems import described, problem_of
 from unitscope_services.server.uploads import FORMATS
 from unitscope_services.web.app_state import AppState
+from unitscope_services.web.credentials import credentials_of
 from unitscope_services.web.routes import API
 
 routes = APIRouter(prefix=f"{API}/atlases/{{atlas}}")
@@ -32,10 +31,8 @@ IDLE, TRY_AGAIN = 1000, 1013
 async def answer_frames(socket: WebSocket, atlas: str) -> None:
     """Read frames and send their answers, in turn, until either side closes."""
     app_state: AppState = socket.app.state.app_state
-    socket.scope["unitscope.request_id"] = uuid.uuid4().hex
     try:
-        check_origin(socket)
-        app_state.keys.check(socket.headers.get("authorization"), "compute")
+        app_state.keys.reader(credentials_of(socket)).demand("compute")
         app_state.atlases.newest(atlas)
     except UnitscopeError as error:
         await socket.send_denial_response(problem_of(socket, error))
@@ -51,13 +48,6 @@ async def answer_frames(socket: WebSocket, atlas: str) -> None:
         pass
     finally:
         app_state.live.release()
-
-
-def check_origin(socket: WebSocket) -> None:
-    """Raise ScopeError for a page of another site: browsers let any page connect, and only tell which it is."""
-    origin = socket.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != socket.headers.get("host"):
-        raise ScopeError(f"a page of {origin} asked for this; ask from this server's own pages")
 
 
 class _Conversation:
@@ -86,7 +76,8 @@ class _Conversation:
                 await self._complain(error)
 
     async def _hear(self, message: Any) -> None:
-        """Read a question, about an image of the corpus or about the picture that follows."""
+        """Read a question, about an image of the corpus or about the picture that follows, while the key is known."""
+        self._app_state.keys.reader(credentials_of(self._socket)).demand("compute")
         text, data = message.get("text"), message.get("bytes")
         if text is not None:
             self._question = None

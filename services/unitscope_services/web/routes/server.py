@@ -9,6 +9,9 @@ from unitscope_schemas.formats import MEDIA_TYPES, json_bytes
 from unitscope_schemas.manifest import FORMAT_VERSION
 from unitscope_services.server import caching
 from unitscope_services.web.app_state import state_of
+from unitscope_services.web.credentials import credentials_of
+from unitscope_services.web.documentation import describe
+from unitscope_services.web.replies import General
 
 routes = APIRouter(tags=["server"])
 
@@ -27,8 +30,14 @@ async def tell_readiness(request: Request) -> Response:
     return _json(Health(status="ready"))
 
 
+@routes.get("/openapi.json", include_in_schema=False)
+def read_description(reply: General) -> Response:
+    """Return the description of the API, for programs."""
+    return reply.document(lambda: describe(reply.request.app))
+
+
 @routes.get("/version", response_model=Version)
-async def read_version() -> Response:
+async def read_version(reply: General) -> Response:
     """Return the versions of the package, the API and the stored format."""
     return _json(Version(version=caching.package_version(), api="v1", format_version=FORMAT_VERSION))
 
@@ -37,7 +46,7 @@ async def read_version() -> Response:
 def read_metrics(request: Request) -> Response:
     """Return figures for Prometheus; with keys, for those with the scope admin."""
     app_state = state_of(request)
-    app_state.keys.check(request.headers.get("authorization"), "admin")
+    app_state.keys.reader(credentials_of(request)).demand("admin")
     telemetry = app_state.telemetry
     telemetry.uploads.set(app_state.uploads.total_bytes())
     telemetry.atlases.set(len(app_state.atlases.names) if app_state.is_open else 0)

@@ -72,7 +72,7 @@ def read_upload(reply: Computing, upload: str) -> Response:
 @routes.delete("/uploads/{upload}", status_code=204)
 def remove_upload(reply: Computing, upload: str) -> Response:
     """Forget an upload now."""
-    reply.app_state.uploads.remove(reply.atlas, upload)
+    reply.app_state.uploads.remove(reply.atlas, upload, reply.reader.sees)
     return Response(status_code=204, headers={"Cache-Control": caching.PRIVATE})
 
 
@@ -147,12 +147,12 @@ def keep_upload(reply: Reply, data: bytes) -> UploadEntry:
     open_picture(data, FORMATS, settings.upload_pixels)
     with reply.app_state.pictures:
         picture = reply.session.encoder.read(data)
-    return reply.app_state.uploads.add(reply.atlas, data, picture)
+    return reply.app_state.uploads.add(reply.reader.owner, reply.atlas, data, picture)
 
 
 def find_upload(reply: Reply, upload: str) -> UploadEntry:
-    """Return an upload to the reply's atlas; raises NotFoundError."""
-    return reply.app_state.uploads.find(reply.atlas, upload)
+    """Return an upload to the reply's atlas, of the one who asks; raises NotFoundError."""
+    return reply.app_state.uploads.find(reply.atlas, upload, reply.reader.sees)
 
 
 def upload_subject(reply: Reply, upload: str) -> Subject:
