@@ -48,8 +48,8 @@ class Atlas:
     is none, AtlasError if parts are missing. A database statement that takes longer than `question_timeout_s` raises
     BusyError (None: as long as it takes). `corpus` is the folder below which the pictures are now, if they
     have moved since they were indexed. Each part is digested on first use unless `check` is off. A `public` atlas shows
-    paths from the root of a disk, which lists may hold, by their last names: for readers to whom it is no business where
-    things lie on this machine.
+    paths from the root of a disk, which lists may hold, by their last names: it is nobody else's business where things
+    lie on this machine.
     """
 
     def __init__(
