@@ -107,11 +107,18 @@ class FormatError(AtlasError):
 
 
 class BusyError(UnitscopeError):
-    """Another run holds the atlas, or a question takes longer than the server allows."""
+    """Another run holds the atlas, a question takes longer than the server allows, or the server is short of memory."""
 
     exit_code = 6
     http_status = 503
     title = "Busy"
+    retry_after_s: int | None = None
+    """Seconds after which the same request may be tried again, where that would do."""
+
+    def __init__(self, message: str, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        if retry_after_s is not None:
+            self.retry_after_s = retry_after_s
 
 
 class OverloadError(BusyError):
@@ -120,7 +127,6 @@ class OverloadError(BusyError):
     http_status = 429
     title = "Too many requests"
     retry_after_s = 2
-    """Seconds after which the same request may be tried again."""
 
 
 class CapacityError(UnitscopeError):

@@ -17,6 +17,14 @@ def serve(
     key_file: Annotated[Path | None, typer.Option(help="lines of: name scope[,scope] sha256-of-the-key")] = None,
     anonymous_read: Annotated[bool, typer.Option("--anonymous-read", help="let anyone read")] = False,
     grace: Annotated[float, typer.Option(min=0, help="seconds that requests have to end when it is stopped")] = 10.0,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="requests a second that each key or address may send to a process, ten seconds' worth at once; 0: no "
+            "limit  [default: 50; on this machine without keys no limit]",
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="processes that answer; each opens all atlases")] = 1,
     trust_code: TrustFlag = False,
     corpus: Annotated[
@@ -34,7 +42,7 @@ def serve(
 ) -> None:
     """Serve atlases as an API and as pages. Listens on this machine only, unless keys say who may ask."""
     from unitscope_services.server.settings import Settings
-    from unitscope_services.web.serving import serve_atlases
+    from unitscope_services.web.serving import serve_atlases, usual_rate
 
     settings = Settings(
         atlases=tuple(atlases),
@@ -45,5 +53,6 @@ def serve(
         cache=cache,
         cache_gb=cache_gb,
         grace_s=grace,
+        requests_per_s=usual_rate(host, key_file is not None) if rate is None else rate,
     )
     serve_atlases(settings, host, port, process_count=workers)

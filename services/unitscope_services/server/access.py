@@ -48,6 +48,12 @@ class Keys:
         if not key.scopes & set(SCOPES[SCOPES.index(scope) :]):
             raise ScopeError(f"this needs the scope {scope}; the key {key.name!r} has {listing(sorted(key.scopes))}")
 
+    def name_of(self, authorization: str | None) -> str | None:
+        """Return the name of the known key that a request carries, None without one."""
+        kind, _, token = (authorization or "").partition(" ")
+        key = self._find(token.strip()) if kind.lower() == "bearer" else None
+        return None if key is None else key.name
+
     def _find(self, token: str) -> Key | None:
         """Compare with every key in constant time, so that timing tells nothing about them."""
         digest = hashlib.sha256(token.encode()).hexdigest()

@@ -12,6 +12,7 @@ from unitscope_schemas.errors import UnitscopeError
 from unitscope_services.queries.session import Session
 from unitscope_services.server.job_kinds import KINDS
 from unitscope_services.server.job_registry import JobRegistry
+from unitscope_services.server.limits.admission import patience
 from unitscope_services.server.problems import without_paths
 
 _log = logging.getLogger("unitscope")
@@ -71,9 +72,10 @@ class Jobs:
 
         try:
             change(state="running")
-            for address in KINDS[job.kind].run(session, job.query, tell, *others):
-                results = (*results, address)
-                self._registry.change(job.id, results=results)
+            with patience():
+                for address in KINDS[job.kind].run(session, job.query, tell, *others):
+                    results = (*results, address)
+                    self._registry.change(job.id, results=results)
             self._registry.change(job.id, state="done")
         except _Cancelled:
             self._registry.change(job.id, state="cancelled")

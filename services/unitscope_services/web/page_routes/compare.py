@@ -28,8 +28,10 @@ def show_choice(reply: General, a: Name = None, b: Name = None, layer: Name = No
     if query is not None and (stored := _stored(reply, a or "", query)):
         return RedirectResponse(stored, 303, headers=_NO_STORE)
     asks = reply.app_state.keys.allows_anyone("compute")
-    view = choice_view(reply.app_state.atlases, reply.app_state.job_registry, a or None, query, asks)
-    return replace(reply, private=True).page("compare.html", lambda: vars(view))
+    return replace(reply, private=True, cost="scan").page(
+        "compare.html",
+        lambda: vars(choice_view(reply.app_state.atlases, reply.app_state.job_registry, a or None, query, asks)),
+    )
 
 
 @routes.post("/compare")
@@ -71,7 +73,8 @@ def _stored(reply: Reply, atlas: str, query: CompareJob) -> str | None:
     """Return the page of the stored answer, if there is one."""
     atlas_a, atlas_b = reply.app_state.atlases.newest(atlas).atlas, reply.app_state.atlases.newest(query.other).atlas
     try:
-        identifier = stored_id(atlas_a, query, atlas_b)
+        with reply.turn("scan"):
+            identifier = stored_id(atlas_a, query, atlas_b)
     except UsageError:
         return None  # the page says what is wrong with the question
     return None if identifier is None else links_of(atlas_a).comparison(identifier)

@@ -35,7 +35,7 @@ from unitscope_services.web.parameters import (
     band_in,
     cell_in,
 )
-from unitscope_services.web.replies import Computing, General, Reading, Reply
+from unitscope_services.web.replies import Computing, General, Reading, Reply, Scanning, Weighing
 from unitscope_services.web.routes.uploads import find_upload, keep_upload, read_body, upload_row, upload_subject
 
 routes = APIRouter()
@@ -92,7 +92,7 @@ def find(reply: Reading, q: Annotated[str, Query(max_length=500)] = "") -> Respo
 
 
 @routes.get("/a/{atlas}/filters")
-def show_filters(reply: Reading, layer: str = "first") -> Response:
+def show_filters(reply: Weighing, layer: str = "first") -> Response:
     """Show a layer's weights as pictures."""
     return reply.page("conv_filters.html", lambda: _named(filters_view(reply.session, layer or "first")))
 
@@ -153,7 +153,7 @@ PictureQuery = Annotated[PictureAddress, Depends(picture_address)]
 
 
 @routes.get("/a/{atlas}/images/{image}")
-def show_image(reply: Reading, image: ImageName, address: PictureQuery) -> Response:
+def show_image(reply: Scanning, image: ImageName, address: PictureQuery) -> Response:
     """Show an image of the corpus: what it excites and what resembles it."""
     asking = _asking(reply, address)
     return asking.page("picture.html", lambda: _named(_image_page(asking, image, address).view()))
@@ -192,7 +192,7 @@ def _asking(reply: Reply, address: PictureAddress) -> Reply:
     if reply.session.stores_peaks and not address.runs_model:
         return reply
     reply.demand("compute")
-    return replace(reply, scope="compute")
+    return replace(reply, scope="compute", cost="compute")
 
 
 def _image_page(reply: Reply, image: str, address: PictureAddress) -> PicturePage:

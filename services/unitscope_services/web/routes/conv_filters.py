@@ -12,7 +12,7 @@ from unitscope_services.figures.drawing import png, svg
 from unitscope_services.server.linked import linked_filters
 from unitscope_services.web.documentation import PICTURE, ROWS
 from unitscope_services.web.parameters import Channel
-from unitscope_services.web.replies import Reading
+from unitscope_services.web.replies import Weighing
 from unitscope_services.web.routes import API
 
 routes = APIRouter(prefix=f"{API}/atlases/{{atlas}}/layers/{{layer}}/filters", tags=["units"])
@@ -24,7 +24,7 @@ WeightsName = Annotated[
 
 
 @routes.get("", response_model=LinkedFilterPage, responses=ROWS)
-def list_filters(reply: Reading, layer: WeightsName) -> Response:
+def list_filters(reply: Weighing, layer: WeightsName) -> Response:
     """List the weights of a layer as pictures, one for each unit, with their scale."""
     session = reply.session
     return reply.rows(LinkedFilterRow, lambda: linked_filters(session.atlas, filter_page(session, layer)))
@@ -32,7 +32,7 @@ def list_filters(reply: Reading, layer: WeightsName) -> Response:
 
 @routes.get("/sheet.{kind}", responses=PICTURE)
 def read_filters(
-    reply: Reading,
+    reply: Weighing,
     layer: WeightsName,
     kind: Annotated[Literal["png", "svg"], Path(description="pixels, or pictures in a drawing with real text")],
 ) -> Response:
@@ -43,7 +43,7 @@ def read_filters(
 
 @routes.get("/{channel}.{kind}", responses=PICTURE)
 def read_filter(
-    reply: Reading,
+    reply: Weighing,
     layer: WeightsName,
     channel: Channel,
     kind: Annotated[Literal["png"], Path(description="the exact pixels, one for each weight")],

@@ -73,7 +73,8 @@ def take_job(reply: Reply, query: JobQuery) -> Job:
     session = shelf.newest(query.atlas)
     others = [shelf.newest(query.other)] if isinstance(query, CompareJob) else []
     check_writable(session.atlas.store, f"unitscope {query.kind}")
-    return reply.app_state.jobs.add(query, session, *others)
+    with reply.turn("compute"):
+        return reply.app_state.jobs.add(query, session, *others)
 
 
 async def _events(board: JobRegistry, name: str) -> AsyncIterator[bytes]:

@@ -58,14 +58,14 @@ async def create_upload(reply: Computing, request: Request) -> Response:
     data = await read_body(request)
     entry = await run_in_threadpool(keep_upload, reply, data)
     location = f"{request.scope['unitscope.path'].rstrip('/')}/{entry.id}"
-    made = replace(reply, private=True, headers={"Location": location}, status=201)
+    made = replace(reply, private=True, cost="read", headers={"Location": location}, status=201)
     return await run_in_threadpool(made.document, lambda: upload_row(made, entry))
 
 
 @routes.get("/uploads/{upload}", response_model=Upload)
 def read_upload(reply: Computing, upload: str) -> Response:
     """Return an upload that is still kept."""
-    asking = replace(reply, private=True)
+    asking = replace(reply, private=True, cost="read")
     return asking.document(lambda: upload_row(asking, find_upload(asking, upload)))
 
 
@@ -114,14 +114,14 @@ def list_upload_neighbors(reply: Computing, upload: str, question: Neighbors) ->
 @routes.get("/uploads/{upload}/picture.{kind}", responses=PICTURE)
 def read_upload_picture(reply: Computing, upload: str, kind: PictureName, width: Width = None) -> Response:
     """Return the picture of the upload itself, upright."""
-    asking = replace(reply, private=True)
+    asking = replace(reply, private=True, cost="picture")
     return upload_picture(asking, find_upload(asking, upload), kind, width)
 
 
 @routes.post("/neighbors", response_model=NeighborBatch)
 def find_neighbors(reply: Computing, question: NeighborBatchQuestion) -> Response:
     """Return the nearest patches of several vectors and uploads at once."""
-    asking = replace(reply, private=True)
+    asking = replace(reply, private=True, cost="batch")
     if not question.vectors and not question.uploads:
         raise UsageError("nothing is asked for: give vectors, uploads, or both")
     return asking.document(lambda: _batch(asking, question))
@@ -145,7 +145,7 @@ def keep_upload(reply: Reply, data: bytes) -> UploadEntry:
     if len(data) > settings.upload_bytes:
         raise TooLargeError(f"{len(data):,} bytes are more than the limit of {settings.upload_bytes:,}")
     open_picture(data, FORMATS, settings.upload_pixels)
-    with reply.app_state.pictures:
+    with reply.turn("picture"):
         picture = reply.session.encoder.read(data)
     return reply.app_state.uploads.add(reply.atlas, data, picture)
 

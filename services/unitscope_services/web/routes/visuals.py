@@ -35,5 +35,6 @@ def read_visualisation(
     reply: Reading, layer: LayerName, direction: DirectionName, name: PictureName, kind: Png
 ) -> Response:
     """Return a stored picture of a direction; it never changes."""
-    visual, content = visual_picture(reply.session.atlas, DirectionId(layer, direction), name)
+    with reply.turn("read"):
+        visual, content = visual_picture(reply.session.atlas, DirectionId(layer, direction), name)
     return reply.stored(visual.picture.sha256, f"image/{kind}", content)
