@@ -11,6 +11,7 @@ UnitscopeError               exit code   HTTP status
 ├── ModelError                2           409   the model cannot be built, or is not the atlas's
 ├── AtlasError                1           500   the atlas on disk is damaged
 │   └── FormatError           6           500   the atlas has another format version
+├── ClusterError              1           -     the Ray cluster of a run is lost
 ├── BusyError                 6           503   another run holds it, or the question takes too long
 │   └── OverloadError         6           429   too many such requests at once
 ├── CapacityError             1           507   there is not enough memory for what is asked
@@ -104,6 +105,12 @@ class FormatError(AtlasError):
 
     exit_code = 6
     title = "Other format version"
+
+
+class ClusterError(UnitscopeError):
+    """The Ray cluster that a run works on is lost; what is finished is kept."""
+
+    title = "Cluster lost"
 
 
 class BusyError(UnitscopeError):
