@@ -154,8 +154,8 @@ class _Head:
 
     def _loss(self) -> ClusterError:
         return ClusterError(
-            f"the head of the Ray cluster at {self._address} has not answered for {_LOST_AFTER_S:g} s: it is gone or cut "
-            "off; what is finished is kept"
+            f"the head of the Ray cluster at {self._address} has not answered for {_LOST_AFTER_S:g} s: it is gone or "
+            "cut off; what is finished is kept"
         )
 
 

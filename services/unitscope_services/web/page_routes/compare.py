@@ -8,6 +8,7 @@ from starlette.responses import RedirectResponse, Response
 
 from unitscope_schemas.answers.jobs import CompareJob
 from unitscope_schemas.errors import UsageError
+from unitscope_schemas.questions import Text
 from unitscope_services.pages.compare import ComparisonAddress, choice_view, comparison_view
 from unitscope_services.queries.compare import stored_id
 from unitscope_services.server.links import links_of
@@ -18,7 +19,7 @@ from unitscope_services.web.routes.jobs import take_job
 routes = APIRouter()
 
 _NO_STORE = {"Cache-Control": "no-store"}
-Name = Annotated[str | None, Query(max_length=200)]
+Name = Annotated[Text | None, Query(max_length=200)]
 
 
 @routes.get("/compare")
@@ -37,10 +38,10 @@ def show_choice(reply: General, a: Name = None, b: Name = None, layer: Name = No
 @routes.post("/compare")
 def ask_for_comparison(
     reply: ComputingAnywhere,
-    a: Annotated[str, Form()],
-    b: Annotated[str, Form()],
-    layer: Annotated[str | None, Form()] = None,
-    layer_b: Annotated[str | None, Form()] = None,
+    a: Annotated[Text, Form()],
+    b: Annotated[Text, Form()],
+    layer: Annotated[Text | None, Form()] = None,
+    layer_b: Annotated[Text | None, Form()] = None,
 ) -> Response:
     """Have two atlases compared, and lead to the job that does, or to the result if it is stored."""
     query = _compare_job(a, b, layer, layer_b)
@@ -51,9 +52,9 @@ def ask_for_comparison(
 @routes.get("/a/{atlas}/comparisons/{comparison}")
 def show_comparison(
     reply: Reading,
-    comparison: Annotated[str, Path(description="id of a stored comparison")],
-    layer: str | None = None,
-    sort: str = "channel",
+    comparison: Annotated[Text, Path(description="id of a stored comparison")],
+    layer: Text | None = None,
+    sort: Text = "channel",
     cursor: PageCursor = None,
 ) -> Response:
     """Show two atlases, unit by unit, with both units' patches side by side."""

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from unitscope_schemas.questions import Likeness
+from unitscope_schemas.questions import Likeness, Text
 from unitscope_schemas.units import UnitId
 from unitscope_services.pages.eigen import eigen_view
 from unitscope_services.pages.unit_parts import bands_view, facets_view, similar_view
@@ -22,7 +22,7 @@ def show_similar(
     layer: LayerName,
     channel: Channel,
     by: Likeness | None = None,
-    among: Annotated[str | None, Query(max_length=500)] = None,
+    among: Annotated[Text | None, Query(max_length=500)] = None,
 ) -> Response:
     """Show the units most like a unit, each with its first patches."""
     asking = replace(reply, private=True)  # co-activation is computed without a new version of the atlas

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path
 from starlette.responses import Response
 
 from unitscope_schemas.answers.visuals import LinkedFilterPage, LinkedFilterRow
+from unitscope_schemas.questions import Text
 from unitscope_services.atlas.crops import encoded
 from unitscope_services.figures.conv_filters import filter_of, filter_page, filter_sheet
 from unitscope_services.figures.drawing import png, svg
@@ -19,7 +20,7 @@ routes = APIRouter(prefix=f"{API}/atlases/{{atlas}}/layers/{{layer}}/filters", t
 
 _DRAWINGS = {"png": (png, "image/png"), "svg": (svg, "image/svg+xml")}
 WeightsName = Annotated[
-    str, Path(description="module path of a convolution, recorded or not; `first` is the first layer with weights")
+    Text, Path(description="module path of a convolution, recorded or not; `first` is the first layer with weights")
 ]
 
 

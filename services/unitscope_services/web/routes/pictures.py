@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Box
-from unitscope_schemas.questions import MOST_COUNT
+from unitscope_schemas.questions import MOST_COUNT, Text
 from unitscope_services.figures.sprites import SheetFormat
 from unitscope_services.figures.tiles import SpriteKind
 from unitscope_services.web.documentation import PICTURE
@@ -31,7 +31,7 @@ def read_patch_picture(
     reply: Picturing,
     image: ImageName,
     kind: PictureName,
-    unit: Annotated[str | None, Query(description="`LAYER:UNIT`: the box where this unit peaks")] = None,
+    unit: Annotated[Text | None, Query(description="`LAYER:UNIT`: the box where this unit peaks")] = None,
     box: BoxText = None,
     size: Annotated[int | None, Query(ge=16, le=2048, description="longer side in pixels; without it as cut")] = None,
     context: Annotated[float, Query(ge=0, le=4, description="widen the box by this share on each side")] = 0.0,

@@ -32,6 +32,7 @@ from unitscope_schemas.questions import (
     SelectiveQuestion,
     SelectivityQuestion,
     SimilarQuestion,
+    Text,
 )
 from unitscope_services.queries import compare, exemplars, facets, labels, similar
 from unitscope_services.web.documentation import ROWS
@@ -97,7 +98,7 @@ def list_comparisons(reply: Reading) -> Response:
 @routes.get("/comparisons/{comparison}", response_model=MatchPage, responses=ROWS)
 def read_comparison(
     reply: Scanning,
-    comparison: Annotated[str, Path(description="id of a stored comparison")],
+    comparison: Annotated[Text, Path(description="id of a stored comparison")],
     question: Annotated[ComparisonQuestion, Query()],
 ) -> Response:
     """Return a stored comparison, unit by unit: best match with runner-up, rank correlation and shared exemplars."""

@@ -8,7 +8,14 @@ from starlette.responses import Response
 
 from unitscope_schemas.answers.patches import Histogram, PatchPage, PatchRow, UnitPage, UnitRow
 from unitscope_schemas.answers.visuals import LinkedEigenPage, LinkedEigenRow, LinkedVisualPage, LinkedVisualRow
-from unitscope_schemas.questions import MOST_COUNT, EigenQuestion, HistogramQuestion, TopPageQuestion, UnitsQuestion
+from unitscope_schemas.questions import (
+    MOST_COUNT,
+    EigenQuestion,
+    HistogramQuestion,
+    Text,
+    TopPageQuestion,
+    UnitsQuestion,
+)
 from unitscope_services.atlas.crops import encoded
 from unitscope_services.figures.eigen import eigen_page, eigen_picture
 from unitscope_services.queries import local_maxima, units
@@ -89,7 +96,7 @@ def list_visualisations(reply: Reading, unit: UnitInPath) -> Response:
 def read_visualisation(
     reply: Reading,
     unit: UnitInPath,
-    name: Annotated[str, Path(description="id of the picture")],
+    name: Annotated[Text, Path(description="id of the picture")],
     kind: Annotated[Literal["png"], Path(description="the exact pixels")],
 ) -> Response:
     """Return a stored picture of a unit; it never changes."""

@@ -16,7 +16,7 @@ from unitscope_schemas.answers.patches import ActivationMap, ExplainPage, Neighb
 from unitscope_schemas.answers.served import Upload
 from unitscope_schemas.errors import TooLargeError, UsageError
 from unitscope_schemas.question import check_names
-from unitscope_schemas.questions import NeighborBatchQuestion, NeighborsQuestion
+from unitscope_schemas.questions import NeighborBatchQuestion, NeighborsQuestion, Text
 from unitscope_services.atlas.image_filter import ImageFilter
 from unitscope_services.queries.session import Subject
 from unitscope_services.server import caching
@@ -63,56 +63,56 @@ async def create_upload(reply: Computing, request: Request) -> Response:
 
 
 @routes.get("/uploads/{upload}", response_model=Upload)
-def read_upload(reply: Computing, upload: str) -> Response:
+def read_upload(reply: Computing, upload: Text) -> Response:
     """Return an upload that is still kept."""
     asking = replace(reply, private=True, cost="read")
     return asking.document(lambda: upload_row(asking, find_upload(asking, upload)))
 
 
 @routes.delete("/uploads/{upload}", status_code=204)
-def remove_upload(reply: Computing, upload: str) -> Response:
+def remove_upload(reply: Computing, upload: Text) -> Response:
     """Forget an upload now."""
     reply.app_state.uploads.remove(reply.atlas, upload)
     return Response(status_code=204, headers={"Cache-Control": caching.PRIVATE})
 
 
 @routes.get("/uploads/{upload}/units", response_model=ExplainPage, responses=ROWS)
-def list_upload_units(reply: Computing, upload: str, question: Explain) -> Response:
+def list_upload_units(reply: Computing, upload: Text, question: Explain) -> Response:
     """List the units that an upload excites most unusually, by percentile over the images that pass."""
     asking = replace(reply, private=True)
     return explained(asking, lambda: upload_subject(asking, upload), question)
 
 
 @routes.get("/uploads/{upload}/map", response_model=ActivationMap)
-def read_upload_map(reply: Computing, upload: str, question: Map) -> Response:
+def read_upload_map(reply: Computing, upload: Text, question: Map) -> Response:
     """Return a unit's activation at every location of its grid on an upload."""
     asking = replace(reply, private=True)
     return mapped(asking, lambda: upload_subject(asking, upload), question)
 
 
 @routes.get("/uploads/{upload}/map.png", responses=PICTURE)
-def read_upload_map_picture(reply: Computing, upload: str, question: Map) -> Response:
+def read_upload_map_picture(reply: Computing, upload: Text, question: Map) -> Response:
     """Return a unit's map as a picture to lay over the upload: a pixel a cell and a border, clear where most active."""
     asking = replace(reply, private=True)
     return mapped_picture(asking, lambda: upload_subject(asking, upload), question)
 
 
 @routes.get("/uploads/{upload}/cells", response_model=ExplainPage, responses=ROWS)
-def list_upload_cell_units(reply: Computing, upload: str, question: Cell) -> Response:
+def list_upload_cell_units(reply: Computing, upload: Text, question: Cell) -> Response:
     """List the units of a layer that are most unusually active at one cell of its grid."""
     asking = replace(reply, private=True)
     return at_cell(asking, lambda: upload_subject(asking, upload), question)
 
 
 @routes.get("/uploads/{upload}/neighbors", response_model=NeighborPage, responses=ROWS)
-def list_upload_neighbors(reply: Computing, upload: str, question: Neighbors) -> Response:
+def list_upload_neighbors(reply: Computing, upload: Text, question: Neighbors) -> Response:
     """List the images with the patch most similar to a box of an upload."""
     asking = replace(reply, private=True)
     return neighboring(asking, lambda: upload_subject(asking, upload), question)
 
 
 @routes.get("/uploads/{upload}/picture.{kind}", responses=PICTURE)
-def read_upload_picture(reply: Computing, upload: str, kind: PictureName, width: Width = None) -> Response:
+def read_upload_picture(reply: Computing, upload: Text, kind: PictureName, width: Width = None) -> Response:
     """Return the picture of the upload itself, upright."""
     asking = replace(reply, private=True, cost="picture")
     return upload_picture(asking, find_upload(asking, upload), kind, width)
@@ -150,7 +150,7 @@ def keep_upload(reply: Reply, data: bytes) -> UploadEntry:
     return reply.app_state.uploads.add(reply.atlas, data, picture)
 
 
-def find_upload(reply: Reply, upload: str) -> UploadEntry:
+def find_upload(reply: Reply, upload: Text) -> UploadEntry:
     """Return an upload to the reply's atlas; raises NotFoundError."""
     return reply.app_state.uploads.find(reply.atlas, upload)
 
