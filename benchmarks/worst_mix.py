@@ -10,6 +10,7 @@ picture that was sent before.
 import argparse
 import itertools
 import json
+import multiprocessing
 import os
 import random
 import socket
@@ -18,7 +19,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable
+from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +45,7 @@ class Costly:
         self.images = [row["image_id"] for row in self._rows("images?k=100")]
         layers = self._rows("layers")
         self.layers = [row["name"] for row in layers]
+        self.batch = json.dumps({"vectors": [[0.5] * int(layers[-1]["units"])] * 100, "exact": True}).encode()
         self.units = {row["name"]: row["units"] for row in layers}
 
     def _rows(self, path: str) -> list[dict[str, str | int]]:
@@ -56,7 +58,6 @@ class Costly:
         layer, image = chance.choice(self.layers), chance.choice(self.images)
         unit = chance.randrange(int(self.units[str(layer)]))
         of_unit, other = f"{self.api}/layers/{layer}/units/{unit}", f"v={chance.random()}"
-        vectors = json.dumps({"vectors": [[chance.random() for _ in range(2048)] for _ in range(100)]}).encode()
         return [
             (f"{of_unit}/eigen?k={chance.randint(200, 1000)}&size=112", None),
             (f"{of_unit}/facets?k={chance.randint(200, 1000)}", None),
@@ -70,7 +71,7 @@ class Costly:
             (f"{self.api}/images/{image}.png?width={chance.randint(1000, 4096)}", None),
             (f"{self.api}/layers/{layer}/sprites/patch.png?sheet={chance.randint(0, 3)}&{other}", None),
             (f"{self.api}/layers/first/filters/sheet.png?{other}", None),
-            (f"{self.api}/neighbors", vectors),
+            (f"{self.api}/neighbors", self.batch),
         ]
 
 
@@ -91,29 +92,42 @@ def ask_and_leave(port: int, address: str) -> None:
         asked.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
 
 
-def measure(port: int, atlas: str, clients: int, seconds: float) -> Figures:
-    """Let the clients ask for so long and time what is easy beside them."""
-    root = f"http://127.0.0.1:{port}"
-    costly, figures = Costly(root, atlas), Figures({name: [] for name in TARGETS_S}, Counter())
-    picture = f"{costly.api}/images/{costly.images[0]}.webp?width=200"
-    ask(picture)
-    end = time.monotonic() + seconds
+def press(port: int, atlas: str, clients: int, seconds: float, statuses: "Queue[str]") -> None:
+    """Let so many clients ask for what is costly, and tell each status."""
+    costly, end = Costly(f"http://127.0.0.1:{port}", atlas), time.monotonic() + seconds
 
-    def press(number: int) -> None:
+    def client(number: int) -> None:
         chance = random.Random(number)
-        for turn in itertools.count():
+        for turn in itertools.count(number):
             if time.monotonic() > end:
                 return
             addresses = costly.addresses(chance)
-            address, body = addresses[(number + turn) % len(addresses)]
+            address, body = addresses[turn % len(addresses)]
             try:
                 if number % 4 == 3 and body is None:
                     ask_and_leave(port, address)
                     time.sleep(0.1)
-                    continue
-                figures.statuses[str(ask(address, body))] += 1
+                else:
+                    statuses.put(str(ask(address, body)))
             except OSError as error:
-                figures.statuses[type(error).__name__] += 1
+                statuses.put(type(error).__name__)
+
+    threads = [threading.Thread(target=client, args=[number]) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def measure(port: int, atlas: str, clients: int, seconds: float) -> Figures:
+    """Time what is easy beside the clients, which are a process of their own."""
+    root, statuses = f"http://127.0.0.1:{port}", multiprocessing.Queue()
+    costly, figures = Costly(root, atlas), Figures({name: [] for name in TARGETS_S}, Counter())
+    picture = f"{costly.api}/images/{costly.images[0]}.webp?width=200"
+    ask(picture)
+    others = multiprocessing.Process(target=press, args=[port, atlas, clients, seconds, statuses], daemon=True)
+    others.start()
+    end = time.monotonic() + seconds
 
     def look(name: str, address: str) -> None:
         while time.monotonic() < end:
@@ -123,13 +137,14 @@ def measure(port: int, atlas: str, clients: int, seconds: float) -> Figures:
             figures.seconds[name].append(time.perf_counter() - started)
             time.sleep(0.05)
 
-    work: list[Callable[[], None]] = [lambda number=number: press(number) for number in range(clients)]  # type: ignore[misc]
-    work += [lambda: look("livez", f"{root}/livez"), lambda: look("picture", picture)]
-    threads = [threading.Thread(target=function) for function in work]
-    for thread in threads:
+    watching = [threading.Thread(target=look, args=each) for each in (("livez", f"{root}/livez"), ("picture", picture))]
+    for thread in watching:
         thread.start()
-    for thread in threads:
+    for thread in watching:
         thread.join()
+    others.terminate()
+    while not statuses.empty():
+        figures.statuses[statuses.get()] += 1
     return figures
 
 

@@ -10,7 +10,7 @@ import psutil
 import pytest
 import ray
 
-JOIN = "import sys; from unitscope_pipelines.cluster import connected\nwith connected(sys.argv[1]): print('joined')"
+JOIN = "import sys, ray; ray.init(address=sys.argv[1], logging_level=50); print('joined')"
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def head(ray_session: None) -> str:
 def joined(head: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """What becomes of a program that joins the run."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
-    given = {**inherited, "RAY_gcs_rpc_server_connect_timeout_s": "5", **environment}
+    given = {**inherited, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", **environment}  # at the address as it is given
     return subprocess.run(
         [sys.executable, "-c", JOIN, head], env=given, capture_output=True, text=True, timeout=300, check=False
     )
@@ -48,10 +48,13 @@ def test_who_has_not_the_token_of_a_run_is_refused(head: str, token: str | None)
     refused = joined(head, **given)
     assert refused.returncode != 0
     assert "joined" not in refused.stdout
+    assert "token" in refused.stderr
 
 
 @pytest.mark.long
 def test_who_has_the_token_is_let_in(head: str) -> None:
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
-    let_in = joined(head, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=os.environ.get("RAY_AUTH_TOKEN") or path.read_text())
+    let_in = joined(
+        head, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=os.environ.get("RAY_AUTH_TOKEN") or path.read_text().strip()
+    )
     assert "joined" in let_in.stdout, let_in.stderr

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from fastapi import APIRouter
+from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
@@ -15,7 +16,7 @@ from unitscope_pipelines.vision.images.pictures import open_picture
 from unitscope_schemas.answers.patches import ActivationMap, ExplainPage, NeighborBatch, NeighborPage
 from unitscope_schemas.answers.served import Upload
 from unitscope_schemas.errors import TooLargeError, UsageError
-from unitscope_schemas.question import check_names
+from unitscope_schemas.question import check_names, faults
 from unitscope_schemas.questions import NeighborBatchQuestion, NeighborsQuestion, Text
 from unitscope_services.atlas.image_filter import ImageFilter
 from unitscope_services.queries.session import Subject
@@ -48,6 +49,12 @@ _BODY: dict[str, Any] = {
                 "schema": {"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}}
             },
         },
+    }
+}
+_BATCH_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": NeighborBatchQuestion.model_json_schema()}},
     }
 }
 
@@ -118,13 +125,13 @@ def read_upload_picture(reply: Computing, upload: Text, kind: PictureName, width
     return upload_picture(asking, find_upload(asking, upload), kind, width)
 
 
-@routes.post("/neighbors", response_model=NeighborBatch)
-def find_neighbors(reply: Computing, question: NeighborBatchQuestion) -> Response:
+@routes.post("/neighbors", response_model=NeighborBatch, openapi_extra=_BATCH_BODY)
+async def find_neighbors(reply: Computing, request: Request) -> Response:
     """Return the nearest patches of several vectors and uploads at once."""
+    data = await request.body()
     asking = replace(reply, private=True, cost="batch")
-    if not question.vectors and not question.uploads:
-        raise UsageError("nothing is asked for: give vectors, uploads, or both")
-    return asking.document(lambda: _batch(asking, question))
+    # a million numbers take long to read, too: here they keep no other request waiting
+    return await run_in_threadpool(asking.document, lambda: _batch(asking, _read_batch(data)))
 
 
 async def read_body(request: Request) -> bytes:
@@ -172,6 +179,16 @@ def upload_row(reply: Reply, entry: UploadEntry) -> Upload:
         expires=entry.expires,
         in_corpus=reply.session.atlas.image_by_id(entry.picture.image_id) is not None,
     )
+
+
+def _read_batch(data: bytes) -> NeighborBatchQuestion:
+    try:
+        question = NeighborBatchQuestion.model_validate_json(data)
+    except ValidationError as error:
+        raise UsageError(faults(error.errors())) from None
+    if not question.vectors and not question.uploads:
+        raise UsageError("nothing is asked for: give vectors, uploads, or both")
+    return question
 
 
 def _batch(reply: Reply, batch: NeighborBatchQuestion) -> NeighborBatch:
