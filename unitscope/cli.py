@@ -9,6 +9,16 @@ from typing import NoReturn
 
 from unitscope.commands.app import app, tell
 
+_KEPT = {
+    "index": "finished shards",
+    "demo": "finished shards",
+    "optimise": "stored pictures",
+    "project": "stored pictures",
+}
+"""What stays of a command that is stopped; it goes on from there."""
+_WHOLE = frozenset(("verify", "similar", "compare", "compact", "export", "gc", "remove", "revert"))
+"""Commands whose work counts only when all of it is done."""
+
 for _group in ("demo", "index", "questions", "relations", "optimise", "project", "serve", "export", "upkeep"):
     import_module(f"unitscope.commands.{_group}")  # adds its commands, in the order in which help lists them
 
@@ -22,27 +32,37 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         code = 130
     except SystemExit as stop:
-        code = stop.code
+        code = 143 if stop.code == signal.SIGTERM else stop.code  # while Ray starts, its answer is in place of ours
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 141
     except Exception as error:  # noqa: BLE001  (the outermost border: every failure becomes words and an exit code)
         code = _failure_code(error)
-    if code == 130:
-        resume = shlex.join(["unitscope", *sys.argv[1:]])
-        shards, stored = "finished shards", "stored pictures"
-        whole = {"index": shards, "demo": shards, "optimise": stored, "project": stored}
-        what = whole.get(next(iter(sys.argv[1:]), ""))
-        hint = f"; {what} are kept. Resume with: {resume}" if what else ""
-        tell(f"interrupted{hint}")
+    if code in (130, 143):
+        tell(f"{'interrupted' if code == 130 else 'stopped'}{_resume_words()}")
     sys.stdout.flush()
     sys.exit(code or 0)
 
 
+def _command() -> str:
+    return shlex.join(["unitscope", *sys.argv[1:]])
+
+
+def _resume_words() -> str:
+    """Return what is kept of a command that was stopped, and how to go on with it."""
+    name, again = next(iter(sys.argv[1:]), ""), _command()
+    if name in _KEPT:
+        return f"; {_KEPT[name]} are kept. Resume with: {again}"
+    return f"; nothing is half done. Start again with: {again}" if name in _WHOLE else ""
+
+
 def _failure_code(error: Exception) -> int:
     """Say what went wrong and return the exit code; an unexpected error shows its stack."""
-    from unitscope_schemas.errors import UnitscopeError
+    from unitscope_schemas.errors import ClusterError, UnitscopeError
 
+    if isinstance(error, ClusterError):
+        tell(f"error: {error}. Resume with: {_command()}")
+        return error.exit_code
     if isinstance(error, UnitscopeError):
         tell(f"error: {error}")
         return error.exit_code

@@ -2,7 +2,11 @@
 
 import logging
 import os
+import signal
 import socket
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,11 +15,12 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import ray
+from ray._private import ray_constants
 from ray.exceptions import RayError, RayTaskError
 
 import unitscope_pipelines
 import unitscope_schemas
-from unitscope_schemas.errors import UnitscopeError
+from unitscope_schemas.errors import ClusterError, UnitscopeError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -26,8 +31,17 @@ _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_grpc_client_keepalive_time_ms": "10000",
     "RAY_grpc_client_keepalive_timeout_ms": "10000",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "30",
 }
-"""Settings of Ray, unless set otherwise. To a node that hangs, a request would wait for seven minutes by default."""
+"""Settings of Ray, unless set otherwise. To a node that hangs, a request would wait for seven minutes by default, and
+processes whose head is gone would stay for one."""
+_PROBE_S = 2.0
+"""Seconds between two looks whether the head of the cluster answers, and that it may take to."""
+_LOST_AFTER_S = 14.0
+"""Seconds without an answer after which the head is lost."""
+_END_AFTER_S = 8.0
+"""Seconds after which a run ends that has not heard of it, as Ray itself waits for the head; Ray would end it without a
+word soon after."""
 _START_TRIES = 3
 """Count of tries to start Ray, which gives its processes half a minute; a busy machine takes longer now and then."""
 _JOIN_INTERVAL_S = 2.0
@@ -68,7 +82,8 @@ class TaskResult(Generic[Result]):
 def connected(address: str | None) -> Iterator[None]:
     """Use a Ray session: the caller's if there is one, that of a running cluster, or one started and stopped here.
 
-    Raises UnitscopeError where no cluster answers at the address, or Ray does not start.
+    Raises UnitscopeError where no cluster answers at the address, or Ray does not start. Work within it raises
+    ClusterError where the head of the cluster is lost; where Ray itself waits for it meanwhile, the process ends.
     """
     if ray.is_initialized():
         yield
@@ -82,17 +97,81 @@ def connected(address: str | None) -> Iterator[None]:
         packages = (unitscope_schemas, unitscope_pipelines)
         options["runtime_env"] = {"py_modules": [str(Path(str(package.__file__)).parent) for package in packages]}
     _start(address, options)
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with _Head(ray.get_runtime_context().gcs_address) as head:
+        _heads.append(head)
+        try:
+            yield
+        finally:
+            _heads.remove(head)
+            ray.shutdown()
+
+
+class _Head:
+    """The head of the cluster of this process, watched from a thread for as long as the context lasts."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self._place, self._address = (host.strip("[]"), int(port)), address
+        self._lost, self._left = threading.Event(), threading.Event()
+
+    def __enter__(self) -> "_Head":
+        threading.Thread(target=self._watch, name="head", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._left.set()
+
+    def check(self) -> None:
+        """Raise ClusterError once the head is lost."""
+        if self._lost.is_set():
+            raise self._loss()
+
+    def answers(self) -> bool:
+        """Return whether the head lets others connect."""
+        try:
+            socket.create_connection(self._place, _PROBE_S).close()
+        except OSError:
+            return False
+        return True
+
+    def wait_for_loss(self) -> None:
+        """Raise ClusterError if the head does not answer and is not back in time: Ray then fails in many ways."""
+        if not self.answers() and self._lost.wait(_LOST_AFTER_S + 2 * _PROBE_S):
+            raise self._loss()
+
+    def _watch(self) -> None:
+        answered_s = time.monotonic()
+        while not self._left.wait(_PROBE_S):
+            if self.answers():
+                answered_s = time.monotonic()
+            elif time.monotonic() - answered_s > _LOST_AFTER_S:
+                self._lost.set()
+                if not self._left.wait(_END_AFTER_S):
+                    sys.stderr.write(f"error: {self._loss()}; run the same command again to resume\n")
+                    sys.stderr.flush()
+                    os._exit(ClusterError.exit_code)
+                return
+
+    def _loss(self) -> ClusterError:
+        return ClusterError(
+            f"the head of the Ray cluster at {self._address} has not answered for {_LOST_AFTER_S:g} s: it is gone or "
+            "cut off; what is finished is kept"
+        )
+
+
+_heads: list[_Head] = []
+"""The head of the cluster that `connected` uses now, if it is not the caller's own."""
 
 
 def _start(address: str | None, options: dict[str, Any]) -> None:
-    """Start a local cluster or connect to a running one, in several tries where Ray's processes are late."""
+    """Start a local cluster, on loopback alone, or connect to a running one, in several tries where Ray's processes are
+    late."""
+    # as the variable RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 says, which is read when Ray is imported
+    ray_constants.ENABLE_RAY_CLUSTER = address is not None
     for left in reversed(range(_START_TRIES)):
         try:
-            ray.init(address=address or "local", **options)
+            with _own_stop():
+                ray.init(address=address or "local", **options)
             return
         except ConnectionError as error:
             raise UnitscopeError(
@@ -107,6 +186,17 @@ def _start(address: str | None, options: dict[str, Any]) -> None:
                     f"Ray did not start in {_START_TRIES} tries of half a minute: this machine is too busy or short of "
                     "memory; run again when it has less to do"
                 ) from error
+
+
+@contextmanager
+def _own_stop() -> Iterator[None]:
+    """Keep this process's answer to SIGTERM: Ray's own prints the stack of its C++ code and exits with another code."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def resources(worker_count: int | None, device: str) -> Resources:
@@ -143,12 +233,16 @@ def each(
             running += [work.remote(task, item) for item in islice(remaining, max(0, each_worker.slots - len(running)))]
             if not running:
                 return
+            for head in _heads:
+                head.check()
             finished, running = ray.wait(running, timeout=_JOIN_INTERVAL_S)
             for reference in finished:
                 yield ray.get(reference)
     except RayTaskError as error:
         raise _cause(error) from error
     except RayError as error:
+        for head in _heads:
+            head.wait_for_loss()
         raise UnitscopeError(
             f"workers or nodes died {_RETRIES} times over one item: {str(error).splitlines()[0]}; finished shards "
             "are kept, run again to resume; with little memory, use fewer --workers or a smaller --batch-size"
@@ -159,6 +253,8 @@ def each(
 
 
 def _total() -> dict[str, float]:
+    if not all(head.answers() for head in _heads):
+        return {}  # Ray would wait for it; the run is told when it is lost
     total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return total
 

@@ -11,6 +11,7 @@ UnitscopeError               exit code   HTTP status
 ├── ModelError                2           409   the model cannot be built, or is not the atlas's
 ├── AtlasError                1           500   the atlas on disk is damaged
 │   └── FormatError           6           500   the atlas has another format version
+├── ClusterError              1           -     the Ray cluster of a run is lost
 ├── BusyError                 6           503   another run holds it, or the question takes too long
 │   └── OverloadError         6           429   too many such requests at once
 ├── CapacityError             1           507   there is not enough memory for what is asked
@@ -106,12 +107,25 @@ class FormatError(AtlasError):
     title = "Other format version"
 
 
+class ClusterError(UnitscopeError):
+    """The Ray cluster that a run works on is lost; what is finished is kept."""
+
+    title = "Cluster lost"
+
+
 class BusyError(UnitscopeError):
-    """Another run holds the atlas, or a question takes longer than the server allows."""
+    """Another run holds the atlas, a question takes longer than the server allows, or the server is short of memory."""
 
     exit_code = 6
     http_status = 503
     title = "Busy"
+    retry_after_s: int | None = None
+    """Seconds after which the same request may be tried again, where that would do."""
+
+    def __init__(self, message: str, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        if retry_after_s is not None:
+            self.retry_after_s = retry_after_s
 
 
 class OverloadError(BusyError):
@@ -120,7 +134,6 @@ class OverloadError(BusyError):
     http_status = 429
     title = "Too many requests"
     retry_after_s = 2
-    """Seconds after which the same request may be tried again."""
 
 
 class CapacityError(UnitscopeError):

@@ -22,6 +22,10 @@ from unitscope_schemas.geometry import Box
 
 LARGEST_FLOAT = 3.4028234663852886e38
 """Largest number that a float32 holds."""
+LARGEST_DOUBLE = 1.7976931348623157e308
+"""Largest number that a float64 holds."""
+LONGEST_TEXT = 4096
+"""Most characters of a name, a path, a label or a condition in a question."""
 _MOST_FAULTS = 8
 """Most kinds of faults that a message lists."""
 VERSION, SAFE = "v", "safe"

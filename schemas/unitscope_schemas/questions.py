@@ -10,7 +10,17 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, Strict
 
 from unitscope_schemas.geometry import Box
-from unitscope_schemas.question import LARGEST_FLOAT, Band, BandedQuestion, BoxField, Metavar, Question, read_numbers
+from unitscope_schemas.question import (
+    LARGEST_DOUBLE,
+    LARGEST_FLOAT,
+    LONGEST_TEXT,
+    Band,
+    BandedQuestion,
+    BoxField,
+    Metavar,
+    Question,
+    read_numbers,
+)
 
 MOST_ROWS = 1000
 """Most rows of one page of an answer."""
@@ -22,12 +32,18 @@ MOST_PATCHES = 10_000_000
 """Most patches of one answer that comes not page by page."""
 MOST_COUNT = 2**31 - 1
 """Greatest number of a unit, a cell, a rank or another thing that an atlas counts."""
+MOST_CONDITIONS = 64
+"""Most conditions of a question on metadata."""
+MOST_WIDTH = 1_000_000
+"""Most numbers of a vector."""
 
 Order = Literal["desc", "asc", "random"]
 UnitStatus = Literal["live", "rare", "dead", "negative-only", "non-finite"]
 Likeness = Literal["coactivation", "exemplars", "weights"]
 ProjectionMethod = Literal["deconvnet", "guided", "gradient", "gradient-x-input"]
 
+Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
+Number = Annotated[float, Field(ge=-LARGEST_DOUBLE, le=LARGEST_DOUBLE)]
 RowCount = Annotated[int, Field(ge=1, le=MOST_ROWS)]
 PageSize = Annotated[
     int | None,
@@ -36,19 +52,20 @@ PageSize = Annotated[
 Cursor = Annotated[
     str | None, Field(max_length=500, description="`next` of the page before, which is of the same question")
 ]
-LayerFilter = Annotated[str | None, Field(description="only units of this layer")]
+LayerFilter = Annotated[Text | None, Field(description="only units of this layer")]
 
 
 class PassingQuestion(Question):
     """A question about those images of the corpus that pass a filter."""
 
-    label: Annotated[str | None, Field(description="only images of this label")] = None
+    label: Annotated[Text | None, Field(description="only images of this label")] = None
     where: Annotated[
-        tuple[str, ...],
+        tuple[Text, ...],
         Field(
+            max_length=MOST_CONDITIONS,
             description="only images of this metadata; repeatable: `column=value`, also `!=`, of numbers and dates `<` "
             "`<=` `>` `>=`, `^=` (begins with), `column in a,b`, `not in`, `is null`, `is not null`; `label` and "
-            "`path` are columns too"
+            "`path` are columns too",
         ),
         Metavar("CONDITION"),
     ] = ()
@@ -98,7 +115,7 @@ class BandsQuestion(ExemplarQuestion):
 class UnitsQuestion(Question):
     """Ask which units a layer has, and for their statistics."""
 
-    sort: Annotated[str, Field(description="a column; with a leading minus descending")] = "channel"
+    sort: Annotated[Text, Field(description="a column; with a leading minus descending")] = "channel"
     status: Annotated[UnitStatus | None, Field(description="only units of this status")] = None
     k: PageSize = None
     cursor: Cursor = None
@@ -136,7 +153,7 @@ class SelectivityQuestion(Question):
 class SelectiveQuestion(Question):
     """Ask which units single out a label."""
 
-    label: Annotated[str, Field(description="the label")]
+    label: Annotated[Text, Field(description="the label")]
     layer: LayerFilter = None
     k: PageSize = None
 
@@ -147,9 +164,9 @@ class SimilarQuestion(Question):
     by: Annotated[
         Likeness, Field(description="rank correlation of peaks, shared exemplars, or cosine of incoming weights")
     ] = "coactivation"
-    among: Annotated[str | None, Field(description="the layer whose units are compared  [default: the unit's own]")] = (
-        None
-    )
+    among: Annotated[
+        Text | None, Field(description="the layer whose units are compared  [default: the unit's own]")
+    ] = None
     k: Annotated[RowCount, Field(description="how many units")] = 9
 
 
@@ -182,7 +199,7 @@ class ExplainQuestion(PassingQuestion):
 class CellQuestion(Question):
     """Ask which units of a layer are most unusually active at one cell of its grid."""
 
-    layer: Annotated[str, Field(description="the layer")]
+    layer: Annotated[Text, Field(description="the layer")]
     row: Annotated[int, Field(ge=0, le=MOST_COUNT, description="row of the cell, from 0")]
     col: Annotated[int, Field(ge=0, le=MOST_COUNT, description="column of the cell, from 0")]
     k: Annotated[RowCount, Field(description="how many units")] = 20
@@ -191,7 +208,7 @@ class CellQuestion(Question):
 class MapQuestion(Question):
     """Ask for a unit's activation at every location of its grid."""
 
-    layer: Annotated[str, Field(description="the unit's layer")]
+    layer: Annotated[Text, Field(description="the unit's layer")]
     unit: Annotated[int, Field(ge=0, le=MOST_COUNT, description="the unit's channel")]
 
 
@@ -202,7 +219,7 @@ class NeighborsQuestion(PassingQuestion):
         BoxField,
         Field(description="`top,left,bottom,right` in pixels of the upright picture, half-open  [default: all seen]"),
     ] = None
-    layer: Annotated[str | None, Field(description="must be the layer whose embeddings are indexed")] = None
+    layer: Annotated[Text | None, Field(description="must be the layer whose embeddings are indexed")] = None
     k: Annotated[RowCount, Field(description="how many images")] = 9
     exact: Annotated[bool, Field(description="scan all vectors instead of asking the index")] = False
 
@@ -216,10 +233,10 @@ class NeighborBatchQuestion(PassingQuestion):
     """Ask which patches of the corpus are nearest to each of several vectors and uploads."""
 
     vectors: Annotated[
-        tuple[tuple[Annotated[float, Strict()], ...], ...],
+        tuple[Annotated[tuple[Annotated[Number, Strict()], ...], Field(max_length=MOST_WIDTH)], ...],
         Field(max_length=100, description="each as wide as the embedded layer has units"),
     ] = ()
-    uploads: Annotated[tuple[str, ...], Field(max_length=100, description="ids of uploads")] = ()
+    uploads: Annotated[tuple[Text, ...], Field(max_length=100, description="ids of uploads")] = ()
     k: Annotated[RowCount, Field(description="how many images")] = 9
     exact: Annotated[bool, Field(description="scan all vectors instead of asking the index")] = False
 
@@ -231,7 +248,7 @@ class ImagesQuestion(PassingQuestion):
         bool, Field(description="only images to which files or rows of a list give several labels")
     ] = False
     duplicates: Annotated[bool, Field(description="only images that several files with the same bytes are")] = False
-    path: Annotated[str | None, Field(description="the image with this path below the corpus root")] = None
+    path: Annotated[Text | None, Field(description="the image with this path below the corpus root")] = None
     k: PageSize = None
     cursor: Cursor = None
 
@@ -247,7 +264,7 @@ class ComparisonQuestion(Question):
     """Ask what a stored comparison of two atlases says, unit by unit."""
 
     layer: LayerFilter = None
-    sort: Annotated[str, Field(description="a column; with a leading minus descending")] = "channel"
+    sort: Annotated[Text, Field(description="a column; with a leading minus descending")] = "channel"
     k: PageSize = None
     cursor: Cursor = None
 
@@ -255,16 +272,16 @@ class ComparisonQuestion(Question):
 class CorrelateQuestion(Question):
     """Say between the units of which layers co-activation is computed."""
 
-    among: Annotated[str | None, Field(description="the layer whose units are compared  [default: the same]")] = None
+    among: Annotated[Text | None, Field(description="the layer whose units are compared  [default: the same]")] = None
 
 
 class CompareQuestion(Question):
     """Say which layers of two atlases are compared."""
 
-    layer: Annotated[str | None, Field(description="layer of the first atlas  [default: all names that both have]")] = (
-        None
-    )
-    layer_b: Annotated[str | None, Field(description="layer of the second atlas  [default: the same name]")] = None
+    layer: Annotated[
+        Text | None, Field(description="layer of the first atlas  [default: all names that both have]")
+    ] = None
+    layer_b: Annotated[Text | None, Field(description="layer of the second atlas  [default: the same name]")] = None
 
 
 class OptimiseQuestion(Question):
@@ -278,23 +295,23 @@ class OptimiseQuestion(Question):
             description="of a layer only the N units whose maximum lies most standard deviations above their mean",
         ),
     ] = None
-    recipe: Annotated[str, Field(description="olah2017, yosinski2015 (also -a, -b, -d), erhan2009 or none")] = (
+    recipe: Annotated[Text, Field(description="olah2017, yosinski2015 (also -a, -b, -d), erhan2009 or none")] = (
         "olah2017"
     )
     steps: Annotated[int | None, Field(ge=1, le=100_000, description="steps  [default: the recipe's]")] = None
     objective: Annotated[
-        str,
+        Text,
         Field(
             description="unit (the centre of its map), channel (its mean over the map), class (a logit) or direction; "
             "with a - before it as low as can be"
         ),
     ] = "unit"
     direction: Annotated[
-        Annotated[Sequence[float], Field(max_length=1_000_000)] | None,
+        Annotated[Sequence[Number], Field(max_length=MOST_WIDTH)] | None,
         BeforeValidator(read_numbers),
         Field(description="for the objective direction: a number for each unit, kept as float32"),
     ] = None
-    start: Annotated[str, Field(description="noise, grey, or an image of the corpus by id or path")] = "noise"
+    start: Annotated[Text, Field(description="noise, grey, or an image of the corpus by id or path")] = "noise"
     seed: Annotated[int, Field(ge=0, lt=2**63, description="seed of noise and movements")] = 0
     count: Annotated[
         int, Field(ge=1, le=16, description="pictures of each unit, made to differ (Olah et al. 2017)")

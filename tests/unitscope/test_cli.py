@@ -4,6 +4,7 @@ import io
 import json
 import re
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -252,9 +253,10 @@ def test_too_many_skipped_files_exit_with_three(tiny_corpus: Path, tmp_path: Pat
     assert json.loads(result.stdout)["skipped"] == 2
 
 
-def test_interrupt_keeps_finished_shards_and_prints_how_to_resume(tiny_corpus: Path, tmp_path: Path) -> None:
-    import signal
-
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["interrupt", "stop"])
+def test_a_signal_keeps_finished_shards_and_prints_how_to_resume(
+    number: signal.Signals, tiny_corpus: Path, tmp_path: Path
+) -> None:
     import psutil
 
     words = ("index", str(tiny_corpus), "--atlas", str(tmp_path / "a"), "--progress", "json", "--shard-size", "4")
@@ -267,8 +269,10 @@ def test_interrupt_keeps_finished_shards_and_prints_how_to_resume(tiny_corpus: P
         if '"scan"' in line:
             break
     children = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, talk = process.communicate(timeout=120)
-    assert process.returncode == 130, talk
+    assert process.returncode == 128 + number, talk
+    assert "*** SIG" not in talk
+    assert "Traceback" not in talk
     assert "Resume with: unitscope index" in talk
     assert psutil.wait_procs(children, timeout=30)[1] == []

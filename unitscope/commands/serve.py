@@ -36,6 +36,14 @@ def serve(
         ),
     ] = None,
     grace: Annotated[float, typer.Option(min=0, help="seconds that requests have to end when it is stopped")] = 10.0,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="requests a second that each key or address may send to a process, ten seconds' worth at once; 0: no "
+            "limit  [default: 50; on this machine without keys no limit]",
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="processes that answer; each opens all atlases")] = 1,
     trust_code: TrustFlag = False,
     no_check: Annotated[
@@ -56,7 +64,7 @@ def serve(
 ) -> None:
     """Serve atlases as an API and as pages. Listens on this machine only, unless keys say who may ask."""
     from unitscope_services.server.settings import Settings
-    from unitscope_services.web.serving import serve_atlases
+    from unitscope_services.web.serving import serve_atlases, usual_rate
 
     settings = Settings(
         atlases=tuple(atlases),
@@ -69,6 +77,7 @@ def serve(
         cache=cache,
         cache_gb=cache_gb,
         grace_s=grace,
+        requests_per_s=usual_rate(host, key_file is not None) if rate is None else rate,
     )
     serve_atlases(settings, host, port, process_count=workers)
 

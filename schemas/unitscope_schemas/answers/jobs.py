@@ -5,13 +5,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from unitscope_schemas.answers.served import Answer
-from unitscope_schemas.questions import CompareQuestion, CorrelateQuestion, OptimiseQuestion, ProjectQuestion
+from unitscope_schemas.questions import CompareQuestion, CorrelateQuestion, OptimiseQuestion, ProjectQuestion, Text
 
 JobState = Literal["waiting", "running", "done", "failed", "cancelled"]
 
 
-AtlasName = Annotated[str, Field(description="the atlas, as the server calls it")]
-Targets = Annotated[tuple[str, ...], Field(min_length=1, max_length=1000)]
+AtlasName = Annotated[Text, Field(description="the atlas, as the server calls it")]
+Targets = Annotated[tuple[Text, ...], Field(min_length=1, max_length=1000)]
 
 
 class OptimiseJob(OptimiseQuestion):
@@ -43,7 +43,7 @@ class SimilarJob(CorrelateQuestion):
 
     kind: Literal["similar"]
     atlas: AtlasName
-    unit: Annotated[str, Field(description="`LAYER:UNIT`: a unit of the layer")]
+    unit: Annotated[Text, Field(description="`LAYER:UNIT`: a unit of the layer")]
 
 
 class CompareJob(CompareQuestion):
@@ -51,7 +51,7 @@ class CompareJob(CompareQuestion):
 
     kind: Literal["compare"]
     atlas: AtlasName
-    other: Annotated[str, Field(min_length=1, description="the second atlas, as the server calls it")]
+    other: Annotated[Text, Field(min_length=1, description="the second atlas, as the server calls it")]
 
 
 JobQuery = Annotated[OptimiseJob | ProjectJob | SimilarJob | CompareJob, Field(discriminator="kind")]

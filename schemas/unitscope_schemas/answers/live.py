@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 
 from unitscope_schemas.answers.served import Answer, Problem
-from unitscope_schemas.questions import ProjectionMethod
+from unitscope_schemas.questions import ProjectionMethod, Text
 
 
 class LiveAsk(Answer):
@@ -15,13 +15,13 @@ class LiveAsk(Answer):
 
     id: Annotated[int, Field(ge=-(2**53), le=2**53)] = 0
     """Number of the question, which comes back with the answer."""
-    unit: str
+    unit: Text
     """Unit as `LAYER:UNIT`; the maps are those of all units of its layer."""
-    image: str | None = None
+    image: Text | None = None
     """Id of an image of the corpus, or its first digits."""
     method: ProjectionMethod | None = None
     """Method that projects an activation back to the pixels; none is projected where it is None."""
-    project: str | None = None
+    project: Text | None = None
     """Unit whose highest activation is projected; None means `unit`."""
     signals: bool = False
     """Whether the maps show what reaches each unit of the layer of the projected signal, instead of its activations."""

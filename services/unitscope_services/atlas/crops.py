@@ -11,6 +11,7 @@ from unitscope_pipelines.vision.images.pictures import open_picture, upright
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Box, Size
 from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.atlas.deadlines import check_time
 from unitscope_services.atlas.rows import ImageEntry
 
 PictureFormat = Literal["jpg", "png", "webp"]
@@ -24,6 +25,7 @@ _SAVE = {
 
 def read_image(atlas: Atlas, image: ImageEntry) -> bytes:
     """Return the bytes of an image's file; raises NotFoundError if it is gone or no longer the one that was indexed."""
+    check_time()
     return atlas.originals.read_original(original_of(image))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from unitscope_pipelines.storage.stores import Store
 from unitscope_schemas.errors import AtlasError, BusyError
 from unitscope_schemas.manifest import Part
-from unitscope_services.atlas.deadlines import Deadlines
+from unitscope_services.atlas.deadlines import Deadlines, check_time
 
 
 class Database:
@@ -64,6 +64,7 @@ class Database:
             with self._deadlines.over(cursor) if self._deadlines else nullcontext():
                 yield cursor.execute(statement, parameters)
         except duckdb.InterruptException:
+            check_time()
             limit = self._deadlines.timeout_s if self._deadlines else 0
             raise BusyError(f"this question takes longer than {limit:g} s; ask for less, or ask again later") from None
         except (duckdb.IOException, duckdb.InvalidInputException) as error:

@@ -11,6 +11,7 @@ from unitscope_pipelines.storage.cache import LocalPart
 from unitscope_pipelines.storage.stores import Store
 from unitscope_schemas.errors import AtlasError
 from unitscope_schemas.manifest import Part
+from unitscope_services.atlas.deadlines import check_time
 
 _REMEMBERED_FOOTERS = 512
 """Footers that are remembered, of up to 0.3 MB each: to read one takes longer than to read the rows that a question
@@ -34,6 +35,7 @@ class Parts:
         To buffer it beforehand, on threads of the reader's own, takes up to five times as long; to map it into memory a
         tenth to a fourth longer, for faults of fresh pages.
         """
+        check_time()
         footer = self.footer(part)
         with self._failing_as_atlas_error(part), self._store.hold(part) as file, pa.OSFile(str(file)) as source:
             yield pq.ParquetFile(source, metadata=footer, pre_buffer=False)

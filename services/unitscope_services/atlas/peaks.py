@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from unitscope_schemas import tables
 from unitscope_schemas.geometry import Location
 from unitscope_schemas.manifest import BLOCK_UNITS, LayerEntry, Manifest
+from unitscope_services.atlas.deadlines import check_time
 from unitscope_services.atlas.parts import Parts
 from unitscope_services.atlas.rows import ImageEntry
 
@@ -58,6 +59,7 @@ class ScannedPeaks:
         order = sorted(range(len(channels)), key=channels.__getitem__)
         with self._parts.open(self._receipts[shard].peaks[entry.spec.name]) as file:
             for block, indices in groupby(order, lambda index: channels[index] // BLOCK_UNITS):
+                check_time()
                 column = file.read_row_group(block, columns=["activation"], use_threads=False)["activation"]
                 cells = column.to_numpy().reshape(-1, count)
                 for index in indices:

@@ -21,6 +21,7 @@ from unitscope_schemas.geometry import Box, Location, Placement
 from unitscope_schemas.questions import ProjectionMethod
 from unitscope_schemas.units import LayerSpec, UnitId
 from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.atlas.deadlines import check_time
 from unitscope_services.encoding.cells import Activations, Cells, checked_cell
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Encoder:
         """Decode and place a picture; raises PictureError."""
         from unitscope_pipelines.vision.images.preprocessing import prepare
 
+        check_time()
         prepared = prepare(data, self.atlas.manifest.preprocessing)
         return Encoded(hashlib.sha256(data).hexdigest(), prepared)
 
@@ -142,7 +144,7 @@ class Encoder:
 
         pixels = stacked([picture.prepared.pixels for picture in pictures])
         images = normalise(pixels, self.atlas.manifest.preprocessing)
-        with self._turn(), self._lock:
+        with self._alone():
             return project(self._model.module, self._spec(unit.layer), unit.channel, images, locations, method)
 
     def projection_method(self, layer: str) -> ProjectionMethod:
@@ -152,7 +154,7 @@ class Encoder:
         spec = self._spec(layer)
         with self._methods_lock:
             if layer not in self._methods:
-                with self._turn(), self._lock:
+                with self._alone():
                     self._methods[layer] = default_method(self._model.module, spec, self._model.input_shape)
             return self._methods[layer]
 
@@ -168,14 +170,14 @@ class Encoder:
 
         images = normalise(picture.prepared.pixels[None], self.atlas.manifest.preprocessing)
         start, at = (self._spec(unit.layer), unit.channel), self._spec(layer)
-        with self._turn(), self._lock:
+        with self._alone():
             return signals(self._model.module, start, images, location, method, at).numpy()
 
     def filters(self, layer: str) -> "ConvFilters":
         """Return a layer's weights; `first` is the first layer with weights. Raises UsageError where there are none."""
         from unitscope_pipelines.vision.attribution.conv_filters import read_filters
 
-        with self._lock:
+        with self._alone():
             return read_filters(self._model.module, self._model.input_shape, layer)
 
     def incoming_weights(self, layer: str) -> NDArray[np.float32]:
@@ -185,14 +187,14 @@ class Encoder:
         """
         from unitscope_pipelines.vision.models.incoming_weights import incoming_weights
 
-        with self._lock:
+        with self._alone():
             return incoming_weights(self._model.module, self._spec(layer))
 
     def classes(self) -> "Classes":
         """Return the classes that the model tells apart; raises UsageError where it puts out none."""
         from unitscope_pipelines.vision.models.classes import classes_of
 
-        with self._turn(), self._lock:
+        with self._alone():
             return classes_of(self._model)
 
     def at_cell(self, picture: Encoded, layer: str, cell: Location) -> Activations:
@@ -249,12 +251,20 @@ class Encoder:
             return dict(recorded)
 
     @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Wait for a turn and for the model, unless the question has had its time by then."""
+        check_time()
+        with self._turn(), self._lock:
+            check_time()
+            yield
+
+    @contextmanager
     def _inference(self) -> "Iterator[Module]":
         """Give the model for a forward as at index time, alone and within a turn."""
         import torch
 
         half = self.atlas.manifest.precision == "bf16"
-        with self._turn(), self._lock, torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+        with self._alone(), torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
             yield self._model.module
 
 

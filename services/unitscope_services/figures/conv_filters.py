@@ -8,6 +8,7 @@ from PIL import Image
 from unitscope_schemas.answers.visuals import FilterPage, FilterRow
 from unitscope_schemas.errors import NotFoundError, UsageError
 from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.deadlines import check_time
 from unitscope_services.figures.drawing import INK, QUIET, Drawing, Tile, Words, shortened
 from unitscope_services.queries.session import Session
 
@@ -77,6 +78,7 @@ def filter_sheet(session: Session, layer: str) -> Drawing:
         ],
     )
     for row in page.rows:
+        check_time()
         line, column = divmod(row.channel, columns)
         left, top = _MARGIN + column * _STEP, _MARGIN + _HEAD + line * _LINE
         what = f"{row.unit}: weights from {row.minimum:.3g} to {row.maximum:.3g}" + (row.note and f"; {row.note}")

@@ -1,9 +1,6 @@
 """Sheets of tiles: 256 units of a layer in one picture, so that a layer of 2,048 takes eight requests."""
 
 import io
-import threading
-from collections import OrderedDict
-from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,7 +18,6 @@ SHEET_PX = COLUMNS * TILE_PX
 MOST_BYTES = 288 * 1024
 """Most bytes of a sheet as WebP: eight of them, with the page of 2,048 tiles, stay below 3 MiB."""
 _QUALITIES = (90, 85, 75, 60, 40, 20, 10, 0)
-_REMEMBERED_BYTES = 64_000_000
 _GONE = (128, 128, 128, 255)
 
 
@@ -51,32 +47,14 @@ class SheetAddress:
     state: str = ""
 
 
-class Sheets:
-    """Encoded sheets, the latest of them remembered: making one decodes up to 256 originals."""
+def sheet_file(session: Session, address: SheetAddress, file_format: SheetFormat, turn: Turn) -> bytes:
+    """Return a sheet as a file, each of its pictures decoded within a `turn`; raises NotFoundError if it has no units.
 
-    def __init__(self) -> None:
-        self._encoded: OrderedDict[Hashable, bytes] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def read(self, session: Session, address: SheetAddress, file_format: SheetFormat, turn: Turn) -> bytes:
-        """Return a sheet as a file, each of its pictures decoded within a `turn`; raises NotFoundError if it has no
-        units.
-
-        PNG holds the very pixels of the single pictures. So does WebP of filters where that is small; otherwise it is
-        lossy, of the best quality with which a sheet has at most 288 KiB.
-        """
-        key = session.atlas.root, session.atlas.version, address, file_format
-        with self._lock:
-            if key in self._encoded:
-                self._encoded.move_to_end(key)
-                return self._encoded[key]
-        sheet = make_sheet(session, address, turn)
-        content = _png(sheet) if file_format == "png" else webp(sheet, address.kind == "filter")
-        with self._lock:
-            self._encoded[key] = content
-            while len(self._encoded) > 1 and sum(map(len, self._encoded.values())) > _REMEMBERED_BYTES:
-                self._encoded.popitem(last=False)
-        return content
+    PNG holds the very pixels of the single pictures. So does WebP of filters where that is small; otherwise it is
+    lossy, of the best quality with which a sheet has at most 288 KiB.
+    """
+    sheet = make_sheet(session, address, turn)
+    return _png(sheet) if file_format == "png" else webp(sheet, address.kind == "filter")
 
 
 def make_sheet(session: Session, address: SheetAddress, turn: Turn) -> Image.Image:

@@ -1,6 +1,6 @@
 """The picture of each unit on a sheet of tiles: its first patch, or what was made of it."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal
 
@@ -13,6 +13,7 @@ from unitscope_schemas.geometry import Box
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.crops import cut, fitted, picture, read_image
+from unitscope_services.atlas.deadlines import check_time
 from unitscope_services.atlas.rows import ImageEntry
 from unitscope_services.figures.conv_filters import filters_of, tile_of_filter
 from unitscope_services.figures.project import picture_of
@@ -22,7 +23,7 @@ from unitscope_services.queries.units import box_to_show
 SpriteKind = Literal["patch", "optimised", "projection", "filter"]
 """Kind of picture: the first patch, the stored input that excites the unit most, a projection of its highest
 activation, its weights."""
-Turn = AbstractContextManager[object]
+Turn = Callable[[], AbstractContextManager[None]]
 ChannelPicture = tuple[int, Image.Image | None]
 """A channel with its picture, None where that is gone from the corpus."""
 
@@ -84,7 +85,8 @@ def filter_tile(filter_picture: Image.Image) -> Image.Image:
 def _patches(atlas: Atlas, layer: str, channels: Sequence[int], turn: Turn) -> Iterator[ChannelPicture]:
     ranked = atlas.statistics(layer).ranked
     for image, boxes in _by_image(atlas, layer, [channel for channel in channels if ranked[channel]]):
-        with turn:
+        check_time()
+        with turn():
             try:
                 whole = picture(atlas, read_image(atlas, image))
             except (NotFoundError, PictureError):
@@ -112,11 +114,14 @@ def _visuals(
     shown = session.gallery.pictures(layer, kind).visuals
     for channel in channels:
         if channel in shown:
-            with turn:
+            check_time()
+            with turn():
                 tile = visual_tile(session, shown[channel])
             yield channel, tile
 
 
 def _filters(session: Session, layer: str, channels: Sequence[int]) -> Iterator[ChannelPicture]:
     layer_filters = filters_of(session, layer)
-    return ((channel, filter_tile(tile_of_filter(layer_filters, channel))) for channel in channels)
+    for channel in channels:
+        check_time()
+        yield channel, filter_tile(tile_of_filter(layer_filters, channel))

@@ -17,6 +17,7 @@ from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.bounded import bounded_note, check_ranks, check_whole
 from unitscope_services.atlas.boxes import as_boxes, to_image
+from unitscope_services.atlas.deadlines import check_time
 from unitscope_services.atlas.image_filter import ImageFilter
 from unitscope_services.atlas.rows import rows_of
 from unitscope_services.atlas.statistics import UnitStatistics
@@ -139,6 +140,7 @@ class Exemplars:
         """Return the next `count` ranks, fewer if there are no more, each with its key: where the next page goes on."""
         ranks, keys = np.empty(0, np.int64), np.empty(0, np.uint64 if self._question.order == "random" else np.int64)
         while len(ranks) < count:
+            check_time()
             wanted = count - len(ranks)
             candidates, candidate_keys = self._candidates(after, wanted)
             leads = self._leads(candidates)

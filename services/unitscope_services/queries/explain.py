@@ -16,6 +16,7 @@ from unitscope_schemas.questions import ExplainQuestion
 from unitscope_schemas.ranks import percentile
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.atlas.deadlines import check_time
 from unitscope_services.atlas.image_filter import EVERY_IMAGE, ImageFilter
 from unitscope_services.atlas.ranks import Array
 from unitscope_services.atlas.rows import ImageEntry, rows_of
@@ -128,6 +129,7 @@ class Among:
         above, finite = np.zeros(len(channels), np.int64), np.zeros(len(channels), np.int64)
         limits = np.array(activations, np.float32)[:, None]
         for shard, rows in self._shards.items():
+            check_time()
             peaks = self._atlas.scanned_activations(layer, channels, shard)[:, rows]
             known = np.isfinite(peaks)
             above += (known & (peaks > limits)).sum(1)

@@ -9,6 +9,7 @@ from unitscope_schemas.answers.patches import PatchPage
 from unitscope_schemas.answers.relations import FacetPage, FacetRow
 from unitscope_schemas.questions import FacetsQuestion, TopQuestion
 from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.deadlines import check_time
 from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.session import Session
 
@@ -71,6 +72,7 @@ def group(vectors: NDArray[np.float32]) -> Grouping:
     count = len(vectors)
     best = Grouping.one(count)
     for number in range(2, min(_MOST_FACETS, count // _LEAST_EXEMPLARS) + 1):
+        check_time()
         groups = AgglomerativeClustering(number, linkage="ward").fit_predict(vectors)
         score = float(silhouette_score(vectors, groups))
         if best.silhouette is None or score > best.silhouette:

@@ -16,6 +16,7 @@ from unitscope_schemas.errors import AtlasError, UsageError
 from unitscope_schemas.geometry import Box
 from unitscope_schemas.manifest import Part, PatchIndex
 from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.atlas.deadlines import check_time
 from unitscope_services.atlas.image_filter import EVERY_IMAGE, ImageFilter
 from unitscope_services.atlas.rows import ImageEntry
 
@@ -108,6 +109,7 @@ class PatchVectors:
         step = max(1, _BLOCK_NUMBERS // self.patches.width)
         block = np.empty((step, self.patches.width), np.float32)
         for start in range(0, len(scores), step):
+            check_time()
             stored = self.stored[slice(start, start + step) if rows is None else rows[start : start + step]]
             block[: len(stored)] = stored
             scores[start : start + step] = _cosines(block[: len(stored)], query)

@@ -13,6 +13,7 @@ from unitscope_schemas.errors import UnitscopeError
 from unitscope_services.queries.session import Session
 from unitscope_services.server.job_kinds import KINDS
 from unitscope_services.server.job_registry import JobRegistry
+from unitscope_services.server.limits.admission import patience
 
 _log = logging.getLogger("unitscope")
 _FAILED = "the server failed; its log has the reason under the job's id"
@@ -71,9 +72,10 @@ class Jobs:
 
         try:
             change(state="running")
-            for address in KINDS[job.kind].run(session, job.query, tell, *others):
-                results = (*results, address)
-                self._registry.change(job.id, results=results)
+            with patience():
+                for address in KINDS[job.kind].run(session, job.query, tell, *others):
+                    results = (*results, address)
+                    self._registry.change(job.id, results=results)
             self._registry.change(job.id, state="done")
         except _Cancelled:
             self._registry.change(job.id, state="cancelled")

@@ -15,7 +15,6 @@ from unitscope_schemas.errors import (
     AtlasError,
     BusyError,
     FormatError,
-    OverloadError,
     ScopeError,
     StorageError,
     UnitscopeError,
@@ -119,7 +118,7 @@ def _read_own(request: HTTPConnection, error: UnitscopeError) -> tuple[int, str,
         headers["WWW-Authenticate"] = 'Bearer realm="unitscope", error="insufficient_scope"'
     elif isinstance(error, AccessError):
         headers["WWW-Authenticate"] = 'Bearer realm="unitscope"'
-    elif isinstance(error, OverloadError):
+    elif isinstance(error, BusyError) and error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)
     if error.http_status >= 500 and not isinstance(error, BusyError):
         _log.error("request %s: %s", request.scope.get("unitscope.request_id"), error)

@@ -41,3 +41,7 @@ class Settings(BaseModel):
     jobs_kept: int = Field(64, ge=0, description="jobs that ended and are still told about")
     grace_s: float = Field(10, ge=0, description="time that requests have to end when the server is told to stop")
     pictures_at_once: int = Field(4, ge=1, description="decoded at once; 150 MB each at the pixel limit")
+    requests_per_s: float = Field(
+        0, ge=0, le=1_000_000, description="that each key or address may send to a process; 0: no limit"
+    )
+    memory_floor_bytes: int = Field(256_000_000, ge=0, description="with less memory left, costly work is refused")

@@ -1,7 +1,6 @@
 """The application: API and pages over some atlases, put together here."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -17,12 +16,14 @@ from starlette.responses import Response
 
 from unitscope_schemas.answers.served import Problem
 from unitscope_schemas.errors import UnitscopeError
-from unitscope_services.figures.sprites import Sheets
 from unitscope_services.server.access.hosts import Hosts
 from unitscope_services.server.access.keys import Keys
-from unitscope_services.server.admission import Admission
 from unitscope_services.server.caching import package_version
 from unitscope_services.server.jobs import Jobs
+from unitscope_services.server.limits.admission import Admission
+from unitscope_services.server.limits.costs import FORWARD_WAIT_S, Turns, costs_of
+from unitscope_services.server.limits.memory import MemoryFloor
+from unitscope_services.server.limits.rates import Rates
 from unitscope_services.server.problems import problem_of
 from unitscope_services.server.settings import Settings
 from unitscope_services.server.shared import Shared
@@ -35,6 +36,8 @@ from unitscope_services.web.middleware import RequestMiddleware
 from unitscope_services.web.page_routes import compare, pages, sign_in, unit_parts
 from unitscope_services.web.page_routes import jobs as job_pages
 from unitscope_services.web.page_routes import live as live_pages
+from unitscope_services.web.picture_memory import PictureMemory
+from unitscope_services.web.rate_middleware import RateMiddleware
 from unitscope_services.web.routes import (
     atlases,
     conv_filters,
@@ -55,12 +58,9 @@ _API_GROUPS = (pictures, atlases, conv_filters, units, visuals, images, uploads,
 _PAGE_GROUPS = (pages, job_pages, compare, live_pages, unit_parts, sign_in)
 _FORM_OVERHEAD_BYTES = 4096
 """Bytes that a multipart form adds to the picture inside it."""
-_THREADS_PER_CORE = 2
-"""Threads for questions, besides those that forwards may keep waiting. More only take turns at the interpreter: with 40
-threads on two cores, 50 clients got 0.8 of one client's throughput, with 12 as much."""
-_QUICK_AT_ONCE = 2
-"""Answers that take milliseconds and are made at once: one uses the interpreter while another is at the database. When
-all threads made some, each took turns nine times, and 50 clients got 0.8 of one client's throughput."""
+_FREE_THREADS = 4
+"""Threads besides those of questions that have or wait for a turn: they find out who asks for what, answer what is
+remembered and refuse what is too much. So all questions that may wait never keep these waiting."""
 _ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": Problem, "description": "The request cannot be answered; the detail says why"},
     "5XX": {"model": Problem, "description": "The server failed, or is at its limit"},
@@ -92,6 +92,7 @@ def create_app(settings: Settings, shared: Shared | None = None) -> FastAPI:
     for group in _PAGE_GROUPS:
         app.include_router(group.routes, include_in_schema=False)
     app.state.routes = [route for group in (*_API_GROUPS, *_PAGE_GROUPS) for route in group.routes.routes]
+    app.add_middleware(RateMiddleware, rates=app_state.rates, keys=app_state.keys)
     app.add_middleware(
         RequestMiddleware,
         telemetry=app_state.telemetry,
@@ -102,7 +103,7 @@ def create_app(settings: Settings, shared: Shared | None = None) -> FastAPI:
 
 
 def _build_state(settings: Settings, shared: Shared) -> AppState:
-    static, telemetry = assets.read_static(), Telemetry()
+    static, telemetry, rates = assets.read_static(), Telemetry(), Rates(settings)
     return AppState(
         settings=settings,
         keys=Keys(settings.key_file, settings.anonymous_read),
@@ -110,14 +111,14 @@ def _build_state(settings: Settings, shared: Shared) -> AppState:
         pages_digest=assets.pages_digest(),
         static=static,
         telemetry=telemetry,
-        admission=Admission(running=1, waiting=settings.forwards_waiting, tell=telemetry.forwards.set),
+        admission=Admission(1, settings.forwards_waiting, telemetry.forwards.set, FORWARD_WAIT_S),
         uploads=shared.uploads,
         job_registry=shared.job_registry,
         jobs=Jobs(shared.job_registry, settings.jobs_running),
-        pictures=BoundedSemaphore(settings.pictures_at_once),
-        quick=BoundedSemaphore(_QUICK_AT_ONCE),
+        turns=Turns(costs_of(settings), MemoryFloor(settings.memory_floor_bytes), rates),
+        rates=rates,
         live=BoundedSemaphore(settings.live_at_once),
-        sheets=Sheets(),
+        picture_memory=PictureMemory(),
     )
 
 
@@ -125,7 +126,7 @@ def _build_state(settings: Settings, shared: Shared) -> AppState:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app_state: AppState = app.state.app_state
     threads = anyio.to_thread.current_default_thread_limiter()
-    threads.total_tokens = _THREADS_PER_CORE * (os.cpu_count() or 1) + 1 + app_state.settings.forwards_waiting
+    threads.total_tokens = _FREE_THREADS + app_state.turns.most_present + app_state.settings.live_at_once
     if not app_state.is_open:
         await asyncio.to_thread(app_state.open)
     yield

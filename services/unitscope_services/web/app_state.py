@@ -9,16 +9,18 @@ from starlette.requests import Request
 
 from unitscope_pipelines.storage.cache import Cache
 from unitscope_pipelines.storage.stores import store_of
-from unitscope_services.figures.sprites import Sheets
 from unitscope_services.server.access.keys import Keys
-from unitscope_services.server.admission import Admission
 from unitscope_services.server.atlas_registry import AtlasRegistry
 from unitscope_services.server.job_registry import JobRegistry
 from unitscope_services.server.jobs import Jobs
+from unitscope_services.server.limits.admission import Admission
+from unitscope_services.server.limits.costs import Turns
+from unitscope_services.server.limits.rates import Rates
 from unitscope_services.server.settings import Settings
 from unitscope_services.server.telemetry import Telemetry
 from unitscope_services.server.uploads import Uploads
 from unitscope_services.web.assets import StaticFile
+from unitscope_services.web.picture_memory import PictureMemory
 
 _COLLECTED_AFTER = 20_000
 """New objects, some answers' worth, after which the collector runs: at Python's own 700, a page of 1,000 rows is looked
@@ -40,10 +42,10 @@ class AppState:
     uploads: Uploads
     job_registry: JobRegistry
     jobs: Jobs
-    pictures: BoundedSemaphore
-    quick: BoundedSemaphore
+    turns: Turns
+    rates: Rates
     live: BoundedSemaphore
-    sheets: Sheets
+    picture_memory: PictureMemory
     _atlases: AtlasRegistry | None = field(default=None)
 
     @property

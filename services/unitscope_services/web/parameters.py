@@ -10,18 +10,24 @@ from starlette.requests import Request
 
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Location
-from unitscope_schemas.question import SAFE, VERSION, Question, check_names
-from unitscope_schemas.questions import MOST_COUNT
+from unitscope_schemas.question import LONGEST_TEXT, SAFE, VERSION, Question, check_names
+from unitscope_schemas.questions import MOST_COUNT, Text
 from unitscope_schemas.units import UnitId
 
 PageCursor = Annotated[str | None, Query(max_length=500, description="`next` of the page before; of the same question")]
 Channel = Annotated[int, Path(ge=0, le=MOST_COUNT, description="channel of the layer, from 0")]
-LayerName = Annotated[str, Path(description="module path, for example `layer4.1.conv2`")]
-ImageName = Annotated[str, Path(description="image id, or at least six of its first digits")]
+LayerName = Annotated[str, Path(max_length=LONGEST_TEXT, description="module path, for example `layer4.1.conv2`")]
+ImageName = Annotated[str, Path(max_length=LONGEST_TEXT, description="image id, or at least six of its first digits")]
 BoxText = Annotated[
-    str | None, Query(description="`top,left,bottom,right` in pixels of the upright original picture, half-open")
+    str | None,
+    Query(
+        max_length=LONGEST_TEXT,
+        description="`top,left,bottom,right` in pixels of the upright original picture, half-open",
+    ),
 ]
-Fields = Annotated[list[str] | None, Query(description="as one text, or as its numbers one by one, as forms send them")]
+Fields = Annotated[
+    list[Text] | None, Query(max_length=8, description="as one text, or as its numbers one by one, as forms send them")
+]
 Paged = TypeVar("Paged", bound=Question)
 
 

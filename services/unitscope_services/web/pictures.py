@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import Path, Query
@@ -16,7 +17,7 @@ from unitscope_services.atlas.rows import ImageEntry
 from unitscope_services.encoding.cells import CellGrid, scaled, with_map
 from unitscope_services.encoding.masks import mask, masked
 from unitscope_services.figures.blanks import blank
-from unitscope_services.figures.sprites import SheetAddress, SheetFormat
+from unitscope_services.figures.sprites import SheetAddress, SheetFormat, sheet_file
 from unitscope_services.figures.tiles import SpriteKind, state_of
 from unitscope_services.queries.session import Subject
 from unitscope_services.queries.units import peak_box
@@ -74,21 +75,17 @@ def patch_picture(
 def sprite_picture(reply: Reply, layer: str, what: SpriteKind, number: int, kind: SheetFormat) -> Response:
     """Return the reply with a sheet of tiles."""
     sheet = SheetAddress(layer, what, number, state_of(reply.session, layer, what))
-    growing, app_state = replace(reply, state=sheet.state), reply.app_state
+    growing, turns = replace(reply, state=sheet.state, cost="sheet"), reply.app_state.turns
     return growing.picture(
-        kind, MEDIA_TYPES[kind], lambda: app_state.sheets.read(growing.session, sheet, kind, app_state.pictures)
+        kind, MEDIA_TYPES[kind], lambda: sheet_file(growing.session, sheet, kind, partial(turns.of, "picture"))
     )
 
 
 def _picture(reply: Reply, kind: PictureFormat, make: Callable[[], Image.Image]) -> Response:
     """Return the reply with a picture; a browser's <img> shows a blank with the reason where there is none."""
 
-    def content() -> bytes:
-        with reply.app_state.pictures:
-            return encoded(make(), kind)
-
     try:
-        return reply.picture(kind, MEDIA_TYPES[kind], content)
+        return reply.picture(kind, MEDIA_TYPES[kind], lambda: encoded(make(), kind))
     except (NotFoundError, PictureError) as error:
         if reply.request.headers.get("sec-fetch-dest") != "image":
             raise

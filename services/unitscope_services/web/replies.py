@@ -1,7 +1,7 @@
 """A reply decides how an answer goes out: in which format, with which ETag and lifetime; 304 before any query."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Protocol
@@ -15,10 +15,12 @@ from unitscope_schemas.question import SAFE
 from unitscope_services.queries.session import Session
 from unitscope_services.server import caching
 from unitscope_services.server.access.readers import Reader, Scope
+from unitscope_services.server.limits.costs import Kind
 from unitscope_services.server.links import dated
 from unitscope_services.web.app_state import AppState, state_of
 from unitscope_services.web.credentials import credentials_of
 from unitscope_services.web.parameters import check_parameters
+from unitscope_services.web.rate_middleware import ACCOUNT
 
 
 class RowPage(Protocol):
@@ -34,8 +36,8 @@ class Reply:
     """The reply to one request, about one atlas unless `atlas` is empty.
 
     `scope` is what the question needs: shared caches store only what anyone may read. `private` answers are stored by
-    nobody. `state` tells what decides the answer besides the atlas's version. `quick` answers take milliseconds, and
-    few of them are made at once.
+    nobody. `state` tells what decides the answer besides the atlas's version. `cost` is the kind of turn that making
+    the answer waits for; what the client or the server still has needs none.
     """
 
     request: Request
@@ -44,7 +46,7 @@ class Reply:
     scope: Scope = "read"
     private: bool = False
     state: str = ""
-    quick: bool = False
+    cost: Kind = "read"
     headers: Mapping[str, str] = field(default_factory=dict)
     status: int = 200
 
@@ -104,8 +106,8 @@ class Reply:
         return self._send(file_format, MEDIA_TYPES[file_format], content, links)
 
     def picture(self, kind: str, media_type: str, make: Callable[[], bytes]) -> Response:
-        """Return a picture of the corpus."""
-        return self._send(kind, media_type, make)
+        """Return a picture of the corpus; those sent last are remembered."""
+        return self._send(kind, media_type, make, remember=True)
 
     def stored(self, sha256: str, media_type: str, content: bytes) -> Response:
         """Return a file that stays the same at this address, whatever the atlas's version; its ETag is its digest."""
@@ -137,6 +139,7 @@ class Reply:
         make: Callable[[], bytes],
         late: Mapping[str, str] | None = None,
         personal: bool = False,
+        remember: bool = False,
     ) -> Response:
         """Return the answer, or 304 if the client has it; headers in `late` are known only once it is made.
 
@@ -152,10 +155,32 @@ class Reply:
             headers["Cache-Control"] = caching.lifetime(self.request, self.version, shared)
             if caching.is_known(self.request, etag):
                 return Response(status_code=304, headers=headers)
-        # what has to be fetched from a store first lets others pass
-        with self.app_state.quick if self.quick and self.session.atlas.is_here else nullcontext():
-            content = make()
+        content = self._remembered(headers["ETag"], make) if remember and not self.private else self._made(make)
         return Response(content, self.status, {**headers, **(late or {})}, media_type)
+
+    def _remembered(self, etag: str, make: Callable[[], bytes]) -> bytes:
+        """Return the content of an ETag, made now unless it was lately, also by whoever had the turn before."""
+        memory = self.app_state.picture_memory
+        if (content := memory.find(etag)) is not None:
+            return content
+
+        def made_once() -> bytes:
+            content = memory.find(etag) or make()
+            memory.keep(etag, content)
+            return content
+
+        return self._made(made_once)
+
+    def _made(self, make: Callable[[], bytes]) -> bytes:
+        """Return what is made in a turn of its kind."""
+        # what has to be fetched from a store first lets others pass
+        slow = self.cost == "quick" and not self.session.atlas.is_here
+        with self.turn("read" if slow else self.cost):
+            return make()
+
+    def turn(self, cost: Kind) -> AbstractContextManager[None]:
+        """Return a turn of a kind, on the account of who asks; raises OverloadError, BusyError."""
+        return self.app_state.turns.of(cost, self.request.scope.get(ACCOUNT))
 
     def _format(self) -> TableFormat:
         """Return the suffix of the address, or else the first known media type that is accepted."""
@@ -171,18 +196,18 @@ class Reply:
         return "json"
 
 
-def reply_about(scope: Scope, quick: bool = False) -> Any:
+def reply_about(scope: Scope, cost: Kind = "read") -> Any:
     """Return a dependency that checks the key and the parameters' names, then gives the reply about the address's
     atlas."""
 
     async def reply(request: Request, atlas: str) -> Reply:
-        return await _reply(request, scope, atlas, quick)
+        return await _reply(request, scope, atlas, cost)
 
     return reply
 
 
-async def _reply(request: Request, scope: Scope, atlas: str, quick: bool = False) -> Reply:
-    reply = Reply(request, state_of(request), atlas, scope, quick=quick)
+async def _reply(request: Request, scope: Scope, atlas: str, cost: Kind = "read") -> Reply:
+    reply = Reply(request, state_of(request), atlas, scope, cost=cost)
     reply.demand(scope)
     await check_parameters(request)
     return reply
@@ -197,7 +222,12 @@ async def _computing(request: Request) -> Reply:
 
 
 Reading = Annotated[Reply, Depends(reply_about("read"))]
-QuickReading = Annotated[Reply, Depends(reply_about("read", quick=True))]
-Computing = Annotated[Reply, Depends(reply_about("compute"))]
+QuickReading = Annotated[Reply, Depends(reply_about("read", "quick"))]
+Scanning = Annotated[Reply, Depends(reply_about("read", "scan"))]
+Picturing = Annotated[Reply, Depends(reply_about("read", "picture"))]
+Decomposing = Annotated[Reply, Depends(reply_about("read", "eigen"))]
+Weighing = Annotated[Reply, Depends(reply_about("read", "weights"))]
+Faceting = Annotated[Reply, Depends(reply_about("read", "facets"))]
+Computing = Annotated[Reply, Depends(reply_about("compute", "compute"))]
 General = Annotated[Reply, Depends(_general)]
 ComputingAnywhere = Annotated[Reply, Depends(_computing)]

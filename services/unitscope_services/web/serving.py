@@ -27,6 +27,8 @@ _MESSAGES_WAITING = 2
 """Messages that wait for each WebSocket: what is asked and its picture, up to the limit of uploads."""
 _CLOSING_S = 2.0
 """Seconds that a server may take to close once its requests have ended or had their time."""
+_USUAL_RATE_PER_S = 50.0
+"""Requests each second, ten seconds' worth of them at once: five pages of a hundred thumbnails."""
 _PATIENCE_S = 60
 """Seconds that a process may not answer while another is replaced; loading what it needs takes seconds."""
 
@@ -87,6 +89,15 @@ def _named(host: str) -> tuple[str, ...]:
     except ValueError:
         return (host,)
     return ()
+
+
+def usual_rate(host: str, keys_are_used: bool) -> float:
+    """Return how many requests each second a key or address may send where nobody says it.
+
+    On this machine and without keys there is no limit: whoever asks there is the person who serves, and turns by kind
+    bound what that person's own scripts cost. A proxy on this machine has to limit its readers itself.
+    """
+    return 0.0 if is_loopback(host) and not keys_are_used else _USUAL_RATE_PER_S
 
 
 def _serve_side_by_side(settings: "Settings", listener: socket.socket, process_count: int) -> None:

@@ -13,8 +13,8 @@ from starlette.testclient import TestClient
 
 from tests.services.conftest import UNIT
 from unitscope_schemas.errors import NotFoundError, OverloadError, UsageError
-from unitscope_services.server.admission import Admission
 from unitscope_services.server.atlas_registry import AtlasRegistry
+from unitscope_services.server.limits.admission import Admission
 
 
 def test_the_server_says_that_it_lives_and_what_it_is(client: TestClient) -> None:

@@ -8,6 +8,7 @@ from starlette.responses import RedirectResponse, Response
 
 from unitscope_schemas.answers.jobs import CompareJob
 from unitscope_schemas.errors import UsageError
+from unitscope_schemas.questions import Text
 from unitscope_services.pages.compare import ComparisonAddress, choice_view, comparison_view
 from unitscope_services.queries.compare import stored_id
 from unitscope_services.server.links import links_of
@@ -18,7 +19,7 @@ from unitscope_services.web.routes.jobs import take_job
 routes = APIRouter()
 
 _NO_STORE = {"Cache-Control": "no-store"}
-Name = Annotated[str | None, Query(max_length=200)]
+Name = Annotated[Text | None, Query(max_length=200)]
 
 
 @routes.get("/compare")
@@ -28,17 +29,19 @@ def show_choice(reply: General, a: Name = None, b: Name = None, layer: Name = No
     if query is not None and (stored := _stored(reply, a or "", query)):
         return RedirectResponse(stored, 303, headers=_NO_STORE)
     jobs = reply.app_state.job_registry.all(reply.reader.sees)
-    view = choice_view(reply.app_state.atlases, jobs, a or None, query, reply.computes)
-    return replace(reply, private=True).page("compare.html", lambda: vars(view))
+    return replace(reply, private=True, cost="scan").page(
+        "compare.html",
+        lambda: vars(choice_view(reply.app_state.atlases, jobs, a or None, query, reply.computes)),
+    )
 
 
 @routes.post("/compare")
 def ask_for_comparison(
     reply: ComputingAnywhere,
-    a: Annotated[str, Form()],
-    b: Annotated[str, Form()],
-    layer: Annotated[str | None, Form()] = None,
-    layer_b: Annotated[str | None, Form()] = None,
+    a: Annotated[Text, Form()],
+    b: Annotated[Text, Form()],
+    layer: Annotated[Text | None, Form()] = None,
+    layer_b: Annotated[Text | None, Form()] = None,
 ) -> Response:
     """Have two atlases compared, and lead to the job that does, or to the result if it is stored."""
     query = _compare_job(a, b, layer, layer_b)
@@ -49,9 +52,9 @@ def ask_for_comparison(
 @routes.get("/a/{atlas}/comparisons/{comparison}")
 def show_comparison(
     reply: Reading,
-    comparison: Annotated[str, Path(description="id of a stored comparison")],
-    layer: str | None = None,
-    sort: str = "channel",
+    comparison: Annotated[Text, Path(description="id of a stored comparison")],
+    layer: Text | None = None,
+    sort: Text = "channel",
     cursor: PageCursor = None,
 ) -> Response:
     """Show two atlases, unit by unit, with both units' patches side by side."""
@@ -71,7 +74,8 @@ def _stored(reply: Reply, atlas: str, query: CompareJob) -> str | None:
     """Return the page of the stored answer, if there is one."""
     atlas_a, atlas_b = reply.app_state.atlases.newest(atlas).atlas, reply.app_state.atlases.newest(query.other).atlas
     try:
-        identifier = stored_id(atlas_a, query, atlas_b)
+        with reply.turn("scan"):
+            identifier = stored_id(atlas_a, query, atlas_b)
     except UsageError:
         return None  # the page says what is wrong with the question
     return None if identifier is None else links_of(atlas_a).comparison(identifier)

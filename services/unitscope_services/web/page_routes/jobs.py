@@ -7,6 +7,7 @@ from fastapi import APIRouter, Form, Path
 from starlette.responses import RedirectResponse, Response
 
 from unitscope_schemas.answers.jobs import OptimiseJob, SimilarJob
+from unitscope_schemas.questions import Text
 from unitscope_schemas.units import UnitId
 from unitscope_services.pages.job_views import job_view
 from unitscope_services.web.parameters import Channel, LayerName
@@ -15,7 +16,7 @@ from unitscope_services.web.routes.jobs import take_job
 
 routes = APIRouter()
 
-JobName = Annotated[str, Path(description="id of the job")]
+JobName = Annotated[Text, Path(description="id of the job")]
 _NO_STORE = {"Cache-Control": "no-store"}
 
 
@@ -52,7 +53,7 @@ def ask_for_optimised(
 
 @routes.post("/a/{atlas}/layers/{layer}/units/{channel}/similar")
 def ask_for_similar(
-    reply: Computing, layer: LayerName, channel: Channel, among: Annotated[str | None, Form()] = None
+    reply: Computing, layer: LayerName, channel: Channel, among: Annotated[Text | None, Form()] = None
 ) -> Response:
     """Have co-activation computed for a unit's layer, and lead to the job that does."""
     query = SimilarJob(kind="similar", atlas=reply.atlas, unit=str(UnitId(layer, channel)), among=among or None)

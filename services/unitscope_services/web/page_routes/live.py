@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from unitscope_schemas.questions import ProjectionMethod
+from unitscope_schemas.questions import ProjectionMethod, Text
 from unitscope_schemas.units import UnitId
 from unitscope_services.pages.live import first_unit, live_unit_view, live_view
 from unitscope_services.web.middleware import SAFE_HEADERS
@@ -19,17 +19,17 @@ LIVE_HEADERS = {
     # a video file that the reader opens is an address of the page's own
     "Content-Security-Policy": SAFE_HEADERS["Content-Security-Policy"] + "; media-src 'self' blob:",
 }
-UnitName = Annotated[str | None, Query(description="the chosen unit, `LAYER:UNIT`")]
+UnitName = Annotated[Text | None, Query(description="the chosen unit, `LAYER:UNIT`")]
 
 
 @routes.get("/a/{atlas}/live")
 def show_live(
     reply: Computing,
     unit: UnitName = None,
-    layer: str | None = None,
-    image: str | None = None,
+    layer: Text | None = None,
+    image: Text | None = None,
     back: ProjectionMethod | None = None,
-    hold: str | None = None,
+    hold: Text | None = None,
 ) -> Response:
     """Show frames of a picture, a camera or a film as the network sees them; `back` and `hold` are read by the page."""
 
@@ -44,7 +44,7 @@ def show_live(
 
 
 @routes.get("/a/{atlas}/live/unit")
-def show_stored(reply: Computing, unit: str) -> Response:
+def show_stored(reply: Computing, unit: Text) -> Response:
     """Show what is stored of the chosen unit, which follows the choice."""
     growing = replace(reply, private=True)
     return growing.page(

@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse, Response
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Location
 from unitscope_schemas.question import read_box
-from unitscope_schemas.questions import Order, SkippedQuestion, UnitStatus
+from unitscope_schemas.questions import Order, SkippedQuestion, Text, UnitStatus
 from unitscope_schemas.units import UnitId
 from unitscope_services.figures.tiles import SpriteKind, state_of
 from unitscope_services.pages.conv_filters import filters_view
@@ -35,7 +35,7 @@ from unitscope_services.web.parameters import (
     band_in,
     cell_in,
 )
-from unitscope_services.web.replies import Computing, General, Reading, Reply
+from unitscope_services.web.replies import Computing, General, Reading, Reply, Scanning, Weighing
 from unitscope_services.web.routes.uploads import find_upload, keep_upload, read_body, upload_row, upload_subject
 
 routes = APIRouter()
@@ -91,7 +91,7 @@ def find(reply: Reading, q: Annotated[str, Query(max_length=500)] = "") -> Respo
 
 
 @routes.get("/a/{atlas}/filters")
-def show_filters(reply: Reading, layer: str = "first") -> Response:
+def show_filters(reply: Weighing, layer: Text = "first") -> Response:
     """Show a layer's weights as pictures."""
     return reply.page("conv_filters.html", lambda: _named(filters_view(reply.session, layer or "first")))
 
@@ -101,7 +101,7 @@ def show_layer(
     reply: Reading,
     layer: LayerName,
     kind: SpriteKind = "patch",
-    sort: str = "channel",
+    sort: Text = "channel",
     status: UnitStatus | None = None,
     cursor: PageCursor = None,
 ) -> Response:
@@ -119,7 +119,7 @@ def show_unit(
     look: Literal["patch", "masked", "context", "whole", "activation"] = "patch",
     order: Order = "desc",
     quantile: Fields = None,
-    label: str | None = None,
+    label: Text | None = None,
     cursor: PageCursor = None,
     embed: bool = False,
 ) -> Response:
@@ -135,7 +135,7 @@ def show_unit(
 
 
 def picture_address(
-    layer: str | None = None, spot: BoxText = None, box: Fields = None, unit: str | None = None, cell: Fields = None
+    layer: Text | None = None, spot: BoxText = None, box: Fields = None, unit: Text | None = None, cell: Fields = None
 ) -> PictureAddress:
     """Return the question that the address of a picture's page holds; raises UsageError."""
     return PictureAddress(
@@ -151,7 +151,7 @@ PictureQuery = Annotated[PictureAddress, Depends(picture_address)]
 
 
 @routes.get("/a/{atlas}/images/{image}")
-def show_image(reply: Reading, image: ImageName, address: PictureQuery) -> Response:
+def show_image(reply: Scanning, image: ImageName, address: PictureQuery) -> Response:
     """Show an image of the corpus: what it excites and what resembles it."""
     asking = _asking(reply, address)
     return asking.page("picture.html", lambda: _named(_image_page(asking, image, address).view()))
@@ -172,14 +172,14 @@ async def take_upload(reply: Computing, request: Request) -> Response:
 
 
 @routes.get("/a/{atlas}/uploads/{upload}")
-def show_upload(reply: Computing, upload: str, address: PictureQuery) -> Response:
+def show_upload(reply: Computing, upload: Text, address: PictureQuery) -> Response:
     """Show an upload: what it excites and what resembles it."""
     asking = replace(reply, private=True)
     return asking.page("picture.html", lambda: _named(_upload_page(asking, upload, address).view()))
 
 
 @routes.get("/a/{atlas}/uploads/{upload}/here")
-def show_upload_cell(reply: Computing, upload: str, address: PictureQuery) -> Response:
+def show_upload_cell(reply: Computing, upload: Text, address: PictureQuery) -> Response:
     """Show the part of an upload's page about one cell, which follows the pointer."""
     asking = replace(reply, private=True)
     return asking.page("cell.html", lambda: {"cell": _upload_page(asking, upload, address).cell_view(_cell(address))})
@@ -190,7 +190,7 @@ def _asking(reply: Reply, address: PictureAddress) -> Reply:
     if reply.session.stores_peaks and not address.runs_model:
         return reply
     reply.demand("compute")
-    return replace(reply, scope="compute")
+    return replace(reply, scope="compute", cost="compute")
 
 
 def _image_page(reply: Reply, image: str, address: PictureAddress) -> PicturePage:

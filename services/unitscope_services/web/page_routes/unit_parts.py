@@ -6,29 +6,30 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from unitscope_schemas.questions import Likeness
+from unitscope_schemas.questions import Likeness, Text
 from unitscope_schemas.units import UnitId
-from unitscope_services.pages.eigen import EigenView, eigen_view
+from unitscope_services.pages.eigen import eigen_view
 from unitscope_services.pages.trace import trace_view
 from unitscope_services.pages.unit_parts import bands_view, facets_view, similar_view
 from unitscope_services.web.parameters import Channel, LayerName
-from unitscope_services.web.replies import Computing, Reading
+from unitscope_services.web.replies import Computing, Decomposing, Faceting, Scanning
 
 routes = APIRouter(prefix="/a/{atlas}/layers/{layer}/units/{channel}")
 
 
 @routes.get("/similar")
 def show_similar(
-    reply: Reading,
+    reply: Scanning,
     layer: LayerName,
     channel: Channel,
     by: Likeness | None = None,
-    among: Annotated[str | None, Query(max_length=500)] = None,
+    among: Annotated[Text | None, Query(max_length=500)] = None,
 ) -> Response:
     """Show the units most like a unit, each with its first patches."""
     asking = replace(reply, private=True)  # co-activation is computed without a new version of the atlas
     if by == "weights":
         asking.demand("compute")
+        asking = replace(asking, cost="weights")
     unit = UnitId(layer, channel)
     return asking.page(
         "similar.html", lambda: vars(similar_view(reply.session, unit, by, among or None, reply.computes))
@@ -36,13 +37,13 @@ def show_similar(
 
 
 @routes.get("/facets")
-def show_facets(reply: Reading, layer: LayerName, channel: Channel) -> Response:
+def show_facets(reply: Faceting, layer: LayerName, channel: Channel) -> Response:
     """Show a unit's first exemplars in groups that look alike where it peaks."""
     return reply.page("facets.html", lambda: vars(facets_view(reply.session, UnitId(layer, channel))))
 
 
 @routes.get("/bands")
-def show_bands(reply: Reading, layer: LayerName, channel: Channel) -> Response:
+def show_bands(reply: Scanning, layer: LayerName, channel: Channel) -> Response:
     """Show examples from the whole distribution of a unit."""
     return reply.page("bands.html", lambda: vars(bands_view(reply.session.atlas, UnitId(layer, channel))))
 
@@ -57,11 +58,7 @@ def show_trace(
 
 
 @routes.get("/eigen")
-def show_eigen_patches(reply: Reading, layer: LayerName, channel: Channel) -> Response:
+def show_eigen_patches(reply: Decomposing, layer: LayerName, channel: Channel) -> Response:
     """Show the mean and principal components of a unit's patches; their pictures are read for it."""
 
-    def view() -> EigenView:
-        with reply.app_state.pictures:
-            return eigen_view(reply.session, UnitId(layer, channel))
-
-    return reply.page("eigen.html", lambda: vars(view()))
+    return reply.page("eigen.html", lambda: vars(eigen_view(reply.session, UnitId(layer, channel))))

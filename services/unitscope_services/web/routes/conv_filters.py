@@ -6,25 +6,26 @@ from fastapi import APIRouter, Path
 from starlette.responses import Response
 
 from unitscope_schemas.answers.visuals import LinkedFilterPage, LinkedFilterRow
+from unitscope_schemas.questions import Text
 from unitscope_services.atlas.crops import encoded
 from unitscope_services.figures.conv_filters import filter_of, filter_page, filter_sheet
 from unitscope_services.figures.drawing import png, svg
 from unitscope_services.server.linked import linked_filters
 from unitscope_services.web.documentation import PICTURE, ROWS
 from unitscope_services.web.parameters import Channel
-from unitscope_services.web.replies import Reading
+from unitscope_services.web.replies import Weighing
 from unitscope_services.web.routes import API
 
 routes = APIRouter(prefix=f"{API}/atlases/{{atlas}}/layers/{{layer}}/filters", tags=["units"])
 
 _DRAWINGS = {"png": (png, "image/png"), "svg": (svg, "image/svg+xml")}
 WeightsName = Annotated[
-    str, Path(description="module path of a convolution, recorded or not; `first` is the first layer with weights")
+    Text, Path(description="module path of a convolution, recorded or not; `first` is the first layer with weights")
 ]
 
 
 @routes.get("", response_model=LinkedFilterPage, responses=ROWS)
-def list_filters(reply: Reading, layer: WeightsName) -> Response:
+def list_filters(reply: Weighing, layer: WeightsName) -> Response:
     """List the weights of a layer as pictures, one for each unit, with their scale."""
     session = reply.session
     return reply.rows(LinkedFilterRow, lambda: linked_filters(session.atlas, filter_page(session, layer)))
@@ -32,7 +33,7 @@ def list_filters(reply: Reading, layer: WeightsName) -> Response:
 
 @routes.get("/sheet.{kind}", responses=PICTURE)
 def read_filters(
-    reply: Reading,
+    reply: Weighing,
     layer: WeightsName,
     kind: Annotated[Literal["png", "svg"], Path(description="pixels, or pictures in a drawing with real text")],
 ) -> Response:
@@ -43,7 +44,7 @@ def read_filters(
 
 @routes.get("/{channel}.{kind}", responses=PICTURE)
 def read_filter(
-    reply: Reading,
+    reply: Weighing,
     layer: WeightsName,
     channel: Channel,
     kind: Annotated[Literal["png"], Path(description="the exact pixels, one for each weight")],

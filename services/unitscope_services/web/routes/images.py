@@ -18,7 +18,7 @@ from unitscope_services.queries.session import Subject
 from unitscope_services.web.documentation import PICTURE, ROWS
 from unitscope_services.web.parameters import ImageName, paged
 from unitscope_services.web.pictures import MEDIA_TYPES
-from unitscope_services.web.replies import Computing, Reading, Reply
+from unitscope_services.web.replies import Computing, Reading, Reply, Scanning
 from unitscope_services.web.routes import API
 
 routes = APIRouter(prefix=f"{API}/atlases/{{atlas}}/images", tags=["images"])
@@ -42,7 +42,7 @@ def read_image(reply: Reading, image: ImageName) -> Response:
 
 
 @routes.get("/{image}/units", response_model=ExplainPage, responses=ROWS)
-def list_image_units(reply: Reading, image: ImageName, question: Explain) -> Response:
+def list_image_units(reply: Scanning, image: ImageName, question: Explain) -> Response:
     """List the units that an image excites most unusually, by percentile over the images that pass.
 
     A bounded atlas runs the model for it.
@@ -50,7 +50,7 @@ def list_image_units(reply: Reading, image: ImageName, question: Explain) -> Res
     asking = reply
     if not reply.session.stores_peaks:
         reply.demand("compute")
-        asking = replace(reply, scope="compute")
+        asking = replace(reply, scope="compute", cost="compute")
     return explained(asking, lambda: _subject(reply, image), question)
 
 
@@ -83,7 +83,7 @@ def list_image_neighbors(reply: Reading, image: ImageName, question: Neighbors) 
             reply.demand("compute")
         return resolved
 
-    asking = reply if box is None else replace(reply, scope="compute")
+    asking = reply if box is None else replace(reply, scope="compute", cost="compute")
     return neighboring(asking, subject, question)
 
 
@@ -124,7 +124,8 @@ def neighboring(reply: Reply, subject: Callable[[], Subject], question: Neighbor
         resolved = subject()
         return reply.app_state.telemetry.timed(lambda: reply.session.neighbors(resolved, question))
 
-    return reply.rows(NeighborRow, make)
+    scans = question.exact or bool(question.where) or question.label is not None
+    return (replace(reply, cost="exact") if scans else reply).rows(NeighborRow, make)
 
 
 def _subject(reply: Reply, image: str) -> Subject:

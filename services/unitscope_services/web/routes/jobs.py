@@ -11,6 +11,7 @@ from unitscope_pipelines.derived.visuals import check_writable
 from unitscope_schemas.answers.jobs import CompareJob, Job, JobPage, JobQuery
 from unitscope_schemas.errors import AccessError
 from unitscope_schemas.formats import MEDIA_TYPES, json_bytes
+from unitscope_schemas.questions import Text
 from unitscope_services.server import caching
 from unitscope_services.server.job_registry import has_ended
 from unitscope_services.web.replies import ComputingAnywhere, Reply
@@ -41,13 +42,13 @@ def list_jobs(reply: ComputingAnywhere) -> Response:
 
 
 @routes.get("/{job}", response_model=Job)
-def read_job(reply: ComputingAnywhere, job: str) -> Response:
+def read_job(reply: ComputingAnywhere, job: Text) -> Response:
     """Return how far a job is."""
     return _answer(reply.app_state.job_registry.find(job, reply.reader.sees))
 
 
 @routes.get("/{job}/events", response_model=Job)
-async def follow_job(reply: ComputingAnywhere, job: str) -> Response:
+async def follow_job(reply: ComputingAnywhere, job: Text) -> Response:
     """Send the job each time it has changed, as server-sent events, until it has ended."""
     await run_in_threadpool(reply.app_state.job_registry.find, job, reply.reader.sees)
     headers = {**_PRIVATE, "X-Accel-Buffering": "no"}
@@ -55,13 +56,13 @@ async def follow_job(reply: ComputingAnywhere, job: str) -> Response:
 
 
 @routes.delete("/{job}", response_model=Job)
-def cancel_job(reply: ComputingAnywhere, job: str) -> Response:
+def cancel_job(reply: ComputingAnywhere, job: Text) -> Response:
     """Stop a job before its next step; what it has stored stays."""
     return _answer(reply.app_state.job_registry.cancel(job, reply.reader.sees))
 
 
 @routes.post("/{job}/cancel", response_model=Job)
-def stop_job(reply: ComputingAnywhere, job: str) -> Response:
+def stop_job(reply: ComputingAnywhere, job: Text) -> Response:
     """Stop a job, for clients that cannot send DELETE."""
     return _answer(reply.app_state.job_registry.cancel(job, reply.reader.sees))
 
@@ -72,7 +73,8 @@ def take_job(reply: Reply, query: JobQuery) -> Job:
     session = shelf.newest(query.atlas)
     others = [shelf.newest(query.other)] if isinstance(query, CompareJob) else []
     check_writable(session.atlas.store, f"unitscope {query.kind}")
-    return reply.app_state.jobs.add(query, reply.reader.owner, session, *others)
+    with reply.turn("compute"):
+        return reply.app_state.jobs.add(query, reply.reader.owner, session, *others)
 
 
 async def _events(reply: Reply, name: str) -> AsyncIterator[bytes]:

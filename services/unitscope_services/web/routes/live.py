@@ -11,7 +11,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from unitscope_pipelines.vision.images.pictures import open_picture
 from unitscope_schemas.answers.live import LiveAsk, LiveProblem
-from unitscope_schemas.errors import OverloadError, TooLargeError, UnitscopeError, UsageError
+from unitscope_schemas.errors import BusyError, TooLargeError, UnitscopeError, UsageError
 from unitscope_schemas.formats import json_bytes
 from unitscope_schemas.question import check_names, faults
 from unitscope_services.queries.live import Answered, Stages, answer, frame_of
@@ -19,6 +19,7 @@ from unitscope_services.server.problems import described, problem_of
 from unitscope_services.server.uploads import FORMATS
 from unitscope_services.web.app_state import AppState
 from unitscope_services.web.credentials import credentials_of
+from unitscope_services.web.rate_middleware import ACCOUNT
 from unitscope_services.web.routes import API
 
 routes = APIRouter(prefix=f"{API}/atlases/{{atlas}}")
@@ -86,6 +87,7 @@ class _Conversation:
                 return
         if self._question is None:
             raise UsageError("say what is asked about a picture before it is sent")
+        self._app_state.rates.ask(self._socket.scope[ACCOUNT])
         answered = await run_in_threadpool(self._answer, self._question, data)
         self._question = None
         await self._socket.send_text(json_bytes(answered.head).decode())
@@ -94,8 +96,10 @@ class _Conversation:
 
     def _answer(self, ask: LiveAsk, data: bytes | None) -> Answered:
         session, stages = self._app_state.atlases.newest(self._atlas), Stages()
-        with self._app_state.telemetry.live_seconds.time():
-            with stages.of("prepare"), self._app_state.pictures:
+        turns, rates, account = self._app_state.turns, self._app_state.rates, self._socket.scope[ACCOUNT]
+        rates.begin_work(account)
+        with self._app_state.telemetry.live_seconds.time(), rates.working(account):
+            with stages.of("prepare"), turns.of("picture"):
                 if data is not None:
                     self._check(data)
                 frame = frame_of(session, ask, data)
@@ -109,7 +113,7 @@ class _Conversation:
 
     async def _complain(self, error: Exception) -> None:
         problem, _ = described(self._socket, error)
-        retry_after_s = error.retry_after_s if isinstance(error, OverloadError) else None
+        retry_after_s = error.retry_after_s if isinstance(error, BusyError) else None
         question, self._question = self._question, None
         told = LiveProblem(id=question.id if question else None, problem=problem, retry_after_s=retry_after_s)
         await self._socket.send_text(json_bytes(told).decode())

@@ -8,30 +8,30 @@ from starlette.responses import Response
 
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Box
-from unitscope_schemas.questions import MOST_COUNT
+from unitscope_schemas.questions import MOST_COUNT, Text
 from unitscope_services.figures.sprites import SheetFormat
 from unitscope_services.figures.tiles import SpriteKind
 from unitscope_services.web.documentation import PICTURE
 from unitscope_services.web.parameters import BoxText, ImageName, LayerName
 from unitscope_services.web.pictures import Overlay, PictureName, Width, image_picture, patch_picture, sprite_picture
-from unitscope_services.web.replies import Reading
+from unitscope_services.web.replies import Picturing, Reading
 from unitscope_services.web.routes import API
 
 routes = APIRouter(prefix=f"{API}/atlases/{{atlas}}", tags=["pictures"])
 
 
 @routes.get("/images/{image}.{kind}", responses=PICTURE)
-def read_image_picture(reply: Reading, image: ImageName, kind: PictureName, width: Width = None) -> Response:
+def read_image_picture(reply: Picturing, image: ImageName, kind: PictureName, width: Width = None) -> Response:
     """Return a whole image of the corpus, upright."""
     return image_picture(reply, image, kind, width)
 
 
 @routes.get("/patches/{image}.{kind}", responses=PICTURE)
 def read_patch_picture(
-    reply: Reading,
+    reply: Picturing,
     image: ImageName,
     kind: PictureName,
-    unit: Annotated[str | None, Query(description="`LAYER:UNIT`: the box where this unit peaks")] = None,
+    unit: Annotated[Text | None, Query(description="`LAYER:UNIT`: the box where this unit peaks")] = None,
     box: BoxText = None,
     size: Annotated[int | None, Query(ge=16, le=2048, description="longer side in pixels; without it as cut")] = None,
     context: Annotated[float, Query(ge=0, le=4, description="widen the box by this share on each side")] = 0.0,
@@ -54,7 +54,7 @@ def read_patch_picture(
         if unit is None:
             raise UsageError(f"overlay={overlay} shows a unit's activation: give unit=LAYER:UNIT")
         reply.demand("compute")
-        reply = replace(reply, scope="compute")
+        reply = replace(reply, scope="compute", cost="compute")
     return patch_picture(reply, image, kind, spot, size, context, overlay)
 
 

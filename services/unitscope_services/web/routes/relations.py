@@ -32,11 +32,12 @@ from unitscope_schemas.questions import (
     SelectiveQuestion,
     SelectivityQuestion,
     SimilarQuestion,
+    Text,
 )
 from unitscope_services.queries import compare, exemplars, facets, labels, similar
 from unitscope_services.web.documentation import ROWS
 from unitscope_services.web.parameters import UnitInPath, paged
-from unitscope_services.web.replies import Reading
+from unitscope_services.web.replies import Faceting, Reading, Scanning
 from unitscope_services.web.routes import API
 
 routes = APIRouter(prefix=f"{API}/atlases/{{atlas}}", tags=["similarity"])
@@ -45,7 +46,7 @@ _UNIT = "/layers/{layer}/units/{channel}"
 
 
 @routes.get(f"{_UNIT}/labels", response_model=LabelPage, responses=ROWS)
-def list_labels(reply: Reading, unit: UnitInPath, question: Annotated[LabelsQuestion, Query()]) -> Response:
+def list_labels(reply: Scanning, unit: UnitInPath, question: Annotated[LabelsQuestion, Query()]) -> Response:
     """List the labels among a unit's first ranks with their lift: their share there over their share of the corpus.
 
     The lift has a 95 % interval.
@@ -54,35 +55,35 @@ def list_labels(reply: Reading, unit: UnitInPath, question: Annotated[LabelsQues
 
 
 @routes.get(f"{_UNIT}/selectivity", response_model=SelectivityPage, responses=ROWS)
-def list_selectivity(reply: Reading, unit: UnitInPath, question: Annotated[SelectivityQuestion, Query()]) -> Response:
+def list_selectivity(reply: Scanning, unit: UnitInPath, question: Annotated[SelectivityQuestion, Query()]) -> Response:
     """List labels by the chance, over all ranks, that their images excite the unit more than others do."""
     return reply.rows(SelectivityRow, lambda: labels.selectivity(reply.session.atlas, unit, question))
 
 
 @routes.get("/selective", response_model=SelectivePage, responses=ROWS)
-def list_selective_units(reply: Reading, question: Annotated[SelectiveQuestion, Query()]) -> Response:
+def list_selective_units(reply: Scanning, question: Annotated[SelectiveQuestion, Query()]) -> Response:
     """List units whose first ranks hold a label most above its share of the corpus, by the lower end of the lift."""
     return reply.rows(SelectiveRow, lambda: labels.selective_units(reply.session.atlas, paged(question, 100)))
 
 
 @routes.get(f"{_UNIT}/bands", response_model=BandPage, responses=ROWS)
-def list_bands(reply: Reading, unit: UnitInPath, question: Annotated[BandsQuestion, Query()]) -> Response:
+def list_bands(reply: Scanning, unit: UnitInPath, question: Annotated[BandsQuestion, Query()]) -> Response:
     """List examples from the whole distribution of a unit: some patches of each band of percentiles, highest first."""
     return reply.rows(BandRow, lambda: exemplars.bands(reply.session.atlas, unit, question))
 
 
 @routes.get(f"{_UNIT}/similar", response_model=SimilarPage, responses=ROWS)
-def list_similar(reply: Reading, unit: UnitInPath, question: Annotated[SimilarQuestion, Query()]) -> Response:
+def list_similar(reply: Scanning, unit: UnitInPath, question: Annotated[SimilarQuestion, Query()]) -> Response:
     """List units most like a unit. Co-activation is computed ahead by `unitscope similar`; weights load the model."""
     asking = reply
     if question.by == "weights":
         reply.demand("compute")
-        asking = replace(reply, scope="compute")
+        asking = replace(reply, scope="compute", cost="weights")
     return asking.rows(SimilarRow, lambda: similar.similar(asking.session, unit, question))
 
 
 @routes.get(f"{_UNIT}/facets", response_model=FacetPage, responses=ROWS)
-def list_facets(reply: Reading, unit: UnitInPath, question: Annotated[FacetsQuestion, Query()]) -> Response:
+def list_facets(reply: Faceting, unit: UnitInPath, question: Annotated[FacetsQuestion, Query()]) -> Response:
     """List a unit's first exemplars in groups that look alike where it peaks: one unit, maybe several things."""
     return reply.rows(FacetRow, lambda: facets.facets(reply.session, unit, question))
 
@@ -96,8 +97,8 @@ def list_comparisons(reply: Reading) -> Response:
 
 @routes.get("/comparisons/{comparison}", response_model=MatchPage, responses=ROWS)
 def read_comparison(
-    reply: Reading,
-    comparison: Annotated[str, Path(description="id of a stored comparison")],
+    reply: Scanning,
+    comparison: Annotated[Text, Path(description="id of a stored comparison")],
     question: Annotated[ComparisonQuestion, Query()],
 ) -> Response:
     """Return a stored comparison, unit by unit: best match with runner-up, rank correlation and shared exemplars."""

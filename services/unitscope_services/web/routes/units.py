@@ -13,6 +13,7 @@ from unitscope_schemas.questions import (
     MOST_COUNT,
     EigenQuestion,
     HistogramQuestion,
+    Text,
     TopPageQuestion,
     TraceQuestion,
     UnitsQuestion,
@@ -25,7 +26,7 @@ from unitscope_services.queries.visuals import visual_picture, visualisations
 from unitscope_services.server.linked import linked_eigen, linked_visuals
 from unitscope_services.web.documentation import PICTURE, ROWS
 from unitscope_services.web.parameters import LayerName, UnitInPath, paged
-from unitscope_services.web.replies import Computing, QuickReading, Reading
+from unitscope_services.web.replies import Computing, Decomposing, QuickReading, Reading
 from unitscope_services.web.routes import API
 
 routes = APIRouter(prefix=f"{API}/atlases/{{atlas}}/layers/{{layer}}/units", tags=["units"])
@@ -49,7 +50,9 @@ def list_patches(reply: QuickReading, unit: UnitInPath, question: Annotated[TopP
     asking = reply
     if question.per_image > 1:
         reply.demand("compute")
-        asking = replace(reply, scope="compute", quick=False)
+        asking = replace(reply, scope="compute", cost="compute")
+    elif question.where or question.label is not None or question.order == "random":
+        asking = replace(reply, cost="scan")
     return asking.rows(PatchRow, lambda: local_maxima.top(asking.session, unit, question))
 
 
@@ -67,32 +70,28 @@ def read_histogram(reply: QuickReading, unit: UnitInPath, question: Annotated[Hi
 
 
 @routes.get("/{channel}/eigen", response_model=LinkedEigenPage, responses=ROWS)
-def list_eigen_patches(reply: Reading, unit: UnitInPath, question: Annotated[EigenQuestion, Query()]) -> Response:
+def list_eigen_patches(reply: Decomposing, unit: UnitInPath, question: Annotated[EigenQuestion, Query()]) -> Response:
     """List the mean and principal components of a unit's first patches, aligned at their peaks, with shares of
     variance."""
 
     def make() -> LinkedEigenPage:
-        with reply.app_state.pictures:
-            return linked_eigen(reply.session.atlas, unit, question, eigen_page(reply.session, unit, question))
+        return linked_eigen(reply.session.atlas, unit, question, eigen_page(reply.session, unit, question))
 
     return reply.rows(LinkedEigenRow, make)
 
 
 @routes.get("/{channel}/eigen/{number}.{kind}", responses=PICTURE)
 def read_eigen_patch(
-    reply: Reading,
+    reply: Decomposing,
     unit: UnitInPath,
     number: Annotated[int, Path(ge=0, le=MOST_COUNT, description="component from 1; 0 is the mean")],
     kind: Annotated[Literal["png"], Path(description="the exact pixels")],
     question: Annotated[EigenQuestion, Query()],
 ) -> Response:
     """Return the picture of the mean of the patches, or of a component: grey is zero, each in its own scale."""
-
-    def make() -> bytes:
-        with reply.app_state.pictures:
-            return encoded(eigen_picture(reply.session, unit, question, number), kind)
-
-    return reply.picture(kind, f"image/{kind}", make)
+    return reply.picture(
+        kind, f"image/{kind}", lambda: encoded(eigen_picture(reply.session, unit, question, number), kind)
+    )
 
 
 @routes.get("/{channel}/visualisations", response_model=LinkedVisualPage, responses=ROWS)
@@ -107,9 +106,10 @@ def list_visualisations(reply: Reading, unit: UnitInPath) -> Response:
 def read_visualisation(
     reply: Reading,
     unit: UnitInPath,
-    name: Annotated[str, Path(description="id of the picture")],
+    name: Annotated[Text, Path(description="id of the picture")],
     kind: Annotated[Literal["png"], Path(description="the exact pixels")],
 ) -> Response:
     """Return a stored picture of a unit; it never changes."""
-    visual, content = visual_picture(reply.session.atlas, unit, name)
+    with reply.turn("read"):
+        visual, content = visual_picture(reply.session.atlas, unit, name)
     return reply.stored(visual.picture.sha256, f"image/{kind}", content)

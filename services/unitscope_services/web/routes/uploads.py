@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from fastapi import APIRouter
+from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
@@ -15,8 +16,8 @@ from unitscope_pipelines.vision.images.pictures import open_picture
 from unitscope_schemas.answers.patches import ActivationMap, ExplainPage, NeighborBatch, NeighborPage
 from unitscope_schemas.answers.served import Upload
 from unitscope_schemas.errors import TooLargeError, UsageError
-from unitscope_schemas.question import check_names
-from unitscope_schemas.questions import NeighborBatchQuestion, NeighborsQuestion
+from unitscope_schemas.question import check_names, faults
+from unitscope_schemas.questions import NeighborBatchQuestion, NeighborsQuestion, Text
 from unitscope_services.atlas.image_filter import ImageFilter
 from unitscope_services.queries.session import Subject
 from unitscope_services.server import caching
@@ -50,6 +51,12 @@ _BODY: dict[str, Any] = {
         },
     }
 }
+_BATCH_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": NeighborBatchQuestion.model_json_schema()}},
+    }
+}
 
 
 @routes.post("/uploads", response_model=Upload, status_code=201, openapi_extra=_BODY)
@@ -58,73 +65,73 @@ async def create_upload(reply: Computing, request: Request) -> Response:
     data = await read_body(request)
     entry = await run_in_threadpool(keep_upload, reply, data)
     location = f"{request.scope['unitscope.path'].rstrip('/')}/{entry.id}"
-    made = replace(reply, private=True, headers={"Location": location}, status=201)
+    made = replace(reply, private=True, cost="read", headers={"Location": location}, status=201)
     return await run_in_threadpool(made.document, lambda: upload_row(made, entry))
 
 
 @routes.get("/uploads/{upload}", response_model=Upload)
-def read_upload(reply: Computing, upload: str) -> Response:
+def read_upload(reply: Computing, upload: Text) -> Response:
     """Return an upload that is still kept."""
-    asking = replace(reply, private=True)
+    asking = replace(reply, private=True, cost="read")
     return asking.document(lambda: upload_row(asking, find_upload(asking, upload)))
 
 
 @routes.delete("/uploads/{upload}", status_code=204)
-def remove_upload(reply: Computing, upload: str) -> Response:
+def remove_upload(reply: Computing, upload: Text) -> Response:
     """Forget an upload now."""
     reply.app_state.uploads.remove(reply.atlas, upload, reply.reader.sees)
     return Response(status_code=204, headers={"Cache-Control": caching.PRIVATE})
 
 
 @routes.get("/uploads/{upload}/units", response_model=ExplainPage, responses=ROWS)
-def list_upload_units(reply: Computing, upload: str, question: Explain) -> Response:
+def list_upload_units(reply: Computing, upload: Text, question: Explain) -> Response:
     """List the units that an upload excites most unusually, by percentile over the images that pass."""
     asking = replace(reply, private=True)
     return explained(asking, lambda: upload_subject(asking, upload), question)
 
 
 @routes.get("/uploads/{upload}/map", response_model=ActivationMap)
-def read_upload_map(reply: Computing, upload: str, question: Map) -> Response:
+def read_upload_map(reply: Computing, upload: Text, question: Map) -> Response:
     """Return a unit's activation at every location of its grid on an upload."""
     asking = replace(reply, private=True)
     return mapped(asking, lambda: upload_subject(asking, upload), question)
 
 
 @routes.get("/uploads/{upload}/map.png", responses=PICTURE)
-def read_upload_map_picture(reply: Computing, upload: str, question: Map) -> Response:
+def read_upload_map_picture(reply: Computing, upload: Text, question: Map) -> Response:
     """Return a unit's map as a picture to lay over the upload: a pixel a cell and a border, clear where most active."""
     asking = replace(reply, private=True)
     return mapped_picture(asking, lambda: upload_subject(asking, upload), question)
 
 
 @routes.get("/uploads/{upload}/cells", response_model=ExplainPage, responses=ROWS)
-def list_upload_cell_units(reply: Computing, upload: str, question: Cell) -> Response:
+def list_upload_cell_units(reply: Computing, upload: Text, question: Cell) -> Response:
     """List the units of a layer that are most unusually active at one cell of its grid."""
     asking = replace(reply, private=True)
     return at_cell(asking, lambda: upload_subject(asking, upload), question)
 
 
 @routes.get("/uploads/{upload}/neighbors", response_model=NeighborPage, responses=ROWS)
-def list_upload_neighbors(reply: Computing, upload: str, question: Neighbors) -> Response:
+def list_upload_neighbors(reply: Computing, upload: Text, question: Neighbors) -> Response:
     """List the images with the patch most similar to a box of an upload."""
     asking = replace(reply, private=True)
     return neighboring(asking, lambda: upload_subject(asking, upload), question)
 
 
 @routes.get("/uploads/{upload}/picture.{kind}", responses=PICTURE)
-def read_upload_picture(reply: Computing, upload: str, kind: PictureName, width: Width = None) -> Response:
+def read_upload_picture(reply: Computing, upload: Text, kind: PictureName, width: Width = None) -> Response:
     """Return the picture of the upload itself, upright."""
-    asking = replace(reply, private=True)
+    asking = replace(reply, private=True, cost="picture")
     return upload_picture(asking, find_upload(asking, upload), kind, width)
 
 
-@routes.post("/neighbors", response_model=NeighborBatch)
-def find_neighbors(reply: Computing, question: NeighborBatchQuestion) -> Response:
+@routes.post("/neighbors", response_model=NeighborBatch, openapi_extra=_BATCH_BODY)
+async def find_neighbors(reply: Computing, request: Request) -> Response:
     """Return the nearest patches of several vectors and uploads at once."""
-    asking = replace(reply, private=True)
-    if not question.vectors and not question.uploads:
-        raise UsageError("nothing is asked for: give vectors, uploads, or both")
-    return asking.document(lambda: _batch(asking, question))
+    data = await request.body()
+    asking = replace(reply, private=True, cost="batch")
+    # a million numbers take long to read, too: here they keep no other request waiting
+    return await run_in_threadpool(asking.document, lambda: _batch(asking, _read_batch(data)))
 
 
 async def read_body(request: Request) -> bytes:
@@ -145,12 +152,12 @@ def keep_upload(reply: Reply, data: bytes) -> UploadEntry:
     if len(data) > settings.upload_bytes:
         raise TooLargeError(f"{len(data):,} bytes are more than the limit of {settings.upload_bytes:,}")
     open_picture(data, FORMATS, settings.upload_pixels)
-    with reply.app_state.pictures:
+    with reply.turn("picture"):
         picture = reply.session.encoder.read(data)
     return reply.app_state.uploads.add(reply.reader.owner, reply.atlas, data, picture)
 
 
-def find_upload(reply: Reply, upload: str) -> UploadEntry:
+def find_upload(reply: Reply, upload: Text) -> UploadEntry:
     """Return an upload to the reply's atlas, of the one who asks; raises NotFoundError."""
     return reply.app_state.uploads.find(reply.atlas, upload, reply.reader.sees)
 
@@ -172,6 +179,16 @@ def upload_row(reply: Reply, entry: UploadEntry) -> Upload:
         expires=entry.expires,
         in_corpus=reply.session.atlas.image_by_id(entry.picture.image_id) is not None,
     )
+
+
+def _read_batch(data: bytes) -> NeighborBatchQuestion:
+    try:
+        question = NeighborBatchQuestion.model_validate_json(data)
+    except ValidationError as error:
+        raise UsageError(faults(error.errors())) from None
+    if not question.vectors and not question.uploads:
+        raise UsageError("nothing is asked for: give vectors, uploads, or both")
+    return question
 
 
 def _batch(reply: Reply, batch: NeighborBatchQuestion) -> NeighborBatch:

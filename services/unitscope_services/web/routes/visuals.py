@@ -7,6 +7,7 @@ from fastapi import APIRouter, Path
 from starlette.responses import Response
 
 from unitscope_schemas.answers.visuals import LinkedVisualPage, LinkedVisualRow
+from unitscope_schemas.questions import Text
 from unitscope_schemas.units import DirectionId
 from unitscope_services.queries.visuals import visual_picture, visualisations
 from unitscope_services.server.linked import linked_visuals
@@ -17,7 +18,7 @@ from unitscope_services.web.routes import API
 
 routes = APIRouter(prefix=f"{API}/atlases/{{atlas}}/layers/{{layer}}/directions", tags=["units"])
 
-PictureName = Annotated[str, Path(description="id of the picture")]
+PictureName = Annotated[Text, Path(description="id of the picture")]
 DirectionName = Annotated[str, Path(pattern="^direction-[0-9a-f]{16}$", description="as rows of its pictures name it")]
 Png = Annotated[Literal["png"], Path(description="the exact pixels")]
 
@@ -35,5 +36,6 @@ def read_visualisation(
     reply: Reading, layer: LayerName, direction: DirectionName, name: PictureName, kind: Png
 ) -> Response:
     """Return a stored picture of a direction; it never changes."""
-    visual, content = visual_picture(reply.session.atlas, DirectionId(layer, direction), name)
+    with reply.turn("read"):
+        visual, content = visual_picture(reply.session.atlas, DirectionId(layer, direction), name)
     return reply.stored(visual.picture.sha256, f"image/{kind}", content)

@@ -1,0 +1,61 @@
+"""The head of a run's cluster is lost: the run says so in time and goes on when it is started again."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.nodes import finished, wait_for
+from tests.tables import contents, difference
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
+
+
+def run_of(corpus: Path, atlas: Path) -> subprocess.Popen[str]:
+    words = ["index", str(corpus), "--atlas", str(atlas), "--layers", "_blocks.0", "--batch-size", "8"]
+    options = ["--shard-size", "1", "--workers", "1", "--progress", "json"]
+    return subprocess.Popen([sys.executable, "-m", "unitscope", *words, *options], stderr=subprocess.PIPE, text=True)
+
+
+def test_a_run_whose_head_is_lost_says_how_to_resume_within_half_a_minute(tiny_corpus: Path, tmp_path: Path) -> None:
+    atlas = tmp_path / "atlas"
+    run = run_of(tiny_corpus, atlas)
+    wait_for(lambda: finished(atlas) >= 1, run)
+    children = psutil.Process(run.pid).children(recursive=True)
+    for child in children:
+        if child.name() == "gcs_server":
+            child.send_signal(signal.SIGKILL)
+    lost = time.monotonic()
+    _, talk = run.communicate(timeout=120)
+    assert time.monotonic() - lost < 30
+    assert run.returncode == 1
+    assert "the head of the Ray cluster" in talk
+    assert "Resume with: unitscope index" in talk
+    assert "Traceback" not in talk
+    workers = [child for child in children if "ray::_work" in child.name()]
+    assert psutil.wait_procs(workers, timeout=30)[1] == []
+    before = finished(atlas)
+    again = run_of(tiny_corpus, atlas)
+    _, talk = again.communicate(timeout=600)
+    assert again.returncode == 0, talk
+    assert before >= 1
+    assert not list(atlas.rglob("*.tmp"))
+    whole = run_of(tiny_corpus, tmp_path / "whole")
+    whole.communicate(timeout=600)
+    assert difference(contents(tmp_path / "whole"), contents(atlas)) == []
+
+
+def test_workers_whose_run_is_killed_leave_quietly(tiny_corpus: Path, tmp_path: Path) -> None:
+    atlas = tmp_path / "atlas"
+    run = run_of(tiny_corpus, atlas)
+    wait_for(lambda: finished(atlas) >= 1, run)
+    children = psutil.Process(run.pid).children(recursive=True)
+    run.kill()
+    _, talk = run.communicate(timeout=120)
+    assert psutil.wait_procs(children, timeout=60)[1] == []
+    assert "Traceback" not in talk
+    assert "*** SIG" not in talk
