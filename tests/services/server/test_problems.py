@@ -49,7 +49,7 @@ def test_an_unknown_address_is_a_problem(client: TestClient, address: str) -> No
 
 def test_a_wrong_method_names_the_right_one(client: TestClient) -> None:
     answer = client.delete(UNIT)
-    assert answer.headers["allow"] == "GET"
+    assert answer.headers["allow"] == "GET, HEAD, OPTIONS"
     assert "GET" in problem(answer, 405).detail
 
 
