@@ -123,6 +123,9 @@ class AtlasRow:
     """Number of first ranks of each unit that the atlas stores, null if all."""
     ignored: int = 0
     """Number of other files of the corpus, which are no pictures by their names and were not read."""
+    hidden_corpora: int = 0
+    """Number of corpora whose pictures are not shown, because whoever serves the atlas has not allowed their folders.
+    """
 
 
 class AtlasPage(Answer):

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from unitscope_pipelines.storage.allowed_roots import AllowedRoots, PictureRoots, hidden_roots
 from unitscope_pipelines.storage.filesystem import checked_folder
 from unitscope_pipelines.storage.originals import Originals
 from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
@@ -44,7 +45,7 @@ class Atlas:
     The version stays as it is while newer ones are sealed, until `gc` deletes its parts. Raises NotFoundError if there
     is none, AtlasError if parts are missing. A database statement that takes longer than `question_timeout_s` raises
     BusyError (None: as long as it takes). `corpus` is the folder below which the pictures are now, if they
-    have moved since they were indexed.
+    have moved since they were indexed, or the folders below which alone they are read.
     """
 
     def __init__(
@@ -52,15 +53,18 @@ class Atlas:
         root: AtlasAddress | Store,
         question_timeout_s: float | None = None,
         version: str | None = None,
-        corpus: str | None = None,
+        corpus: str | AllowedRoots | None = None,
     ) -> None:
         self.store = store_of(root)
         self.root = self.store.address
         self.manifest = read_version(self.store, version)
         self.name = self.store.name
         self.version = self.manifest.version
-        self.corpus_root = self.manifest.corpus.root if corpus is None else checked_folder(corpus)
-        """Folder below which the pictures are now."""
+        self.corpus = corpus
+        self.pictures = self._pictures(corpus)
+        """Where the pictures are now, and below what they must lie."""
+        self.hidden_roots = hidden_roots(self.manifest.corpus, self.pictures)
+        """Roots of the corpora whose pictures may not be read."""
         self._database = Database(self.store, self.manifest.lookup.database, question_timeout_s)
         self._parts = Parts(self.store)
         self.catalogue = Catalogue(self._parts, self.manifest, self._database)
@@ -72,6 +76,11 @@ class Atlas:
         self._boxes: dict[tuple[str, Size], FieldBoxes] = {}
         self._lookups: dict[str, FirstRanks] = {}
         self._ranked_part = lru_cache(_REMEMBERED_BLOCKS)(self._find_ranked_part)
+
+    @property
+    def corpus_root(self) -> str:
+        """Folder below which the pictures are now."""
+        return self.pictures.root
 
     @property
     def is_here(self) -> bool:
@@ -98,6 +107,7 @@ class Atlas:
             stale_images=manifest.stale_count,
             kept=manifest.kept,
             ignored=manifest.corpus.ignored_count,
+            hidden_corpora=len(self.hidden_roots),
         )
 
     @property
@@ -242,7 +252,7 @@ class Atlas:
     @cached_property
     def originals(self) -> Originals:
         """The pictures of the corpus, by their addresses."""
-        return Originals(self.corpus_root)
+        return Originals(self.pictures)
 
     @cached_property
     def skipped(self) -> list[SkippedRow]:
@@ -279,6 +289,12 @@ class Atlas:
             crop=Location(image.crop_row, image.crop_col),
             input=self.manifest.preprocessing.input,
         )
+
+    def _pictures(self, corpus: str | AllowedRoots | None) -> PictureRoots:
+        recorded = self.manifest.corpus
+        if isinstance(corpus, AllowedRoots):
+            return corpus.place(recorded, self.root)
+        return PictureRoots(recorded.root if corpus is None else checked_folder(corpus))
 
     def _find_ranked_part(self, layer: str, block: int) -> RankedPart:
         """Return the ranked part of a block of a layer's units."""

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import unitscope
 from tests import kin
+from tests.pictures import recorded_corpora
 from unitscope.cli import app
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index
@@ -82,7 +83,9 @@ def opened(root: Path) -> Atlas:
 
 @pytest.fixture(scope="module")
 def client(root: Path) -> Iterator[TestClient]:
-    with TestClient(create_app(Settings(atlases=(root,))), raise_server_exceptions=False) as client:
+    with TestClient(
+        create_app(Settings(atlases=(root,), corpora=recorded_corpora(root))), raise_server_exceptions=False
+    ) as client:
         yield client
 
 
