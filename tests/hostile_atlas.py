@@ -27,6 +27,8 @@ class Hostile:
     """A copy of an atlas and its corpus in a folder `inside`, and what may be neither read nor changed in `outside`."""
 
     def __init__(self, atlas: Path, corpus: Path, folder: Path) -> None:
+        self.computes = False
+        """Whether the model is asked too, which takes seconds."""
         self.outside, self.corpus = folder / "outside", folder / "inside" / "corpus"
         self.atlas: Path = shutil.copytree(atlas, folder / "inside" / "tiny")
         shutil.copytree(corpus, self.corpus)
