@@ -27,6 +27,8 @@ class Hostile:
     """A copy of an atlas and its corpus in a folder `inside`, and what may be neither read nor changed in `outside`."""
 
     def __init__(self, atlas: Path, corpus: Path, folder: Path) -> None:
+        self.is_allowed = True
+        """Whether who serves it allows the corpus beside it."""
         self.computes = False
         """Whether the model is asked too, which takes seconds."""
         self.outside, self.corpus = folder / "outside", folder / "inside" / "corpus"
@@ -75,7 +77,7 @@ class Hostile:
         """Give every picture another path."""
         with pa.memory_map(str(self.part("hot", "images"))) as source:
             table = pa.ipc.open_file(source).read_all().combine_chunks()
-        texts = pa.array([write(text) for text in table["path"].to_pylist()], pa.string())
+        texts = pa.array([write(text) for text in table["path"].to_pylist()], table.schema.field("path").type)
         self._write_images(table.set_column(table.schema.get_field_index("path"), table.schema.field("path"), texts))
         database = self.part("hot", "database")
         with duckdb.connect(str(database)) as connection:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 import uvicorn
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
+from hypothesis.errors import Unsatisfiable
 
 from tests.conftest import TINY_LAYERS
 from unitscope_services.queries.session import Session
@@ -95,10 +97,8 @@ def test_no_request_fails_the_server_or_gets_what_is_not_documented(
                     if fault:
                         faults.setdefault(f"{case.operation.label} {fault[0]}", fault[1])
 
-                try:
+                with suppress(Unsatisfiable):  # nothing of this kind can be asked
                     ask()
-                except schemathesis.errors.SchemathesisError as error:  # nothing of this kind can be asked
-                    assert "negative" in str(error).lower() or "unsatisfiable" in str(error).lower(), error
     assert not faults, f"seed {seed}\n" + "\n".join(f"{name}: {text}" for name, text in faults.items())
 
 
