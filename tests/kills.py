@@ -128,17 +128,18 @@ def kill_server(place: Place, atlas: Path, chance: random.Random) -> tuple[int, 
     with running([sys.executable, "-m", "unitscope", *words], talk=True) as server:
         assert server.stderr is not None
         root = next(line for line in server.stderr if "serving on" in line).split()[2].rstrip("/")
-        right, killed, faults = ask(root), 0, list[str]()
+        right, killed, faults = answer_of(root), 0, list[str]()
         for _ in range(4):
             time.sleep(chance.uniform(0, 1))
             workers = [child for child in children(server.pid) if "spawn_main" in " ".join(child.cmdline())]
             if workers:
                 chance.choice(workers).kill()
                 killed += 1
-            started = time.monotonic()
-            while (answer := ask(root)) is None and time.monotonic() - started < ANSWER_S:
-                time.sleep(0.2)
-            faults += [] if answer == right is not None else ["no answer, or another one, after a process was killed"]
+            faults += (
+                []
+                if answer_of(root) == right is not None
+                else ["no answer, or another one, after a process was killed"]
+            )
         own = children(server.pid)
         server.kill()
         server.wait()
@@ -212,6 +213,15 @@ def resumed(place: Place, atlas: Path) -> list[str]:
     with running(place.index(atlas)) as run:
         faults = ended(run, RUN_S)
     return faults or place.faults(atlas)
+
+
+def answer_of(root: str) -> Any:
+    """The rows of a unit from a server that may just start; None if it takes too long."""
+    started, answer = time.monotonic(), ask(root)
+    while answer is None and time.monotonic() - started < ANSWER_S:
+        time.sleep(0.2)
+        answer = ask(root)
+    return answer
 
 
 def ask(root: str) -> Any:
