@@ -1,6 +1,6 @@
 """A dashboard of one layer: figures from a server, as tables and as JSON, and by SQL from a catalogue of the atlas.
 
-unitscope serve atlas &
+unitscope serve atlas --corpus photographs &
 unitscope catalog atlas --out catalog.duckdb
 python examples/dashboard.py http://127.0.0.1:8000 catalog.duckdb _blocks.5 dashboard.html
 """

@@ -1,9 +1,12 @@
 """Pictures made for tests: seeded, small, in every shape a corpus throws at us."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from unitscope_schemas import layout
 
 
 def blobs(seed: int, height: int = 96, width: int = 96) -> Image.Image:
@@ -46,3 +49,9 @@ def write_corpus(root: Path, count: int = 40) -> Path:
     (root / "stripes" / "truncated.jpg").write_bytes(data[: len(data) // 2])
     (root / "notes.txt").write_text("not a picture")
     return root
+
+
+def recorded_corpora(*atlases: Path) -> tuple[str, ...]:
+    """The folders that some atlases recorded their pictures in, for a server that may show all of these."""
+    manifests = [json.loads((atlas / layout.MANIFEST).read_text()) for atlas in atlases]
+    return tuple(dict.fromkeys(manifest["corpus"]["root"] for manifest in manifests))

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from tests.pictures import write_corpus
+from tests.pictures import recorded_corpora, write_corpus
 from tests.services.conftest import ORIGIN
 from tests.unitscope.test_cli import run_in_process
 from unitscope.run_metrics import published
@@ -35,7 +35,9 @@ def names_in(text: str) -> dict[str, float]:
 @pytest.fixture(scope="module")
 def api_figures(tiny_atlas: Path) -> dict[str, float]:
     """What /metrics gives after a question and a search."""
-    with TestClient(create_app(Settings(atlases=(tiny_atlas,))), ORIGIN) as client:
+    with TestClient(
+        create_app(Settings(atlases=(tiny_atlas,), corpora=recorded_corpora(tiny_atlas))), ORIGIN
+    ) as client:
         client.get("/api/v1/atlases/tiny/layers/_blocks.5/units/3/patches")
         image = client.get("/api/v1/atlases/tiny/images?path=blobs/001.jpg").json()["rows"][0]["image_id"]
         client.get(f"/api/v1/atlases/tiny/images/{image}/neighbors")

@@ -158,7 +158,8 @@ def test_the_deployed_commands_index_from_an_object_store_answer_and_are_watched
     done = subprocess.run(index, env=processes.environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["images"] == 6
-    processes.start(adapted([*entrypoint("api"), *services["api"]["command"]], place, ports))
+    serve = adapted([*entrypoint("api"), *services["api"]["command"]], place, ports)
+    processes.start(["s3://corpus/photos" if word == f"{place}/corpus" else word for word in serve])
     server = f"http://127.0.0.1:{ports['8000']}"
     assert waited(lambda: answers(f"{server}/readyz"), 60)
     question = f"{server}/api/v1/atlases/atlas/layers/_blocks.0/units/3/patches?k=3"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.pictures import write_corpus
+from tests.pictures import recorded_corpora, write_corpus
 from tests.unitscope.test_client import running
 from unitscope_pipelines.derived.sql_catalog import write_catalog
 from unitscope_services.server.settings import Settings
@@ -29,7 +29,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(tiny_atlas: Path) -> Iterator[str]:
     """A server over the tiny atlas."""
-    yield from running(Settings(atlases=(tiny_atlas,)))
+    yield from running(Settings(atlases=(tiny_atlas,), corpora=recorded_corpora(tiny_atlas)))
 
 
 def test_a_folder_of_pictures_becomes_an_atlas_and_a_row_of_patches(

@@ -15,9 +15,11 @@ UNIT = "/api/v1/atlases/tiny/layers/_blocks.5/units/3"
 
 
 @pytest.fixture(scope="session")
-def client(tiny_atlas: Path) -> Iterator[TestClient]:
+def client(tiny_atlas: Path, tiny_corpus: Path) -> Iterator[TestClient]:
     """An open server over the tiny atlas."""
-    with TestClient(create_app(Settings(atlases=(tiny_atlas,))), ORIGIN, raise_server_exceptions=False) as client:
+    with TestClient(
+        create_app(Settings(atlases=(tiny_atlas,), corpora=(str(tiny_corpus),))), ORIGIN, raise_server_exceptions=False
+    ) as client:
         yield client
 
 
@@ -28,12 +30,12 @@ def session(tiny_atlas: Path) -> Session:
 
 
 @pytest.fixture
-def served(tiny_atlas: Path) -> Iterator[Any]:
+def served(tiny_atlas: Path, tiny_corpus: Path) -> Iterator[Any]:
     """Starts further servers over the tiny atlas with other settings."""
     running: list[TestClient] = []
 
     def start(**settings: Any) -> TestClient:
-        settings.setdefault("atlases", (tiny_atlas,))
+        settings = {"atlases": (tiny_atlas,), "corpora": (str(tiny_corpus),)} | settings
         client = TestClient(create_app(Settings(**settings)), ORIGIN, raise_server_exceptions=False)
         client.__enter__()
         running.append(client)

@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 import unitscope
 from tests.conftest import TINY_LAYERS
-from tests.pictures import blobs
+from tests.pictures import blobs, recorded_corpora
 from tests.services.conftest import ORIGIN
 from unitscope.cli import app
 from unitscope_services.web.app import Settings, create_app
@@ -58,7 +58,9 @@ def test_fifty_units_have_the_same_nine_everywhere(tiny_atlas: Path) -> None:
     notebook = unitscope.open_atlas(str(tiny_atlas))
     units = [(layer, unit) for layer, count in zip(TINY_LAYERS, (16, 17, 17), strict=True) for unit in range(count)]
     assert len(units) == 50
-    with TestClient(create_app(Settings(atlases=(tiny_atlas,))), ORIGIN) as client:
+    with TestClient(
+        create_app(Settings(atlases=(tiny_atlas,), corpora=recorded_corpora(tiny_atlas))), ORIGIN
+    ) as client:
         for layer, unit in units:
             name, page = f"{layer}:{unit}", f"layers/{layer}/units/{unit}"
             api = f"/api/v1/atlases/tiny/{page}/patches"

@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 
 import unitscope
+from tests.pictures import recorded_corpora
 from tests.services.conftest import key_file  # noqa: F401
 from unitscope.client import Client
 from unitscope.opened_atlas import OpenedAtlas
@@ -22,7 +23,7 @@ from unitscope_services.web.app import Settings, create_app
 @pytest.fixture(scope="module")
 def address(tiny_atlas: Path) -> Iterator[str]:
     """A server over the tiny atlas, on a port of its own."""
-    yield from running(Settings(atlases=(tiny_atlas,)))
+    yield from running(Settings(atlases=(tiny_atlas,), corpora=recorded_corpora(tiny_atlas)))
 
 
 def running(settings: Settings) -> Iterator[str]:
@@ -160,7 +161,7 @@ def test_a_path_that_is_not_in_the_corpus_is_named(client: Client) -> None:
 
 
 def test_a_server_with_keys_wants_one(tiny_atlas: Path, key_file: Path) -> None:  # noqa: F811
-    for address in running(Settings(atlases=(tiny_atlas,), key_file=key_file)):
+    for address in running(Settings(atlases=(tiny_atlas,), corpora=recorded_corpora(tiny_atlas), key_file=key_file)):
         with pytest.raises(AccessError, match="needs a key"):
             unitscope.Client(address)
         assert unitscope.Client(address, "reader-key", "tiny").layers().num_rows == 3

@@ -8,6 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 from typer.testing import CliRunner, Result
 
+from tests.pictures import recorded_corpora
 from tests.services.conftest import ORIGIN
 from unitscope.cli import app
 from unitscope_services.web.app import Settings, create_app
@@ -30,7 +31,7 @@ def top(*words: object) -> list[str]:
 
 def test_what_the_command_removes_is_gone_from_a_running_server_and_comes_back(atlas: Path) -> None:
     first, *others = top(atlas, UNIT, "-k", 10)
-    with TestClient(create_app(Settings(atlases=(atlas,))), ORIGIN) as client:
+    with TestClient(create_app(Settings(atlases=(atlas,), corpora=recorded_corpora(atlas))), ORIGIN) as client:
         unit, image = "/a/atlas/layers/_blocks.5/units/3", f"/api/v1/atlases/atlas/images/{first}"
         assert first in client.get(unit).text
         would = json.loads(invoke("remove", atlas, first[:12], "--dry-run", "--json").stdout)

@@ -56,4 +56,4 @@ def demo(
     if not no_serve:
         links, image = Links(opened.name, ""), pages[0].rows[0].image_id
         first_pages = [links.unit(*chosen[0]), links.image(image), links.live(unit=str(chosen[0]), image=image)]
-        serve_atlases(Settings(atlases=(atlas,)), host, port, first_pages)
+        serve_atlases(Settings(atlases=(atlas,), corpora=(os.fspath(pictures),)), host, port, first_pages)

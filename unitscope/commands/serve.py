@@ -52,7 +52,9 @@ def serve(
     corpus: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="ROOT", help="folder below which the pictures are now, of all atlases or, as NAME=ROOT, of one"
+            metavar="ROOT",
+            help="folder whose pictures may be shown, or where they are now, of all atlases or, as NAME=ROOT, of one; "
+            "repeatable  [default: each atlas's own folder]",
         ),
     ] = None,
     cache: Annotated[

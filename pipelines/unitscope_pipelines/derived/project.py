@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from unitscope_pipelines.derived.visuals import NewPicture, find_visual, find_visuals, shown_note, write_visual
+from unitscope_pipelines.storage.allowed_roots import PictureRoots
 from unitscope_pipelines.storage.originals import Original, Originals
 from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.vision.attribution.deconvnet import METHODS, Projections, project
@@ -76,7 +77,7 @@ class ProjectPlan:
     """What all projections of a run have in common."""
 
     store: Store
-    corpus: str
+    corpus: PictureRoots
     atlas_key: str
     model: ModelEntry
     preprocessing: Preprocessing

@@ -5,6 +5,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
+from unitscope_pipelines.storage.allowed_roots import OutsideError, is_allowed
 from unitscope_schemas.errors import CorpusError, UsageError
 from unitscope_schemas.tables import UNREADABLE
 
@@ -65,24 +67,27 @@ def checked_folder(path: str) -> str:
 class Folder:
     """A folder whose files are named relative to it; whole names lead outside.
 
+    Of files, only those that lie below one of the `allowed` folders are opened, by where links lead; for others
+    OutsideError is raised, and no store is asked. None allows all.
+
     An object store is `s3://bucket/folder`; credentials and AWS_ENDPOINT_URL are the usual ones,
     `s3://anonymous@bucket` asks without. Raises CorpusError for an address that says how to ask in another way: an
     atlas of someone else's could so send requests, and what signs them, to another host.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, allowed: tuple[str, ...] | None = None) -> None:
         self.root = root
         self.remote = is_remote(root)
+        self._allowed = allowed
         if self.remote:
-            parts = urlsplit(root)
-            if parts.password:
-                raise CorpusError(f"corpus {_plain(root)} holds a password, which would be kept; set AWS_… variables")
-            if parts.query or parts.username not in (None, "anonymous"):
-                raise CorpusError(f"corpus {_plain(root)} says how it is asked for; set AWS_… variables instead")
             try:
-                self._store, self._base = fs.FileSystem.from_uri(root)
-            except (OSError, pa.ArrowInvalid) as error:
-                raise CorpusError(f"corpus {root!r} is no address of an object store: {error}") from None
+                _check_address(root)
+            except CorpusError:
+                if allowed is None:
+                    raise
+                self._allowed = ()
+            if allowed is None:
+                _ = self._remote
 
     def open(self, file: str, at_once_bytes: int = _BUFFER_BYTES) -> IO[bytes]:
         """Open a file for reading at any position; a request to an object store brings `at_once_bytes` of it.
@@ -98,6 +103,8 @@ class Folder:
         """Read all bytes of a file, or `size_bytes` from `offset` on; raises OSError, also where there are fewer."""
         store, path = self._resolved(file)
         with _opened(path) if store is None else store.open_input_file(path) as source:
+            if size_bytes is not None and source.seek(0, os.SEEK_END) < offset + size_bytes:
+                raise OSError(0, "the file ends early")  # beforehand: a range may ask for more than there is memory
             source.seek(offset)
             data: bytes = source.read() if size_bytes is None else source.read(size_bytes)
         if size_bytes is not None and len(data) != size_bytes:
@@ -106,13 +113,15 @@ class Folder:
 
     def sizes(self, files: Sequence[str]) -> list[StoredFile | None]:
         """Return the present state of some files in their order, None where there is no such file."""
-        if not self.remote and not any(map(is_remote, files)):
+        if not self.remote and self._allowed is None and not any(map(is_remote, files)):
             return [_local_state(file, os.path.join(self.root, file)) for file in files]  # noqa: PTH118  (3 × as fast)
         states: list[StoredFile | None] = []
         for file in files:
             try:
                 store, path = self._resolved(file)
                 info = None if store is None else store.get_file_info(path)
+            except OutsideError:
+                raise
             except OSError as error:
                 raise CorpusError(f"{file!r} in {self.root} cannot be asked for: {error}") from None
             if info is None:
@@ -130,25 +139,47 @@ class Folder:
         return self._walk_store() if self.remote else _walk_folder(self.root)
 
     def _resolved(self, file: str) -> tuple[fs.FileSystem | None, str]:
-        """Return the object store that a file is in, None for this machine, and the file's whole path there."""
+        """Return the object store that a file is in, None for this machine, and the file's whole path there.
+
+        Raises OutsideError for one that may not be read.
+        """
+        self._check_allowed(file)
         if is_remote(file):
             bucket, _, key = file.removeprefix(_STORE).partition("/")
             if not _BUCKET.fullmatch(bucket):
                 raise OSError(0, "its address says how it is asked for")
-            store = self._store if self.remote else fs.FileSystem.from_uri(f"{_STORE}{bucket}")[0]
+            store = self._remote[0] if self.remote else fs.FileSystem.from_uri(f"{_STORE}{bucket}")[0]
             return store, f"{bucket}/{key}"
         if self.remote:
-            return self._store, f"{self._base}/{file}"
+            store, base = self._remote
+            return store, f"{base}/{file}"
         return None, os.path.join(self.root, file)  # noqa: PTH118
 
-    def _walk_store(self) -> Iterator[StoredFile | NoFile]:
+    def _check_allowed(self, file: str) -> None:
+        if self._allowed is None:
+            return
+        whole = file if is_remote(file) else os.path.join(self.root, file)  # noqa: PTH118
+        if not is_allowed(whole, self._allowed):
+            raise OutsideError(0, "it lies outside the folders whose pictures may be read", whole)
+
+    @cached_property
+    def _remote(self) -> tuple[fs.FileSystem, str]:
+        """The object store of the root, which may be asked where it is, and the root's path there."""
         try:
-            infos = self._store.get_file_info(fs.FileSelector(self._base, recursive=True))
+            store, base = fs.FileSystem.from_uri(self.root)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise CorpusError(f"corpus {self.root!r} is no address of an object store: {error}") from None
+        return store, base
+
+    def _walk_store(self) -> Iterator[StoredFile | NoFile]:
+        store, base = self._remote
+        try:
+            infos = store.get_file_info(fs.FileSelector(base, recursive=True))
         except OSError as error:
             raise CorpusError(f"corpus {self.root!r} cannot be listed: {error}") from None
         hidden: set[str] = set()
         for info in infos:
-            path = info.path.removeprefix(f"{self._base}/")
+            path = info.path.removeprefix(f"{base}/")
             folders = path.split("/")[:-1]
             first = next((depth for depth, part in enumerate(folders, 1) if part.startswith(".")), 0)
             if first:
@@ -211,14 +242,27 @@ def _identity(path: str | Path) -> tuple[int, int]:
 
 
 def _opened(path: str) -> IO[bytes]:
-    """Open a file of this machine; raises OSError for what is none, without opening it: a pipe would wait for ever."""
+    """Open a file of this machine; raises OSError for what is none, without opening it: a pipe would wait for ever.
+
+    What became a pipe since it was looked at is opened without waiting, and let go.
+    """
     try:
-        kind = stat.S_IFMT(os.stat(path).st_mode)  # noqa: PTH116
+        _check_kind(os.stat(path).st_mode)  # noqa: PTH116
     except ValueError:  # a zero byte in it
         raise FileNotFoundError(0, "no file can have this name") from None
+    source = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    try:
+        _check_kind(os.fstat(source.fileno()).st_mode)
+    except OSError:
+        source.close()
+        raise
+    return source
+
+
+def _check_kind(mode: int) -> None:
+    kind = stat.S_IFMT(mode)
     if kind != stat.S_IFREG:
         raise OSError(0, f"it is a {_KINDS.get(kind, 'special file')}")
-    return Path(path).open("rb")
 
 
 def _local_state(file: str, path: str) -> StoredFile | None:
@@ -228,6 +272,15 @@ def _local_state(file: str, path: str) -> StoredFile | None:
     except (OSError, ValueError):
         return None
     return StoredFile(file, state.st_size, state.st_mtime_ns) if stat.S_ISREG(state.st_mode) else None
+
+
+def _check_address(root: str) -> None:
+    """Raise CorpusError for a root in an object store that says how it is asked for."""
+    parts = urlsplit(root)
+    if parts.password:
+        raise CorpusError(f"corpus {_plain(root)} holds a password, which would be kept; set AWS_… variables")
+    if parts.query or parts.username not in (None, "anonymous"):
+        raise CorpusError(f"corpus {_plain(root)} says how it is asked for; set AWS_… variables instead")
 
 
 def _plain(root: str) -> str:

@@ -1,6 +1,7 @@
 """The bytes of a picture from its address: what a scan reads, and what shows a picture again without one."""
 
 import hashlib
+import logging
 import os
 import weakref
 from dataclasses import dataclass
@@ -10,10 +11,13 @@ from threading import Lock
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from unitscope_pipelines.storage.allowed_roots import OutsideError, PictureRoots
 from unitscope_pipelines.storage.compressed import UnpackedTar, is_compressed, unpack
 from unitscope_pipelines.storage.filesystem import Folder
 from unitscope_schemas.addresses import Address, Cell, Range
-from unitscope_schemas.errors import CorpusError, NotFoundError
+from unitscope_schemas.errors import AtlasError, CorpusError, NotFoundError
+
+_log = logging.getLogger("unitscope")
 
 _KEPT_TARS = 2
 """Compressed tars that stay unpacked in temporary files."""
@@ -33,14 +37,16 @@ class Original:
 class Originals:
     """The pictures of a corpus, read by their addresses; safe from any number of threads.
 
-    Raises OSError where a file is gone or cannot be read, CorpusError that names a Parquet file that is broken.
+    They lie below a root, or where `PictureRoots` lets them. Raises OSError where a file is gone or cannot be read,
+    OutsideError where it may not be, CorpusError that names a Parquet file that is broken.
     """
 
-    def __init__(self, root: str) -> None:
-        self.folder = Folder(root)
+    def __init__(self, roots: str | PictureRoots) -> None:
+        self.folder = Folder(roots) if isinstance(roots, str) else Folder(roots.root, roots.allowed)
         self._lock = Lock()
         self._groups = lru_cache(_KEPT_GROUPS)(self._read_group)
         self._unpacked: dict[str, UnpackedTar] = {}
+        self._is_logged = False
         weakref.finalize(self, _close, self._unpacked)
 
     def read(self, address: str) -> bytes:
@@ -56,21 +62,40 @@ class Originals:
         if isinstance(parsed.part, Cell):
             with self._lock:  # two threads would both read the group
                 group = self._groups(parsed.file, parsed.part.row_group, parsed.part.column)
+            if parsed.part.row >= len(group):
+                raise OSError(0, "its row group ends early")
             return _cell(group[parsed.part.row].as_py())
         return self.folder.read(parsed.file)
 
     def read_original(self, image: Original) -> bytes:
-        """Read the bytes of an image; raises NotFoundError if they are gone or no longer those that were indexed."""
+        """Read the bytes of an image; raises NotFoundError if they are gone or no longer those that were indexed, and
+        if they lie where none may be read, which is logged once."""
+        outside: OutsideError | None = None
         for address in image.addresses:
             try:
                 data = self.read(address)
-            except (OSError, CorpusError):
+            except OutsideError as error:
+                outside = error
+                continue
+            except (OSError, CorpusError, AtlasError):
                 continue
             if hashlib.sha256(data).hexdigest() == image.image_id:
                 return data
+        if outside is not None:
+            self._log_once(image, outside)
+            raise NotFoundError(
+                f"picture {image.path!r} is not shown: it lies outside the folders that this server shows pictures of; "
+                "whoever runs it adds --corpus ROOT, its log says which"
+            )
         raise NotFoundError(
             f"picture {image.path!r} is gone or was edited since it was indexed; restore it or index again"
         )
+
+    def _log_once(self, image: Original, outside: OutsideError) -> None:
+        """Say for the first picture that may not be read where it lies."""
+        if not self._is_logged:
+            self._is_logged = True
+            _log.warning("picture %r is not shown, for %s: %r", image.path, outside.strerror, outside.filename)
 
     def _read_unpacked(self, file: str, part: Range) -> bytes:
         with self._lock:
@@ -89,7 +114,7 @@ class Originals:
             with self.folder.open(file) as source, pq.ParquetFile(source) as parquet:
                 name = column or image_column(parquet.schema_arrow)
                 return parquet.read_row_group(row_group, columns=[name], use_threads=False)[name]
-        except (pa.ArrowInvalid, KeyError, IndexError) as error:
+        except (pa.ArrowException, KeyError, IndexError) as error:
             raise CorpusError(f"Parquet file {file!r} is broken: {error}; restore it and run again") from None
 
 

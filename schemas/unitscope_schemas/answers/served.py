@@ -125,6 +125,8 @@ class AtlasRow:
     """Number of other files of the corpus, which are no pictures by their names and were not read."""
     digest: str = ""
     """SHA-256 of the version's manifest, which names every part by its own."""
+    hidden_corpora: int = 0
+    """Number of corpora whose pictures are not shown: whoever serves the atlas has not allowed their folders."""
 
 
 class AtlasPage(Answer):

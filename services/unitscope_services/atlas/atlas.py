@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from unitscope_pipelines.storage.allowed_roots import AllowedRoots, PictureRoots, hidden_roots
 from unitscope_pipelines.storage.checked_folder import checked
 from unitscope_pipelines.storage.filesystem import checked_folder
 from unitscope_pipelines.storage.originals import Originals
@@ -47,9 +48,9 @@ class Atlas:
     The version stays as it is while newer ones are sealed, until `gc` deletes its parts. Raises NotFoundError if there
     is none, AtlasError if parts are missing. A database statement that takes longer than `question_timeout_s` raises
     BusyError (None: as long as it takes). `corpus` is the folder below which the pictures are now, if they
-    have moved since they were indexed. Each part is digested on first use unless `check` is off. A `public` atlas shows
-    paths from the root of a disk, which lists may hold, by their last names: it is nobody else's business where things
-    lie on this machine.
+    have moved since they were indexed, or the folders below which alone they are read. Each part is digested on first
+    use unless `check` is off. A `public` atlas shows paths from the root of a disk, which lists may hold, by their last
+    names: it is nobody else's business where things lie on this machine.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Atlas:
         root: AtlasAddress | Store,
         question_timeout_s: float | None = None,
         version: str | None = None,
-        corpus: str | None = None,
+        corpus: str | AllowedRoots | None = None,
         check: bool = True,
         public: bool = False,
     ) -> None:
@@ -66,8 +67,11 @@ class Atlas:
         self.manifest = read_version(self.store, version)
         self.name = self.store.name
         self.version = self.manifest.version
-        self.corpus_root = self.manifest.corpus.root if corpus is None else checked_folder(corpus)
-        """Folder below which the pictures are now."""
+        self.corpus = corpus
+        self.pictures = self._pictures(corpus)
+        """Where the pictures are now, and below what they must lie."""
+        self.hidden_roots = hidden_roots(self.manifest.corpus, self.pictures)
+        """Roots of the corpora whose pictures may not be read."""
         self._database = Database(self.store, self.manifest.lookup.database, question_timeout_s)
         self._parts = Parts(self.store)
         self.catalogue = Catalogue(self._parts, self.manifest, self._database, public)
@@ -80,6 +84,11 @@ class Atlas:
         self._boxes: dict[tuple[str, Size], FieldBoxes] = {}
         self._lookups: dict[str, FirstRanks] = {}
         self._ranked_part = lru_cache(_REMEMBERED_BLOCKS)(self._find_ranked_part)
+
+    @property
+    def corpus_root(self) -> str:
+        """Folder below which the pictures are now."""
+        return self.pictures.root
 
     @property
     def is_here(self) -> bool:
@@ -107,6 +116,7 @@ class Atlas:
             kept=manifest.kept,
             ignored=manifest.corpus.ignored_count,
             digest=manifest.digest or "",
+            hidden_corpora=len(self.hidden_roots),
         )
 
     @property
@@ -251,7 +261,7 @@ class Atlas:
     @cached_property
     def originals(self) -> Originals:
         """The pictures of the corpus, by their addresses."""
-        return Originals(self.corpus_root)
+        return Originals(self.pictures)
 
     @cached_property
     def skipped(self) -> list[SkippedRow]:
@@ -295,6 +305,12 @@ class Atlas:
             crop=Location(image.crop_row, image.crop_col),
             input=self.manifest.preprocessing.input,
         )
+
+    def _pictures(self, corpus: str | AllowedRoots | None) -> PictureRoots:
+        recorded = self.manifest.corpus
+        if isinstance(corpus, AllowedRoots):
+            return corpus.place(recorded, self.root)
+        return PictureRoots(recorded.root if corpus is None else checked_folder(corpus))
 
     def _find_ranked_part(self, layer: str, block: int) -> RankedPart:
         """Return the ranked part of a block of a layer's units."""

@@ -79,7 +79,7 @@ class Bundle:
 
     def __init__(self, atlas: Atlas, units: Sequence[UnitId], folder: Path) -> None:
         self._atlas, self._units, self._folder = atlas, set(units), folder
-        self._session = Session(atlas.store, version=atlas.version, corpus=atlas.corpus_root, public=True)
+        self._session = Session(atlas.store, version=atlas.version, corpus=atlas.corpus, public=True)
         self.missing: dict[str, None] = {}
         """Path and reason of each picture for which a blank stands in, in order."""
         self._static = read_static()

@@ -77,7 +77,7 @@ def project_plan(
     manifest = session.atlas.manifest
     return ProjectPlan(
         store=session.atlas.store,
-        corpus=session.atlas.corpus_root,
+        corpus=session.atlas.pictures,
         atlas_key=manifest.atlas_key,
         model=manifest.model,
         preprocessing=manifest.preprocessing,

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unitscope_pipelines.storage.allowed_roots import AllowedRoots
 from unitscope_pipelines.storage.stores import AtlasAddress, Store
 from unitscope_schemas.addresses import as_text
 from unitscope_schemas.answers.patches import ActivationMap, ExplainPage, NeighborPage, PatchRow
@@ -54,7 +55,7 @@ class Session:
         turn: Turn = nullcontext,
         trust_code: bool = False,
         version: str | None = None,
-        corpus: str | None = None,
+        corpus: str | AllowedRoots | None = None,
         check: bool = True,
         public: bool = False,
     ) -> None:

@@ -1,14 +1,18 @@
 """The atlases that are served, each in its newest sealed version."""
 
 import logging
+import shlex
 import threading
 import time
 from collections.abc import Hashable, Sequence
 from contextlib import nullcontext
 
+from unitscope_pipelines.storage.allowed_roots import AllowedRoots
+from unitscope_pipelines.storage.filesystem import checked_folder
 from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
 from unitscope_schemas import layout
 from unitscope_schemas.errors import NotFoundError, UnitscopeError, UsageError, listing
+from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.encoding.encoder import Turn
 from unitscope_services.queries.session import Session
 
@@ -34,7 +38,8 @@ class AtlasRegistry:
 
     The manifest is looked for at the next request, or for an object store, where looking takes as long as a question,
     at the first one that is a second later. A version that cannot be opened is logged and the one before stays;
-    requests under way keep the version that they started with.
+    requests under way keep the version that they started with. Pictures are read below the atlas's own folder and the
+    `corpora`, and nowhere else: an atlas may be someone else's, and name any file that this process can read.
     """
 
     def __init__(
@@ -63,6 +68,11 @@ class AtlasRegistry:
     def names(self) -> list[str]:
         """Names of the atlases, in ascending order."""
         return sorted(self._served)
+
+    @property
+    def remarks(self) -> list[str]:
+        """Sentences on atlases whose pictures are not shown, or looked for elsewhere than was recorded."""
+        return [text for served in self._served.values() for text in _remarks(served.session.atlas)]
 
     def newest(self, name: str) -> Session:
         """Return the newest version of an atlas; raises NotFoundError that names those there are."""
@@ -93,12 +103,14 @@ class AtlasRegistry:
             return
         try:
             served.session = self._open(served.store)
+            for remark in _remarks(served.session.atlas):
+                _log.warning("%s", remark)
         except UnitscopeError as error:
             _log.error("the new version of atlas %s cannot be opened, the one before stays: %s", name, error)
         served.seal = seal
 
     def _open(self, store: Store) -> Session:
-        corpus = self._corpora.get(store.name)
+        corpus = self._corpora[store.name]
         return Session(
             store,
             self._question_timeout_s,
@@ -110,14 +122,32 @@ class AtlasRegistry:
         )
 
 
-def _corpora_of(names: Sequence[str], corpora: Sequence[str]) -> dict[str, str]:
-    """Return the folder of each atlas's pictures, from `ROOT` for all and `NAME=ROOT` for one."""
-    for_all: dict[str, str] = {}
-    for_one: dict[str, str] = {}
+def _corpora_of(names: Sequence[str], corpora: Sequence[str]) -> dict[str, AllowedRoots]:
+    """Return the folders of each atlas's pictures: `ROOT` is for all, `NAME=ROOT` for one, which has no other then.
+
+    Raises UsageError for what is no folder.
+    """
+    for_all = list[str]()
+    for_one: dict[str, list[str]] = {}
     for corpus in corpora:
         name, equals, root = corpus.partition("=")
         if equals and name in names:
-            for_one[name] = root
+            for_one.setdefault(name, []).append(checked_folder(root))
         else:
-            for_all |= dict.fromkeys(names, corpus)
-    return for_all | for_one
+            for_all.append(checked_folder(corpus))
+    return {name: AllowedRoots(tuple(for_one.get(name, for_all))) for name in names}
+
+
+def _remarks(atlas: Atlas) -> list[str]:
+    hidden, recorded = atlas.hidden_roots, atlas.manifest.corpus.root
+    if hidden:
+        folders = " ".join(f"--corpus {shlex.quote(root) if root.isprintable() else repr(root)}" for root in hidden)
+        return [
+            f"atlas {atlas.name}: its pictures are not shown, for they lie outside of it, and an atlas may name any "
+            f"file; if you know them, add {folders}"
+        ]
+    if atlas.corpus_root != recorded:
+        return [
+            f"atlas {atlas.name}: its pictures were below {recorded!r}, and are looked for below {atlas.corpus_root!r}"
+        ]
+    return []

@@ -12,7 +12,9 @@ class Settings(BaseModel):
 
     atlases: tuple[str | Path, ...] = ()
     corpora: tuple[str, ...] = Field(
-        (), description="folders below which pictures are now: ROOT for all atlases, or NAME=ROOT for one"
+        (),
+        description="folders below which alone pictures are read, beside each atlas's own: ROOT for all atlases, or "
+        "NAME=ROOT for one; where none holds the recorded folder, the first is where that is now",
     )
     cache: Path | None = Field(
         None, description="folder for parts of atlases in object stores; none: as UNITSCOPE_CACHE"

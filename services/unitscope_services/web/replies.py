@@ -59,8 +59,9 @@ class Reply:
     def version(self) -> str:
         """Return what the answer is decided by, besides the address."""
         if self.atlas:
-            return dated(self.session.atlas.version, self.state)
-        return " ".join(self.app_state.atlases.newest(name).atlas.version for name in self.app_state.atlases.names)
+            return dated(_shown_version(self.session), self.state)
+        atlases = self.app_state.atlases
+        return " ".join(_shown_version(atlases.newest(name)) for name in atlases.names)
 
     @property
     def reader(self) -> Reader:
@@ -194,6 +195,11 @@ class Reply:
                 if part.split(";")[0].strip().lower() == media_type.split(";")[0]:
                     return file_format
         return "json"
+
+
+def _shown_version(session: Session) -> str:
+    """Return an atlas's version, another word where its pictures are not shown: those may be allowed tomorrow."""
+    return dated(session.atlas.version, "hidden" if session.atlas.hidden_roots else "")
 
 
 def reply_about(scope: Scope, cost: Kind = "read") -> Any:

@@ -55,6 +55,7 @@ def serve_atlases(
     root = f"http://{shown}:{listener.getsockname()[1]}"
     sys.stderr.write(f"serving on {root}/  (Ctrl-C stops)\n")
     sys.stderr.writelines(f"  {root}{page}\n" for page in first_pages)
+    sys.stderr.writelines(f"{remark}\n" for remark in app.state.app_state.atlases.remarks)
     sys.stderr.flush()
     if process_count == 1:
         import uvicorn

@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.corpora import pictures_of, write_list, write_parquet, write_tars
-from tests.pictures import write_corpus
+from tests.pictures import recorded_corpora, write_corpus
 from tests.services.conftest import ORIGIN
 from tests.tables import contents, difference
 from unitscope_services.web.app import Settings, create_app
@@ -21,7 +21,7 @@ OF_KIND = {"path", "address", "metadata"}
 def answers(atlas: Path) -> list[object]:
     """What a server says about ten units and three images, and the pictures it cuts."""
     found: list[object] = []
-    with TestClient(create_app(Settings(atlases=(atlas,))), ORIGIN) as client:
+    with TestClient(create_app(Settings(atlases=(atlas,), corpora=recorded_corpora(atlas))), ORIGIN) as client:
         root = f"/api/v1/atlases/{atlas.name}"
         for unit in range(0, 40, 4):
             rows = client.get(f"{root}/layers/{LAYER}/units/{unit}/patches?k=50").json()["rows"]

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from tests.pictures import recorded_corpora
 from tests.services.conftest import ORIGIN
 from unitscope_pipelines.derived.visuals import (
     NewPicture,
@@ -111,13 +112,13 @@ def test_a_picture_made_to_be_low_is_judged_beside_the_corpus_minimum(stored: Pa
     assert (row.corpus_maximum, row.percentile) == (None, None)
     assert row.corpus_minimum == pytest.approx(lowest)
     assert "the corpus minimum is the lowest of the images' peaks" in row.note
-    with TestClient(create_app(Settings(atlases=(stored,))), ORIGIN) as client:
+    with TestClient(create_app(Settings(atlases=(stored,), corpora=recorded_corpora(stored))), ORIGIN) as client:
         page = client.get(f"/a/tiny/layers/{UNIT.layer}/units/{UNIT.channel}").text
     assert f"corpus minimum {figure(lowest)}" in page
 
 
 def test_the_server_lists_pictures_and_serves_their_bytes_for_good(stored: Path) -> None:
-    with TestClient(create_app(Settings(atlases=(stored,))), ORIGIN) as client:
+    with TestClient(create_app(Settings(atlases=(stored,), corpora=recorded_corpora(stored))), ORIGIN) as client:
         listed = client.get(f"/api/v1/atlases/tiny/layers/{UNIT.layer}/units/{UNIT.channel}/visualisations").json()
         row = next(row for row in listed["rows"] if row["id"] == KEY.id)
         answer = client.get(row["url"])

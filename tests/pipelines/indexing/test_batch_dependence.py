@@ -9,6 +9,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from typer.testing import CliRunner
 
+from tests.pictures import recorded_corpora
 from tests.services.conftest import ORIGIN
 from unitscope.cli import app
 from unitscope_pipelines.corpora.listing import list_corpus
@@ -74,7 +75,7 @@ def plan_of(folder: Path, tmp_path: Path) -> Callable[..., Plan]:
 
 
 def _page(atlas: Path) -> str:
-    with TestClient(create_app(Settings(atlases=(atlas,))), ORIGIN) as client:
+    with TestClient(create_app(Settings(atlases=(atlas,), corpora=recorded_corpora(atlas))), ORIGIN) as client:
         return client.get(f"/a/{atlas.name}").text
 
 

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 
 import unitscope
 from tests import kin
+from tests.pictures import recorded_corpora
 from tests.services.conftest import ORIGIN
 from tests.unitscope.test_cli import invoke
 from unitscope_pipelines.vision.models.models import load_model
@@ -135,7 +136,9 @@ def test_top_explain_project_optimise_and_eigen_work_on_12_channels(
 
 def test_pages_and_patches_of_12_channels_are_served(atlas: Path, session: Session) -> None:
     row = patches(session.atlas, UnitId("3", 2), TopQuestion(k=1)).rows[0]
-    with TestClient(create_app(Settings(atlases=(atlas,), trust_code=True)), ORIGIN) as client:
+    with TestClient(
+        create_app(Settings(atlases=(atlas,), corpora=recorded_corpora(atlas), trust_code=True)), ORIGIN
+    ) as client:
         page = client.get("/a/atlas/layers/3/units/2")
         assert page.status_code == 200
         (address, *_) = re.findall(r'src="([^"]*/patches/[^"]*)"', page.text)

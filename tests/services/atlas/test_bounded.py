@@ -9,6 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.conftest import TINY_LAYERS
+from tests.pictures import recorded_corpora
 from tests.services.conftest import ORIGIN, bearer
 from unitscope_pipelines.derived.sql_catalog import write_catalog
 from unitscope_pipelines.indexing.config import IndexConfig
@@ -57,7 +58,11 @@ def kept(bounded: Path) -> Session:
 
 @pytest.fixture(scope="module")
 def pages(bounded: Path) -> Iterator[TestClient]:
-    with TestClient(create_app(Settings(atlases=(bounded,))), ORIGIN, raise_server_exceptions=False) as client:
+    with TestClient(
+        create_app(Settings(atlases=(bounded,), corpora=recorded_corpora(bounded))),
+        ORIGIN,
+        raise_server_exceptions=False,
+    ) as client:
         yield client
 
 
@@ -200,7 +205,7 @@ def test_pages_and_the_api_say_what_is_kept(pages: TestClient, kept: Session) ->
 
 def test_what_an_image_excites_takes_the_right_to_run_the_model(bounded: Path, kept: Session, key_file: Path) -> None:
     image = kept.atlas.find_image("blobs/003.jpg").image_id
-    settings = Settings(atlases=(bounded,), key_file=key_file)
+    settings = Settings(atlases=(bounded,), corpora=recorded_corpora(bounded), key_file=key_file)
     with TestClient(create_app(settings), ORIGIN, raise_server_exceptions=False) as client:
         for path in (f"/api/v1/atlases/bounded/images/{image}/units", f"/a/bounded/images/{image}"):
             statuses = [client.get(path, headers=bearer(name)).status_code for name in ("reader", "worker")]

@@ -17,6 +17,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import unitscope
+from tests.pictures import recorded_corpora
 from tests.services.conftest import ORIGIN
 from tests.services.pages.test_pages import Elements
 from tests.unitscope.test_cli import invoke, run_in_process
@@ -80,7 +81,7 @@ def test_the_catalog_is_read_by_others_while_the_server_answers(catalog: Path, t
     open_and_ask = f"duckdb.connect('{catalog}', read_only=True).execute('SELECT count(*) FROM images').fetchone()"
     ask = f"import duckdb; print({open_and_ask})"
     with (
-        TestClient(create_app(Settings(atlases=(tiny_atlas,))), ORIGIN) as client,
+        TestClient(create_app(Settings(atlases=(tiny_atlas,), corpora=recorded_corpora(tiny_atlas))), ORIGIN) as client,
         duckdb.connect(catalog, read_only=True),
     ):
         other = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, timeout=60, check=True)
@@ -165,7 +166,9 @@ def test_the_bundle_shows_the_patches_and_figures_of_the_served_pages(bundle: Pa
     pictures = [attrs["src"] for tag, attrs in elements.found if tag == "img" and "patches" in str(attrs["src"])]
     assert len(pictures) == 9
     assert "../../units/_blocks.5/4.html" in elements.values("href")
-    with TestClient(create_app(Settings(atlases=(tiny_atlas,))), ORIGIN) as client:
+    with TestClient(
+        create_app(Settings(atlases=(tiny_atlas,), corpora=recorded_corpora(tiny_atlas))), ORIGIN
+    ) as client:
         served = Elements(client.get("/a/tiny/layers/_blocks.5/units/3").text)
         sources = [attrs["src"] for tag, attrs in served.found if tag == "img" and "/patches/" in str(attrs["src"])]
         for here, there in zip(pictures, sources, strict=True):

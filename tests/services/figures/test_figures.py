@@ -10,6 +10,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import unitscope
+from tests.pictures import recorded_corpora
 from tests.services.conftest import ORIGIN
 from unitscope_pipelines.derived.visuals import NewPicture, write_visual
 from unitscope_pipelines.storage.stores import store_of
@@ -133,7 +134,7 @@ def test_a_deconvnet_without_switches_says_so(own: Session) -> None:
 
 def test_api_and_python_list_what_was_projected(own: Session, own_atlas: Path) -> None:
     made = unitscope.open_atlas(str(own_atlas)).project(str(UNIT), method="guided", k=3).to_pylist()
-    with TestClient(create_app(Settings(atlases=(own_atlas,))), ORIGIN) as client:
+    with TestClient(create_app(Settings(atlases=(own_atlas,), corpora=recorded_corpora(own_atlas))), ORIGIN) as client:
         base = f"/api/v1/atlases/tiny/layers/{UNIT.layer}/units/{UNIT.channel}/visualisations"
         listed = {row["id"]: row for row in client.get(base).json()["rows"]}
         for row in made:
@@ -142,7 +143,7 @@ def test_api_and_python_list_what_was_projected(own: Session, own_atlas: Path) -
 
 
 def test_a_job_projects_several_units(own_atlas: Path) -> None:
-    with TestClient(create_app(Settings(atlases=(own_atlas,))), ORIGIN) as client:
+    with TestClient(create_app(Settings(atlases=(own_atlas,), corpora=recorded_corpora(own_atlas))), ORIGIN) as client:
         query = {
             "kind": "project",
             "atlas": "tiny",

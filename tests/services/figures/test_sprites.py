@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from tests.pictures import recorded_corpora
 from tests.services.conftest import ORIGIN
 from unitscope_pipelines.derived.visuals import NewPicture, write_visual
 from unitscope_pipelines.indexing.config import IndexConfig
@@ -57,7 +58,9 @@ def store(atlas: Path, channel: int, activation: float, **key: Any) -> None:
 
 @pytest.fixture(scope="module")
 def client(grown: Path) -> Iterator[TestClient]:
-    with TestClient(create_app(Settings(atlases=(grown,))), ORIGIN, raise_server_exceptions=False) as client:
+    with TestClient(
+        create_app(Settings(atlases=(grown,), corpora=recorded_corpora(grown))), ORIGIN, raise_server_exceptions=False
+    ) as client:
         yield client
 
 
@@ -191,7 +194,7 @@ def test_filters_of_a_recorded_layer_lead_to_its_units(tiny_corpus: Path, tmp_pa
     atlas, layer = tmp_path / "stem", "_conv_stem"
     few = IndexConfig(corpus=str(tiny_corpus), atlas=str(atlas), layers=(layer,), batch_size=2, limit=2, workers=1)
     index(few, lambda _: None)
-    with TestClient(create_app(Settings(atlases=(atlas,))), ORIGIN) as client:
+    with TestClient(create_app(Settings(atlases=(atlas,), corpora=recorded_corpora(atlas))), ORIGIN) as client:
         assert client.get("/a/stem/filters").text.count(f'href="/a/stem/layers/{layer}/units/') == 32
         page = client.get(f"/a/stem/layers/{layer}?kind=filter").text
         assert page.count("sprites/filter.webp") >= 32

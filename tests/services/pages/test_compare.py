@@ -10,6 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.kin import PLAIN, TWIN, ZEROED
+from tests.pictures import recorded_corpora
 from tests.services.conftest import ORIGIN
 from tests.services.pages.test_pages import Elements
 from tests.services.queries.test_relations import invoke
@@ -62,7 +63,7 @@ def address(compared: TestClient) -> str:
 
 def served(folder: Path, **settings: Any) -> Iterator[TestClient]:
     atlases = tuple(folder / name for name in NAMES)
-    app = create_app(Settings(atlases=atlases, trust_code=True, **settings))
+    app = create_app(Settings(atlases=atlases, corpora=recorded_corpora(*atlases), trust_code=True, **settings))
     with TestClient(app, ORIGIN, raise_server_exceptions=False) as client:
         yield client
 

@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 import unitscope
 from tests import kin
 from tests.kin import PLAIN, TWIN, ZEROED
+from tests.pictures import recorded_corpora
 from tests.services.conftest import ORIGIN
 from unitscope.cli import app
 from unitscope.opened_atlas import OpenedAtlas
@@ -60,7 +61,7 @@ def notebook(root: Path) -> OpenedAtlas:
 
 @pytest.fixture(scope="module")
 def client(root: Path) -> Iterator[TestClient]:
-    settings = Settings(atlases=(root,), trust_code=True)
+    settings = Settings(atlases=(root,), corpora=recorded_corpora(root), trust_code=True)
     with TestClient(create_app(settings), ORIGIN, raise_server_exceptions=False) as client:
         yield client
 

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import unitscope
 from tests import kin
+from tests.pictures import recorded_corpora
 from tests.services.conftest import ORIGIN
 from unitscope.cli import app
 from unitscope_pipelines.indexing.config import IndexConfig
@@ -83,7 +84,9 @@ def opened(root: Path) -> Atlas:
 
 @pytest.fixture(scope="module")
 def client(root: Path) -> Iterator[TestClient]:
-    with TestClient(create_app(Settings(atlases=(root,))), ORIGIN, raise_server_exceptions=False) as client:
+    with TestClient(
+        create_app(Settings(atlases=(root,), corpora=recorded_corpora(root))), ORIGIN, raise_server_exceptions=False
+    ) as client:
         yield client
 
 

@@ -9,6 +9,7 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+from tests.pictures import recorded_corpora
 from unitscope_services.web.app import Settings, create_app
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -17,7 +18,13 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 @pytest.fixture(scope="session")
 def origin(tiny_atlas: Path) -> Iterator[str]:
     """A server over the tiny atlas, at a port of its own."""
-    server = uvicorn.Server(uvicorn.Config(create_app(Settings(atlases=(tiny_atlas,))), port=0, log_level="warning"))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(Settings(atlases=(tiny_atlas,), corpora=recorded_corpora(tiny_atlas))),
+            port=0,
+            log_level="warning",
+        )
+    )
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:

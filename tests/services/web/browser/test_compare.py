@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.kin import PLAIN, TWIN
+from tests.pictures import recorded_corpora
 from tests.services.web.browser.conftest import numbers
 from tests.services.web.browser.test_access import grave_faults
 from tests.services.web.browser.test_journeys import parameter, screen_place
@@ -29,7 +30,13 @@ def origin(kin_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     folder = tmp_path_factory.mktemp("compared")
     for name in ("planted", "permuted"):
         shutil.copytree(kin_folder / name, folder / name)
-    yield from running(Settings(atlases=(folder / "permuted", folder / "planted"), trust_code=True))
+    yield from running(
+        Settings(
+            atlases=(folder / "permuted", folder / "planted"),
+            corpora=recorded_corpora(folder / "planted"),
+            trust_code=True,
+        )
+    )
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, Page, WebSocket, expect
 
+from tests.pictures import recorded_corpora
 from tests.services.web.browser.conftest import CHROMIUM
 from tests.services.web.test_images import picture_bytes
 from unitscope_services.web.app import Settings, create_app
@@ -72,7 +73,9 @@ class Server:
 @pytest.fixture
 def server(tiny_atlas: Any) -> Iterator[Server]:
     """One that lets no forward wait, and closes a connection that asks nothing for half a second."""
-    server = Server(Settings(atlases=(tiny_atlas,), forwards_waiting=0, live_idle_s=0.5))
+    server = Server(
+        Settings(atlases=(tiny_atlas,), corpora=recorded_corpora(tiny_atlas), forwards_waiting=0, live_idle_s=0.5)
+    )
     yield server
     server.stop()
 
