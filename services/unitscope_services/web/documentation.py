@@ -7,6 +7,7 @@ from fastapi.openapi.utils import get_openapi
 
 from unitscope_schemas.formats import MEDIA_TYPES
 from unitscope_schemas.question import SAFE
+from unitscope_schemas.questions import NeighborBatchQuestion
 from unitscope_services.server import problems
 from unitscope_services.server.caching import package_version
 
@@ -35,6 +36,9 @@ _SAFE = {
 }
 _ORDER = ("atlases", "units", "similarity", "images", "pictures", "uploads", "jobs", "server")
 
+_READ_LATER = (NeighborBatchQuestion,)
+"""Bodies that routes read themselves, in a turn, and refer to by name."""
+
 
 def describe(app: FastAPI) -> dict[str, Any]:
     """Return the OpenAPI document, which is made once."""
@@ -52,6 +56,9 @@ def describe(app: FastAPI) -> dict[str, Any]:
                 for status, response in operation["responses"].items():
                     if status in ("4XX", "5XX"):
                         response["content"] = {problems.MEDIA_TYPE: response["content"]["application/json"]}
+        schemas = document["components"]["schemas"]
+        schemas |= {model.__name__: model.model_json_schema() for model in _READ_LATER}
+        document["components"]["schemas"] = dict(sorted(schemas.items()))
         app.openapi_schema = document
     return app.openapi_schema
 

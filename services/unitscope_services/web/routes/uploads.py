@@ -54,7 +54,7 @@ _BODY: dict[str, Any] = {
 _BATCH_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "content": {"application/json": {"schema": NeighborBatchQuestion.model_json_schema()}},
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/NeighborBatchQuestion"}}},
     }
 }
 
