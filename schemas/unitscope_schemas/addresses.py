@@ -62,14 +62,21 @@ class Address:
             if kind == _FILE:
                 return cls(rest)
             if kind == _RANGE:
-                offset, size_bytes = map(int, numbers.split("+"))
+                offset, size_bytes = map(_count, numbers.split("+"))
                 return cls(file, Range(offset, size_bytes))
             if kind == _CELL:
                 row_group, row, *column = numbers.split("/", 2)
-                return cls(file, Cell(int(row_group), int(row), unquote(column[0]) if column else None))
+                return cls(file, Cell(_count(row_group), _count(row), unquote(column[0]) if column else None))
         except ValueError:
             pass
         raise AtlasError(f"{text!r} is no address of a picture; it begins with {_FILE}:, {_RANGE}: or {_CELL}:")
+
+
+def _count(digits: str) -> int:
+    """Return a count of at most 18 digits; raises ValueError for what is none, such as −1."""
+    if not re.fullmatch("[0-9]{1,18}", digits):
+        raise ValueError(digits)
+    return int(digits)
 
 
 _ESCAPE = re.compile(r"\\(\\|x[0-9a-f]{2}|u[0-9a-f]{4})")

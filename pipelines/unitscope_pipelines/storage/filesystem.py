@@ -103,6 +103,8 @@ class Folder:
         """Read all bytes of a file, or `size_bytes` from `offset` on; raises OSError, also where there are fewer."""
         store, path = self._resolved(file)
         with _opened(path) if store is None else store.open_input_file(path) as source:
+            if size_bytes is not None and source.seek(0, os.SEEK_END) < offset + size_bytes:
+                raise OSError(0, "the file ends early")  # beforehand: a range may ask for more than there is memory
             source.seek(offset)
             data: bytes = source.read() if size_bytes is None else source.read(size_bytes)
         if size_bytes is not None and len(data) != size_bytes:

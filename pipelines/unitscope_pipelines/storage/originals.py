@@ -15,7 +15,7 @@ from unitscope_pipelines.storage.allowed_roots import OutsideError, PictureRoots
 from unitscope_pipelines.storage.compressed import UnpackedTar, is_compressed, unpack
 from unitscope_pipelines.storage.filesystem import Folder
 from unitscope_schemas.addresses import Address, Cell, Range
-from unitscope_schemas.errors import CorpusError, NotFoundError
+from unitscope_schemas.errors import AtlasError, CorpusError, NotFoundError
 
 _log = logging.getLogger("unitscope")
 
@@ -62,6 +62,8 @@ class Originals:
         if isinstance(parsed.part, Cell):
             with self._lock:  # two threads would both read the group
                 group = self._groups(parsed.file, parsed.part.row_group, parsed.part.column)
+            if parsed.part.row >= len(group):
+                raise OSError(0, "its row group ends early")
             return _cell(group[parsed.part.row].as_py())
         return self.folder.read(parsed.file)
 
@@ -75,7 +77,7 @@ class Originals:
             except OutsideError as error:
                 outside = error
                 continue
-            except (OSError, CorpusError):
+            except (OSError, CorpusError, AtlasError):
                 continue
             if hashlib.sha256(data).hexdigest() == image.image_id:
                 return data
@@ -112,7 +114,7 @@ class Originals:
             with self.folder.open(file) as source, pq.ParquetFile(source) as parquet:
                 name = column or image_column(parquet.schema_arrow)
                 return parquet.read_row_group(row_group, columns=[name], use_threads=False)[name]
-        except (pa.ArrowInvalid, KeyError, IndexError) as error:
+        except (pa.ArrowException, KeyError, IndexError) as error:
             raise CorpusError(f"Parquet file {file!r} is broken: {error}; restore it and run again") from None
 
 

@@ -124,8 +124,7 @@ class AtlasRow:
     ignored: int = 0
     """Number of other files of the corpus, which are no pictures by their names and were not read."""
     hidden_corpora: int = 0
-    """Number of corpora whose pictures are not shown, because whoever serves the atlas has not allowed their folders.
-    """
+    """Number of corpora whose pictures are not shown: whoever serves the atlas has not allowed their folders."""
 
 
 class AtlasPage(Answer):

@@ -14,6 +14,15 @@ from unitscope_schemas.errors import AtlasError, BusyError
 from unitscope_schemas.manifest import Part
 from unitscope_services.atlas.deadlines import Deadlines
 
+_ALONE: dict[str, str | bool | int | float | list[str]] = {
+    "autoload_known_extensions": False,
+    "autoinstall_known_extensions": False,
+}
+"""How DuckDB opens a file that may be someone else's: as it is, without fetching what could read another kind."""
+_TABLES = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'hot'"
+_ASKED = {"files", "labels", "first_ranks"}
+"""Tables that statements name: a view of the same name could ask for more than its own file."""
+
 
 class Database:
     """DuckDB over the parts of an atlas: answers statements from any thread.
@@ -26,11 +35,14 @@ class Database:
         self._name, self._held = store.name, store.hold(lookup)
         self._deadlines = None if timeout_s is None else Deadlines(timeout_s)
         self._threads = threading.local()
-        self._connection = duckdb.connect(":memory:")
+        self._connection = duckdb.connect(":memory:", config=_ALONE)
         try:
-            self._connection.execute(f"ATTACH '{_quoted(self._held.path)}' AS hot (READ_ONLY)")
+            self._connection.execute(f"ATTACH '{_quoted(self._held.path)}' AS hot (READ_ONLY, TYPE duckdb)")
+            tables = {name for (name,) in self._connection.execute(_TABLES).fetchall()}
         except duckdb.Error as error:
             raise AtlasError(f"part {lookup.path} of atlas {store.address} is missing or damaged: {error}") from None
+        if lacking := _ASKED - tables:
+            raise AtlasError(f"part {lookup.path} of atlas {store.address} is damaged: no table {sorted(lacking)[0]!r}")
         self._connection.execute("SET GLOBAL threads = 1")  # questions are short, and many come at once
         self._connection.execute("SET GLOBAL parquet_metadata_cache = true")
         self._connection.execute("SET GLOBAL validate_external_file_cache = 'NO_VALIDATION'")  # parts never change
@@ -66,7 +78,7 @@ class Database:
         except duckdb.InterruptException:
             limit = self._deadlines.timeout_s if self._deadlines else 0
             raise BusyError(f"this question takes longer than {limit:g} s; ask for less, or ask again later") from None
-        except (duckdb.IOException, duckdb.InvalidInputException) as error:
+        except duckdb.Error as error:
             raise AtlasError(f"a part of atlas {self._name} is missing or damaged: {error}") from None
 
     @property

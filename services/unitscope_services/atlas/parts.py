@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from unitscope_pipelines.storage.cache import LocalPart
 from unitscope_pipelines.storage.stores import Store
+from unitscope_schemas import tables
 from unitscope_schemas.errors import AtlasError
 from unitscope_schemas.manifest import Part
 
@@ -50,11 +51,16 @@ class Parts:
     def rows(self, file: LocalPart, part: Part) -> pa.RecordBatch:
         """Return the rows of an Arrow part, memory-mapped; they are gone when it is let go."""
         with self._failing_as_atlas_error(part):
-            return pa.ipc.open_file(pa.memory_map(str(file.path))).get_batch(0)
+            rows = pa.ipc.open_file(pa.memory_map(str(file.path))).get_batch(0)
+            rows.validate()
+        check_rows(part, rows.schema, rows.num_rows)
+        return rows
 
     def _read_footer(self, part: Part) -> pq.FileMetaData:
         with self._failing_as_atlas_error(part), self._store.hold(part) as file:
-            return pq.read_metadata(file)
+            footer = pq.read_metadata(file)
+        check_rows(part, footer.schema.to_arrow_schema(), footer.num_rows)
+        return footer
 
     @contextmanager
     def _failing_as_atlas_error(self, part: Part) -> Iterator[None]:
@@ -63,3 +69,39 @@ class Parts:
             yield
         except (OSError, pa.ArrowInvalid) as error:
             raise AtlasError(f"part {part.path} of atlas {self._store.name} is missing or damaged: {error}") from None
+
+
+_SCHEMAS = {
+    "units": tables.UNITS,
+    "ranked": tables.RANKED,
+    "fields": tables.UNIT_FIELDS,
+    "skipped": tables.SKIPPED,
+    "removed": tables.REMOVED,
+    "peaks": tables.PEAKS,
+    "hot-images": tables.LOOKUP_IMAGES,
+}
+"""Tables by the beginning of a part's path."""
+
+
+def check_rows(part: Part, schema: pa.Schema, row_count: int) -> None:
+    """Raise AtlasError for a part that has other rows than its manifest says, or a column of another type.
+
+    Tables of old may lack columns of today.
+    """
+    if row_count != part.rows:
+        raise AtlasError(f"part {part.path} is damaged: it has {row_count} rows, and its manifest says {part.rows}")
+    known = next((table for name, table in _SCHEMAS.items() if part.path.startswith((f"{name}/", f"{name}-"))), None)
+    for field in known or ():
+        position = schema.get_field_index(field.name)
+        if position >= 0 and not _is_alike(schema.field(position).type, field.type):
+            raise AtlasError(
+                f"part {part.path} is damaged: its column {field.name!r} holds {schema.field(position).type}, "
+                f"not {field.type}"
+            )
+
+
+def _is_alike(one: pa.DataType, other: pa.DataType) -> bool:
+    """Tell whether two types are one, whatever the names of the values within lists are."""
+    if pa.types.is_list(one) and pa.types.is_list(other):
+        return _is_alike(one.value_type, other.value_type)
+    return bool(one == other)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unitscope_pipelines.storage.cache import LocalPart
+from unitscope_pipelines.storage.index_file import check_index_file
 from unitscope_pipelines.storage.stores import Store
 from unitscope_schemas.answers.patches import NeighborPage, NeighborRow, SearchInfo
 from unitscope_schemas.errors import AtlasError, UsageError
@@ -78,8 +79,11 @@ class PatchVectors:
         """Return all stored vectors, memory-mapped, in order of image × region."""
         try:
             vectors: NDArray[np.float16] = np.load(self._file(self.patches.vectors), mmap_mode="r")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise AtlasError(f"part {self.patches.vectors.path} is missing or damaged: {error}") from None
+        wanted = self.patches.vectors.rows, self.patches.width
+        if not isinstance(vectors, np.ndarray) or vectors.shape != wanted or vectors.dtype != np.float16:
+            raise AtlasError(f"part {self.patches.vectors.path} is damaged: it is no array of {wanted} in float16")
         return vectors
 
     @cached_property
@@ -88,7 +92,9 @@ class PatchVectors:
             raise AtlasError("this atlas has no patch index; ask for exact search")
         flags = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY
         try:
-            index = faiss.read_index(str(self._file(self.patches.index)), flags)
+            file = self._file(self.patches.index)
+            check_index_file(file, self.patches)
+            index = faiss.read_index(str(file), flags)
         except RuntimeError as error:
             raise AtlasError(f"part {self.patches.index.path} is missing or damaged: {error}") from None
         inverted = faiss.extract_index_ivf(index)
