@@ -3,11 +3,13 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_FLAGS ?=
+KILLS_FLAGS ?=
+SOAK_FLAGS ?=
 LONG ?= tests
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 BENCH := OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks
 
-.PHONY: demo test test-long lint bench bench-large clean
+.PHONY: demo test test-long lint bench bench-large kills soak clean
 
 demo: $(VENV)/ready          ## build an atlas of packaged photographs, look at it, serve it
 	$(BIN)/unitscope demo $(DEMO_FLAGS)
@@ -55,6 +57,12 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable ".[dev]"
 	touch $@
+
+kills: $(VENV)/ready         ## 200 kills of workers, drivers, servers and heads; goes on where it was
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.kills $(KILLS_FLAGS)
+
+soak: $(VENV)/ready          ## ten minutes of 50 clients on this machine, while the atlas grows
+	$(BENCH).soak $(SOAK_FLAGS)
 
 clean:
 	rm -rf $(VENV) demo
