@@ -19,9 +19,8 @@ _ALONE: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": False,
 }
 """How DuckDB opens a file that may be someone else's: as it is, without fetching what could read another kind."""
-_TABLES = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'hot'"
-_ASKED = {"files", "labels", "first_ranks"}
-"""Tables that statements name: a view of the same name could ask for more than its own file."""
+_VIEWS = "SELECT view_name FROM duckdb_views() WHERE database_name = 'hot' AND NOT internal"
+"""Views in the place of tables: they could ask for more than their own file."""
 
 
 class Database:
@@ -38,11 +37,11 @@ class Database:
         self._connection = duckdb.connect(":memory:", config=_ALONE)
         try:
             self._connection.execute(f"ATTACH '{_quoted(self._held.path)}' AS hot (READ_ONLY, TYPE duckdb)")
-            tables = {name for (name,) in self._connection.execute(_TABLES).fetchall()}
+            views = self._connection.execute(_VIEWS).fetchall()
         except duckdb.Error as error:
             raise AtlasError(f"part {lookup.path} of atlas {store.address} is missing or damaged: {error}") from None
-        if lacking := _ASKED - tables:
-            raise AtlasError(f"part {lookup.path} of atlas {store.address} is damaged: no table {sorted(lacking)[0]!r}")
+        if views:
+            raise AtlasError(f"part {lookup.path} of atlas {store.address} is damaged: {views[0][0]!r} is a view")
         self._connection.execute("SET GLOBAL threads = 1")  # questions are short, and many come at once
         self._connection.execute("SET GLOBAL parquet_metadata_cache = true")
         self._connection.execute("SET GLOBAL validate_external_file_cache = 'NO_VALIDATION'")  # parts never change
