@@ -11,8 +11,9 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from tests.hostile_atlas import HOSTILE, LAYER, WORD, Hostile
+from tests.services.conftest import ORIGIN
 from unitscope.cli import app
-from unitscope_pipelines.indexing.verify import verify
+from unitscope_pipelines.indexing.verification.verify import verify
 from unitscope_schemas.errors import UnitscopeError
 from unitscope_services.web.app import Settings, create_app
 
@@ -75,7 +76,7 @@ def serve(hostile: Hostile, _: Path) -> list[str]:
     """Ask a server for everything that an atlas has."""
     said = []
     settings = Settings(atlases=(hostile.atlas,), corpora=(str(hostile.corpus),) * hostile.is_allowed)
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+    with TestClient(create_app(settings), ORIGIN, raise_server_exceptions=False) as client:
         rows = client.get(f"{API}/layers/{LAYER}/units/3/patches?k=3").json().get("rows")
         rows = rows or client.get(f"{API}/images?k=3").json().get("rows") or [{"image_id": "0" * 64}]
         unit, image, page = f"{API}/layers/{LAYER}/units/3", f"{API}/images/{rows[0]['image_id']}", "/a/tiny"

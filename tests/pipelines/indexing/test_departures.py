@@ -138,7 +138,8 @@ def test_an_atlas_of_old_says_its_corpus_by_the_words_of_its_run(tiny_corpus: Pa
     manifest = manifest_of(tiny_atlas)
     old = manifest.model_copy(update={"corpus": manifest.corpus.model_copy(update={"roots": ()})})
     assert roots_of(old) == roots_of(manifest)
-    assert Manifest.model_validate_json(old.model_dump_json(exclude={"left": True, "corpus": {"roots"}})) == old
+    text = old.model_dump_json(exclude={"left": True, "corpus": {"roots"}})
+    assert Manifest.model_validate_json(text).model_dump() == old.model_dump()
     listed = old.model_copy(update={"config": {"corpus": "somewhere/list.csv"}})
     assert roots_of(listed)[0].corpus == f"{tiny_corpus}/list.csv"
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import pyarrow as pa
+import pyarrow.csv
 import pytest
 from moto.server import ThreadedMotoServer
 from typer.testing import CliRunner, Result
@@ -221,7 +223,8 @@ def test_a_plan_and_an_export_read_what_is_there_and_a_catalog_is_refused(
     assert json.loads(done.stdout)["pending_files"] == 0
     for atlas, out in ((remote, tmp_path / "there"), (tiny_atlas, tmp_path / "here")):
         assert invoke("export", atlas, "--format", "csv", "--out", out, "--units", UNITS[0]).exit_code == 0
-    assert (tmp_path / "there" / "exemplars.csv").read_text() == (tmp_path / "here" / "exemplars.csv").read_text()
+    there, here = (pa.csv.read_csv(tmp_path / place / "exemplars.csv") for place in ("there", "here"))
+    assert there.drop_columns(["digest"]).equals(here.drop_columns(["digest"])), "another run has another manifest"
     assert keys(bucket, "tiny") == before
     refused = invoke("catalog", remote, "--out", tmp_path / "catalog.duckdb").exception
     assert isinstance(refused, UsageError)

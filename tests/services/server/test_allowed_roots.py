@@ -14,6 +14,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from tests.services.conftest import UNIT
+from tests.tables import move_root
 from unitscope_schemas.errors import UsageError
 
 API = "/api/v1/atlases/tiny"
@@ -111,8 +112,7 @@ def test_a_corpus_below_the_atlas_is_shown_as_it_is(
 ) -> None:
     atlas = shutil.copytree(tiny_atlas, tmp_path / "tiny")
     shutil.copytree(tiny_corpus, atlas / "corpus")
-    manifest = (atlas / "manifest.json").read_text().replace(str(tiny_corpus), str(atlas / "corpus"))
-    (atlas / "manifest.json").write_text(manifest)
+    move_root(atlas, atlas / "corpus")
     client = served(atlases=(atlas,), corpora=())
     assert client.get(f"{API}/images/{first(client)}.jpg").status_code == 200
 

@@ -85,4 +85,4 @@ def test_every_parameter_of_every_address_is_bounded(client: TestClient) -> None
 def test_what_is_beyond_is_refused_in_words(asked: str, client: TestClient) -> None:
     answer = client.get(asked)
     assert answer.status_code == 400, answer.text
-    assert len(answer.text) < 2000
+    assert len(answer.json()["detail"]) < 2000

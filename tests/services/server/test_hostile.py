@@ -66,7 +66,7 @@ def test_hostile_values_of_every_field_are_answered_or_refused_in_words(
 ) -> None:
     image = session.atlas.catalogue.rows([0])[0].image_id
     fields = dict(fields_of(ROUTES[path].dependant))
-    needed = {"layer": "_blocks.5", "unit": "3", "row": "0", "col": "0", "label": "blobs"}
+    needed = {"layer": "_blocks.5", "unit": "3", "row": "0", "col": "0", "label": "blobs", "image": image}
     base = {name: needed[name] for name, is_needed in fields.items() if is_needed}
     if "/patches/" in path:
         base["unit"] = "_blocks.5:3"

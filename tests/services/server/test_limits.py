@@ -157,8 +157,8 @@ def test_every_answer_is_made_in_a_turn(limited: Callable[[Turns], TestClient], 
     client = limited(turns_of(Cost(0, 0, 1, 1, "")))
     client.app.state.app_state.picture_memory = type(client.app.state.app_state.picture_memory)()  # type: ignore[attr-defined]
     names = {"atlas": "tiny", "layer": "_blocks.5", "channel": "3", "image": image, "number": "1", "kind": "png"}
-    given = {"layer": "_blocks.5", "unit": "3", "row": "0", "col": "0", "label": "blobs"}
-    known = client.get("/openapi.json").json()["paths"]
+    given = {"layer": "_blocks.5", "unit": "3", "row": "0", "col": "0", "label": "blobs", "image": image}
+    known = client.app.openapi()["paths"]  # type: ignore[attr-defined]
     pages = (
         "",
         "/skipped",

@@ -100,7 +100,7 @@ def is_over_budget(asked: int | None, layers: Sequence[LayerSpec], image_count: 
 
 def unit_count(layers: Sequence[LayerSpec]) -> int:
     """Return how many units of some layers can have effective boxes of their own."""
-    return sum(layer.units for layer in layers if _has_fields(layer))
+    return sum(layer.units for layer in layers if has_fields(layer))
 
 
 def with_unit_fields(
@@ -120,7 +120,7 @@ def with_unit_fields(
     """
     if not count:
         return [entry.model_copy(update={"fields": None, "field_exemplars": 0}) for entry in version.layers]
-    layers = [entry for entry in version.layers if _has_fields(entry.spec)]
+    layers = [entry for entry in version.layers if has_fields(entry.spec)]
     wanted = {entry.spec.name: exemplars(version, entry, count) for entry in layers}
     earlier = RankedVersion.of(previous, version.store) if previous else None
     heights = {entry.spec.name: _kept(earlier, entry, count, wanted[entry.spec.name]) for entry in layers}
@@ -217,7 +217,7 @@ class FieldMeasurer:
         return None
 
 
-def _has_fields(layer: LayerSpec) -> bool:
+def has_fields(layer: LayerSpec) -> bool:
     """Tell whether the effective boxes of a layer's units are shown, and can be measured."""
     field = layer.receptive_field
     return has_places(layer) and field.covers_input and field.unmeasured is None

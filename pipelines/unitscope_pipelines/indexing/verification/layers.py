@@ -4,7 +4,7 @@ import random
 from collections.abc import Collection, Iterator
 from itertools import groupby
 
-from unitscope_pipelines.indexing.ranking.unit_fields import FieldMeasurer, RankedVersion, exemplars
+from unitscope_pipelines.indexing.ranking.unit_fields import FieldMeasurer, RankedVersion, exemplars, has_fields
 from unitscope_pipelines.indexing.verification.fault import Fault
 from unitscope_pipelines.storage.parts import read_part
 from unitscope_pipelines.storage.stores import Store
@@ -40,7 +40,7 @@ def unit_field_faults(
     """
     version = RankedVersion.of(manifest, store)
     for entry in manifest.layers:
-        if entry.fields is None or entry.fields.path in broken:
+        if entry.fields is None or entry.fields.path in broken or not has_fields(entry.spec):
             continue
         table = read_part(store, entry.fields)
         heights = table["effective_height_px"].to_pylist()

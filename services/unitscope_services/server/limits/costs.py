@@ -39,11 +39,12 @@ COSTS: Mapping[Kind, Cost] = {
     "picture": Cost(4, 60, 20, 15, f"ask for a smaller picture, or {_LATER}"),
     # 256 pictures are decoded for one, each in a turn of `picture`.
     "sheet": Cost(2, 14, 30, 60, f"ask for single pictures, or {_LATER}"),
-    # Forwards besides have their own gate, with live frames and jobs.
-    "compute": Cost(2, 14, 30, 30, "ask for fewer images (k), or start a job"),
+    # Forwards besides have their own gate, with live frames and jobs. The first one loads the model, which takes long
+    # on a machine that is busy.
+    "compute": Cost(2, 14, 30, 60, "ask for fewer images (k), or start a job"),
     "eigen": Cost(1, 5, 30, 30, "ask for fewer patches (k) or a smaller size"),
     # The first one loads the model.
-    "weights": Cost(1, 7, 30, 30, "ask for single units, or use the command line"),
+    "weights": Cost(1, 7, 30, 60, "ask for single units, or use the command line"),
     "facets": Cost(1, 7, 30, 20, "ask for fewer exemplars (k)"),
     "exact": Cost(1, 7, 30, 30, "ask the index instead (exact=false), or without conditions"),
     "batch": Cost(1, 3, 30, 60, "ask for fewer vectors and uploads at once"),

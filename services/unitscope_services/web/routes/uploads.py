@@ -152,7 +152,7 @@ def keep_upload(reply: Reply, data: bytes) -> UploadEntry:
     if len(data) > settings.upload_bytes:
         raise TooLargeError(f"{len(data):,} bytes are more than the limit of {settings.upload_bytes:,}")
     open_picture(data, FORMATS, settings.upload_pixels)
-    with reply.turn("picture"):
+    with reply.turn("compute"):  # the first one loads what prepares pictures
         picture = reply.session.encoder.read(data)
     return reply.app_state.uploads.add(reply.reader.owner, reply.atlas, data, picture)
 

@@ -107,7 +107,7 @@ def refusing(browser: Browser) -> Iterator[Browser]:
 
 def begun(page: Page) -> Page:
     """The page once its first frame is answered."""
-    expect(page.locator("#live-rate")).not_to_be_empty()
+    expect(page.locator("#live-rate")).not_to_be_empty(timeout=30_000)  # the first one of a server loads the model
     return page
 
 
