@@ -17,7 +17,7 @@ from unitscope_pipelines.indexing.verification.verify import verify
 from unitscope_schemas.errors import UnitscopeError
 from unitscope_services.web.app import Settings, create_app
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 API = "/api/v1/atlases/tiny"
 IN_TIME_S = 60

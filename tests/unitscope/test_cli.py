@@ -255,7 +255,9 @@ def test_too_many_skipped_files_exit_with_three(tiny_corpus: Path, tmp_path: Pat
     assert json.loads(result.stdout)["skipped"] == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["interrupt", "stop"])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)], ids=["interrupt", "stop"]
+)
 def test_a_signal_keeps_finished_shards_and_prints_how_to_resume(
     number: signal.Signals, tiny_corpus: Path, tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ _STAGES = {
     "rank": "ranking",
     "boxes": "measuring boxes",
     "embed": "indexing patches",
+    "ranks": "ranking again",
     "check": "checking",
     "optimise": "optimising",
     "project": "projecting",

@@ -135,7 +135,8 @@ def test_what_is_allowed_is_said_by_the_command_the_manifest_the_page_and_verify
     page = _page(tmp_path / "atlas")
     assert "values depend on a picture&#39;s batch" in page and "--allow-batch-dependence" in page
     verified = CliRunner().invoke(app, ["verify", str(tmp_path / "atlas"), "--trust-code"])
-    assert verified.exit_code == 0 and "no forward was run again: layer" in verified.stderr
+    assert verified.exit_code == 0, verified.output
+    assert "no forward was run again: layer" in verified.stderr
     with pytest.raises(UsageError, match=r"other code of file:.*nets\.py:norm"):
         (folder / "nets.py").write_text(SOURCE + "\n")
         CliRunner().invoke(app, [*words, "--allow-batch-dependence"], catch_exceptions=False)

@@ -86,3 +86,11 @@ def test_what_is_beyond_is_refused_in_words(asked: str, client: TestClient) -> N
     answer = client.get(asked)
     assert answer.status_code == 400, answer.text
     assert len(answer.json()["detail"]) < 2000
+
+
+def test_a_body_that_is_no_picture_is_short(client: TestClient) -> None:
+    job = b'{"kind": "optimise", "x": "' + b"x" * 4_000_000 + b'"}'
+    answer = client.post("/api/v1/jobs", content=job, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, "the limit of 4,000,000 bytes" in answer.json()["detail"]) == (413, True)
+    picture = client.post("/api/v1/atlases/tiny/uploads", content=job, headers={"Content-Type": "image/png"})
+    assert picture.status_code == 422 or picture.json()["detail"].startswith("not a picture"), picture.text

@@ -156,7 +156,15 @@ def test_what_is_known_passes_while_every_turn_is_taken(limited: Callable[[Turns
 def test_every_answer_is_made_in_a_turn(limited: Callable[[Turns], TestClient], image: str) -> None:
     client = limited(turns_of(Cost(0, 0, 1, 1, "")))
     client.app.state.app_state.picture_memory = type(client.app.state.app_state.picture_memory)()  # type: ignore[attr-defined]
-    names = {"atlas": "tiny", "layer": "_blocks.5", "channel": "3", "image": image, "number": "1", "kind": "png"}
+    names = {
+        "atlas": "tiny",
+        "layer": "_blocks.5",
+        "channel": "3",
+        "image": image,
+        "number": "1",
+        "kind": "png",
+        "digest": image[:9],
+    }
     given = {"layer": "_blocks.5", "unit": "3", "row": "0", "col": "0", "label": "blobs", "image": image}
     known = client.app.openapi()["paths"]  # type: ignore[attr-defined]
     pages = (

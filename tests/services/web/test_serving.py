@@ -113,6 +113,7 @@ def test_each_process_knows_the_uploads_jobs_and_figures_of_the_others(server: S
     assert server.ask(f"{API}/jobs")["rows"][0]["state"] == "cancelled"
 
 
+@pytest.mark.long
 def test_each_process_knows_whose_an_upload_is_and_that_a_key_was_removed(atlas: Path, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     anna, bob = (make_key(keys, name, "compute") for name in ("anna", "bob"))

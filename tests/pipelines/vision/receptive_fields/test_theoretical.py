@@ -49,7 +49,7 @@ class Twice(nn.Module):
         return self.conv(self.conv(image).relu_())
 
 
-@pytest.mark.parametrize("spec", [*FAST, *(pytest.param(spec, marks=pytest.mark.slow) for spec in SLOW)])
+@pytest.mark.parametrize("spec", [*FAST, *(pytest.param(spec, marks=pytest.mark.long) for spec in SLOW)])
 def test_a_location_turns_nan_exactly_if_a_pixel_row_or_column_of_its_box_is_nan(spec: str) -> None:
     assert_boxes_hold_for_nan(network(spec).module, measured(spec), INPUT)
 

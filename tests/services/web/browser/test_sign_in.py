@@ -22,9 +22,9 @@ FOLLOWED = """(address) => {
 
 
 @pytest.fixture
-def closed(tiny_atlas: Any, key_file: Path) -> Iterator[Server]:  # noqa: F811
+def closed(tiny_atlas: Any, tiny_corpus: Path, key_file: Path) -> Iterator[Server]:  # noqa: F811
     """A server with keys."""
-    server = Server(Settings(atlases=(tiny_atlas,), key_file=key_file))
+    server = Server(Settings(atlases=(tiny_atlas,), corpora=(str(tiny_corpus),), key_file=key_file))
     yield server
     server.stop()
 
