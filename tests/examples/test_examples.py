@@ -43,6 +43,7 @@ def test_a_folder_of_pictures_becomes_an_atlas_and_a_row_of_patches(
         assert len(sheet.getcolors(maxcolors=2**24) or ()) > 100
 
 
+@pytest.mark.long
 def test_a_cluster_says_what_a_run_costs_and_what_each_node_did(
     ray_session: None, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -75,7 +75,9 @@ BY_KIND = {
 }
 
 
-@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize(
+    "kind", ["tars", *(pytest.param(kind, marks=pytest.mark.long) for kind in MAKERS if kind != "tars")]
+)
 def test_every_kind_of_corpus_gives_the_images_and_peaks_of_the_folder(
     kind: str, tiny_corpus: Path, folder: tuple[Plan, VersionImages], tmp_path: Path
 ) -> None:

@@ -169,6 +169,7 @@ def test_gc_of_the_full_version_frees_the_peaks(pictures: Path, full: Path, tmp_
     assert verify(atlas, sample=1, seed=0).faults == []
 
 
+@pytest.mark.long
 def test_new_pictures_are_indexed_with_all_others_again_and_the_run_says_so(
     atlas: Path, corpus: Path, tmp_path: Path
 ) -> None:
@@ -245,6 +246,7 @@ def test_an_atlas_of_fewer_images_than_ranks_to_keep_is_whole(pictures: Path, fu
     assert difference(contents(full), contents(tmp_path / "atlas")) == []
 
 
+@pytest.mark.long
 def test_a_bounded_atlas_in_an_object_store_has_no_peaks_either(
     pictures: Path, full: Path, bucket: Any, ray_session: None
 ) -> None:

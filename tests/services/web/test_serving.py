@@ -87,6 +87,7 @@ def server(atlas: Path) -> Iterator[Server]:
     started.process.communicate(timeout=60)
 
 
+@pytest.mark.long
 def test_each_process_knows_the_uploads_jobs_and_figures_of_the_others(server: Server) -> None:
     first, second = server.workers()
     picture = io.BytesIO()
