@@ -27,6 +27,7 @@ ROWS: Responses = {
 PICTURE: Responses = {
     200: {"description": "The picture", "content": {f"image/{kind}": {} for kind in ("jpeg", "png", "webp")}}
 }
+DRAWING: Responses = {200: {"description": "The drawing", "content": {"image/png": {}, "image/svg+xml": {}}}}
 _SAFE = {
     "name": SAFE,
     "in": "query",

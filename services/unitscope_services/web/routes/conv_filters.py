@@ -11,7 +11,7 @@ from unitscope_services.atlas.crops import encoded
 from unitscope_services.figures.conv_filters import filter_of, filter_page, filter_sheet
 from unitscope_services.figures.drawing import png, svg
 from unitscope_services.server.linked import linked_filters
-from unitscope_services.web.documentation import PICTURE, ROWS
+from unitscope_services.web.documentation import DRAWING, PICTURE, ROWS
 from unitscope_services.web.parameters import Channel
 from unitscope_services.web.replies import Weighing
 from unitscope_services.web.routes import API
@@ -31,7 +31,7 @@ def list_filters(reply: Weighing, layer: WeightsName) -> Response:
     return reply.rows(LinkedFilterRow, lambda: linked_filters(session.atlas, filter_page(session, layer)))
 
 
-@routes.get("/sheet.{kind}", responses=PICTURE)
+@routes.get("/sheet.{kind}", responses=DRAWING)
 def read_filters(
     reply: Weighing,
     layer: WeightsName,
