@@ -15,6 +15,8 @@ MANIFEST = "manifest.json"
 VERSIONS = "versions"
 """Folder of the manifests of earlier versions."""
 LOCK = "index.lock"
+COACTIVATIONS = "kin"
+"""Folder of the tables of how alike units are, each with a note of its digest."""
 COMPARISONS = "comparisons"
 """Folder of the comparisons with other atlases."""
 PEAKS = "peaks"
@@ -140,7 +142,7 @@ def coactivation(version: str, layer: str, other_version: str, other_layer: str)
 
     No manifest names the table.
     """
-    return f"kin/{version}-{_digest(layer, other_version, other_layer)}.parquet"
+    return f"{COACTIVATIONS}/{version}-{_digest(layer, other_version, other_layer)}.parquet"
 
 
 def comparison(version: str, *names: str) -> str:

@@ -1,5 +1,5 @@
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,8 @@ from starlette.testclient import TestClient
 
 from unitscope_services.queries.session import Session
 from unitscope_services.web.app import Settings, create_app
+
+Start = Callable[..., TestClient]
 
 ORIGIN = "http://localhost"
 """Where test clients ask: servers are asked under their own names only."""
@@ -30,12 +32,17 @@ def session(tiny_atlas: Path) -> Session:
 
 
 @pytest.fixture
-def served(tiny_atlas: Path, tiny_corpus: Path) -> Iterator[Any]:
+def served(bare: Start, tiny_atlas: Path, tiny_corpus: Path) -> Start:
     """Starts further servers over the tiny atlas with other settings."""
+    return lambda **settings: bare(**{"atlases": (tiny_atlas,), "corpora": (str(tiny_corpus),), **settings})
+
+
+@pytest.fixture
+def bare() -> Iterator[Start]:
+    """Starts servers without any atlas, with some settings."""
     running: list[TestClient] = []
 
     def start(**settings: Any) -> TestClient:
-        settings = {"atlases": (tiny_atlas,), "corpora": (str(tiny_corpus),)} | settings
         client = TestClient(create_app(Settings(**settings)), ORIGIN, raise_server_exceptions=False)
         client.__enter__()
         running.append(client)

@@ -45,7 +45,7 @@ _KNOWN = _KnownDigests()
 class CheckedFolder(FolderStore):
     """An atlas in a folder, each of whose parts is digested when it is first held, and again once it has changed.
 
-    Costs one reading of each part that is asked for, in each process: about a second for 1.5 GB.
+    Costs one reading of each part that is asked for, in each process.
     """
 
     def hold(self, part: Part) -> LocalPart:

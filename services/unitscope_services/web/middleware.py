@@ -32,8 +32,8 @@ _SUFFIX = re.compile(rf"\.({'|'.join(FORMATS)})$")
 _LONG_BODIES = ("/uploads", "/neighbors")
 """Ends of the addresses that take pictures and vectors, which are read in a turn of their own."""
 _SHORT_BODY_BYTES = 4_000_000
-"""Longest body of all others: forms and jobs are read between the requests of all, 20 MB of which would keep them
-waiting for a second; a job for a direction of 65,536 units has 1.5 MB."""
+"""Longest body of all others: forms and jobs are read between the requests of all, which long ones would keep waiting.
+A job for a direction of 65,536 units still fits."""
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 
 

@@ -1,33 +1,13 @@
 """From where a server may be asked: its own names, its own pages, and programs."""
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
-from tests.services.conftest import ORIGIN
+from tests.services.conftest import Start
 from unitscope_schemas.errors import UsageError
 from unitscope_services.server.access.hosts import Hosts
-from unitscope_services.web.app import Settings, create_app
-
-Start = Callable[..., TestClient]
-
-
-@pytest.fixture
-def bare() -> Iterator[Start]:
-    """Starts servers without any atlas, with some settings."""
-    running: list[TestClient] = []
-
-    def start(**settings: Any) -> TestClient:
-        client = TestClient(create_app(Settings(**settings)), ORIGIN, raise_server_exceptions=False)
-        client.__enter__()
-        running.append(client)
-        return client
-
-    yield start
-    for client in running:
-        client.__exit__(None, None, None)
 
 
 def status(client: TestClient, host: str, **headers: str) -> int:

@@ -56,7 +56,7 @@ class Digests:
                 self._read(path, self._layers)
             elif folder == layout.COMPARISONS and path.endswith(".json"):
                 self._read(path, partial(read_model, kind=Comparison))
-            elif folder == "kin" and path.endswith(".parquet"):
+            elif folder == layout.COACTIVATIONS and path.endswith(".parquet"):
                 self._table(path)
         missing = [path for path in receipts if self.store.stamp(path) is None]
         self.faults += [

@@ -105,7 +105,7 @@ class TableCheck:
                 yield Fault("manifest", f"corpus.{name}", f"is {getattr(corpus, name)}, its tables have {count}")
 
     def _of_shards(self, images: pa.Table, receipts: tuple[Receipt, ...]) -> Iterator[Fault]:
-        """Each image is at its row of its shard, with the sizes that were recorded there, and one of its files."""
+        """Each image is at its row of its shard, with the sizes that were recorded there."""
         known = {receipt.shard for receipt in receipts}
         if strangers := set(pc.unique(images["shard"]).to_pylist()) - known:
             yield Fault("table", self.manifest.images.path, f"names shard {min(strangers)}, which the atlas has not")
