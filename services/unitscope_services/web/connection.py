@@ -1,11 +1,13 @@
 """Connections that cost no more than they may: heads are short, and heads and bodies come in time."""
 
 import asyncio
-import json
+import uuid
 from enum import Enum, auto
 from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from unitscope_schemas.answers.served import Problem
 
 LONGEST_HEAD_BYTES = 65_536
 """Most bytes of a request's line and headers."""
@@ -120,8 +122,11 @@ class BoundedConnection(HttpToolsProtocol):
         """Answer with a problem and close; what still comes is not read."""
         self._stage = _Stage.REFUSED
         self._timer.cancel()
-        problem = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
-        content = json.dumps(problem).encode()
-        head = f"content-type: application/problem+json\r\ncontent-length: {len(content)}\r\nconnection: close\r\n\r\n"
+        number = uuid.uuid4().hex
+        # the path is not told: it may be what is too long, or was never read
+        problem = Problem(title=status.phrase, status=status.value, detail=detail, instance="", request_id=number)
+        content = problem.model_dump_json().encode()
+        lines = ["content-type: application/problem+json", f"content-length: {len(content)}", f"x-request-id: {number}"]
+        head = "\r\n".join([*lines, "connection: close", "", ""])
         self.transport.write(STATUS_LINE[status.value] + head.encode() + content)
         self.transport.close()

@@ -116,6 +116,7 @@ def test_the_limit_of_a_head_is_exact_enough_and_said(size: int, address: Addres
         assert status(data) == 431
         problem = json.loads(data.partition(b"\r\n\r\n")[2])
         assert problem["status"] == 431 and "65,536 bytes" in problem["detail"]
+        assert f"x-request-id: {problem['request_id']}".encode() in data
 
 
 @pytest.mark.parametrize("start", [b"", b"GET /livez HT"])

@@ -24,6 +24,7 @@ from hypothesis.errors import Unsatisfiable
 from tests.conftest import TINY_LAYERS
 from unitscope_services.queries.session import Session
 from unitscope_services.web.app import Settings, create_app
+from unitscope_services.web.connection import BoundedConnection
 
 schemathesis = pytest.importorskip("schemathesis", reason="the extra dev holds it")
 requests = pytest.importorskip("requests")
@@ -44,7 +45,7 @@ def address(tiny_atlas: Path, tiny_corpus: Path, tmp_path_factory: pytest.TempPa
     app = create_app(
         Settings(atlases=(tiny_atlas,), corpora=(str(tiny_corpus),), jobs_running=1, jobs_waiting=1, **limits)
     )
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical"))
+    server = uvicorn.Server(uvicorn.Config(app, http=BoundedConnection, port=0, log_level="critical"))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
@@ -117,5 +118,6 @@ def answered(case: Any, address: str, connection: Any) -> tuple[int, str]:
     try:
         case.validate_response(answer, checks=documented)
     except checks.FailureGroup as failures:
-        return answer.status_code, "\n".join(str(failure) for failure in failures.exceptions)[:2000]
+        told = "\n".join(str(failure) for failure in failures.exceptions)[:2000]
+        return answer.status_code, f"{case.as_curl_command()}\n{answer.text[:200]}\n{told}"
     return answer.status_code, ""

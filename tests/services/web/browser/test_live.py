@@ -129,11 +129,13 @@ class Talk:
             into.append(json.loads(payload))
 
     def at_rest(self) -> int:
-        """How much was asked, once all is answered and nothing follows."""
-        count = -1
-        while count != len(self.session) or len(self.answers) < count:
+        """How much was asked, once all is answered and nothing follows for a second, longer than a busy machine takes
+        to code one frame."""
+        count = quiet = 0
+        while quiet < 4:
+            self._page.wait_for_timeout(250)
+            quiet = quiet + 1 if count == len(self.session) <= len(self.answers) else 0
             count = len(self.session)
-            self._page.wait_for_timeout(300)
         return count
 
 
