@@ -31,8 +31,9 @@ from tests.tables import contents, difference
 
 WEIGHTS = {"worker": 6, "driver": 3, "server": 3, "head": 1}
 """How often an episode of each kind comes; one of workers or of a server holds several kills."""
-SHARDS_S, GONE_S, ANSWER_S, HEAD_S, RUN_S = 4.0, 30, 60, 90, 300
-"""Most time until a kill; until processes leave, a server answers, a run without its head ends, and a run ends."""
+SHARDS_S, GONE_S, AGENTS_S, ANSWER_S, HEAD_S, RUN_S = 4.0, 30, 90, 60, 30, 300
+"""Most time until a kill; until processes leave, and Ray's agents, which try for a minute to tell a head that
+is gone; until a server answers, a run without its head ends, and a run ends."""
 UNIT = "/api/v1/atlases/whole/layers/conv@0/units/3/patches?k=40"
 
 
@@ -94,16 +95,18 @@ def kill_workers(place: Place, atlas: Path, chance: random.Random) -> tuple[int,
 
 def kill_driver(place: Place, atlas: Path, chance: random.Random) -> tuple[int, list[str]]:
     """A run that is killed two times and then resumed; its own processes leave by themselves."""
-    faults = list[str]()
+    faults, agents = list[str](), list[psutil.Process]()
     for _ in range(2):
         with running(place.index(atlas)) as run:
             wait(lambda: bool(list(atlas.glob("receipts/*"))) or run.poll() is not None, RUN_S)
             time.sleep(chance.uniform(0, SHARDS_S))
             own = children(run.pid)
+            agents += [child for child in own if "Agent" in words_of(child)]
             run.send_signal(signal.SIGKILL)
             run.wait()
-            faults += left(own)
-    return 2, faults or resumed(place, atlas)
+            faults += left([child for child in own if child not in agents], GONE_S)
+    faults = faults or resumed(place, atlas)
+    return 2, faults + left(agents, AGENTS_S)
 
 
 def kill_head(place: Place, atlas: Path, chance: random.Random) -> tuple[int, list[str]]:
@@ -143,7 +146,7 @@ def kill_server(place: Place, atlas: Path, chance: random.Random) -> tuple[int, 
         own = children(server.pid)
         server.kill()
         server.wait()
-        faults += left(own)
+        faults += left(own, GONE_S)
     return killed + 1, faults + place.faults(place.whole)
 
 
@@ -183,15 +186,17 @@ def children(pid: int) -> list[psutil.Process]:
     return []
 
 
-def left(processes: list[psutil.Process]) -> list[str]:
+def left(processes: list[psutil.Process], seconds: float) -> list[str]:
     """The processes that are still there when they should have left."""
-    _, alive = psutil.wait_procs(processes, timeout=GONE_S)
-    alive = [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
-    names = []
-    for process in alive:
-        with suppress(psutil.NoSuchProcess):
-            names.append(f"a process is left after {GONE_S} s: {' '.join(process.cmdline())[:120]}")
-    return names
+    _, alive = psutil.wait_procs(processes, seconds)
+    return [f"a process is left after {seconds} s: {name[:120]}" for name in map(words_of, alive) if name]
+
+
+def words_of(process: psutil.Process) -> str:
+    """The command of a process; empty if it has ended."""
+    with suppress(psutil.NoSuchProcess):
+        return " ".join(process.cmdline())
+    return ""
 
 
 def wait(true: Callable[[], bool], seconds: float) -> bool:

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from unitscope.commands.app import app, tell
+from unitscope_schemas.errors import ClusterError, UnitscopeError
 
 _KEPT = {
     "index": "finished shards",
@@ -27,6 +28,7 @@ def main() -> NoReturn:
     """Run the command line; exits 0 done, 1 failed, 2 usage, 3 too many skipped, 4 faults found, 5 not found, 6 busy or
     other format, 130 or 143 on signals."""
     signal.signal(signal.SIGTERM, _stop)
+    ClusterError.again = f"Resume with: {_command()}"
     try:
         code = app(standalone_mode=False)
     except KeyboardInterrupt:
@@ -58,11 +60,6 @@ def _resume_words() -> str:
 
 def _failure_code(error: Exception) -> int:
     """Say what went wrong and return the exit code; an unexpected error shows its stack."""
-    from unitscope_schemas.errors import ClusterError, UnitscopeError
-
-    if isinstance(error, ClusterError):
-        tell(f"error: {error}. Resume with: {_command()}")
-        return error.exit_code
     if isinstance(error, UnitscopeError):
         tell(f"error: {error}")
         return error.exit_code

@@ -147,7 +147,7 @@ class _Head:
             elif time.monotonic() - answered_s > _LOST_AFTER_S:
                 self._lost.set()
                 if not self._left.wait(_END_AFTER_S):
-                    sys.stderr.write(f"error: {self._loss()}; run the same command again to resume\n")
+                    sys.stderr.write(f"error: {self._loss()}\n")
                     sys.stderr.flush()
                     os._exit(ClusterError.exit_code)
                 return

@@ -111,6 +111,11 @@ class ClusterError(UnitscopeError):
     """The Ray cluster that a run works on is lost; what is finished is kept."""
 
     title = "Cluster lost"
+    again = "run it again to go on"
+    """How to go on, which ends every message; the command line puts its command here."""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}. {self.again}"
 
 
 class BusyError(UnitscopeError):
