@@ -60,7 +60,7 @@ class Costly:
         unit = chance.randrange(int(self.units[str(layer)]))
         of_unit, other = f"{self.api}/layers/{layer}/units/{unit}", f"v={chance.random()}"
         return [
-            (f"{of_unit}/eigen?k={chance.randint(200, 1000)}&size=112", None),
+            (f"{of_unit}/eigen?k={chance.randint(200, 400)}&size=112", None),
             (f"{of_unit}/facets?k={chance.randint(200, 1000)}", None),
             (f"{of_unit}/patches?k={chance.randint(50, 1000)}&per_image=20", None),
             (f"{of_unit}/patches?k=1000&order=random&seed={chance.randrange(10**9)}", None),

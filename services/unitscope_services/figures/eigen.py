@@ -23,6 +23,9 @@ Patches = NDArray[np.uint8] | NDArray[np.float32]
 """Patches as an array, patch × row × col × channel, in pixels of the network's input, of levels of 255."""
 
 
+_MOST_VALUES = 16_000_000
+"""Most values of all patches that are decomposed at once: 128 MB, of which the decomposition holds some five copies."""
+
 _REMEMBERED = 4
 """Eigen-patches of an atlas that are remembered, by unit and question: they take a second, each of their pictures is a
 question, and nine components of 112 pixels take 3 MB."""
@@ -63,7 +66,8 @@ def eigen_patches(session: Session, unit: UnitId, question: EigenQuestion) -> Ei
     """Compute the mean and the first principal components of a unit's first `k` patches, by scikit-learn's PCA.
 
     Every patch has the peak in its middle. Without a size it is the effective field's, at most half the input's: larger
-    ones would hardly ever lie within their pictures. Raises UsageError where fewer than two do.
+    ones would hardly ever lie within their pictures. Raises UsageError where fewer than two do, or all are too much to
+    decompose.
     """
     from sklearn.decomposition import PCA
 
@@ -74,6 +78,12 @@ def eigen_patches(session: Session, unit: UnitId, question: EigenQuestion) -> Ei
         if question.size
         else Size(*map(min, field.effective, (side // 2 for side in field.input)))
     )
+    values_each = session.atlas.manifest.preprocessing.channels * size.height * size.width
+    if k * values_each > _MOST_VALUES:
+        raise UsageError(
+            f"{k} patches of {size.height} × {size.width} pixels are more than can be decomposed at once; choose at "
+            f"most {_MOST_VALUES // values_each} patches of this size, or a smaller --size"
+        )
     cut, left_out = aligned_patches(session, unit, k, size)
     if len(cut) < 2:
         raise UsageError(

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from threading import BoundedSemaphore
 from typing import Any
 
 import anyio
@@ -24,6 +23,7 @@ from unitscope_services.server.limits.admission import Admission
 from unitscope_services.server.limits.costs import FORWARD_WAIT_S, Turns, costs_of
 from unitscope_services.server.limits.memory import MemoryFloor
 from unitscope_services.server.limits.rates import Rates
+from unitscope_services.server.limits.sockets import Sockets
 from unitscope_services.server.problems import problem_of
 from unitscope_services.server.settings import Settings
 from unitscope_services.server.shared import Shared
@@ -117,7 +117,7 @@ def _build_state(settings: Settings, shared: Shared) -> AppState:
         jobs=Jobs(shared.job_registry, settings.jobs_running),
         turns=Turns(costs_of(settings), MemoryFloor(settings.memory_floor_bytes), rates),
         rates=rates,
-        live=BoundedSemaphore(settings.live_at_once),
+        live=Sockets(settings),
         picture_memory=PictureMemory(),
     )
 

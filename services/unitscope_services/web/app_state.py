@@ -2,7 +2,6 @@
 
 import gc
 from dataclasses import dataclass, field
-from threading import BoundedSemaphore
 
 from jinja2 import Environment
 from starlette.requests import Request
@@ -16,6 +15,7 @@ from unitscope_services.server.jobs import Jobs
 from unitscope_services.server.limits.admission import Admission
 from unitscope_services.server.limits.costs import Turns
 from unitscope_services.server.limits.rates import Rates
+from unitscope_services.server.limits.sockets import Sockets
 from unitscope_services.server.settings import Settings
 from unitscope_services.server.telemetry import Telemetry
 from unitscope_services.server.uploads import Uploads
@@ -44,7 +44,7 @@ class AppState:
     jobs: Jobs
     turns: Turns
     rates: Rates
-    live: BoundedSemaphore
+    live: Sockets
     picture_memory: PictureMemory
     _atlases: AtlasRegistry | None = field(default=None)
 

@@ -45,7 +45,9 @@ SIZES_PX = (96, 128, 160, 192, 224, 256, 288, 384)
 MOST_PARAMETERS = 7_000_000
 MOST_PARAMETERS_ALONE = 200_000_000
 """Most weights of the smallest network of a module of timm, which is judged where all are larger than the others."""
-MOST_LAYERS = 10
+MOST_PARAMETERS_BRIEFLY = 30_000_000
+"""Most weights of the others, of which the first, middle and last default layers are judged."""
+MOST_LAYERS, LAYERS_BRIEFLY = 10, 3
 TIMEOUT_S = 120
 TOO_LARGE = "too large"
 PICTURES = 3
@@ -149,14 +151,14 @@ def wrapped(name: str, module: nn.Module, shape: tuple[int, int, int]) -> Vision
     return VisionModel(entry, module, preprocessing, usual_blocks(module))
 
 
-def chosen(model: VisionModel) -> list[str]:
+def chosen(model: VisionModel, most: int) -> list[str]:
     """Return the first, middle and last default layers, and the first layer of each other class of modules."""
     default, every = choose_layers(model), choose_layers(model, ("**",))
     names = {default[0], default[len(default) // 2], default[-1]}
     seen: set[type[nn.Module]] = {type(model.module.get_submodule(split_call(name)[0])) for name in names}
     for name in every:
         kind = type(model.module.get_submodule(split_call(name)[0]))
-        if len(names) < MOST_LAYERS and kind not in seen and kind is not nn.Identity:
+        if len(names) < most and kind not in seen and kind is not nn.Identity:
             seen.add(kind)
             names.add(name)
     return [name for name in every if name in names]
@@ -265,12 +267,12 @@ def assert_noise_outside_changes_nothing(plain: nn.Module, model: VisionModel, l
             assert off <= 1e-5 * max(largest, 1e-6), f"{layer.name} {location}: changed by {off} from outside {box}"
 
 
-def judged(name: str) -> Verdict:
-    """Return what the oracles say of the network of this name."""
+def judged(name: str, most_layers: int = MOST_LAYERS) -> Verdict:
+    """Return what the oracles say of so many layers of the network of this name."""
     verdict, started = Verdict(name, family_of(name)), time.process_time()
     try:
         with within(TIMEOUT_S):
-            _judge(name, verdict)
+            _judge(name, most_layers, verdict)
     except _LateError:
         verdict.outcome = "too slow"
     except ModelError as error:
@@ -281,12 +283,12 @@ def judged(name: str) -> Verdict:
     return verdict
 
 
-def _judge(name: str, verdict: Verdict) -> None:
+def _judge(name: str, most_layers: int, verdict: Verdict) -> None:
     plain, verdict.size_px = built(name)
     verdict.parameters = sum(weights.numel() for weights in plain.parameters())
     shape = input_shape(plain, verdict.size_px)
     model = wrapped(name, copy.deepcopy(plain), shape)
-    for layer in measured(model, chosen(model), verdict):
+    for layer in measured(model, chosen(model, most_layers), verdict):
         placed = layer.placed and layer.kind != "vector"
         checks = (
             lambda layer=layer: assert_values_hold(plain, model, [layer]),
@@ -306,28 +308,31 @@ def _judge(name: str, verdict: Verdict) -> None:
 
 
 def page(done: Sequence[Verdict]) -> str:
-    """Return the table of docs/timm.md: of networks up to the limit, and of the smallest of modules that have none."""
-    least = smallest(done)
-    verdicts = [one for one in done if one.outcome != TOO_LARGE and (one.parameters <= MOST_PARAMETERS or one in least)]
-    left_out = sorted(one.family for one in least if one.outcome == TOO_LARGE)
+    """Return the table of docs/timm.md: of all networks that were judged."""
+    verdicts = [one for one in done if one.outcome != TOO_LARGE]
+    known = {verdict.name for verdict in verdicts}
+    left_out = Counter(verdict.family for verdict in done if verdict.name not in known)
     counts = Counter(verdict.outcome for verdict in verdicts)
     layers = sum(len(verdict.right) for verdict in verdicts)
     refusals = sum(len(verdict.refused) for verdict in verdicts)
     lines = [
         "# timm's networks",
         "*Made by `python -m tests.pipelines.vision.timm_sweep`.*",
-        f"Every architecture of timm {timm.__version__} with at most {MOST_PARAMETERS // 10**6} million weights, and "
-        f"of each module of timm that has none the smallest with at most {MOST_PARAMETERS_ALONE // 10**6}, with random "
-        f"weights at the least size that it takes: "
+        f"Every architecture of timm {timm.__version__} with at most {MOST_PARAMETERS_BRIEFLY // 10**6} million "
+        f"weights, and of each module of timm that has none the smallest with at most "
+        f"{MOST_PARAMETERS_ALONE // 10**6}, with random weights at the least size that it takes: "
         f"{len(verdicts)} networks of {len({verdict.family for verdict in verdicts})} modules. "
         + ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
         + f". {layers} layers are recorded and right, {refusals} are refused with a reason.",
         "Looked at are the first, middle and last default layer and the first layer of each other class of modules, at "
-        f"most {MOST_LAYERS}. *Right* is: the peaks of {PICTURES} pictures by the product's forward are those of plain "
-        "hooks, other pixels around a box change nothing in it, and not-a-number around a box does not reach it.",
+        f"most {MOST_LAYERS}; of networks with more than {MOST_PARAMETERS // 10**6} million weights that are not the "
+        f"smallest of their module, the first three alone. *Right* is: the peaks of {PICTURES} pictures by the "
+        "product's forward are those of plain hooks, other pixels around a box change nothing in it, and not-a-number "
+        "around a box does not reach it.",
     ]
     if left_out:
-        lines.append(f"Larger are all networks of {', '.join(left_out)}; they were not looked at.")
+        larger = ", ".join(f"{count} of {family}" for family, count in sorted(left_out.items()))
+        lines.append(f"Larger, and not looked at, are {left_out.total()} networks: {larger}.")
     rows = [
         "| network | weights (M) | input | outcome | right | refused | the first reason |",
         "|---|--:|--:|---|--:|--:|---|",
@@ -372,6 +377,10 @@ def main() -> None:
         for least in sorted(smallest(done), key=lambda one: one.parameters):
             if least.outcome == TOO_LARGE and least.parameters <= MOST_PARAMETERS_ALONE:
                 note(judged(least.name))
+        known = {verdict.name for verdict in done if verdict.outcome != TOO_LARGE}
+        for other in [verdict for verdict in done if verdict.parameters <= MOST_PARAMETERS_BRIEFLY]:
+            if other.name not in known:
+                note(judged(other.name, LAYERS_BRIEFLY))
     PAGE.write_text(page(done))
 
 

@@ -58,6 +58,12 @@ def test_the_part_of_the_unit_page_shows_them_and_the_page_leads_there(client: T
     assert "unitscope eigen tiny _blocks.5:3" in part
 
 
+def test_more_than_memory_is_meant_for_is_refused_before_a_picture_is_read(client: TestClient) -> None:
+    answer = client.get(f"{UNIT}/eigen?size=112&k=1000")
+    assert answer.status_code == 400
+    assert "at most 425 patches of this size" in answer.json()["detail"]
+
+
 def test_a_unit_whose_patches_reach_beyond_their_pictures_is_told_why(client: TestClient) -> None:
     answer = client.get(f"{UNIT}/eigen?size=225")
     assert answer.status_code == 400

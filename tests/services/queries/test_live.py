@@ -213,6 +213,17 @@ def test_more_connections_than_the_limit_are_closed_with_a_reason_and_let_in_lat
         assert answered(socket, picture_bytes())[0].units == 80
 
 
+def test_one_reader_holds_half_of_the_places(served: Any, key_file: Path) -> None:
+    client = served(live_at_once=2, requests_per_s=100, key_file=key_file)
+    with connected(client, **bearer("worker")) as socket:
+        assert answered(socket, picture_bytes())[0].units == 80
+        with connected(client, **bearer("worker")) as second, pytest.raises(WebSocketDisconnect) as closed:
+            second.receive_text()
+        assert (closed.value.code, "a reader's share" in closed.value.reason) == (1013, True)
+        with connected(client, **bearer("owner")) as other:
+            assert answered(other, picture_bytes())[0].units == 80
+
+
 def test_a_connection_that_asks_nothing_is_closed(served: Any) -> None:
     with connected(served(live_idle_s=0.05)) as socket, pytest.raises(WebSocketDisconnect) as closed:
         socket.receive_text()

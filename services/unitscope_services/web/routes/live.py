@@ -11,7 +11,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from unitscope_pipelines.vision.images.pictures import open_picture
 from unitscope_schemas.answers.live import LiveAsk, LiveProblem
-from unitscope_schemas.errors import BusyError, TooLargeError, UnitscopeError, UsageError
+from unitscope_schemas.errors import BusyError, OverloadError, TooLargeError, UnitscopeError, UsageError
 from unitscope_schemas.formats import json_bytes
 from unitscope_schemas.question import check_names, faults
 from unitscope_services.queries.live import Answered, Stages, answer, frame_of
@@ -39,16 +39,13 @@ async def answer_frames(socket: WebSocket, atlas: str) -> None:
         await socket.send_denial_response(problem_of(socket, error))
         return
     await socket.accept()
-    if not app_state.live.acquire(blocking=False):
-        most = app_state.settings.live_at_once
-        await socket.close(TRY_AGAIN, f"{most} live pages are open, more are not let in; try again in a moment")
-        return
     try:
-        await _Conversation(socket, app_state, atlas).hold()
+        with app_state.live.place(socket.scope[ACCOUNT]):
+            await _Conversation(socket, app_state, atlas).hold()
+    except OverloadError as error:
+        await socket.close(TRY_AGAIN, str(error))
     except WebSocketDisconnect:
         pass
-    finally:
-        app_state.live.release()
 
 
 class _Conversation:
