@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from unitscope_pipelines import cluster
-from unitscope_pipelines.indexing.lookup import build_lookup
 from unitscope_pipelines.indexing.ranking.ranker import RankedBlock, Ranker, RankPlan, UnitBlock
+from unitscope_pipelines.indexing.sealing.lookup import build_first_ranks, build_lookup
 from unitscope_pipelines.storage.parts import write_atomically, write_model, write_table
 from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas import layout, tables
@@ -232,7 +232,9 @@ def _seal(atlas: Path, image_count: int, ranking: RankPlan, ranked: list[RankedB
         layers=entries,
         images=ranking.images,
         skipped=write_table(store_of(atlas), layout.skipped_of(_VERSION), tables.SKIPPED.empty_table()),
-        lookup=build_lookup(store_of(atlas), _VERSION, ranking.images, entries),
+        lookup=build_lookup(
+            store_of(atlas), _VERSION, ranking.images, build_first_ranks(store_of(atlas), _VERSION, entries)
+        ),
         patches=_patches(atlas, image_count),
         shards=list(ranking.receipts),
         forward_count=image_count,

@@ -134,7 +134,7 @@ def kill_server(place: Place, atlas: Path, chance: random.Random) -> tuple[int, 
         right, killed, faults = answer_of(root), 0, list[str]()
         for _ in range(4):
             time.sleep(chance.uniform(0, 1))
-            workers = [child for child in children(server.pid) if "spawn_main" in " ".join(child.cmdline())]
+            workers = [child for child in children(server.pid) if "spawn_main" in words_of(child)]
             if workers:
                 chance.choice(workers).kill()
                 killed += 1

@@ -98,8 +98,13 @@ def index(layer: str, version: str) -> str:
 
 
 def lookup(version: str) -> str:
-    """Return the path of the DuckDB file with a version's first ranks and names."""
+    """Return the path of the DuckDB file with a version's labels and paths, and in older atlases its first ranks."""
     return f"hot-{version}.duckdb"
+
+
+def lookup_ranks(version: str) -> str:
+    """Return the path of the DuckDB file with a version's first ranks."""
+    return f"hot-ranks-{version}.duckdb"
 
 
 def lookup_images(version: str) -> str:
@@ -167,7 +172,7 @@ _PART = re.compile(
     rf"|units/[^/]+-{_NAME}[.]parquet"
     rf"|fields/[^/]+/[0-9]+-{_NAME}[.]parquet"
     rf"|patches/[^/]+/(vectors-{_NAME}[.]npy|index-{_NAME}[.]faiss)"
-    rf"|hot-{_NAME}[.]duckdb"
+    rf"|hot-(ranks-)?{_NAME}[.]duckdb"
     rf"|hot-images-{_NAME}[.]arrow"
 )
 

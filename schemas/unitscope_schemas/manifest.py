@@ -12,6 +12,7 @@ from unitscope_schemas.entries.corpus import CorpusEntry, LeftImages
 from unitscope_schemas.entries.document import damage, digest_of, unsealed_text
 from unitscope_schemas.entries.entry import Entry
 from unitscope_schemas.entries.model import ModelEntry, Preprocessing
+from unitscope_schemas.entries.shared import SharedTables
 from unitscope_schemas.errors import AtlasError, FormatError, NotFoundError, listing
 from unitscope_schemas.geometry import Box
 from unitscope_schemas.layout import Digest, LayerName, PartPath, ShortDigest
@@ -144,10 +145,14 @@ class PatchIndex(Entry):
 
 
 class Lookup(Entry):
-    """The two files that answers look things up in; rebuildable from the images table and the ranked tables."""
+    """The files that answers look things up in; rebuildable from the images table and the ranked tables."""
 
     database: Part
+    """DuckDB file of labels and paths."""
     images: Part
+    """Arrow file of the images by their numbers."""
+    ranks: Part | None = None
+    """DuckDB file of the first ranks; None in atlases made before, where `database` holds them."""
 
 
 class Removed(Entry):
@@ -185,6 +190,8 @@ class Manifest(Entry):
     config: dict[str, Any]
     """Configuration of the run that sealed this version."""
     removed: Removed | None = None
+    shared: SharedTables | None = None
+    """Whose tables this version reads, where its images are those of another; None: its own."""
     batch_dependence: str | None = None
     """How recorded values depend on a picture's batch or on chance, in words, where a person allowed it; None: they do
     not, or the version was sealed before this was tried."""
@@ -234,19 +241,22 @@ class Manifest(Entry):
     def _roles(self) -> Iterator[tuple[Part, str]]:
         """Yield every part with the path that its role gives it."""
         built, embedded = self.built, self.patches.layer
+        ranks, units = (self.shared.ranks, self.shared.units) if self.shared else (built, built)
         yield self.images, layout.images_of(built)
         yield self.skipped, layout.skipped_of(built)
         yield self.lookup.database, layout.lookup(built)
         yield self.lookup.images, layout.lookup_images(built)
-        yield self.patches.vectors, layout.vectors(embedded, built)
+        if self.lookup.ranks is not None:
+            yield self.lookup.ranks, layout.lookup_ranks(ranks)
+        yield self.patches.vectors, layout.vectors(embedded, ranks)
         if self.patches.index is not None:
-            yield self.patches.index, layout.index(embedded, built)
+            yield self.patches.index, layout.index(embedded, ranks)
         if self.removed is not None:
             yield self.removed.table, layout.removed(self.removed.table.path[-24:-8])
         for layer in self.layers:
             name = layer.spec.name
-            yield layer.units, layout.units(name, built)
-            yield from ((part, layout.ranked(name, block, built)) for block, part in enumerate(layer.ranked))
+            yield layer.units, layout.units(name, units)
+            yield from ((part, layout.ranked(name, block, ranks)) for block, part in enumerate(layer.ranked))
             if layer.fields is not None:  # those of an earlier version stay where its exemplars are the same
                 yield layer.fields, layout.unit_fields(name, layer.field_exemplars, layer.fields.path[-24:-8])
         for receipt in self.shards:

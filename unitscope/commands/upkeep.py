@@ -54,8 +54,8 @@ def compact(
     """Rebuild ranks, statistics and patch index without removed images, as a new version; runs no forward."""
     from unitscope.commands.output import show_facts
     from unitscope.commands.progress import shown
+    from unitscope_pipelines.indexing.sealing.versions import present_version
     from unitscope_pipelines.indexing.upkeep import compact as run_compact
-    from unitscope_pipelines.indexing.versions import present_version
 
     before = present_version(atlas)
     with shown(progress) as report:
@@ -73,7 +73,7 @@ def compact(
 def versions(atlas: AtlasArgument, style: FormatOption = "table", as_json: JsonFlag = False) -> None:
     """List the sealed versions of an atlas, the present one first; --version opens others, revert makes one present."""
     from unitscope.commands.output import show_rows
-    from unitscope_pipelines.indexing.versions import version_rows
+    from unitscope_pipelines.indexing.sealing.versions import version_rows
     from unitscope_schemas.answers.served import VersionRow
 
     rows = version_rows(atlas)
@@ -112,7 +112,7 @@ def gc(
 ) -> None:
     """Delete all but the newest versions, and every part and receipt that none of these names."""
     from unitscope.commands.output import show_facts
-    from unitscope_pipelines.indexing.versions import collect
+    from unitscope_pipelines.indexing.sealing.versions import collect
 
     collected = collect(atlas, keep, dry_run)
     facts = {
@@ -130,7 +130,7 @@ def gc(
 def migrate(atlas: AtlasArgument, dry_run: DryRunFlag = False, as_json: JsonFlag = False) -> None:
     """Bring all versions of an atlas to the present format; exit 6, with words, where no migration leads there."""
     from unitscope.commands.output import show_facts
-    from unitscope_pipelines.indexing.versions import sealed_versions
+    from unitscope_pipelines.indexing.sealing.versions import sealed_versions
     from unitscope_schemas.manifest import FORMAT_VERSION
 
     sealed = sealed_versions(atlas)  # raises FormatError for another format: there is none to migrate from

@@ -11,7 +11,7 @@ from unitscope_pipelines.corpora.columns import ColumnChoice
 from unitscope_pipelines.corpora.listing import Listing, list_corpus
 from unitscope_pipelines.corpora.roots import joined, roots_of, whole_addresses
 from unitscope_pipelines.indexing.config import IndexConfig
-from unitscope_pipelines.indexing.version_images import VersionImages
+from unitscope_pipelines.indexing.sealing.version_images import VersionImages
 from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.storage.tombstones import present_images
 from unitscope_schemas.entries.corpus import CorpusRoot, LeftImages

@@ -3,17 +3,14 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version as installed_version
-from typing import Any, NamedTuple
+from typing import Any
 
 from unitscope_pipelines import cluster
 from unitscope_pipelines.corpora.listing import list_corpus
 from unitscope_pipelines.corpora.roots import roots_of
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.departures import left_images
-from unitscope_pipelines.indexing.lookup import build_lookup
 from unitscope_pipelines.indexing.patches.build import EmbeddedLayer, build_patches
 from unitscope_pipelines.indexing.plan import Plan, make_plan, scanned_again
 from unitscope_pipelines.indexing.ranking.layers import rank_layers
@@ -25,10 +22,13 @@ from unitscope_pipelines.indexing.ranking.unit_fields import (
     with_fields_of,
     with_unit_fields,
 )
-from unitscope_pipelines.indexing.removed import conflict_count, label_count, remaining_images, write_removed
+from unitscope_pipelines.indexing.run_entry import run_entry
 from unitscope_pipelines.indexing.scan import Scanner
-from unitscope_pipelines.indexing.version_images import version_images
-from unitscope_pipelines.indexing.versions import (
+from unitscope_pipelines.indexing.sealing.lookup import build_first_ranks, build_lookup
+from unitscope_pipelines.indexing.sealing.removed import remaining_images
+from unitscope_pipelines.indexing.sealing.sharing import SameImages
+from unitscope_pipelines.indexing.sealing.version_images import version_images
+from unitscope_pipelines.indexing.sealing.versions import (
     NewVersion,
     complete_version,
     remove_ranked_peaks,
@@ -37,11 +37,11 @@ from unitscope_pipelines.indexing.versions import (
 )
 from unitscope_pipelines.storage.parts import read_measured, remove_unfinished, write_model, write_table
 from unitscope_pipelines.storage.stores import store_of
-from unitscope_pipelines.vision.images.pictures import RULES, summed_notes
+from unitscope_pipelines.vision.images.pictures import RULES
 from unitscope_pipelines.vision.recording.embedding import region_boxes
 from unitscope_schemas import layout
-from unitscope_schemas.entries.corpus import CorpusEntry, LeftImages
-from unitscope_schemas.manifest import FORMAT_VERSION, LayerEntry, Manifest, Receipt, Removed
+from unitscope_schemas.entries.corpus import LeftImages
+from unitscope_schemas.manifest import FORMAT_VERSION, LayerEntry, Manifest, Receipt
 from unitscope_schemas.progress import Progress, Report
 
 _SLOW_BF16 = "bf16 is meant for GPUs: on most CPUs fp32 is faster, and exact"
@@ -81,7 +81,7 @@ def index(config: IndexConfig, report: Report) -> Manifest:
                 if (unchanged := _unchanged(plan, version)) is not None:
                     return _as_asked(plan, unchanged, report)
                 left = _left(plan, version)
-            if plan.lacks_peaks and complete_version(store, version.name) is None:
+            if plan.lacks_peaks and not (_same_images(plan, version) or complete_version(store, version.name)):
                 plan = _scan_all_again(plan, new, report)
                 again = _scan(plan, workers, report, "again")
                 version = _next_version(plan, [*plan.finished, *new, *again])
@@ -189,17 +189,47 @@ def commit(
 ) -> Manifest:
     """Write everything the version needs beside what earlier ones use, and the manifest last.
 
-    A version that was sealed before and is still there becomes the present one again as it is. `left`: the images of
-    the present one that it does not have. Without `measures` units keep the effective boxes of the present one.
+    A version that was sealed before and is still there becomes the present one again as it is; one of the same images
+    as the present one takes its ranks and vectors over. `left`: the images of the present one that it does not have.
+    Without `measures` units keep the effective boxes of the present one.
     """
     earlier = complete_version(plan.store, version.name)
     if earlier is None:
-        built = _built(plan, version, workers, report, measures)
+        same = _same_images(plan, version)
+        if same is None:
+            built = _built(plan, version, workers, report, measures)
+        else:
+            built = _built_on(same, plan, version, workers, report, measures)
         return seal(plan.store, built.model_copy(update={"left": left}))
     changed = (
-        _run_entry(plan, version)._asdict() | {"left": left} | ({"shards": earlier.shards} if plan.lacks_peaks else {})
+        run_entry(plan, version)._asdict() | {"left": left} | ({"shards": earlier.shards} if plan.lacks_peaks else {})
     )
     return seal(plan.store, earlier.model_copy(update=changed))
+
+
+def _same_images(plan: Plan, version: NewVersion) -> SameImages | None:
+    """Return the present version if it has the images of a new one."""
+    return SameImages.of(plan.previous, plan.store, version.images.images, plan.keep)
+
+
+def _built_on(
+    same: SameImages, plan: Plan, version: NewVersion, workers: cluster.Resources, report: Report, measures: bool
+) -> Manifest:
+    """Write the tables of images and names of a version, which reads all others of the present one."""
+    store, name, images = plan.store, version.name, version.images
+    written, layers = write_table(store, layout.images_of(name), images.images), same.layers(name, images.images)
+    wanted = exemplar_count(plan.config.field_exemplars, plan.scan.layers, written.rows)
+    if measures and any(entry.field_exemplars != wanted for entry in layers):
+        layers = _fields(plan, RankedVersion(store, name, written, layers), workers, report)
+    changed = run_entry(plan, version)._asdict() | {
+        "version": name,
+        "images": written,
+        "skipped": write_table(store, layout.skipped_of(name), images.skipped),
+        "lookup": build_lookup(store, name, written, same.first_ranks()),
+        "layers": layers,
+        "shared": same.names(name),
+    }
+    return same.manifest.model_copy(update=changed)
 
 
 def _built(plan: Plan, version: NewVersion, workers: cluster.Resources, report: Report, measures: bool) -> Manifest:
@@ -227,61 +257,10 @@ def _built(plan: Plan, version: NewVersion, workers: cluster.Resources, report: 
         layers=layers,
         images=images,
         skipped=skipped,
-        lookup=build_lookup(store, name, images, layers),
+        lookup=build_lookup(store, name, images, build_first_ranks(store, name, layers)),
         patches=patches,
         layer_notes=list(plan.layer_notes),
         picture_rules=list(RULES),
         keep=plan.keep,
-        **_run_entry(plan, version)._asdict(),
+        **run_entry(plan, version)._asdict(),
     )
-
-
-class _RunEntry(NamedTuple):
-    """What a manifest says about the run that seals it, by the manifest's names."""
-
-    unitscope_version: str
-    created: str
-    corpus: CorpusEntry
-    shards: list[Receipt]
-    forward_count: int
-    config: dict[str, Any]
-    batch_dependence: str | None
-    removed: Removed | None
-
-
-def _run_entry(plan: Plan, version: NewVersion) -> _RunEntry:
-    """Return what the manifest says about this run; writes the table of removed images where no version names it."""
-    finished = {receipt.shard for receipt in plan.finished}
-    images, receipts = version.images, version.receipts
-    return _RunEntry(
-        unitscope_version=installed_version("unitscope"),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        corpus=CorpusEntry(
-            root=plan.listing.root,
-            roots=plan.listing.roots,
-            image_count=images.images.num_rows,
-            file_count=images.file_count,
-            skipped_count=images.skipped.num_rows,
-            ignored_count=plan.listing.ignored_count,
-            others=dict(plan.listing.others),
-            notes=[*plan.listing.notes, *summed_notes(images.images["notes"].drop_null().to_pylist())],
-            label_count=label_count(images.images),
-            conflict_count=conflict_count(images.images),
-            repeated_count=plan.listing.repeated_count,
-        ),
-        shards=[receipt if plan.keep is None else receipt.without_peaks() for receipt in receipts],
-        forward_count=sum(receipt.forward_count for receipt in receipts if receipt.shard not in finished),
-        config=plan.config.model_dump(mode="json"),
-        batch_dependence=plan.batch_dependence,
-        removed=_removed_entry(plan, version.name),
-    )
-
-
-def _removed_entry(plan: Plan, version: str) -> Removed | None:
-    """Return what is out of a version that holds no tombstone."""
-    if plan.previous is not None:
-        before = plan.previous.removed
-        return before and before.model_copy(update={"stale": 0, "built": version})
-    if not plan.removed.num_rows:
-        return None
-    return Removed(table=write_removed(plan.store, plan.removed), stale=0, built=version)

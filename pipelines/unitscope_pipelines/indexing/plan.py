@@ -15,10 +15,10 @@ from unitscope_pipelines.corpora.listing import Listing
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.departures import check_listing, corpora_of
 from unitscope_pipelines.indexing.patches.index import choose_index
-from unitscope_pipelines.indexing.removed import once_removed
 from unitscope_pipelines.indexing.scan import ScanPlan
+from unitscope_pipelines.indexing.sealing.removed import once_removed
+from unitscope_pipelines.indexing.sealing.version_images import known_ids, pending_files
 from unitscope_pipelines.indexing.shards import Shard
-from unitscope_pipelines.indexing.version_images import known_ids, pending_files
 from unitscope_pipelines.storage.parts import read_manifest, read_measured, read_receipts
 from unitscope_pipelines.storage.stores import Store, store_of
 from unitscope_pipelines.storage.tombstones import removed_images

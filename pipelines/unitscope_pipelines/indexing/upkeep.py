@@ -14,9 +14,9 @@ from unitscope_pipelines.corpora.roots import roots_of
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import commit
 from unitscope_pipelines.indexing.plan import Plan
-from unitscope_pipelines.indexing.removed import Outline, outline, remaining_images, write_removed
+from unitscope_pipelines.indexing.sealing.removed import Outline, outline, remaining_images, write_removed
+from unitscope_pipelines.indexing.sealing.versions import NewVersion, complete_version, present_version, seal
 from unitscope_pipelines.indexing.verification.forwards import scan_plan
-from unitscope_pipelines.indexing.versions import NewVersion, complete_version, present_version, seal
 from unitscope_pipelines.storage.parts import read_part, remove_unfinished
 from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
 from unitscope_pipelines.storage.tombstones import present_images, removed_images

@@ -72,7 +72,7 @@ class Atlas:
         """Where the pictures are now, and below what they must lie."""
         self.hidden_roots = hidden_roots(self.manifest.corpus, self.pictures)
         """Roots of the corpora whose pictures may not be read."""
-        self._database = Database(self.store, self.manifest.lookup.database, question_timeout_s)
+        self._database = Database(self.store, self.manifest.lookup, question_timeout_s)
         self._parts = Parts(self.store)
         self.catalogue = Catalogue(self._parts, self.manifest, self._database, public)
         self._peaks = ScannedPeaks(self._parts, self.manifest)

@@ -18,7 +18,7 @@ from unitscope_pipelines.corpora.listing import list_corpus
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.plan import Plan, cut_shards, make_plan
 from unitscope_pipelines.indexing.scan import Scanner
-from unitscope_pipelines.indexing.version_images import VersionImages, version_images
+from unitscope_pipelines.indexing.sealing.version_images import VersionImages, version_images
 from unitscope_pipelines.storage.originals import Originals
 from unitscope_pipelines.storage.parts import read_part, read_receipts
 from unitscope_pipelines.storage.stores import store_of

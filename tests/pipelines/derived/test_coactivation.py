@@ -29,8 +29,8 @@ from unitscope_pipelines.derived.rank_profiles import (
     read_profiles,
     shared_exemplars,
 )
+from unitscope_pipelines.indexing.sealing.versions import collect
 from unitscope_pipelines.indexing.upkeep import remove
-from unitscope_pipelines.indexing.versions import collect
 from unitscope_pipelines.runs import coactivation as coactivation_run
 from unitscope_pipelines.runs.coactivation import OnCluster
 from unitscope_pipelines.storage.stores import store_of

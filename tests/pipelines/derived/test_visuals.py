@@ -20,8 +20,8 @@ from unitscope_pipelines.derived.visuals import (
     read_visual,
     write_visual,
 )
+from unitscope_pipelines.indexing.sealing.versions import collect
 from unitscope_pipelines.indexing.verification.verify import verify
-from unitscope_pipelines.indexing.versions import collect
 from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas import layout
 from unitscope_schemas.answers.visuals import VisualKey

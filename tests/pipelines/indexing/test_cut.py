@@ -16,7 +16,7 @@ from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index
 from unitscope_pipelines.indexing.plan import Plan, cut_shards, make_plan
 from unitscope_pipelines.indexing.scan import Scanner
-from unitscope_pipelines.indexing.version_images import version_images
+from unitscope_pipelines.indexing.sealing.version_images import version_images
 from unitscope_pipelines.storage.parts import read_part, read_receipts
 from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas.manifest import Receipt

@@ -15,10 +15,10 @@ from unitscope_pipelines.corpora.roots import joined, roots_of, whole_addresses
 from unitscope_pipelines.indexing.config import IndexConfig, load_config
 from unitscope_pipelines.indexing.departures import check_listing, corpora_of, few, left_images, unlisted_count
 from unitscope_pipelines.indexing.index import index
+from unitscope_pipelines.indexing.sealing.version_images import VersionImages
+from unitscope_pipelines.indexing.sealing.versions import sealed_versions
 from unitscope_pipelines.indexing.upkeep import remove, revert
 from unitscope_pipelines.indexing.verification.verify import verify
-from unitscope_pipelines.indexing.version_images import VersionImages
-from unitscope_pipelines.indexing.versions import sealed_versions
 from unitscope_pipelines.storage.parts import read_part
 from unitscope_pipelines.storage.stores import store_of
 from unitscope_pipelines.storage.tombstones import present_images

@@ -20,9 +20,9 @@ from unitscope_pipelines.derived.coactivation import InProcess, LayerPair, Seale
 from unitscope_pipelines.indexing.config import IndexConfig, load_config
 from unitscope_pipelines.indexing.index import expected, index
 from unitscope_pipelines.indexing.plan import make_plan
+from unitscope_pipelines.indexing.sealing.versions import collect, complete_version, sealed_versions
 from unitscope_pipelines.indexing.upkeep import compact, remove, restore
 from unitscope_pipelines.indexing.verification.verify import verify
-from unitscope_pipelines.indexing.versions import collect, complete_version, sealed_versions
 from unitscope_pipelines.storage.parts import read_manifest, read_receipts
 from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas.errors import UsageError

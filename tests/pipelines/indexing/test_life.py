@@ -24,9 +24,9 @@ from tests.services.conftest import ORIGIN
 from tests.tables import contents, difference, manifest_of
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index
+from unitscope_pipelines.indexing.sealing.versions import collect, sealed_versions
 from unitscope_pipelines.indexing.upkeep import compact, remove, restore, revert
 from unitscope_pipelines.indexing.verification.verify import verify
-from unitscope_pipelines.indexing.versions import collect, sealed_versions
 from unitscope_schemas.questions import TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas

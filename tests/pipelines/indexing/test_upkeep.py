@@ -13,9 +13,9 @@ from tests.pictures import blobs
 from tests.tables import contents, difference, manifest_of, move_root
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index
+from unitscope_pipelines.indexing.sealing.versions import collect
 from unitscope_pipelines.indexing.upkeep import compact, remove, restore
 from unitscope_pipelines.indexing.verification.verify import verify
-from unitscope_pipelines.indexing.versions import collect
 from unitscope_schemas import layout
 from unitscope_schemas.answers.patches import PatchRow
 from unitscope_schemas.errors import NotFoundError, UsageError

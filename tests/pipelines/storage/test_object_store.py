@@ -21,9 +21,9 @@ from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index
 from unitscope_pipelines.indexing.plan import make_plan
 from unitscope_pipelines.indexing.scan import Scanner
+from unitscope_pipelines.indexing.sealing.versions import collect, version_rows
 from unitscope_pipelines.indexing.upkeep import remove, restore
 from unitscope_pipelines.indexing.verification.verify import verify
-from unitscope_pipelines.indexing.versions import collect, version_rows
 from unitscope_pipelines.storage import writer_lock
 from unitscope_pipelines.storage.cache import Cache
 from unitscope_pipelines.storage.parts import read_manifest, read_receipts, write_atomically
@@ -140,7 +140,8 @@ def test_a_cache_with_room_for_few_parts_keeps_its_bound_and_the_answers(
     remote: str, tiny_atlas: Path, tmp_path: Path
 ) -> None:
     manifest = manifest_of(tiny_atlas)
-    lasting = manifest.lookup.database.size_bytes + manifest.lookup.images.size_bytes
+    lookup = manifest.lookup
+    lasting = sum(part.size_bytes for part in (lookup.database, lookup.images, lookup.ranks))
     largest = max(part.size_bytes for entry in manifest.layers for part in (*entry.ranked, entry.units))
     cache = Cache(tmp_path, lasting + largest)
     here, there = Atlas(tiny_atlas), Atlas(store_of(remote, cache))

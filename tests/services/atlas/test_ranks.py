@@ -14,7 +14,7 @@ from unitscope_pipelines.storage.parts import parquet_writer
 from unitscope_pipelines.storage.stores import FolderStore
 from unitscope_schemas import tables
 from unitscope_schemas.errors import AtlasError
-from unitscope_schemas.manifest import Part
+from unitscope_schemas.manifest import Lookup, Part
 from unitscope_services.atlas.database import Database
 from unitscope_services.atlas.parts import Parts
 from unitscope_services.atlas.ranks import FewRanked, FirstRanks, RankedPart, RankedUnit
@@ -51,7 +51,7 @@ def folder(plain: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def database(folder: Path) -> Iterator[Database]:
-    opened = Database(FolderStore(folder), named("hot.duckdb"))
+    opened = Database(FolderStore(folder), Lookup(database=named("hot.duckdb"), images=named("none.arrow")))
     yield opened
     opened.close()
 

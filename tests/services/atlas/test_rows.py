@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pytest
 
-from unitscope_pipelines.indexing.versions import present_version
+from unitscope_pipelines.indexing.sealing.versions import present_version
 from unitscope_pipelines.storage.parts import write_atomically, write_model
 from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas import tables

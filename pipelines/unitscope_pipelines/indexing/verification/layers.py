@@ -47,7 +47,8 @@ def unit_field_faults(
         if table["unit"].to_pylist() != list(range(entry.spec.units)):
             yield Fault("boxes", entry.fields.path, "does not have one row a unit")
             continue
-        is_own = entry.fields.path.endswith(f"-{manifest.built}.parquet")
+        of_these_images = (manifest.built, manifest.shared.ranks if manifest.shared else manifest.built)
+        is_own = entry.fields.path.endswith(tuple(f"-{name}.parquet" for name in of_these_images))
         if not is_own or any(part.path in broken for part in (entry.units, *entry.ranked)):
             continue
         yield from _of_layer(version, entry, heights, measurer, sample, seed)

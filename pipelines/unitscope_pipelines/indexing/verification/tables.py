@@ -6,7 +6,7 @@ the ranking of the atlas by one process, and writes nothing into it.
 
 import os
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,14 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from unitscope_pipelines.indexing.lookup import image_rows, write_database
 from unitscope_pipelines.indexing.patches.build import EmbeddedLayer, image_vectors
 from unitscope_pipelines.indexing.ranking.ranker import Ranker, RankPlan, UnitBlock
 from unitscope_pipelines.indexing.ranking.statistics import UnitSummary
-from unitscope_pipelines.indexing.removed import conflict_count, label_count
+from unitscope_pipelines.indexing.sealing.lookup import image_rows, write_database
+from unitscope_pipelines.indexing.sealing.removed import conflict_count, label_count
+from unitscope_pipelines.indexing.sealing.version_images import VersionImages
+from unitscope_pipelines.indexing.sealing.versions import version_name
 from unitscope_pipelines.indexing.verification.fault import Fault
-from unitscope_pipelines.indexing.version_images import VersionImages
-from unitscope_pipelines.indexing.versions import version_name
 from unitscope_pipelines.storage.parts import read_part
 from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.storage.tombstones import present_images
@@ -38,7 +38,7 @@ _ROUNDING = 1e-9
 _MALFORMED = (ValueError, LookupError, TypeError, OSError, pa.ArrowException, duckdb.Error, RuntimeError)
 """What reading a table raises that has other columns, types, row groups or lengths than its kind."""
 _DATABASE = {"labels": "label", "files": "path, image", "first_ranks": "rowid"}
-"""Tables of the lookup database with what orders them."""
+"""Tables of the lookup databases with what orders them."""
 
 
 class TableCheck:
@@ -201,19 +201,24 @@ class TableCheck:
 
     def _lookup(self, images: pa.Table) -> Iterator[Fault]:
         """What answers look up is what images and ranks say."""
-        database, rows = self.manifest.lookup.database, self.manifest.lookup.images
+        lookup, layers, rows = self.manifest.lookup, self.manifest.layers, self.manifest.lookup.images
         if not self._is_broken(rows):
             with self.store.hold(rows) as file, pa.memory_map(os.fspath(file)) as source:
                 stored = pa.ipc.open_file(source).read_all()
                 if not pa.table(image_rows(images)).equals(stored.select(stored.column_names)):
                     yield Fault("lookup", rows.path, "its rows are not those of the images")
-        ranked = [part for entry in self.manifest.layers for part in entry.ranked]
-        if self._is_broken(database, *ranked):
+        yield from self._database(lookup.database, self.manifest.images, () if lookup.ranks else layers)
+        if lookup.ranks is not None:
+            yield from self._database(lookup.ranks, None, layers)
+
+    def _database(self, database: Part, images: Part | None, layers: Sequence[LayerEntry]) -> Iterator[Fault]:
+        """A lookup database is what these images and ranks give."""
+        if self._is_broken(database, *(part for entry in layers for part in entry.ranked)):
             self.left_out |= {database.path}
             return
         with tempfile.TemporaryDirectory(prefix="unitscope-") as folder, self.store.hold(database) as stored_file:
             made = Path(folder) / "made.duckdb"
-            write_database(made, self.store, self.manifest.images, self.manifest.layers)
+            write_database(made, self.store, images, layers)
             if differing := _differing(made, stored_file):
                 yield Fault("lookup", database.path, f"its table {differing} is not that of images and ranks")
 
@@ -262,7 +267,7 @@ def _differing(made: Path, stored: Path) -> str | None:
         names = {name: [row[0] for row in database.execute(known, [name]).fetchall()] for name in ("made", "stored")}
         if names["made"] != names["stored"]:
             return " or ".join(sorted(set(names["made"]) ^ set(names["stored"])))
-        for table, order in _DATABASE.items():
+        for table, order in ((table, order) for table, order in _DATABASE.items() if table in names["made"]):
             ordered = f".{table} ORDER BY {order}"
             made_rows: pa.Table = database.sql(f"SELECT * FROM made{ordered}").to_arrow_table()
             stored_rows: pa.Table = database.sql(f"SELECT * FROM stored{ordered}").to_arrow_table()

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unitscope_pipelines.indexing.ranking.unit_fields import FieldMeasurer
+from unitscope_pipelines.indexing.sealing.versions import present_version
 from unitscope_pipelines.indexing.verification.digests import Digests
 from unitscope_pipelines.indexing.verification.fault import Fault
 from unitscope_pipelines.indexing.verification.forwards import RunAgain, sampled, scan_plan
 from unitscope_pipelines.indexing.verification.layers import layer_faults, unit_field_faults
 from unitscope_pipelines.indexing.verification.tables import TableCheck
-from unitscope_pipelines.indexing.versions import present_version
 from unitscope_pipelines.storage.originals import Originals
 from unitscope_pipelines.storage.picture_check import look_at_pictures
 from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of

@@ -50,10 +50,12 @@ def _known(manifest: Manifest) -> Iterator[DigestRow]:
         yield DigestRow("code", code, "unitscope's own, which recorded", "the activations of its shards")
     yield DigestRow("part", manifest.images.sha256, manifest.images.path, everything)
     yield DigestRow("part", manifest.skipped.sha256, manifest.skipped.path, "the list of skipped files")
-    yield DigestRow(
-        "part", manifest.lookup.database.sha256, manifest.lookup.database.path, "first ranks, labels, paths"
-    )
-    yield DigestRow("part", manifest.lookup.images.sha256, manifest.lookup.images.path, "every row of an image")
+    lookup = manifest.lookup
+    held = "labels, paths" if lookup.ranks else "first ranks, labels, paths"
+    yield DigestRow("part", lookup.database.sha256, lookup.database.path, held)
+    yield DigestRow("part", lookup.images.sha256, lookup.images.path, "every row of an image")
+    if lookup.ranks is not None:
+        yield DigestRow("part", lookup.ranks.sha256, lookup.ranks.path, "first ranks")
     patches = manifest.patches
     yield DigestRow("part", patches.vectors.sha256, patches.vectors.path, "nearest patches, facets")
     if patches.index is not None:

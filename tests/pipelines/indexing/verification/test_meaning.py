@@ -99,16 +99,17 @@ def other_numbers(store: Store, manifest: Manifest) -> Manifest:
 
 
 def other_first_ranks(store: Store, manifest: Manifest) -> Manifest:
-    database = manifest.lookup.database
+    ranks = manifest.lookup.ranks
+    assert ranks is not None
 
     def write(target: Path) -> None:
-        with store.hold(database) as path:
+        with store.hold(ranks) as path:
             shutil.copy(path, target)
         with duckdb.connect(str(target)) as connection:
             connection.execute("UPDATE first_ranks SET activation = activation * 2 WHERE unit = 3")
 
-    part = write_atomically(store, database.path, write, database.rows)
-    return manifest.model_copy(update={"lookup": manifest.lookup.model_copy(update={"database": part})})
+    part = write_atomically(store, ranks.path, write, ranks.rows)
+    return manifest.model_copy(update={"lookup": manifest.lookup.model_copy(update={"ranks": part})})
 
 
 def other_rows(store: Store, manifest: Manifest) -> Manifest:

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from unitscope_pipelines.indexing.version_images import VersionImages
+from unitscope_pipelines.indexing.sealing.version_images import VersionImages
 from unitscope_pipelines.storage.parts import is_present, read_manifest, remove_unfinished, sizes_in, write_model
 from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
 from unitscope_schemas import layout, tables

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from unitscope_pipelines.indexing.duplicates import duplicate_names
-from unitscope_pipelines.indexing.version_images import VersionImages
+from unitscope_pipelines.indexing.sealing.version_images import VersionImages
 from unitscope_pipelines.storage.parts import read_part, write_table
 from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.storage.tombstones import present_images, without

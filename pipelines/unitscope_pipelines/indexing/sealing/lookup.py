@@ -1,4 +1,4 @@
-"""What answers look up: first ranks and names in a DuckDB file, images by number in a memory-mapped Arrow file."""
+"""What answers look up: first ranks and names in DuckDB files, images by number in a memory-mapped Arrow file."""
 
 import json
 import os
@@ -19,11 +19,11 @@ from unitscope_schemas.manifest import LayerEntry, Lookup, Part
 _LARGEST = 2**63
 
 
-def build_lookup(store: Store, version: str, images: Part, layers: Sequence[LayerEntry]) -> Lookup:
-    """Write what a version's answers look up; rebuildable from images and ranked tables at any time."""
+def build_lookup(store: Store, version: str, images: Part, ranks: Part) -> Lookup:
+    """Write what a version's answers look up beside the first ranks; rebuildable from the images at any time."""
 
-    def write_looked_up(file: Path) -> None:
-        write_database(file, store, images, layers)
+    def write_names(file: Path) -> None:
+        write_database(file, store, images)
 
     def write_rows(file: Path) -> None:
         rows = image_rows(read_part(store, images))
@@ -31,17 +31,27 @@ def build_lookup(store: Store, version: str, images: Part, layers: Sequence[Laye
             writer.write_batch(rows)
 
     return Lookup(
-        database=write_atomically(store, layout.lookup(version), write_looked_up, images.rows),
+        database=write_atomically(store, layout.lookup(version), write_names, images.rows),
         images=write_atomically(store, layout.lookup_images(version), write_rows, images.rows),
+        ranks=ranks,
     )
 
 
-def write_database(file: Path, store: Store, images: Part, layers: Sequence[LayerEntry]) -> None:
-    """Write the DuckDB file of a version's labels, files and first ranks."""
+def build_first_ranks(store: Store, version: str, layers: Sequence[LayerEntry]) -> Part:
+    """Write the first ranks of a version's units; rebuildable from the ranked tables at any time."""
+    rows = sum(entry.spec.units for entry in layers)
+    path = layout.lookup_ranks(version)
+    return write_atomically(store, path, lambda file: write_database(file, store, layers=layers), rows)
+
+
+def write_database(file: Path, store: Store, images: Part | None = None, layers: Sequence[LayerEntry] = ()) -> None:
+    """Write a DuckDB file of the labels and files of images, and of the first ranks of layers, where they are given."""
     with duckdb.connect(os.fspath(file)) as database:
-        with store.hold(images) as source:
-            _write_names(database, source)
-        _write_first_ranks(database, store, layers)
+        if images is not None:
+            with store.hold(images) as source:
+                _write_names(database, source)
+        if layers:
+            _write_first_ranks(database, store, layers)
         database.execute("CHECKPOINT")
 
 

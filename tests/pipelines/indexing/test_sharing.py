@@ -1,0 +1,181 @@
+"""A version whose images are those of the one before writes its table of images and names, and nothing else."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TINY_LAYERS
+from tests.tables import contents, difference, manifest_of, move_root
+from unitscope_pipelines.indexing.config import IndexConfig
+from unitscope_pipelines.indexing.index import index
+from unitscope_pipelines.indexing.sealing.versions import collect
+from unitscope_pipelines.indexing.upkeep import remove, restore, revert
+from unitscope_pipelines.indexing.verification.verify import verify
+from unitscope_schemas.manifest import Manifest
+from unitscope_schemas.questions import TopQuestion
+from unitscope_schemas.units import UnitId
+from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.queries.exemplars import patches
+
+OF_FILES = (
+    "files/",
+    "receipts/",
+    "images/",
+    "skipped/",
+    "embeddings/",
+    "peaks/",
+    "versions/",
+    "manifest.json",
+    "hot-",
+    "index.lock",
+)
+"""What a new version of the same images may write, by how paths begin: tables of files, and what is looked up of them;
+embeddings and peaks are those of the shards of what was read again, and hold nothing."""
+
+
+@pytest.fixture
+def atlas(tiny_atlas: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(tiny_atlas, tmp_path / "atlas")
+
+
+@pytest.fixture
+def corpus(tiny_corpus: Path, atlas: Path, tmp_path: Path) -> Path:
+    copied = shutil.copytree(tiny_corpus, tmp_path / "corpus")
+    move_root(atlas, copied)
+    return copied
+
+
+def run(corpus: Path, atlas: Path, **settings: object) -> Manifest:
+    settings = {"layers": TINY_LAYERS, "batch_size": 8, "workers": 1, **settings}
+    return index(IndexConfig(corpus=str(corpus), atlas=str(atlas), **settings), lambda _: None)
+
+
+def files(atlas: Path) -> set[str]:
+    return {path.relative_to(atlas).as_posix() for path in atlas.rglob("*") if path.is_file()}
+
+
+def written(atlas: Path, corpus: Path, before: set[str]) -> set[str]:
+    """The files that a run over changed files writes, which runs no forward."""
+    times = {name: (atlas / name).stat().st_mtime_ns for name in before}
+    assert run(corpus, atlas).forward_count == 0
+    rewritten = {name for name in before if (atlas / name).stat().st_mtime_ns != times[name]}
+    return (files(atlas) - before) | rewritten
+
+
+def touch_all(corpus: Path) -> None:
+    for number, path in enumerate(sorted(corpus.rglob("*.jpg"))):
+        os.utime(path, ns=(10**18, 10**18 + number))
+
+
+def rename_all(corpus: Path) -> None:
+    for path in sorted(corpus.rglob("*.jpg")):
+        path.rename(path.with_name(f"renamed-{path.name}"))
+
+
+def test_touched_pictures_cost_no_rank_no_statistic_and_no_vector(atlas: Path, corpus: Path) -> None:
+    before, first = files(atlas), manifest_of(atlas)
+    touch_all(corpus)
+    new = written(atlas, corpus, before)
+    after = manifest_of(atlas)
+    assert all(name.startswith(OF_FILES) for name in new), new
+    assert not [name for name in new if name.startswith("hot-ranks-")]
+    assert after.version != first.version
+    assert (after.layers, after.patches, after.lookup.ranks) == (first.layers, first.patches, first.lookup.ranks)
+    assert verify(atlas, sample=2, seed=0).faults == []
+
+
+def test_renamed_pictures_answer_under_their_new_names_with_the_same_ranks(atlas: Path, corpus: Path) -> None:
+    rename_all(corpus)
+    new = written(atlas, corpus, files(atlas))
+    assert all(name.startswith(OF_FILES) and not name.startswith("hot-ranks-") for name in new), new
+    rows = patches(Atlas(atlas), UnitId("_blocks.5", 3), TopQuestion(k=5)).rows
+    assert all("renamed-" in row.path for row in rows)
+    assert verify(atlas, sample=2, seed=0).faults == []
+
+
+@pytest.mark.long
+def test_other_labels_give_other_statistics_which_are_those_of_a_fresh_index(
+    atlas: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """Half of the pictures of one folder go to another: labels, and their shares of the corpus, change."""
+    (corpus / "spots").mkdir()
+    for path in sorted((corpus / "blobs").glob("*.jpg"))[::2]:
+        path.rename(corpus / "spots" / path.name)
+    new = written(atlas, corpus, files(atlas))
+    assert {name.split("/")[0] for name in new if not name.startswith(OF_FILES)} == {"units"}
+    run(corpus, tmp_path / "fresh")
+    assert difference(contents(tmp_path / "fresh"), contents(atlas)) == []
+    assert verify(atlas, sample=2, seed=0).faults == []
+
+
+@pytest.mark.long
+def test_shared_tables_stay_as_long_as_a_version_reads_them(atlas: Path, corpus: Path) -> None:
+    """Through tombstones, garbage and a return to the version that wrote them."""
+    first = manifest_of(atlas)
+    touch_all(corpus)
+    run(corpus, atlas)
+    touched = manifest_of(atlas)
+    remove(atlas, ["blobs/003.jpg"])
+    collect(atlas, keep=1)
+    assert verify(atlas, sample=1, seed=0).faults == []
+    restore(atlas, ["blobs/003.jpg"])
+    assert (manifest_of(atlas).version, manifest_of(atlas).shared) == (touched.version, touched.shared)
+    rename_all(corpus)
+    run(corpus, atlas)
+    assert manifest_of(atlas).shared == touched.shared and touched.shared.ranks == first.version
+    revert(atlas, touched.version)
+    collect(atlas, keep=1)
+    faults = verify(atlas, sample=1, seed=0).faults
+    assert {fault.kind for fault in faults} == {"picture"}, "this version does not know the new names"
+
+
+@pytest.mark.long
+def test_a_shared_part_that_is_gone_is_made_again(atlas: Path, corpus: Path) -> None:
+    (atlas / manifest_of(atlas).layers[0].ranked[0].path).unlink()
+    touch_all(corpus)
+    run(corpus, atlas)
+    assert manifest_of(atlas).shared is None
+    collect(atlas, keep=1)
+    assert verify(atlas, sample=1, seed=0).faults == []
+
+
+@pytest.mark.long
+def test_a_bounded_atlas_needs_no_forward_for_touched_pictures(corpus: Path, tmp_path: Path) -> None:
+    atlas = tmp_path / "bounded"
+    run(corpus, atlas, keep="top:5")
+    touch_all(corpus)
+    new = written(atlas, corpus, files(atlas))
+    assert all(name.startswith(OF_FILES) for name in new), new
+
+
+@pytest.mark.long
+def test_an_atlas_of_before_gives_its_ranks_too(atlas: Path, corpus: Path) -> None:
+    """Its first ranks lie with its labels: they are written once more, and shared from then on."""
+    _as_before(atlas)
+    touch_all(corpus)
+    new = written(atlas, corpus, files(atlas))
+    assert len([name for name in new if name.startswith("hot-ranks-")]) == 1
+    assert {name.split("/")[0] for name in new if not name.startswith(OF_FILES)} == set()
+    rows = patches(Atlas(atlas), UnitId("_blocks.5", 3), TopQuestion(k=5)).rows
+    assert len(rows) == 5
+    assert verify(atlas, sample=2, seed=0).faults == []
+
+
+def _as_before(atlas: Path) -> None:
+    """Let the lookup database hold the first ranks too, as it did."""
+    from unitscope_pipelines.indexing.sealing.lookup import write_database
+    from unitscope_pipelines.storage.parts import write_atomically, write_model
+    from unitscope_pipelines.storage.stores import store_of
+
+    manifest, store = manifest_of(atlas), store_of(atlas)
+    (atlas / manifest.lookup.ranks.path).unlink()
+    whole = write_atomically(
+        store,
+        manifest.lookup.database.path,
+        lambda file: write_database(file, store, manifest.images, manifest.layers),
+        manifest.images.rows,
+    )
+    lookup = manifest.lookup.model_copy(update={"database": whole, "ranks": None})
+    write_model(store, "manifest.json", manifest.model_copy(update={"lookup": lookup}))
