@@ -97,22 +97,30 @@ def connected(address: str | None) -> Iterator[None]:
         packages = (unitscope_schemas, unitscope_pipelines)
         options["runtime_env"] = {"py_modules": [str(Path(str(package.__file__)).parent) for package in packages]}
     _start(address, options)
-    with _Head(ray.get_runtime_context().gcs_address) as head:
+    node = ray._private.worker.global_worker.node  # Ray has no other way to tell whether its process here is alive
+    with _Head(ray.get_runtime_context().gcs_address, node.raylet_socket_name if node else "") as head:
         _heads.append(head)
         try:
             yield
         finally:
             _heads.remove(head)
+            head.is_closing = True
             ray.shutdown()
 
 
 class _Head:
-    """The head of the cluster of this process, watched from a thread for as long as the context lasts."""
+    """The head of the cluster of this process, and Ray's own process on this machine, which leads to it: both are
+    watched from a thread for as long as the context lasts."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, raylet: str) -> None:
         host, _, port = address.rpartition(":")
-        self._place, self._address = (host.strip("[]"), int(port)), address
+        self._place, self._raylet = (host.strip("[]"), int(port)), raylet
+        self.is_closing = False
+        """Whether the session ends, and its processes with it."""
         self._lost, self._left = threading.Event(), threading.Event()
+        self._reason = (
+            f"the head of the Ray cluster at {address} has not answered for {_LOST_AFTER_S:g} s: it is gone or cut off"
+        )
 
     def __enter__(self) -> "_Head":
         threading.Thread(target=self._watch, name="head", daemon=True).start()
@@ -134,17 +142,35 @@ class _Head:
             return False
         return True
 
+    def has_no_raylet(self) -> bool:
+        """Return whether nothing listens where the raylet did; one that is too busy to take a connection is there."""
+        if self.is_closing or not self._raylet:
+            return False
+        try:
+            with socket.socket(socket.AF_UNIX) as asked:
+                asked.settimeout(_PROBE_S)
+                asked.connect(self._raylet)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return True
+        except OSError:
+            pass
+        return False
+
     def wait_for_loss(self) -> None:
-        """Raise ClusterError if the head does not answer and is not back in time: Ray then fails in many ways."""
-        if not self.answers() and self._lost.wait(_LOST_AFTER_S + 2 * _PROBE_S):
+        """Raise ClusterError if the head does not answer and is not back in time, or the raylet has ended.
+
+        Ray then fails in many ways.
+        """
+        if (self.has_no_raylet() or not self.answers()) and self._lost.wait(_LOST_AFTER_S + 2 * _PROBE_S):
             raise self._loss()
 
     def _watch(self) -> None:
         answered_s = time.monotonic()
         while not self._left.wait(_PROBE_S):
-            if self.answers():
-                answered_s = time.monotonic()
-            elif time.monotonic() - answered_s > _LOST_AFTER_S:
+            answered_s = time.monotonic() if self.answers() else answered_s
+            if has_ended := self.has_no_raylet():
+                self._reason = "Ray's own process on this machine, the raylet, has ended: killed, or out of memory"
+            if has_ended or time.monotonic() - answered_s > _LOST_AFTER_S:
                 self._lost.set()
                 if not self._left.wait(_END_AFTER_S):
                     sys.stderr.write(f"error: {self._loss()}\n")
@@ -153,10 +179,7 @@ class _Head:
                 return
 
     def _loss(self) -> ClusterError:
-        return ClusterError(
-            f"the head of the Ray cluster at {self._address} has not answered for {_LOST_AFTER_S:g} s: it is gone or "
-            "cut off; what is finished is kept"
-        )
+        return ClusterError(f"{self._reason}; what is finished is kept")
 
 
 _heads: list[_Head] = []

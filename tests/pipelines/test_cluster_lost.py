@@ -1,4 +1,4 @@
-"""The head of a run's cluster is lost: the run says so in time and goes on when it is started again."""
+"""A run's cluster is lost, by its head or on this machine: the run says so in time and goes on when started again."""
 
 import signal
 import subprocess
@@ -21,19 +21,25 @@ def run_of(corpus: Path, atlas: Path) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-m", "unitscope", *words, *options], stderr=subprocess.PIPE, text=True)
 
 
-def test_a_run_whose_head_is_lost_says_how_to_resume_within_half_a_minute(tiny_corpus: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("gcs_server", "the head of the Ray cluster"), ("raylet", "Ray's own process on this machine, the raylet")],
+)
+def test_a_run_that_loses_its_cluster_says_how_to_resume_within_half_a_minute(
+    name: str, words: str, tiny_corpus: Path, tmp_path: Path
+) -> None:
     atlas = tmp_path / "atlas"
     run = run_of(tiny_corpus, atlas)
     wait_for(lambda: finished(atlas) >= 1, run)
     children = psutil.Process(run.pid).children(recursive=True)
     for child in children:
-        if child.name() == "gcs_server":
+        if child.name() == name:
             child.send_signal(signal.SIGKILL)
     lost = time.monotonic()
     _, talk = run.communicate(timeout=120)
     assert time.monotonic() - lost < 30
     assert run.returncode == 1
-    assert "the head of the Ray cluster" in talk
+    assert words in talk
     assert "Resume with: unitscope index" in talk
     assert "Traceback" not in talk
     workers = [child for child in children if "ray::_work" in child.name()]
