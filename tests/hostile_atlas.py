@@ -258,6 +258,26 @@ def _visual(make: Callable[[Path, Hostile], object]) -> Callable[[Hostile], None
     return change
 
 
+def _derived(make: Callable[[Path, Hostile], object], name: Callable[[str], str]) -> Callable[[Hostile], None]:
+    """A file that no manifest names, at the path that `name` gives for the version, is what `make` puts there."""
+
+    def change(hostile: Hostile) -> None:
+        version = json.loads((hostile.atlas / layout.MANIFEST).read_text())["version"]
+        path = hostile.atlas / name(version)
+        path.parent.mkdir(exist_ok=True)
+        make(path, hostile)
+
+    return change
+
+
+def _comparison(version: str) -> str:
+    return layout.comparison(version, "another")
+
+
+def _coactivation(version: str) -> str:
+    return layout.coactivation(version, LAYER, version, LAYER)
+
+
 def _earlier_version(hostile: Hostile) -> None:
     """An earlier version whose parts lie outside: what deletes it must not delete these."""
     content = json.loads((hostile.atlas / layout.MANIFEST).read_text())
@@ -338,6 +358,15 @@ HOSTILE: dict[str, Callable[[Hostile], None]] = {
     "a made picture that is a pipe": _visual(_pipe),
     "a made picture that is a link out": _visual(_link("{outside}/secret")),
     "a made picture that is none": _visual(lambda path, hostile: path.write_text('{"key": "../../x"}')),
+    "a comparison that is a pipe": _derived(_pipe, _comparison),
+    "a comparison that is a link out": _derived(_link("{outside}/secret"), _comparison),
+    "a comparison that is a folder": _derived(_folder, _comparison),
+    "a comparison that is none": _derived(lambda path, hostile: path.write_text('{"a": "../../x"}'), _comparison),
+    "co-activation that is a pipe": _derived(_pipe, _coactivation),
+    "co-activation that is a link out": _derived(_link("{outside}/secret"), _coactivation),
+    "co-activation that is no table": _derived(lambda path, hostile: path.write_bytes(b"PAR1" * 200), _coactivation),
+    "first ranks that are a pipe": _part_is(_pipe, "hot", "ranks"),
+    "first ranks of another kind": _part_is(_other_database, "hot", "ranks"),
     "an earlier version that leads out": _earlier_version,
     "weights that are a pipe": _set("model", "weights", to="{outside}/pipe"),
     "weights that are a secret": _set("model", "weights", to="{outside}/secret"),

@@ -14,6 +14,7 @@ from tests.hostile_atlas import HOSTILE, LAYER, WORD, Hostile
 from tests.services.conftest import ORIGIN
 from unitscope.cli import app
 from unitscope_pipelines.indexing.verification.verify import verify
+from unitscope_schemas import layout
 from unitscope_schemas.errors import UnitscopeError
 from unitscope_services.web.app import Settings, create_app
 
@@ -85,10 +86,13 @@ def serve(hostile: Hostile, _: Path) -> list[str]:
             *(image.replace(API, page), API, f"{API}/manifest", f"{API}/layers", f"{API}/layers/{LAYER}/units"),
             *(f"{API}/images", f"{API}/images.csv", f"{API}/images?where=path^=a", f"{API}/skipped"),
             *(f"{unit}/patches", f"{unit}/patches.csv", f"{unit}/labels", f"{unit}/visualisations"),
+            *(f"{API}/comparisons", "/compare?a=tiny&b=tiny"),
             *(f"{image}.json", f"{image}.jpg", f"{image}/units", f"{image}/neighbors", f"{image}/neighbors?exact=true"),
             f"{API}/patches/{rows[0]['image_id']}.png?unit={LAYER}:3",
             *(f"{API}/layers/{LAYER}/sprites/{kind}.png" for kind in ("patch", "optimised")),
             *([f"{image}/map?layer={LAYER}&unit=3"] if hostile.computes else []),
+            *([f"{unit}/similar"] if (hostile.atlas / layout.COACTIVATIONS).is_dir() else []),
+            *([f"{page}/comparisons/{'0' * 16}"] if (hostile.atlas / layout.COMPARISONS).is_dir() else []),
         ):
             answer = client.get(address, headers={"Accept": "text/html, */*"})
             shown = answer.headers["content-type"].startswith("image/")
