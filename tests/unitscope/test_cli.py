@@ -54,6 +54,7 @@ def own_seconds(command: list[str]) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+@pytest.mark.long
 def test_fifty_units_have_the_same_nine_everywhere(tiny_atlas: Path) -> None:
     notebook = unitscope.open_atlas(str(tiny_atlas))
     units = [(layer, unit) for layer, count in zip(TINY_LAYERS, (16, 17, 17), strict=True) for unit in range(count)]

@@ -158,6 +158,7 @@ def test_a_truncated_part_with_the_right_name_is_not_reused(tiny_atlas: Path, tm
     assert kept == {receipt.shard for receipt in manifest.shards} - {torn.shard}
 
 
+@pytest.mark.long
 def test_a_file_that_could_not_be_read_is_tried_again(tiny_corpus: Path, tmp_path: Path) -> None:
     corpus, atlas = tmp_path / "corpus", tmp_path / "atlas"
     corpus.mkdir()

@@ -214,6 +214,7 @@ def test_adding_and_replacing_are_flags_of_one_run(tmp_path: Path, monkeypatch: 
         load_config(IndexConfig, "index", flags)
 
 
+@pytest.mark.long
 def test_corpora_are_added_replaced_and_brought_back(
     tiny_corpus: Path, tiny_atlas: Path, other: Path, tmp_path: Path, ray_session: None
 ) -> None:

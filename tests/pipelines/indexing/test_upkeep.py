@@ -167,6 +167,7 @@ def test_removed_images_stay_out_when_the_manifest_is_gone(atlas: Path, corpus: 
     assert run(corpus, atlas).corpus.image_count == 39
 
 
+@pytest.mark.long
 def test_gc_frees_shards_all_of_whose_pictures_have_left(atlas: Path, corpus: Path) -> None:
     def shards() -> set[str]:
         return {receipt.shard for receipt in manifest_of(atlas).shards}

@@ -95,6 +95,7 @@ def remote(tiny_corpus: Path, bucket: Any, ray_session: None) -> str:
     return address
 
 
+@pytest.mark.long
 def test_a_run_that_was_killed_goes_on_and_leaves_nothing_but_the_atlas(remote: str, bucket: Any) -> None:
     manifest = read_manifest(store_of(remote))
     assert manifest is not None

@@ -54,6 +54,7 @@ def test_a_job_ends_with_the_address_of_what_it_stored(client: TestClient) -> No
     assert client.get(JOBS).json()["rows"][0]["id"] == job["id"]
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_pixels_from_command_line_python_and_api(
     client: TestClient, tiny_atlas: Path
 ) -> None:
