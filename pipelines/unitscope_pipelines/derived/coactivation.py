@@ -1,12 +1,16 @@
 """Co-activation says which units peak on the same images, within an atlas or across two that are compared.
 
-Cost: units × units × images products, and every unit's ranks read once for each tile of units of the other side. What
-was computed is stored in the (first) atlas under the versions it belongs to, and is never computed again.
+Cost: units × units × images products, and every unit's ranks read once for each tile of units of the other side. Memory
+holds a few tiles, whatever the number of units; until a pair of layers is done, 8 bytes for each pair of units lie in a
+temporary folder. What was computed is stored in the (first) atlas under the versions it belongs to, and is never
+computed again.
 """
 
 import hashlib
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +18,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from unitscope_pipelines.derived.rank_profiles import Side, correlations, read_profiles, shared_exemplars
-from unitscope_pipelines.storage.parts import read_model, read_part, write_model, write_table
+from unitscope_pipelines.storage.cache import LocalPart
+from unitscope_pipelines.storage.checked_folder import checked
+from unitscope_pipelines.storage.parts import parquet_writer, read_model, read_part, write_atomically, write_model
 from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
 from unitscope_pipelines.storage.tombstones import removed_images
 from unitscope_schemas import layout, tables
@@ -151,12 +157,15 @@ def find_coactivation(a: SealedAtlas, b: SealedAtlas, pairs: Sequence[LayerPair]
         side_a, side_b = shared_sides(a, b)
         plan = CoactivationPlan(side_a, side_b, layers_a, layers_b)
         tiles = {pair: _tiles(pair, layers_a[pair.a], side_a.image_count) for pair in missing}
-        done: dict[LayerPair, list[TileCoactivation]] = {pair: [] for pair in missing}
-        for compared in run(plan, [tile for pair in missing for tile in tiles[pair]]):
-            pair = compared.tile.pair
-            done[pair].append(compared)
-            if len(done[pair]) == len(tiles[pair]):
-                _write_coactivation(a.store, paths[pair], done.pop(pair), side_a.image_count)
+        done: dict[LayerPair, dict[int, Path]] = {pair: {} for pair in missing}
+        with tempfile.TemporaryDirectory(prefix="unitscope-") as folder:
+            for compared in run(plan, [tile for pair in missing for tile in tiles[pair]]):
+                pair, first = compared.tile.pair, compared.tile.blocks.start
+                done[pair][first] = Path(folder) / f"{missing.index(pair)}-{first}.npy"
+                np.save(done[pair][first], np.stack([compared.correlation, compared.jaccard]))
+                if len(done[pair]) == len(tiles[pair]):
+                    written = [file for _, file in sorted(done.pop(pair).items())]
+                    _write_coactivation(a.store, paths[pair], written, side_a.image_count)
     return [paths[pair] for pair in pairs]
 
 
@@ -201,19 +210,29 @@ def _tiles(pair: LayerPair, entry: LayerEntry, image_count: int) -> list[UnitTil
     return [UnitTile(pair, range(first, min(total, first + length))) for first in range(0, total, length)]
 
 
-def _write_coactivation(store: Store, path: str, tiles: list[TileCoactivation], image_count: int) -> None:
-    """Write one row per unit of the first layer. Needs no lock: equal paths have equal content."""
-    tiles.sort(key=lambda compared: compared.tile.blocks.start)
-    correlation = np.concatenate([compared.correlation for compared in tiles])
-    columns = {
-        "unit": pa.array(np.arange(len(correlation), dtype=np.int32)),
-        "correlation": _lists(correlation),
-        "jaccard": _lists(np.concatenate([compared.jaccard for compared in tiles])),
-    }
+def _write_coactivation(store: Store, path: str, tiles: list[Path], image_count: int) -> None:
+    """Write one row per unit of the first layer, from the files of its tiles in their order.
+
+    A row group is a block of units: a table of all would have more values than offsets of 32 bits can count where two
+    layers have 46,341 units. Needs no lock: equal paths have equal content.
+    """
     counts = {"image_count": str(image_count), "top_images": str(tables.exemplar_count(image_count))}
-    table = pa.table(columns, schema=tables.COACTIVATION.with_metadata(counts))
-    part = write_table(store, path, table, row_group_size=BLOCK_UNITS)
-    write_model(store, note_of(path), part)
+    schema = tables.COACTIVATION.with_metadata(counts)
+    unit_count = sum(np.load(tile, mmap_mode="r").shape[1] for tile in tiles)
+
+    def write(file: Path) -> None:
+        first = 0
+        with parquet_writer(file, schema, keep_statistics=["unit"]) as writer:
+            for tile in tiles:
+                likenesses = np.load(tile, mmap_mode="r")
+                for start in range(0, likenesses.shape[1], BLOCK_UNITS):
+                    correlation, jaccard = likenesses[:, start : start + BLOCK_UNITS]
+                    units = np.arange(first, first + len(correlation), dtype=np.int32)
+                    columns = {"unit": units, "correlation": _lists(correlation), "jaccard": _lists(jaccard)}
+                    writer.write_table(pa.table(columns, schema=schema), row_group_size=BLOCK_UNITS)
+                    first += len(correlation)
+
+    write_model(store, note_of(path), write_atomically(store, path, write, unit_count))
 
 
 def note_of(path: str) -> str:
@@ -221,22 +240,26 @@ def note_of(path: str) -> str:
     return f"{path.removesuffix('.parquet')}.json"
 
 
-def read_coactivation(store: Store, path: str) -> bytes | None:
-    """Return the bytes of a stored table, None if there is none; raises AtlasError unless they are those written.
+def open_coactivation(store: Store, path: str) -> LocalPart | None:
+    """Return the file of a stored table, None if there is none; raises AtlasError unless it is as it was written.
 
-    Tables of earlier versions have no note of their digest, and are returned as they are.
+    Tables of earlier versions have no note of their digest, and are what they are.
     """
-    content = store.read(path)
     note = store.read(note_of(path))
-    if content is None or note is None:
-        return content
+    if store.stamp(path) is None:
+        return None
     try:
-        is_whole = read_model(note, Part).sha256 == hashlib.sha256(content).hexdigest()
-    except ValueError:
-        is_whole = False
-    if not is_whole:
-        raise AtlasError(f"part {path} of atlas {store.name} is damaged; delete it to compute it again")
-    return content
+        part = _unnoted(store, path) if note is None else read_model(note, Part)
+        if part.path == path:
+            return checked(store).hold(part)
+    except (ValueError, AtlasError):
+        pass
+    raise AtlasError(f"part {path} of atlas {store.name} is damaged; delete it to compute it again")
+
+
+def _unnoted(store: Store, path: str) -> Part:
+    content = store.read(path) or b""
+    return Part(path=path, rows=0, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
 def _lists(rows: NDArray[np.float32]) -> pa.ListArray:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from unitscope_pipelines.derived.coactivation import LayerPair, Run, SealedAtlas, find_coactivation, read_coactivation
+from unitscope_pipelines.derived.coactivation import LayerPair, Run, SealedAtlas, find_coactivation, open_coactivation
 from unitscope_pipelines.storage.parts import read_model, write_model
 from unitscope_pipelines.storage.stores import Store
 from unitscope_schemas import layout
@@ -98,9 +98,14 @@ def _path(a: SealedAtlas, b: SealedAtlas, pairs: Sequence[LayerPair]) -> str:
 
 def _likeness(store: Store, path: str) -> Likeness:
     """Read a stored table."""
-    table: pa.Table = pq.read_table(pa.BufferReader(read_coactivation(store, path)), partitioning=None)
+    held = open_coactivation(store, path)
+    assert held is not None, "it was written just now"
+    with held as file:
+        table: pa.Table = pq.read_table(file, partitioning=None)
     correlation, jaccard = (
-        table[name].combine_chunks().flatten().to_numpy().reshape(table.num_rows, -1).astype(np.float64)
+        np.concatenate([chunk.flatten().to_numpy() for chunk in table[name].chunks])
+        .reshape(table.num_rows, -1)
+        .astype(np.float64)
         for name in ("correlation", "jaccard")
     )
     return Likeness(

@@ -3,11 +3,10 @@
 from collections.abc import Callable
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from unitscope_pipelines.derived.coactivation import read_coactivation
+from unitscope_pipelines.derived.coactivation import open_coactivation
 from unitscope_schemas import layout, tables
 from unitscope_schemas.answers.relations import SimilarPage, SimilarRow
 from unitscope_schemas.errors import AtlasError, NotFoundError, UsageError
@@ -62,15 +61,15 @@ def _by_coactivation(session: Session, unit: UnitId, other: str) -> tuple[Likene
     atlas = session.atlas
     check_whole(atlas.manifest, "co-activation")
     path = layout.coactivation(atlas.version, unit.layer, atlas.version, other)
-    content = read_coactivation(atlas.store, path)
-    if content is None:
+    held = open_coactivation(atlas.store, path)
+    if held is None:
         raise NotFoundError(
             f"co-activation of layer {unit.layer} with {other} is not computed for this version of the atlas: run "
             f"unitscope similar {atlas.name} {unit}{'' if other == unit.layer else f' --among {other}'}, or ask by "
             "exemplars"
         )
     try:
-        with pq.ParquetFile(pa.BufferReader(content)) as read:
+        with held as file, pq.ParquetFile(file) as read:
             row = read.read_row_group(unit.channel // BLOCK_UNITS, columns=["correlation"])
             images = int(read.schema_arrow.metadata[b"image_count"])
     except (OSError, KeyError, ValueError) as error:

@@ -6,7 +6,7 @@ from functools import partial
 
 from pydantic import BaseModel
 
-from unitscope_pipelines.derived.coactivation import note_of, read_coactivation
+from unitscope_pipelines.derived.coactivation import note_of, open_coactivation
 from unitscope_pipelines.derived.visuals import faulty_visuals
 from unitscope_pipelines.indexing.verification.fault import Fault
 from unitscope_pipelines.storage.parts import read_measured, read_model
@@ -103,7 +103,7 @@ class Digests:
         known = len(self.faults)
         self._read(note, partial(read_model, kind=Part))
         try:
-            read_coactivation(self.store, path)
+            open_coactivation(self.store, path)
         except AtlasError as error:
             self.faults += [Fault("part", path, str(error))] if len(self.faults) == known else []
 

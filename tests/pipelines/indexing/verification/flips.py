@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.pictures import blobs
 from tests.tables import manifest_of
-from unitscope_pipelines.derived.coactivation import InProcess, SealedAtlas, read_coactivation
+from unitscope_pipelines.derived.coactivation import InProcess, SealedAtlas, open_coactivation
 from unitscope_pipelines.derived.compare import compare, read_comparison
 from unitscope_pipelines.derived.visuals import NewPicture, read_picture, read_visual, write_visual
 from unitscope_pipelines.indexing.config import IndexConfig
@@ -123,7 +123,7 @@ def is_refused(atlas: Path, manifest: Manifest, path: str) -> bool:
         elif path.startswith("versions/"):
             read_version(store, stem)
         elif path.startswith("kin/"):
-            read_coactivation(store, str(Path(path).with_suffix(".parquet")))
+            open_coactivation(store, str(Path(path).with_suffix(".parquet")))
         elif path.startswith("comparisons/"):
             read_comparison((atlas / path).read_bytes(), path)
         elif path.startswith("visuals/"):
