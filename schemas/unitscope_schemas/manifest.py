@@ -234,6 +234,11 @@ class Manifest(Entry):
         """The count of removed images that ranks, percentiles and statistics of this version still count."""
         return self.removed.stale if self.removed else 0
 
+    @property
+    def compared_as(self) -> str:
+        """The name of the version whose co-activation is this one's: of the same images, without tombstones."""
+        return self.shared.ranks if self.shared and not self.stale_count else self.version
+
     def parts(self) -> Iterator[Part]:
         """List every file that this version needs, receipts left out."""
         yield from (part for part, _ in self._roles())

@@ -171,7 +171,7 @@ def find_coactivation(a: SealedAtlas, b: SealedAtlas, pairs: Sequence[LayerPair]
 
 def coactivation_path(a: SealedAtlas, b: SealedAtlas, pair: LayerPair) -> str:
     """Return where the table of a pair of layers lies in the first atlas."""
-    return layout.coactivation(a.manifest.version, pair.a, b.manifest.version, pair.b)
+    return layout.coactivation(a.manifest.compared_as, pair.a, b.manifest.compared_as, pair.b)
 
 
 def shared_sides(a: SealedAtlas, b: SealedAtlas) -> tuple[Side, Side]:

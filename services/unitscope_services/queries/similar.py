@@ -54,13 +54,17 @@ def similar(session: Session, unit: UnitId, question: SimilarQuestion) -> Simila
 
 def is_computed(atlas: Atlas, layer: str, other: str) -> bool:
     """Return whether the co-activation of two layers' units, or of one's, is stored for this version."""
-    return atlas.store.stamp(layout.coactivation(atlas.version, layer, atlas.version, other)) is not None
+    return atlas.store.stamp(_path(atlas, layer, other)) is not None
+
+
+def _path(atlas: Atlas, layer: str, other: str) -> str:
+    return layout.coactivation(atlas.manifest.compared_as, layer, atlas.manifest.compared_as, other)
 
 
 def _by_coactivation(session: Session, unit: UnitId, other: str) -> tuple[Likenesses, str]:
     atlas = session.atlas
     check_whole(atlas.manifest, "co-activation")
-    path = layout.coactivation(atlas.version, unit.layer, atlas.version, other)
+    path = _path(atlas, unit.layer, other)
     held = open_coactivation(atlas.store, path)
     if held is None:
         raise NotFoundError(

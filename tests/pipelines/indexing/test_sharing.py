@@ -8,6 +8,7 @@ import pytest
 
 from tests.conftest import TINY_LAYERS
 from tests.tables import contents, difference, manifest_of, move_root
+from unitscope_pipelines.derived.coactivation import InProcess, LayerPair, SealedAtlas, find_coactivation
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index
 from unitscope_pipelines.indexing.sealing.versions import collect
@@ -84,6 +85,25 @@ def test_touched_pictures_cost_no_rank_no_statistic_and_no_vector(atlas: Path, c
     assert after.version != first.version
     assert (after.layers, after.patches, after.lookup.ranks) == (first.layers, first.patches, first.lookup.ranks)
     assert verify(atlas, sample=2, seed=0).faults == []
+
+
+@pytest.mark.long
+def test_co_activation_of_the_same_images_is_computed_once(atlas: Path, corpus: Path) -> None:
+    pairs = [LayerPair("_blocks.0", "_blocks.0")]
+
+    def compared() -> list[str]:
+        sealed, done = SealedAtlas.present(atlas), list[int]()
+        paths = find_coactivation(sealed, sealed, pairs, InProcess(lambda count, _: done.append(count)))
+        return paths if done else []
+
+    (path,) = compared()
+    touch_all(corpus)
+    run(corpus, atlas)
+    collect(atlas, keep=1)
+    assert (atlas / path).exists()
+    assert compared() == [], "it is that of the version before"
+    remove(atlas, ["blobs/003.jpg"])
+    assert compared() not in ([], [path]), "without an image it is another"
 
 
 def test_renamed_pictures_answer_under_their_new_names_with_the_same_ranks(atlas: Path, corpus: Path) -> None:

@@ -170,7 +170,7 @@ def collect(atlas: AtlasAddress | Store, keep: int, dry_run: bool = False) -> Ga
         manifests = [layout.version(manifest.version) for manifest in goes]
         receipts = [path for path in unnamed if path.startswith("receipts/")]
         parts = [path for path in unnamed if not path.startswith("receipts/")]
-        names = {manifest.version for manifest in stays}
+        names = {name for manifest in stays for name in (manifest.version, manifest.compared_as)}
         derived = sorted(path for path in sizes if layout.version_of(path) not in (None, *names))
         files = [*manifests, *receipts, *parts, *derived]
         if not dry_run:
