@@ -153,10 +153,11 @@ def measure(port: int, atlas: str, clients: int, seconds: float) -> Figures:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--atlas", type=Path, default=Path("demo/atlas"))
+    parser.add_argument("--corpus", type=Path, default=Path("demo/corpus"))
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=60)
     options = parser.parse_args()
-    with served(options.atlas) as port:
+    with served(options.atlas, "--corpus", str(options.corpus)) as port:
         figures = measure(port, options.atlas.name, options.clients, options.seconds)
     rows = [
         {

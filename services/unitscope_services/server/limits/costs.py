@@ -42,7 +42,8 @@ COSTS: Mapping[Kind, Cost] = {
     # Forwards besides have their own gate, with live frames and jobs. The first one loads the model, which takes long
     # on a machine that is busy.
     "compute": Cost(2, 14, 30, 60, "ask for fewer images (k), or start a job"),
-    "eigen": Cost(1, 5, 30, 30, "ask for fewer patches (k) or a smaller size"),
+    # 64 pictures are decoded for one, each in a turn of `picture`: among 50 clients that may take half a minute.
+    "eigen": Cost(1, 5, 30, 60, "ask for fewer patches (k) or a smaller size"),
     # The first one loads the model.
     "weights": Cost(1, 7, 30, 60, "ask for single units, or use the command line"),
     "facets": Cost(1, 7, 30, 20, "ask for fewer exemplars (k)"),
