@@ -209,7 +209,7 @@ def commit(
 
 def _same_images(plan: Plan, version: NewVersion) -> SameImages | None:
     """Return the present version if it has the images of a new one."""
-    return SameImages.of(plan.previous, plan.store, version.images.images, plan.keep)
+    return SameImages.of(plan.previous, plan.store, version, plan.keep)
 
 
 def _built_on(

@@ -1,6 +1,6 @@
 """What a version takes over from the one before where its images are the same: ranks, vectors, and statistics."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from unitscope_pipelines.indexing.ranking.statistics import Labels
 from unitscope_pipelines.indexing.sealing.lookup import build_first_ranks
+from unitscope_pipelines.indexing.sealing.versions import NewVersion
 from unitscope_pipelines.storage.parts import is_present, read_part, sizes_in, write_table
 from unitscope_pipelines.storage.stores import Store
 from unitscope_schemas import layout, tables
 from unitscope_schemas.entries.shared import SharedTables
-from unitscope_schemas.manifest import LayerEntry, Manifest, Part
+from unitscope_schemas.manifest import LayerEntry, Manifest, Part, Receipt
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,18 @@ class SameImages:
     same_labels: bool
 
     @classmethod
-    def of(cls, previous: Manifest | None, store: Store, images: pa.Table, keep: int | None) -> "SameImages | None":
-        """Return the previous version if it has these images, as many ranks, and all parts that would be taken over."""
+    def of(cls, previous: Manifest | None, store: Store, version: NewVersion, keep: int | None) -> "SameImages | None":
+        """Return the previous version if it has the images of a new one, of the same peaks and vectors, as many ranks,
+        and all parts that would be taken over."""
+        images = version.images.images
         if previous is None or previous.keep != keep or previous.images.rows != images.num_rows:
             return None
-        before = tables.with_labels(read_part(store, previous.images))
         sizes = sizes_in(store)
         are_there = all(is_present(sizes, part) for part in _taken(previous))
-        if not are_there or not before["image_id"].equals(images["image_id"]):
+        if not are_there or _recorded(previous.shards) != _recorded(version.receipts):
+            return None
+        before = tables.with_labels(read_part(store, previous.images))
+        if not all(before[name].equals(images[name]) for name in ("image_id", "shard", "shard_row")):
             return None
         return cls(store, previous, before["labels"].equals(images["labels"]))
 
@@ -84,6 +89,15 @@ def _first_images(store: Store, entry: LayerEntry) -> Iterator[tuple[int, NDArra
             ranked = pq.read_table(path, columns=["unit", "image"], filters=first, partitioning=None)
         channels, starts = np.unique(ranked["unit"].to_numpy(), return_index=True)
         yield from zip(channels.tolist(), np.split(ranked["image"].to_numpy(), starts[1:]), strict=bool(len(channels)))
+
+
+def _recorded(receipts: Iterable[Receipt]) -> dict[str, list[str]]:
+    """Return the digests of what each shard recorded of images."""
+    return {
+        receipt.shard: [part.sha256 for part in (receipt.scanned, receipt.embeddings, *receipt.peaks.values())]
+        for receipt in receipts
+        if receipt.forward_count
+    }
 
 
 def _taken(manifest: Manifest) -> Iterator[Part]:
