@@ -62,6 +62,7 @@ def index_figures(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -
     return names_in(text)
 
 
+@pytest.mark.long
 def test_an_index_run_counts_files_skipped_and_rows(index_figures: dict[str, float]) -> None:
     assert index_figures["unitscope_index_files_total"] == 10
     assert index_figures["unitscope_index_skipped_files_total"] == 1

@@ -32,6 +32,7 @@ def address(tiny_atlas: Path) -> Iterator[str]:
     yield from running(Settings(atlases=(tiny_atlas,), corpora=recorded_corpora(tiny_atlas)))
 
 
+@pytest.mark.long
 def test_a_folder_of_pictures_becomes_an_atlas_and_a_row_of_patches(
     ray_session: None, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -53,6 +54,7 @@ def test_a_cluster_says_what_a_run_costs_and_what_each_node_did(
     assert "holds 8 images" in printed
 
 
+@pytest.mark.long
 def test_a_dashboard_is_made_of_tables_json_and_sql(
     address: str, tiny_atlas: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -237,6 +237,7 @@ def test_file_gives_way_to_environment_and_both_to_flags(
     assert config.layers == ("_blocks.*",)
 
 
+@pytest.mark.long
 def test_a_plan_predicts_and_writes_nothing(tiny_corpus: Path, tmp_path: Path) -> None:
     result = run_in_process("index", str(tiny_corpus), "--atlas", str(tmp_path / "a"), "--plan", "--json")
     forecast = json.loads(result.stdout)
@@ -256,6 +257,7 @@ def test_too_many_skipped_files_exit_with_three(tiny_corpus: Path, tmp_path: Pat
     assert json.loads(result.stdout)["skipped"] == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)], ids=["interrupt", "stop"]
 )

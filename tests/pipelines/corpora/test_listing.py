@@ -93,6 +93,7 @@ def test_every_kind_of_corpus_gives_the_images_and_peaks_of_the_folder(
         assert 2000 <= json.loads(row["metadata"])["year"] < 2043
 
 
+@pytest.mark.long
 def test_added_shards_cost_their_own_forwards_only(tiny_corpus: Path, tmp_path: Path) -> None:
     pictures, corpus = pictures_of(tiny_corpus), tmp_path / "corpus"
     write_tars(corpus, pictures[:10], tar_count=1)
@@ -105,6 +106,7 @@ def test_added_shards_cost_their_own_forwards_only(tiny_corpus: Path, tmp_path: 
     assert found.file_count == 16
 
 
+@pytest.mark.long
 def test_an_edited_list_changes_labels_without_a_forward(tiny_corpus: Path, tmp_path: Path) -> None:
     source = tmp_path / "some.csv"
     for label in ("day", "night"):

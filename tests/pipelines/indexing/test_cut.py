@@ -41,6 +41,7 @@ def test_three_workers_with_shards_of_seven_give_the_rows_of_one_with_shards_of_
     assert difference(contents(tmp_path / "one"), contents(tmp_path / "three")) == []
 
 
+@pytest.mark.long
 def test_shuffled_file_names_change_no_row(tiny_corpus: Path, tiny_atlas: Path, tmp_path: Path) -> None:
     files = sorted(path for path in tiny_corpus.rglob("*.jpg"))
     names = list(range(len(files)))
@@ -98,6 +99,7 @@ def recorded(plan: Plan, receipts: list[Receipt]) -> dict[str, list]:
     return found
 
 
+@pytest.mark.long
 def test_new_pictures_cost_their_own_forwards_only(tiny_corpus: Path, tiny_atlas: Path, tmp_path: Path) -> None:
     corpus, atlas = tmp_path / "corpus", tmp_path / "atlas"
     shutil.copytree(tiny_corpus, corpus)

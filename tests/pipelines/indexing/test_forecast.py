@@ -30,6 +30,7 @@ def test_a_plan_is_within_a_fifth_of_what_the_run_took(tiny_corpus: Path, tiny_a
     assert planned.size_bytes == pytest.approx(size, rel=0.2)
 
 
+@pytest.mark.long
 def test_a_bounded_plan_tells_what_stays_and_what_is_needed_until_then(tiny_corpus: Path, tmp_path: Path) -> None:
     def planned(keep: str) -> Forecast:
         settings = {"layers": TINY_LAYERS, "batch_size": 8, "workers": 1, "keep": keep}

@@ -191,6 +191,7 @@ def test_gc_frees_shards_all_of_whose_pictures_have_left(atlas: Path, corpus: Pa
     assert verify(atlas, sample=1, seed=0).faults == []
 
 
+@pytest.mark.long
 def test_a_compacted_atlas_is_a_fresh_one_of_what_is_left(atlas: Path, corpus: Path, tmp_path: Path) -> None:
     """A tenth added, a twentieth removed; then row for row."""
     for number in range(4):

@@ -105,6 +105,7 @@ def test_a_run_that_was_killed_goes_on_and_leaves_nothing_but_the_atlas(remote: 
     assert len(read_receipts(store_of(remote), manifest.atlas_key)) == 3
 
 
+@pytest.mark.long
 def test_the_same_corpus_gives_the_same_tables_and_digests_here_and_there(
     remote: str, bucket: Any, tiny_corpus: Path, tiny_atlas: Path, tmp_path: Path
 ) -> None:

@@ -138,6 +138,7 @@ def test_each_process_knows_whose_an_upload_is_and_that_a_key_was_removed(atlas:
         server.process.communicate(timeout=60)
 
 
+@pytest.mark.long
 def test_a_process_that_dies_is_replaced_and_its_job_has_failed(server: Server) -> None:
     first, _ = server.workers()
     job = {"kind": "optimise", "atlas": "tiny", "units": ["_blocks.0:3"], "steps": 100_000}
@@ -154,6 +155,7 @@ def test_a_process_that_dies_is_replaced_and_its_job_has_failed(server: Server) 
     assert server.ask("/readyz") == {"status": "ready"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGKILL, -9), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long)]
 )
