@@ -150,10 +150,8 @@ class _Head:
             with socket.socket(socket.AF_UNIX) as asked:
                 asked.settimeout(_PROBE_S)
                 asked.connect(self._raylet)
-        except (ConnectionRefusedError, FileNotFoundError):
-            return True
-        except OSError:
-            pass
+        except OSError as error:
+            return isinstance(error, ConnectionRefusedError | FileNotFoundError)
         return False
 
     def wait_for_loss(self) -> None:

@@ -1,13 +1,12 @@
 """A version whose images are those of the one before writes its table of images and names, and nothing else."""
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import TINY_LAYERS
-from tests.tables import contents, difference, manifest_of, move_root
+from tests.tables import contents, difference, manifest_of
 from unitscope_pipelines.derived.coactivation import InProcess, LayerPair, SealedAtlas, find_coactivation
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index
@@ -34,18 +33,6 @@ OF_FILES = (
 )
 """What a new version of the same images may write, by how paths begin: tables of files, and what is looked up of them;
 embeddings and peaks are those of the shards of what was read again, and hold nothing."""
-
-
-@pytest.fixture
-def atlas(tiny_atlas: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(tiny_atlas, tmp_path / "atlas")
-
-
-@pytest.fixture
-def corpus(tiny_corpus: Path, atlas: Path, tmp_path: Path) -> Path:
-    copied = shutil.copytree(tiny_corpus, tmp_path / "corpus")
-    move_root(atlas, copied)
-    return copied
 
 
 def run(corpus: Path, atlas: Path, **settings: object) -> Manifest:

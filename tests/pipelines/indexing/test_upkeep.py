@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import TINY_LAYERS
 from tests.pictures import blobs
-from tests.tables import contents, difference, manifest_of, move_root
+from tests.tables import contents, difference, manifest_of
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index
 from unitscope_pipelines.indexing.sealing.versions import collect
@@ -38,18 +38,6 @@ def run(corpus: Path, atlas: Path) -> Manifest:
 
 def rows(atlas: Path, **query: object) -> list[PatchRow]:
     return patches(Atlas(atlas), UNIT, TopQuestion(**{"k": 1000, **query})).rows
-
-
-@pytest.fixture
-def atlas(tiny_atlas: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(tiny_atlas, tmp_path / "atlas")
-
-
-@pytest.fixture
-def corpus(tiny_corpus: Path, atlas: Path, tmp_path: Path) -> Path:
-    copied = shutil.copytree(tiny_corpus, tmp_path / "corpus")
-    move_root(atlas, copied)
-    return copied
 
 
 @pytest.mark.parametrize("query", [{}, {"order": "asc"}, {"order": "random"}, {"label": "blobs"}, {"k": 3}])

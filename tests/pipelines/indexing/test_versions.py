@@ -26,11 +26,6 @@ def rows(atlas: Atlas) -> list[PatchRow]:
     return patches(atlas, UNIT, TopQuestion(k=1000)).rows
 
 
-@pytest.fixture
-def atlas(tiny_atlas: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(tiny_atlas, tmp_path / "atlas")
-
-
 @pytest.fixture(scope="module")
 def aged(tiny_atlas: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An atlas of three versions: as indexed, with a tombstone, compacted."""
