@@ -80,6 +80,7 @@ def create_app(settings: Settings, shared: Shared | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        redirect_slashes=False,
         lifespan=_lifespan,
     )
     app.state.app_state = app_state

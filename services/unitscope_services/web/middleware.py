@@ -28,7 +28,7 @@ SAFE_HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}")
-_SUFFIX = re.compile(rf"\.({'|'.join(FORMATS)})$")
+_SUFFIX = re.compile(rf"(?<=[^/])\.({'|'.join(FORMATS)})$")
 _LONG_BODIES = ("/uploads", "/neighbors")
 """Ends of the addresses that take pictures and vectors, which are read in a turn of their own."""
 _SHORT_BODY_BYTES = 4_000_000
@@ -130,6 +130,8 @@ class _Answer:
 def _addressed(scope: Scope) -> Scope:
     """Give the request an id, take the format's suffix off an API address, and answer HEAD like GET.
 
+    A page answers with a slash at its end too; the API does not redirect, for its description names every status.
+
     The scope is a copy: the server itself reads the method of the scope that it made.
     """
     given = Headers(scope=scope).get("x-request-id", "")
@@ -142,4 +144,6 @@ def _addressed(scope: Scope) -> Scope:
     }
     if path.startswith("/api/") and (suffix := _SUFFIX.search(path)):
         copied |= {"path": path[: suffix.start()], "unitscope.suffix": suffix[1]}
+    elif not path.startswith("/api/"):
+        copied |= {"path": path.rstrip("/") or "/"}
     return copied

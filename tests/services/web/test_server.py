@@ -54,6 +54,20 @@ def test_every_answer_carries_the_safe_headers(client: TestClient) -> None:
         assert headers["x-request-id"]
 
 
+@pytest.mark.parametrize("address", ["/api/v1/jobs/.parquet", "/api/v1/jobs/", "/api/v1/jobs%2F", f"{UNIT}/"])
+def test_the_api_redirects_nowhere(client: TestClient, address: str) -> None:
+    for method in ("GET", "DELETE"):
+        answer = client.request(method, address, follow_redirects=False)
+        assert answer.status_code in (404, 405), answer.text
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_page_answers_with_a_slash_at_its_end_too(client: TestClient) -> None:
+    page = client.get("/a/tiny/layers/_blocks.5/", follow_redirects=False)
+    assert page.status_code == 200
+    assert page.text == client.get("/a/tiny/layers/_blocks.5").text
+
+
 def test_openapi_names_a_model_for_every_answer_and_problems_for_errors(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     operations = [
