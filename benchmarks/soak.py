@@ -193,7 +193,7 @@ class Client:
 @contextmanager
 def served(growth: Growth) -> Any:
     """A server of the atlas in a process of its own; gives the process and its port."""
-    words = ["serve", str(growth.atlas), "--corpus", str(growth.corpus), "--port", "0", "--trust-code"]
+    words = ["serve", str(growth.atlas), "--corpus", str(growth.corpus), "--port", "0", "--trust-code", "--preload"]
     log = growth.atlas.parent / "server.log"
     with log.open("w") as said, subprocess.Popen([sys.executable, "-m", "unitscope", *words], stderr=said) as server:
         while "serving on" not in log.read_text():

@@ -44,6 +44,14 @@ def serve(
             "limit  [default: 50; on this machine without keys no limit]",
         ),
     ] = None,
+    preload: Annotated[
+        bool | None,
+        typer.Option(
+            "--preload/--no-preload",
+            help="load what runs models before it answers, which takes seconds: else the first picture from outside "
+            "waits for it  [default: where others or keys may ask]",
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="processes that answer; each opens all atlases")] = 1,
     trust_code: TrustFlag = False,
     no_check: Annotated[
@@ -66,7 +74,7 @@ def serve(
 ) -> None:
     """Serve atlases as an API and as pages. Listens on this machine only, unless keys say who may ask."""
     from unitscope_services.server.settings import Settings
-    from unitscope_services.web.serving import serve_atlases, usual_rate
+    from unitscope_services.web.serving import is_loopback, serve_atlases, usual_rate
 
     settings = Settings(
         atlases=tuple(atlases),
@@ -80,6 +88,7 @@ def serve(
         cache_gb=cache_gb,
         grace_s=grace,
         requests_per_s=usual_rate(host, key_file is not None) if rate is None else rate,
+        preload=not (is_loopback(host) and key_file is None) if preload is None else preload,
     )
     serve_atlases(settings, host, port, process_count=workers)
 

@@ -22,6 +22,7 @@ class Settings(BaseModel):
     cache_gb: float | None = Field(None, gt=0, description="most that it holds; none: as UNITSCOPE_CACHE_GB")
     key_file: Path | None = Field(None, description="lines `name scope[,scope] sha256hex`; none: no keys")
     anonymous_read: bool = Field(False, description="without a key: only reading")
+    preload: bool = Field(False, description="load what runs models before the first request is answered")
     check_parts: bool = Field(True, description="digest each part of an atlas when it is first read")
     allowed_hosts: tuple[str, ...] = Field(
         (), description="names it is asked by, `*.NAME` for those below one; numbers and localhost are always allowed"

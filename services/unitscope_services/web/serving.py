@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from unitscope_schemas.errors import UnitscopeError, UsageError
@@ -29,6 +30,8 @@ _CLOSING_S = 2.0
 """Seconds that a server may take to close once its requests have ended or had their time."""
 _USUAL_RATE_PER_S = 50.0
 """Requests each second, ten seconds' worth of them at once: five pages of a hundred thumbnails."""
+_HEAVY = ("unitscope_pipelines.vision.models.models", "unitscope_services.queries.neighbors")
+"""Modules that bring PyTorch and FAISS, which answers from the atlas alone do without."""
 _PATIENCE_S = 60
 """Seconds that a process may not answer while another is replaced; loading what it needs takes seconds."""
 
@@ -51,6 +54,8 @@ def serve_atlases(
     app = create_app(settings)
     listener = _listen(host, port)
     app.state.app_state.open()
+    if settings.preload and process_count == 1:
+        _load_libraries()
     shown = f"[{host}]" if ":" in host else host
     root = f"http://{shown}:{listener.getsockname()[1]}"
     sys.stderr.write(f"serving on {root}/  (Ctrl-C stops)\n")
@@ -71,6 +76,16 @@ def serve_atlases(
     else:
         app.state.app_state.close()
         _serve_side_by_side(settings, listener, process_count)
+
+
+def _load_libraries() -> None:
+    """Import what runs models and searches vectors.
+
+    That is seconds of one thread's work. Beside threads that answer it would get its share of the interpreter alone:
+    the first picture from outside would wait for a minute among 50 clients.
+    """
+    for name in _HEAVY:
+        import_module(name)
 
 
 def is_loopback(host: str) -> bool:
@@ -156,6 +171,8 @@ def _made_beside(settings: "Settings", address: str) -> "FastAPI":
     from unitscope_services.web.app import create_app
 
     threading.Thread(target=_end_with, args=[multiprocessing.parent_process()], daemon=True).start()
+    if settings.preload:
+        _load_libraries()
     return create_app(settings, Shared.held_at(address))
 
 

@@ -64,6 +64,14 @@ def test_a_slow_upload_keeps_no_server_alive(grace: str, signals: int, tiny_atla
         assert time.monotonic() - started < 8
 
 
+@pytest.mark.parametrize("preload", [True, False])
+def test_what_runs_models_is_there_before_the_first_request_if_that_is_wanted(preload: bool, tiny_atlas: Path) -> None:
+    """Beside 50 clients the first picture from outside waited a minute for it."""
+    with serving(tiny_atlas, "--preload" if preload else "--no-preload") as (process, _):
+        mapped = Path(f"/proc/{process.pid}/maps").read_text()
+        assert [name in mapped for name in ("libtorch", "faiss")] == [preload] * 2
+
+
 def test_several_processes_end_in_time_too(tiny_atlas: Path) -> None:
     with serving(tiny_atlas, "--grace", "1", "--workers", "2") as (process, address), dripping(address):
         process.send_signal(signal.SIGTERM)
