@@ -73,8 +73,10 @@ def serve(
     ] = None,
 ) -> None:
     """Serve atlases as an API and as pages. Listens on this machine only, unless keys say who may ask."""
+    from unitscope_services.web.serving import bound_native_threads, is_loopback, serve_atlases, usual_rate
+
+    bound_native_threads()
     from unitscope_services.server.settings import Settings
-    from unitscope_services.web.serving import is_loopback, serve_atlases, usual_rate
 
     settings = Settings(
         atlases=tuple(atlases),

@@ -1,6 +1,7 @@
 """Eigen-patches: mean and principal components of a unit's top patches, aligned at their peaks."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -63,14 +64,12 @@ _memos: WeakKeyDictionary[Session, Memo[EigenPatches]] = WeakKeyDictionary()
 
 
 def eigen_patches(session: Session, unit: UnitId, question: EigenQuestion) -> EigenPatches:
-    """Compute the mean and the first principal components of a unit's first `k` patches, by scikit-learn's PCA.
+    """Compute the mean and the first principal components of a unit's first `k` patches.
 
     Every patch has the peak in its middle. Without a size it is the effective field's, at most half the input's: larger
     ones would hardly ever lie within their pictures. Raises UsageError where fewer than two do, or all are too much to
     decompose.
     """
-    from sklearn.decomposition import PCA
-
     field = session.atlas.field(unit)
     k, count = question.k, question.components
     size = (
@@ -92,18 +91,45 @@ def eigen_patches(session: Session, unit: UnitId, question: EigenQuestion) -> Ei
         )
     shape = cut.shape[1:]
     values = cut.reshape(len(cut), -1).astype(np.float64)
-    with np.errstate(invalid="ignore"):  # shares of no variance
-        pca = PCA(min(count, values.shape[1], len(cut) - 1), svd_solver="full").fit(values)
+    found = principal_components(values, min(count, values.shape[1], len(cut) - 1))
     return EigenPatches(
         unit=unit,
         size=size,
         used=len(cut),
         left_out=left_out,
-        mean=pca.mean_.reshape(shape),
-        components=pca.components_.reshape(-1, *shape),
-        shares=np.nan_to_num(pca.explained_variance_ratio_),
-        deviations=np.sqrt(pca.explained_variance_) * np.abs(pca.components_).max(1),
+        mean=found.mean.reshape(shape),
+        components=found.components.reshape(-1, *shape),
+        shares=found.shares,
+        deviations=found.deviations * np.abs(found.components).max(1),
     )
+
+
+class PrincipalComponents(NamedTuple):
+    """The mean of rows, and the directions in which they vary most."""
+
+    mean: NDArray[np.float64]
+    components: NDArray[np.float64]
+    """Directions of unit length, the widest first; the largest number of each is positive."""
+    shares: NDArray[np.float64]
+    """Share of each in the variance of all."""
+    deviations: NDArray[np.float64]
+    """Standard deviation along each."""
+
+
+def principal_components(rows: NDArray[np.float64], count: int) -> PrincipalComponents:
+    """Return the first principal components of rows, by the singular values of what they are apart from their mean.
+
+    They are those of scikit-learn's PCA, which decomposes by SciPy: that keeps the interpreter from every other thread
+    for as long as it takes, a second for 400 patches.
+    """
+    mean = rows.mean(0)
+    _, widths, directions = np.linalg.svd(rows - mean, full_matrices=False)
+    largest = directions[np.arange(len(directions)), np.abs(directions).argmax(1)]
+    directions *= np.where(largest < 0, -1.0, 1.0)[:, None]
+    variances = np.square(widths) / (len(rows) - 1)
+    whole = variances.sum()
+    shares = variances / whole if whole else np.zeros_like(variances)
+    return PrincipalComponents(mean, directions[:count], shares[:count], np.sqrt(variances[:count]))
 
 
 def eigen_page(session: Session, unit: UnitId, question: EigenQuestion) -> EigenPage:

@@ -8,6 +8,7 @@ from typing import Literal
 from unitscope_services.atlas.deadlines import question_limit
 from unitscope_services.server.limits.admission import Admission
 from unitscope_services.server.limits.memory import MemoryFloor
+from unitscope_services.server.limits.priority import give_way
 from unitscope_services.server.limits.rates import Rates
 from unitscope_services.server.settings import Settings
 
@@ -85,6 +86,7 @@ class Turns:
         where memory is short. Work that takes too long is stopped at its next step with BusyError.
         """
         cost = self._costs[kind]
+        give_way()
         self._rates.begin_work(account)
         if kind not in _CHEAP:
             self._floor.check()
