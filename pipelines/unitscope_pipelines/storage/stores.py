@@ -15,6 +15,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import shutil
 import stat
 import uuid
 from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -173,18 +174,18 @@ class FolderStore:
 
     @contextmanager
     def writing(self, path: str) -> Iterator[Path]:
-        """Give the path of a hidden file beside the target; what is there when the block ends is deleted.
+        """Give the path of a file in a hidden folder beside the target; what is there when the block ends is deleted.
 
-        Raises AtlasError where a link leads out of the folder.
+        A folder, for libraries put files beside those that they write, such as a log. Raises AtlasError where a link
+        leads out of the atlas.
         """
         target = self._own(path)
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+        folder = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
+            folder.mkdir(parents=True)
+            yield folder / target.name
         finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def put(self, file: Path, part: Part) -> None:
         """Rename a written file to its path once the disk has it; raises OSError."""
@@ -227,9 +228,10 @@ class FolderStore:
         return file
 
     def remove_unfinished(self) -> int:
-        """Delete half written files of killed writers, and count them."""
+        """Delete what killed writers have half written, and count it: folders, and files of earlier versions."""
         leftovers = list(self.address.rglob(".*.tmp"))
         for path in leftovers:
+            shutil.rmtree(path, ignore_errors=True)
             path.unlink(missing_ok=True)
         return len(leftovers)
 

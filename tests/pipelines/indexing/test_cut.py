@@ -142,6 +142,9 @@ def test_stray_and_unfinished_parts_are_ignored(tiny_corpus: Path, tiny_atlas: P
     peaks = next((atlas / "peaks" / "_blocks.0").glob("*.parquet"))
     shutil.copy(peaks, peaks.with_name("stray.parquet"))
     (atlas / "peaks" / "_blocks.0" / ".half.parquet.0.tmp").write_bytes(b"half")
+    (atlas / ".hot.duckdb.0.tmp").mkdir()
+    for name in ("hot.duckdb", "hot.duckdb.wal"):  # a killed writer's, and what its library had put beside
+        (atlas / ".hot.duckdb.0.tmp" / name).write_bytes(b"half")
     (atlas / "receipts" / "stray.json").write_text("{")
     (atlas / "manifest.json").unlink()
     run(tiny_corpus, atlas)
