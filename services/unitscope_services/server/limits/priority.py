@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+from contextlib import suppress
 
 _BEHIND = 10
 """How far behind they stand, in the system's levels of niceness."""
@@ -18,4 +19,5 @@ def give_way() -> None:
         return
     thread = threading.get_native_id()
     _known.niceness = min(19, os.getpriority(os.PRIO_PROCESS, thread) + _BEHIND)
-    os.setpriority(os.PRIO_PROCESS, thread, _known.niceness)
+    with suppress(OSError):  # a container may forbid it
+        os.setpriority(os.PRIO_PROCESS, thread, _known.niceness)
