@@ -179,11 +179,11 @@ class FolderStore:
         A folder, for libraries put files beside those that they write, such as a log. Raises AtlasError where a link
         leads out of the atlas.
         """
-        target = self._own(path)
-        folder = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+        target, name = self._own(path), uuid.uuid4().hex
+        folder = target.with_name(f".{target.name}.{name}.tmp")
         try:
             folder.mkdir(parents=True)
-            yield folder / target.name
+            yield folder / name  # nobody else's: DuckDB calls a database by its file, and a schema may have that name
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -51,6 +51,12 @@ def bundle(tiny_atlas: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def test_a_catalog_may_have_the_name_of_its_atlas(tiny_atlas: Path, tmp_path: Path) -> None:
+    write_catalog([tiny_atlas], tmp_path / f"{tiny_atlas.name}.duckdb")
+    with duckdb.connect(str(tmp_path / f"{tiny_atlas.name}.duckdb"), read_only=True) as views:
+        assert views.execute("SELECT count(*) FROM images").fetchone() == (40,)
+
+
 def test_the_catalog_answers_top_patches_as_the_command_does(catalog: Path, tiny_atlas: Path) -> None:
     notebook = unitscope.open_atlas(str(tiny_atlas))
     with duckdb.connect() as database:

@@ -1,5 +1,6 @@
 """The server itself: life, figures, its own description."""
 
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from tests.services.conftest import UNIT
 from unitscope_schemas.errors import NotFoundError, OverloadError, UsageError
 from unitscope_services.server.atlas_registry import AtlasRegistry
 from unitscope_services.server.limits.admission import Admission
+from unitscope_services.web.serving import bound_native_threads
 
 
 def test_the_server_says_that_it_lives_and_what_it_is(client: TestClient) -> None:
@@ -29,6 +31,20 @@ def test_the_server_says_that_it_lives_and_what_it_is(client: TestClient) -> Non
 def test_what_answers_from_the_atlas_alone_starts_without_the_model_and_the_index(module: str) -> None:
     code = f"import sys, {module}; print(sorted({{'torch', 'torchvision', 'faiss', 'ray'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_libraries_compute_on_half_of_the_cores_unless_the_environment_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is said before any of them is imported, which is when they look."""
+    code = "import sys, unitscope_services.web.serving; print('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    for said, counts in (("7", "7"), ("", str(max(1, (os.cpu_count() or 1) // 2)))):
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+        if not said:
+            monkeypatch.delenv("OMP_NUM_THREADS")
+        bound_native_threads()
+        assert os.environ["OMP_NUM_THREADS"] == counts
 
 
 def test_figures_are_labelled_by_route_not_by_address(client: TestClient) -> None:
