@@ -40,12 +40,13 @@ bench: $(VENV)/bench-ready    ## minutes: tables of ratios, and benchmarks/resul
 	$(BENCH).optimise --atlas build/bench/demo/atlas --units 1
 	$(BENCH).live --atlas build/bench/demo/atlas
 
-bench-large: $(VENV)/bench-ready  ## the million: about half an hour and 15 GB of disk
+bench-large: $(VENV)/bench-ready  ## the million: about an hour and 30 GB of disk
 	$(BENCH).patches --vectors 1000000
 	$(BENCH).million 10000
 	$(BENCH).million 100000
 	$(BENCH).million 1000000
-	$(BENCH).questions
+	$(BENCH).million 1000000 --segments 7
+	$(BENCH).questions --images 10000,100000,1000000,1000000-7
 	$(BENCH).pages --images 1000000
 
 $(VENV)/bench-ready: $(VENV)/ready

@@ -1,10 +1,12 @@
 """A synthetic atlas of any size, made by the writers of an index run: `python -m benchmarks.million IMAGES`.
 
-Nothing is read but a seed: peaks have heavy tails and, where rectified, a third of exact zeros.
+Nothing is read but a seed: peaks have heavy tails and, where rectified, a third of exact zeros. With `--segments N` it
+grows, each time by half of what is left: N runs, each of which writes a segment, and what it wrote is said.
 """
 
 import argparse
 import hashlib
+import resource
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -12,26 +14,39 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from rich.console import Console
 
 from unitscope_pipelines import cluster
-from unitscope_pipelines.indexing.ranking.ranker import RankedBlock, Ranker, RankPlan, UnitBlock
-from unitscope_pipelines.indexing.sealing.lookup import build_first_ranks, build_lookup
-from unitscope_pipelines.storage.parts import write_atomically, write_model, write_table
-from unitscope_pipelines.storage.stores import store_of
+from unitscope_pipelines.corpora.listing import Listing
+from unitscope_pipelines.indexing.building import VersionBuilder
+from unitscope_pipelines.indexing.config import IndexConfig
+from unitscope_pipelines.indexing.plan import Plan
+from unitscope_pipelines.indexing.ranking.layers import OnWorkers
+from unitscope_pipelines.indexing.ranking.ranker import Ranker, UnitBlock
+from unitscope_pipelines.indexing.scan import ScanPlan
+from unitscope_pipelines.indexing.sealing.segments import segmentation
+from unitscope_pipelines.indexing.sealing.version_images import VersionImages
+from unitscope_pipelines.indexing.sealing.versions import NewVersion, seal
+from unitscope_pipelines.storage.parts import read_manifest, sizes_in, write_model, write_table
+from unitscope_pipelines.storage.segments.images import SegmentImages
+from unitscope_pipelines.storage.stores import Store, store_of
 from unitscope_schemas import layout, tables
-from unitscope_schemas.entries.corpus import CorpusEntry
 from unitscope_schemas.entries.model import ModelEntry, Preprocessing
-from unitscope_schemas.geometry import Box, Location, ReceptiveField, Size
-from unitscope_schemas.manifest import BLOCK_UNITS, FORMAT_VERSION, LayerEntry, Manifest, Part, PatchIndex, Receipt
+from unitscope_schemas.geometry import Location, ReceptiveField, Size
+from unitscope_schemas.manifest import BLOCK_UNITS, Manifest, Receipt
+from unitscope_schemas.progress import Progress
 from unitscope_schemas.units import LayerSpec
+from unitscope_schemas.versions import read_version
 
 LAYER_UNITS = 320
 SHARD_IMAGES = 1_024
 LABELS, RARE_LABEL, RARE_IMAGES = 1_000, "rare", 12
-_KEY, _VERSION, _INPUT, _WIDTH = "synthetic", "synthetic", Size(224, 224), 4
+_KEY, _INPUT = "0" * 64, Size(224, 224)
 _HEIGHTS_PX = (333, 375, 400, 500)
+_MODEL = ModelEntry(spec="synthetic", weights="none", weights_digest=_KEY)
+_PREPROCESSING = Preprocessing(resize_px=256, input=_INPUT, interpolation="bicubic", mean=(0.0,) * 3, std=(1.0,) * 3)
 
 
 @dataclass(frozen=True)
@@ -40,6 +55,7 @@ class ShardPlan:
 
     atlas: Path
     image_count: int
+    layers: tuple[LayerSpec, ...]
 
 
 class ShardWriter:
@@ -50,43 +66,46 @@ class ShardWriter:
 
     def __call__(self, number: int) -> Receipt:
         """Write a shard's tables and its receipt."""
-        atlas, name = self.plan.atlas, shard_name(number)
+        store, name, specs = store_of(self.plan.atlas), shard_name(number), self.plan.layers
         count = min(SHARD_IMAGES, self.plan.image_count - number * SHARD_IMAGES)
         chance = np.random.default_rng([1, number])
         receipt = Receipt(
             shard=name,
             atlas_key=_KEY,
-            files=write_table(store_of(atlas), layout.files(name), tables.FILES.empty_table()),
-            scanned=write_table(store_of(atlas), layout.scanned(name), tables.SCANNED.empty_table()),
-            skipped=write_table(store_of(atlas), layout.skipped(name), tables.SKIPPED.empty_table()),
+            files=write_table(store, layout.files(name), tables.FILES.empty_table()),
+            scanned=write_table(store, layout.scanned(name), tables.SCANNED.empty_table()),
+            skipped=write_table(store, layout.skipped(name), tables.SKIPPED.empty_table()),
             peaks={
                 layer.name: write_table(
-                    store_of(atlas), layout.peaks(layer.name, name), _peaks(layer, count, chance), BLOCK_UNITS * count
+                    store, layout.peaks(layer.name, name), _peaks(layer, count, chance), BLOCK_UNITS * count
                 )
-                for layer in layers()
+                for layer in specs
             },
-            embeddings=write_table(
-                store_of(atlas), layout.embeddings(layers()[-1].name, name), tables.embeddings(_WIDTH).empty_table()
-            ),
+            embeddings=write_table(store, layout.embeddings(specs[-1].name, name), _embeddings(count, chance)),
             forward_count=count,
             forward="synthetic",
             seconds=0,
         )
-        write_model(store_of(atlas), layout.receipt(name), receipt)
+        write_model(store, layout.receipt(name), receipt)
         return receipt
 
 
-def layers() -> list[LayerSpec]:
-    """Four layers of a network of the usual shape: the deeper, the coarser."""
+def layers(count: int = 4) -> list[LayerSpec]:
+    """The layers of a network of the usual shape, the deeper, the coarser; the last `count` of four."""
     return [
         LayerSpec(name=f"stage{number}", kind="map", units=LAYER_UNITS, grid=Size(side, side), receptive_field=field)
         for number, (side, size) in enumerate(((28, 43), (14, 99), (14, 195), (7, 427)), 1)
         for field in [_field(side, size)]
-    ]
+    ][-count:]
+
+
+def embedded_layer() -> LayerSpec:
+    """A layer of a single unit, so that vectors of patches are as many as images, and hardly any bytes."""
+    return LayerSpec(name="pooled", kind="map", units=1, grid=Size(1, 1), receptive_field=_field(1, 224))
 
 
 def shard_name(number: int) -> str:
-    return f"synthetic-{number:05d}"
+    return f"{number:016x}"
 
 
 def images(image_count: int) -> pa.Table:
@@ -114,6 +133,9 @@ def images(image_count: int) -> pa.Table:
         "other_addresses": none,
         "metadata": pa.nulls(image_count, pa.string()),
         "label": label[scanned],
+        "labels": [[name] for name in label[scanned].tolist()],
+        "notes": pa.nulls(image_count, pa.string()),
+        "statements": pa.nulls(image_count, pa.string()),
         "size_bytes": chance.integers(50_000, 150_000, image_count),
         "modified_ns": np.zeros(image_count, np.int64),
         "format": pa.array(["JPEG"] * image_count),
@@ -133,45 +155,136 @@ def images(image_count: int) -> pa.Table:
     return pa.table({name: pa.array(columns[name]) for name in tables.IMAGES.names}).cast(tables.IMAGES)
 
 
-def write_atlas(atlas: Path, image_count: int) -> None:
-    """Write, rank and seal; says what it cost."""
-    say = Console(highlight=False).print
+def images_of_shards(images: pa.Table, shard_count: int) -> pa.Table:
+    """Return the images of the first shards as a version of them alone has them, numbered and grouped anew."""
+    known = pa.array([shard_name(number) for number in range(shard_count)])
+    own = images.filter(pc.is_in(images["shard"], value_set=known))
+    groups = own["duplicate_group"].combine_chunks().dictionary_encode()
+    codes = groups.indices.fill_null(-1).to_numpy()
+    members = np.flatnonzero(codes >= 0)
+    counts = np.bincount(codes[members], minlength=len(groups.dictionary))
+    first = np.full(len(counts), own.num_rows)
+    np.minimum.at(first, codes[members], members)
+    names = np.where(counts > 1, first, -1)[codes] if len(counts) else np.full(len(codes), -1)
+    names[codes < 0] = -1
+    named = own["image_id"].combine_chunks().take(pa.array(names, mask=names < 0))
+    renewed = {"image": pa.array(np.arange(own.num_rows, dtype=np.int32)), "duplicate_group": named}
+    columns = [renewed.get(name, own[name]) for name in tables.IMAGES.names]
+    return pa.table(columns, names=tables.IMAGES.names).cast(tables.IMAGES)
+
+
+def growth(shard_count: int, segments: int) -> list[int]:
+    """Return how many shards an atlas has after each of so many runs, each of which brings half of what is left.
+
+    >>> growth(1000, 1), growth(1000, 4), growth(5, 4)
+    ([1000], [534, 801, 934, 1000], [3, 4, 5])
+    """
+    shares = [1 - 0.5**number for number in range(1, segments + 1)]
+    return list(dict.fromkeys(-(-shard_count * share // shares[-1]) for share in shares))
+
+
+def write_atlas(atlas: Path, image_count: int, segment_count: int = 1, layer_count: int = 4) -> None:
+    """Write the peaks, then seal one version after the other; says what each cost."""
+    say, store, specs = Console(highlight=False).print, store_of(atlas), (*layers(layer_count), embedded_layer())
+    shard_count = -(-image_count // SHARD_IMAGES)
     with cluster.connected(None):
         workers = cluster.resources(None, "cpu")
-        worker_count = workers.slots
         started = time.perf_counter()
-        shards = range(-(-image_count // SHARD_IMAGES))
-        receipts = [
-            done.result for done in cluster.each(partial(ShardWriter, ShardPlan(atlas, image_count)), shards, workers)
-        ]
+        scan = partial(ShardWriter, ShardPlan(atlas, image_count, specs))
+        receipts = [done.result for done in cluster.each(scan, range(shard_count), workers)]
         receipts.sort(key=lambda receipt: receipt.shard)
         say(f"peaks of {image_count:,} images: {time.perf_counter() - started:.0f} s")
-        part = write_table(store_of(atlas), layout.images_of(_VERSION), images(image_count))
-        ranking = RankPlan(store_of(atlas), _VERSION, part, tuple(receipts))
-        started = time.perf_counter()
-        blocks = [UnitBlock(layer.name, number) for layer in layers() for number in range(LAYER_UNITS // BLOCK_UNITS)]
-        ranked = [done.result for done in cluster.each(partial(Ranker, ranking), blocks, workers)]
-        seconds = time.perf_counter() - started
-    cells = image_count * LAYER_UNITS * len(layers())
-    rate = cells / seconds / worker_count / 1e6
-    say(f"ranking by {worker_count} workers: {seconds:.0f} s, {rate:.1f} M cells/s per core")
-    _seal(atlas, image_count, ranking, ranked)
-    size_bytes = sum(file.stat().st_size for file in atlas.rglob("*") if file.is_file())
+        table = images(image_count)
+        for count in growth(shard_count, segment_count):
+            own = images_of_shards(table, int(count)) if count < shard_count else table
+            say(grow(store, own, receipts[: int(count)], specs, workers))
+    size_bytes = sum(sizes_in(store).values())
+    cells = image_count * sum(layer.units for layer in specs)
     say(f"{size_bytes / 1e9:.2f} GB, {size_bytes / cells:.2f} bytes per cell")
+
+
+def grow(
+    store: Store,
+    images: pa.Table,
+    receipts: list[Receipt],
+    specs: tuple[LayerSpec, ...],
+    workers: cluster.Resources,
+) -> str:
+    """Seal a version of these images on top of the one before, and say what it wrote and how long each stage took."""
+    stages: dict[str, float] = {}
+    begun = started = time.perf_counter()
+
+    def report(progress: Progress) -> None:
+        nonlocal started
+        stages[progress.stage] = stages.get(progress.stage, 0) + time.perf_counter() - started
+        started = time.perf_counter()
+
+    previous = read_manifest(store)
+    before = {part.path for part in previous.parts()} if previous else set()
+    version = NewVersion.of(
+        _KEY,
+        None,
+        VersionImages(images, tables.SKIPPED.empty_table(), images.num_rows, frozenset(one.shard for one in receipts)),
+        receipts,
+    )
+    plan = synthetic_plan(store, specs)
+    builder = VersionBuilder(
+        plan, version, segmentation(plan.previous, store, version, None), OnWorkers(workers, report)
+    )
+    manifest = seal(store, builder.build(measures=False))
+    of_version = sum(part.size_bytes for part in manifest.parts())
+    new = sum(part.size_bytes for part in manifest.parts() if part.path not in before)
+    new += sizes_in(store)[layout.MANIFEST]
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    shares = ", ".join(f"{name} {seconds:.0f}" for name, seconds in stages.items())
+    sizes = " + ".join(f"{segment.image_count:,}" for segment in manifest.segments)
+    return (
+        f"{sizes} images: {time.perf_counter() - begun:.0f} s ({shares}), {new / 1e6:,.0f} MB new, "
+        f"{new / of_version:.2%} of the version's; the driver's peak so far {memory:.1f} GiB"
+    )
+
+
+def synthetic_plan(store: Store, specs: tuple[LayerSpec, ...]) -> Plan:
+    """Return the plan of a run that scans nothing."""
+    scan = ScanPlan(
+        corpus="synthetic",
+        store=store,
+        atlas_key=_KEY,
+        model=_MODEL,
+        preprocessing=_PREPROCESSING,
+        layers=specs,
+        embed_layer=specs[-1].name,
+        batch_size=32,
+        precision="fp32",
+        device="cpu",
+        most_pixels=10**8,
+        known_ids=frozenset(),
+    )
+    nothing = tables.LISTED.empty_table()
+    return Plan(
+        config=IndexConfig(corpus="synthetic", atlas=str(store.address)),
+        scan=scan,
+        listing=Listing("synthetic", nothing, tables.SKIPPED.empty_table(), {}),
+        pending=nothing,
+        finished=[],
+        previous=read_manifest(store),
+        removed=tables.REMOVED.empty_table(),
+    )
 
 
 def time_ranking(atlas: Path, block_count: int = 4) -> float:
     """Cells per second that one process ranks, from shards to a part on disk, from its second block on."""
-    manifest = Manifest.model_validate_json((atlas / layout.MANIFEST).read_text())
-    rank = Ranker(RankPlan(store_of(atlas), "timed", manifest.images, tuple(manifest.shards)))
-    blocks = [UnitBlock(layers()[0].name, number) for number in range(1 + block_count)]
+    manifest: Manifest = read_version(store_of(atlas))
+    images = manifest.segments[0].tables.images
+    rank = Ranker(SegmentImages(store_of(atlas), "0" * 16, images, tuple(manifest.shards)))
+    blocks = [UnitBlock(manifest.layers[0].spec.name, number) for number in range(1 + block_count)]
     ranked = [rank(blocks[0])]
     started = time.perf_counter()
     ranked += [rank(block) for block in blocks[1:]]
     seconds = time.perf_counter() - started
     for one in ranked:
         (atlas / one.part.path).unlink()
-    return manifest.corpus.image_count * BLOCK_UNITS * block_count / seconds
+    return images.rows * BLOCK_UNITS * block_count / seconds
 
 
 def _peaks(layer: LayerSpec, count: int, chance: np.random.Generator) -> pa.Table:
@@ -201,64 +314,31 @@ def _field(side: int, size_px: int) -> ReceptiveField:
     )
 
 
-def _seal(atlas: Path, image_count: int, ranking: RankPlan, ranked: list[RankedBlock]) -> None:
-    ranked.sort(key=lambda one: one.block.number)
-    entries = []
-    for layer in layers():
-        own = [one for one in ranked if one.block.layer == layer.name]
-        rows = pa.Table.from_pylist([row for one in own for row in one.units], schema=tables.UNITS)
-        part = write_table(store_of(atlas), layout.units(layer.name, _VERSION), rows)
-        entries.append(LayerEntry(spec=layer, units=part, ranked=[one.part for one in own]))
-    manifest = Manifest(
-        format_version=FORMAT_VERSION,
-        unitscope_version="synthetic",
-        created="2000-01-01T00:00:00+00:00",
-        atlas_key=_KEY,
-        version=_VERSION,
-        model=ModelEntry(spec="synthetic", weights="none", weights_digest=_KEY),
-        preprocessing=Preprocessing(
-            resize_px=256, input=_INPUT, interpolation="bicubic", mean=(0.0,) * 3, std=(1.0,) * 3
-        ),
-        precision="fp32",
-        batch_size=32,
-        corpus=CorpusEntry(
-            root="synthetic",
-            image_count=image_count,
-            file_count=image_count,
-            skipped_count=0,
-            ignored_count=0,
-            label_count=LABELS + 1,
-        ),
-        layers=entries,
-        images=ranking.images,
-        skipped=write_table(store_of(atlas), layout.skipped_of(_VERSION), tables.SKIPPED.empty_table()),
-        lookup=build_lookup(
-            store_of(atlas), _VERSION, ranking.images, build_first_ranks(store_of(atlas), _VERSION, entries)
-        ),
-        patches=_patches(atlas, image_count),
-        shards=list(ranking.receipts),
-        forward_count=image_count,
-        config={"corpus": "synthetic"},
-    )
-    write_model(store_of(atlas), layout.MANIFEST, manifest)
-
-
-def _patches(atlas: Path, image_count: int) -> PatchIndex:
-    layer = layers()[-1].name
-    vectors: NDArray[np.float16] = np.ones((image_count, _WIDTH), np.float16)
-    part: Part = write_atomically(
-        store_of(atlas), layout.vectors(layer, _VERSION), lambda file: np.save(file.open("wb"), vectors), image_count
-    )
-    return PatchIndex.none(layer, _WIDTH, [Box(0, 0, *_INPUT)], part)
+def _embeddings(count: int, chance: np.random.Generator) -> pa.Table:
+    """A number of each image."""
+    vectors: NDArray[np.float16] = chance.standard_normal(count).astype(np.float16)
+    zeros = np.zeros(count, np.int32)
+    columns = {
+        **dict.fromkeys(("top_px", "left_px", "bottom_px", "right_px"), zeros),
+        "row": np.arange(count, dtype=np.int32),
+        "region": np.zeros(count, np.int16),
+        "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors), 1),
+    }
+    schema = tables.embeddings(1)
+    return pa.table([columns[name] for name in schema.names], schema=schema)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("images", type=int)
+    parser.add_argument("--segments", type=int, default=1, help="runs in which it grows")
+    parser.add_argument("--layers", type=int, default=4, help=f"of {LAYER_UNITS} units each, at most 4")
     parser.add_argument("--atlases", type=Path, default=Path("build/bench"), help="the folder they are written to")
     asked = parser.parse_args()
-    root = (asked.atlases / f"{asked.images}").absolute()
+    several = f"-{asked.segments}" if asked.segments > 1 else ""
+    several += f"-of-{asked.layers}" if asked.layers != 4 else ""
+    root = (asked.atlases / f"{asked.images}{several}").absolute()
     pa.set_cpu_count(1)
     if not (root / layout.MANIFEST).exists():
-        write_atlas(root, asked.images)
+        write_atlas(root, asked.images, asked.segments, asked.layers)
     Console(highlight=False).print(f"ranking in one process: {time_ranking(root) / 1e6:.1f} M cells/s")

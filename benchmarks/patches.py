@@ -20,20 +20,24 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from benchmarks.report import print_table, save
-from unitscope_pipelines.indexing.patches.build import EmbeddedLayer, build_patches
+from unitscope_pipelines.indexing.patches.build import build_patches
 from unitscope_pipelines.indexing.patches.index import build_memory, choose_index
 from unitscope_pipelines.indexing.patches.recall import RECALL_AT, Truth
 from unitscope_pipelines.indexing.patches.vectors import VectorFile, Vectors
 from unitscope_pipelines.storage.parts import write_table
+from unitscope_pipelines.storage.segments.images import SegmentImages
 from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas import layout, tables
+from unitscope_schemas.entries.part import Part
+from unitscope_schemas.entries.segment import Embedding, PatchIndex
 from unitscope_schemas.geometry import Box
-from unitscope_schemas.manifest import Part, PatchIndex, Receipt
-from unitscope_services.queries.neighbors import PatchVectors
+from unitscope_schemas.manifest import Receipt
+from unitscope_services.queries.nearest.segment_vectors import SegmentVectors
 
 WIDTH, REGIONS = 1280, 14
 CLUSTER_IMAGES, SHARD_IMAGES, QUERIES, WARM_UP, CLIENTS = 50, 1024, 1000, 200, 8
 LAYER = "features"
+EMBEDDING = Embedding(layer=LAYER, width=WIDTH, regions=[Box(0, 0, 1, 1)] * REGIONS)
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ def write_shards(atlas: Path, mixture: Mixture, image_count: int) -> tuple[list[
         rows += range(count)
     order = rng.permutation(image_count)
     images = pa.table({"shard": pa.array(names).take(order), "shard_row": pa.array(rows, pa.int32()).take(order)})
-    return receipts, write_table(store_of(atlas), layout.images_of("bench"), images)
+    return receipts, write_table(store_of(atlas), layout.segment_images("bench", "bench"), images)
 
 
 def build(
@@ -119,8 +123,8 @@ def build(
     """The index, seconds, and the process's resident memory in bytes before and at its peak."""
     before = _resident("VmRSS")
     start = time.perf_counter()
-    embedded = EmbeddedLayer(LAYER, WIDTH, [Box(0, 0, 1, 1)] * REGIONS, memory_bytes)
-    patches = build_patches(store_of(atlas), "bench", embedded, receipts, images)
+    own = SegmentImages(store_of(atlas), "bench", images, tuple(receipts))
+    patches = build_patches(own, EMBEDDING, memory_bytes)
     return patches, time.perf_counter() - start, before, _resident("VmHWM")
 
 
@@ -129,7 +133,7 @@ def _resident(name: str) -> float:
     return int(lines[name].split()[0]) * 1024
 
 
-def recall(vectors: VectorFile, search: PatchVectors, queries: Vectors) -> float:
+def recall(vectors: VectorFile, search: SegmentVectors, queries: Vectors) -> float:
     """Share of the ten best images of held-out queries that are answered; the truth is a scan of full vectors."""
     truth = Truth(queries, np.full(len(queries), -1), REGIONS)
     for start, block in vectors.blocks():
@@ -173,7 +177,7 @@ def measure(atlas: Path, shape: Shape, image_count: int, memory_bytes: int) -> d
     held_out = mixture.images(np.random.default_rng(2), WARM_UP + QUERIES)
     regions = np.random.default_rng(3).integers(REGIONS, size=len(held_out))
     warm_up, queries = np.split(held_out[np.arange(len(held_out)), regions], [WARM_UP])
-    search = PatchVectors(store_of(atlas), patches)
+    search = SegmentVectors(store_of(atlas), EMBEDDING, patches)
 
     def ask(query: Vectors) -> object:
         return search.best(query, RECALL_AT)

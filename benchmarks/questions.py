@@ -154,6 +154,18 @@ def clients_name(number: int) -> str:
     return f"http: top 9, {number} clients"
 
 
+def atlas_name(folder: str) -> str:
+    """What the atlas in a folder of benchmarks.million is called."""
+    images, segments = _order(folder)
+    return f"{images:,} images" + (f" in {segments} segments" if segments > 1 else "")
+
+
+def _order(folder: str) -> tuple[int, int]:
+    """The count of images and of segments of the atlas in a folder."""
+    images, _, segments = folder.partition("-")
+    return int(images), int(segments or 1)
+
+
 def medians(rounds: list[Figures]) -> Figures:
     """Of each figure over the rounds."""
     return {
@@ -197,17 +209,15 @@ def served(atlas: Path | str, *flags: str) -> Iterator[int]:
 
 def show(results: dict[str, Figures]) -> None:
     """The figures, their growth, and each one's share of its target for the largest atlas."""
-    smallest, largest = min(results, key=int), max(results, key=int)
+    ordered = sorted(results, key=_order)
+    smallest, largest = ordered[0], ordered[-1]
     rows = []
     for name, figures in results[largest].items():
         share, target = TARGETS_MS.get(name, ("p99", None))
         rows.append(
             {
                 "question": name,
-                **{
-                    f"{int(size):,} images": " / ".join(f"{v:g}" for v in results[size][name].values())
-                    for size in results
-                },
+                **{atlas_name(size): " / ".join(f"{v:g}" for v in results[size][name].values()) for size in results},
                 "growth": f"{figures['p50'] / results[smallest][name]['p50']:.2f}",
                 "of target": f"{figures[share] / target:.2f} ({share} ≤ {target})" if target else "",
             }
@@ -218,7 +228,7 @@ def show(results: dict[str, Figures]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--atlases", type=Path, default=Path("build/bench"))
-    parser.add_argument("--images", default="10000,100000,1000000")
+    parser.add_argument("--images", default="10000,100000,1000000", help="1000000-7: in 7 segments")
     parser.add_argument("--clients", default="1,8,50")
     parser.add_argument("--questions", type=int, default=200, help="of each kind in each round")
     parser.add_argument("--rounds", type=int, default=5)
@@ -251,7 +261,7 @@ def main() -> None:
     show(results)
     for size, ratios in gains.items():
         for name, ratio in ratios.items():
-            sys.stdout.write(f"{int(size):,} images: throughput of {name} / {one}: {ratio} (wanted: 1)\n")
+            sys.stdout.write(f"{atlas_name(size)}: throughput of {name} / {one}: {ratio} (wanted: 1)\n")
     save("questions", {"unit": "ms", "results": results, "throughput / that of fewest clients": gains})
 
 

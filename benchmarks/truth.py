@@ -4,6 +4,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from unitscope_pipelines.storage.segments.images import version_images
 from unitscope_schemas.answers.patches import PatchPage
 from unitscope_schemas.questions import HistogramQuestion, TopQuestion
 from unitscope_schemas.units import UnitId
@@ -40,12 +41,13 @@ def scan(atlas: Atlas, unit: UnitId) -> dict[str, np.ndarray]:
     with duckdb.connect() as database:
         database.execute("SET enable_progress_bar = false")
         database.register("parts", pa.table({"filename": list(shards), "shard": list(shards.values())}))
+        database.register("images", version_images(atlas.manifest, atlas.store))
         return database.execute(
             "SELECT image_id, label, activation, peaks.row, peaks.col FROM read_parquet(?, filename = true) AS peaks "
-            "JOIN parts USING (filename) JOIN read_parquet(?) AS images "
+            "JOIN parts USING (filename) JOIN images "
             "ON images.shard = parts.shard AND images.shard_row = peaks.image "
             "WHERE unit = ? AND isfinite(activation) ORDER BY activation DESC, images.image",
-            [list(shards), str(atlas.root / atlas.manifest.images.path), unit.channel],
+            [list(shards), unit.channel],
         ).fetchnumpy()
 
 

@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from unitscope_schemas import layout
+from tests.tables import named
+from unitscope_schemas import layout, tables
 
 WORD = "what-nobody-may-see-7f3a"
 LAYER = "_blocks.5"
@@ -58,39 +59,43 @@ class Hostile:
 
     def sealed(self, *steps: str | int, rows: int | None = None) -> None:
         """Let the manifest hold the digest that a changed part has now."""
-        data = self.part(*steps).read_bytes()
+        path = self.part(*steps)
+        data = path.read_bytes()
         with self.manifest() as content:
-            place: Any = content
-            for step in steps:
-                place = place[step]
-            place |= {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
-            place |= {} if rows is None else {"rows": rows}
+            for place in named(content, path.relative_to(self.atlas).as_posix()):
+                place |= {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
+                place |= {} if rows is None else {"rows": rows}
 
     def addresses(self, write: Callable[[str], str]) -> None:
         """Give every picture another address, by its path; its digest stays, so that only its place is another."""
-        path = self.part("hot", "images")
-        with pa.memory_map(str(path)) as source:
-            table = pa.ipc.open_file(source).read_all().combine_chunks()
+        table = self.rows(*IMAGES)
         texts = pa.array([write(text) for text in table["path"].to_pylist()], table.schema.field("address").type)
-        self._write_images(table.set_column(table.schema.get_field_index("address"), "address", texts))
+        self.write(with_column(table, "address", texts), *IMAGES)
 
     def names(self, write: Callable[[str], str]) -> None:
-        """Give every picture another path."""
-        with pa.memory_map(str(self.part("hot", "images"))) as source:
-            table = pa.ipc.open_file(source).read_all().combine_chunks()
-        texts = pa.array([write(text) for text in table["path"].to_pylist()], table.schema.field("path").type)
-        self._write_images(table.set_column(table.schema.get_field_index("path"), table.schema.field("path"), texts))
-        database = self.part("hot", "database")
-        with duckdb.connect(str(database)) as connection:
-            connection.execute("UPDATE labels SET label = ?", [write("label")])
-        self.sealed("hot", "database")
+        """Give every picture and every label another name."""
+        for steps in (IMAGES, FILES):
+            table = self.rows(*steps)
+            texts = pa.array([write(text) for text in table["path"].to_pylist()], table.schema.field("path").type)
+            self.write(with_column(table, "path", texts), *steps)
+        table = self.rows(*IMAGES)
+        labels = table["labels"].chunk(0)
+        names = pa.array([write(name) for name in labels.values.dictionary.to_pylist()], pa.large_string())
+        coded = pa.DictionaryArray.from_arrays(labels.values.indices, names)
+        self.write(with_column(table, "labels", pa.LargeListArray.from_arrays(labels.offsets, coded)), *IMAGES)
 
-    def _write_images(self, table: pa.Table) -> None:
-        path = self.part("hot", "images")
+    def rows(self, *steps: str | int) -> pa.Table:
+        """Return the rows of an Arrow part."""
+        with pa.OSFile(str(self.part(*steps))) as source:
+            return pa.ipc.open_file(source).read_all().combine_chunks()
+
+    def write(self, table: pa.Table, *steps: str | int) -> None:
+        """Write other rows of an Arrow part."""
+        path = self.part(*steps)
         path.unlink()
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
-        self.sealed("hot", "images")
+        self.sealed(*steps)
 
     def layer(self) -> int:
         """Return the position of the layer that is asked about."""
@@ -101,6 +106,11 @@ class Hostile:
         """Return what tells a changed file outside from an unchanged one."""
         states = {path: path.lstat() for path in self.outside.rglob("*")}
         return {str(path): (state.st_size, state.st_mtime_ns, state.st_mode) for path, state in states.items()}
+
+
+def with_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    """Return a table with other values in a column."""
+    return table.set_column(table.schema.get_field_index(name), table.schema.field(name), values)
 
 
 def _replace(content: dict[str, Any], old: str, new: str) -> None:
@@ -182,13 +192,13 @@ class _Calls:
 
 
 def _pickled_vectors(hostile: Hostile) -> None:
-    np.save(hostile.part("patches", "vectors"), np.array([_Calls()], object), allow_pickle=True)
-    hostile.sealed("patches", "vectors")
+    np.save(hostile.part("segments", 0, "patches", "vectors"), np.array([_Calls()], object), allow_pickle=True)
+    hostile.sealed("segments", 0, "patches", "vectors")
 
 
 def _few_vectors(hostile: Hostile) -> None:
-    np.save(hostile.part("patches", "vectors"), np.zeros((1, 3), np.float16))
-    hostile.sealed("patches", "vectors")
+    np.save(hostile.part("segments", 0, "patches", "vectors"), np.zeros((1, 3), np.float16))
+    hostile.sealed("segments", 0, "patches", "vectors")
 
 
 def _index(write: Callable[[Path, int, int, Hostile], None]) -> Callable[[Hostile], None]:
@@ -196,13 +206,14 @@ def _index(write: Callable[[Path, int, int, Hostile], None]) -> Callable[[Hostil
 
     def change(hostile: Hostile) -> None:
         with hostile.manifest() as content:
-            patches = content["patches"]
-            path = layout.index(patches["layer"], content["version"])
-            rows, width = patches["vectors"]["rows"], patches["width"]
+            patches = content["segments"][0]["patches"]
+            embedding = content["embedding"]
+            path = layout.index(embedding["layer"], content["segments"][0]["name"])
+            rows, width = patches["vectors"]["rows"], embedding["width"]
             digest = {"path": path, "rows": rows, "size_bytes": 1, "sha256": "0" * 64}
             patches |= {"exact": False, "factory": "IVF4,SQ8", "probes": 4, "short_list": 40, "index": digest}
         write(hostile.atlas / path, width, rows, hostile)
-        hostile.sealed("patches", "index")
+        hostile.sealed("segments", 0, "patches", "index")
 
     return change
 
@@ -233,12 +244,33 @@ def _torn_index(path: Path, width: int, rows: int, hostile: Hostile) -> None:
 
 def _database(statement: str) -> Callable[[Hostile], None]:
     def change(hostile: Hostile) -> None:
-        with duckdb.connect(str(hostile.part("hot", "database"))) as connection:
+        with duckdb.connect(str(hostile.part(*DATABASE))) as connection:
             for one in statement.format(outside=hostile.outside).split(";"):
                 connection.execute(one)
-        hostile.sealed("hot", "database")
+        hostile.sealed(*DATABASE)
 
     return change
+
+
+def _other_labels(hostile: Hostile) -> None:
+    """The numbers of labels lead beyond the names."""
+    table = hostile.rows(*IMAGES)
+    labels = table["labels"].chunk(0)
+    far = pa.array(labels.values.indices.to_numpy() + 10**6, pa.int32())
+    coded = pa.DictionaryArray.from_arrays(far, labels.values.dictionary, safe=False)
+    hostile.write(with_column(table, "labels", pa.LargeListArray.from_arrays(labels.offsets, coded)), *IMAGES)
+
+
+def _far_paths(hostile: Hostile) -> None:
+    table = hostile.rows(*FILES)
+    hostile.write(with_column(table, "row", pa.array([10**6 - 7] * len(table), pa.int32())), *FILES)
+
+
+def _far_groups(hostile: Hostile) -> None:
+    path = hostile.part("groups")
+    table = pa.table([[0], [10**6], ["f" * 64]], schema=tables.GROUPS)
+    pq.write_table(table, path)
+    hostile.sealed("groups", rows=1)
 
 
 def _other_database(path: Path, hostile: Hostile) -> None:
@@ -283,7 +315,7 @@ def _earlier_version(hostile: Hostile) -> None:
     content = json.loads((hostile.atlas / layout.MANIFEST).read_text())
     content.pop("digest", None)
     content["version"] = "0" * 16
-    content["images"]["path"] = "../../outside/secret"
+    content["segments"][0]["tables"]["images"]["path"] = "../../outside/secret"
     (hostile.atlas / "versions").mkdir(exist_ok=True)
     (hostile.atlas / "versions" / f"{'0' * 16}.json").write_text(json.dumps(content))
 
@@ -301,15 +333,17 @@ def _folder(path: Path, hostile: Hostile) -> None:
 
 
 MARKUP = '<script>alert("x")</script>"onerror=alert(1) {path} \x1b[31m\x1b]0;title\x07\u202e\r\nnext'
-UNITS, IMAGES, DATABASE = ("layers", 0, "units"), ("hot", "images"), ("hot", "database")
+UNITS, DATABASE = ("layers", 0, "units"), ("first_ranks",)
+TABLES = ("segments", 0, "tables")
+IMAGES, FILES = (*TABLES, "lookup"), (*TABLES, "files")
 
 HOSTILE: dict[str, Callable[[Hostile], None]] = {
     "a version that leads out": _set("version", to="../../outside/X"),
     "a layer that leads out": _set("layers", 0, "spec", "name", to="../../../outside/X"),
     "a part by a whole path": _set("skipped", "path", to="/etc/passwd"),
-    "a part that leads out": _set("images", "path", to="../outside/secret"),
+    "a part that leads out": _set(*TABLES, "images", "path", to="../outside/secret"),
     "more units than there can be": _set("layers", 0, "units", "rows", to=10**15),
-    "more images than there are": _set("images", "rows", to=10**15),
+    "more images than there are": _set(*TABLES, "images", "rows", to=10**15),
     "a part that is a link out": _part_is(_link("{outside}/secret"), *UNITS),
     "a part that is a link to a device": _part_is(_link("/dev/zero"), *UNITS),
     "a part that is a pipe": _part_is(_pipe, *UNITS),
@@ -324,14 +358,19 @@ HOSTILE: dict[str, Callable[[Hostile], None]] = {
     "statistics of fewer units": _units(lambda table: table.slice(0, 2)),
     "statistics that are no table": _written(b"PAR1" + b"\xff" * 400 + b"PAR1", "layers", 1, "units"),
     "images that are no table": _written(b"ARROW1\0\0" + b"\xff" * 400, *IMAGES),
+    "images of other labels than there are": _other_labels,
+    "paths of images that are not there": _far_paths,
+    "paths that are no table": _written(b"ARROW1\0\0" + b"\xff" * 400, *FILES),
+    "near duplicates that are not there": _far_groups,
     "a database that is none": _written(b"\xff" * 20_000, *DATABASE),
     "a database of another kind": _part_is(_other_database, *DATABASE),
     "a view that reads a file": _database(
-        "DROP TABLE files; CREATE VIEW files AS SELECT 0 AS image, content AS path FROM read_text('{outside}/secret')"
+        "ALTER TABLE first_ranks RENAME TO others; CREATE VIEW first_ranks AS "
+        "SELECT * EXCLUDE (layer), length(content) AS layer FROM others, read_text('{outside}/secret')"
     ),
     "vectors that run code": _pickled_vectors,
     "vectors of another shape": _few_vectors,
-    "vectors that are a pipe": _part_is(_pipe, "patches", "vectors"),
+    "vectors that are a pipe": _part_is(_pipe, "segments", 0, "patches", "vectors"),
     "an index whose lists are a pipe": _index(_elsewhere),
     "an index of another kind": _index(_of_no_kind),
     "an index of other vectors": _index(_of_others),
@@ -365,8 +404,6 @@ HOSTILE: dict[str, Callable[[Hostile], None]] = {
     "co-activation that is a pipe": _derived(_pipe, _coactivation),
     "co-activation that is a link out": _derived(_link("{outside}/secret"), _coactivation),
     "co-activation that is no table": _derived(lambda path, hostile: path.write_bytes(b"PAR1" * 200), _coactivation),
-    "first ranks that are a pipe": _part_is(_pipe, "hot", "ranks"),
-    "first ranks of another kind": _part_is(_other_database, "hot", "ranks"),
     "an earlier version that leads out": _earlier_version,
     "weights that are a pipe": _set("model", "weights", to="{outside}/pipe"),
     "weights that are a secret": _set("model", "weights", to="{outside}/secret"),

@@ -63,8 +63,18 @@ def embeddings(layer: str, shard: str) -> str:
 
 
 def images_of(version: str) -> str:
-    """Return the path of a version's images table."""
+    """Return the path of a version's images table in format version 2."""
     return f"images/version-{version}.parquet"
+
+
+def segment_images(segment: str, version: str) -> str:
+    """Return the path of a segment's images, as they were when a version was sealed."""
+    return f"images/{segment}-{version}.parquet"
+
+
+def groups(version: str) -> str:
+    """Return the path of a version's groups of near duplicates."""
+    return f"groups/{version}.parquet"
 
 
 def skipped_of(version: str) -> str:
@@ -72,14 +82,14 @@ def skipped_of(version: str) -> str:
     return f"skipped/version-{version}.parquet"
 
 
-def ranked(layer: str, block: int, version: str) -> str:
-    """Return the path of the ranked peaks of a block of a layer's units."""
-    return f"ranked/{layer}/{block:05d}-{version}.parquet"
+def ranked(layer: str, block: int, segment: str) -> str:
+    """Return the path of the ranked peaks of a block of a layer's units on a segment's images."""
+    return f"ranked/{layer}/{block:05d}-{segment}.parquet"
 
 
-def units(layer: str, version: str) -> str:
-    """Return the path of the statistics of a layer's units."""
-    return f"units/{layer}-{version}.parquet"
+def units(layer: str, name: str) -> str:
+    """Return the path of the statistics of a layer's units over the images of a version or segment."""
+    return f"units/{layer}-{name}.parquet"
 
 
 def unit_fields(layer: str, exemplar_count: int, version: str) -> str:
@@ -87,29 +97,44 @@ def unit_fields(layer: str, exemplar_count: int, version: str) -> str:
     return f"fields/{layer}/{exemplar_count}-{version}.parquet"
 
 
-def vectors(layer: str, version: str) -> str:
-    """Return the path of the vectors of all patches of a version."""
-    return f"patches/{layer}/vectors-{version}.npy"
+def vectors(layer: str, segment: str) -> str:
+    """Return the path of the vectors of all patches of a segment."""
+    return f"patches/{layer}/vectors-{segment}.npy"
 
 
-def index(layer: str, version: str) -> str:
-    """Return the path of the FAISS index over the vectors of a version's patches."""
-    return f"patches/{layer}/index-{version}.faiss"
+def index(layer: str, segment: str) -> str:
+    """Return the path of the FAISS index over the vectors of a segment's patches."""
+    return f"patches/{layer}/index-{segment}.faiss"
 
 
-def lookup(version: str) -> str:
-    """Return the path of the DuckDB file with a version's labels and paths, and in older atlases its first ranks."""
-    return f"hot-{version}.duckdb"
+def numbers(segment: str, version: str) -> str:
+    """Return the path of the numbers that a segment's images have in a version."""
+    return f"numbers/{segment}-{version}.parquet"
 
 
-def lookup_ranks(version: str) -> str:
+def first_ranks(version: str) -> str:
     """Return the path of the DuckDB file with a version's first ranks."""
     return f"hot-ranks-{version}.duckdb"
 
 
-def lookup_images(version: str) -> str:
-    """Return the path of the Arrow file with a version's images by their numbers."""
-    return f"hot-images-{version}.arrow"
+def lookup_images(segment: str, version: str) -> str:
+    """Return the path of the Arrow file with a segment's images, as they were when a version was sealed."""
+    return f"hot-images/{segment}-{version}.arrow"
+
+
+def lookup_files(segment: str, version: str) -> str:
+    """Return the path of the Arrow file with the paths of a segment's files, as they were when a version was sealed."""
+    return f"hot-files/{segment}-{version}.arrow"
+
+
+def lookup_of_2(version: str) -> tuple[str, str]:
+    """Return the paths of what answers looked up in format version 2: a DuckDB and an Arrow file."""
+    return f"hot-{version}.duckdb", f"hot-images-{version}.arrow"
+
+
+def is_lookup_of_2(path: str) -> bool:
+    """Tell whether a path is that of a lookup file of format version 2, which is named by the version that it is of."""
+    return path == lookup_of_2(path[-23:-7])[0]
 
 
 def version(name: str) -> str:
@@ -171,9 +196,12 @@ _PART = re.compile(
     rf"|ranked/[^/]+/[0-9]{{5}}-{_NAME}[.]parquet"
     rf"|units/[^/]+-{_NAME}[.]parquet"
     rf"|fields/[^/]+/[0-9]+-{_NAME}[.]parquet"
+    rf"|(numbers|images)/{_NAME}-{_NAME}[.]parquet"
+    rf"|groups/{_NAME}[.]parquet"
     rf"|patches/[^/]+/(vectors-{_NAME}[.]npy|index-{_NAME}[.]faiss)"
     rf"|hot-(ranks-)?{_NAME}[.]duckdb"
     rf"|hot-images-{_NAME}[.]arrow"
+    rf"|hot-(images|files)/{_NAME}-{_NAME}[.]arrow"
 )
 
 

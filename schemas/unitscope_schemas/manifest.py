@@ -11,29 +11,21 @@ from unitscope_schemas import layout
 from unitscope_schemas.entries.corpus import CorpusEntry, LeftImages
 from unitscope_schemas.entries.document import damage, digest_of, unsealed_text
 from unitscope_schemas.entries.entry import Entry
+from unitscope_schemas.entries.format_2 import renewed
 from unitscope_schemas.entries.model import ModelEntry, Preprocessing
-from unitscope_schemas.entries.shared import SharedTables
+from unitscope_schemas.entries.part import Part
+from unitscope_schemas.entries.segment import Embedding, Segment
 from unitscope_schemas.errors import AtlasError, FormatError, NotFoundError, listing
-from unitscope_schemas.geometry import Box
-from unitscope_schemas.layout import Digest, LayerName, PartPath, ShortDigest
+from unitscope_schemas.layout import Digest, LayerName, ShortDigest
 from unitscope_schemas.units import LayerSpec, unmeasured_words
 
-FORMAT_VERSION = 2
-"""Version of the stored format that this unitscope writes and reads."""
+FORMAT_VERSION = 3
+"""Version of the stored format that this unitscope writes; it reads the one before too."""
+_RECORDED_FORMAT = 2
+"""Version of the format of what scans record, which is a part of the atlas key: later ones cut it otherwise alone."""
 BLOCK_UNITS = 16
 """Count of units in one ranked file, and in one row group of the peaks that it is ranked from."""
-EXACT = "Flat"
-"""FAISS's name for no index: vectors are searched one by one."""
 _MEND = "delete manifest.json and run the index command again: finished shards are kept"
-
-
-class Part(Entry):
-    """A file of the atlas with what it must hold."""
-
-    path: PartPath
-    rows: int
-    size_bytes: int
-    sha256: Digest
 
 
 class Receipt(Entry):
@@ -95,64 +87,16 @@ class MeasuredLayers(Entry):
 
 
 class LayerEntry(Entry):
-    """A recorded layer with the parts that hold its statistics and ranks."""
+    """A recorded layer with the parts that hold the statistics of its units."""
 
     spec: LayerSpec
     units: Part
-    """Table of the units' statistics, with the schema `tables.UNITS`."""
-    ranked: list[Part]
-    """Ranked peaks of each block of BLOCK_UNITS units, with the schema `tables.RANKED`."""
+    """Table of the units' statistics over all images, with the schema `tables.UNITS`."""
     fields: Part | None = None
     """Table of the units' effective boxes, with the schema `tables.UNIT_FIELDS`; None in an atlas whose units all have
     that of their layer."""
     field_exemplars: int = 0
     """Count of each unit's exemplars that its effective box was measured on, at most; 0 where it is the layer's."""
-
-
-class PatchIndex(Entry):
-    """The FAISS index over pooled embeddings, and how to ask it for ten images; more images take as much more."""
-
-    layer: LayerName
-    width: int
-    regions: list[Box]
-    vectors: Part
-    index: Part | None
-    factory: str
-    exact: bool
-    recall_at_10: float
-    """Share of the ten best other images that are found, measured at build time against exact search over the full
-    vectors, for 1,000 of them."""
-    probes: int
-    """Count of lists of the index that are searched for ten images; 0 where search is exact."""
-    short_list: int
-    """Count of the index's candidates that are scored again with the full vectors."""
-
-    @classmethod
-    def none(cls, layer: str, width: int, regions: list[Box], vectors: Part) -> "PatchIndex":
-        """Return the entry of vectors without an index: they are searched exactly, one by one."""
-        return cls(
-            layer=layer,
-            width=width,
-            regions=regions,
-            vectors=vectors,
-            index=None,
-            factory=EXACT,
-            exact=True,
-            recall_at_10=1.0,
-            probes=0,
-            short_list=0,
-        )
-
-
-class Lookup(Entry):
-    """The files that answers look things up in; rebuildable from the images table and the ranked tables."""
-
-    database: Part
-    """DuckDB file of labels and paths."""
-    images: Part
-    """Arrow file of the images by their numbers."""
-    ranks: Part | None = None
-    """DuckDB file of the first ranks; None in atlases made before, where `database` holds them."""
 
 
 class Removed(Entry):
@@ -179,19 +123,21 @@ class Manifest(Entry):
     batch_size: int
     corpus: CorpusEntry
     layers: list[LayerEntry]
-    images: Part
     skipped: Part
-    lookup: Lookup = Field(alias="hot")
-    """Files that answers look things up in, stored under the name `hot`."""
-    patches: PatchIndex
+    first_ranks: Part
+    """DuckDB file of every unit's first ranks; rebuildable from the ranked tables."""
+    embedding: Embedding
+    segments: list[Segment]
+    """What is ranked, embedded and indexed, the oldest first."""
+    groups: Part | None
+    """Table of the groups of near duplicates, with the schema `tables.GROUPS`; None in atlases of format version 2,
+    whose images tables tell them."""
     shards: list[Receipt]
     forward_count: int
     """Count of forwards that this version's run needed: new images only."""
     config: dict[str, Any]
     """Configuration of the run that sealed this version."""
     removed: Removed | None = None
-    shared: SharedTables | None = None
-    """Whose tables this version reads, where its images are those of another; None: its own."""
     batch_dependence: str | None = None
     """How recorded values depend on a picture's batch or on chance, in words, where a person allowed it; None: they do
     not, or the version was sealed before this was tried."""
@@ -201,6 +147,8 @@ class Manifest(Entry):
     """How pictures' values are read: frames, wide values, transparency, colours; empty in atlases made before."""
     keep: int | None = None
     """Count of first ranks of each unit that a bounded atlas holds, without peaks; None: all, and peaks."""
+    unread: list[Part] = Field(default=[])
+    """Parts of an atlas of format version 2 that the unitscope which wrote it needs, and this one does not."""
     left: LeftImages | None = None
     """Images that left with the run that sealed this version; None where none did."""
     digest: Digest | None = Field(default=None, exclude=True)
@@ -216,7 +164,12 @@ class Manifest(Entry):
     @property
     def kept(self) -> int | None:
         """The count of first ranks that each unit has, None if all are there, as in a bounded atlas of few images."""
-        return self.keep if self.keep is not None and self.keep < self.images.rows else None
+        return self.keep if self.keep is not None and self.keep < self.stored_count else None
+
+    @property
+    def stored_count(self) -> int:
+        """The count of the images that the tables hold, tombstones too."""
+        return sum(segment.image_count for segment in self.segments)
 
     @property
     def built(self) -> str:
@@ -237,52 +190,85 @@ class Manifest(Entry):
     @property
     def compared_as(self) -> str:
         """The name of the version whose co-activation is this one's: of the same images, without tombstones."""
-        return self.shared.ranks if self.shared and not self.stale_count else self.version
+        if self.stale_count:
+            return self.version
+        names = [segment.name for segment in self.segments]
+        return names[0] if len(names) == 1 else hashlib.sha256(" ".join(names).encode()).hexdigest()[:16]
+
+    def image_parts(self) -> Iterator[Part]:
+        """Yield the tables that tell the images of this version."""
+        for segment in self.segments:
+            yield from filter(None, (segment.tables.images, segment.numbers))
+        yield from filter(None, (self.groups,))
 
     def parts(self) -> Iterator[Part]:
-        """List every file that this version needs, receipts left out."""
-        yield from (part for part, _ in self._roles())
+        """List every file that this version needs once, receipts left out."""
+        yield from {part.path: part for part, _ in self._roles()}.values()
 
     def _roles(self) -> Iterator[tuple[Part, str]]:
         """Yield every part with the path that its role gives it."""
-        built, embedded = self.built, self.patches.layer
-        ranks, units = (self.shared.ranks, self.shared.units) if self.shared else (built, built)
-        yield self.images, layout.images_of(built)
+        built = self.built
         yield self.skipped, layout.skipped_of(built)
-        yield self.lookup.database, layout.lookup(built)
-        yield self.lookup.images, layout.lookup_images(built)
-        if self.lookup.ranks is not None:
-            yield self.lookup.ranks, layout.lookup_ranks(ranks)
-        yield self.patches.vectors, layout.vectors(embedded, ranks)
-        if self.patches.index is not None:
-            yield self.patches.index, layout.index(embedded, ranks)
+        # first ranks and statistics stay where the images are the same; the oldest atlases hold them with their paths
+        of_2, ranks = layout.lookup_of_2(built), self.first_ranks.path
+        yield self.first_ranks, ranks if ranks == of_2[0] else layout.first_ranks(ranks[-23:-7])
+        if self.groups is not None:
+            yield self.groups, layout.groups(built)
+        yield from ((part, part.path if part.path in of_2 else of_2[0]) for part in self.unread)
         if self.removed is not None:
             yield self.removed.table, layout.removed(self.removed.table.path[-24:-8])
         for layer in self.layers:
             name = layer.spec.name
-            yield layer.units, layout.units(name, units)
-            yield from ((part, layout.ranked(name, block, ranks)) for block, part in enumerate(layer.ranked))
+            yield layer.units, layout.units(name, layer.units.path[-24:-8])
             if layer.fields is not None:  # those of an earlier version stay where its exemplars are the same
                 yield layer.fields, layout.unit_fields(name, layer.field_exemplars, layer.fields.path[-24:-8])
+        for segment in self.segments:
+            yield from segment.roles(self.embedding.layer, built)
         for receipt in self.shards:
             yield from receipt.roles()
 
     @model_validator(mode="after")
     def _holds_parts_in_their_roles(self) -> Self:
         """Refuse a manifest one of whose parts is another's, or of another size than its role says."""
+        known: dict[str, Part] = {}
         for part, path in self._roles():
             if part.path != path:
                 raise ValueError(f"{part.path} stands where {path} belongs")
+            if known.setdefault(path, part) != part:
+                raise ValueError(f"{path} is said to be two different parts")
         names = [layer.spec.name for layer in self.layers]
-        if len(set(names)) < len(names) or self.patches.layer not in names:
+        if len(set(names)) < len(names) or self.embedding.layer not in names:
             raise ValueError("a layer is named twice, or the embedded one is not recorded")
         for layer in self.layers:
-            units, blocks = layer.spec.units, -(-layer.spec.units // BLOCK_UNITS)
-            if layer.units.rows != units or len(layer.ranked) != blocks:
-                raise ValueError(f"layer {layer.spec.name} has {units} units but tables of others")
-        if self.corpus.image_count != self.images.rows - self.stale_count:
-            raise ValueError(f"corpus.image_count is {self.corpus.image_count}, the table has {self.images.rows} rows")
+            if layer.units.rows != layer.spec.units:
+                raise ValueError(f"layer {layer.spec.name} has {layer.spec.units} units but tables of others")
+        self._check_segments()
+        if self.corpus.image_count != self.stored_count - self.stale_count:
+            raise ValueError(f"corpus.image_count is {self.corpus.image_count}, the tables have {self.stored_count}")
         return self
+
+    def _check_segments(self) -> None:
+        """Raise ValueError unless the segments have the layers of the version, and together as many images."""
+        names = {segment.name for segment in self.segments}
+        whole = len(self.segments) == 1 and self.segments[0].numbers is None
+        if len(names) < len(self.segments) or not all(segment.image_count > 0 for segment in self.segments):
+            raise ValueError("a segment is named twice, or has no images")
+        if not names:
+            raise ValueError("there is no segment")
+        for segment in self.segments:
+            name, regions = segment.name, len(self.embedding.regions)
+            if not whole and (segment.numbers is None or segment.numbers.rows != segment.image_count):
+                raise ValueError(f"segment {name} does not say which images it has")
+            if segment.tables.images.rows != segment.image_count:
+                raise ValueError(f"segment {name} has {segment.image_count} images, but tables of others")
+            if segment.patches.vectors.rows != segment.image_count * regions:
+                raise ValueError(f"segment {name} has vectors of other images")
+            if list(segment.layers) != [layer.spec.name for layer in self.layers]:
+                raise ValueError(f"segment {name} has other layers than the version")
+            for layer, ranked in zip(self.layers, segment.layers.values(), strict=True):
+                units, blocks = layer.spec.units, -(-layer.spec.units // BLOCK_UNITS)
+                if ranked.units.rows != units or len(ranked.ranked) != blocks:
+                    raise ValueError(f"layer {layer.spec.name} of segment {name} has {units} units but other tables")
 
     def layer(self, name: str) -> LayerEntry | None:
         """Return a recorded layer by its name, None if there is none."""
@@ -304,14 +290,14 @@ def parse_manifest(text: str, atlas: str) -> Manifest:
         format_version, writer = content.get("format_version"), content.get("unitscope_version")
     except (ValueError, AttributeError):
         raise AtlasError(f"manifest of atlas {atlas} is damaged: not a JSON object; {_MEND}") from None
-    if format_version != FORMAT_VERSION:
+    if format_version not in (2, FORMAT_VERSION):
         old = f"the unitscope that wrote it ({writer or 'it does not say which'})"
         if isinstance(format_version, int) and format_version > FORMAT_VERSION:
             advice = f"it is newer: use {old} or a later one"
         else:
             advice = f"no migration leads from there: use {old}, or index again into a new directory"
         raise FormatError(
-            f"atlas {atlas} has format version {format_version}, this unitscope reads {FORMAT_VERSION}; {advice}"
+            f"atlas {atlas} has format version {format_version}, this unitscope reads 2 and {FORMAT_VERSION}; {advice}"
         )
     try:
         plain = unsealed_text(text)
@@ -320,9 +306,12 @@ def parse_manifest(text: str, atlas: str) -> Manifest:
     except ValueError as error:
         raise AtlasError(f"manifest of atlas {atlas} is damaged: {error}; {_MEND}") from None
     try:
-        return Manifest.model_validate_json(plain).model_copy(update={"digest": digest_of(plain)})
+        read = plain if format_version == FORMAT_VERSION else json.dumps(renewed(json.loads(plain)))
+        return Manifest.model_validate_json(read).model_copy(update={"digest": digest_of(plain)})
     except ValidationError as error:
         raise AtlasError(f"manifest of atlas {atlas} is damaged: {damage(error)}; {_MEND}") from None
+    except (LookupError, TypeError, AttributeError) as error:
+        raise AtlasError(f"manifest of atlas {atlas} is damaged: it lacks {error}; {_MEND}") from None
 
 
 def atlas_key(
@@ -333,7 +322,7 @@ def atlas_key(
     The batch size belongs to it because kernels round differently at different batch sizes.
     """
     content = {
-        "format": FORMAT_VERSION,
+        "format": _RECORDED_FORMAT,
         "weights": model.weights_digest,
         "preprocessing": preprocessing.digested,
         "layers": layers,

@@ -6,6 +6,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+def rank_keys(activations: NDArray[np.float32], images: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """Return a whole number of 64 bits for each finite peak; in ascending order they are in rank order.
+
+    Ranks descend by activation, ties ascend by image. Above stand the bits of the activation, which order like floats
+    once those of negative ones are flipped; below stands the image. To sort such numbers takes a tenth of an argsort.
+    """
+    keys = np.invert(_flipped((activations + np.float32(0)).view(np.int32))).astype(np.int64)
+    keys <<= 32
+    keys |= images
+    return keys
+
+
+def images_of_keys(keys: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Return the images that rank keys hold."""
+    return keys.astype(np.int32)
+
+
+def activations_of_keys(keys: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the activations that rank keys hold; those of −0 are 0."""
+    return _flipped(np.invert((keys >> 32).astype(np.int32))).view(np.float32)
+
+
+def _flipped(bits: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Turn the bits of floats into whole numbers of the same order, and back."""
+    return bits ^ (bits >> 31 & 0x7FFFFFFF)
+
+
 def percentile(above: int, image_count: int) -> float:
     """Return the share of a unit's ranked images that peak at most as high as one that `above` images peak above."""
     return (image_count - above) / image_count  # as 1 − above / image_count, but 0.3 is 0.3

@@ -119,6 +119,20 @@ IMAGES = pa.schema(
 """Table of one row per image of a sealed version, in order of its number; older atlases have no column behind
 `shard_row`."""
 
+NUMBERED = ("image", "duplicate_group")
+"""Columns of IMAGES that follow from all images of a version: segments hold none of them."""
+SEGMENT_IMAGES = pa.schema([field for field in IMAGES if field.name not in NUMBERED])
+"""Table of one row per image of a segment, in order of ids."""
+
+GROUPS = pa.schema(
+    [
+        _column("image", pa.int32(), "number of an image that has near duplicates"),
+        _column("first", pa.int32(), "number of the first image of its group"),
+        _column("duplicate_group", pa.string(), "id of that image"),
+    ]
+)
+"""Table of one row per image of a version that has near duplicates, in order of its number."""
+
 
 def with_labels(images: pa.Table) -> pa.Table:
     """Return rows of IMAGES with the columns that older atlases do not have: their only label, and no disagreement."""
@@ -146,19 +160,25 @@ REMOVED = pa.schema(
 )
 """Table of one row per image that was taken out by hand, in order of ids."""
 
-_NUMBERED = {
+_LOOKED_UP = {
     "path": _column("path", pa.large_string(), "name of the picture below the corpus root"),
     "address": _column("address", pa.large_string(), "where the picture's bytes are"),
     "metadata": _column("metadata", pa.large_string(), "what else the corpus says, a JSON object", nullable=True),
     "image_id": _column("image_id", pa.large_string(), "SHA-256 of the image's bytes, hexadecimal"),
-    "label": _column("label", pa.int32(), "position among all labels in ascending order, −1 if none"),
-    "labels": _column("labels", pa.large_list(pa.int32()), "positions of all labels, that of `label` first"),
+    "labels": _column("labels", pa.large_list(pa.dictionary(pa.int32(), pa.large_string())), "all labels of the image"),
     "statements": _column("statements", pa.large_string(), "what files say that disagree, a JSON list", nullable=True),
-    "duplicate_group": _column("duplicate_group", pa.int32(), "number of the image that names the group, −1 if none"),
 }
-LOOKUP_IMAGES = pa.schema([_NUMBERED.get(field.name, field) for field in IMAGES])
-"""Rows of IMAGES as answers read them, in a memory-mapped Arrow file: row n is image n. Behind these columns stands
-one for each name in the metadata."""
+LOOKUP_IMAGES = pa.schema([_LOOKED_UP.get(field.name, field) for field in SEGMENT_IMAGES if field.name != "label"])
+"""Rows of SEGMENT_IMAGES as answers read them, in a memory-mapped Arrow file. Behind these columns stands one for each
+name in the metadata."""
+
+LOOKUP_FILES = pa.schema(
+    [
+        _column("path", pa.large_string(), "name of a file below the corpus root"),
+        _column("row", pa.int32(), "row of its image in the segment"),
+    ]
+)
+"""Table of one row per file of a segment's images, in order of paths, in a memory-mapped Arrow file."""
 
 METADATA_PREFIX = "metadata."
 """Beginning of the names of the columns that metadata have in LOOKUP_IMAGES."""
@@ -177,12 +197,15 @@ RANKED = pa.schema(
     [
         _UNIT,
         _column("rank", pa.int32(), "0 for the highest activation; ties by ascending image"),
-        _column("image", pa.int32(), "number of the image in the images table"),
+        _column("image", pa.int32(), "row of the image in its segment; where there is one, its number in the version"),
         *_PEAK,
     ]
 )
 """Table that questions read: the finite peaks of a block of units in rank order, of a bounded atlas each unit's first.
 A row group holds some consecutive ranks of one unit, the first one its first FIRST_RANKS."""
+
+NUMBERS = pa.schema([_column("image", pa.int32(), "number of the image in the version's images table")])
+"""Table of one row per image of a segment, in order of its rows, which is that of the numbers."""
 
 _SECOND_RANKS, _FURTHER_RANKS = 32_768, 131_072
 

@@ -28,23 +28,34 @@ def moved(*steps: str | int, to: object) -> Change:
     return change
 
 
-def swap_layers(*steps: str) -> Change:
+def swap_statistics(content: dict[str, Any]) -> None:
     """Two layers' parts in each other's place."""
+    one, other = content["layers"][:2]
+    one["units"], other["units"] = other["units"], one["units"]
 
-    def change(content: dict[str, Any]) -> None:
-        one, other = content["layers"][:2]
-        for step in steps:
-            one[step], other[step] = other[step], one[step]
 
-    return change
+def swap_ranks(content: dict[str, Any]) -> None:
+    layers = content["segments"][0]["layers"]
+    one, other = list(layers)[:2]
+    layers[one]["ranked"], layers[other]["ranked"] = layers[other]["ranked"], layers[one]["ranked"]
 
 
 def reorder_blocks(content: dict[str, Any]) -> None:
-    content["layers"][1]["ranked"].reverse()
+    list(content["segments"][0]["layers"].values())[1]["ranked"].reverse()
 
 
 def drop_block(content: dict[str, Any]) -> None:
-    content["layers"][1]["ranked"].pop()
+    list(content["segments"][0]["layers"].values())[1]["ranked"].pop()
+
+
+def second_segment(content: dict[str, Any]) -> None:
+    """A segment that is there twice, and so has images that are not."""
+    content["segments"].append(content["segments"][0])
+
+
+def other_layers(content: dict[str, Any]) -> None:
+    layers = content["segments"][0]["layers"]
+    layers["../x"] = layers.pop(next(iter(layers)))
 
 
 def swap_shard_parts(content: dict[str, Any]) -> None:
@@ -59,28 +70,42 @@ HOSTILE: dict[str, Change] = {
     "a layer that leads out": moved("layers", 0, "spec", "name", to="../../../X"),
     "a layer named by steps": moved("layers", 0, "spec", "name", to=".."),
     "a layer with a line break": moved("layers", 0, "spec", "name", to="a\nb"),
-    "an embedded layer that leads out": moved("patches", "layer", to="../x"),
-    "an embedded layer that is not recorded": moved("patches", "layer", to="elsewhere"),
-    "a part by a whole path": moved("images", "path", to="/etc/passwd"),
-    "a part of a drive": moved("images", "path", to="C:/secret"),
+    "an embedded layer that leads out": moved("embedding", "layer", to="../x"),
+    "an embedded layer that is not recorded": moved("embedding", "layer", to="elsewhere"),
+    "a part by a whole path": moved("segments", 0, "tables", "images", "path", to="/etc/passwd"),
+    "a part of a drive": moved("segments", 0, "tables", "files", "path", to="C:/secret"),
     "a part that leads out": moved("layers", 0, "units", "path", to="units/../../secret"),
     "a part by a home": moved("skipped", "path", to="~/secret"),
     "a part with a zero byte": moved("skipped", "path", to="skipped/a\x00b"),
-    "a digest that names a file": moved("hot", "images", "sha256", to="../../secret"),
+    "a digest that names a file": moved("first_ranks", "sha256", to="../../secret"),
     "a shard that leads out": moved("shards", 0, "shard", to="../../x"),
     "a shard's part elsewhere": moved("shards", 0, "files", "path", to="files/../secret"),
     "peaks of a layer that leads out": lambda content: content["shards"][0]["peaks"].update(
         {"../x": next(iter(content["shards"][0]["peaks"].values()))}
     ),
-    "ranked parts of another layer": swap_layers("ranked"),
-    "statistics of another layer": swap_layers("units"),
+    "ranked parts of another layer": swap_ranks,
+    "statistics of another layer": swap_statistics,
     "blocks in another order": reorder_blocks,
     "a block that is missing": drop_block,
+    "a segment that leads out": moved("segments", 0, "name", to="../../X"),
+    "a segment that is there twice": second_segment,
+    "a segment of a layer that leads out": other_layers,
+    "a segment of other images": moved("segments", 0, "image_count", to=39),
+    "no segment": moved("segments", to=[]),
+    "vectors of other images": moved("segments", 0, "patches", "vectors", "rows", to=3),
+    "numbers of another segment": lambda content: content["segments"][0].update(
+        numbers=content["segments"][0]["tables"]["images"]
+    ),
     "a layer that is there twice": lambda content: content["layers"].append(content["layers"][0]),
     "parts of a shard in each other's place": swap_shard_parts,
     "another count of images": moved("corpus", "image_count", to=41),
     "another count of units": moved("layers", 0, "spec", "units", to=15),
-    "the images of another table": lambda content: content.update(images=content["skipped"]),
+    "the images of another table": lambda content: content["segments"][0]["tables"].update(images=content["skipped"]),
+    "half of a segment's lookup files": lambda content: content["segments"][0]["tables"].update(files=None),
+    "a part of before that leads out": lambda content: content.update(
+        unread=[content["skipped"] | {"path": "hot-../../x.duckdb"}]
+    ),
+    "groups of another table": lambda content: content.update(groups=content["skipped"]),
 }
 
 

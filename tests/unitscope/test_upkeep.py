@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from tests.pictures import recorded_corpora
 from tests.services.conftest import ORIGIN
+from tests.tables import manifest_of, turn_into_version_2
 from unitscope.cli import app
 from unitscope_services.web.app import Settings, create_app
 
@@ -67,7 +68,7 @@ def test_an_earlier_version_is_asked_by_its_name_until_it_is_collected(atlas: Pa
 def test_an_atlas_of_the_present_format_has_nothing_to_migrate(atlas: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in atlas.rglob("*")}
     done = invoke("migrate", atlas, "--dry-run", "--json")
-    assert json.loads(done.stdout) == {"format_version": 2, "versions": 1, "migrated": 0, "dry_run": True}
+    assert json.loads(done.stdout) == {"format_version": 3, "versions": 1, "migrated": 0, "dry_run": True}
     assert "nothing to migrate" in invoke("migrate", atlas).stderr
     assert {path: path.stat().st_mtime_ns for path in atlas.rglob("*")} == before
     assert invoke("migrate", atlas / "nowhere").exception.exit_code == 5
@@ -98,3 +99,24 @@ def test_the_doctor_names_each_fault_with_what_would_mend_it(tmp_path: Path, ray
     assert "No such file or directory" in checks["disk"]["found"]
     assert "name another folder" in checks["disk"]["mend"]
     assert {"packages", "torch", "devices", "weights", "ray", "duckdb", "faiss", "shared memory"} < checks.keys()
+
+
+def test_an_atlas_of_the_format_before_is_brought_to_the_present_one_without_a_forward(atlas: Path) -> None:
+    sealed, question = manifest_of(atlas).version, ("top", atlas, UNIT, "--json")
+    answer = invoke(*question).stdout
+    turn_into_version_2(atlas)
+    before = {path for path in atlas.rglob("*") if path.is_file()}
+    assert invoke(*question).stdout == answer
+    would = json.loads(invoke("migrate", atlas, "--dry-run", "--json").stdout)
+    assert would == {"format_version": 3, "versions": 1, "migrated": 1, "dry_run": True}
+    assert {path for path in atlas.rglob("*") if path.is_file()} == before
+    assert "unitscope gc" in invoke("migrate", atlas).stderr
+    new = {path.relative_to(atlas).parts[0] for path in atlas.rglob("*") if path.is_file()} - {
+        path.relative_to(atlas).parts[0] for path in before
+    }
+    assert new <= {"groups", "hot-images", "hot-files"}
+    assert (manifest_of(atlas).version, manifest_of(atlas).unread) == (sealed, [])
+    assert invoke(*question).stdout == answer
+    invoke("gc", atlas, "--keep", 1)
+    assert not list(atlas.glob("hot-images-*")) and invoke(*question).stdout == answer
+    assert json.loads(invoke("migrate", atlas, "--json").stdout)["migrated"] == 0

@@ -128,16 +128,20 @@ def gc(
 
 @app.command()
 def migrate(atlas: AtlasArgument, dry_run: DryRunFlag = False, as_json: JsonFlag = False) -> None:
-    """Bring all versions of an atlas to the present format; exit 6, with words, where no migration leads there."""
+    """Bring all versions of an atlas to the present format, without a forward; exit 6 where no way leads there."""
     from unitscope.commands.output import show_facts
-    from unitscope_pipelines.indexing.sealing.versions import sealed_versions
+    from unitscope_pipelines.indexing.sealing.migration import migrate as bring_up
     from unitscope_schemas.manifest import FORMAT_VERSION
 
-    sealed = sealed_versions(atlas)  # raises FormatError for another format: there is none to migrate from
-    facts = {"format_version": FORMAT_VERSION, "versions": len(sealed), "migrated": 0}
+    done = bring_up(atlas, dry_run)
+    facts = {"format_version": FORMAT_VERSION, "versions": done.versions, "migrated": done.migrated}
     show_facts({**facts, "dry_run": dry_run} if as_json else facts, as_json)
-    if not as_json:
+    if as_json:
+        return
+    if not done.migrated:
         tell(f"{'there would be ' * dry_run}nothing to migrate: every version has the present format")
+    elif not dry_run:
+        tell("unitscope gc deletes what only the format of before needed")
 
 
 @app.command()

@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 from unitscope_pipelines.derived.rank_profiles import Side, correlations, read_profiles, shared_exemplars
 from unitscope_pipelines.storage.cache import LocalPart
 from unitscope_pipelines.storage.checked_folder import checked
-from unitscope_pipelines.storage.parts import parquet_writer, read_model, read_part, write_atomically, write_model
+from unitscope_pipelines.storage.parts import parquet_writer, read_model, write_atomically, write_model
+from unitscope_pipelines.storage.segments.images import version_images
 from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
 from unitscope_pipelines.storage.tombstones import removed_images
 from unitscope_schemas import layout, tables
+from unitscope_schemas.entries.part import Part
 from unitscope_schemas.errors import AtlasError, UsageError
-from unitscope_schemas.manifest import BLOCK_UNITS, LayerEntry, Manifest, Part
+from unitscope_schemas.manifest import BLOCK_UNITS, LayerEntry, Manifest
 from unitscope_schemas.progress import Tell
 from unitscope_schemas.versions import read_version
 
@@ -51,6 +53,10 @@ class SealedAtlas:
     def layer(self, name: str) -> LayerEntry:
         """Return a recorded layer; raises NotFoundError that names those there are."""
         return self.manifest.recorded(name, f"atlas {self.store.address}")
+
+    def side(self, positions: NDArray[np.int32], image_count: int) -> Side:
+        """Return the atlas with the images that count, by their positions among all of them."""
+        return Side(self.store, tuple(self.manifest.segments), positions, image_count)
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ class CoactivationPlan:
 
     def steps(self, tile: UnitTile) -> int:
         """Count the blocks of units that a tile is compared with."""
-        return len(self.layers_b[tile.pair.b].ranked)
+        return block_count(self.layers_b[tile.pair.b])
 
     def products(self, tile: UnitTile) -> int:
         """Count the products of two numbers that comparing a tile takes."""
@@ -114,7 +120,7 @@ class Correlator:
         plan, other = self.plan, self.plan.layers_b[tile.pair.b]
         profiles = read_profiles(plan.a, plan.layers_a[tile.pair.a], tile.blocks)
         correlation, jaccard = [], []
-        for block in range(len(other.ranked)):
+        for block in range(block_count(other)):
             others = read_profiles(plan.b, other, range(block, block + 1))
             correlation.append(correlations(profiles, others))
             jaccard.append(shared_exemplars(profiles, others))
@@ -192,20 +198,25 @@ def shared_sides(a: SealedAtlas, b: SealedAtlas) -> tuple[Side, Side]:
         )
     positions_a, positions_b = np.full(len(ids_a), -1, np.int32), np.full(len(ids_b), -1, np.int32)
     positions_a[shared] = positions_b[in_b[shared]] = np.arange(count, dtype=np.int32)
-    return Side(a.store, positions_a, count), Side(b.store, positions_b, count)
+    return a.side(positions_a, count), b.side(positions_b, count)
 
 
 def _present_ids(atlas: SealedAtlas) -> tuple[pa.Array, NDArray[np.bool_]]:
     """Read the ids of all images in the tables, and which of them were not removed."""
-    ids = read_part(atlas.store, atlas.manifest.images, ["image_id"])["image_id"].combine_chunks()
+    ids = version_images(atlas.manifest, atlas.store, ["image_id"])["image_id"].combine_chunks()
     removed = removed_images(atlas.manifest, atlas.store)["image_id"].combine_chunks()
     return ids, ~pc.is_in(ids, value_set=removed).to_numpy(zero_copy_only=False)
+
+
+def block_count(entry: LayerEntry) -> int:
+    """Return the count of a layer's blocks of units."""
+    return -(-entry.spec.units // BLOCK_UNITS)
 
 
 def _tiles(pair: LayerPair, entry: LayerEntry, image_count: int) -> list[UnitTile]:
     """Cut the layer's blocks into tiles of equal length that fit TILE_BYTES."""
     most = max(1, min(_TILE_BLOCKS, TILE_BYTES // (4 * BLOCK_UNITS * image_count)))
-    total = len(entry.ranked)
+    total = block_count(entry)
     length = -(-total // -(-total // most))
     return [UnitTile(pair, range(first, min(total, first + length))) for first in range(0, total, length)]
 

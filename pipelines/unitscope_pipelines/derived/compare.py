@@ -1,6 +1,7 @@
 """Two atlases of one corpus compared: which unit of the other each unit is, how surely, and what both rank first."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -21,16 +22,14 @@ Layers = tuple[str | None, str | None]
 """A layer of each atlas; only the first: the same name in both; none: every layer name that both have."""
 
 
-class Likeness(NamedTuple):
-    """A stored table of how alike two layers' units are, unit × unit."""
+class Matched(NamedTuple):
+    """The units of a layer, matched with those of another."""
 
     image_count: int
     """Count of the images that the units are compared over."""
     exemplar_count: int
     """Count of the first images of a unit that are exemplars, at most."""
-    correlation: Matrix
-    overlap: Matrix
-    """Exemplars shared over the mean of both units' (Dice 1945)."""
+    rows: list[MatchRow]
 
 
 def compare(a: SealedAtlas, b: SealedAtlas, run: Run, layers: Layers = (None, None)) -> Comparison:
@@ -42,17 +41,17 @@ def compare(a: SealedAtlas, b: SealedAtlas, run: Run, layers: Layers = (None, No
     if stored is not None:
         return stored
     pairs = layer_pairs(a, b, layers)
-    likenesses = [_likeness(a.store, table) for table in find_coactivation(a, b, pairs, run)]
-    rows = {pair: _matches(pair, likeness) for pair, likeness in zip(pairs, likenesses, strict=True)}
+    tables_of = zip(pairs, find_coactivation(a, b, pairs, run), strict=True)
+    matched = {pair: _matched(pair, b.layer(pair.b).spec.units, a.store, table) for pair, table in tables_of}
     path = _path(a, b, pairs)
     comparison = Comparison(
         id=PurePosixPath(path).stem,
         a=_side(a),
         b=_side(b),
-        shared_images=likenesses[0].image_count,
-        top_images=likenesses[0].exemplar_count,
-        layers=[_summary(pair, rows[pair], b.layer(pair.b).spec.units) for pair in pairs],
-        rows=[row for pair in pairs for row in rows[pair]],
+        shared_images=matched[pairs[0]].image_count,
+        top_images=matched[pairs[0]].exemplar_count,
+        layers=[_summary(pair, matched[pair].rows, b.layer(pair.b).spec.units) for pair in pairs],
+        rows=[row for pair in pairs for row in matched[pair].rows],
     )
     write_model(a.store, path, comparison)
     return comparison
@@ -96,51 +95,63 @@ def _path(a: SealedAtlas, b: SealedAtlas, pairs: Sequence[LayerPair]) -> str:
     return layout.comparison(a.manifest.version, *names)
 
 
-def _likeness(store: Store, path: str) -> Likeness:
-    """Read a stored table."""
+def _matched(pair: LayerPair, units_b: int, store: Store, path: str) -> Matched:
+    """Match the units of a pair's layers by their stored table, which is read once, a block of units at a time."""
     held = open_coactivation(store, path)
     assert held is not None, "it was written just now"
-    with held as file:
-        table: pa.Table = pq.read_table(file, partitioning=None)
-    correlation, jaccard = (
-        np.concatenate([chunk.flatten().to_numpy() for chunk in table[name].chunks])
-        .reshape(table.num_rows, -1)
-        .astype(np.float64)
-        for name in ("correlation", "jaccard")
-    )
-    return Likeness(
-        image_count=int(table.schema.metadata[b"image_count"]),
-        exemplar_count=int(table.schema.metadata[b"top_images"]),
-        correlation=correlation,
-        overlap=2 * jaccard / (1 + jaccard),
-    )
+    rows: list[MatchRow] = []
+    with held as file, pq.ParquetFile(file) as table:
+        counts = table.schema_arrow.metadata
+        likeness, closest = np.full(units_b, -np.inf), np.zeros(units_b, np.int64)  # of each unit of the second layer
+        for group in range(table.num_row_groups):
+            block = table.read_row_group(group)
+            correlation, jaccard = (_square(block[name]) for name in ("correlation", "jaccard"))
+            known = _known(correlation)
+            closer = known.max(axis=0) > likeness
+            closest[closer] = len(rows) + known.argmax(axis=0)[closer]
+            np.maximum(likeness, known.max(axis=0), out=likeness)
+            rows += _rows(pair, len(rows), table.metadata.num_rows, correlation, 2 * jaccard / (1 + jaccard))
+    mutual = [replace(row, mutual=row.match is not None and bool(closest[row.match] == row.channel)) for row in rows]
+    return Matched(int(counts[b"image_count"]), int(counts[b"top_images"]), mutual)
 
 
-def _matches(pair: LayerPair, likeness: Likeness) -> list[MatchRow]:
-    """Return one row per unit of the first layer; of equal correlations the lower channel is the match."""
-    correlation, overlap = likeness.correlation, likeness.overlap
-    known = np.where(np.isnan(correlation), -np.inf, correlation)
+def _square(lists: pa.ChunkedArray) -> Matrix:
+    """Return lists of one length as the rows of a matrix."""
+    values: Matrix = lists.combine_chunks().flatten().to_numpy().astype(np.float64)
+    return values.reshape(len(lists), -1)
+
+
+def _known(correlation: Matrix) -> Matrix:
+    """Return correlations with those that cannot be told below all others."""
+    return np.where(np.isnan(correlation), -np.inf, correlation)
+
+
+def _rows(pair: LayerPair, first: int, unit_count: int, correlation: Matrix, overlap: Matrix) -> list[MatchRow]:
+    """Return one row per unit from the `first` on; of equal correlations the lower channel is the match.
+
+    `overlap`: exemplars shared over the mean of both units' (Dice 1945). What is mutual only all units tell.
+    """
+    known = _known(correlation)
     order = np.argsort(-known, axis=1, kind="stable")[:, :2]
-    best_of_b = known.argmax(axis=0)
-    same_size = correlation.shape[0] == correlation.shape[1]
+    same_size = unit_count == correlation.shape[1]
     rows = []
-    for unit, ranked in enumerate(order.tolist()):
-        match, runner_up = ([*(other if known[unit, other] > -np.inf else None for other in ranked), None])[:2]
-        first, second = _at(correlation, unit, match), _at(correlation, unit, runner_up)
+    for place, ranked in enumerate(order.tolist()):
+        match, runner_up = ([*(other if known[place, other] > -np.inf else None for other in ranked), None])[:2]
+        nearest, second = _at(correlation, place, match), _at(correlation, place, runner_up)
         rows.append(
             MatchRow(
                 layer=pair.a,
-                channel=unit,
+                channel=first + place,
                 layer_b=pair.b,
                 match=match,
-                correlation=first,
-                overlap=_at(overlap, unit, match),
+                correlation=nearest,
+                overlap=_at(overlap, place, match),
                 runner_up=runner_up,
                 runner_up_correlation=second,
-                margin=None if first is None or second is None else first - second,
-                mutual=match is not None and bool(best_of_b[match] == unit),
-                same_correlation=_at(correlation, unit, unit if same_size else None),
-                same_overlap=_at(overlap, unit, unit if same_size else None),
+                margin=None if nearest is None or second is None else nearest - second,
+                mutual=False,
+                same_correlation=_at(correlation, place, first + place if same_size else None),
+                same_overlap=_at(overlap, place, first + place if same_size else None),
             )
         )
     return rows

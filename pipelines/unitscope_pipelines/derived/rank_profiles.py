@@ -1,17 +1,15 @@
 """Rank profiles: where each image stands among a unit's peaks, and what two sets of units have in common by them."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import chain
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from unitscope_pipelines.storage.parts import read_part
+from unitscope_pipelines.storage.segments.ranked_rows import RankedRows
 from unitscope_pipelines.storage.stores import Store
 from unitscope_schemas import tables
+from unitscope_schemas.entries.segment import Segment
 from unitscope_schemas.manifest import BLOCK_UNITS, LayerEntry
 from unitscope_schemas.ranks import jaccard, untied_count
 
@@ -24,6 +22,7 @@ class Side:
     """An atlas and the images of it that count."""
 
     store: Store
+    segments: tuple[Segment, ...]
     positions: NDArray[np.int32]
     """Position of each image of the atlas, by its number, among those that count; −1 where it does not count."""
     image_count: int
@@ -42,28 +41,22 @@ class Profiles:
     """Positions of each unit's exemplars in rank order, −1 behind the last."""
 
 
-class RankedPeaks(NamedTuple):
-    """A unit's images and its activations on them, in rank order."""
-
-    images: NDArray[np.int32]
-    activations: NDArray[np.float32]
-
-
 def read_profiles(side: Side, entry: LayerEntry, blocks: range) -> Profiles:
     """Read the profiles of the units in some blocks of a layer: 4 bytes of memory for each unit and image."""
-    counts = read_part(side.store, entry.units, ["image_count"])["image_count"].to_numpy()
-    counts = counts[blocks.start * BLOCK_UNITS : blocks.stop * BLOCK_UNITS]
-    ranks = np.zeros((len(counts), side.image_count), np.int32)
-    squares = np.zeros(len(counts))
-    exemplars = np.full((len(counts), tables.exemplar_count(side.image_count)), -1, np.int32)
-    for unit, (images, activations) in enumerate(_ranked_units(side, entry, blocks, counts)):
-        positions = side.positions[images]
+    first = blocks.start * BLOCK_UNITS
+    unit_count = min(blocks.stop * BLOCK_UNITS, entry.spec.units) - first
+    ranks = np.zeros((unit_count, side.image_count), np.int32)
+    squares = np.zeros(unit_count)
+    exemplars = np.full((unit_count, tables.exemplar_count(side.image_count)), -1, np.int32)
+    rows = RankedRows.of(side.store, entry.spec.name, side.segments)
+    for channel, columns in chain.from_iterable(rows.units(block, ["image", "activation"]) for block in blocks):
+        unit, positions, activations = channel - first, side.positions[columns["image"]], columns["activation"]
         counted = positions >= 0
         positions, activations = positions[counted], activations[counted]
         ranks[unit, positions] = centred_ranks(activations)
         squares[unit] = float(np.square(ranks[unit], dtype=np.float64).sum())
-        first = positions[: untied_count(activations, exemplars.shape[1])]
-        exemplars[unit, : len(first)] = first
+        leads = positions[: untied_count(activations, exemplars.shape[1])]
+        exemplars[unit, : len(leads)] = leads
     return Profiles(ranks, squares, exemplars)
 
 
@@ -96,16 +89,3 @@ def shared_exemplars(a: Profiles, b: Profiles) -> NDArray[np.float32]:
     for unit, exemplars in enumerate(b.exemplars):
         both[:, unit] = np.isin(a.exemplars, exemplars[exemplars >= 0]).sum(axis=1)
     return jaccard(both, count_a[:, None], count_b).astype(np.float32)
-
-
-def _ranked_units(side: Side, entry: LayerEntry, blocks: range, counts: NDArray[np.int64]) -> Iterator[RankedPeaks]:
-    """Read the ranked peaks of each unit of some blocks; `counts`: how many each unit has."""
-    remaining = iter(counts.tolist())
-    for block in blocks:
-        with side.store.hold(entry.ranked[block]) as path, pq.ParquetFile(path, pre_buffer=False) as file:
-            group = 0
-            for count in (count for _, count in zip(range(BLOCK_UNITS), remaining, strict=False)):
-                groups = list(range(group, group + len(tables.group_ends(count)) - 1))
-                group += len(groups)
-                table: pa.Table = file.read_row_groups(groups, columns=["image", "activation"], use_threads=False)
-                yield RankedPeaks(table["image"].to_numpy(), table["activation"].to_numpy())

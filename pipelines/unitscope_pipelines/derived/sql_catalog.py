@@ -16,9 +16,10 @@ from unitscope_pipelines.storage.filesystem import is_remote
 from unitscope_pipelines.storage.parts import read_manifest, write_atomically
 from unitscope_pipelines.storage.stores import AtlasAddress, store_of
 from unitscope_schemas import tables
+from unitscope_schemas.entries.part import Part
 from unitscope_schemas.errors import NotFoundError, UsageError
 from unitscope_schemas.geometry import Location, ReceptiveField
-from unitscope_schemas.manifest import BLOCK_UNITS, Manifest, Part
+from unitscope_schemas.manifest import BLOCK_UNITS, Manifest
 from unitscope_schemas.units import LayerSpec
 
 _TAKEN = ("main", "temp", "information_schema", "pg_catalog")
@@ -38,9 +39,9 @@ WITH own AS (
     SELECT r.rank, r.image, r.activation, r.row, r.col,
         rank() OVER (ORDER BY r.activation DESC) - 1 AS above,
         (SELECT s.image_count FROM read_parquet({units_part}) AS s WHERE s.unit = unit) AS image_count
-    FROM read_parquet({ranked_part}) AS r WHERE r.unit = unit
+    FROM {ranked_of_unit} AS r WHERE r.unit = unit
 ), chosen AS (
-    SELECT own.*, {of_image} FROM own JOIN read_parquet({images}) AS i USING (image)
+    SELECT own.*, {of_image} FROM own JOIN {images} AS i USING (image)
     WHERE (SELECT s.status FROM read_parquet({units_part}) AS s WHERE s.unit = unit) <> 'dead'
     QUALIFY i.duplicate_group IS NULL OR row_number() OVER (PARTITION BY i.duplicate_group ORDER BY own.rank) = 1
     ORDER BY own.rank LIMIT k
@@ -74,11 +75,11 @@ _EXPLAIN = """
 CREATE MACRO {schema}.explain(layer, picture, k) AS TABLE
 WITH own AS (
     SELECT r.unit, r.activation, r.row, r.col, {of_image}
-    FROM read_parquet({ranked_parts}) AS r JOIN read_parquet({images}) AS i USING (image)
+    FROM {ranked_of_layer} AS r JOIN {images} AS i USING (image)
     WHERE i.image_id = picture OR i.path = picture
 ), counted AS (
     SELECT r.unit, count(*) AS image_count, count(*) FILTER (WHERE r.activation > own.activation) AS above
-    FROM read_parquet({ranked_parts}) AS r JOIN own USING (unit) GROUP BY r.unit
+    FROM {ranked_of_layer} AS r JOIN own USING (unit) GROUP BY r.unit
 ), placed AS (
     SELECT own.*, (counted.image_count - counted.above) / counted.image_count AS percentile,
         (own.activation::DOUBLE - s.mean) / if(s.std > 0, s.std, 1) AS deviation,
@@ -159,33 +160,42 @@ def _statements(schema: str, folder: Path, manifest: Manifest) -> list[str]:
     def file(part: Part) -> str:
         return _text(str(folder / part.path))
 
-    ranked = {
-        f"{entry.spec.name}:{block}": file(part) for entry in manifest.layers for block, part in enumerate(entry.ranked)
-    }
     units = {entry.spec.name: file(entry.units) for entry in manifest.layers}
-    blocks = {entry.spec.name: f"[{', '.join(map(file, entry.ranked))}]" for entry in manifest.layers}
+    of_unit, of_layer = [], []
+    for segment in manifest.segments:
+        parts = {
+            f"{layer}:{block}": file(part)
+            for layer, own in segment.layers.items()
+            for block, part in enumerate(own.ranked)
+        }
+        blocks = {layer: f"[{', '.join(map(file, own.ranked))}]" for layer, own in segment.layers.items()}
+        numbers = None if segment.numbers is None else file(segment.numbers)
+        of_unit.append((f"ifnull({_map(parts)}[layer || ':' || unit // {BLOCK_UNITS}], {_NO_UNIT})", numbers))
+        of_layer.append((f"ifnull({_map(blocks)}[layer], [{_NO_LAYER}])", numbers))
     each_units = [f"SELECT {_text(layer)} AS layer, * FROM read_parquet({path})" for layer, path in units.items()]
-    each_ranked = [f"SELECT {_text(layer)} AS layer, * FROM read_parquet({paths})" for layer, paths in blocks.items()]
+    each_ranked = [f"SELECT {_text(layer)} AS layer, * FROM {_ranked(manifest, layer, file)}" for layer in units]
     layers = [
         f"({position}, {_text(spec.name)}, {_text(spec.kind)}, {spec.units}, {spec.grid.height}, {spec.grid.width})"
         for position, spec in enumerate(entry.spec for entry in manifest.layers)
     ]
     known = {
         "schema": schema,
-        "ranked_part": f"ifnull({_map(ranked)}[layer || ':' || unit // {BLOCK_UNITS}], {_NO_UNIT})",
-        "ranked_parts": f"ifnull({_map(blocks)}[layer], [{_NO_LAYER}])",
+        "ranked_of_unit": _merged(of_unit),
+        "ranked_of_layer": _merged(of_layer),
         "layer_units_part": f"ifnull({_map(units)}[layer], {_NO_LAYER})",
         "units_part": f"ifnull({_map(units)}[layer], {_NO_UNIT})",
-        "images": file(manifest.images),
+        "images": _images(manifest, file),
         "boxes": _map({entry.spec.name: _boxes(entry.spec) for entry in manifest.layers}),
         "own_height": _own_height(manifest, file),
         "sides": ", ".join([*_in_picture("box", 0), *_in_picture("effective_box", 9), *_as_measured("padding", 4)]),
         "box_sides": ", ".join(_in_picture("box", 0)),
-        "of_image": ", ".join([*(f"i.{name}" for name in _OF_IMAGE), _labels(folder / manifest.images.path)]),
+        "of_image": ", ".join(
+            [*(f"i.{name}" for name in _OF_IMAGE), _labels(folder / manifest.segments[0].tables.images.path)]
+        ),
         "bins": tables.HISTOGRAM_BINS,
     }
     return [
-        f"CREATE VIEW {schema}.images AS FROM read_parquet({file(manifest.images)})",
+        f"CREATE VIEW {schema}.images AS FROM {_images(manifest, file)}",
         f"CREATE VIEW {schema}.skipped AS FROM read_parquet({file(manifest.skipped)})",
         f"CREATE VIEW {schema}.layers AS FROM (VALUES {', '.join(layers)}) "
         "AS named(position, name, kind, units, grid_height, grid_width)",
@@ -193,6 +203,47 @@ def _statements(schema: str, folder: Path, manifest: Manifest) -> list[str]:
         f"CREATE VIEW {schema}.ranked AS {' UNION ALL '.join(each_ranked)}",
         *(macro.format(**known) for macro in (_TOP_PATCHES, _EXPLAIN, _UNIT_HISTOGRAM, _UNIT_LABELS)),
     ]
+
+
+def _images(manifest: Manifest, file: Callable[[Part], str]) -> str:
+    """Write the images of all segments in one, in order of their numbers."""
+    if manifest.groups is None:
+        return f"read_parquet({file(manifest.segments[0].tables.images)})"
+    stored = ", ".join(f"s.{name}" for name in tables.SEGMENT_IMAGES.names)
+    pieces = []
+    for segment in manifest.segments:
+        rows = f"read_parquet({file(segment.tables.images)}, file_row_number = true) AS s"
+        if segment.numbers is None:
+            pieces.append(f"SELECT s.file_row_number::INTEGER AS image, {stored} FROM {rows}")
+        else:
+            numbers = f"read_parquet({file(segment.numbers)}, file_row_number = true) AS n"
+            pieces.append(f"SELECT n.image, {stored} FROM {rows} JOIN {numbers} USING (file_row_number)")
+    columns = ", ".join(f"{'g' if name == 'duplicate_group' else 'm'}.{name}" for name in tables.IMAGES.names)
+    groups = f"LEFT JOIN read_parquet({file(manifest.groups)}) AS g ON g.image = m.image"
+    return f"(SELECT {columns} FROM ({' UNION ALL '.join(pieces)}) AS m {groups} ORDER BY m.image)"
+
+
+def _ranked(manifest: Manifest, layer: str, file: Callable[[Part], str]) -> str:
+    """Write the ranked rows of one layer, of all segments."""
+    pieces = []
+    for segment in manifest.segments:
+        paths = f"[{', '.join(map(file, segment.layers[layer].ranked))}]"
+        pieces.append((paths, None if segment.numbers is None else file(segment.numbers)))
+    return _merged(pieces)
+
+
+def _merged(pieces: Sequence[tuple[str, str | None]]) -> str:
+    """Write the ranked rows of all segments in one: of each, its parts and the table of its images' numbers."""
+    if len(pieces) == 1:
+        return f"read_parquet({pieces[0][0]})"
+    rows = " UNION ALL ".join(
+        f"SELECT r.unit, n.image, r.activation, r.row, r.col FROM read_parquet({parts}) AS r "
+        f"JOIN read_parquet({numbers}, file_row_number = true) AS n ON n.file_row_number = r.image"
+        for parts, numbers in pieces
+    )
+    # every column by its table's name: `unit` alone is a macro's parameter
+    rank = "(row_number() OVER (PARTITION BY m.unit ORDER BY m.activation DESC, m.image) - 1)::INTEGER AS rank"
+    return f"(SELECT m.unit, {rank}, m.image, m.activation, m.row, m.col FROM ({rows}) AS m)"
 
 
 def _labels(images: Path) -> str:

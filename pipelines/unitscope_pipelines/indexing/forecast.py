@@ -16,12 +16,14 @@ from unitscope_pipelines.corpora.listing import CorpusFile, corpus_files
 from unitscope_pipelines.indexing.departures import unlisted_count
 from unitscope_pipelines.indexing.patches.index import build_memory, choose_index
 from unitscope_pipelines.indexing.plan import Plan
+from unitscope_pipelines.indexing.ranking.merging import merging_memory
 from unitscope_pipelines.indexing.ranking.ranker import ranking_memory
 from unitscope_pipelines.indexing.ranking.unit_fields import exemplar_count, unit_count
 from unitscope_pipelines.indexing.scan import Scanner
+from unitscope_pipelines.indexing.sealing.segments import staying
 from unitscope_pipelines.vision.recording.device import choose_device
 from unitscope_pipelines.vision.recording.embedding import cell_regions
-from unitscope_schemas.manifest import EXACT
+from unitscope_schemas.entries.segment import EXACT
 from unitscope_schemas.tables import FIRST_RANKS
 
 # These figures were measured on atlases of 40 to a million images and 416 to 1,808 units.
@@ -33,10 +35,12 @@ _BYTES_PER_PEAKS_PART = 7_900
 _BYTES_PER_FILE = 500
 """Bytes of a file beside its path, label, metadata and address, which are stored up to three times and compressed
 twice."""
-_BYTES_FIXED = 1_300_000
-"""Bytes of the lookup database when it is empty, and of the manifest."""
+_BYTES_FIXED = 250_000
+"""Bytes of the file of first ranks when it is empty, and of the manifest."""
 _RANKED_PER_S = 5_000_000
 """Count of peaks that one core ranks in a second."""
+_MERGED_PER_S = 50_000_000
+"""Count of peaks whose statistics over segments one core makes in a second."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ def forecast(plan: Plan) -> Forecast:
     """
     files, units = len(plan.listing.files), plan.cells_per_image
     embed = next(layer for layer in plan.scan.layers if layer.name == plan.scan.embed_layer)
+    ranked = _newly_ranked(plan)
     regions = len(cell_regions(embed.grid))
     workers = plan.config.workers or _slots(plan.config.address, plan.config.device)
     rank_count = files if plan.keep is None else min(files, plan.keep)
@@ -91,7 +96,10 @@ def forecast(plan: Plan) -> Forecast:
         rows=rank_count * units,
         size_bytes=_size_bytes(plan, rank_count, 2 * 2 * regions * embed.units) + peaks_bytes * (not bounded),
         temporary_bytes=peaks_bytes * (bounded and not plan.lacks_peaks),
-        rank_memory_bytes=ranking_memory(files, max(layer.units for layer in plan.scan.layers)),
+        rank_memory_bytes=max(
+            ranking_memory(ranked, max(layer.units for layer in plan.scan.layers)),
+            merging_memory(files) if ranked < files else 0,
+        ),
         patch_index=index.factory if index else EXACT,
         patch_index_bytes=index.served_bytes if index else 0,
         patch_index_memory_bytes=build_memory(index),
@@ -107,10 +115,21 @@ def forecast(plan: Plan) -> Forecast:
         result,
         scan_memory_bytes=_peak_memory_bytes(),
         scan_seconds=round(len(plan.pending) * seconds / workers, 1),
-        rank_seconds=round(files * units / _RANKED_PER_S / workers, 1),
+        rank_seconds=round(
+            (ranked / _RANKED_PER_S + (files / _MERGED_PER_S if ranked < files else 0)) * units / workers, 1
+        ),
         box_gradients=gradients,
         box_seconds=round(gradients * seconds / workers, 1),
     )
+
+
+def _newly_ranked(plan: Plan) -> int:
+    """Return how many images make the new segment, if each pending file is one, and none leaves."""
+    if plan.previous is None or plan.keep is not None or plan.previous.keep is not None:
+        return len(plan.listing.files)
+    sizes = [segment.image_count for segment in plan.previous.segments]
+    stays = staying(sizes, len(plan.pending))
+    return len(plan.pending) + sum(size for size, stay in zip(sizes, stays, strict=True) if not stay)
 
 
 def _slots(address: str | None, device: str) -> int:

@@ -9,24 +9,18 @@ from typing import Any
 from unitscope_pipelines import cluster
 from unitscope_pipelines.corpora.listing import list_corpus
 from unitscope_pipelines.corpora.roots import roots_of
+from unitscope_pipelines.indexing.building import VersionBuilder, with_fields
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.departures import left_images
-from unitscope_pipelines.indexing.patches.build import EmbeddedLayer, build_patches
 from unitscope_pipelines.indexing.plan import Plan, make_plan, scanned_again
-from unitscope_pipelines.indexing.ranking.layers import rank_layers
-from unitscope_pipelines.indexing.ranking.ranker import RankPlan
+from unitscope_pipelines.indexing.ranking.layers import OnWorkers
 from unitscope_pipelines.indexing.ranking.unit_fields import (
     RankedVersion,
-    exemplar_count,
-    is_over_budget,
-    with_fields_of,
-    with_unit_fields,
 )
 from unitscope_pipelines.indexing.run_entry import run_entry
 from unitscope_pipelines.indexing.scan import Scanner
-from unitscope_pipelines.indexing.sealing.lookup import build_first_ranks, build_lookup
 from unitscope_pipelines.indexing.sealing.removed import remaining_images
-from unitscope_pipelines.indexing.sealing.sharing import SameImages
+from unitscope_pipelines.indexing.sealing.segments import Segmentation, segmentation
 from unitscope_pipelines.indexing.sealing.version_images import version_images
 from unitscope_pipelines.indexing.sealing.versions import (
     NewVersion,
@@ -35,13 +29,11 @@ from unitscope_pipelines.indexing.sealing.versions import (
     seal,
     version_name,
 )
-from unitscope_pipelines.storage.parts import read_measured, remove_unfinished, write_model, write_table
+from unitscope_pipelines.storage.parts import read_measured, remove_unfinished, write_model
 from unitscope_pipelines.storage.stores import store_of
-from unitscope_pipelines.vision.images.pictures import RULES
-from unitscope_pipelines.vision.recording.embedding import region_boxes
 from unitscope_schemas import layout
 from unitscope_schemas.entries.corpus import LeftImages
-from unitscope_schemas.manifest import FORMAT_VERSION, LayerEntry, Manifest, Receipt
+from unitscope_schemas.manifest import Manifest, Receipt
 from unitscope_schemas.progress import Progress, Report
 
 _SLOW_BF16 = "bf16 is meant for GPUs: on most CPUs fp32 is faster, and exact"
@@ -81,11 +73,11 @@ def index(config: IndexConfig, report: Report) -> Manifest:
                 if (unchanged := _unchanged(plan, version)) is not None:
                     return _as_asked(plan, unchanged, report)
                 left = _left(plan, version)
-            if plan.lacks_peaks and not (_same_images(plan, version) or complete_version(store, version.name)):
+            if plan.lacks_peaks and not (_segmentation(plan, version).is_same or complete_version(store, version.name)):
                 plan = _scan_all_again(plan, new, report)
                 again = _scan(plan, workers, report, "again")
                 version = _next_version(plan, [*plan.finished, *new, *again])
-            manifest = commit(plan, version, workers, report, left)
+            manifest = commit(plan, version, OnWorkers(workers, report), left)
         remove_unfinished(store)
         remove_ranked_peaks(store)
         return manifest
@@ -129,18 +121,8 @@ def _as_asked(plan: Plan, unchanged: Manifest, report: Report) -> Manifest:
     if asked is not None and any(entry.field_exemplars != asked for entry in unchanged.layers):
         with cluster.connected(plan.config.address):
             workers = cluster.resources(plan.config.workers, plan.config.device)
-            changed["layers"] = _fields(plan, RankedVersion.of(unchanged, plan.store), workers, report)
+            changed["layers"] = with_fields(plan, RankedVersion.of(unchanged, plan.store), OnWorkers(workers, report))
     return seal(plan.store, unchanged.model_copy(update=changed)) if changed else unchanged
-
-
-def _fields(plan: Plan, version: RankedVersion, workers: cluster.Resources, report: Report) -> list[LayerEntry]:
-    """Return a version's layers with the effective boxes of their units, on as many exemplars as the plan asks for."""
-    count = exemplar_count(plan.config.field_exemplars, plan.scan.layers, version.images.rows)
-    alone = plan.batch_dependence is not None
-    if is_over_budget(plan.config.field_exemplars, plan.scan.layers, version.images.rows):
-        note = "effective boxes are those of layers: units are many for so few images (--field-exemplars measures them)"
-        report(Progress("boxes", 0, 0, "gradients", note=note))
-    return with_unit_fields(version, plan.scan, count, plan.previous, workers, report, alone)
 
 
 def _left(plan: Plan, version: NewVersion) -> LeftImages | None:
@@ -182,85 +164,27 @@ def _scan(plan: Plan, workers: cluster.Resources, report: Report, stage: str = "
 def commit(
     plan: Plan,
     version: NewVersion,
-    workers: cluster.Resources,
-    report: Report,
+    run: OnWorkers,
     left: LeftImages | None = None,
     measures: bool = True,
+    merge: bool = False,
 ) -> Manifest:
     """Write everything the version needs beside what earlier ones use, and the manifest last.
 
-    A version that was sealed before and is still there becomes the present one again as it is; one of the same images
-    as the present one takes its ranks and vectors over. `left`: the images of the present one that it does not have.
-    Without `measures` units keep the effective boxes of the present one.
+    A version that was sealed before and is still there becomes the present one again as it is; segments of the present
+    one whose images are all in a new one are taken over. `left`: the images of the present one that it does not have.
+    Without `measures` units keep the effective boxes of the present one. `merge`: in one segment.
     """
-    earlier = complete_version(plan.store, version.name)
+    earlier = None if merge else complete_version(plan.store, version.name)
     if earlier is None:
-        same = _same_images(plan, version)
-        if same is None:
-            built = _built(plan, version, workers, report, measures)
-        else:
-            built = _built_on(same, plan, version, workers, report, measures)
-        return seal(plan.store, built.model_copy(update={"left": left}))
+        builder = VersionBuilder(plan, version, _segmentation(plan, version, merge), run)
+        return seal(plan.store, builder.build(measures).model_copy(update={"left": left}))
     changed = (
         run_entry(plan, version)._asdict() | {"left": left} | ({"shards": earlier.shards} if plan.lacks_peaks else {})
     )
     return seal(plan.store, earlier.model_copy(update=changed))
 
 
-def _same_images(plan: Plan, version: NewVersion) -> SameImages | None:
-    """Return the present version if it has the images of a new one."""
-    return SameImages.of(plan.previous, plan.store, version, plan.keep)
-
-
-def _built_on(
-    same: SameImages, plan: Plan, version: NewVersion, workers: cluster.Resources, report: Report, measures: bool
-) -> Manifest:
-    """Write the tables of images and names of a version, which reads all others of the present one."""
-    store, name, images = plan.store, version.name, version.images
-    written, layers = write_table(store, layout.images_of(name), images.images), same.layers(name, images.images)
-    wanted = exemplar_count(plan.config.field_exemplars, plan.scan.layers, written.rows)
-    if measures and any(entry.field_exemplars != wanted for entry in layers):
-        layers = _fields(plan, RankedVersion(store, name, written, layers), workers, report)
-    changed = run_entry(plan, version)._asdict() | {
-        "version": name,
-        "images": written,
-        "skipped": write_table(store, layout.skipped_of(name), images.skipped),
-        "lookup": build_lookup(store, name, written, same.first_ranks()),
-        "layers": layers,
-        "shared": same.names(name),
-    }
-    return same.manifest.model_copy(update=changed)
-
-
-def _built(plan: Plan, version: NewVersion, workers: cluster.Resources, report: Report, measures: bool) -> Manifest:
-    """Write the tables, ranks, vectors and lookup files of a version, and return its manifest."""
-    store, name = plan.store, version.name
-    images = write_table(store, layout.images_of(name), version.images.images)
-    skipped = write_table(store, layout.skipped_of(name), version.images.skipped)
-    used = tuple(receipt for receipt in version.receipts if receipt.forward_count)
-    ranking = RankPlan(store, name, images, used, plan.keep)
-    ranked = RankedVersion(store, name, images, rank_layers(ranking, plan.scan.layers, workers, report))
-    layers = _fields(plan, ranked, workers, report) if measures else with_fields_of(plan.previous, ranked.layers)
-    report(Progress("embed", 0, 1, "index"))
-    embed = next(layer for layer in plan.scan.layers if layer.name == plan.scan.embed_layer)
-    embedded = EmbeddedLayer(embed.name, embed.units, region_boxes(embed), plan.config.patch_memory_bytes)
-    patches = build_patches(store, name, embedded, used, images)
-    report(Progress("embed", 1, 1, "index"))
-    return Manifest(
-        format_version=FORMAT_VERSION,
-        atlas_key=plan.scan.atlas_key,
-        version=name,
-        model=plan.scan.model,
-        preprocessing=plan.scan.preprocessing,
-        precision=plan.config.precision,
-        batch_size=plan.config.batch_size,
-        layers=layers,
-        images=images,
-        skipped=skipped,
-        lookup=build_lookup(store, name, images, build_first_ranks(store, name, layers)),
-        patches=patches,
-        layer_notes=list(plan.layer_notes),
-        picture_rules=list(RULES),
-        keep=plan.keep,
-        **run_entry(plan, version)._asdict(),
-    )
+def _segmentation(plan: Plan, version: NewVersion, merge: bool = False) -> Segmentation:
+    """Return which segments of the present version a new one takes over."""
+    return segmentation(plan.previous, plan.store, version, plan.keep, merge)

@@ -233,7 +233,7 @@ def _embed_layer(
     Raises UsageError if it is not recorded, has no places, or is not the layer that the atlas or finished shards embed.
     """
     names, placed = [layer.name for layer in layers], [layer.name for layer in layers if layer.placed]
-    embed = config.embed or (previous.patches.layer if previous else [*names, *placed][-1])
+    embed = config.embed or (previous.embedding.layer if previous else [*names, *placed][-1])
     if embed not in names:
         raise UsageError(f"embedding layer {embed!r} is not recorded; recorded are {listing(names)}")
     if embed not in placed:
@@ -241,8 +241,8 @@ def _embed_layer(
             f"layer {embed!r} cannot be embedded: its tokens have no place in the picture; embed "
             + (f"one of {listing(placed)}" if placed else "another layer, which is to be recorded too")
         )
-    if previous is not None and previous.patches.layer != embed:
-        raise UsageError(f"the atlas embeds {previous.patches.layer!r}; use another directory to embed {embed!r}")
+    if previous is not None and previous.embedding.layer != embed:
+        raise UsageError(f"the atlas embeds {previous.embedding.layer!r}; use another directory to embed {embed!r}")
     if mixed := {receipt.embedded for receipt in finished} - {embed}:
         raise UsageError(
             f"finished shards of {config.atlas} embed {listing(mixed)}; use --embed with it or another directory"

@@ -13,8 +13,9 @@ from unitscope_pipelines.storage.parts import write_model, write_table
 from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.vision.images.libraries import code_digest, library_versions
 from unitscope_schemas import layout, tables
+from unitscope_schemas.entries.part import Part
 from unitscope_schemas.geometry import Box, Placement
-from unitscope_schemas.manifest import BLOCK_UNITS, Part, Receipt
+from unitscope_schemas.manifest import BLOCK_UNITS, Receipt
 from unitscope_schemas.units import LayerSpec
 
 _WRITERS = 4

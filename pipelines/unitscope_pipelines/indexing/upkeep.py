@@ -14,10 +14,12 @@ from unitscope_pipelines.corpora.roots import roots_of
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import commit
 from unitscope_pipelines.indexing.plan import Plan
+from unitscope_pipelines.indexing.ranking.layers import OnWorkers
 from unitscope_pipelines.indexing.sealing.removed import Outline, outline, remaining_images, write_removed
 from unitscope_pipelines.indexing.sealing.versions import NewVersion, complete_version, present_version, seal
 from unitscope_pipelines.indexing.verification.forwards import scan_plan
-from unitscope_pipelines.storage.parts import read_part, remove_unfinished
+from unitscope_pipelines.storage.parts import remove_unfinished
+from unitscope_pipelines.storage.segments.images import version_images
 from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
 from unitscope_pipelines.storage.tombstones import present_images, removed_images
 from unitscope_schemas import tables
@@ -114,17 +116,17 @@ def revert(atlas: AtlasAddress | Store, version: str, dry_run: bool = False) -> 
 
 
 def compact(atlas: AtlasAddress | Store, workers: int | None, report: Report) -> Manifest:
-    """Seal a version whose tables hold no removed image: the rows of a fresh index of the others, without a forward.
+    """Seal a version in one segment that holds no removed image: the rows of a fresh index, without a forward.
 
     Rebuilds ranks, statistics, lookup files, vectors and patch index: what an index run costs after its scan. Effective
     boxes of units stay as they are, measured on exemplars that may have been removed. What
-    shards hold about removed images stays, so that they can come back. Without tombstones nothing is done. Raises
-    UsageError for a bounded atlas, whose peaks are gone.
+    shards hold about removed images stays, so that they can come back. One segment without tombstones is left as it
+    is. Raises UsageError for a bounded atlas, whose peaks are gone.
     """
     store = store_of(atlas)
     with store.locked():
         manifest = present_version(store)
-        if not manifest.stale_count:
+        if not manifest.stale_count and len(manifest.segments) == 1:
             return manifest
         if manifest.keep is not None:
             raise UsageError(
@@ -153,13 +155,14 @@ def compact(atlas: AtlasAddress | Store, workers: int | None, report: Report) ->
         images = remaining_images(manifest, store)
         version = NewVersion.of(manifest.atlas_key, plan.keep, images, manifest.shards)
         with cluster.connected(None):
-            return commit(plan, version, cluster.resources(workers, "cpu"), report, measures=False)
+            run = OnWorkers(cluster.resources(workers, "cpu"), report)
+            return commit(plan, version, run, measures=False, merge=True)
 
 
 def _seal_without(removed: pa.Table, manifest: Manifest, store: Store, changed: pa.Table, dry_run: bool) -> Removal:
     """Seal the same tables with the removed images out, of which `changed` came or went just now."""
     after = outline(manifest, store, removed)
-    stored_ids = read_part(store, manifest.images, ["image_id"])["image_id"].combine_chunks()
+    stored_ids = version_images(manifest, store, ["image_id"])["image_id"].combine_chunks()
     waiting = changed.filter(pc.invert(pc.is_in(changed["image_id"], value_set=stored_ids)))
     if not dry_run:
         _seal_tables(manifest, removed, after, store)

@@ -15,8 +15,8 @@ from typing import IO, NamedTuple
 
 from platformdirs import user_cache_path
 
+from unitscope_schemas.entries.part import Part
 from unitscope_schemas.errors import AtlasError, StorageError, UsageError
-from unitscope_schemas.manifest import Part
 
 DEFAULT_GB = 10.0
 _GB = 1_000_000_000

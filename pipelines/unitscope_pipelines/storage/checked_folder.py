@@ -6,8 +6,8 @@ from pathlib import Path
 
 from unitscope_pipelines.storage.cache import LocalPart
 from unitscope_pipelines.storage.stores import FolderStore, Store
+from unitscope_schemas.entries.part import Part
 from unitscope_schemas.errors import AtlasError
-from unitscope_schemas.manifest import Part
 
 _FileState = tuple[int, ...]
 

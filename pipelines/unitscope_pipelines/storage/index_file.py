@@ -9,8 +9,8 @@ import re
 import struct
 from pathlib import Path
 
+from unitscope_schemas.entries.segment import PatchIndex
 from unitscope_schemas.errors import AtlasError
-from unitscope_schemas.manifest import PatchIndex
 
 _HEAD = struct.Struct("<4siq")
 """Kind in four letters, width of vectors, and their count."""
@@ -20,7 +20,7 @@ _ELSEWHERE = re.compile(rb"ilod.{3}\0{5}.{3}\0{5}", re.DOTALL)
 """Beginning of lists that lie in another file, whose name follows: two counts below 2²⁴ tell it from chance."""
 
 
-def check_index_file(file: Path, patches: PatchIndex) -> None:
+def check_index_file(file: Path, patches: PatchIndex, wanted_width: int) -> None:
     """Raise AtlasError for a file that is no index over the vectors of an atlas, or that names another file."""
     assert patches.index is not None
     named = f"part {patches.index.path} is no index over this atlas's vectors"
@@ -31,7 +31,7 @@ def check_index_file(file: Path, patches: PatchIndex) -> None:
         kind, width, count = _HEAD.unpack(head)
         if kind not in _KINDS:
             raise AtlasError(f"{named}: it is of the kind {kind!r}, which no index run writes")
-        if (width, count) != (patches.width, patches.vectors.rows):
+        if (width, count) != (wanted_width, patches.vectors.rows):
             raise AtlasError(f"{named}: it holds {count} of width {width}")
         with mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as content:
             place = content.find(b"ilod")

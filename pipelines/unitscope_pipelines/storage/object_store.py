@@ -26,8 +26,8 @@ from unitscope_pipelines.storage.cache import Cache, LocalPart
 from unitscope_pipelines.storage.filesystem import StoredFile
 from unitscope_pipelines.storage.writer_lock import WriterLock
 from unitscope_schemas import layout
+from unitscope_schemas.entries.part import Part
 from unitscope_schemas.errors import AtlasError, NotFoundError, StoreError, UsageError
-from unitscope_schemas.manifest import Part
 
 _ATTEMPTS = 6
 """Tries of a request, waiting up to 1, 2, 4, 8 and 16 s in between; AWS_MAX_ATTEMPTS overrides it."""

@@ -12,8 +12,9 @@ from pydantic import BaseModel, ValidationError
 from unitscope_pipelines.storage.stores import Store, is_full
 from unitscope_schemas import layout
 from unitscope_schemas.entries.document import damage, sealed_text, unsealed_text
+from unitscope_schemas.entries.part import Part
 from unitscope_schemas.errors import StorageError
-from unitscope_schemas.manifest import Manifest, MeasuredLayers, Part, Receipt, parse_manifest
+from unitscope_schemas.manifest import Manifest, MeasuredLayers, Receipt, parse_manifest
 
 Document = TypeVar("Document", bound=BaseModel)
 

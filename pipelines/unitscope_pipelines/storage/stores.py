@@ -26,8 +26,8 @@ from typing import Any, Protocol
 from unitscope_pipelines.storage.cache import Cache, LocalPart
 from unitscope_pipelines.storage.filesystem import StoredFile, is_remote
 from unitscope_schemas import layout
+from unitscope_schemas.entries.part import Part
 from unitscope_schemas.errors import AtlasError, BusyError, StorageError
-from unitscope_schemas.manifest import Part
 
 AtlasAddress = str | Path
 """A folder, or the address of an atlas in an object store, which is always text."""

@@ -4,6 +4,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from unitscope_pipelines.storage.parts import read_part
+from unitscope_pipelines.storage.segments.images import version_images
 from unitscope_pipelines.storage.stores import Store
 from unitscope_schemas import tables
 from unitscope_schemas.manifest import Manifest
@@ -23,5 +24,5 @@ def without(images: pa.Table, removed: pa.Table) -> pa.Table:
 
 
 def present_images(manifest: Manifest, store: Store) -> pa.Table:
-    """Read the rows of the images table that are no tombstones, with the numbers that they have there."""
-    return tables.with_labels(without(read_part(store, manifest.images), removed_images(manifest, store)))
+    """Read the images of a version that are no tombstones, with the numbers that they have in it."""
+    return without(version_images(manifest, store), removed_images(manifest, store))

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from unitscope_schemas.answers.served import Answer
 from unitscope_schemas.entries.entry import Entry
+from unitscope_schemas.entries.part import Part
 from unitscope_schemas.geometry import Box, Location
 from unitscope_schemas.layout import LayerName
-from unitscope_schemas.manifest import Part
 from unitscope_schemas.units import DirectionId, Target, UnitId
 
 VisualKind = Literal["optimised", "projection"]

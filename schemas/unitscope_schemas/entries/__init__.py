@@ -1,1 +1,1 @@
-"""Records that a manifest is made of, beside its parts: the model with its preprocessing, and the corpus."""
+"""Records that a manifest is made of: parts, segments, the model with its preprocessing, and the corpus."""

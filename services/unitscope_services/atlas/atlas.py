@@ -20,19 +20,28 @@ from unitscope_schemas import tables
 from unitscope_schemas.addresses import last_name, without_paths
 from unitscope_schemas.answers.served import AtlasRow, ImageRow, LayerRow, SkippedRow
 from unitscope_schemas.answers.statements import read_statements
+from unitscope_schemas.entries.segment import Segment
 from unitscope_schemas.errors import NotFoundError
 from unitscope_schemas.geometry import Location, Placement, ReceptiveField, Size
 from unitscope_schemas.manifest import BLOCK_UNITS, LayerEntry
 from unitscope_schemas.units import UnitId
 from unitscope_schemas.versions import read_version
-from unitscope_services.atlas.bounded import BoundedRanks, RankBound, missing_peak, stored_location
 from unitscope_services.atlas.boxes import FieldBoxes
 from unitscope_services.atlas.catalogue import Catalogue
 from unitscope_services.atlas.database import Database
 from unitscope_services.atlas.image_filter import ImageFilter
 from unitscope_services.atlas.parts import Parts
 from unitscope_services.atlas.peaks import ScannedPeaks
-from unitscope_services.atlas.ranks import FewRanked, FirstRanks, RankedPart, RankedUnit, first_ranks
+from unitscope_services.atlas.ranks.bounded import BoundedRanks, RankBound, missing_peak, stored_location
+from unitscope_services.atlas.ranks.merged_unit import MergedUnit
+from unitscope_services.atlas.ranks.ranked_unit import (
+    FewRanked,
+    FirstRanks,
+    RankedImages,
+    RankedPart,
+    RankedUnit,
+    first_ranks,
+)
 from unitscope_services.atlas.rows import ImageEntry
 from unitscope_services.atlas.statistics import LayerStatistics, UnitStatistics
 
@@ -72,9 +81,9 @@ class Atlas:
         """Where the pictures are now, and below what they must lie."""
         self.hidden_roots = hidden_roots(self.manifest.corpus, self.pictures)
         """Roots of the corpora whose pictures may not be read."""
-        self._database = Database(self.store, self.manifest.lookup, question_timeout_s)
+        self._database = Database(self.store, self.manifest.first_ranks, question_timeout_s)
         self._parts = Parts(self.store)
-        self.catalogue = Catalogue(self._parts, self.manifest, self._database, public)
+        self.catalogue = Catalogue(self._parts, self.manifest, public)
         self._peaks = ScannedPeaks(self._parts, self.manifest)
         self._public = public
         self._positions = {entry.spec.name: position for position, entry in enumerate(self.manifest.layers)}
@@ -83,7 +92,8 @@ class Atlas:
         self._heights: dict[str, list[int | None]] = {}
         self._boxes: dict[tuple[str, Size], FieldBoxes] = {}
         self._lookups: dict[str, FirstRanks] = {}
-        self._ranked_part = lru_cache(_REMEMBERED_BLOCKS)(self._find_ranked_part)
+        self._segment_counts: dict[str, list[NDArray[np.int64]]] = {}
+        self._ranked_parts = lru_cache(_REMEMBERED_BLOCKS)(self._find_ranked_parts)
 
     @property
     def corpus_root(self) -> str:
@@ -165,22 +175,26 @@ class Atlas:
             raise NotFoundError(f"unit {unit} does not exist: layer {unit.layer} has units 0 to {count - 1}")
         return UnitStatistics.at(self.units(unit.layer), unit.channel)
 
-    def ranked(self, unit: UnitId) -> RankedUnit:
+    def ranked(self, unit: UnitId) -> RankedImages:
         """Return the unit's images in rank order, for one question; in a bounded atlas the first of them."""
         statistics, stored_count = self.statistics(unit.layer), self.manifest.kept
-        key = self._ranked_part(unit.layer, unit.channel // BLOCK_UNITS), self._first_ranks_of(unit.layer), unit.channel
+        parts, lookup = self._ranked_parts(unit.layer, unit.channel // BLOCK_UNITS), self._first_ranks_of(unit.layer)
+        if len(parts) > 1:
+            numbers = [rows.numbers for rows in self.catalogue.images.segments if rows.numbers is not None]
+            return MergedUnit(list(zip(parts, numbers, strict=True)), lookup, unit.channel)
+        key = parts[0], lookup, unit.channel
         count = int(statistics.count[unit.channel])
         if stored_count is None or stored_count >= count:
             return RankedUnit(*key)
         return BoundedRanks(*key, RankBound(stored_count, count, statistics.knots[unit.channel]))
 
-    def ranked_among(self, unit: UnitId, chosen: NDArray[np.bool_] | None) -> RankedUnit | FewRanked:
+    def ranked_among(self, unit: UnitId, chosen: NDArray[np.bool_] | None) -> RankedImages | FewRanked:
         """Return the unit's images in rank order as `ranked` does, or only the chosen ones where these are few.
 
         Few are so many that to look for each of them among what was scanned is faster than to go through all ranks.
         None chooses all images.
         """
-        group_count = len(tables.group_ends(self.manifest.images.rows)) - 1
+        group_count = len(tables.group_ends(self.manifest.stored_count)) - 1
         if chosen is None or self.manifest.keep or np.count_nonzero(chosen) > _FEW_IN_A_GROUP * group_count:
             return self.ranked(unit)
         images = np.flatnonzero(chosen)
@@ -188,6 +202,21 @@ class Atlas:
         peaks = self._peaks.of_unit(self.layer(unit.layer), unit.channel, shards, rows)
         finite = np.isfinite(peaks["activation"])
         return FewRanked(self.ranked(unit), images[finite], {name: column[finite] for name, column in peaks.items()})
+
+    def place_of(self, image: int) -> tuple[Segment, int]:
+        """Return the segment of an image, and its row there."""
+        asked = np.array([image])
+        for segment, rows in zip(self.manifest.segments, self.catalogue.images.segments, strict=True):
+            positions, places = rows.places(asked)
+            if len(positions):
+                return segment, int(places[0])
+        raise NotFoundError(f"there is no image {image}")
+
+    def first_row(self, unit: UnitId, segment: Segment) -> int:
+        """Return the row of a unit's first rank in the ranked part of its block of a segment."""
+        first = unit.channel // BLOCK_UNITS * BLOCK_UNITS
+        counts = self._counts(unit.layer)[self.manifest.segments.index(segment)]
+        return int(counts[first : unit.channel].sum())
 
     def first_ranks(self, layer: str, count: int) -> dict[str, NDArray[Any]]:
         """Return unit, image and activation of the first `count` ranks of every unit of a layer, as columns."""
@@ -312,10 +341,22 @@ class Atlas:
             return corpus.place(recorded, self.root)
         return PictureRoots(recorded.root if corpus is None else checked_folder(corpus))
 
-    def _find_ranked_part(self, layer: str, block: int) -> RankedPart:
-        """Return the ranked part of a block of a layer's units."""
-        stored = self._stored(layer)[block * BLOCK_UNITS : (block + 1) * BLOCK_UNITS]
-        return RankedPart(self._parts, self.layer(layer).ranked[block], stored.tolist())
+    def _find_ranked_parts(self, layer: str, block: int) -> list[RankedPart]:
+        """Return the ranked part of a block of a layer's units of each segment."""
+        units = slice(block * BLOCK_UNITS, (block + 1) * BLOCK_UNITS)
+        return [
+            RankedPart(self._parts, segment.layers[layer].ranked[block], counts[units].tolist())
+            for segment, counts in zip(self.manifest.segments, self._counts(layer), strict=True)
+        ]
+
+    def _counts(self, layer: str) -> list[NDArray[np.int64]]:
+        """Return how many ranks of each unit of a layer are stored, of every segment."""
+        if len(self.manifest.segments) == 1:
+            return [self._stored(layer)]
+        if layer not in self._segment_counts:
+            units = [self._parts.read(segment.layers[layer].units) for segment in self.manifest.segments]
+            self._segment_counts[layer] = [table["image_count"].to_numpy() for table in units]
+        return self._segment_counts[layer]
 
     def _first_ranks_of(self, layer: str) -> FirstRanks:
         if layer not in self._lookups:

@@ -10,8 +10,8 @@ import duckdb
 import numpy as np
 
 from unitscope_pipelines.storage.stores import Store
+from unitscope_schemas.entries.part import Part
 from unitscope_schemas.errors import AtlasError, BusyError
-from unitscope_schemas.manifest import Lookup
 from unitscope_services.atlas.deadlines import Deadlines, check_time
 
 _ALONE: dict[str, str | bool | int | float | list[str]] = {
@@ -30,26 +30,24 @@ class Database:
     BusyError (None: as long as it takes).
     """
 
-    def __init__(self, store: Store, lookup: Lookup, timeout_s: float | None = None) -> None:
+    def __init__(self, store: Store, first_ranks: Part, timeout_s: float | None = None) -> None:
         self._name = store.name
-        parts = {"hot": lookup.database, **({"ranks": lookup.ranks} if lookup.ranks else {})}
-        self._held = {name: store.hold(part) for name, part in parts.items()}
+        self._held = store.hold(first_ranks)
         self._deadlines = None if timeout_s is None else Deadlines(timeout_s)
         self._threads = threading.local()
         self._connection = duckdb.connect(":memory:", config=_ALONE)
-        for name, part in parts.items():
-            where, file = f"part {part.path} of atlas {store.address}", _quoted(self._held[name].path)
-            try:
-                self._connection.execute(f"ATTACH '{file}' AS {name} (READ_ONLY, TYPE duckdb)")
-                views = self._connection.execute(_VIEWS, [name]).fetchall()
-            except duckdb.Error as error:
-                raise AtlasError(f"{where} is missing or damaged: {error}") from None
-            if views:
-                raise AtlasError(f"{where} is damaged: {views[0][0]!r} is a view")
+        where, file = f"part {first_ranks.path} of atlas {store.address}", _quoted(self._held.path)
+        try:
+            self._connection.execute(f"ATTACH '{file}' AS hot (READ_ONLY, TYPE duckdb)")
+            views = self._connection.execute(_VIEWS, ["hot"]).fetchall()
+        except duckdb.Error as error:
+            raise AtlasError(f"{where} is missing or damaged: {error}") from None
+        if views:
+            raise AtlasError(f"{where} is damaged: {views[0][0]!r} is a view")
         self._connection.execute("SET GLOBAL threads = 1")  # questions are short, and many come at once
         self._connection.execute("SET GLOBAL parquet_metadata_cache = true")
         self._connection.execute("SET GLOBAL validate_external_file_cache = 'NO_VALIDATION'")  # parts never change
-        folder = _quoted(self._held["hot"].path.resolve().parent)
+        folder = _quoted(self._held.path.resolve().parent)
         self._connection.execute(f"SET GLOBAL allowed_directories = ['{folder}/']")
         self._connection.execute("SET GLOBAL enable_external_access = false")
         self._connection.execute("SET GLOBAL lock_configuration = true")
@@ -99,7 +97,7 @@ class Database:
         """This thread's cursor: one cursor answers one statement at a time."""
         if not hasattr(self._threads, "cursor"):
             self._threads.cursor = self._connection.cursor()
-            self._threads.cursor.execute(f"SET search_path = '{','.join(f'{name}.main' for name in self._held)}'")
+            self._threads.cursor.execute("SET search_path = 'hot.main'")
         cursor: duckdb.DuckDBPyConnection = self._threads.cursor
         return cursor
 

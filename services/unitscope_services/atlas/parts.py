@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 from unitscope_pipelines.storage.cache import LocalPart
 from unitscope_pipelines.storage.stores import Store
 from unitscope_schemas import tables
+from unitscope_schemas.entries.part import Part
 from unitscope_schemas.errors import AtlasError
-from unitscope_schemas.manifest import Part
 from unitscope_services.atlas.deadlines import check_time
 
 _REMEMBERED_FOOTERS = 512
@@ -77,10 +77,14 @@ _SCHEMAS = {
     "units": tables.UNITS,
     "ranked": tables.RANKED,
     "fields": tables.UNIT_FIELDS,
+    "numbers": tables.NUMBERS,
     "skipped": tables.SKIPPED,
     "removed": tables.REMOVED,
     "peaks": tables.PEAKS,
+    "images": tables.IMAGES,
+    "groups": tables.GROUPS,
     "hot-images": tables.LOOKUP_IMAGES,
+    "hot-files": tables.LOOKUP_FILES,
 }
 """Tables by the beginning of a part's path."""
 

@@ -112,7 +112,7 @@ class Encoder:
         """
         from unitscope_pipelines.vision.recording.embedding import cell_regions, cells_of, pool
 
-        spec = self._spec(self.atlas.manifest.patches.layer)
+        spec = self._spec(self.atlas.manifest.embedding.layer)
         cells = cell_regions(spec.grid)[0] if box is None else cells_of(box, spec)
         vector = pool(self._forward(picture)[spec.name], spec, [cells])[0, 0].numpy()
         return np.asarray(vector.astype(np.float16), np.float32)

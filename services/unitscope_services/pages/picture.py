@@ -62,7 +62,7 @@ class PicturePage:
         self._image = None if subject.image is None else session.atlas.image_row(subject.image)
         self._placement, self._links = session.placement(subject), links_of(session.atlas)
         unit_layer = address.unit.layer if address.unit else None
-        self._grid_layer = unit_layer or address.layer or session.atlas.manifest.patches.layer
+        self._grid_layer = unit_layer or address.layer or session.atlas.manifest.embedding.layer
 
     def view(self) -> PictureView:
         """Return all of the page."""

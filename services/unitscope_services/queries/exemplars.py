@@ -15,10 +15,10 @@ from unitscope_schemas.questions import BandsQuestion, ExemplarQuestion, TopQues
 from unitscope_schemas.ranks import percentiles
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.atlas.bounded import bounded_note, check_ranks, check_whole
 from unitscope_services.atlas.boxes import as_boxes, to_image
 from unitscope_services.atlas.deadlines import check_time
 from unitscope_services.atlas.image_filter import ImageFilter
+from unitscope_services.atlas.ranks.bounded import bounded_note, check_ranks, check_whole
 from unitscope_services.atlas.rows import rows_of
 from unitscope_services.atlas.statistics import UnitStatistics
 
@@ -155,7 +155,7 @@ class Exemplars:
         """Return what answers show of the images at these ranks."""
         images, activation, row, col = self._ranked.at(_PEAK, ranks)
         named = self._atlas.catalogue.columns(images, _NAMED)
-        placed = {name: self._atlas.catalogue.column(name)[images].astype(np.int64) for name in _PLACED}
+        placed = {name: self._atlas.catalogue.images.values(images, name) for name in _PLACED}
         theoretical, effective, padding = self._atlas.boxes(self._unit).at(row, col)
         boxes = to_image(np.stack([theoretical, effective]), placed)
         columns = {

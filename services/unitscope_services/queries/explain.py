@@ -18,7 +18,7 @@ from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.deadlines import check_time
 from unitscope_services.atlas.image_filter import EVERY_IMAGE, ImageFilter
-from unitscope_services.atlas.ranks import Array
+from unitscope_services.atlas.ranks.ranked_unit import Array
 from unitscope_services.atlas.rows import ImageEntry, rows_of
 from unitscope_services.encoding.cells import Activations, Cells
 

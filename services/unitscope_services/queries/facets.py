@@ -51,7 +51,7 @@ def facets(session: Session, unit: UnitId, question: FacetsQuestion) -> FacetPag
         unit=page.unit,
         status=page.status,
         note=page.note,
-        layer=session.atlas.manifest.patches.layer,
+        layer=session.atlas.manifest.embedding.layer,
         stale_images=page.stale_images,
         exemplars=len(rows),
         facets=len(sizes),
@@ -92,14 +92,14 @@ def _by_size(groups: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _embeddings(session: Session, unit: UnitId, page: PatchPage) -> NDArray[np.float32]:
     """Return each exemplar's stored vector of the region nearest to the peak, the smaller of two, in unit length."""
-    atlas, regions = session.atlas, np.array(session.atlas.manifest.patches.regions)
+    atlas, regions = session.atlas, np.array(session.atlas.manifest.embedding.regions)
     row, col = (np.array([getattr(exemplar, name) for exemplar in page.rows]) for name in ("row", "col"))
     _, seen, _ = atlas.boxes(unit).at(row, col)
     apart = _doubled_centres(seen)[:, None] - _doubled_centres(regions)[None]
     areas = (regions[:, 2] - regions[:, 0]) * (regions[:, 3] - regions[:, 1])
-    nearest = [np.lexsort((areas, distances))[0] for distances in np.square(apart).sum(axis=2)]
+    nearest = np.array([np.lexsort((areas, distances))[0] for distances in np.square(apart).sum(axis=2)])
     images = atlas.ranked(unit).at(["image"], np.array([exemplar.rank for exemplar in page.rows]))[0].astype(np.int64)
-    vectors = np.asarray(session.search.vectors.stored[images * len(regions) + nearest], np.float32)
+    vectors = session.search.vectors.vectors(images, nearest)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.maximum(lengths, np.finfo(np.float32).tiny), np.float32)
 

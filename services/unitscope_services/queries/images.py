@@ -17,7 +17,7 @@ def image_page(atlas: Atlas, question: ImagesQuestion) -> ImagePage:
     passing = ImageFilter(question.label, question.where, question.conflicts, question.duplicates)
     size = question.k or atlas.catalogue.count
     subject = f"{atlas.version} images {passing}"
-    after = cursors.decode(question.cursor, subject, range(atlas.manifest.images.rows))
+    after = cursors.decode(question.cursor, subject, range(atlas.manifest.stored_count))
     rows = atlas.image_list(passing, after, size + 1)
     following = cursors.encode(rows[size - 1].image, subject) if len(rows) > size else None
     return ImagePage(rows=[atlas.image_row(row) for row in rows[:size]], next=following)

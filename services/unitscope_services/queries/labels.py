@@ -12,7 +12,7 @@ from unitscope_schemas.errors import UsageError
 from unitscope_schemas.questions import LabelsQuestion, SelectiveQuestion, SelectivityQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.atlas.bounded import check_ranks, check_whole
+from unitscope_services.atlas.ranks.bounded import check_ranks, check_whole
 from unitscope_services.atlas.rows import rows_of
 from unitscope_services.atlas.statistics import UnitStatistics
 from unitscope_services.queries.exemplars import rank_range, status_note

@@ -152,7 +152,7 @@ class Session:
 
     def check_embedded(self, layer: str | None) -> None:
         """Raise UsageError if a layer is named that is not the one whose embeddings are indexed."""
-        embedded = self.atlas.manifest.patches.layer
+        embedded = self.atlas.manifest.embedding.layer
         if layer not in (None, embedded):
             self.atlas.layer(str(layer))
             raise UsageError(f"patches are indexed by layer {embedded!r}, not {layer!r}; index with --embed {layer}")

@@ -15,7 +15,7 @@ from unitscope_schemas.questions import Likeness, SimilarQuestion
 from unitscope_schemas.ranks import are_exemplars, jaccard
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.atlas.bounded import bounded_note, check_whole
+from unitscope_services.atlas.ranks.bounded import bounded_note, check_whole
 from unitscope_services.queries.session import Session
 
 _DIGITS = 12

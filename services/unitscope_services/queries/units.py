@@ -12,7 +12,7 @@ from unitscope_schemas.geometry import Box, Location, Placement, ReceptiveField
 from unitscope_schemas.questions import HistogramQuestion, UnitsQuestion, UnitStatus
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.atlas.bounded import check_whole
+from unitscope_services.atlas.ranks.bounded import check_whole
 from unitscope_services.atlas.rows import ImageEntry
 from unitscope_services.atlas.statistics import UnitStatistics
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tests import kin
 from tests.kin import PLAIN, TWIN, ZEROED
 from tests.nodes import Loopback, Nodes
+from tests.tables import ranked_parts
 from unitscope_pipelines.derived import coactivation as coactivation_job
 from unitscope_pipelines.derived.coactivation import InProcess, LayerPair, SealedAtlas, find_coactivation, shared_sides
 from unitscope_pipelines.derived.compare import Layers
@@ -64,10 +65,10 @@ def compare(a: Path, b: Path, tell: Tell = silent, layers: Layers = (None, None)
 
 def plain_peaks(root: Path, layer: str) -> NDArray[np.float32]:
     """Peaks, unit × image, as questions read them."""
-    entry = read_version(store_of(root)).layer(layer)
-    assert entry is not None
-    peaks = np.full((entry.spec.units, read_version(store_of(root)).images.rows), np.nan, np.float32)
-    for part in entry.ranked:
+    manifest = read_version(store_of(root))
+    entry = manifest.recorded(layer)
+    peaks = np.full((entry.spec.units, manifest.stored_count), np.nan, np.float32)
+    for part in ranked_parts(manifest, entry.spec.name):
         rows = pq.read_table(root / part.path, partitioning=None)
         peaks[rows["unit"].to_numpy(), rows["image"].to_numpy()] = rows["activation"].to_numpy()
     return peaks
@@ -237,7 +238,7 @@ def test_atlases_without_a_shared_image_or_layer_are_refused(folder: Path, tmp_p
 @pytest.mark.parametrize("images", [10, 1_000_000, 50_000_000])
 def test_tiles_fit_their_memory_and_cover_every_block(folder: Path, images: int) -> None:
     entry = SealedAtlas.present(folder / "planted").layer("conv")
-    entry = entry.model_copy(update={"ranked": entry.ranked[:1] * 80})
+    entry = entry.model_copy(update={"spec": entry.spec.model_copy(update={"units": 80 * 16})})
     tiles = coactivation_job._tiles(CONV, entry, images)
     length = max(len(tile.blocks) for tile in tiles)
     assert length == 1 or 4 * 16 * length * images <= coactivation_job.TILE_BYTES

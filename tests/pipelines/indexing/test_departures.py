@@ -20,6 +20,7 @@ from unitscope_pipelines.indexing.sealing.versions import sealed_versions
 from unitscope_pipelines.indexing.upkeep import remove, revert
 from unitscope_pipelines.indexing.verification.verify import verify
 from unitscope_pipelines.storage.parts import read_part
+from unitscope_pipelines.storage.segments.images import version_images
 from unitscope_pipelines.storage.stores import store_of
 from unitscope_pipelines.storage.tombstones import present_images
 from unitscope_schemas.errors import CorpusError, NotFoundError, UsageError
@@ -232,7 +233,7 @@ def test_corpora_are_added_replaced_and_brought_back(
     both = run(other, add=True)
     assert (both.corpus.image_count, both.forward_count, both.left) == (42, 2, None)
     assert [root.corpus for root in both.corpus.roots] == [str(corpus), str(other)]
-    assert {"blobs/001.jpg", "other/blobs/001.jpg"} <= set(read_part(store_of(atlas), both.images)["path"].to_pylist())
+    assert {"blobs/001.jpg", "other/blobs/001.jpg"} <= set(version_images(both, store_of(atlas))["path"].to_pylist())
     assert verify(atlas, sample=6, seed=0).faults == []
     assert run(corpus) == run(other) == run(other, add=True) == both, "either name means both"
 
@@ -263,6 +264,6 @@ def test_corpora_are_added_replaced_and_brought_back(
     moved = corpus.rename(tmp_path / "moved")
     there = run(moved, replace=True)
     assert (there.corpus.root, there.version, there.left) == (str(moved), first.version, None)
-    (atlas / both.images.path).unlink()
+    (atlas / both.segments[0].tables.images.path).unlink()
     with pytest.raises(NotFoundError, match=r"parts of version .* were deleted"):
         revert(atlas, both.version)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import TINY_LAYERS
-from tests.tables import manifest_of
+from tests.tables import manifest_of, ranked_parts
 from unitscope_pipelines.corpora.listing import list_corpus
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.forecast import Forecast, forecast
@@ -22,7 +22,7 @@ from unitscope_pipelines.indexing.plan import make_plan
 def test_a_plan_is_within_a_fifth_of_what_the_run_took(tiny_corpus: Path, tiny_atlas: Path) -> None:
     config = IndexConfig(corpus=str(tiny_corpus), atlas=str(tiny_atlas), layers=TINY_LAYERS, batch_size=8, workers=1)
     planned = forecast(make_plan(config, list_corpus(config.corpus), lambda _: None))
-    rows = sum(part.rows for layer in manifest_of(tiny_atlas).layers for part in layer.ranked)
+    rows = sum(part.rows for part in ranked_parts(manifest_of(tiny_atlas)))
     size = sum(file.stat().st_size for file in tiny_atlas.rglob("*") if file.is_file())
     assert planned.pending_files == 0
     assert planned.scan_seconds is None

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.pictures import blobs, write_corpus
-from tests.tables import contents, difference, manifest_of, move_root
+from tests.tables import contents, difference, manifest_of, move_root, ranked_parts
 from unitscope_pipelines.corpora.listing import list_corpus
 from unitscope_pipelines.derived.coactivation import InProcess, LayerPair, SealedAtlas, find_coactivation
 from unitscope_pipelines.indexing.config import IndexConfig, load_config
@@ -79,8 +79,11 @@ def corpus(pictures: Path, atlas: Path, tmp_path: Path) -> Path:
 def test_ranks_are_the_first_of_the_full_atlas_and_statistics_are_those_of_all_images(
     full: Path, bounded: Path
 ) -> None:
-    for whole, kept in zip(manifest_of(full).layers, manifest_of(bounded).layers, strict=True):
-        for one, other in zip(whole.ranked, kept.ranked, strict=True):
+    of_whole, of_kept = manifest_of(full), manifest_of(bounded)
+    for whole, kept in zip(of_whole.layers, of_kept.layers, strict=True):
+        for one, other in zip(
+            ranked_parts(of_whole, whole.spec.name), ranked_parts(of_kept, whole.spec.name), strict=True
+        ):
             ranked = pq.read_table(full / one.path, partitioning=None)
             found = pq.read_table(bounded / other.path, partitioning=None)
             assert found.equals(ranked.filter(pc.field("rank") < KEEP))
@@ -105,7 +108,7 @@ def test_a_sealed_bounded_atlas_has_no_peaks_and_nothing_is_wrong_with_it(full: 
 
 def test_verify_finds_an_image_that_should_be_among_the_kept(atlas: Path) -> None:
     """The first of a unit, whose row names the next image instead."""
-    part = manifest_of(atlas).layers[0].ranked[0]
+    part = ranked_parts(manifest_of(atlas))[0]
     rows = pq.read_table(atlas / part.path, partitioning=None)
     images = rows["image"].to_numpy().copy()
     images[0] = next(image for image in range(12) if image not in images[:KEEP])
@@ -218,9 +221,7 @@ def test_keeping_all_again_takes_all_forwards(pictures: Path, full: Path, atlas:
 def test_the_size_of_ranked_tables_does_not_grow_with_the_corpus(bounded: Path, tmp_path: Path) -> None:
     twice = write_corpus(tmp_path / "pictures", count=24)
     run(twice, tmp_path / "atlas")
-    small, large = (
-        [part for layer in manifest_of(root).layers for part in layer.ranked] for root in (bounded, tmp_path / "atlas")
-    )
+    small, large = (ranked_parts(manifest_of(root)) for root in (bounded, tmp_path / "atlas"))
     assert [part.rows for part in small] == [part.rows for part in large]
     assert sum(part.size_bytes for part in large) == pytest.approx(sum(part.size_bytes for part in small), rel=0.05)
 

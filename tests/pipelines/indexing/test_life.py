@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -27,6 +26,8 @@ from unitscope_pipelines.indexing.index import index
 from unitscope_pipelines.indexing.sealing.versions import collect, sealed_versions
 from unitscope_pipelines.indexing.upkeep import compact, remove, restore, revert
 from unitscope_pipelines.indexing.verification.verify import verify
+from unitscope_pipelines.storage.segments.images import version_images
+from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas.questions import TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
@@ -199,7 +200,7 @@ class Life(RuleBasedStateMachine):
     @rule(data=st.data())
     def go_back(self, data: st.DataObject) -> None:
         chosen, out = data.draw(st.sampled_from(sealed_versions(self.atlas))), self.out
-        scanned = pq.read_table(self.atlas / chosen.images.path, columns=["image_id"], partitioning=None)
+        scanned = version_images(chosen, store_of(self.atlas), ["image_id"])
         revert(self.atlas, chosen.version)
         self.sealed(frozenset(scanned["image_id"].to_pylist()) - out, out)
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tests.tables import manifest_of
+from tests.tables import manifest_of, ranked_parts
 from unitscope_pipelines.indexing.ranking.ranker import Numbering, rank_peaks
 from unitscope_pipelines.indexing.ranking.statistics import LabelLift, Labels, histogram, status, unit_statistics
 from unitscope_schemas import tables
@@ -115,7 +115,10 @@ def test_lift_is_the_share_among_first_ranks_over_the_share_of_the_corpus() -> N
 def test_stored_statistics_equal_those_of_the_ranked_rows(tiny_atlas: Path) -> None:
     for entry in manifest_of(tiny_atlas).layers:
         units = pq.read_table(tiny_atlas / entry.units.path, partitioning=None).to_pylist()
-        ranked = pa.concat_tables(pq.read_table(tiny_atlas / part.path, partitioning=None) for part in entry.ranked)
+        ranked = pa.concat_tables(
+            pq.read_table(tiny_atlas / part.path, partitioning=None)
+            for part in ranked_parts(manifest_of(tiny_atlas), entry.spec.name)
+        )
         for row in units[::13]:
             values = ranked.filter(pa.compute.field("unit") == row["unit"])["activation"].to_numpy()
             counts, _ = np.histogram(values.astype(np.float64), bins=tables.HISTOGRAM_BINS)
@@ -125,7 +128,7 @@ def test_stored_statistics_equal_those_of_the_ranked_rows(tiny_atlas: Path) -> N
 
 def test_a_row_group_holds_ranks_of_one_unit(tiny_atlas: Path) -> None:
     for entry in manifest_of(tiny_atlas).layers:
-        for part in entry.ranked:
+        for part in ranked_parts(manifest_of(tiny_atlas), entry.spec.name):
             with pq.ParquetFile(tiny_atlas / part.path) as file:
                 groups = [file.read_row_group(group)["unit"].unique() for group in range(file.num_row_groups)]
             assert all(len(units) == 1 for units in groups)

@@ -1,12 +1,13 @@
 """A version whose images are those of the one before writes its table of images and names, and nothing else."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import TINY_LAYERS
-from tests.tables import contents, difference, manifest_of
+from tests.tables import contents, difference, manifest_of, ranked_parts, turn_into_version_2
 from unitscope_pipelines.derived.coactivation import InProcess, LayerPair, SealedAtlas, find_coactivation
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index
@@ -28,6 +29,7 @@ OF_FILES = (
     "peaks/",
     "versions/",
     "manifest.json",
+    "groups/",
     "hot-",
     "index.lock",
 )
@@ -70,7 +72,8 @@ def test_touched_pictures_cost_no_rank_no_statistic_and_no_vector(atlas: Path, c
     assert all(name.startswith(OF_FILES) for name in new), new
     assert not [name for name in new if name.startswith("hot-ranks-")]
     assert after.version != first.version
-    assert (after.layers, after.patches, after.lookup.ranks) == (first.layers, first.patches, first.lookup.ranks)
+    assert (after.layers, after.first_ranks) == (first.layers, first.first_ranks)
+    assert [*after.segments[0].parts()] == [*first.segments[0].parts()]
     assert verify(atlas, sample=2, seed=0).faults == []
 
 
@@ -128,10 +131,11 @@ def test_shared_tables_stay_as_long_as_a_version_reads_them(atlas: Path, corpus:
     collect(atlas, keep=1)
     assert verify(atlas, sample=1, seed=0).faults == []
     restore(atlas, ["blobs/003.jpg"])
-    assert (manifest_of(atlas).version, manifest_of(atlas).shared) == (touched.version, touched.shared)
+    assert (manifest_of(atlas).version, manifest_of(atlas).segments) == (touched.version, touched.segments)
     rename_all(corpus)
     run(corpus, atlas)
-    assert manifest_of(atlas).shared == touched.shared and touched.shared.ranks == first.version
+    for manifest in (manifest_of(atlas), touched):
+        assert [*manifest.segments[0].parts()] == [*first.segments[0].parts()]
     revert(atlas, touched.version)
     collect(atlas, keep=1)
     faults = verify(atlas, sample=1, seed=0).faults
@@ -140,10 +144,11 @@ def test_shared_tables_stay_as_long_as_a_version_reads_them(atlas: Path, corpus:
 
 @pytest.mark.long
 def test_a_shared_part_that_is_gone_is_made_again(atlas: Path, corpus: Path) -> None:
-    (atlas / manifest_of(atlas).layers[0].ranked[0].path).unlink()
+    before = manifest_of(atlas)
+    (atlas / ranked_parts(before)[0].path).unlink()
     touch_all(corpus)
     run(corpus, atlas)
-    assert manifest_of(atlas).shared is None
+    assert manifest_of(atlas).segments[0].name != before.segments[0].name
     collect(atlas, keep=1)
     assert verify(atlas, sample=1, seed=0).faults == []
 
@@ -171,18 +176,11 @@ def test_an_atlas_of_before_gives_its_ranks_too(atlas: Path, corpus: Path) -> No
 
 
 def _as_before(atlas: Path) -> None:
-    """Let the lookup database hold the first ranks too, as it did."""
-    from unitscope_pipelines.indexing.sealing.lookup import write_database
-    from unitscope_pipelines.storage.parts import write_atomically, write_model
-    from unitscope_pipelines.storage.stores import store_of
-
-    manifest, store = manifest_of(atlas), store_of(atlas)
-    (atlas / manifest.lookup.ranks.path).unlink()
-    whole = write_atomically(
-        store,
-        manifest.lookup.database.path,
-        lambda file: write_database(file, store, manifest.images, manifest.layers),
-        manifest.images.rows,
-    )
-    lookup = manifest.lookup.model_copy(update={"database": whole, "ranks": None})
-    write_model(store, "manifest.json", manifest.model_copy(update={"lookup": lookup}))
+    """Let the lookup database of format version 2 hold the first ranks too, as it did."""
+    turn_into_version_2(atlas)
+    path = atlas / "manifest.json"
+    content = json.loads(path.read_text())
+    database, ranks = content["hot"]["database"]["path"], content["hot"]["ranks"]["path"]
+    (atlas / ranks).replace(atlas / database)
+    content["hot"] |= {"database": content["hot"]["ranks"] | {"path": database}, "ranks": None}
+    path.write_text(json.dumps(content))

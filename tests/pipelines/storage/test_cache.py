@@ -10,8 +10,8 @@ from typing import IO
 import pytest
 
 from unitscope_pipelines.storage.cache import Cache
+from unitscope_schemas.entries.part import Part
 from unitscope_schemas.errors import AtlasError, StorageError, UsageError
-from unitscope_schemas.manifest import Part
 
 SIZE = 1000
 

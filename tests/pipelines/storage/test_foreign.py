@@ -10,8 +10,8 @@ import pytest
 from unitscope_pipelines.storage.filesystem import Folder
 from unitscope_pipelines.storage.originals import Originals
 from unitscope_pipelines.storage.stores import FolderStore
+from unitscope_schemas.entries.part import Part
 from unitscope_schemas.errors import AtlasError, CorpusError
-from unitscope_schemas.manifest import Part
 
 SECRET = "what nobody asked for"
 

@@ -14,7 +14,7 @@ from moto.server import ThreadedMotoServer
 from typer.testing import CliRunner, Result
 
 from tests.conftest import TINY_LAYERS
-from tests.tables import contents, difference, manifest_of
+from tests.tables import contents, difference, manifest_of, ranked_parts
 from unitscope.cli import app
 from unitscope_pipelines.corpora.listing import list_corpus
 from unitscope_pipelines.indexing.config import IndexConfig
@@ -113,7 +113,9 @@ def test_the_same_corpus_gives_the_same_tables_and_digests_here_and_there(
     assert difference(contents(tiny_atlas), contents(fetched)) == []
     here, there = manifest_of(tiny_atlas), manifest_of(fetched)
     assert here.version == there.version
-    ranked = [[part.sha256 for entry in one.layers for part in (entry.units, *entry.ranked)] for one in (here, there)]
+    ranked = [
+        [part.sha256 for part in (*(entry.units for entry in one.layers), *ranked_parts(one))] for one in (here, there)
+    ]
     assert ranked[0] == ranked[1]
     assert verify(remote, sample=2, seed=0).faults == []
     again = index(config(tiny_corpus, remote, shard_size=15), lambda _: None)
@@ -142,9 +144,11 @@ def test_a_cache_with_room_for_few_parts_keeps_its_bound_and_the_answers(
     remote: str, tiny_atlas: Path, tmp_path: Path
 ) -> None:
     manifest = manifest_of(tiny_atlas)
-    lookup = manifest.lookup
-    lasting = sum(part.size_bytes for part in (lookup.database, lookup.images, lookup.ranks))
-    largest = max(part.size_bytes for entry in manifest.layers for part in (*entry.ranked, entry.units))
+    stored = manifest.segments[0].tables
+    assert stored.lookup is not None and stored.files is not None
+    lasting = sum(part.size_bytes for part in (manifest.first_ranks, stored.lookup, stored.files))
+    units = [entry.units for entry in manifest.layers]
+    largest = max(part.size_bytes for part in (*ranked_parts(manifest), *units))
     cache = Cache(tmp_path, lasting + largest)
     here, there = Atlas(tiny_atlas), Atlas(store_of(remote, cache))
     fetched = set()
@@ -168,7 +172,7 @@ def test_a_cache_that_cannot_hold_what_a_question_needs_says_so(remote: str, tmp
 def test_a_flipped_object_and_a_missing_one_are_found_though_the_cache_has_them(tiny_atlas: Path, bucket: Any) -> None:
     address, manifest = uploaded(tiny_atlas, bucket, "flipped"), manifest_of(tiny_atlas)
     assert invoke("top", address, UNITS[1], "-k", 3).exit_code == 0
-    flipped, missing = manifest.layers[1].ranked[2].path, manifest.layers[0].units.path
+    flipped, missing = ranked_parts(manifest, manifest.layers[1].spec.name)[2].path, manifest.layers[0].units.path
     data = bytearray((tiny_atlas / flipped).read_bytes())
     data[len(data) // 2] ^= 1
     bucket.put_object(Key=f"flipped/{flipped}", Body=bytes(data))
@@ -182,7 +186,7 @@ def test_a_flipped_object_and_a_missing_one_are_found_though_the_cache_has_them(
 
 
 def test_a_flipped_object_is_never_answered_from(tiny_atlas: Path, bucket: Any, tmp_path: Path) -> None:
-    address, part = uploaded(tiny_atlas, bucket, "torn"), manifest_of(tiny_atlas).layers[1].ranked[2]
+    address, part = uploaded(tiny_atlas, bucket, "torn"), ranked_parts(manifest_of(tiny_atlas), "_blocks.5")[2]
     data = bytearray((tiny_atlas / part.path).read_bytes())
     data[-9] ^= 1
     bucket.put_object(Key=f"torn/{part.path}", Body=bytes(data))

@@ -8,7 +8,7 @@ import pytest
 from tests.corpora import pictures_of, write_tars
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index
-from unitscope_pipelines.indexing.sealing.lookup import metadata_columns
+from unitscope_pipelines.storage.segments.lookup import metadata_columns
 from unitscope_schemas.answers.served import ImageRow
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.formats import rows_as

@@ -13,11 +13,11 @@ from unitscope_pipelines.indexing.ranking.ranker import Numbering, rank_peaks
 from unitscope_pipelines.storage.parts import parquet_writer
 from unitscope_pipelines.storage.stores import FolderStore
 from unitscope_schemas import tables
+from unitscope_schemas.entries.part import Part
 from unitscope_schemas.errors import AtlasError
-from unitscope_schemas.manifest import Lookup, Part
 from unitscope_services.atlas.database import Database
 from unitscope_services.atlas.parts import Parts
-from unitscope_services.atlas.ranks import FewRanked, FirstRanks, RankedPart, RankedUnit
+from unitscope_services.atlas.ranks.ranked_unit import FewRanked, FirstRanks, RankedPart, RankedUnit
 
 COUNT = 170_000
 
@@ -51,7 +51,7 @@ def folder(plain: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def database(folder: Path) -> Iterator[Database]:
-    opened = Database(FolderStore(folder), Lookup(database=named("hot.duckdb"), images=named("none.arrow")))
+    opened = Database(FolderStore(folder), named("hot.duckdb"))
     yield opened
     opened.close()
 

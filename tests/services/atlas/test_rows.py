@@ -6,9 +6,11 @@ from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
+from tests.tables import resealed
 from unitscope_pipelines.indexing.sealing.versions import present_version
 from unitscope_pipelines.storage.parts import write_atomically, write_model
 from unitscope_pipelines.storage.stores import store_of
@@ -31,7 +33,7 @@ def test_fields_are_filled_by_name_whatever_the_order_of_the_columns() -> None:
 
 def test_images_are_the_rows_of_their_table(session: Session) -> None:
     catalogue = session.atlas.catalogue
-    columns = catalogue.columns(catalogue.column("image"), tables.IMAGES.names)
+    columns = catalogue.columns(np.arange(catalogue.count), tables.IMAGES.names)
     for number, entry in enumerate(catalogue.rows(range(catalogue.count))):
         assert entry._asdict() == {name: columns[name][number] for name in entry._fields}
 
@@ -56,16 +58,17 @@ def test_an_atlas_made_before_pictures_had_notes_is_read(tiny_atlas: Path, tmp_p
     old = tmp_path / "old"
     shutil.copytree(tiny_atlas, old)
     manifest = present_version(old)
-    with pa.ipc.open_file(tiny_atlas / manifest.lookup.images.path) as source:
+    (segment,) = manifest.segments
+    assert segment.tables.lookup is not None
+    with pa.ipc.open_file(tiny_atlas / segment.tables.lookup.path) as source:
         rows = source.get_batch(0).drop_columns(["notes"])
 
     def write(file: Path) -> None:
         with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, rows.schema) as writer:
             writer.write_batch(rows)
 
-    images = write_atomically(store_of(old), manifest.lookup.images.path, write, rows.num_rows)
-    lookup = manifest.lookup.model_copy(update={"images": images})
-    write_model(store_of(old), "manifest.json", manifest.model_copy(update={"lookup": lookup}))
+    part = write_atomically(store_of(old), segment.tables.lookup.path, write, rows.num_rows)
+    write_model(store_of(old), "manifest.json", resealed(manifest, part))
     catalogue = Session(old).atlas.catalogue
     assert {entry.notes for entry in catalogue.rows(range(catalogue.count))} == {None}
     older = pa.table({"image_id": ["a"]})

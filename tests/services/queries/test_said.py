@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -25,12 +26,20 @@ from unitscope_schemas.manifest import Manifest
 from unitscope_schemas.questions import LabelsQuestion, SelectivityQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.atlas.conditions.image_labels import ImageLabels
+from unitscope_services.atlas.conditions.image_labels import ImageLabels, SegmentLabels
 from unitscope_services.atlas.image_filter import EVERY_IMAGE
 from unitscope_services.queries.labels import labels, selectivity
 from unitscope_services.web.app import Settings, create_app
 
 UNIT = "conv:2"
+
+
+def image_labels(lists: list[list[str]]) -> ImageLabels:
+    """The labels of images of one segment."""
+    kind = tables.LOOKUP_IMAGES.field("labels").type
+    return ImageLabels([SegmentLabels.of(pa.array(lists, kind), None)], len(lists))
+
+
 DEAD = f"conv:{kin.ZEROED}"
 SAID: dict[str, list[str]] = {
     "p00.png": ["cat", "dog"],  # two rows of the list
@@ -240,17 +249,18 @@ def test_unknown_labels_are_an_error_with_the_nearest(label: str, root: Path, cl
 
 
 def test_unknown_labels_are_an_error_where_there_is_no_label_at_all() -> None:
-    none = ImageLabels([], np.full(3, -1, np.int32), None)
+    none = image_labels([[], [], []])
     assert none.counts(None).tolist() == []
     assert none.lists(np.arange(3)) == [[], [], []]
 
 
 def test_several_labels_are_read_from_atlases_that_have_one_alone(sealed: tuple[Path, Manifest]) -> None:
-    old = ImageLabels(["a", "b"], np.array([1, -1, 0], np.int32), None)
-    assert old.lists(np.array([2, 1, 0])) == [["a"], [], ["b"]]
-    assert old.counts(np.array([True, True, False])).tolist() == [0, 1]
-    assert old.labelled("b").tolist() == [True, False, False]
-    images = pq.read_table(sealed[0] / sealed[1].images.path).drop_columns(["labels", "statements"])
+    one = image_labels([["b"], [], ["a"]])
+    assert one.lists(np.array([2, 1, 0])) == [["a"], [], ["b"]]
+    assert one.counts(np.array([True, True, False])).tolist() == [0, 1]
+    assert one.labelled("b").tolist() == [True, False, False]
+    path = sealed[0] / sealed[1].segments[0].tables.images.path
+    images = pq.read_table(path, partitioning=None).drop_columns(["labels", "statements"])
     renewed = tables.with_labels(images)
     assert renewed["labels"].to_pylist() == [[label] if label else [] for label in images["label"].to_pylist()]
     assert renewed["statements"].null_count == len(images)

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -13,6 +14,7 @@ from pydantic import BaseModel
 from starlette.testclient import TestClient
 
 from tests.services.conftest import UNIT
+from tests.tables import vectors_of
 from unitscope_schemas import cursors
 from unitscope_schemas.answers.served import Problem
 from unitscope_services.queries.session import Session
@@ -121,7 +123,11 @@ def ask_nearest(client: TestClient, vectors: Any, **fields: Any) -> Any:
 @pytest.mark.parametrize("scale", [1e30, 1e-23, 1e-300, 1e300, 5e-324, -1e38, 1e20], ids=str)
 def test_scores_are_cosines_whatever_the_length_of_a_vector(client: TestClient, session: Session, scale: float) -> None:
     """Beside the oracle: cosines in float64 over what is stored."""
-    stored = np.asarray(session.search.vectors.stored, np.float64)
+    stored = (
+        vectors_of(Path(session.atlas.root), session.atlas.manifest)
+        .reshape(-1, session.search.embedding.width)
+        .astype(np.float64)
+    )
     pattern = np.where(np.arange(stored.shape[1]) % 3 == 0, 1.0, 0.0 if scale == 5e-324 else 0.5)
     vector = pattern if scale == 5e-324 else pattern * abs(scale) / scale
     answer = ask_nearest(client, [(pattern * scale).tolist()], exact=True)
@@ -169,7 +175,7 @@ def test_scores_are_cosines_whatever_the_length_of_a_vector(client: TestClient, 
 )
 def test_what_is_no_vector_is_refused_in_one_line(client: TestClient, session: Session, vector: Any) -> None:
     """Entry 25: 320 nulls are one fault, not 320."""
-    answer = ask_nearest(client, [vector(session.atlas.manifest.patches.width)] * 2)
+    answer = ask_nearest(client, [vector(session.atlas.manifest.embedding.width)] * 2)
     assert answer.status_code == 400, answer.text
     detail = answer.json()["detail"]
     assert len(detail) < 300

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
@@ -82,11 +83,11 @@ def image_subject(session: Session) -> Subject:
 LONG: dict[str, Callable[[Session], object]] = {
     "eigen-patches": lambda session: eigen_patches(session, THREE, EigenQuestion(k=30, size=20)),
     "facets": lambda session: facets.facets(session, THREE, FacetsQuestion()),
-    "grouping": lambda session: facets.group(session.search.vectors.stored[:64].astype("float32")),
+    "grouping": lambda session: facets.group(session.search.vectors.vectors(np.arange(40), np.zeros(40, np.int64))),
     "filters": lambda session: filter_sheet(session, "_blocks.0._depthwise_conv"),
     "map": lambda session: session.activation_map(image_subject(session), THREE),
     "further peaks": lambda session: local_maxima.top(session, THREE, TopQuestion(per_image=3)),
-    "exact neighbours": lambda session: session.search.vectors.best(session.search.vectors.stored[0], 9, exact=True),
+    "exact neighbours": lambda session: session.search.vectors.best(session.search.vectors.vector(0, 0), 9, exact=True),
     "explain": lambda session: session.explain(image_subject(session), ExplainQuestion(where=("label = blobs",))),
     "embedding": lambda session: session.neighbors(image_subject(session), NeighborsQuestion(box="0,0,40,40")),
     "selectivity": lambda session: labels.selectivity(session.atlas, THREE, SelectivityQuestion()),

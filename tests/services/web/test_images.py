@@ -182,7 +182,7 @@ def test_uploads_expire_and_the_newest_push_out_the_oldest(served: Any) -> None:
 
 def test_a_batch_answers_vectors_and_uploads(client: TestClient, session: Session) -> None:
     made = upload(client, picture_bytes())
-    vector = session.search.vectors.stored[0].astype(float).tolist()
+    vector = session.search.vectors.vector(0, 0).astype(float).tolist()
     answer = client.post(f"{API}/neighbors", json={"vectors": [vector], "uploads": [made["id"]], "k": 4})
     batch = NeighborBatch.model_validate(answer.json())
     assert [len(page.rows) for page in batch.pages] == [4, 4]

@@ -1,4 +1,4 @@
-"""The ranked tables that questions read: peaks of all shards, sorted unit by unit, with statistics."""
+"""The ranked tables that questions read: peaks of a segment's images, sorted unit by unit, with statistics."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,26 +13,16 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from unitscope_pipelines.indexing.ranking.statistics import Labels, UnitSummary, unit_statistics
-from unitscope_pipelines.storage.parts import parquet_writer, read_part, write_atomically
-from unitscope_pipelines.storage.stores import Store
+from unitscope_pipelines.storage.parts import parquet_writer, write_atomically
+from unitscope_pipelines.storage.segments.images import SegmentImages
 from unitscope_pipelines.vision.recording.memory import keep_freed_memory
 from unitscope_schemas import layout, tables
-from unitscope_schemas.manifest import BLOCK_UNITS, Part, Receipt
+from unitscope_schemas.entries.part import Part
+from unitscope_schemas.manifest import BLOCK_UNITS
+from unitscope_schemas.ranks import activations_of_keys, images_of_keys, rank_keys
 
-_NONFINITE_NAMED = 100
+NONFINITE_NAMED = 100
 """Count of the images with a NaN or infinite peak that are named."""
-
-
-@dataclass(frozen=True)
-class RankPlan:
-    """What all blocks of a version have in common."""
-
-    store: Store
-    version: str
-    images: Part
-    receipts: tuple[Receipt, ...]
-    keep: int | None = None
-    """Count of the first ranks of each unit that are written, None for all; statistics are always those of all."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +71,15 @@ class Ranker:
     only where not all peaks of a unit are finite.
     """
 
-    def __init__(self, plan: RankPlan) -> None:
+    def __init__(self, segment: SegmentImages, keep: int | None = None) -> None:
+        """Hold what all blocks of a segment have in common; `keep`: the count of first ranks that are written of each
+        unit, None for all; statistics are always those of all.
+        """
         keep_freed_memory()
-        self.plan = plan
-        images = read_part(plan.store, plan.images, ["labels", "shard", "shard_row"])
+        self.segment, self.store, self.keep = segment, segment.store, keep
+        images = segment.read(["labels", "shard", "shard_row"])
         self.labels = Labels(images["labels"])
-        names = pa.array([receipt.shard for receipt in plan.receipts], pa.string())
+        names = pa.array([receipt.shard for receipt in segment.receipts], pa.string())
         shards = pc.index_in(images["shard"], value_set=names).to_numpy()
         rows = images["shard_row"].to_numpy()
         order = np.lexsort((rows, shards))
@@ -96,7 +89,7 @@ class Ranker:
         self.footers_of = ""
         self.sources = [
             (receipt, rows[order[first:end]])
-            for receipt, (first, end) in zip(plan.receipts, pairwise(ends), strict=True)
+            for receipt, (first, end) in zip(segment.receipts, pairwise(ends), strict=True)
             if first < end
         ]
 
@@ -111,10 +104,10 @@ class Ranker:
                         writer.write_table(ranked.slice(first, end - first), row_group_size=end - first)
                     units.append(summary)
 
-        path = layout.ranked(block.layer, block.number, self.plan.version)
-        part = write_atomically(self.plan.store, path, write, 0)
+        path = layout.ranked(block.layer, block.number, self.segment.name)
+        part = write_atomically(self.store, path, write, 0)
         rank_counts = (unit.image_count for unit in units)
-        rows = sum(rank_counts) if self.plan.keep is None else sum(min(self.plan.keep, count) for count in rank_counts)
+        rows = sum(rank_counts) if self.keep is None else sum(min(self.keep, count) for count in rank_counts)
         return RankedBlock(block, part.model_copy(update={"rows": rows}), units)
 
     def units(self, block: UnitBlock) -> Iterator[tuple[pa.Table, UnitSummary]]:
@@ -124,13 +117,13 @@ class Ranker:
             unit = block.number * BLOCK_UNITS + number
             ranked = rank_peaks(unit, activation, location, self.numbering)
             nonfinite = self.numbering.numbers[~np.isfinite(activation)]
-            yield ranked.slice(0, self.plan.keep), self._summary(unit, ranked, np.sort(nonfinite))
+            yield ranked.slice(0, self.keep), self._summary(unit, ranked, np.sort(nonfinite))
 
     def _gather(self, block: UnitBlock) -> BlockPeaks:
         """Read the peaks of a block's units on all images."""
         if self.footers_of != block.layer:
             self.footers, self.footers_of = {}, block.layer
-            self.plan.store.fetch(receipt.peaks[block.layer] for receipt, _ in self.sources)
+            self.store.fetch(receipt.peaks[block.layer] for receipt, _ in self.sources)
         peaks, first = BlockPeaks.empty(0, 0), 0
         for receipt, rows in self.sources:
             table = self._read(receipt.peaks[block.layer], block.number)
@@ -149,7 +142,7 @@ class Ranker:
         """Read a row group of a peaks part, whose footer is read once for all blocks of a layer."""
         columns = ["activation", "row", "col"]
         with (
-            self.plan.store.hold(part) as path,
+            self.store.hold(part) as path,
             pq.ParquetFile(path, metadata=self.footers.get(part.path), pre_buffer=False) as file,
         ):
             self.footers[part.path] = file.metadata
@@ -159,8 +152,8 @@ class Ranker:
         """Return a unit's statistics; `nonfinite`: the images without a finite peak, in ascending order."""
         names: list[str] = []
         if len(nonfinite):
-            ids = read_part(self.plan.store, self.plan.images, ["image_id"])["image_id"]
-            names = ids.take(pa.array(nonfinite[:_NONFINITE_NAMED])).to_pylist()
+            ids = self.segment.read(["image_id"])["image_id"]
+            names = ids.take(pa.array(nonfinite[:NONFINITE_NAMED])).to_pylist()
         summary = unit_statistics(unit, ranked["activation"].to_numpy(), len(nonfinite))
         constant = summary.minimum == summary.maximum
         return replace(
@@ -188,33 +181,21 @@ class Numbering(NamedTuple):
 def rank_peaks(
     unit: int, activation: NDArray[np.float32], location: NDArray[np.int32], numbering: Numbering
 ) -> pa.Table:
-    """Rank a unit's finite peaks by descending activation, ties by ascending image number.
-
-    Both are one whole number of 64 bits, which sorts ten times as fast as an argsort: above, the bits of the
-    activation, which order like floats once those of negative ones are flipped; below, the image.
-    """
+    """Rank a unit's finite peaks by descending activation, ties by ascending image."""
     finite = np.isfinite(activation)
     numbers = numbering.numbers
     if not finite.all():
         activation, numbers = activation[finite], numbers[finite]
-    keys = np.invert(_flipped((activation + np.float32(0)).view(np.int32))).astype(np.int64)
-    keys <<= 32
-    keys |= numbers
+    keys = rank_keys(activation, numbers)
     keys.sort()
-    images = keys.astype(np.int32)
+    images = images_of_keys(keys)
     locations = location[numbering.positions[images]]
-    keys >>= 32
     columns = {
         "unit": np.full(len(keys), unit, np.int32),
         "rank": np.arange(len(keys), dtype=np.int32),
         "image": images,
-        "activation": _flipped(np.invert(keys.astype(np.int32))).view(np.float32),
+        "activation": activations_of_keys(keys),
         "row": (locations >> 16).astype(np.int16),
         "col": locations.astype(np.int16),
     }
     return pa.table(columns, schema=tables.RANKED)
-
-
-def _flipped(bits: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Turn the bits of floats into whole numbers of the same order, and back."""
-    return bits ^ (bits >> 31 & 0x7FFFFFFF)

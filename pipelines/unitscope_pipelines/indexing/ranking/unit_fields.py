@@ -12,11 +12,12 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from unitscope_pipelines import cluster
 from unitscope_pipelines.indexing.scan import Scanner, ScanPlan
 from unitscope_pipelines.storage.parts import read_part, write_table
+from unitscope_pipelines.storage.segments.images import images_of
+from unitscope_pipelines.storage.segments.ranked_rows import RankedRows
 from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.vision.images.preprocessing import Pixels, normalise, prepare, stacked
 from unitscope_pipelines.vision.receptive_fields.effective import (
@@ -26,8 +27,10 @@ from unitscope_pipelines.vision.receptive_fields.effective import (
     unit_height,
 )
 from unitscope_schemas import layout, tables
+from unitscope_schemas.entries.part import Part
+from unitscope_schemas.entries.segment import Segment
 from unitscope_schemas.errors import CorpusError, PictureError
-from unitscope_schemas.manifest import LayerEntry, Manifest, Part
+from unitscope_schemas.manifest import LayerEntry, Manifest
 from unitscope_schemas.progress import Progress, Report
 from unitscope_schemas.units import LayerSpec
 
@@ -68,18 +71,24 @@ class RankedVersion:
 
     store: Store
     name: str
-    images: Part
     layers: Sequence[LayerEntry]
+    segments: Sequence[Segment]
+    groups: Part | None
 
     @classmethod
     def of(cls, manifest: Manifest, store: Store) -> "RankedVersion":
         """Return a sealed version."""
-        return cls(store, manifest.built, manifest.images, manifest.layers)
+        return cls(store, manifest.built, manifest.layers, manifest.segments, manifest.groups)
+
+    @property
+    def image_count(self) -> int:
+        """The count of the version's images."""
+        return sum(segment.image_count for segment in self.segments)
 
     @cached_property
     def shown(self) -> pa.Table:
         """Ids, addresses and groups of near duplicates of the images, by number; some 150 bytes for each."""
-        return read_part(self.store, self.images, ["image_id", "address", "duplicate_group"])
+        return images_of(self.store, self.segments, self.groups, ["image_id", "address", "duplicate_group"])
 
 
 def exemplar_count(asked: int | None, layers: Sequence[LayerSpec], image_count: int) -> int:
@@ -152,15 +161,13 @@ def exemplars(version: RankedVersion, entry: LayerEntry, count: int) -> dict[int
     units = read_part(version.store, entry.units, ["unit", "minimum", "maximum"])
     ordered = set(units.filter(pc.not_equal(units["minimum"], units["maximum"]))["unit"].to_pylist())
     found: dict[int, list[FieldSample]] = {}
-    for part in entry.ranked:
-        first = (pc.field("rank") < _RANKS_READ * count) & (pc.field("row") != tables.TOKEN_ROW)
-        with version.store.hold(part) as path:
-            ranked = pq.read_table(path, columns=["unit", "image"], filters=first, partitioning=None)
-        shown = version.shown.take(ranked["image"]).to_pylist()
-        rows = zip(ranked["unit"].to_pylist(), shown, strict=True)
-        for channel, own in groupby(rows, key=lambda row: row[0]):
+    ranked = RankedRows.of(version.store, entry.spec.name, version.segments)
+    for block in ranked.blocks:
+        for channel, columns in ranked.units(block, ["image", "row"], _RANKS_READ * count):
             if channel in ordered:
-                leads = {image["duplicate_group"] or image["image_id"]: image for _, image in reversed(list(own))}
+                placed = columns["image"][columns["row"] != tables.TOKEN_ROW]
+                shown = version.shown.take(pa.array(placed)).to_pylist()
+                leads = {image["duplicate_group"] or image["image_id"]: image for image in reversed(shown)}
                 chosen = list(reversed(leads.values()))[:count]
                 found[channel] = [
                     FieldSample(entry.spec.name, channel, image["image_id"], image["address"]) for image in chosen

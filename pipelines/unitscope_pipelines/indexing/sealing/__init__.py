@@ -1,1 +1,1 @@
-"""A version sealed: its images and names, what it shares with others, its manifest, and what `gc` deletes of it."""
+"""A version sealed: its images, its segments, its manifest, and what `gc` deletes of it."""

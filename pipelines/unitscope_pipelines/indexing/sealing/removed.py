@@ -11,12 +11,14 @@ import pyarrow.parquet as pq
 from unitscope_pipelines.indexing.duplicates import duplicate_names
 from unitscope_pipelines.indexing.sealing.version_images import VersionImages
 from unitscope_pipelines.storage.parts import read_part, write_table
+from unitscope_pipelines.storage.segments.images import version_images
 from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.storage.tombstones import present_images, without
 from unitscope_schemas import layout, tables
 from unitscope_schemas.answers.statements import labels_differ, read_statements
 from unitscope_schemas.entries.corpus import CorpusEntry
-from unitscope_schemas.manifest import Manifest, Part
+from unitscope_schemas.entries.part import Part
+from unitscope_schemas.manifest import Manifest
 
 
 def once_removed(store: Store) -> pa.Table:
@@ -39,6 +41,24 @@ def remaining_images(manifest: Manifest, store: Store) -> VersionImages:
     Reads the images table and what shards hold about theirs, some 400 bytes of memory an image; no picture.
     """
     images = present_images(manifest, store)
+    renewed = {
+        "image": pa.array(np.arange(images.num_rows, dtype=np.int32)),
+        "duplicate_group": recorded_groups(images, manifest, store),
+    }
+    columns = [renewed.get(name, images[name]) for name in tables.IMAGES.names]
+    return VersionImages(
+        images=pa.table(columns, names=tables.IMAGES.names).cast(tables.IMAGES),
+        skipped=read_part(store, manifest.skipped),
+        file_count=file_count(images),
+        shards=frozenset(receipt.shard for receipt in manifest.shards),
+    )
+
+
+def recorded_groups(images: pa.Table, manifest: Manifest, store: Store) -> pa.Array:
+    """Return the group of near duplicates of each of some images of a version, by what shards recorded of them.
+
+    `images` has `tables.IMAGES`, in order of numbers.
+    """
     store.fetch(receipt.scanned for receipt in manifest.shards)
     sketches = pa.concat_tables(
         read_part(store, receipt.scanned, ["row", "gradient_hash", "tint"]).append_column(
@@ -48,20 +68,7 @@ def remaining_images(manifest: Manifest, store: Store) -> VersionImages:
     )
     positions = images.select(["image", "shard", "shard_row"])
     seen = positions.join(sketches, keys=["shard", "shard_row"], right_keys=["shard", "row"]).sort_by("image")
-    renewed = {
-        "image": pa.array(np.arange(images.num_rows, dtype=np.int32)),
-        "duplicate_group": duplicate_names(
-            images["image_id"], seen["gradient_hash"].to_pylist(), seen["tint"].to_pylist()
-        ),
-    }
-    images = tables.completed(images, tables.IMAGES)
-    columns = [renewed.get(name, images[name]) for name in tables.IMAGES.names]
-    return VersionImages(
-        images=pa.table(columns, names=tables.IMAGES.names).cast(tables.IMAGES),
-        skipped=read_part(store, manifest.skipped),
-        file_count=file_count(images),
-        shards=frozenset(receipt.shard for receipt in manifest.shards),
-    )
+    return duplicate_names(images["image_id"], seen["gradient_hash"].to_pylist(), seen["tint"].to_pylist())
 
 
 def file_count(images: pa.Table) -> int:
@@ -94,7 +101,7 @@ def outline(manifest: Manifest, store: Store, removed: pa.Table) -> Outline:
 
     Without tombstones it has the name of the version whose tables it reads.
     """
-    images = tables.with_labels(read_part(store, manifest.images))
+    images = version_images(manifest, store)
     left = without(images, removed)
     is_stale = pc.is_in(removed["image_id"], value_set=images["image_id"].combine_chunks())
     stale = removed.filter(is_stale)["image_id"].to_pylist()

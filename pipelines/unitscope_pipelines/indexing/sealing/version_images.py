@@ -16,8 +16,9 @@ from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.storage.tombstones import without
 from unitscope_schemas import tables
 from unitscope_schemas.answers.statements import Statement, disagreement, joined_labels, read_statements
+from unitscope_schemas.entries.part import Part
 from unitscope_schemas.errors import CorpusError
-from unitscope_schemas.manifest import Part, Receipt
+from unitscope_schemas.manifest import Receipt
 
 _KEY = list(tables.FILE_KEY)
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -23,6 +23,8 @@ _NAMING = ["image_id", "path", "other_paths", "address", "label", "metadata", "m
 """Columns of the images table that decide a version's name."""
 _SAID = ["labels", "statements"]
 """Columns that do so where they say more than `label`: the versions of other atlases keep their names."""
+
+_ROWS_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,20 @@ def version_name(atlas_key: str, keep: int | None, images: VersionImages) -> str
         digest.update(f"top:{keep}".encode())
     said = [*_NAMING, *(_SAID if _says_more_than_one_label(images.images) else [])]
     for table, names in ((images.images, said), (images.skipped, tables.SKIPPED.names)):
-        digest.update(json.dumps(table.select(names).to_pydict()).encode())
+        for text in _json_pieces(table.select(names)):
+            digest.update(text.encode())
     return digest.hexdigest()[:16]
+
+
+def _json_pieces(table: pa.Table) -> Iterator[str]:
+    """Yield the JSON object that holds the columns of a table as lists, in pieces, so that no memory holds the text."""
+    for number, name in enumerate(table.column_names):
+        yield f"{', ' if number else '{'}{json.dumps(name)}: ["
+        for start in range(0, table.num_rows, _ROWS_AT_ONCE):
+            values = table[name].slice(start, _ROWS_AT_ONCE).to_pylist()
+            yield f"{', ' if start else ''}{json.dumps(values)[1:-1]}"
+        yield "]"
+    yield "}"
 
 
 def _says_more_than_one_label(images: pa.Table) -> bool:

@@ -14,8 +14,9 @@ from unitscope_pipelines.storage.stores import Store
 from unitscope_schemas import layout
 from unitscope_schemas.answers.relations import Comparison
 from unitscope_schemas.entries.document import is_sealed
+from unitscope_schemas.entries.part import Part
 from unitscope_schemas.errors import AtlasError, FormatError
-from unitscope_schemas.manifest import Manifest, MeasuredLayers, Part, Receipt, parse_manifest
+from unitscope_schemas.manifest import Manifest, MeasuredLayers, Receipt, parse_manifest
 
 _DIGESTED_AT_ONCE = 8
 """Count of parts that are digested at once: an object store takes some hundredths of a second to answer for each."""

@@ -3,6 +3,7 @@
 import hashlib
 import random
 from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +17,10 @@ from unitscope_pipelines.storage.parts import read_part
 from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.vision.images.preprocessing import prepare
 from unitscope_pipelines.vision.recording.peaks import Peaks
+from unitscope_schemas.entries.part import Part
 from unitscope_schemas.errors import CorpusError, PictureError
 from unitscope_schemas.geometry import Location
-from unitscope_schemas.manifest import LayerEntry, Manifest, Part
+from unitscope_schemas.manifest import LayerEntry, Manifest
 
 TOLERANCE = 1e-4
 """Drift that other hardware may cause, relative to an activation or the layer's mean on the image."""
@@ -67,7 +69,8 @@ class RunAgain:
     def _tables(self, entry: LayerEntry, image: SampledImage) -> list[Part]:
         """Return the parts that hold what was recorded of a layer on an image."""
         if self.manifest.keep is not None:
-            return [entry.units, *entry.ranked]
+            ranked = (one.layers[entry.spec.name].ranked for one in self.manifest.segments)
+            return [entry.units, *chain.from_iterable(ranked)]
         return [receipt.peaks[entry.spec.name] for receipt in self.manifest.shards if receipt.shard == image.shard]
 
 
@@ -80,7 +83,7 @@ def scan_plan(manifest: Manifest, store: Store, corpus: str, trust_code: bool = 
         model=manifest.model,
         preprocessing=manifest.preprocessing,
         layers=tuple(entry.spec for entry in manifest.layers),
-        embed_layer=manifest.patches.layer,
+        embed_layer=manifest.embedding.layer,
         batch_size=manifest.batch_size,
         precision=manifest.precision,
         device="auto",
@@ -128,7 +131,8 @@ def _compare_first(
     No unit may peak above its last stored rank without the image being among them.
     """
     columns = ["unit", "image", "activation", "row", "col"]
-    ranked = pa.concat_tables(read_part(store, part, columns) for part in entry.ranked)
+    own = manifest.segments[0].layers[entry.spec.name]  # a bounded version has one segment
+    ranked = pa.concat_tables(read_part(store, part, columns) for part in own.ranked)
     stored = ranked.filter(pc.field("image") == image.image)
     drift, faults = _drift(entry, image, stored, peaks)
     last = np.full(entry.spec.units, np.inf)

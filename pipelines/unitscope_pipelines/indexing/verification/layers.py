@@ -7,6 +7,7 @@ from itertools import groupby
 from unitscope_pipelines.indexing.ranking.unit_fields import FieldMeasurer, RankedVersion, exemplars, has_fields
 from unitscope_pipelines.indexing.verification.fault import Fault
 from unitscope_pipelines.storage.parts import read_part
+from unitscope_pipelines.storage.segments.ranked_rows import RankedRows
 from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.vision.models.models import VisionModel
 from unitscope_pipelines.vision.receptive_fields.effective import unit_height
@@ -47,9 +48,10 @@ def unit_field_faults(
         if table["unit"].to_pylist() != list(range(entry.spec.units)):
             yield Fault("boxes", entry.fields.path, "does not have one row a unit")
             continue
-        of_these_images = (manifest.built, manifest.shared.ranks if manifest.shared else manifest.built)
+        ranked = RankedRows.of(store, entry.spec.name, manifest.segments)
+        of_these_images = (manifest.built, *(one.name for one in manifest.segments if len(manifest.segments) == 1))
         is_own = entry.fields.path.endswith(tuple(f"-{name}.parquet" for name in of_these_images))
-        if not is_own or any(part.path in broken for part in (entry.units, *entry.ranked)):
+        if not is_own or any(part.path in broken for part in (entry.units, *ranked.parts())):
             continue
         yield from _of_layer(version, entry, heights, measurer, sample, seed)
 

@@ -1,7 +1,8 @@
 """The labels of an atlas's images, as numbers: the positions of all labels in ascending order."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from unitscope_schemas.errors import NotFoundError, listing
+from unitscope_schemas.errors import AtlasError, NotFoundError, listing
 from unitscope_services.atlas.conditions.comparison import text_holds
 from unitscope_services.atlas.conditions.conditions import Condition
 
@@ -20,26 +21,55 @@ Codes = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class SegmentLabels:
+    """The labels of the images of one segment, by row."""
+
+    codes: NDArray[np.int32]
+    """The positions among `names` of all labels of all rows, one row after the other."""
+    ends: Codes
+    """Where each row's labels begin, and the last row's end."""
+    names: list[str]
+    numbers: NDArray[np.int32] | None
+    """The number of each row's image; None where row n is image n."""
+
+    @classmethod
+    def of(cls, labels: pa.LargeListArray, numbers: NDArray[np.int32] | None) -> "SegmentLabels":
+        """Read lists of labels as they are stored: their names, and numbers of these; raises AtlasError."""
+        coded = labels.values
+        codes, names = coded.indices.to_numpy(), coded.dictionary.to_pylist()
+        if len(codes) and not (codes.min() >= 0 and codes.max() < len(names)):
+            raise AtlasError("the labels of images are damaged: they are none of those that the atlas names")
+        return cls(codes, labels.offsets.to_numpy(), names, numbers)
+
+
 class ImageLabels:
     """The labels of all images: an image may have none, one or several, of which the first stands for it."""
 
-    def __init__(self, names: Sequence[str], first: NDArray[np.int32], lists: pa.LargeListArray | None) -> None:
-        """Hold the codes of first labels, −1 for none, and of all labels; None: no image has several."""
-        self.names = list(names)
-        self._first = first
-        if lists is None:
-            self._codes: NDArray[Any] = first[first >= 0]
-            self._ends: NDArray[np.int64] = np.concatenate([[0], np.cumsum(first >= 0)])
-        else:
-            self._codes = lists.values.to_numpy()
-            self._ends = lists.offsets.to_numpy()
+    def __init__(self, segments: Sequence[SegmentLabels], image_count: int) -> None:
+        """Hold the labels of the images of all segments."""
+        self.names = sorted({name for segment in segments for name in segment.names})
+        self._image_count, self._segments = image_count, list(segments)
+        codes = {name: code for code, name in enumerate(self.names)}
+        self._codes = [np.array([codes[name] for name in segment.names], np.int64) for segment in segments]
 
     def of(self, images: NDArray[np.integer[Any]]) -> tuple[Codes, Codes]:
-        """Return each label of some images: the position of the image among these, and the label's code."""
-        starts, counts = self._ends[images], self._ends[images + 1] - self._ends[images]
-        positions = np.repeat(np.arange(len(images)), counts)
+        """Return each label of some images: the position of the image among these in order, and the label's code."""
+        found = [self._of_segment(place, images) for place in range(len(self._segments))]
+        if len(found) == 1:
+            return found[0]
+        positions, codes = (np.concatenate(columns) for columns in zip(*found, strict=True))
+        order = np.argsort(positions, kind="stable")
+        return positions[order], codes[order]
+
+    def _of_segment(self, place: int, images: NDArray[np.integer[Any]]) -> tuple[Codes, Codes]:
+        """Return each label of those images that are of one segment."""
+        segment = self._segments[place]
+        own, rows = rows_among(segment.numbers, images)
+        starts, counts = segment.ends[rows], segment.ends[rows + 1] - segment.ends[rows]
+        positions = np.repeat(np.arange(len(rows)), counts)
         within = np.arange(len(positions)) - np.repeat(np.cumsum(counts) - counts, counts)
-        return positions, self._codes[np.repeat(starts, counts) + within].astype(np.int64)
+        return own[positions], self._codes[place][segment.codes[np.repeat(starts, counts) + within]]
 
     def lists(self, images: NDArray[np.integer[Any]]) -> list[list[str]]:
         """Return the labels of some images by their names, first labels first."""
@@ -51,16 +81,32 @@ class ImageLabels:
 
     def counts(self, present: Mask | None) -> NDArray[np.int64]:
         """Return how many of the present images have each label; None: all are."""
-        images = np.arange(len(self._first)) if present is None else np.flatnonzero(present)
-        return np.bincount(self.of(images)[1], minlength=len(self.names))
+        if present is not None:
+            return np.bincount(self.of(np.flatnonzero(present))[1], minlength=len(self.names))
+        counts = np.zeros(len(self.names), np.int64)
+        for segment, codes in zip(self._segments, self._codes, strict=True):
+            counts[codes] += np.bincount(segment.codes, minlength=len(codes))
+        return counts
 
     def having(self, codes: Sequence[int]) -> Mask:
         """Return which images have one of some labels."""
         has = np.zeros(len(self.names), bool)
         has[list(codes)] = True
-        sums = np.concatenate([[0], np.cumsum(has[self._codes])])
-        mask: Mask = sums[self._ends[1:]] > sums[self._ends[:-1]]
+        return self._spread(lambda place: self._rows_having(place, has))
+
+    def _rows_having(self, place: int, has: Mask) -> Mask:
+        """Return which rows of a segment have a label that is marked."""
+        segment = self._segments[place]
+        sums = np.concatenate([[0], np.cumsum(has[self._codes[place]][segment.codes])])
+        mask: Mask = sums[segment.ends[1:]] > sums[segment.ends[:-1]]
         return mask
+
+    def _spread(self, rows: Callable[[int], Mask]) -> Mask:
+        """Return for each image by its number what is told of the rows of each segment."""
+        told = np.zeros(self._image_count, bool)
+        for place, segment in enumerate(self._segments):
+            told[slice(None) if segment.numbers is None else segment.numbers] = rows(place)
+        return told
 
     def where(self, condition: Condition, known: Sequence[str]) -> Mask:
         """Return for which images a condition on labels holds: where one of an image's labels passes.
@@ -80,13 +126,28 @@ class ImageLabels:
 
     def _labelled(self) -> Mask:
         """Return which images have a label."""
-        mask: Mask = self._ends[1:] > self._ends[:-1]
-        return mask
+        return self._spread(lambda place: self._segments[place].ends[1:] > self._segments[place].ends[:-1])
 
     def labelled(self, label: str) -> Mask:
         """Return which images have a label, none where no image ever had it."""
         code = bisect_left(self.names, label)
         return self.having([code] if [label] == self.names[code : code + 1] else [])
+
+
+def rows_among(
+    numbers: NDArray[np.int32] | None, images: NDArray[np.integer[Any]]
+) -> tuple[Codes, NDArray[np.integer[Any]]]:
+    """Return which of some images are among those with these numbers, by position, and their places there.
+
+    `numbers` ascend; None: place n has image n.
+    """
+    if numbers is None:
+        return np.arange(len(images)), images
+    asked = images.astype(np.int32, copy=False)  # of another type than the numbers it would copy these
+    places = np.searchsorted(numbers, asked)
+    places[places == len(numbers)] = 0
+    positions = np.flatnonzero(numbers[places] == asked)
+    return positions, places[positions]
 
 
 def check_label(label: str, known: Sequence[str]) -> None:

@@ -15,13 +15,15 @@ import pyarrow.parquet as pq
 from unitscope_pipelines.storage.stores import Store, store_of
 from unitscope_schemas import layout
 from unitscope_schemas.answers.provenance import LinkState, Trace, TraceRow
+from unitscope_schemas.entries.part import Part
 from unitscope_schemas.errors import ModelError, UnitscopeError
 from unitscope_schemas.geometry import Location
-from unitscope_schemas.manifest import BLOCK_UNITS, Part, Receipt
+from unitscope_schemas.manifest import BLOCK_UNITS, Receipt
 from unitscope_schemas.questions import TraceQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_schemas.versions import read_version
 from unitscope_services.atlas.atlas import Atlas
+from unitscope_services.atlas.ranks.ranked_unit import ranks_of
 from unitscope_services.atlas.rows import ImageEntry
 from unitscope_services.encoding.encoder import Encoded
 from unitscope_services.queries.session import Session
@@ -160,12 +162,13 @@ class _Chain:
 
     def rank(self, peak: Peak | None) -> int | None:
         """Look at the part that holds the rank, and whether it says what the peak says."""
-        part = self.atlas.layer(self.unit.layer).ranked[self.unit.channel // BLOCK_UNITS]
+        segment, image = self.atlas.place_of(self.entry.image)
+        part = segment.layers[self.unit.layer].ranked[self.unit.channel // BLOCK_UNITS]
         found: list[int] = []
 
         def read() -> Peak | None:
             with self.store.hold(part) as path:
-                chosen = (pc.field("unit") == self.unit.channel) & (pc.field("image") == self.entry.image)
+                chosen = (pc.field("unit") == self.unit.channel) & (pc.field("image") == image)
                 table = pq.read_table(path, filters=chosen, partitioning=None)
             if not table.num_rows:
                 return None
@@ -178,25 +181,28 @@ class _Chain:
             if added.state != "broken":
                 added.state, added.what = "unknown", "the image has no stored rank for this unit"
             return None
-        first = self.unit.channel // BLOCK_UNITS * BLOCK_UNITS
-        counts = self.atlas.statistics(self.unit.layer).count[first : self.unit.channel]
-        kept = self.atlas.manifest.kept
-        added.row = int((counts if kept is None else np.minimum(counts, kept)).sum()) + found[0]
-        added.what = f"rank {found[0]}, {added.what}"
+        added.row = self.atlas.first_row(self.unit, segment) + found[0]
+        rank = found[0]
+        if ranked is not None and len(self.atlas.manifest.segments) > 1:
+            activation = np.array([ranked.activation], np.float32)
+            rank = int(ranks_of(self.atlas.ranked(self.unit), np.array([self.entry.image]), activation)[0])
+        added.what = f"rank {rank}, {added.what}"
         if peak is not None and ranked != peak:
             added.state, added.what = "broken", f"{added.what}: not what was recorded"
-        return found[0]
+        return rank
 
     def image(self) -> None:
         """Look at the row of the images table that names the image by its number."""
-        part, number = self.atlas.manifest.images, self.entry.image
+        number = self.entry.image
+        segment, row = self.atlas.place_of(number)
+        part = segment.tables.images
 
         def read() -> str:
             with self.store.hold(part) as path:
                 ids = pq.read_table(path, columns=["image_id"], partitioning=None)["image_id"]
-            return str(ids[number])
+            return str(ids[row])
 
-        named = self._row("image", part, number, read)
+        named = self._row("image", part, row, read)
         if named is not None:
             self.rows[-1].what = f"image {number} is {named[:12]}…"
             self.rows[-1].state = "holds" if named == self.entry.image_id else "broken"

@@ -192,7 +192,7 @@ def _read_batch(data: bytes) -> NeighborBatchQuestion:
 
 
 def _batch(reply: Reply, batch: NeighborBatchQuestion) -> NeighborBatch:
-    width = reply.session.atlas.manifest.patches.width
+    width = reply.session.atlas.manifest.embedding.width
     for position, vector in enumerate(batch.vectors):
         if len(vector) != width or not any(vector):
             raise UsageError(f"vector {position} is not {width} numbers, one of them other than zero")

@@ -8,18 +8,22 @@ import faiss
 import numpy as np
 import pytest
 
-from tests.tables import manifest_of
+from tests.tables import manifest_of, vectors_of
 from unitscope_pipelines.indexing.patches.build import add_index
 from unitscope_pipelines.indexing.patches.index import IndexPlan, build_memory, choose_index, spread
 from unitscope_pipelines.indexing.patches.recall import Truth
 from unitscope_pipelines.indexing.patches.vectors import VectorFile, Vectors
 from unitscope_pipelines.storage.parts import read_part
+from unitscope_pipelines.storage.segments.images import version_images
 from unitscope_pipelines.storage.stores import store_of
+from unitscope_schemas.entries.part import Part
+from unitscope_schemas.entries.segment import Embedding, PatchIndex
 from unitscope_schemas.errors import CapacityError
 from unitscope_schemas.geometry import Box
-from unitscope_schemas.manifest import Manifest, Part, PatchIndex
+from unitscope_schemas.manifest import Manifest
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.queries.neighbors import PatchSearch, PatchVectors
+from unitscope_services.queries.nearest.segment_vectors import SegmentVectors
+from unitscope_services.queries.neighbors import PatchSearch
 
 IMAGES, REGIONS = 600, 4
 
@@ -47,18 +51,19 @@ def unit(vectors: np.ndarray) -> Vectors:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30)
 
 
-def indexed(root: Path, vectors: np.ndarray, code: str) -> PatchVectors:
+def indexed(root: Path, vectors: np.ndarray, code: str) -> SegmentVectors:
     """Vectors with the index that a large atlas would have."""
     count, width = vectors.shape[0] * vectors.shape[1], vectors.shape[2]
     written(root / "vectors.npy", vectors)
     part = Part(path="vectors.npy", rows=count, size_bytes=0, sha256="0" * 64)
-    exact = PatchIndex.none("layer", width, [Box(0, 0, 1, 1)] * REGIONS, part)
+    embedding = Embedding(layer="layer", width=width, regions=[Box(0, 0, 1, 1)] * REGIONS)
     plan = IndexPlan(count, width, lists=32, reduced=128 if width > 128 else 0, code=code)
-    return PatchVectors(store_of(root), add_index(store_of(root), "version", exact, plan))
+    store = store_of(root)
+    return SegmentVectors(store, embedding, add_index(store, "segment", embedding, PatchIndex.none(part), plan))
 
 
 @pytest.fixture(scope="module", params=[("SQ8", 200), ("SQ8", 40), ("RaBitQ", 200)])
-def search(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PatchVectors:
+def search(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> SegmentVectors:
     code, width = request.param
     return indexed(tmp_path_factory.mktemp("patches"), clustered(width), code)
 
@@ -73,9 +78,10 @@ def copied(tiny_atlas: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def approximate(copied: Path) -> Manifest:
     """The atlas with a compressed index, as a large atlas has it."""
     manifest = manifest_of(copied)
-    exact = manifest.patches
-    plan = IndexPlan(exact.vectors.rows, exact.width, lists=16, reduced=128, code="SQ8")
-    return manifest.model_copy(update={"patches": add_index(store_of(copied), "approximate", exact, plan)})
+    (segment,) = manifest.segments
+    plan = IndexPlan(segment.patches.vectors.rows, manifest.embedding.width, lists=16, reduced=128, code="SQ8")
+    added = add_index(store_of(copied), "approximate", manifest.embedding, segment.patches, plan)
+    return manifest.model_copy(update={"segments": [segment.model_copy(update={"patches": added})]})
 
 
 def search_with(tiny_atlas: Path, manifest: Manifest) -> PatchSearch:
@@ -148,7 +154,7 @@ def test_truth_equals_a_plain_scan_without_the_own_image() -> None:
         assert np.allclose(np.sort(best)[::-1], plain, atol=1e-5)
 
 
-def test_recall_is_measured_stored_and_as_wanted(search: PatchVectors) -> None:
+def test_recall_is_measured_stored_and_as_wanted(search: SegmentVectors) -> None:
     patches = search.patches
     assert not patches.exact
     # so few vectors leave one-bit codes short of what is wanted on some machines; what is stored is the truth then
@@ -157,7 +163,7 @@ def test_recall_is_measured_stored_and_as_wanted(search: PatchVectors) -> None:
     assert 8 <= patches.probes <= 32
 
 
-def test_answers_of_the_index_have_the_recall_that_is_stored(search: PatchVectors) -> None:
+def test_answers_of_the_index_have_the_recall_that_is_stored(search: SegmentVectors) -> None:
     found = asked = 0
     for patch in range(0, (IMAGES - 1) * REGIONS, 37):
         query = np.asarray(search.stored[patch], np.float32)
@@ -170,22 +176,22 @@ def test_answers_of_the_index_have_the_recall_that_is_stored(search: PatchVector
     assert found / asked >= search.patches.recall_at_10 - 0.02
 
 
-def test_length_of_the_query_does_not_matter(search: PatchVectors) -> None:
+def test_length_of_the_query_does_not_matter(search: SegmentVectors) -> None:
     query = np.asarray(search.stored[100], np.float32)
     assert search.best(query, 9)[1] == search.best(1000 * query, 9)[1]
     assert len(search.best(0 * query, 9)[1]) == 9
 
 
-def test_as_many_images_as_are_asked_for(search: PatchVectors) -> None:
+def test_as_many_images_as_are_asked_for(search: SegmentVectors) -> None:
     ids = search.best(np.asarray(search.stored[0], np.float32), 300)[1]
     assert len({patch // REGIONS for patch in ids}) == 300
 
 
 @pytest.mark.parametrize("share", [0.7, 0.3])
-def test_images_that_were_removed_are_never_found(search: PatchVectors, share: float) -> None:
+def test_images_that_were_removed_are_never_found(search: SegmentVectors, share: float) -> None:
     """Nor do others get lost: with few left the search is exact."""
     present = np.random.default_rng(9).random(IMAGES) < share
-    left = PatchVectors(search.store, search.patches, present)
+    left = SegmentVectors(search.store, search.embedding, search.patches, present)
     assert left.exact == (share < 0.5)
     missed = 0
     for patch in range(0, (IMAGES - 1) * REGIONS, 53):
@@ -201,11 +207,11 @@ def test_images_that_were_removed_are_never_found(search: PatchVectors, share: f
 
 
 @pytest.mark.parametrize("share", [0.5, 0.05])
-def test_a_filter_chooses_among_the_images_that_are_left(search: PatchVectors, share: float) -> None:
+def test_a_filter_chooses_among_the_images_that_are_left(search: SegmentVectors, share: float) -> None:
     random = np.random.default_rng(10)
     present = random.random(IMAGES) < 0.7
     chosen = present & (random.random(IMAGES) < share)
-    left = PatchVectors(search.store, search.patches, present)
+    left = SegmentVectors(search.store, search.embedding, search.patches, present)
     patches, missed = range(0, (IMAGES - 1) * REGIONS, 53), 0
     for patch in patches:
         query = np.asarray(search.stored[patch], np.float32)
@@ -221,7 +227,7 @@ def test_a_filter_chooses_among_the_images_that_are_left(search: PatchVectors, s
     assert missed / (10 * len(patches)) <= 0.05
 
 
-def test_eight_clients_get_the_answers_of_one(search: PatchVectors) -> None:
+def test_eight_clients_get_the_answers_of_one(search: SegmentVectors) -> None:
     queries = [np.asarray(search.stored[patch], np.float32) for patch in range(0, 2000, 10)]
     alone = [search.best(query, 9) for query in queries]
     with ThreadPoolExecutor(8) as clients:
@@ -230,9 +236,9 @@ def test_eight_clients_get_the_answers_of_one(search: PatchVectors) -> None:
 
 def test_stored_vectors_are_those_of_the_shards(tiny_atlas: Path) -> None:
     manifest = manifest_of(tiny_atlas)
-    images = read_part(store_of(tiny_atlas), manifest.images).to_pylist()
-    vectors = np.load(tiny_atlas / manifest.patches.vectors.path)
-    regions = len(manifest.patches.regions)
+    images = version_images(manifest, store_of(tiny_atlas)).to_pylist()
+    vectors = np.load(tiny_atlas / manifest.segments[0].patches.vectors.path)
+    regions = len(manifest.embedding.regions)
     assert regions == 14
     by_place = {
         (receipt.shard, row["row"], row["region"]): row
@@ -246,7 +252,7 @@ def test_stored_vectors_are_those_of_the_shards(tiny_atlas: Path) -> None:
 
 
 def test_approximate_answers_agree_with_the_exact_scan(copied: Path, approximate: Manifest) -> None:
-    assert approximate.patches.recall_at_10 >= 0.95
+    assert approximate.segments[0].patches.recall_at_10 >= 0.95
     search = search_with(copied, approximate)
     agreed = asked = 0
     for number in range(0, 40, 3):
@@ -263,14 +269,14 @@ def test_approximate_answers_agree_with_the_exact_scan(copied: Path, approximate
 
 def test_exact_scan_equals_faiss_flat_search(tiny_atlas: Path) -> None:
     search = search_with(tiny_atlas, manifest_of(tiny_atlas))
-    vectors = np.asarray(search.vectors.stored, np.float32)
+    vectors = vectors_of(tiny_atlas, manifest_of(tiny_atlas)).reshape(-1, search.embedding.width).astype(np.float32)
     faiss.normalize_L2(vectors)
     flat = faiss.IndexFlatIP(vectors.shape[1])
     flat.add(vectors)
     for patch in (3, 77, 200):
         scores, ids = flat.search(vectors[patch : patch + 1], len(vectors))
         first_of_image = dict.fromkeys(int(i) // 14 for i in ids[0])
-        rows = search.nearest(vectors[patch], search.patches.regions[0], limit=5).rows
+        rows = search.nearest(vectors[patch], search.embedding.regions[0], limit=5).rows
         assert rows[0].score == pytest.approx(float(scores[0, 0]), abs=1e-6)
         images = search.atlas.images(list(first_of_image)[:5])
         assert {row.image_id for row in rows} == {image.image_id for image in images.values()}

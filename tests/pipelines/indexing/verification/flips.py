@@ -24,6 +24,7 @@ from unitscope_pipelines.indexing.upkeep import remove
 from unitscope_pipelines.indexing.verification.digests import Digests
 from unitscope_pipelines.storage.checked_folder import checked
 from unitscope_pipelines.storage.parts import read_manifest
+from unitscope_pipelines.storage.segments.images import version_images
 from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas.answers.visuals import VisualKey
 from unitscope_schemas.errors import FormatError, UnitscopeError
@@ -60,11 +61,7 @@ def with_every_kind(atlas: Path) -> Path:
     write_visual(store, key, NewPicture(Image.new("RGB", (8, 8), "red"), activation=1.0))
     sealed = SealedAtlas.present(atlas)
     compare(sealed, sealed, InProcess(lambda done, total: None), (layer, layer))
-    with store.hold(manifest.images) as path:
-        import pyarrow.parquet as pq
-
-        (first,) = pq.read_table(path, columns=["path"], partitioning=None)["path"].to_pylist()[:1]
-    remove(atlas, [first])
+    remove(atlas, [version_images(manifest, store, ["path"])["path"][0].as_py()])
     return atlas
 
 

@@ -12,12 +12,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from tests.tables import manifest_of
+from tests.conftest import TINY_LAYERS
+from tests.tables import manifest_of, ranked_parts, resealed
 from unitscope_pipelines.indexing.verification.verify import verify
-from unitscope_pipelines.storage.parts import write_atomically, write_model
+from unitscope_pipelines.storage.parts import write_atomically, write_model, write_table
+from unitscope_pipelines.storage.segments.images import version_images
 from unitscope_pipelines.storage.stores import Store, store_of
-from unitscope_schemas import layout
-from unitscope_schemas.manifest import Manifest, Part
+from unitscope_schemas import layout, tables
+from unitscope_schemas.entries.part import Part
+from unitscope_schemas.manifest import Manifest
 
 Change = Callable[[Store, Manifest], Manifest]
 
@@ -59,21 +62,19 @@ def column(name: str, change: Callable[[Any], Any]) -> Callable[[pa.Table], pa.T
 
 def other_ranks(store: Store, manifest: Manifest) -> Manifest:
     """A layer has the ranks of another one's units."""
-    one, other = manifest.layers[0].ranked[0], manifest.layers[1].ranked[0]
+    one, other = (ranked_parts(manifest, name)[0] for name in TINY_LAYERS[:2])
     with store.hold(other) as path:
         table = pq.read_table(path, partitioning=None)
-    return with_layer(manifest, 0, ranked=[rewritten(store, one, lambda _: table)])
+    return resealed(manifest, rewritten(store, one, lambda _: table))
 
 
 def reordered_ranks(store: Store, manifest: Manifest) -> Manifest:
-    ranked = list(manifest.layers[1].ranked)
-    ranked[2] = rewritten(store, ranked[2], swapped)
-    return with_layer(manifest, 1, ranked=ranked)
+    return resealed(manifest, rewritten(store, ranked_parts(manifest, "_blocks.5")[2], swapped))
 
 
 def other_units(store: Store, manifest: Manifest) -> Manifest:
-    units = rewritten(store, manifest.layers[2].units, column("maximum", lambda value: value and 2 * value))
-    return with_layer(manifest, 2, units=units)
+    units = manifest.layers[2].units
+    return resealed(manifest, rewritten(store, units, column("maximum", lambda value: value and 2 * value)))
 
 
 def shifted_field(_: Store, manifest: Manifest) -> Manifest:
@@ -85,22 +86,32 @@ def shifted_field(_: Store, manifest: Manifest) -> Manifest:
 
 
 def other_labels(store: Store, manifest: Manifest) -> Manifest:
-    images = rewritten(store, manifest.images, column("label", lambda _: "cat"))
-    return manifest.model_copy(update={"images": images})
+    return resealed(manifest, rewritten(store, images_part(manifest), column("label", lambda _: "cat")))
 
 
 def other_sizes(store: Store, manifest: Manifest) -> Manifest:
-    images = rewritten(store, manifest.images, column("height_px", lambda value: value + 1))
-    return manifest.model_copy(update={"images": images})
+    return resealed(manifest, rewritten(store, images_part(manifest), column("height_px", lambda value: value + 1)))
 
 
 def other_numbers(store: Store, manifest: Manifest) -> Manifest:
-    return manifest.model_copy(update={"images": rewritten(store, manifest.images, swapped)})
+    return resealed(manifest, rewritten(store, images_part(manifest), swapped))
+
+
+def other_groups(store: Store, manifest: Manifest) -> Manifest:
+    """The first two images are said to be near duplicates."""
+    part = manifest.groups
+    assert part is not None
+    name = version_images(manifest, store, ["image_id"])["image_id"][0].as_py()
+    table = pa.table([[0, 1], [0, 0], [name, name]], schema=tables.GROUPS)
+    return resealed(manifest, write_table(store, part.path, table))
+
+
+def images_part(manifest: Manifest) -> Part:
+    return manifest.segments[0].tables.images
 
 
 def other_first_ranks(store: Store, manifest: Manifest) -> Manifest:
-    ranks = manifest.lookup.ranks
-    assert ranks is not None
+    ranks = manifest.first_ranks
 
     def write(target: Path) -> None:
         with store.hold(ranks) as path:
@@ -109,11 +120,12 @@ def other_first_ranks(store: Store, manifest: Manifest) -> Manifest:
             connection.execute("UPDATE first_ranks SET activation = activation * 2 WHERE unit = 3")
 
     part = write_atomically(store, ranks.path, write, ranks.rows)
-    return manifest.model_copy(update={"lookup": manifest.lookup.model_copy(update={"ranks": part})})
+    return resealed(manifest, part)
 
 
 def other_rows(store: Store, manifest: Manifest) -> Manifest:
-    rows = manifest.lookup.images
+    rows = manifest.segments[0].tables.lookup
+    assert rows is not None
     with store.hold(rows) as path:
         table = pa.ipc.open_file(pa.OSFile(str(path))).read_all()
     column_number = table.schema.get_field_index("size_bytes")
@@ -125,11 +137,11 @@ def other_rows(store: Store, manifest: Manifest) -> Manifest:
             writer.write_batch(batch)
 
     part = write_atomically(store, rows.path, write, rows.rows)
-    return manifest.model_copy(update={"lookup": manifest.lookup.model_copy(update={"images": part})})
+    return resealed(manifest, part)
 
 
 def other_vectors(store: Store, manifest: Manifest) -> Manifest:
-    vectors = manifest.patches.vectors
+    vectors = manifest.segments[0].patches.vectors
     with store.hold(vectors) as path:
         stored = np.load(path)
 
@@ -138,7 +150,7 @@ def other_vectors(store: Store, manifest: Manifest) -> Manifest:
             np.save(file, stored[::-1])
 
     part = write_atomically(store, vectors.path, write, vectors.rows)
-    return manifest.model_copy(update={"patches": manifest.patches.model_copy(update={"vectors": part})})
+    return resealed(manifest, part)
 
 
 def other_key(_: Store, manifest: Manifest) -> Manifest:
@@ -163,9 +175,9 @@ def other_counts(_: Store, manifest: Manifest) -> Manifest:
 
 def no_table(store: Store, manifest: Manifest) -> Manifest:
     """A table of one column where ranks belong."""
-    part = manifest.layers[0].ranked[0]
+    part = ranked_parts(manifest)[0]
     made = write_atomically(store, part.path, lambda file: pq.write_table(pa.table({"a": [1]}), file), part.rows)
-    return with_layer(manifest, 0, ranked=[made])
+    return resealed(manifest, made)
 
 
 CHANGES: list[dict[Change, tuple[str, str]]] = [
@@ -176,18 +188,19 @@ CHANGES: list[dict[Change, tuple[str, str]]] = [
         shifted_field: ("layer", "_blocks.5"),
         other_sizes: ("table", "images/shard-"),
         other_first_ranks: ("lookup", "hot-"),
-        other_rows: ("lookup", "hot-images-"),
+        other_rows: ("lookup", "hot-images/"),
+        other_groups: ("table", "groups/"),
         other_vectors: ("vectors", "patches/"),
         other_key: ("key", "manifest"),
         other_receipt: ("document", "receipts/"),
         other_counts: ("manifest", "corpus.label_count"),
     },
     {
-        other_labels: ("table", "images/version-"),
+        other_labels: ("table", "images/"),
         no_measured_layers: ("document", "layers-"),
         no_table: ("ranks", "ranked/"),
     },
-    {other_numbers: ("table", "images/version-")},
+    {other_numbers: ("table", "images/")},
 ]
 """What is changed in one atlas, and the kind and place of each fault; what would hide another change has its own."""
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from tests.tables import manifest_of
+from tests.tables import manifest_of, ranked_parts
 from unitscope.cli import app
 from unitscope_pipelines.indexing.upkeep import remove
 from unitscope_pipelines.indexing.verification.verify import verify
@@ -37,7 +37,7 @@ def test_a_sealed_atlas_has_no_fault(tiny_atlas: Path) -> None:
 
 def test_one_flipped_byte_is_found(copied: tuple[Path, Path]) -> None:
     atlas, corpus = copied
-    part = atlas / manifest_of(atlas).layers[1].ranked[2].path
+    part = atlas / ranked_parts(manifest_of(atlas), "_blocks.5")[2].path
     data = bytearray(part.read_bytes())
     data[len(data) // 2] ^= 1
     part.write_bytes(data)
@@ -55,7 +55,7 @@ def test_one_flipped_byte_in_any_part_is_found(copied: tuple[Path, Path]) -> Non
     atlas, corpus = copied
     remove(atlas, ["blobs/003.jpg"])
     named = [part.path for part in manifest_of(atlas).parts()]
-    assert len({path.split("/")[0].split("-")[0] for path in named}) == 10, "of every kind that there is"
+    assert len({path.split("/")[0].split("-")[0] for path in named}) == 11, "of every kind that there is"
     flipped = named[::3] if len(named) > 120 else named
     for path in flipped:
         data = bytearray((atlas / path).read_bytes())
@@ -108,7 +108,7 @@ def test_every_picture_is_looked_at_whatever_else_is_broken(copied: tuple[Path, 
     atlas, corpus = copied
     (corpus / "blobs" / "003.jpg").write_bytes((corpus / "blobs" / "005.jpg").read_bytes())
     (corpus / "stripes" / "002.jpg").unlink()
-    part = manifest_of(atlas).layers[1].ranked[0].path
+    part = ranked_parts(manifest_of(atlas), "_blocks.5")[0].path
     (atlas / part).unlink()
     verdict = verify(atlas, 0, 0, corpus)
     assert sorted(fault.where for fault in verdict.faults) == sorted(["blobs/003.jpg", "stripes/002.jpg", part])
@@ -138,7 +138,7 @@ def test_a_part_that_is_a_link_out_of_the_atlas_is_a_fault_and_ends_no_look(copi
 
 def test_without_the_table_of_images_no_picture_can_be_looked_at(copied: tuple[Path, Path]) -> None:
     atlas, corpus = copied
-    (atlas / manifest_of(atlas).images.path).unlink()
+    (atlas / manifest_of(atlas).segments[0].tables.images.path).unlink()
     verdict = verify(atlas, 3, 0, corpus)
     assert [fault.kind for fault in verdict.faults] == ["part"]
     assert "no picture was looked at" in verdict.note
@@ -176,6 +176,6 @@ def test_another_format_version_is_refused(copied: tuple[Path, Path]) -> None:
 
 def test_a_missing_hot_part_is_named(copied: tuple[Path, Path]) -> None:
     atlas, _ = copied
-    os.remove(atlas / manifest_of(atlas).lookup.database.path)  # noqa: PTH107
+    os.remove(atlas / manifest_of(atlas).first_ranks.path)  # noqa: PTH107
     with pytest.raises(AtlasError, match="hot-"):
         Atlas(atlas)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from tests.tables import manifest_of
+from tests.tables import manifest_of, ranked_parts
 from unitscope import open_atlas
 from unitscope.cli import app
 from unitscope_pipelines.storage.parts import write_model
@@ -82,9 +82,11 @@ BREAKS: dict[str, Callable[[Session, Path, str], Path]] = {
         Path(session.atlas.root) / session.atlas.manifest.shards[0].peaks[UNIT.layer].path
     ),
     "rank": lambda session, corpus, path: (
-        Path(session.atlas.root) / session.atlas.layer(UNIT.layer).ranked[UNIT.channel // 16].path
+        Path(session.atlas.root) / ranked_parts(session.atlas.manifest, UNIT.layer)[UNIT.channel // 16].path
     ),
-    "image": lambda session, corpus, path: Path(session.atlas.root) / session.atlas.manifest.images.path,
+    "image": lambda session, corpus, path: (
+        Path(session.atlas.root) / session.atlas.manifest.segments[0].tables.images.path
+    ),
     "manifest": lambda session, corpus, path: Path(session.atlas.root) / layout.MANIFEST,
 }
 

@@ -11,7 +11,7 @@ from unitscope_schemas.errors import NotFoundError, UsageError
 from unitscope_schemas.geometry import Location
 from unitscope_schemas.manifest import Manifest
 from unitscope_schemas.units import UnitId
-from unitscope_services.atlas.ranks import FirstRanks, RankedPart, RankedUnit
+from unitscope_services.atlas.ranks.ranked_unit import FirstRanks, RankedImages, RankedPart, RankedUnit
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class BoundedRanks(RankedUnit):
         return counts
 
 
-def stored_location(ranked: RankedUnit, image: int, image_count: int) -> Location | None:
+def stored_location(ranked: RankedImages, image: int, image_count: int) -> Location | None:
     """Return where a unit peaks on an image; None if that is not among the ranks that are stored."""
     matching_ranks = [ranks[images == image] for ranks, images in ranked.images(0, image_count - 1)]
     ranks = np.concatenate([np.empty(0, np.int64), *matching_ranks])
@@ -59,7 +59,7 @@ def bounded_note(manifest: Manifest) -> str | None:
     """Return what a person should know about the answers of a bounded atlas; None for one that stores all ranks."""
     if manifest.kept is None:
         return None
-    return f"this atlas keeps the first {manifest.kept} of each unit's {manifest.images.rows} images"
+    return f"this atlas keeps the first {manifest.kept} of each unit's {manifest.stored_count} images"
 
 
 def check_whole(manifest: Manifest, what: str) -> None:

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unitscope_schemas import tables
-from unitscope_schemas.manifest import BLOCK_UNITS, Part
+from unitscope_schemas.entries.part import Part
+from unitscope_schemas.manifest import BLOCK_UNITS
 from unitscope_services.atlas.database import Database
 from unitscope_services.atlas.parts import Parts
 
@@ -50,6 +51,22 @@ class FirstRanks:
         return int(self._database.columns(_FIRST_ROW, [self._layer])["first"][0])
 
 
+class RankedImages(Protocol):
+    """A unit's ranked images for one question; raises AtlasError where a part is missing or damaged."""
+
+    def at(self, names: Sequence[str], ranks: Array) -> list[Array]:
+        """Return columns at these ranks, in their order."""
+
+    def images(self, first: int, last: int, upwards: bool = False) -> Iterator[tuple[Array, Array]]:
+        """Give ranks from `first` to `last` with the images there, some at a time; `upwards` from the last one on."""
+
+    def activations(self) -> NDArray[np.float32]:
+        """Return all finite peaks in descending order."""
+
+    def above(self, activations: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Return for each activation how many images peak above it: the first rank that has it, if one has."""
+
+
 class RankedPart:
     """The ranked part of a block of units, which have `image_counts` ranked images each."""
 
@@ -76,7 +93,7 @@ class RankedUnit:
     Raises AtlasError where a part is missing or damaged.
     """
 
-    def __init__(self, part: RankedPart, lookup: FirstRanks, channel: int) -> None:
+    def __init__(self, part: RankedPart, lookup: FirstRanks | None, channel: int) -> None:
         self._part, self._lookup, self._channel, self._unit = part, lookup, channel, channel % BLOCK_UNITS
         self._starts = np.array(part.ends[self._unit])
         self._read: dict[tuple[int, str], Array] = {}
@@ -125,10 +142,13 @@ class RankedUnit:
     def _columns(self, group: int, names: Sequence[str]) -> list[Array]:
         missing = [name for name in names if (group, name) not in self._read]
         if missing:
-            lookup = not group and len(missing) > 1  # a single column comes sooner from the part
-            columns = self._lookup.columns(self._channel) if lookup else self._part.columns(self._unit, group, missing)
-            self._read |= {(group, name): values for name, values in columns.items()}
+            self._read |= {(group, name): values for name, values in self._read_group(group, missing).items()}
         return [self._read[group, name] for name in names]
+
+    def _read_group(self, group: int, names: list[str]) -> dict[str, Array]:
+        if self._lookup is not None and not group and len(names) > 1:  # one column comes sooner from the part
+            return self._lookup.columns(self._channel)
+        return self._part.columns(self._unit, group, names)
 
 
 class FewRanked:
@@ -138,9 +158,9 @@ class FewRanked:
     where several images of the unit have the same peak.
     """
 
-    def __init__(self, whole: RankedUnit, images: NDArray[np.int64], peaks: dict[str, Array]) -> None:
+    def __init__(self, whole: RankedImages, images: NDArray[np.int64], peaks: dict[str, Array]) -> None:
         self._whole = whole
-        ranks = _ranks_of(whole, images, peaks["activation"])
+        ranks = ranks_of(whole, images, peaks["activation"])
         order = np.argsort(ranks)
         self._ranks = ranks[order]
         self._columns = {name: column[order] for name, column in {"image": images, **peaks}.items()}
@@ -161,7 +181,7 @@ class FewRanked:
         return self._whole.above(activations)
 
 
-def _ranks_of(unit: RankedUnit, images: NDArray[np.int64], activations: NDArray[np.float32]) -> NDArray[np.int64]:
+def ranks_of(unit: RankedImages, images: NDArray[np.int64], activations: NDArray[np.float32]) -> NDArray[np.int64]:
     """Return the rank of each of some images, whose finite peaks these are."""
     firsts, ends = unit.above(activations), unit.above(np.nextafter(activations, np.float32(-np.inf)))
     exact_ranks = firsts.copy()

@@ -1,0 +1,61 @@
+"""The tables of images of a version: of each segment its own, which stay where nothing changed, and their groups."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from unitscope_pipelines.storage.parts import is_present, read_part, write_atomically, write_table
+from unitscope_pipelines.storage.segments.lookup import lookup_files, lookup_rows
+from unitscope_pipelines.storage.stores import Store
+from unitscope_schemas import layout, tables
+from unitscope_schemas.entries.part import Part
+from unitscope_schemas.entries.segment import ImageTables, Segment
+
+
+def write_image_tables(store: Store, segment: str, version: str, rows: pa.Table) -> ImageTables:
+    """Write some rows of `tables.IMAGES`, in order of ids, as the images of a segment."""
+    images = rows.select(tables.SEGMENT_IMAGES.names)
+    files = lookup_files(images["path"].combine_chunks(), images["other_paths"].combine_chunks())
+    return ImageTables(
+        images=write_table(store, layout.segment_images(segment, version), images),
+        lookup=_write_arrow(store, layout.lookup_images(segment, version), lookup_rows(images)),
+        files=_write_arrow(store, layout.lookup_files(segment, version), files),
+    )
+
+
+def renewed_image_tables(
+    store: Store, segment: Segment, version: str, rows: pa.Table, sizes: Mapping[str, int]
+) -> ImageTables:
+    """Return the tables of a segment that stays: those that it has if they say the same, else new ones.
+
+    `sizes`: the bytes of every file of the atlas.
+    """
+    before = segment.tables
+    parts = (before.images, before.lookup, before.files)
+    is_there = all(part is not None and is_present(sizes, part) for part in parts)
+    if is_there and read_part(store, before.images).equals(rows.select(tables.SEGMENT_IMAGES.names)):
+        return before
+    return write_image_tables(store, segment.name, version, rows)
+
+
+def write_groups(store: Store, version: str, images: pa.Table) -> Part:
+    """Write the groups of near duplicates of `tables.IMAGES`."""
+    return write_table(store, layout.groups(version), group_rows(images))
+
+
+def group_rows(images: pa.Table) -> pa.Table:
+    """Return the groups of near duplicates of `tables.IMAGES` with the schema `tables.GROUPS`."""
+    members = images.select(["image", "duplicate_group"]).filter(pc.is_valid(images["duplicate_group"]))
+    first = pc.index_in(members["duplicate_group"], value_set=images["image_id"].combine_chunks())
+    return pa.table([members["image"], first, members["duplicate_group"]], schema=tables.GROUPS).combine_chunks()
+
+
+def _write_arrow(store: Store, path: str, rows: pa.RecordBatch) -> Part:
+    def write(file: Path) -> None:
+        with pa.OSFile(os.fspath(file), "wb") as sink, pa.ipc.new_file(sink, rows.schema) as writer:
+            writer.write_batch(rows)
+
+    return write_atomically(store, path, write, rows.num_rows)

@@ -1,0 +1,146 @@
+"""The segments that a new version takes over from the one before, and the images that make a new one.
+
+Segments merge in tiers: a new one takes in every one that is not larger than it, so that there are at most as many as
+the number of images has binary digits, and each image is ranked anew once for each time their number doubles.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from unitscope_pipelines.indexing.sealing.versions import NewVersion
+from unitscope_pipelines.storage.parts import is_present, sizes_in, write_table
+from unitscope_pipelines.storage.segments.images import version_images
+from unitscope_pipelines.storage.segments.ranked_rows import read_numbers
+from unitscope_pipelines.storage.stores import Store
+from unitscope_schemas import layout, tables
+from unitscope_schemas.entries.part import Part
+from unitscope_schemas.entries.segment import Segment
+from unitscope_schemas.manifest import Manifest, Receipt
+
+Numbers = NDArray[np.int32]
+_ROWS_AT_ONCE = 65_536
+
+
+@dataclass(frozen=True)
+class KeptSegment:
+    """A segment that stays as it is, and where its images are among those of the new version."""
+
+    segment: Segment
+    numbers: Numbers
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The segments of a new version."""
+
+    previous: Manifest | None
+    kept: list[KeptSegment]
+    fresh: Numbers
+    """Numbers of the images that no kept segment has: a new one is made of them."""
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the version has the images of the one before, in the same segments."""
+        before = [] if self.previous is None else [segment.name for segment in self.previous.segments]
+        return not len(self.fresh) and [kept.segment.name for kept in self.kept] == before
+
+    @property
+    def new_count(self) -> int:
+        """The count of images that are ranked and embedded."""
+        return len(self.fresh)
+
+
+def segmentation(
+    previous: Manifest | None, store: Store, version: NewVersion, keep: int | None, merge: bool = False
+) -> Segmentation:
+    """Return which segments stay: those all of whose images are there, of the same peaks and vectors, with all parts.
+
+    A bounded version has one segment, which stays where its images are those of the new version. `merge`: one segment
+    shall hold all images.
+    """
+    images = version.images.images
+    everything = np.arange(images.num_rows, dtype=np.int32)
+    if previous is None or previous.keep != keep or (merge and len(previous.segments) > 1):
+        return Segmentation(previous, [], everything)
+    kept = _unchanged(previous, store, version)
+    if keep is not None or merge:
+        whole = [one for one in kept if len(one.numbers) == len(everything)]
+        return Segmentation(previous, whole, everything[:0] if whole else everything)
+    left = staying([len(one.numbers) for one in kept], len(everything) - sum(len(one.numbers) for one in kept))
+    kept = [one for one, stays in zip(kept, left, strict=True) if stays]
+    is_fresh = np.ones(len(everything), bool)
+    for one in kept:
+        is_fresh[one.numbers] = False
+    return Segmentation(previous, kept, everything[is_fresh])
+
+
+def staying(sizes: Sequence[int], new_count: int) -> list[bool]:
+    """Tell which segments of these sizes stay beside a new one of so many images, which takes in the others.
+
+    >>> staying([1000, 30, 8], 5), staying([1000, 30, 8], 8), staying([1000, 30, 25], 25), staying([9, 8], 0)
+    ([True, True, True], [True, True, False], [True, False, False], [True, True])
+    """
+    stays = [True] * len(sizes)
+    count = new_count
+    while count and any(taken := [stay and size <= count for stay, size in zip(stays, sizes, strict=True)]):
+        count += sum(size for size, is_taken in zip(sizes, taken, strict=True) if is_taken)
+        stays = [stay and not is_taken for stay, is_taken in zip(stays, taken, strict=True)]
+    return stays
+
+
+def segment_name(atlas_key: str, images: pa.Table) -> str:
+    """Return the name of a segment of some rows of the images table: equal ones hold equal peaks of equal images."""
+    digest = hashlib.sha256(atlas_key.encode())
+    for name in ("image_id", "shard", "shard_row"):
+        for start in range(0, images.num_rows, _ROWS_AT_ONCE):
+            values = images[name].slice(start, _ROWS_AT_ONCE).to_pylist()
+            digest.update("".join(f"{value}\n" for value in values).encode())
+    return digest.hexdigest()[:16]
+
+
+def write_numbers(store: Store, segment: str, version: str, numbers: Numbers) -> Part:
+    """Write the numbers that a segment's images have in a version."""
+    table = pa.table([pa.array(numbers, pa.int32())], schema=tables.NUMBERS)
+    return write_table(store, layout.numbers(segment, version), table)
+
+
+def _unchanged(previous: Manifest, store: Store, version: NewVersion) -> list[KeptSegment]:
+    """Return the segments of the previous version all of whose images are in the new one as they were recorded."""
+    sizes, images = sizes_in(store), version.images.images
+    same = _same_shards(previous.shards, version.receipts)
+    before = version_images(previous, store, ["image_id", "shard", "shard_row"])
+    numbers = pc.index_in(before["image_id"], value_set=images["image_id"].combine_chunks())
+    numbers = numbers.fill_null(-1).to_numpy().astype(np.int32)
+    there = numbers >= 0
+    there &= pc.is_in(before["shard"], value_set=pa.array(sorted(same), pa.string())).to_numpy()
+    now = images.select(["shard", "shard_row"]).take(pa.array(np.maximum(numbers, 0)))
+    for name in ("shard", "shard_row"):
+        there &= pc.equal(before[name], now[name]).to_numpy()
+    kept = []
+    for segment in previous.segments:
+        rows = read_numbers(store, segment)
+        own = slice(None) if rows is None else rows
+        if there[own].all() and all(is_present(sizes, part) for part in segment.parts()):
+            kept.append(KeptSegment(segment, numbers[own]))
+    return kept
+
+
+def _same_shards(before: Iterable[Receipt], now: Iterable[Receipt]) -> set[str]:
+    """Return the shards that recorded the same peaks and vectors in both."""
+    old, new = _recorded(before), _recorded(now)
+    return {shard for shard, digests in new.items() if old.get(shard) == digests}
+
+
+def _recorded(receipts: Iterable[Receipt]) -> dict[str, list[str]]:
+    """Return the digests of what each shard recorded of images."""
+    return {
+        receipt.shard: [part.sha256 for part in (receipt.scanned, receipt.embeddings, *receipt.peaks.values())]
+        for receipt in receipts
+        if receipt.forward_count
+    }

@@ -1,0 +1,1 @@
+"""The nearest patches, segment by segment and over all."""
