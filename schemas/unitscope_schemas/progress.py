@@ -2,14 +2,19 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
+
+Stage = Literal[
+    "plan", "scan", "again", "rank", "merge", "boxes", "embed", "ranks", "check", "optimise", "project", "correlate"
+]
+"""Name of a stage of a run."""
 
 
 @dataclass(frozen=True)
 class Progress:
     """How far a stage of a run has come."""
 
-    stage: str
-    """Name of the stage, for example `scan`."""
+    stage: Stage
     done: int
     """Count of what is done."""
     total: int

@@ -17,6 +17,7 @@ _STAGES = {
     "scan": "scanning",
     "again": "scanning again",
     "rank": "ranking",
+    "merge": "merging ranks",
     "boxes": "measuring boxes",
     "embed": "indexing patches",
     "ranks": "ranking again",

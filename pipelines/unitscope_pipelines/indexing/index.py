@@ -34,7 +34,7 @@ from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas import layout
 from unitscope_schemas.entries.corpus import LeftImages
 from unitscope_schemas.manifest import Manifest, Receipt
-from unitscope_schemas.progress import Progress, Report
+from unitscope_schemas.progress import Progress, Report, Stage
 
 _SLOW_BF16 = "bf16 is meant for GPUs: on most CPUs fp32 is faster, and exact"
 
@@ -142,7 +142,7 @@ def _scan_all_again(plan: Plan, new: list[Receipt], report: Report) -> Plan:
     return again
 
 
-def _scan(plan: Plan, workers: cluster.Resources, report: Report, stage: str = "scan") -> list[Receipt]:
+def _scan(plan: Plan, workers: cluster.Resources, report: Report, stage: Stage = "scan") -> list[Receipt]:
     """Scan the pending files on all workers, and return the receipts of their shards as they came."""
     shards = plan.shards(workers.slots)
     nodes = Counter[str]()

@@ -11,7 +11,7 @@ from unitscope_pipelines.derived.optimise import OptimisePlan, Optimiser
 from unitscope_pipelines.derived.project import ProjectPlan, UnitExemplars, planned_projector
 from unitscope_pipelines.vision.recording.device import settle_process
 from unitscope_schemas.answers.visuals import Visual
-from unitscope_schemas.progress import Progress, Report
+from unitscope_schemas.progress import Progress, Report, Stage
 from unitscope_schemas.units import Target
 
 Item = TypeVar("Item")
@@ -49,7 +49,7 @@ def project_units(
 class _Work(Generic[Item]):
     """How pictures of items are made, and where they are stored."""
 
-    stage: str
+    stage: Stage
     device: str
     stored: Callable[[Item], list[Visual] | None]
     make: Callable[[], Callable[[Item], list[Visual]]]

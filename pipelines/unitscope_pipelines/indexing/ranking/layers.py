@@ -22,7 +22,7 @@ from unitscope_schemas.entries.part import Part
 from unitscope_schemas.entries.segment import RankedLayer
 from unitscope_schemas.errors import AtlasError
 from unitscope_schemas.manifest import BLOCK_UNITS, LayerEntry
-from unitscope_schemas.progress import Progress, Report
+from unitscope_schemas.progress import Progress, Report, Stage
 from unitscope_schemas.units import LayerSpec
 
 
@@ -72,7 +72,7 @@ Done = TypeVar("Done", bound=Block)
 
 
 def _each_block(
-    stage: str, task: Callable[[], Callable[[UnitBlock], Done]], layers: Sequence[LayerSpec], run: OnWorkers
+    stage: Stage, task: Callable[[], Callable[[UnitBlock], Done]], layers: Sequence[LayerSpec], run: OnWorkers
 ) -> dict[str, list[Done]]:
     """Run a task for all blocks of units, and return what it says of each in their order, by layer."""
     blocks = [UnitBlock(layer.name, number) for layer in layers for number in range(-(-layer.units // BLOCK_UNITS))]
