@@ -57,4 +57,4 @@ def _compare(page: PatchPage, truth: dict[str, np.ndarray], ranks: np.ndarray) -
         for name in ("image_id", "activation", "row", "col"):
             assert getattr(row, name) == truth[name][row.rank], (page.unit, row, name)
         above = int((truth["activation"] > np.float32(row.activation)).sum())
-        assert row.percentile == 1 - above / len(truth["activation"]), (page.unit, row)
+        assert row.percentile == (len(truth["activation"]) - above) / len(truth["activation"]), (page.unit, row)

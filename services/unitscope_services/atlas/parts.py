@@ -1,8 +1,8 @@
 """The parts of an atlas, opened for reading single row groups and columns."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,9 +14,36 @@ from unitscope_schemas.entries.part import Part
 from unitscope_schemas.errors import AtlasError
 from unitscope_services.atlas.deadlines import check_time
 
-_REMEMBERED_FOOTERS = 512
-"""Footers that are remembered, of up to 0.3 MB each: to read one takes longer than to read the rows that a question
-needs."""
+_FOOTER_BYTES = 20 << 20
+"""Bytes of the footers that are remembered, as they are stored; in memory they take some ten times as much."""
+
+
+class Footers:
+    """The footers of the parts that were asked for last: to read one takes longer than the rows that a question needs.
+
+    Safe from many threads.
+    """
+
+    def __init__(self, read: Callable[[Part], pq.FileMetaData]) -> None:
+        self._read, self._lock = read, threading.Lock()
+        self._held: dict[str, pq.FileMetaData] = {}
+        self._bytes = 0
+
+    def __call__(self, part: Part) -> pq.FileMetaData:
+        """Return the footer of a part."""
+        with self._lock:
+            footer = self._held.pop(part.path, None)
+            if footer is not None:
+                self._held[part.path] = footer  # the one that was asked for last is at the end
+                return footer
+        footer = self._read(part)
+        with self._lock:
+            if part.path not in self._held:
+                self._held[part.path] = footer
+                self._bytes += footer.serialized_size
+            while self._bytes > _FOOTER_BYTES and len(self._held) > 1:
+                self._bytes -= self._held.pop(next(iter(self._held))).serialized_size
+        return footer
 
 
 class Parts:
@@ -27,7 +54,7 @@ class Parts:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.footer = lru_cache(_REMEMBERED_FOOTERS)(self._read_footer)
+        self.footer = Footers(self._read_footer)
 
     @contextmanager
     def open(self, part: Part) -> Iterator[pq.ParquetFile]:

@@ -121,8 +121,14 @@ class MergedUnit:
     def above(self, activations: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return for each activation how many images peak above it: the first rank that has it, if one has."""
         counts = np.zeros(len(activations), np.int64)
-        for unit in self._segments:
-            counts += unit.above(activations)
+        if not self._count:
+            return counts
+        first = self._first["activation"]
+        known = activations >= first[-1]  # all that is above lies in the one table of first ranks
+        counts[known] = np.searchsorted(-first, -activations[known])
+        if not known.all():
+            for unit in self._segments:
+                counts[~known] += unit.above(activations[~known])
         return counts
 
     def _rows(self, first: int, end: int, names: Sequence[str]) -> Rows:
