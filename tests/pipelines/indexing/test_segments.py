@@ -149,6 +149,7 @@ def test_adding_pictures_writes_what_is_new_and_tables_of_images(folder: Path) -
     assert manifest_of(folder / "atlas").segments[-1].name == segment
 
 
+@pytest.mark.long
 def test_segments_merge_when_a_new_one_is_as_large(folder: Path) -> None:
     """The smallest has three images: three new pictures take them in, six more take in those and the eight before."""
     smallest = sizes(folder / "atlas")[-1]
@@ -161,6 +162,7 @@ def test_segments_merge_when_a_new_one_is_as_large(folder: Path) -> None:
     assert_answers_are_those_of(folder / "other", folder / "atlas")
 
 
+@pytest.mark.long
 def test_a_picture_that_left_costs_its_own_segment(folder: Path) -> None:
     atlas, corpus = folder / "atlas", folder / "corpus"
     first, *others = manifest_of(atlas).segments
@@ -189,6 +191,7 @@ def test_tombstones_and_compaction_over_segments(folder: Path) -> None:
     assert [name for name, (one, other) in plain.items() if one != other] == []
 
 
+@pytest.mark.long
 def test_segments_are_merged_by_hand_into_the_tables_of_a_fresh_index(folder: Path) -> None:
     atlas = folder / "atlas"
     version = manifest_of(atlas).version
@@ -208,6 +211,7 @@ def test_an_open_server_goes_on_while_segments_come_and_go(folder: Path) -> None
     assert opened.ranked(UnitId("_blocks.5", 3)).at(["image"], np.arange(30))[0].shape == (30,)
 
 
+@pytest.mark.long
 def test_a_damaged_segment_is_named_and_the_others_answer(folder: Path) -> None:
     segment = manifest_of(folder / "atlas").segments[-1]
     part = folder / "atlas" / segment.layers["_blocks.5"].ranked[0].path
