@@ -180,7 +180,8 @@ class Atlas:
         statistics, stored_count = self.statistics(unit.layer), self.manifest.kept
         parts, lookup = self._ranked_parts(unit.layer, unit.channel // BLOCK_UNITS), self._first_ranks_of(unit.layer)
         if len(parts) > 1:
-            numbers = [rows.numbers for rows in self.catalogue.images.segments if rows.numbers is not None]
+            stored = [rows.numbers.stored for rows in self.catalogue.images.segments]
+            numbers = [own for own in stored if own is not None]
             return MergedUnit(list(zip(parts, numbers, strict=True)), lookup, unit.channel)
         key = parts[0], lookup, unit.channel
         count = int(statistics.count[unit.channel])
@@ -207,7 +208,7 @@ class Atlas:
         """Return the segment of an image, and its row there."""
         asked = np.array([image])
         for segment, rows in zip(self.manifest.segments, self.catalogue.images.segments, strict=True):
-            positions, places = rows.places(asked)
+            positions, places = rows.numbers.among(asked)
             if len(positions):
                 return segment, int(places[0])
         raise NotFoundError(f"there is no image {image}")

@@ -142,7 +142,7 @@ class Catalogue:
         """Return the rows of the chosen images in the shards that scanned them, by shard."""
         rows: dict[str, NDArray[np.int64]] = {}
         for segment in self.images.segments:
-            own = segment.images.select(["shard", "shard_row"]).filter(pa.array(segment.of_all(chosen)))
+            own = segment.images.select(["shard", "shard_row"]).filter(pa.array(segment.numbers.of_all(chosen)))
             names, numbers = own["shard"].dictionary_encode(), own["shard_row"].to_numpy().astype(np.int64)
             codes = names.indices.to_numpy()
             for code, name in enumerate(names.dictionary.to_pylist()):
@@ -187,7 +187,7 @@ class Catalogue:
         kind = next(values.type for values in columns.values())
         for place, segment in enumerate(self.images.segments):
             values = columns[place] if place in columns else pa.nulls(len(segment.images), kind)
-            segment.spread(holds(condition, values), told)
+            segment.numbers.spread(holds(condition, values), told)
         return told
 
     def labels(self) -> list[LabelEntry]:

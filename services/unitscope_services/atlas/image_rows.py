@@ -18,11 +18,10 @@ from unitscope_schemas.addresses import WHOLE_FOLDER
 from unitscope_schemas.entries.segment import Segment
 from unitscope_schemas.errors import AtlasError
 from unitscope_schemas.manifest import Manifest
-from unitscope_services.atlas.conditions.image_labels import rows_among
 from unitscope_services.atlas.deadlines import check_time
 from unitscope_services.atlas.parts import Parts
+from unitscope_services.atlas.segment_numbers import SegmentNumbers
 
-Numbers = NDArray[np.int32]
 Mask = NDArray[np.bool_]
 _PREFIX = tables.METADATA_PREFIX
 
@@ -35,26 +34,9 @@ class SegmentRows:
     """Rows of `tables.LOOKUP_IMAGES`."""
     files: pa.RecordBatch
     """Rows of `tables.LOOKUP_FILES`."""
-    numbers: Numbers | None
-    """The number of each row's image in ascending order; None where row n is image n."""
+    numbers: SegmentNumbers
     held: tuple[LocalPart, ...]
     """The files that are mapped: they stay for as long as they are held."""
-
-    def places(self, numbers: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int64], NDArray[np.integer[Any]]]:
-        """Return which of some numbers are those of images of this segment, by position, and the rows of these."""
-        return rows_among(self.numbers, numbers)
-
-    def spread(self, values: NDArray[Any], onto: NDArray[Any]) -> None:
-        """Write a value of each row where its image is among all."""
-        onto[slice(None) if self.numbers is None else self.numbers] = values
-
-    def of_all(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Return those of the values of all images that are the segment's, by row."""
-        return values if self.numbers is None else values[self.numbers]
-
-    def number(self, row: int) -> int:
-        """Return the number of a row's image."""
-        return row if self.numbers is None else int(self.numbers[row])
 
 
 class ImageRows:
@@ -105,7 +87,7 @@ class ImageRows:
         told = np.zeros(self.count, bool)
         for segment in self.segments:
             check_time()
-            segment.spread(tell(segment), told)
+            segment.numbers.spread(tell(segment), told)
         return told
 
     def id_of(self, number: int) -> str:
@@ -122,7 +104,7 @@ class ImageRows:
             ids = segment.images["image_id"]
             row = _bisected(ids, image_id)
             if row < len(ids) and ids[row].as_py() == image_id:
-                return segment.number(row)
+                return segment.numbers.at(row)
         return None
 
     def at_path(self, path: str) -> list[int]:
@@ -132,7 +114,7 @@ class ImageRows:
             paths = segment.files["path"]
             place = _bisected(paths, path)
             while place < len(paths) and paths[place].as_py() == path:
-                numbers.append(segment.number(segment.files["row"][place].as_py()))
+                numbers.append(segment.numbers.at(segment.files["row"][place].as_py()))
                 place += 1
         return sorted(numbers)
 
@@ -143,7 +125,7 @@ class ImageRows:
             check_time()
             held = pc.match_substring(segment.files["path"], text, ignore_case=True)
             first = segment.files.take(pc.indices_nonzero(held)[:limit]).to_pydict()
-            found += [(path, segment.number(row)) for path, row in zip(first["path"], first["row"], strict=True)]
+            found += [(path, segment.numbers.at(row)) for path, row in zip(first["path"], first["row"], strict=True)]
         return [number for _, number in sorted(found)[:limit]]
 
     def metadata(self, name: str) -> dict[int, pa.Array]:
@@ -173,17 +155,17 @@ class ImageRows:
         self, numbers: NDArray[np.integer[Any]]
     ) -> Iterator[tuple[SegmentRows, NDArray[np.int64], NDArray[np.integer[Any]]]]:
         for segment in self.segments:
-            positions, rows = segment.places(numbers)
+            positions, rows = segment.numbers.among(numbers)
             if len(positions):
                 yield segment, positions, rows
 
     def _check_numbers(self) -> None:
         """Raise AtlasError unless the segments have each image once, in order of numbers."""
-        if len(self.segments) == 1 and self.segments[0].numbers is None:
+        if len(self.segments) == 1 and self.segments[0].numbers.stored is None:
             return
         found = np.zeros(self.count, bool)
         for segment in self.segments:
-            numbers = segment.numbers
+            numbers = segment.numbers.stored
             assert numbers is not None, "several segments have numbers: the manifest is refused without"
             in_order = len(numbers) == len(segment.images) and bool((numbers[1:] > numbers[:-1]).all())
             if not in_order or numbers[0] < 0 or numbers[-1] >= self.count or found[numbers].any():
@@ -205,7 +187,7 @@ def _opened(parts: Parts, segment: Segment, public: bool) -> SegmentRows:
     if public and pc.any(pc.match_substring_regex(files["path"], WHOLE_FOLDER)).as_py():
         images = _with_last_names(images)
         files = lookup_files(images["path"], images["other_paths"])
-    return SegmentRows(images, files, numbers, held)
+    return SegmentRows(images, files, SegmentNumbers(numbers), held)
 
 
 def _made(parts: Parts, segment: Segment) -> pa.RecordBatch:

@@ -58,11 +58,7 @@ def images(seed: int) -> pa.Table:
         "shard": [f"{number % 3:016x}" for number in range(COUNT)],
         "statements": [None] * COUNT,
     }
-    return pa.table({name: pa.array(columns[name], field.type) for name, field in fields()}).cast(tables.IMAGES)
-
-
-def fields() -> list[tuple[str, pa.Field]]:
-    return [(field.name, field) for field in tables.IMAGES]
+    return pa.table([pa.array(columns[field.name], field.type) for field in tables.IMAGES], schema=tables.IMAGES)
 
 
 def manifest(folder: Path, rows: pa.Table, owner: np.ndarray) -> Manifest:
@@ -158,7 +154,7 @@ def test_numbers_that_are_not_those_of_all_images_are_refused(tmp_path: Path) ->
 
 
 def chosen(catalogue: Catalogue, passing: ImageFilter) -> list[bool] | str:
-    """Which images pass, or what is said where the condition is refused."""
+    """Tell which images pass a filter, or what a refusal of its condition says."""
     try:
         mask = catalogue.chosen(passing)
     except UnitscopeError as error:

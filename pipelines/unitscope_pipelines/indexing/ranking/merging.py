@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from unitscope_pipelines.indexing.ranking.ranker import NONFINITE_NAMED, UnitBlock
 from unitscope_pipelines.indexing.ranking.statistics import Labels, UnitSummary, unit_statistics
 from unitscope_pipelines.storage.parts import read_part
-from unitscope_pipelines.storage.segments.images import images_of
+from unitscope_pipelines.storage.segments.images import images_of_segments
 from unitscope_pipelines.storage.segments.ranked_rows import Columns, RankedRows
 from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.vision.recording.memory import keep_freed_memory
@@ -51,7 +51,7 @@ class Merger:
     def __init__(self, plan: MergePlan) -> None:
         keep_freed_memory()
         self.plan = plan
-        self.labels = Labels(images_of(plan.store, plan.segments, None, ["labels"])["labels"])
+        self.labels = Labels(images_of_segments(plan.store, plan.segments, None, ["labels"])["labels"])
         self._rows = lru_cache(1)(lambda layer: RankedRows.of(plan.store, layer, plan.segments))
         self._stored = lru_cache(1)(lambda layer: [self._read_units(segment, layer) for segment in plan.segments])
 

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from unitscope_pipelines import cluster
 from unitscope_pipelines.indexing.scan import Scanner, ScanPlan
 from unitscope_pipelines.storage.parts import read_part, write_table
-from unitscope_pipelines.storage.segments.images import images_of
+from unitscope_pipelines.storage.segments.images import images_of_segments
 from unitscope_pipelines.storage.segments.ranked_rows import RankedRows
 from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.vision.images.preprocessing import Pixels, normalise, prepare, stacked
@@ -88,7 +88,7 @@ class RankedVersion:
     @cached_property
     def shown(self) -> pa.Table:
         """Ids, addresses and groups of near duplicates of the images, by number; some 150 bytes for each."""
-        return images_of(self.store, self.segments, self.groups, ["image_id", "address", "duplicate_group"])
+        return images_of_segments(self.store, self.segments, self.groups, ["image_id", "address", "duplicate_group"])
 
 
 def exemplar_count(asked: int | None, layers: Sequence[LayerSpec], image_count: int) -> int:

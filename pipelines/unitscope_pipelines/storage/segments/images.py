@@ -40,10 +40,12 @@ class SegmentImages:
 
 def version_images(manifest: Manifest, store: Store, columns: Sequence[str] = tuple(tables.IMAGES.names)) -> pa.Table:
     """Return columns of `tables.IMAGES` of all images of a version in order of their numbers, tombstones too."""
-    return images_of(store, manifest.segments, manifest.groups, columns)
+    return images_of_segments(store, manifest.segments, manifest.groups, columns)
 
 
-def images_of(store: Store, segments: Sequence[Segment], groups: Part | None, columns: Sequence[str]) -> pa.Table:
+def images_of_segments(
+    store: Store, segments: Sequence[Segment], groups: Part | None, columns: Sequence[str]
+) -> pa.Table:
     """Return columns of `tables.IMAGES` of the images of all segments in order of their numbers.
 
     `groups`: the table of the groups of near duplicates, None where the images tables tell them. All columns take some

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from unitscope_schemas.errors import AtlasError, NotFoundError, listing
 from unitscope_services.atlas.conditions.comparison import text_holds
 from unitscope_services.atlas.conditions.conditions import Condition
+from unitscope_services.atlas.segment_numbers import SegmentNumbers
 
 _MOST_COMPARED = 200
 """Characters of a label beyond which no label is like it."""
@@ -30,11 +31,10 @@ class SegmentLabels:
     ends: Codes
     """Where each row's labels begin, and the last row's end."""
     names: list[str]
-    numbers: NDArray[np.int32] | None
-    """The number of each row's image; None where row n is image n."""
+    numbers: SegmentNumbers
 
     @classmethod
-    def of(cls, labels: pa.LargeListArray, numbers: NDArray[np.int32] | None) -> "SegmentLabels":
+    def of(cls, labels: pa.LargeListArray, numbers: SegmentNumbers) -> "SegmentLabels":
         """Read lists of labels as they are stored: their names, and numbers of these; raises AtlasError."""
         coded = labels.values
         codes, names = coded.indices.to_numpy(), coded.dictionary.to_pylist()
@@ -65,7 +65,7 @@ class ImageLabels:
     def _of_segment(self, place: int, images: NDArray[np.integer[Any]]) -> tuple[Codes, Codes]:
         """Return each label of those images that are of one segment."""
         segment = self._segments[place]
-        own, rows = rows_among(segment.numbers, images)
+        own, rows = segment.numbers.among(images)
         starts, counts = segment.ends[rows], segment.ends[rows + 1] - segment.ends[rows]
         positions = np.repeat(np.arange(len(rows)), counts)
         within = np.arange(len(positions)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -105,7 +105,7 @@ class ImageLabels:
         """Return for each image by its number what is told of the rows of each segment."""
         told = np.zeros(self._image_count, bool)
         for place, segment in enumerate(self._segments):
-            told[slice(None) if segment.numbers is None else segment.numbers] = rows(place)
+            segment.numbers.spread(rows(place), told)
         return told
 
     def where(self, condition: Condition, known: Sequence[str]) -> Mask:
@@ -132,22 +132,6 @@ class ImageLabels:
         """Return which images have a label, none where no image ever had it."""
         code = bisect_left(self.names, label)
         return self.having([code] if [label] == self.names[code : code + 1] else [])
-
-
-def rows_among(
-    numbers: NDArray[np.int32] | None, images: NDArray[np.integer[Any]]
-) -> tuple[Codes, NDArray[np.integer[Any]]]:
-    """Return which of some images are among those with these numbers, by position, and their places there.
-
-    `numbers` ascend; None: place n has image n.
-    """
-    if numbers is None:
-        return np.arange(len(images)), images
-    asked = images.astype(np.int32, copy=False)  # of another type than the numbers it would copy these
-    places = np.searchsorted(numbers, asked)
-    places[places == len(numbers)] = 0
-    positions = np.flatnonzero(numbers[places] == asked)
-    return positions, places[positions]
 
 
 def check_label(label: str, known: Sequence[str]) -> None:
