@@ -179,14 +179,14 @@ def _opened(parts: Parts, segment: Segment, public: bool) -> SegmentRows:
     held: tuple[LocalPart, ...] = ()
     if stored.lookup is None or stored.files is None:
         images = _made(parts, segment)
-        files = lookup_files(images["path"], images["other_paths"])
+        files = lookup_files(pa.table(images))
     else:
         held = (parts.hold(stored.lookup), parts.hold(stored.files))
         images, files = parts.rows(held[0], stored.lookup), parts.rows(held[1], stored.files)
     numbers = None if segment.numbers is None else parts.read(segment.numbers)["image"].to_numpy()
     if public and pc.any(pc.match_substring_regex(files["path"], WHOLE_FOLDER)).as_py():
         images = _with_last_names(images)
-        files = lookup_files(images["path"], images["other_paths"])
+        files = lookup_files(pa.table(images))
     return SegmentRows(images, files, SegmentNumbers(numbers), held)
 
 

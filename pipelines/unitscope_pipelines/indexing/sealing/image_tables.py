@@ -18,11 +18,10 @@ from unitscope_schemas.entries.segment import ImageTables, Segment
 def write_image_tables(store: Store, segment: str, version: str, rows: pa.Table) -> ImageTables:
     """Write some rows of `tables.IMAGES`, in order of ids, as the images of a segment."""
     images = rows.select(tables.SEGMENT_IMAGES.names)
-    files = lookup_files(images["path"].combine_chunks(), images["other_paths"].combine_chunks())
     return ImageTables(
         images=write_table(store, layout.segment_images(segment, version), images),
         lookup=_write_arrow(store, layout.lookup_images(segment, version), lookup_rows(images)),
-        files=_write_arrow(store, layout.lookup_files(segment, version), files),
+        files=_write_arrow(store, layout.lookup_files(segment, version), lookup_files(images)),
     )
 
 

@@ -267,7 +267,7 @@ class TableCheck:
             said = read_part(self.store, images)
             if not self._is_broken(rows) and not _arrow_rows(self.store, rows).equals(pa.table(lookup_rows(said))):
                 yield Fault("lookup", rows.path, "its rows are not those of the images")
-            paths = lookup_files(said["path"].combine_chunks(), said["other_paths"].combine_chunks())
+            paths = lookup_files(said)
             if not self._is_broken(files) and not _arrow_rows(self.store, files).equals(pa.table(paths)):
                 yield Fault("lookup", files.path, "its paths are not those of the images")
 

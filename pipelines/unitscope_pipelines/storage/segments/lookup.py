@@ -28,8 +28,9 @@ def lookup_rows(images: pa.Table) -> pa.RecordBatch:
     return rows
 
 
-def lookup_files(paths: pa.Array, other_paths: pa.Array) -> pa.RecordBatch:
+def lookup_files(images: pa.Table) -> pa.RecordBatch:
     """Return the paths of all files of images in order, each with the row of its image."""
+    paths, other_paths = (images[name].combine_chunks() for name in ("path", "other_paths"))
     others = other_paths.flatten().cast(pa.large_string())
     counts = other_paths.value_lengths().to_numpy(zero_copy_only=False)
     every = pa.concat_arrays([paths.cast(pa.large_string()), others])
