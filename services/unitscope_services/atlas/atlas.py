@@ -16,7 +16,6 @@ from unitscope_pipelines.storage.checked_folder import checked
 from unitscope_pipelines.storage.filesystem import checked_folder
 from unitscope_pipelines.storage.originals import Originals
 from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
-from unitscope_schemas import tables
 from unitscope_schemas.addresses import last_name, without_paths
 from unitscope_schemas.answers.served import AtlasRow, ImageRow, LayerRow, SkippedRow
 from unitscope_schemas.answers.statements import read_statements
@@ -47,8 +46,9 @@ from unitscope_services.atlas.statistics import LayerStatistics, UnitStatistics
 
 _REMEMBERED_BLOCKS = 4096
 """Blocks of units whose ranked part is remembered."""
-_FEW_IN_A_GROUP = 4
-"""Images that are found from their own scans in the time that one row group of a unit's image numbers takes."""
+_FEW_IMAGES, _RANKS_OF_ONE = 8, 32_768
+"""Images that are found from their own scans whatever the atlas's size, and ranks that are gone through in the time
+that a further one takes."""
 
 
 class Atlas:
@@ -195,8 +195,8 @@ class Atlas:
         Few are so many that to look for each of them among what was scanned is faster than to go through all ranks.
         None chooses all images.
         """
-        group_count = len(tables.group_ends(self.manifest.stored_count)) - 1
-        if chosen is None or self.manifest.keep or np.count_nonzero(chosen) > _FEW_IN_A_GROUP * group_count:
+        few = _FEW_IMAGES + self.manifest.stored_count // _RANKS_OF_ONE
+        if chosen is None or self.manifest.keep or np.count_nonzero(chosen) > few:
             return self.ranked(unit)
         images = np.flatnonzero(chosen)
         shards, rows = self.catalogue.columns(images, ["shard", "shard_row"]).values()
@@ -206,12 +206,8 @@ class Atlas:
 
     def place_of(self, image: int) -> tuple[Segment, int]:
         """Return the segment of an image, and its row there."""
-        asked = np.array([image])
-        for segment, rows in zip(self.manifest.segments, self.catalogue.images.segments, strict=True):
-            positions, places = rows.numbers.among(asked)
-            if len(positions):
-                return segment, int(places[0])
-        raise NotFoundError(f"there is no image {image}")
+        place, _, rows = next(self.catalogue.images.places.of(np.array([image])))
+        return self.manifest.segments[place], int(rows[0])
 
     def first_row(self, unit: UnitId, segment: Segment) -> int:
         """Return the row of a unit's first rank in the ranked part of its block of a segment."""

@@ -213,7 +213,7 @@ class Catalogue:
     def image_labels(self) -> ImageLabels:
         """The labels of all images, removed ones too."""
         segments = [SegmentLabels.of(segment.images["labels"], segment.numbers) for segment in self.images.segments]
-        return ImageLabels(segments, len(self.images))
+        return ImageLabels(segments, self.images.places)
 
     def _numbers_at(self, path: str) -> list[int]:
         """Return the numbers of the present images with this path."""

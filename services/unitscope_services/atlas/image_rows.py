@@ -1,7 +1,7 @@
 """The images of all segments by their numbers, memory-mapped: a number is the place of an image's id among all ids."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -20,7 +20,7 @@ from unitscope_schemas.errors import AtlasError
 from unitscope_schemas.manifest import Manifest
 from unitscope_services.atlas.deadlines import check_time
 from unitscope_services.atlas.parts import Parts
-from unitscope_services.atlas.segment_numbers import SegmentNumbers
+from unitscope_services.atlas.segment_numbers import ImagePlaces, SegmentNumbers
 
 Mask = NDArray[np.bool_]
 _PREFIX = tables.METADATA_PREFIX
@@ -42,7 +42,7 @@ class SegmentRows:
 class ImageRows:
     """The images of an opened version as rows, those of tombstones too; ids and paths are found by bisection.
 
-    Memory: 4 bytes for each image where there are several segments; all else is mapped. Atlases of format version 2
+    Memory: 5 bytes for each image where there are several segments; all else is mapped. Atlases of format version 2
     hold no such files, and take some 600 bytes an image instead. Raises AtlasError where a part is missing or damaged.
     """
 
@@ -50,7 +50,7 @@ class ImageRows:
         """Open the images; `public`: paths from the root of a disk are cut down to their last names."""
         self.segments = [_opened(parts, segment, public) for segment in manifest.segments]
         self.count = manifest.stored_count
-        self._check_numbers()
+        self.places = ImagePlaces([(segment.numbers, len(segment.images)) for segment in self.segments], self.count)
         self._metadata = lru_cache(64)(self._read_metadata)
 
     def __len__(self) -> int:
@@ -66,20 +66,26 @@ class ImageRows:
         if len(self.segments) == 1:
             taken = self.segments[0].images.select(list(names)).take(pa.array(numbers))
             return {name: taken[name].to_pylist() for name in names}
-        columns: dict[str, list[Any]] = {name: [None] * len(numbers) for name in names}
-        for segment, positions, rows in self._places(numbers):
-            stored = [name for name in names if name in segment.images.schema.names]
-            own = segment.images.select(stored).take(pa.array(rows)).to_pydict()
-            for name, values in own.items():
-                for position, value in zip(positions.tolist(), values, strict=True):
-                    columns[name][position] = value
-        return columns
+        own, positions = [], [np.empty(0, np.int64)]
+        for place, at, rows in self.places.of(numbers):
+            images = self.segments[place].images
+            stored = [name for name in names if name in images.schema.names]
+            own.append(pa.Table.from_batches([images.select(stored).take(pa.array(rows))]))
+            positions.append(at)
+        if not own:
+            return {name: [] for name in names}
+        order = np.argsort(np.concatenate(positions))
+        taken = pa.concat_tables(own, promote_options="default").take(pa.array(order))
+        return {
+            name: taken[name].to_pylist() if name in taken.column_names else [None] * len(numbers) for name in names
+        }
 
-    def values(self, numbers: NDArray[np.integer[Any]], name: str) -> NDArray[Any]:
-        """Return a column of whole numbers of the images with these numbers."""
-        found = np.zeros(len(numbers), np.int64)
-        for segment, positions, rows in self._places(numbers):
-            found[positions] = segment.images[name].to_numpy()[rows]
+    def values(self, numbers: NDArray[np.integer[Any]], names: Sequence[str]) -> dict[str, NDArray[np.int64]]:
+        """Return columns of whole numbers of the images with these numbers."""
+        found = {name: np.zeros(len(numbers), np.int64) for name in names}
+        for place, positions, rows in self.places.of(numbers):
+            for name, values in found.items():
+                values[positions] = self.segments[place].images[name].to_numpy()[rows]
         return found
 
     def mask(self, tell: Callable[[SegmentRows], NDArray[np.bool_]]) -> Mask:
@@ -150,27 +156,6 @@ class ImageRows:
         whole = metadata_columns([text for texts in documents for text in texts])[name]
         starts = np.cumsum([0, *map(len, documents)]).tolist()
         return {place: whole[start : start + len(told[place])] for place, start in zip(told, starts, strict=False)}
-
-    def _places(
-        self, numbers: NDArray[np.integer[Any]]
-    ) -> Iterator[tuple[SegmentRows, NDArray[np.int64], NDArray[np.integer[Any]]]]:
-        for segment in self.segments:
-            positions, rows = segment.numbers.among(numbers)
-            if len(positions):
-                yield segment, positions, rows
-
-    def _check_numbers(self) -> None:
-        """Raise AtlasError unless the segments have each image once, in order of numbers."""
-        if len(self.segments) == 1 and self.segments[0].numbers.stored is None:
-            return
-        found = np.zeros(self.count, bool)
-        for segment in self.segments:
-            numbers = segment.numbers.stored
-            assert numbers is not None, "several segments have numbers: the manifest is refused without"
-            in_order = len(numbers) == len(segment.images) and bool((numbers[1:] > numbers[:-1]).all())
-            if not in_order or numbers[0] < 0 or numbers[-1] >= self.count or found[numbers].any():
-                raise AtlasError("the numbers of images of a segment are damaged: they are not in order, or another's")
-            found[numbers] = True
 
 
 def _opened(parts: Parts, segment: Segment, public: bool) -> SegmentRows:

@@ -1,10 +1,13 @@
-"""Where the images of a segment are among those of the version."""
+"""Where the images of a segment are among those of the version, and in which segment each image is."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from unitscope_schemas.errors import AtlasError
 
 
 @dataclass(frozen=True)
@@ -14,15 +17,11 @@ class SegmentNumbers:
     stored: NDArray[np.int32] | None
     """The numbers in ascending order, by row; None where row n is image n."""
 
-    def among(self, numbers: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int64], NDArray[np.integer[Any]]]:
-        """Return which of some numbers are those of images of the segment, by position, and the rows of these."""
+    def rows(self, numbers: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
+        """Return the rows of images of the segment."""
         if self.stored is None:
-            return np.arange(len(numbers)), numbers
-        asked = numbers.astype(np.int32, copy=False)  # of another type than the numbers it would copy these
-        rows = np.searchsorted(self.stored, asked)
-        rows[rows == len(self.stored)] = 0
-        positions = np.flatnonzero(self.stored[rows] == asked)
-        return positions, rows[positions]
+            return numbers
+        return np.searchsorted(self.stored, numbers.astype(np.int32, copy=False))  # of another type it copies `stored`
 
     def spread(self, values: NDArray[Any], onto: NDArray[Any]) -> None:
         """Write a value of each row where its image is among all."""
@@ -35,3 +34,39 @@ class SegmentNumbers:
     def at(self, row: int) -> int:
         """Return the number of a row's image."""
         return row if self.stored is None else int(self.stored[row])
+
+
+class ImagePlaces:
+    """The segment of each image of a version, and its row there; takes one or two bytes for each image."""
+
+    def __init__(self, segments: Sequence[tuple[SegmentNumbers, int]], count: int) -> None:
+        """Take the numbers of each segment and how many rows it has.
+
+        Raises AtlasError unless the segments have each of `count` images once, in order of numbers.
+        """
+        self.count, self._segments = count, [numbers for numbers, _ in segments]
+        self._owners: NDArray[np.unsignedinteger[Any]] | None = None
+        if len(segments) == 1 and self._segments[0].stored is None:
+            return
+        kind = np.min_scalar_type(len(segments))
+        self._owners = np.full(count, len(segments), kind)
+        for owner, (numbers, row_count) in enumerate(segments):
+            stored = numbers.stored
+            assert stored is not None, "several segments have numbers: the manifest is refused without"
+            in_order = len(stored) == row_count and bool((stored[1:] > stored[:-1]).all())
+            if not in_order or stored[0] < 0 or stored[-1] >= count or (self._owners[stored] < len(segments)).any():
+                raise AtlasError("the numbers of images of a segment are damaged: they are not in order, or another's")
+            self._owners[stored] = owner
+
+    def of(
+        self, numbers: NDArray[np.integer[Any]]
+    ) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.integer[Any]]]]:
+        """Yield for each segment that has some of these images: which of them, by position, and their rows."""
+        if self._owners is None:
+            if len(numbers):
+                yield 0, np.arange(len(numbers)), numbers
+            return
+        owners = self._owners[numbers]
+        for owner in np.unique(owners).tolist():
+            positions = np.flatnonzero(owners == owner)
+            yield owner, positions, self._segments[owner].rows(numbers[positions])

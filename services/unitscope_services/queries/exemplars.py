@@ -155,7 +155,7 @@ class Exemplars:
         """Return what answers show of the images at these ranks."""
         images, activation, row, col = self._ranked.at(_PEAK, ranks)
         named = self._atlas.catalogue.columns(images, _NAMED)
-        placed = {name: self._atlas.catalogue.images.values(images, name) for name in _PLACED}
+        placed = self._atlas.catalogue.images.values(images, _PLACED)
         theoretical, effective, padding = self._atlas.boxes(self._unit).at(row, col)
         boxes = to_image(np.stack([theoretical, effective]), placed)
         columns = {
@@ -219,7 +219,7 @@ class Exemplars:
         members = np.flatnonzero(groups >= 0)
         wanted, which = np.unique(groups[members], return_inverse=True)
         first = np.full(len(wanted), -1)
-        for among, images in self._images(*self._band) if len(wanted) else ():
+        for among, images in self._images(*self._up_to(ranks[members])) if len(wanted) else ():
             image_groups = self._groups.take(images)
             passing = np.flatnonzero(image_groups >= 0)
             if self._chosen is not None:
@@ -232,6 +232,11 @@ class Exemplars:
                 break
         leads[members] = first[which] == ranks[members]
         return leads
+
+    def _up_to(self, ranks: Ranks) -> tuple[int, int]:
+        """Return the ranks of the band up to the last of some in the question's order."""
+        first, last = self._band
+        return (int(ranks.min()), last) if self._question.order == "asc" else (first, int(ranks.max()))
 
     def _images(self, first: int, last: int) -> Iterator[tuple[Ranks, NDArray[Any]]]:
         """Return ranks and their images, from the end at which the question's order begins; random order has none."""

@@ -96,8 +96,8 @@ def test_rows_are_those_of_one_segment(both: tuple[Catalogue, Catalogue]) -> Non
     assert one.rows([7, 7, 0]) == several.rows([7, 7, 0])
     assert several.rows([]) == []
     names = ["size_bytes", "shard_row"]
-    for name in names:
-        assert one.images.values(asked, name).tolist() == several.images.values(asked, name).tolist()
+    for name, values in one.images.values(asked, names).items():
+        assert values.tolist() == several.images.values(asked, names)[name].tolist()
 
 
 def test_ids_and_paths_are_found_in_every_segment(both: tuple[Catalogue, Catalogue]) -> None:

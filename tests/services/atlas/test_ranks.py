@@ -107,3 +107,25 @@ def test_all_activations_are_read_in_order(ranked: RankedUnit, plain: pa.Table) 
 def test_a_missing_part_is_named(folder: Path) -> None:
     with pytest.raises(AtlasError, match=r"ranked/x\.parquet"):
         RankedPart(Parts(FolderStore(folder)), named("ranked/x.parquet"), [1]).maxima(0)
+
+
+def test_ranks_are_read_however_a_file_groups_them_behind_the_first(plain: pa.Table, tmp_path: Path) -> None:
+    with parquet_writer(tmp_path / "block.parquet", tables.RANKED) as writer:
+        for first, end in pairwise([0, tables.FIRST_RANKS, 100_000, 100_001, COUNT]):
+            writer.write_table(plain.slice(first, end - first))
+    part = RankedPart(Parts(FolderStore(tmp_path)), named("block.parquet"), [0, 0, 0, 0, 0, COUNT])
+    unit, ranks = RankedUnit(part, None, 5), np.array([0, 99_999, 100_000, 100_001, COUNT - 1])
+    assert unit.at(["image"], ranks)[0].tolist() == plain["image"].to_numpy()[ranks].tolist()
+    images, activation = (plain[name].to_numpy()[ranks] for name in ("image", "activation"))
+    assert unit.ranks(images, activation).tolist() == ranks.tolist()
+
+
+@pytest.mark.parametrize("ends", [[0, 500, COUNT], [0, tables.FIRST_RANKS, COUNT - 1], [0, COUNT]])
+def test_row_groups_that_are_not_those_of_units_are_refused(plain: pa.Table, tmp_path: Path, ends: list[int]) -> None:
+    with parquet_writer(tmp_path / "ranked.parquet", tables.RANKED) as writer:
+        for first, end in pairwise(ends):
+            writer.write_table(plain.slice(first, end - first))
+    lacking = Part(path="ranked.parquet", rows=ends[-1], size_bytes=0, sha256="0" * 64)
+    part = RankedPart(Parts(FolderStore(tmp_path)), lacking, [0, 0, 0, 0, 0, COUNT])
+    with pytest.raises(AtlasError, match="its row groups are not those of its units"):
+        RankedUnit(part, None, 5).above(np.zeros(1, np.float32))

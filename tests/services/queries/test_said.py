@@ -28,7 +28,7 @@ from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.conditions.image_labels import ImageLabels, SegmentLabels
 from unitscope_services.atlas.image_filter import EVERY_IMAGE
-from unitscope_services.atlas.segment_numbers import SegmentNumbers
+from unitscope_services.atlas.segment_numbers import ImagePlaces, SegmentNumbers
 from unitscope_services.queries.labels import labels, selectivity
 from unitscope_services.web.app import Settings, create_app
 
@@ -38,7 +38,9 @@ UNIT = "conv:2"
 def image_labels(lists: list[list[str]]) -> ImageLabels:
     """The labels of images of one segment."""
     kind = tables.LOOKUP_IMAGES.field("labels").type
-    return ImageLabels([SegmentLabels.of(pa.array(lists, kind), SegmentNumbers(None))], len(lists))
+    numbers = SegmentNumbers(None)
+    places = ImagePlaces([(numbers, len(lists))], len(lists))
+    return ImageLabels([SegmentLabels.of(pa.array(lists, kind), numbers)], places)
 
 
 DEAD = f"conv:{kin.ZEROED}"

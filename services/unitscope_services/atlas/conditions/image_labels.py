@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from unitscope_schemas.errors import AtlasError, NotFoundError, listing
 from unitscope_services.atlas.conditions.comparison import text_holds
 from unitscope_services.atlas.conditions.conditions import Condition
-from unitscope_services.atlas.segment_numbers import SegmentNumbers
+from unitscope_services.atlas.segment_numbers import ImagePlaces, SegmentNumbers
 
 _MOST_COMPARED = 200
 """Characters of a label beyond which no label is like it."""
@@ -46,30 +46,32 @@ class SegmentLabels:
 class ImageLabels:
     """The labels of all images: an image may have none, one or several, of which the first stands for it."""
 
-    def __init__(self, segments: Sequence[SegmentLabels], image_count: int) -> None:
-        """Hold the labels of the images of all segments."""
+    def __init__(self, segments: Sequence[SegmentLabels], places: ImagePlaces) -> None:
+        """Hold the labels of the images of all segments, which are at these places."""
         self.names = sorted({name for segment in segments for name in segment.names})
-        self._image_count, self._segments = image_count, list(segments)
+        self._places, self._segments = places, list(segments)
         codes = {name: code for code, name in enumerate(self.names)}
         self._codes = [np.array([codes[name] for name in segment.names], np.int64) for segment in segments]
 
     def of(self, images: NDArray[np.integer[Any]]) -> tuple[Codes, Codes]:
         """Return each label of some images: the position of the image among these in order, and the label's code."""
-        found = [self._of_segment(place, images) for place in range(len(self._segments))]
-        if len(found) == 1:
-            return found[0]
+        found = [(np.empty(0, np.int64), np.empty(0, np.int64))]
+        for place, own, rows in self._places.of(images):
+            at, codes = self._at(place, rows)
+            found.append((own[at], codes))
         positions, codes = (np.concatenate(columns) for columns in zip(*found, strict=True))
+        if len(self._segments) == 1:
+            return positions, codes
         order = np.argsort(positions, kind="stable")
         return positions[order], codes[order]
 
-    def _of_segment(self, place: int, images: NDArray[np.integer[Any]]) -> tuple[Codes, Codes]:
-        """Return each label of those images that are of one segment."""
+    def _at(self, place: int, rows: NDArray[np.integer[Any]]) -> tuple[Codes, Codes]:
+        """Return each label of some rows of a segment: the position of the row among these, and the label's code."""
         segment = self._segments[place]
-        own, rows = segment.numbers.among(images)
         starts, counts = segment.ends[rows], segment.ends[rows + 1] - segment.ends[rows]
         positions = np.repeat(np.arange(len(rows)), counts)
         within = np.arange(len(positions)) - np.repeat(np.cumsum(counts) - counts, counts)
-        return own[positions], self._codes[place][segment.codes[np.repeat(starts, counts) + within]]
+        return positions, self._codes[place][segment.codes[np.repeat(starts, counts) + within]]
 
     def lists(self, images: NDArray[np.integer[Any]]) -> list[list[str]]:
         """Return the labels of some images by their names, first labels first."""
@@ -103,7 +105,7 @@ class ImageLabels:
 
     def _spread(self, rows: Callable[[int], Mask]) -> Mask:
         """Return for each image by its number what is told of the rows of each segment."""
-        told = np.zeros(self._image_count, bool)
+        told = np.zeros(self._places.count, bool)
         for place, segment in enumerate(self._segments):
             segment.numbers.spread(rows(place), told)
         return told

@@ -5,7 +5,6 @@ Where it lies is narrowed by the first activations of row groups, which footers 
 the keys: a question reads one or two row groups of each segment, wherever among the ranks it asks.
 """
 
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unitscope_schemas import tables
-from unitscope_schemas.ranks import activations_of_keys, rank_keys
+from unitscope_schemas.ranks import activations_of_keys, images_of_keys, rank_keys
 from unitscope_services.atlas.deadlines import check_time
 from unitscope_services.atlas.ranks.ranked_unit import FirstRanks, RankedPart, RankedUnit
 
@@ -34,48 +33,10 @@ class SegmentUnit(RankedUnit):
     def __init__(self, part: RankedPart, channel: int, numbers: NDArray[np.int32]) -> None:
         super().__init__(part, None, channel)
         self._numbers = numbers
-        self._keys: dict[int, NDArray[np.int64]] = {}
-
-    @cached_property
-    def maxima(self) -> NDArray[np.float32]:
-        """The first activation of each row group."""
-        return self._part.maxima(self._unit)
-
-    @property
-    def starts(self) -> Array:
-        """The ranks between which the row groups lie."""
-        return self._starts
-
-    def below(self, key: int) -> int:
-        """Return how many keys of the segment are smaller than one."""
-        activation = activations_of_keys(np.array([key]))[0]
-        first, last = (int(np.searchsorted(-self.maxima, -activation, side=side)) for side in ("left", "right"))
-        # groups from `first` on begin with that very activation: images tell them apart
-        group = bisect_left(range(first, last), True, key=lambda own: self._first_key(own) >= key) + first - 1
-        if group < 0:
-            return 0
-        return int(self._starts[group] + np.searchsorted(self._keys_of(group), key))
-
-    def keys(self, first: int, end: int) -> NDArray[np.int64]:
-        """Return the rank keys of the segment's ranks from `first` to before `end`."""
-        if first >= end:
-            return np.empty(0, np.int64)
-        of_first, of_last = (int(np.searchsorted(self._starts, rank, side="right")) - 1 for rank in (first, end - 1))
-        keys = np.concatenate([self._keys_of(group) for group in range(of_first, of_last + 1)])
-        return keys[first - self._starts[of_first] : end - self._starts[of_first]]
 
     def rows(self, first: int, end: int, names: Sequence[str]) -> Rows:
         """Return columns of the segment's ranks from `first` to before `end`."""
         return dict(zip(names, self.at(names, np.arange(first, end)), strict=True))
-
-    def _first_key(self, group: int) -> int:
-        return int(self._keys_of(group)[0])
-
-    def _keys_of(self, group: int) -> NDArray[np.int64]:
-        if group not in self._keys:
-            activation, image = self._columns(group, ["activation", "image"])
-            self._keys[group] = rank_keys(activation, image)
-        return self._keys[group]
 
     def _read_group(self, group: int, names: list[str]) -> Rows:
         columns = super()._read_group(group, names)
@@ -87,8 +48,11 @@ class MergedUnit:
 
     def __init__(self, parts: Sequence[tuple[RankedPart, NDArray[np.int32]]], lookup: FirstRanks, channel: int) -> None:
         units = (SegmentUnit(part, channel, numbers) for part, numbers in parts)
-        self._segments = [unit for unit in units if unit.starts[-1]]
-        self._count = int(sum(unit.starts[-1] for unit in self._segments))
+        self._segments = [unit for unit in units if unit.count]
+        self._count = sum(unit.count for unit in self._segments)
+        self._first: Rows = {}
+        """The first ranks, which one table holds merged, once they were asked for."""
+        self._splits: dict[int, list[int]] = {}
         self._lookup, self._channel = lookup, channel
         self._window: tuple[int, int, Rows] = (0, 0, {})
 
@@ -121,15 +85,19 @@ class MergedUnit:
     def above(self, activations: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return for each activation how many images peak above it: the first rank that has it, if one has."""
         counts = np.zeros(len(activations), np.int64)
-        if not self._count:
-            return counts
-        first = self._first["activation"]
-        known = activations >= first[-1]  # all that is above lies in the one table of first ranks
-        counts[known] = np.searchsorted(-first, -activations[known])
+        known = np.zeros(len(activations), bool)
+        if self._first and self._count:  # all that is above the last of them lies among them
+            first = self._first["activation"]
+            known = activations >= first[-1]
+            counts[known] = np.searchsorted(-first, -activations[known])
         if not known.all():
             for unit in self._segments:
                 counts[~known] += unit.above(activations[~known])
         return counts
+
+    def ranks(self, images: NDArray[np.int64], activations: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Return the rank of each of some images, whose finite peaks these are."""
+        return sum((unit.ranks(images, activations) for unit in self._segments), np.zeros(len(images), np.int64))
 
     def _rows(self, first: int, end: int, names: Sequence[str]) -> Rows:
         """Return columns of the ranks from `first` to before `end`; the last ones asked for are remembered."""
@@ -140,26 +108,36 @@ class MergedUnit:
 
     def _merged(self, first: int, end: int, names: Sequence[str]) -> Rows:
         if end <= tables.FIRST_RANKS:
+            self._first = self._first or self._lookup.columns(self._channel)
             return {name: column[first:end] for name, column in self._first.items()}
         needed = list(dict.fromkeys([*names, "activation", "image"]))
+        count, firsts = end - first, self._split(first, needed)
+        if count > _FEW:
+            ends = self._split(end, needed)
+        else:  # they are among the next so many of each segment
+            ends = [min(start + count, unit.count) for unit, start in zip(self._segments, firsts, strict=True)]
         pieces = [
             unit.rows(start, stop, needed)
-            for unit, start, stop in zip(self._segments, self._split(first), self._split(end), strict=True)
+            for unit, start, stop in zip(self._segments, firsts, ends, strict=True)
             if start < stop
         ]
         whole = {name: np.concatenate([piece[name] for piece in pieces]) for name in needed}
-        order = np.argsort(rank_keys(whole["activation"], whole["image"]))
+        keys = rank_keys(whole["activation"], whole["image"])
+        if set(needed) == {"activation", "image"}:  # keys hold both
+            keys = np.sort(keys)[:count]
+            return {"activation": activations_of_keys(keys), "image": images_of_keys(keys)}
+        order = np.argsort(keys)[:count]
         return {name: column[order] for name, column in whole.items()}
 
-    @cached_property
-    def _first(self) -> Rows:
-        """The first ranks, which one table holds merged."""
-        return self._lookup.columns(self._channel)
+    def _split(self, rank: int, names: Sequence[str]) -> list[int]:
+        """Return how many of the images before a rank each segment has; reads columns there that are shown next."""
+        if rank not in self._splits:
+            self._splits[rank] = self._counted_before(rank, names)
+        return self._splits[rank]
 
-    def _split(self, rank: int) -> list[int]:
-        """Return how many of the images before a rank each segment has."""
+    def _counted_before(self, rank: int, names: Sequence[str]) -> list[int]:
         if rank >= self._count:
-            return [int(unit.starts[-1]) for unit in self._segments]
+            return [unit.count for unit in self._segments]
         low, high = self._bounds(rank)
         least, most = self._below(low), self._below(high + 1)
         while low < high and sum(most) - sum(least) > _FEW:  # the key of the rank is not below `low`, nor above `high`
@@ -169,13 +147,16 @@ class MergedUnit:
                 low, least = middle, counts
             else:
                 high, most = middle - 1, counts
-        between = [unit.keys(*ends) for unit, *ends in zip(self._segments, least, most, strict=True)]
+        rows = [unit.rows(first, end, names) for unit, first, end in zip(self._segments, least, most, strict=True)]
+        between = [rank_keys(own["activation"], own["image"]) for own in rows]
         key = np.sort(np.concatenate(between))[rank - sum(least)]
         return [count + int(np.searchsorted(keys, key)) for count, keys in zip(least, between, strict=True)]
 
     def _below(self, key: int) -> list[int]:
         """Return how many keys of each segment are smaller than one."""
-        return [unit.below(key) for unit in self._segments]
+        keys = np.array([key])
+        image, activation = images_of_keys(keys)[0], activations_of_keys(keys)[0]
+        return [unit.below(image, activation) for unit in self._segments]
 
     def _bounds(self, rank: int) -> tuple[int, int]:
         """Return keys between which that of a rank lies, from the first activations of row groups alone."""

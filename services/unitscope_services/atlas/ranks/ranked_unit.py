@@ -1,5 +1,6 @@
 """The ranked rows of a unit, row group by row group: the first from the lookup database, all others from its part."""
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Protocol
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from unitscope_schemas import tables
 from unitscope_schemas.entries.part import Part
+from unitscope_schemas.errors import AtlasError
 from unitscope_schemas.manifest import BLOCK_UNITS
 from unitscope_services.atlas.database import Database
 from unitscope_services.atlas.parts import Parts
@@ -66,17 +68,26 @@ class RankedImages(Protocol):
     def above(self, activations: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return for each activation how many images peak above it: the first rank that has it, if one has."""
 
+    def ranks(self, images: NDArray[np.int64], activations: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Return the rank of each of some images, whose finite peaks these are."""
+
 
 class RankedPart:
     """The ranked part of a block of units, which have `image_counts` ranked images each."""
 
     def __init__(self, parts: Parts, part: Part, image_counts: Sequence[int]) -> None:
+        self.counts = list(image_counts)
         self._parts, self._part = parts, part
-        self.ends = [tables.group_ends(count) for count in image_counts]
-        self._first_groups = np.cumsum([0, *(len(ends) - 1 for ends in self.ends)]).tolist()
+        self._ends = np.cumsum([0, *image_counts])
+
+    def starts(self, unit: int) -> Array:
+        """Return the ranks between which a unit's row groups lie; units are counted within the block."""
+        first, end = self._first_groups[unit : unit + 2]
+        ranks: Array = self._group_ends[first : end + 1] - self._ends[unit]
+        return ranks
 
     def columns(self, unit: int, group: int, names: Sequence[str]) -> dict[str, Array]:
-        """Return columns of one of a unit's row groups; units are counted within the block."""
+        """Return columns of one of a unit's row groups."""
         with self._parts.open(self._part) as file:
             read = file.read_row_group(self._first_groups[unit] + group, list(names), use_threads=False)
             return {name: read[name].to_numpy() for name in names}
@@ -85,6 +96,26 @@ class RankedPart:
         """Return the highest activation of each of a unit's row groups."""
         groups = map(self._parts.footer(self._part).row_group, range(*self._first_groups[unit : unit + 2]))
         return np.array([group.column(_ACTIVATION).statistics.max for group in groups], np.float32)
+
+    @cached_property
+    def _group_ends(self) -> Array:
+        """The rows of the part between which its row groups lie."""
+        footer = self._parts.footer(self._part)
+        rows = (footer.row_group(group).num_rows for group in range(footer.num_row_groups))
+        return np.cumsum([0, *rows])
+
+    @cached_property
+    def _first_groups(self) -> list[int]:
+        """The first row group of each unit, and the last one's end; raises AtlasError where one is of several units."""
+        groups: list[int] = np.searchsorted(self._group_ends, self._ends).tolist()
+        of_first_ranks = self._ends[:-1] + np.minimum(self.counts, tables.FIRST_RANKS)
+        if not (
+            self._group_ends[-1] == self._ends[-1]
+            and np.isin(self._ends, self._group_ends).all()
+            and np.isin(of_first_ranks, self._group_ends).all()
+        ):
+            raise AtlasError(f"part {self._part.path} is damaged: its row groups are not those of its units")
+        return groups
 
 
 class RankedUnit:
@@ -95,46 +126,79 @@ class RankedUnit:
 
     def __init__(self, part: RankedPart, lookup: FirstRanks | None, channel: int) -> None:
         self._part, self._lookup, self._channel, self._unit = part, lookup, channel, channel % BLOCK_UNITS
-        self._starts = np.array(part.ends[self._unit])
+        self.count = part.counts[self._unit]
         self._read: dict[tuple[int, str], Array] = {}
 
     def at(self, names: Sequence[str], ranks: Array) -> list[Array]:
         """Return columns at these ranks, in their order."""
         columns = [np.empty(len(ranks), tables.RANKED.field(name).type.to_pandas_dtype()) for name in names]
-        groups = np.searchsorted(self._starts, ranks, side="right") - 1
+        if len(ranks) and ranks.max() < min(self.count, tables.FIRST_RANKS):  # no footer is needed to find these
+            return [values[ranks] for values in self._columns(0, names)]
+        groups = np.searchsorted(self.starts, ranks, side="right") - 1
         needed = np.unique(groups).tolist()
         for group in needed:
             inside_group = groups == group if len(needed) > 1 else slice(None)
             for column, values in zip(columns, self._columns(group, names), strict=True):
-                column[inside_group] = values[ranks[inside_group] - self._starts[group]]
+                column[inside_group] = values[ranks[inside_group] - self.starts[group]]
         return columns
 
     def images(self, first: int, last: int, upwards: bool = False) -> Iterator[tuple[Array, Array]]:
         """Give ranks from `first` to `last` with the images there, group by group; `upwards` from the last one on."""
-        groups = np.flatnonzero((self._starts[:-1] <= last) & (self._starts[1:] > first)).tolist()
+        groups = np.flatnonzero((self.starts[:-1] <= last) & (self.starts[1:] > first)).tolist()
         for group in groups[::-1] if upwards else groups:
-            start, end = self._starts[group : group + 2]
+            start, end = self.starts[group : group + 2]
             ranks = np.arange(max(first, start), min(last + 1, end))
             images = self._column(group, "image")[ranks - start]
             yield (ranks[::-1], images[::-1]) if upwards else (ranks, images)
 
     def activations(self) -> NDArray[np.float32]:
         """Return all finite peaks in descending order."""
-        return np.concatenate([self._column(group, "activation") for group in range(len(self._starts) - 1)])
+        return np.concatenate([self._column(group, "activation") for group in range(len(self.starts) - 1)])
 
     def above(self, activations: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return for each activation how many images peak above it: the first rank that has it, if one has."""
         first = self._read.get((0, "activation"))
         if first is not None and len(activations) and activations.min() >= first[-1]:
             return np.searchsorted(-first, -activations)
-        groups = np.searchsorted(-self._part.maxima(self._unit), -activations) - 1
+        groups = np.searchsorted(-self.maxima, -activations) - 1
         counts = np.zeros(len(activations), np.int64)
         for group in np.unique(groups[groups >= 0]).tolist():
             inside_group = groups == group
-            counts[inside_group] = self._starts[group] + np.searchsorted(
+            counts[inside_group] = self.starts[group] + np.searchsorted(
                 -self._column(group, "activation"), -activations[inside_group]
             )
         return counts
+
+    def ranks(self, images: NDArray[np.int64], activations: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Return the rank of each of some images, whose finite peaks these are."""
+        return np.array(list(map(self.below, images, activations)), np.int64)
+
+    def below(self, image: np.integer[Any], activation: np.float32) -> int:
+        """Return how many of the unit's ranks come before that of a peak, which need not be among them.
+
+        Images are read only where several have that very peak.
+        """
+        first, last = (int(np.searchsorted(-self.maxima, -activation, side=side)) for side in ("left", "right"))
+        # groups from `first` on begin with that very activation: images tell them apart
+        group = bisect_left(range(first, last), True, key=lambda own: self._column(own, "image")[0] >= image)
+        group += first - 1
+        if group < 0:
+            return 0
+        falling = -self._column(group, "activation")
+        tied, end = (int(np.searchsorted(falling, -activation, side=side)) for side in ("left", "right"))
+        if tied < end:
+            tied += int(np.searchsorted(self._column(group, "image")[tied:end], image))
+        return int(self.starts[group]) + tied
+
+    @cached_property
+    def starts(self) -> Array:
+        """The ranks between which the row groups lie."""
+        return self._part.starts(self._unit)
+
+    @cached_property
+    def maxima(self) -> NDArray[np.float32]:
+        """The first activation of each row group."""
+        return self._part.maxima(self._unit)
 
     def _column(self, group: int, name: str) -> Array:
         return self._columns(group, [name])[0]
@@ -160,7 +224,7 @@ class FewRanked:
 
     def __init__(self, whole: RankedImages, images: NDArray[np.int64], peaks: dict[str, Array]) -> None:
         self._whole = whole
-        ranks = ranks_of(whole, images, peaks["activation"])
+        ranks = whole.ranks(images, peaks["activation"])
         order = np.argsort(ranks)
         self._ranks = ranks[order]
         self._columns = {name: column[order] for name, column in {"image": images, **peaks}.items()}
@@ -179,16 +243,3 @@ class FewRanked:
     def above(self, activations: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return for each activation how many of all images peak above it."""
         return self._whole.above(activations)
-
-
-def ranks_of(unit: RankedImages, images: NDArray[np.int64], activations: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return the rank of each of some images, whose finite peaks these are."""
-    firsts, ends = unit.above(activations), unit.above(np.nextafter(activations, np.float32(-np.inf)))
-    exact_ranks = firsts.copy()
-    for first in np.unique(firsts[ends - firsts > 1]).tolist():
-        tied = np.flatnonzero(firsts == first)
-        for ranks, among in unit.images(first, int(ends[tied[0]]) - 1):
-            places = np.minimum(np.searchsorted(among, images[tied]), len(among) - 1)
-            here = among[places] == images[tied]
-            exact_ranks[tied[here]] = ranks[places[here]]
-    return exact_ranks

@@ -23,7 +23,6 @@ from unitscope_schemas.questions import TraceQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_schemas.versions import read_version
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.atlas.ranks.ranked_unit import ranks_of
 from unitscope_services.atlas.rows import ImageEntry
 from unitscope_services.encoding.encoder import Encoded
 from unitscope_services.queries.session import Session
@@ -185,7 +184,7 @@ class _Chain:
         rank = found[0]
         if ranked is not None and len(self.atlas.manifest.segments) > 1:
             activation = np.array([ranked.activation], np.float32)
-            rank = int(ranks_of(self.atlas.ranked(self.unit), np.array([self.entry.image]), activation)[0])
+            rank = int(self.atlas.ranked(self.unit).ranks(np.array([self.entry.image]), activation)[0])
         added.what = f"rank {rank}, {added.what}"
         if peak is not None and ranked != peak:
             added.state, added.what = "broken", f"{added.what}: not what was recorded"
