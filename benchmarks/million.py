@@ -22,6 +22,7 @@ from unitscope_pipelines import cluster
 from unitscope_pipelines.corpora.listing import Listing
 from unitscope_pipelines.indexing.building import VersionBuilder
 from unitscope_pipelines.indexing.config import IndexConfig
+from unitscope_pipelines.indexing.known_ids import KnownIds
 from unitscope_pipelines.indexing.plan import Plan
 from unitscope_pipelines.indexing.ranking.layers import OnWorkers
 from unitscope_pipelines.indexing.ranking.ranker import Ranker, UnitBlock
@@ -258,7 +259,7 @@ def synthetic_plan(store: Store, specs: tuple[LayerSpec, ...]) -> Plan:
         precision="fp32",
         device="cpu",
         most_pixels=10**8,
-        known_ids=frozenset(),
+        known_ids=KnownIds(),
     )
     nothing = tables.LISTED.empty_table()
     return Plan(

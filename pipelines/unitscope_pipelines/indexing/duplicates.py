@@ -10,55 +10,90 @@ MOST_FLIPPED_BITS = 10
 """Largest count of bits by which the gradient hashes of near duplicates differ."""
 MOST_TINT_STEPS = 6
 """Largest difference of the mean colours of near duplicates, in levels of 255."""
-_BANDS = 16
+_BANDS = MOST_FLIPPED_BITS + 1
 _MOST_COMPARED = 64
 """Count of pictures behind it that each is compared with in a larger bucket, in order of hashes."""
+_ROWS_AT_ONCE, _PAIRS_AT_ONCE = 65_536, 4_000_000
+
+Positions = NDArray[np.int64]
 
 
-def duplicate_groups(hashes: list[bytes], tints: list[bytes]) -> NDArray[np.int64]:
+def duplicate_groups(hashes: NDArray[np.uint8], tints: NDArray[np.uint8]) -> Positions:
     """Return for each picture the position of the first near duplicate (itself if none comes before it).
 
-    Near: at most 10 of the 256 bits of the gradient hash and 6 of 255 levels of the mean colour apart. Two such
-    hashes agree in at least one of 16 bands, so only pictures that share a band are compared.
+    `hashes` has 32 bytes for each picture, `tints` three. Near: at most 10 of the 256 bits of the gradient hash and 6
+    of 255 levels of the mean colour apart. Of 11 bands of a hash ten flipped bits leave at least one as it is, so only
+    pictures that share a band are compared. Memory: some 150 bytes for each picture.
     """
-    count = len(hashes)
-    bits = np.frombuffer(b"".join(hashes), np.uint8).reshape(count, -1)
-    tint = np.frombuffer(b"".join(tints), np.uint8).reshape(count, 3).astype(np.int16)
-    parent = np.arange(count)
-    for first, second in _candidates(bits):
-        flipped = np.bitwise_count(bits[first] ^ bits[second]).sum(axis=1)
-        steps = np.abs(tint[first] - tint[second]).max(axis=1)
-        near = (flipped <= MOST_FLIPPED_BITS) & (steps <= MOST_TINT_STEPS)
-        for a, b in zip(first[near], second[near], strict=True):
-            root_a, root_b = _root(parent, a), _root(parent, b)
-            parent[max(root_a, root_b)] = min(root_a, root_b)
-    return np.array([_root(parent, position) for position in range(count)], dtype=np.int64)
+    parent = np.arange(len(hashes))
+    found: list[tuple[Positions, Positions]] = []
+    for first, second in _candidates(hashes):
+        apart = parent[first] != parent[second]
+        one, other = first[apart], second[apart]
+        near = np.bitwise_count(hashes[one] ^ hashes[other]).sum(axis=1, dtype=np.uint16) <= MOST_FLIPPED_BITS
+        one, other = one[near], other[near]
+        steps = np.abs(tints[one].astype(np.int16) - tints[other]).max(axis=1, initial=0)
+        found.append((one[steps <= MOST_TINT_STEPS], other[steps <= MOST_TINT_STEPS]))
+        if sum(len(pairs) for pairs, _ in found) > _PAIRS_AT_ONCE:
+            parent, found = _joined(parent, found), []
+    return _joined(parent, found)
 
 
-def duplicate_names(image_ids: pa.ChunkedArray, hashes: list[bytes], tints: list[bytes]) -> pa.Array:
+def duplicate_names(image_ids: pa.ChunkedArray, hashes: pa.ChunkedArray, tints: pa.ChunkedArray) -> pa.Array:
     """Return the name of each picture's group: the id of its first, null where a picture has no near duplicate."""
-    groups = duplicate_groups(hashes, tints)
+    groups = duplicate_groups(_bytes_of(hashes), _bytes_of(tints))
     alone = np.bincount(groups, minlength=len(groups))[groups] == 1
-    names = image_ids.take(pa.array(groups)).to_pylist()
-    return pa.array(names, pa.string(), mask=alone)
+    return image_ids.take(pa.array(groups, mask=alone))
 
 
-def _candidates(bits: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """List pairs of positions that share a band, one array of pairs per band and distance within it."""
-    whole = np.unique(bits, axis=0, return_inverse=True)[1]
-    for band in bits.reshape(len(bits), _BANDS, -1).transpose(1, 0, 2):
-        key = np.ascontiguousarray(band).view(np.uint16).ravel()
-        order = np.lexsort((whole, key))
-        for distance in range(1, min(_MOST_COMPARED, len(order))):
-            first, second = order[:-distance], order[distance:]
-            same = key[first] == key[second]
-            if not same.any():
+def _bytes_of(column: pa.ChunkedArray) -> NDArray[np.uint8]:
+    """Return the bytes of a column of binary values of one length, row by row."""
+    width = column.type.byte_width
+    rows = [
+        np.frombuffer(chunk.buffers()[1], np.uint8).reshape(-1, width)[chunk.offset : chunk.offset + len(chunk)]
+        for chunk in column.chunks
+        if len(chunk)
+    ]
+    return np.concatenate([np.empty((0, width), np.uint8), *rows])
+
+
+def _candidates(hashes: NDArray[np.uint8]) -> Iterator[tuple[Positions, Positions]]:
+    """Yield pairs of positions that share a band, one array of pairs per band and distance within it."""
+    base = np.argsort(np.ascontiguousarray(hashes).view(f"S{hashes.shape[1]}").ravel(), kind="stable")
+    for keys in _bands(hashes):
+        order = base[np.argsort(keys[base], kind="stable")]  # within a band in order of whole hashes
+        in_order = keys[order]
+        places = np.arange(len(order))
+        for distance in range(1, _MOST_COMPARED):
+            places = places[: np.searchsorted(places, len(order) - distance)]
+            places = places[in_order[places] == in_order[places + distance]]
+            if not len(places):
                 break
-            yield first[same], second[same]
+            yield order[places], order[places + distance]
 
 
-def _root(parent: NDArray[np.int64], position: int) -> int:
-    while parent[position] != position:
-        parent[position] = parent[parent[position]]
-        position = int(parent[position])
-    return position
+def _bands(hashes: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """Return the bands of each hash, one after the other: every eleventh bit, for neighbouring bits are alike."""
+    bands = np.empty((_BANDS, len(hashes)), np.uint32)
+    for start in range(0, len(hashes), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        bits = np.unpackbits(hashes[rows], axis=1)
+        for number in range(_BANDS):
+            own = np.packbits(bits[:, number::_BANDS], axis=1)
+            bands[number, rows] = np.pad(own, ((0, 0), (4 - own.shape[1], 0))).view(np.uint32).ravel()
+    return bands
+
+
+def _joined(parent: Positions, found: list[tuple[Positions, Positions]]) -> Positions:
+    """Return groups, each named by its first position, where the groups of each pair have become one."""
+    pairs = np.concatenate([np.empty((2, 0), np.int64), *(np.stack(own) for own in found)], axis=1)
+    while True:
+        groups = parent[pairs]
+        apart = groups[0] != groups[1]
+        if not apart.any():
+            return parent
+        pairs, groups = pairs[:, apart], groups[:, apart]
+        parent = parent.copy()
+        np.minimum.at(parent, groups.max(axis=0), groups.min(axis=0))
+        while not np.array_equal(parent, shorter := parent[parent]):
+            parent = shorter

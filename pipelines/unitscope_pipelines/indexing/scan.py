@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from unitscope_pipelines.corpora.listing import CorpusFile, corpus_files
+from unitscope_pipelines.indexing.known_ids import KnownIds
 from unitscope_pipelines.indexing.shards import (
     Embeddings,
     LayerPeaks,
@@ -77,7 +78,7 @@ class ScanPlan:
     precision: str
     device: str
     most_pixels: int
-    known_ids: frozenset[str]
+    known_ids: KnownIds
     """Ids of images that an earlier version already holds: their files are noted, their forwards not run again."""
     decoder_count: int = 0
     """Count of threads that decode ahead of the forward; 0: files are read ahead, but decoded between forwards, which

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from unitscope_pipelines import cluster
+from unitscope_pipelines.indexing.known_ids import KnownIds
 from unitscope_pipelines.indexing.scan import Scanner, ScanPlan
 from unitscope_pipelines.storage.parts import read_part, write_table
 from unitscope_pipelines.storage.segments.images import images_of_segments
@@ -239,7 +240,7 @@ def _measured(
         return found
     by_picture = sorted(samples, key=lambda sample: sample.image_id)
     items = [by_picture[first : first + _SAMPLES_IN_ITEM] for first in range(0, len(samples), _SAMPLES_IN_ITEM)]
-    scan = replace(scan, known_ids=frozenset())
+    scan = replace(scan, known_ids=KnownIds())
     nodes, lost = Counter[str](), 0
     report(Progress("boxes", 0, len(samples), "gradients"))
     for done in cluster.each(partial(FieldMeasurer, scan, alone), items, workers):

@@ -68,7 +68,7 @@ def recorded_groups(images: pa.Table, manifest: Manifest, store: Store) -> pa.Ar
     )
     positions = images.select(["image", "shard", "shard_row"])
     seen = positions.join(sketches, keys=["shard", "shard_row"], right_keys=["shard", "row"]).sort_by("image")
-    return duplicate_names(images["image_id"], seen["gradient_hash"].to_pylist(), seen["tint"].to_pylist())
+    return duplicate_names(images["image_id"], seen["gradient_hash"], seen["tint"])
 
 
 def file_count(images: pa.Table) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from unitscope_pipelines.corpora.listing import Listing
 from unitscope_pipelines.indexing.duplicates import duplicate_names
+from unitscope_pipelines.indexing.known_ids import KnownIds
 from unitscope_pipelines.storage.parts import read_part
 from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.storage.tombstones import without
@@ -21,6 +23,7 @@ from unitscope_schemas.errors import CorpusError
 from unitscope_schemas.manifest import Receipt
 
 _KEY = list(tables.FILE_KEY)
+_TOLD = ["path", "labels", "metadata", "statements"]
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,10 @@ def pending_files(listing: Listing, receipts: Iterable[Receipt], store: Store) -
     return listing.files.take(left["listed"].sort())
 
 
-def known_ids(receipts: Iterable[Receipt], store: Store) -> frozenset[str]:
-    """Return the ids of all images whose forward has run."""
-    return frozenset(
-        image_id
-        for receipt in receipts
-        for image_id in read_part(store, receipt.scanned, ["image_id"])["image_id"].to_pylist()
+def known_ids(receipts: Iterable[Receipt], store: Store) -> KnownIds:
+    """Return the ids of all images whose forward has run; raises AtlasError where a shard holds other than ids."""
+    return KnownIds.of(
+        (receipt.scanned.path, read_part(store, receipt.scanned, ["image_id"])["image_id"]) for receipt in receipts
     )
 
 
@@ -74,7 +75,7 @@ def version_images(
     store.fetch(part for receipt in receipts for part in (receipt.files, receipt.skipped, receipt.scanned))
     files = _listed_rows(listed, [_shard_rows(store, receipt.files, receipt) for receipt in receipts])
     refused = _listed_rows(listed, [_shard_rows(store, receipt.skipped, receipt) for receipt in receipts])
-    skipped = refused.filter(pc.invert(pc.is_in(refused["path"], value_set=files["path"].combine_chunks())))
+    skipped = refused.filter(pc.invert(pc.is_in(refused["path"], value_set=files["path"])))
     if files.num_rows == 0:
         reasons = "; ".join(f"{row['path']}: {row['reason']}" for row in skipped.slice(0, 3).to_pylist())
         raise CorpusError(f"none of {len(listing.files)} files is a readable picture ({reasons})")
@@ -87,8 +88,9 @@ def version_images(
         )
         for receipt in receipts
     )
-    wanted = scanned.filter(pc.is_in(scanned["image_id"], value_set=files["image_id"].combine_chunks()))
-    shards = frozenset(name for rows in (files, refused, wanted) for name in pc.unique(rows["shard"]).to_pylist())
+    wanted = scanned["shard"].filter(pc.is_in(scanned["image_id"], value_set=files["image_id"]))
+    knowing = (files["shard"], refused["shard"], wanted)
+    shards = frozenset(name for names in knowing for name in pc.unique(names).to_pylist())
     files = files.drop_columns(["shard"])
     if removed is not None:
         files = without(files, removed)
@@ -107,7 +109,7 @@ def version_images(
 
 def _shard_rows(store: Store, part: Part, receipt: Receipt) -> pa.Table:
     """Read a part of a shard, and add the shard's name to each row."""
-    return read_part(store, part).append_column("shard", pa.array([receipt.shard] * part.rows, pa.string()))
+    return read_part(store, part).append_column("shard", pa.repeat(pa.scalar(receipt.shard), part.rows))
 
 
 def _listed_rows(listed: pa.Table, parts: list[pa.Table]) -> pa.Table:
@@ -129,43 +131,54 @@ def _numbered(listing: Listing) -> pa.Table:
 
 
 def _one_per_content(files: pa.Table, scanned: pa.Table) -> pa.Table:
-    """Return the images in ascending order of their ids, which numbers them."""
-    ids = files["image_id"].to_numpy()
-    order = np.argsort(ids, kind="stable")
-    starts = np.flatnonzero(np.concatenate([[True], ids[order][1:] != ids[order][:-1]]))
-    first = files.take(order[starts])
-    ends = [*starts[1:], len(ids)]
-
-    def others(name: str) -> pa.Array:
-        values = files[name].take(order).to_pylist()
-        return pa.array(
-            [values[start + 1 : end] for start, end in zip(starts, ends, strict=True)], pa.list_(pa.string())
-        )
-
-    said = _said(files.select(["path", "labels", "metadata", "statements"]).take(order), starts, np.array(ends))
-    scanned = scanned.sort_by([("image_id", "ascending"), ("shard", "ascending")])
-    seen = scanned.take(pc.index_in(first["image_id"], value_set=scanned["image_id"]))
+    """Return the images in ascending order of their ids, which numbers them; `files` are in order of paths."""
+    order = pc.sort_indices(  # files alone are in order of paths: their places tell equal ids apart
+        files.select(["image_id"]).append_column("place", pa.array(np.arange(files.num_rows))),
+        [("image_id", "ascending"), ("place", "ascending")],
+    ).to_numpy()
+    ids = files["image_id"].take(pa.array(order))
+    is_first = np.ones(len(ids), bool)
+    is_first[1:] = pc.not_equal(ids.slice(1), ids.slice(0, len(ids) - 1)).to_numpy()
+    starts = np.flatnonzero(is_first)
+    counts = np.diff(starts, append=len(ids))
+    first = files.take(pa.array(order[starts]))
+    seen = scanned.take(_first_seen(first["image_id"], scanned))
+    further = files.select(["path", "address"]).take(pa.array(order[~is_first]))
+    alike = np.repeat(counts > 1, counts)
     columns = {
         "image": pa.array(np.arange(len(starts), dtype=np.int32)),
-        "other_paths": others("path"),
-        "other_addresses": others("address"),
-        "duplicate_group": duplicate_names(
-            first["image_id"], seen["gradient_hash"].to_pylist(), seen["tint"].to_pylist()
-        ),
+        "other_paths": _lists(further["path"], counts - 1),
+        "other_addresses": _lists(further["address"], counts - 1),
+        "duplicate_group": duplicate_names(first["image_id"], seen["gradient_hash"], seen["tint"]),
         "shard_row": seen["row"],
         **{name: first[name] for name in first.column_names if name in tables.IMAGES.names},
-        **said,
+        **_said(first, counts, files.select(_TOLD).take(pa.array(order[alike]))),
     }
     columns |= {name: seen[name] for name in tables.IMAGES.names if name not in columns}
     return pa.table({name: columns[name] for name in tables.IMAGES.names}).cast(tables.IMAGES)
 
 
-def _said(files: pa.Table, starts: NDArray[np.intp], ends: NDArray[np.intp]) -> dict[str, list[Any]]:
-    """Return labels, and what files say that disagree, of each image; its files lie from a start to an end."""
-    first = files.take(pa.array(starts))
-    labels, statements = first["labels"].to_pylist(), first["statements"].to_pylist()
-    for position in np.flatnonzero(ends - starts > 1).tolist():
-        rows = files.slice(starts[position], ends[position] - starts[position]).to_pylist()
+def _lists(values: pa.ChunkedArray, counts: NDArray[np.int64]) -> pa.Array:
+    """Return lists of so many of some values each, one after the other."""
+    return pa.ListArray.from_arrays(pa.array(np.append(0, np.cumsum(counts)), pa.int32()), values.combine_chunks())
+
+
+def _first_seen(ids: pa.ChunkedArray, scanned: pa.Table) -> pa.Array:
+    """Return the row of each image in the first shard, in order of names, that scanned it."""
+    order = pc.sort_indices(scanned.select(["image_id", "shard"]), [("image_id", "ascending"), ("shard", "ascending")])
+    return order.take(pc.index_in(ids, value_set=scanned["image_id"].take(order)))
+
+
+def _said(first: pa.Table, counts: NDArray[np.int64], files: pa.Table) -> dict[str, Any]:
+    """Return labels, and what files say that disagree, of each image.
+
+    `first` has the first file of each image, `files` all of those that have several, which are so many.
+    """
+    several = np.flatnonzero(counts > 1)
+    ends = np.cumsum(counts[several]).tolist()
+    labels, statements = [], []
+    for start, end in pairwise([0, *ends]):
+        rows = files.slice(start, end - start).to_pylist()
         said = [
             statement
             for row in rows
@@ -173,5 +186,26 @@ def _said(files: pa.Table, starts: NDArray[np.intp], ends: NDArray[np.intp]) -> 
                 read_statements(row["statements"]) or [Statement.of(row["path"], row["labels"], row["metadata"])]
             )
         ]
-        labels[position], statements[position] = joined_labels(said), disagreement(said)
-    return {"label": [some[0] if some else None for some in labels], "labels": labels, "statements": statements}
+        labels.append(joined_labels(said))
+        statements.append(disagreement(said))
+    every = _replaced(first["labels"], several, labels)
+    return {
+        "label": pa.chunked_array([*map(_firsts, every.chunks)], pa.string()),
+        "labels": every,
+        "statements": _replaced(first["statements"], several, statements),
+    }
+
+
+def _replaced(column: pa.ChunkedArray, positions: NDArray[np.intp], values: list[Any]) -> pa.ChunkedArray:
+    """Return a column with other values at some positions."""
+    if not values:
+        return column
+    places = np.arange(len(column))
+    places[positions] = len(column) + np.arange(len(values))
+    return pa.chunked_array([*column.chunks, pa.array(values, column.type)]).take(pa.array(places))
+
+
+def _firsts(lists: pa.ListArray) -> pa.Array:
+    """Return the first value of each list, null of an empty one."""
+    offsets = lists.offsets.to_numpy()
+    return lists.values.take(pa.array(offsets[:-1], mask=offsets[1:] == offsets[:-1]))

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from unitscope_pipelines.indexing.known_ids import KnownIds
 from unitscope_pipelines.indexing.scan import Scanner, ScanPlan
 from unitscope_pipelines.indexing.verification.fault import Fault
 from unitscope_pipelines.storage.parts import read_part
@@ -88,7 +89,7 @@ def scan_plan(manifest: Manifest, store: Store, corpus: str, trust_code: bool = 
         precision=manifest.precision,
         device="auto",
         most_pixels=2**62,
-        known_ids=frozenset(),
+        known_ids=KnownIds(),
         trust_code=trust_code,
     )
 

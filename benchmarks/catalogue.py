@@ -1,0 +1,150 @@
+"""What the stages cost that join a listing with what shards recorded: `python -m benchmarks.catalogue FILES`.
+
+A synthetic corpus, listed and scanned, of any size: no picture and no peak. Each stage is one of an index run, in the
+order of the run; memory is the most that the process ever held at its end, without what the stages before had to hold.
+"""
+
+import argparse
+import resource
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks.report import print_table, save
+from unitscope_pipelines.corpora.listing import Listing
+from unitscope_pipelines.indexing.sealing.image_tables import write_groups, write_image_tables
+from unitscope_pipelines.indexing.sealing.segments import segment_name
+from unitscope_pipelines.indexing.sealing.version_images import known_ids, pending_files, version_images
+from unitscope_pipelines.indexing.sealing.versions import version_name
+from unitscope_pipelines.storage.parts import write_table
+from unitscope_pipelines.storage.stores import Store, store_of
+from unitscope_schemas import layout, tables
+from unitscope_schemas.manifest import Receipt
+
+SHARD_FILES = 1_024
+_KEY = "0" * 64
+_TWINS, _COPIES = 0.02, 0.01
+"""Shares of the files that are nearly, and wholly, the picture before them."""
+
+
+def listed(count: int) -> Listing:
+    """A listing of files in a thousand folders, which are their labels."""
+    numbers = pa.array(np.arange(count))
+    width = len(str(count))
+    names = numbers.cast(pa.string())
+    names = pa.compute.utf8_lpad(names, width, "0")
+    labels = pa.compute.utf8_slice_codeunits(names, 0, 3)
+    paths = pa.compute.binary_join_element_wise(labels, names, "/")
+    files = {
+        "path": pa.compute.binary_join_element_wise(paths, ".jpg", ""),
+        "label": labels,
+        "labels": pa.ListArray.from_arrays(pa.array(np.arange(count + 1), pa.int32()), labels),
+        "metadata": pa.nulls(count, pa.string()),
+        "statements": pa.nulls(count, pa.string()),
+        "address": pa.compute.binary_join_element_wise("file:", paths, ".jpg", ""),
+        "file_bytes": pa.array(np.full(count, 100_000)),
+        "modified_ns": pa.array(np.arange(count)),
+    }
+    table = pa.table([files[name] for name in tables.LISTED.names], schema=tables.LISTED)
+    return Listing("/corpus", table, tables.SKIPPED.empty_table(), {})
+
+
+def scan(store: Store, corpus: Listing) -> list[Receipt]:
+    """Write what shards record of the files, and return their receipts."""
+    nothing = write_table(store, layout.skipped("0" * 16), tables.SKIPPED.empty_table())
+    return [
+        _shard(store, corpus.files.slice(start, SHARD_FILES), number, nothing)
+        for number, start in enumerate(range(0, len(corpus.files), SHARD_FILES))
+    ]
+
+
+def _shard(store: Store, files: pa.Table, number: int, nothing: Any) -> Receipt:
+    name, count, chance = f"{number:016x}", len(files), np.random.default_rng(number)
+    digests = chance.bytes(32 * count)
+    ids = pa.array([digests[32 * row : 32 * row + 32].hex() for row in range(count)])
+    hashes = np.frombuffer(chance.bytes(32 * count), np.uint8).reshape(count, 32).copy()
+    twins = 1 + np.flatnonzero(chance.random(count - 1) < _TWINS)
+    hashes[twins] = hashes[twins - 1]
+    own = np.arange(count)
+    copies = 1 + np.flatnonzero(chance.random(count - 1) < _COPIES)
+    own[copies] = own[copies - 1]
+    images = np.unique(own)
+    read = {name: files[name] for name in tables.FILE_KEY}
+    read |= {"size_bytes": files["file_bytes"], "image_id": ids.take(pa.array(own))}
+    fixed: dict[str, Any] = {"format": "JPEG", "mode": "RGB", "notes": None}
+    known = {
+        "row": pa.array(np.arange(len(images)), pa.int32()),
+        "image_id": ids.take(pa.array(images)),
+        "gradient_hash": pa.array([row.tobytes() for row in hashes[images]], pa.binary(32)),
+        "tint": pa.array([b"abc"] * len(images), pa.binary(3)),
+    }
+    columns = [
+        known[field.name] if field.name in known else pa.array([fixed.get(field.name, 224)] * len(images), field.type)
+        for field in tables.SCANNED
+    ]
+    table = pa.table([read[name] for name in tables.FILES.names], tables.FILES.names).cast(tables.FILES)
+    return Receipt(
+        shard=name,
+        atlas_key=_KEY,
+        files=write_table(store, layout.files(name), table),
+        scanned=write_table(store, layout.scanned(name), pa.table(columns, schema=tables.SCANNED)),
+        skipped=nothing,
+        peaks={},
+        embeddings=nothing,
+        forward_count=len(images),
+        forward="synthetic",
+        seconds=0,
+    )
+
+
+def peak_gib() -> float:
+    """The most memory that the process ever held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("files", type=int)
+    parser.add_argument("--atlases", type=Path, default=Path("build/bench"), help="the folder it is written to")
+    options = parser.parse_args()
+    folder = options.atlases / f"catalogue-{options.files}"
+    shutil.rmtree(folder, ignore_errors=True)
+    store = store_of(folder)
+    rows: list[dict[str, Any]] = []
+
+    def stage(name: str, run: Callable[[], Any]) -> Any:
+        started = time.perf_counter()
+        found = run()
+        seconds = time.perf_counter() - started
+        rows.append(
+            {
+                "stage": name,
+                "seconds": round(seconds, 1),
+                "µs a file": round(1e6 * seconds / options.files, 2),
+                "GiB at most so far": round(peak_gib(), 2),
+            }
+        )
+        print_table(f"{options.files:,} files", rows[-1:])
+        return found
+
+    corpus = stage("(a listing is made)", lambda: listed(options.files))
+    receipts = stage("(shards are written)", lambda: scan(store, corpus))
+    stage("ids that are known", lambda: known_ids(receipts, store))
+    pending = stage("files that are pending", lambda: pending_files(corpus, receipts, store))
+    assert not len(pending)
+    made = stage("images of the version", lambda: version_images(corpus, receipts, store))
+    images, name = made.images, stage("its name", lambda: version_name(_KEY, None, made))
+    segment = stage("the segment's name", lambda: segment_name(_KEY, images))
+    stage("tables of images", lambda: write_image_tables(store, segment, name, images))
+    stage("groups of near duplicates", lambda: write_groups(store, name, images))
+    print_table(f"{options.files:,} files, {images.num_rows:,} images", rows)
+    save(f"catalogue_{options.files}", {"files": options.files, "images": images.num_rows, "stages": rows})
+
+
+if __name__ == "__main__":
+    main()

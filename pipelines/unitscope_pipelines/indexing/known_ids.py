@@ -1,0 +1,39 @@
+"""The images whose forward has run, which workers look up."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from unitscope_schemas.errors import AtlasError
+
+_DIGEST = np.dtype("S32")
+
+
+@dataclass(frozen=True)
+class KnownIds:
+    """Ids of images, found by bisection. The workers of a node share one copy, of 32 bytes for each."""
+
+    digests: NDArray[np.bytes_] = field(default_factory=lambda: np.empty(0, _DIGEST))
+    """The digests that the ids write, each once, in ascending order."""
+
+    @classmethod
+    def of(cls, columns: Iterable[tuple[str, pa.ChunkedArray]]) -> "KnownIds":
+        """Take the ids of some columns, each with the path of its part; raises AtlasError for what is no id."""
+        digests = [np.empty(0, _DIGEST)]
+        for path, ids in columns:
+            try:
+                digests.append(np.frombuffer(bytes.fromhex("".join(ids.to_pylist())), _DIGEST))
+            except ValueError:
+                raise AtlasError(f"part {path} is damaged: what it holds as ids of images are none") from None
+        return cls(np.unique(np.concatenate(digests)))
+
+    def __contains__(self, image_id: str) -> bool:
+        digest = np.array(bytes.fromhex(image_id), _DIGEST)
+        place = int(np.searchsorted(self.digests, digest))
+        return place < len(self.digests) and bool(self.digests[place] == digest)
+
+    def __len__(self) -> int:
+        return len(self.digests)
