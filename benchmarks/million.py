@@ -229,9 +229,8 @@ def grow(
         receipts,
     )
     plan = synthetic_plan(store, specs)
-    builder = VersionBuilder(
-        plan, version, segmentation(plan.previous, store, version, None), OnWorkers(workers, report)
-    )
+    cut = segmentation(plan.previous, store, version, None, plan.config.segment_images)
+    builder = VersionBuilder(plan, version, cut, OnWorkers(workers, report))
     manifest = seal(store, builder.build(measures=False))
     of_version = sum(part.size_bytes for part in manifest.parts())
     new = sum(part.size_bytes for part in manifest.parts() if part.path not in before)

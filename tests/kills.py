@@ -138,11 +138,11 @@ def kill_server(place: Place, atlas: Path, chance: random.Random) -> tuple[int, 
             if workers:
                 chance.choice(workers).kill()
                 killed += 1
-            faults += (
-                []
-                if answer_of(root) == right is not None
-                else ["no answer, or another one, after a process was killed"]
-            )
+            answer = answer_of(root)
+            if answer is None:
+                faults.append(f"no answer {ANSWER_S} s after a process was killed")
+            elif answer != right:
+                faults.append("another answer after a process was killed")
         own = children(server.pid)
         server.kill()
         server.wait()

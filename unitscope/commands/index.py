@@ -73,6 +73,9 @@ def index(
     workers: Annotated[int | None, typer.Option(help="scanning processes  [default: one per GPU or core]")] = None,
     address: Annotated[str | None, typer.Option(help="address of a running Ray cluster")] = None,
     shard_size: Annotated[int | None, typer.Option(help="files committed at once  [default: at most 1024]")] = None,
+    segment_images: Annotated[
+        int | None, typer.Option(help="images ranked together, which bounds memory  [default: at most 4000000]")
+    ] = None,
     field_exemplars: Annotated[
         int | None,
         typer.Option(help="exemplars that a unit's effective box is measured on, 0: one box a layer  [default: to 4]"),
@@ -139,6 +142,7 @@ def index(
         "workers": workers,
         "address": address,
         "shard_size": shard_size,
+        "segment_images": segment_images,
         "field_exemplars": field_exemplars,
         "keep": keep,
         "max_errors": max_errors,

@@ -1,4 +1,4 @@
-"""A new version is built: its images, a segment of what no other has, and the tables of all of them."""
+"""A new version is built: its images, segments of what no other has, and the tables of all of them."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +20,13 @@ from unitscope_pipelines.indexing.run_entry import run_entry
 from unitscope_pipelines.indexing.sealing.first_ranks import build_first_ranks
 from unitscope_pipelines.indexing.sealing.image_tables import renewed_image_tables, write_groups, write_image_tables
 from unitscope_pipelines.indexing.sealing.relabelled import has_labels_of, relabelled
-from unitscope_pipelines.indexing.sealing.segments import KeptSegment, Segmentation, segment_name, write_numbers
+from unitscope_pipelines.indexing.sealing.segments import (
+    KeptSegment,
+    Numbers,
+    Segmentation,
+    segment_name,
+    write_numbers,
+)
 from unitscope_pipelines.indexing.sealing.versions import NewVersion
 from unitscope_pipelines.storage.parts import sizes_in, write_table
 from unitscope_pipelines.storage.segments.images import SegmentImages
@@ -43,7 +49,7 @@ class VersionBuilder:
     run: OnWorkers
 
     def build(self, measures: bool) -> Manifest:
-        """Write the tables, the new segment and the lookup files, and return the manifest.
+        """Write the tables, the new segments and the lookup files, and return the manifest.
 
         Without `measures` units keep the effective boxes of the version before.
         """
@@ -85,30 +91,35 @@ class VersionBuilder:
         return Embedding(layer=layer.name, width=layer.units, regions=region_boxes(layer))
 
     def _segments(self) -> list[Segment]:
-        """Return the segments: those that stay, and a new one of the other images."""
+        """Return the segments: those that stay, and new ones of the other images."""
         sizes = sizes_in(self.plan.store)
-        segments = [self._kept(one, sizes) for one in self.cut.kept]
-        return [*segments, self._new_segment()] if self.cut.new_count else segments
+        kept = [self._kept(one, sizes) for one in self.cut.kept]
+        return [*kept, *map(self._new_segment, self.cut.fresh)]
 
     def _kept(self, kept: KeptSegment, sizes: dict[str, int]) -> Segment:
         """Return a segment that stays, with the numbers, paths, labels and times that its images have now."""
         store, name, segment, numbers = self.plan.store, self.version.name, kept.segment, None
         rows = self.version.images.images
-        if self.cut.new_count or len(self.cut.kept) > 1:
+        if self._are_several:
             numbers = write_numbers(store, segment.name, name, kept.numbers)
             rows = rows.take(pa.array(kept.numbers))
         return segment.model_copy(
             update={"numbers": numbers, "tables": renewed_image_tables(store, segment, name, rows, sizes)}
         )
 
-    def _new_segment(self) -> Segment:
-        """Rank, embed and index the images that no segment has yet; all of them carry the version's own name."""
+    @property
+    def _are_several(self) -> bool:
+        """Whether the version has several segments, so that each has numbers of its images."""
+        return len(self.cut.kept) + len(self.cut.fresh) > 1
+
+    def _new_segment(self, fresh: Numbers) -> Segment:
+        """Rank, embed and index images that no segment has yet; all of a version carry its own name."""
         plan, version, name, numbers = self.plan, self.version, self.version.name, None
         rows = version.images.images
-        if self.cut.kept:
-            rows = rows.take(pa.array(self.cut.fresh))
+        if self._are_several:
+            rows = rows.take(pa.array(fresh))
             name = segment_name(plan.scan.atlas_key, rows)
-            numbers = write_numbers(plan.store, name, version.name, self.cut.fresh)
+            numbers = write_numbers(plan.store, name, version.name, fresh)
         image_tables = write_image_tables(plan.store, name, version.name, rows)
         used = tuple(receipt for receipt in version.receipts if receipt.forward_count)
         own = SegmentImages(plan.store, name, image_tables.images, used)

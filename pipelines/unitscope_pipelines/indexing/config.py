@@ -55,6 +55,11 @@ class IndexConfig(BaseModel):
     shard_size: int | None = Field(
         None, ge=1, le=1_000_000, description="files that a worker scans and commits at once; default: at most 1024"
     )
+    segment_images: int = Field(
+        4_000_000,
+        ge=1,
+        description="images that are ranked together at most: what bounds the memory of a ranking process",
+    )
     most_pixels: int = Field(100_000_000, ge=1, description="larger pictures are skipped before decoding")
     keep: str | None = Field(
         None,

@@ -20,7 +20,7 @@ from unitscope_pipelines.indexing.ranking.merging import merging_memory
 from unitscope_pipelines.indexing.ranking.ranker import ranking_memory
 from unitscope_pipelines.indexing.ranking.unit_fields import exemplar_count, unit_count
 from unitscope_pipelines.indexing.scan import Scanner
-from unitscope_pipelines.indexing.sealing.segments import staying
+from unitscope_pipelines.indexing.sealing.segments import fewest, staying
 from unitscope_pipelines.vision.recording.device import choose_device
 from unitscope_pipelines.vision.recording.embedding import cell_regions
 from unitscope_schemas.entries.segment import EXACT
@@ -83,6 +83,7 @@ def forecast(plan: Plan) -> Forecast:
     files, units = len(plan.listing.files), plan.cells_per_image
     embed = next(layer for layer in plan.scan.layers if layer.name == plan.scan.embed_layer)
     ranked = _newly_ranked(plan)
+    is_merged = ranked < files or _segment_images(plan, ranked) < ranked
     regions = len(cell_regions(embed.grid))
     workers = plan.config.workers or _slots(plan.config.address, plan.config.device)
     rank_count = files if plan.keep is None else min(files, plan.keep)
@@ -97,8 +98,8 @@ def forecast(plan: Plan) -> Forecast:
         size_bytes=_size_bytes(plan, rank_count, 2 * 2 * regions * embed.units) + peaks_bytes * (not bounded),
         temporary_bytes=peaks_bytes * (bounded and not plan.lacks_peaks),
         rank_memory_bytes=max(
-            ranking_memory(ranked, max(layer.units for layer in plan.scan.layers)),
-            merging_memory(files) if ranked < files else 0,
+            ranking_memory(_segment_images(plan, ranked), max(layer.units for layer in plan.scan.layers)),
+            merging_memory(files) if is_merged else 0,
         ),
         patch_index=index.factory if index else EXACT,
         patch_index_bytes=index.served_bytes if index else 0,
@@ -115,21 +116,24 @@ def forecast(plan: Plan) -> Forecast:
         result,
         scan_memory_bytes=_peak_memory_bytes(),
         scan_seconds=round(len(plan.pending) * seconds / workers, 1),
-        rank_seconds=round(
-            (ranked / _RANKED_PER_S + (files / _MERGED_PER_S if ranked < files else 0)) * units / workers, 1
-        ),
+        rank_seconds=round((ranked / _RANKED_PER_S + (files / _MERGED_PER_S if is_merged else 0)) * units / workers, 1),
         box_gradients=gradients,
         box_seconds=round(gradients * seconds / workers, 1),
     )
 
 
 def _newly_ranked(plan: Plan) -> int:
-    """Return how many images make the new segment, if each pending file is one, and none leaves."""
+    """Return how many images make new segments, if each pending file is one, and none leaves."""
     if plan.previous is None or plan.keep is not None or plan.previous.keep is not None:
         return len(plan.listing.files)
     sizes = [segment.image_count for segment in plan.previous.segments]
-    stays = staying(sizes, len(plan.pending))
+    stays = staying(sizes, len(plan.pending), plan.config.segment_images)
     return len(plan.pending) + sum(size for size, stay in zip(sizes, stays, strict=True) if not stay)
+
+
+def _segment_images(plan: Plan, ranked: int) -> int:
+    """Return how many of the images that are ranked anew the largest segment has."""
+    return ranked if plan.keep is not None else -(-ranked // fewest(ranked, plan.config.segment_images))
 
 
 def _slots(address: str | None, device: str) -> int:

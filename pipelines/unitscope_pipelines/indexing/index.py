@@ -173,7 +173,7 @@ def commit(
 
     A version that was sealed before and is still there becomes the present one again as it is; segments of the present
     one whose images are all in a new one are taken over. `left`: the images of the present one that it does not have.
-    Without `measures` units keep the effective boxes of the present one. `merge`: in one segment.
+    Without `measures` units keep the effective boxes of the present one. `merge`: in as few segments as may be.
     """
     earlier = None if merge else complete_version(plan.store, version.name)
     if earlier is None:
@@ -187,4 +187,4 @@ def commit(
 
 def _segmentation(plan: Plan, version: NewVersion, merge: bool = False) -> Segmentation:
     """Return which segments of the present version a new one takes over."""
-    return segmentation(plan.previous, plan.store, version, plan.keep, merge)
+    return segmentation(plan.previous, plan.store, version, plan.keep, plan.config.segment_images, merge)

@@ -16,6 +16,7 @@ from unitscope_pipelines.indexing.index import commit
 from unitscope_pipelines.indexing.plan import Plan
 from unitscope_pipelines.indexing.ranking.layers import OnWorkers
 from unitscope_pipelines.indexing.sealing.removed import Outline, outline, remaining_images, write_removed
+from unitscope_pipelines.indexing.sealing.segments import fewest
 from unitscope_pipelines.indexing.sealing.versions import NewVersion, complete_version, present_version, seal
 from unitscope_pipelines.indexing.verification.forwards import scan_plan
 from unitscope_pipelines.storage.parts import remove_unfinished
@@ -116,17 +117,19 @@ def revert(atlas: AtlasAddress | Store, version: str, dry_run: bool = False) -> 
 
 
 def compact(atlas: AtlasAddress | Store, workers: int | None, report: Report) -> Manifest:
-    """Seal a version in one segment that holds no removed image: the rows of a fresh index, without a forward.
+    """Seal a version of as few segments as may be, without removed images: a fresh index, but for the forwards.
 
     Rebuilds ranks, statistics, lookup files, vectors and patch index: what an index run costs after its scan. Effective
-    boxes of units stay as they are, measured on exemplars that may have been removed. What
-    shards hold about removed images stays, so that they can come back. One segment without tombstones is left as it
-    is. Raises UsageError for a bounded atlas, whose peaks are gone.
+    boxes of units stay as they are, measured on exemplars that may have been removed. What shards hold about removed
+    images stays, so that they can come back. A version that holds no tombstone, and no more segments than the limit of
+    the atlas's settings asks for, is left as it is. Raises UsageError for a bounded atlas, whose peaks are gone.
     """
     store = store_of(atlas)
     with store.locked():
         manifest = present_version(store)
-        if not manifest.stale_count and len(manifest.segments) == 1:
+        config = IndexConfig.model_validate(manifest.config)
+        least = fewest(manifest.stored_count, config.segment_images)
+        if not manifest.stale_count and len(manifest.segments) <= least:
             return manifest
         if manifest.keep is not None:
             raise UsageError(
@@ -137,7 +140,7 @@ def compact(atlas: AtlasAddress | Store, workers: int | None, report: Report) ->
         remove_unfinished(store)
         nothing = tables.LISTED.empty_table()
         plan = Plan(
-            config=IndexConfig.model_validate(manifest.config),
+            config=config,
             scan=scan_plan(manifest, store, manifest.corpus.root),
             listing=Listing(
                 manifest.corpus.root,

@@ -133,11 +133,12 @@ def _serve_side_by_side(settings: "Settings", listener: socket.socket, process_c
     from unitscope_services.server.telemetry import SHARED_FIGURES
 
     class Replaced(Multiprocess):
-        """Processes of which each is replaced as soon as it has ended; to ask the living each time would wait for one
-        that just died."""
+        """Processes of which each is replaced as soon as it has ended; the others are asked then if they answer."""
 
         def keep_subprocess_alive(self) -> None:
             if not all(process.process.is_alive() for process in self.processes):
+                for process in self.processes:
+                    process.child_conn.close()  # else one that dies while it is asked would be waited for
                 super().keep_subprocess_alive()
 
     with tempfile.TemporaryDirectory(prefix="unitscope-") as figures, held(settings) as address:

@@ -239,3 +239,15 @@ def test_an_atlas_of_format_version_2_opens_and_grows_without_a_forward_of_what_
     assert run(corpus, atlas).forward_count == 1
     assert (len(sizes(atlas)), json.loads(path.read_text())["format_version"]) == (2, 3)
     assert verify(atlas, sample=1, seed=0).faults == []
+
+
+def test_an_index_is_cut_into_segments_of_at_most_so_many_images(grown: Path, tmp_path: Path) -> None:
+    atlas = shutil.copytree(grown / "fresh", tmp_path / "atlas")
+    for path in ("manifest.json", "versions"):
+        shutil.rmtree(atlas / path) if (atlas / path).is_dir() else (atlas / path).unlink(missing_ok=True)
+    manifest = run(grown / "corpus", atlas, segment_images=15)
+    assert manifest.forward_count == 0
+    assert sizes(atlas) == [14, 13, 13]
+    assert_answers_are_those_of(grown / "fresh", atlas)
+    assert verify(atlas, sample=1, seed=0).faults == []
+    assert compact(atlas, 1, lambda _: None).segments == manifest.segments, "three are as few as may be"

@@ -156,6 +156,17 @@ def test_a_process_that_dies_is_replaced_and_its_job_has_failed(server: Server) 
 
 
 @pytest.mark.long
+def test_a_process_that_dies_while_it_is_asked_for_its_health_is_replaced_at_once(server: Server) -> None:
+    first, second = server.workers()
+    second.suspend()
+    first.kill()
+    time.sleep(2)  # now the parent waits for what the second one says
+    second.kill()
+    assert not {first.pid, second.pid} & {worker.pid for worker in server.workers()}
+    assert server.ask("/readyz") == {"status": "ready"}
+
+
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGKILL, -9), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long)]
 )

@@ -1,7 +1,9 @@
 """The segments that a new version takes over from the one before, and the images that make a new one.
 
 Segments merge in tiers: a new one takes in every one that is not larger than it, so that there are at most as many as
-the number of images has binary digits, and each image is ranked anew once for each time their number doubles.
+the number of images has binary digits, and each image is ranked anew once for each time their number doubles. None has
+more images than a limit, which bounds the memory of ranking: those of more than half of it are not taken in, and what
+is more than it makes several.
 """
 
 import hashlib
@@ -41,54 +43,73 @@ class Segmentation:
 
     previous: Manifest | None
     kept: list[KeptSegment]
-    fresh: Numbers
-    """Numbers of the images that no kept segment has: a new one is made of them."""
+    fresh: list[Numbers]
+    """Numbers of the images that no kept segment has: a new one is made of each."""
 
     @property
     def is_same(self) -> bool:
         """Whether the version has the images of the one before, in the same segments."""
         before = [] if self.previous is None else [segment.name for segment in self.previous.segments]
-        return not len(self.fresh) and [kept.segment.name for kept in self.kept] == before
-
-    @property
-    def new_count(self) -> int:
-        """The count of images that are ranked and embedded."""
-        return len(self.fresh)
+        return not self.fresh and [kept.segment.name for kept in self.kept] == before
 
 
 def segmentation(
-    previous: Manifest | None, store: Store, version: NewVersion, keep: int | None, merge: bool = False
+    previous: Manifest | None, store: Store, version: NewVersion, keep: int | None, limit: int, merge: bool = False
 ) -> Segmentation:
     """Return which segments stay: those all of whose images are there, of the same peaks and vectors, with all parts.
 
-    A bounded version has one segment, which stays where its images are those of the new version. `merge`: one segment
-    shall hold all images.
+    New ones have at most `limit` images. A bounded version has one segment, which stays where its images are those of
+    the new version. `merge`: as few segments as the limit allows shall hold all images.
     """
     images = version.images.images
     everything = np.arange(images.num_rows, dtype=np.int32)
-    if previous is None or previous.keep != keep or (merge and len(previous.segments) > 1):
-        return Segmentation(previous, [], everything)
+    if keep is not None:
+        limit = max(limit, len(everything))
+    renewed = Segmentation(previous, [], cut(everything, images["shard"], limit))
+    if previous is None or previous.keep != keep or (merge and len(previous.segments) > fewest(len(everything), limit)):
+        return renewed
     kept = _unchanged(previous, store, version)
+    fresh_count = len(everything) - sum(len(one.numbers) for one in kept)
     if keep is not None or merge:
-        whole = [one for one in kept if len(one.numbers) == len(everything)]
-        return Segmentation(previous, whole, everything[:0] if whole else everything)
-    left = staying([len(one.numbers) for one in kept], len(everything) - sum(len(one.numbers) for one in kept))
+        return renewed if fresh_count else Segmentation(previous, kept, [])
+    left = staying([len(one.numbers) for one in kept], fresh_count, limit)
     kept = [one for one, stays in zip(kept, left, strict=True) if stays]
     is_fresh = np.ones(len(everything), bool)
     for one in kept:
         is_fresh[one.numbers] = False
-    return Segmentation(previous, kept, everything[is_fresh])
+    return Segmentation(previous, kept, cut(everything[is_fresh], images["shard"], limit))
 
 
-def staying(sizes: Sequence[int], new_count: int) -> list[bool]:
+def fewest(count: int, limit: int) -> int:
+    """Return how many segments so many images need at least."""
+    return max(1, -(-count // limit))
+
+
+def cut(numbers: Numbers, shards: pa.ChunkedArray, limit: int) -> list[Numbers]:
+    """Cut images into segments of much the same size: those that a shard scanned stay together, so that ranking reads
+    each shard once. `shards`: the shard of each image of the version."""
+    if len(numbers) <= limit:
+        return [numbers] if len(numbers) else []
+    order = pc.sort_indices(shards.take(pa.array(numbers))).to_numpy()
+    return [np.sort(numbers[some]) for some in np.array_split(order, fewest(len(numbers), limit))]
+
+
+def staying(sizes: Sequence[int], new_count: int, limit: int) -> list[bool]:
     """Tell which segments of these sizes stay beside a new one of so many images, which takes in the others.
 
-    >>> staying([1000, 30, 8], 5), staying([1000, 30, 8], 8), staying([1000, 30, 25], 25), staying([9, 8], 0)
-    ([True, True, True], [True, True, False], [True, False, False], [True, True])
+    Those of more than half of `limit` images always stay.
+
+    >>> staying([1000, 30, 8], 5, 9999), staying([1000, 30, 8], 8, 9999), staying([1000, 30, 25], 25, 9999)
+    ([True, True, True], [True, True, False], [True, False, False])
+    >>> staying([9, 8], 0, 9999), staying([51, 50], 99, 100)
+    ([True, True], [True, False])
     """
     stays = [True] * len(sizes)
     count = new_count
-    while count and any(taken := [stay and size <= count for stay, size in zip(stays, sizes, strict=True)]):
+    small = [2 * size <= limit for size in sizes]
+    while count and any(
+        taken := [stay and few and size <= count for stay, few, size in zip(stays, small, sizes, strict=True)]
+    ):
         count += sum(size for size, is_taken in zip(sizes, taken, strict=True) if is_taken)
         stays = [stay and not is_taken for stay, is_taken in zip(stays, taken, strict=True)]
     return stays

@@ -5,6 +5,7 @@ numbers.
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -25,6 +26,8 @@ _LEAST_SHARE = 0.1
 searched one by one."""
 _LEAST_PRESENT = 0.5
 """Least share of images that must be left for the index to be used: a filtered search of its lists starves with few."""
+_SPARE = 32
+"""Count of images beside those asked for that are scored in double precision: single precision may swap neighbours."""
 _BLOCK_NUMBERS = 1 << 20
 """Count of numbers that an exact scan converts at a time: they stay in the processor's cache."""
 
@@ -120,12 +123,19 @@ class SegmentVectors:
         by_image = scores.reshape(-1, regions)
         region = by_image.argmax(axis=1)
         best = by_image.max(axis=1)
+        there = len(best)
         if images is None and self._present is not None:
             best[~self._present] = -np.inf
-            limit = min(limit, int(self._present.sum()))
-        order = np.argsort(-best, kind="stable")[:limit]
+            there = int(self._present.sum())
+        order = np.argsort(-best, kind="stable")[: min(limit + _SPARE, there)]
         numbers = order if images is None else images[order]
-        return best[order].tolist(), (numbers * regions + region[order]).tolist()
+        return self._scored(numbers * regions + region[order], query, limit)
+
+    def _scored(self, ids: NDArray[np.int64], query: Vector, limit: int) -> tuple[Sequence[float], Sequence[int]]:
+        """Return the nearest of some patches, with scores that do not depend on what they were computed beside."""
+        scores = _cosines(self.stored[ids].astype(np.float64), query.astype(np.float64))
+        order = np.lexsort((ids, -scores))[:limit]
+        return scores[order].tolist(), ids[order].tolist()
 
     def _indexed(self, query: Vector, limit: int) -> tuple[Sequence[float], Sequence[int]]:
         """Search the short list of the index, scored again, each image once.
@@ -140,11 +150,9 @@ class SegmentVectors:
             (query / length if length else query)[None], count, params=self._probing(share)
         )
         ids = np.sort(short_list[0][short_list[0] >= 0])
-        scores = _cosines(np.asarray(self.stored[ids], np.float32), query)
-        order = np.argsort(-scores, kind="stable")
-        first = np.unique(ids[order] // regions, return_index=True)[1]
-        chosen = order[np.sort(first)][:limit]
-        return scores[chosen].tolist(), ids[chosen].tolist()
+        scores, patches = map(np.array, self._scored(ids, query, len(ids)))
+        first = np.sort(np.unique(patches // regions, return_index=True)[1])[:limit]
+        return scores[first].tolist(), patches[first].tolist()
 
     def _probing(self, share: float) -> faiss.SearchParameters:
         """Return how this search probes, handed over with it: the index itself never changes, so it needs no lock."""
@@ -163,7 +171,7 @@ class SegmentVectors:
         return faiss.IDSelectorBitmap(np.packbits(passes, bitorder="little"))  # type: ignore[call-arg, arg-type]
 
 
-def _cosines(vectors: Vector, query: Vector) -> Vector:
+def _cosines(vectors: NDArray[np.floating[Any]], query: NDArray[np.floating[Any]]) -> Vector:
     """Return cosine similarities; rounding to 16 bits has moved the stored lengths away from one."""
     lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors)) * np.linalg.norm(query)
     scores = (vectors @ query) / np.maximum(lengths, np.finfo(np.float32).tiny)
