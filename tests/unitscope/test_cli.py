@@ -245,6 +245,19 @@ def test_a_plan_predicts_and_writes_nothing(tiny_corpus: Path, tmp_path: Path) -
     assert not (tmp_path / "a").exists()
 
 
+def test_an_atlas_of_any_size_is_planned_without_a_corpus() -> None:
+    shown = invoke("plan", "--images", "1e9", "--units", "2,000", "--nodes", 64)
+    assert shown.exit_code == 0
+    assert [line.split()[0] for line in shown.stdout.splitlines()[1:]] == [
+        *("list", "scan", "catalogue", "rank", "embed", "merge", "seal", "all", "serve")
+    ]
+    assert "in one process" in shown.stderr
+    told = json.loads(invoke("plan", "--images", "4_000_000", "--price", 2, "--format", "json").stdout)
+    assert told["scale"]["images"] == 4_000_000
+    assert told["stages"][1]["cost"] == pytest.approx(2 * told["stages"][1]["hours"])
+    assert "'many' is no count" in str(invoke("plan", "--images", "many").exception)
+
+
 def test_too_many_skipped_files_exit_with_three(tiny_corpus: Path, tmp_path: Path, ray_session: None) -> None:
     corpus = tmp_path / "corpus"
     corpus.mkdir()

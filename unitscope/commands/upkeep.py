@@ -150,9 +150,9 @@ def doctor(
     as_json: JsonFlag = False,
 ) -> None:
     """Check the installation by using each thing once; every fault says what would mend it; exit 4 on faults."""
-    from unitscope.commands.doctor import Check
-    from unitscope.commands.doctor import doctor as run_doctor
     from unitscope.commands.output import show_rows
+    from unitscope.doctor import Check
+    from unitscope.doctor import doctor as run_doctor
 
     checks = run_doctor(folder)
     show_rows(checks, Check, "json" if as_json else "table", {"checks": checks})

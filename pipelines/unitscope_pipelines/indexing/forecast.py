@@ -14,6 +14,15 @@ import torch
 from unitscope_pipelines import cluster
 from unitscope_pipelines.corpora.listing import CorpusFile, corpus_files
 from unitscope_pipelines.indexing.departures import unlisted_count
+from unitscope_pipelines.indexing.laws import (
+    BYTES_PER_FIRST_RANK,
+    BYTES_PER_PEAK,
+    BYTES_PER_PEAKS_PART,
+    BYTES_PER_RANK,
+    BYTES_PER_UNIT,
+    MERGED_PER_S,
+    RANKED_PER_S,
+)
 from unitscope_pipelines.indexing.patches.index import build_memory, choose_index
 from unitscope_pipelines.indexing.plan import Plan
 from unitscope_pipelines.indexing.ranking.merging import merging_memory
@@ -26,21 +35,11 @@ from unitscope_pipelines.vision.recording.embedding import cell_regions
 from unitscope_schemas.entries.segment import EXACT
 from unitscope_schemas.tables import FIRST_RANKS
 
-# These figures were measured on atlases of 40 to a million images and 416 to 1,808 units.
-_BYTES_PER_PEAK = 4.8
-_BYTES_PER_RANK = 4.8
-_BYTES_PER_FIRST_RANK = 7.7
-_BYTES_PER_UNIT = 2_450
-_BYTES_PER_PEAKS_PART = 7_900
 _BYTES_PER_FILE = 500
 """Bytes of a file beside its path, label, metadata and address, which are stored up to three times and compressed
 twice."""
 _BYTES_FIXED = 250_000
 """Bytes of the file of first ranks when it is empty, and of the manifest."""
-_RANKED_PER_S = 5_000_000
-"""Count of peaks that one core ranks in a second."""
-_MERGED_PER_S = 50_000_000
-"""Count of peaks whose statistics over segments one core makes in a second."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def forecast(plan: Plan) -> Forecast:
         result,
         scan_memory_bytes=_peak_memory_bytes(),
         scan_seconds=round(len(plan.pending) * seconds / workers, 1),
-        rank_seconds=round((ranked / _RANKED_PER_S + (files / _MERGED_PER_S if is_merged else 0)) * units / workers, 1),
+        rank_seconds=round((ranked / RANKED_PER_S + (files / MERGED_PER_S if is_merged else 0)) * units / workers, 1),
         box_gradients=gradients,
         box_seconds=round(gradients * seconds / workers, 1),
     )
@@ -148,7 +147,7 @@ def _peaks_bytes(plan: Plan, workers: int) -> int:
     """Return the bytes of the peaks that scans record."""
     shards = len(plan.finished) + len(plan.shards(workers))
     cells = len(plan.listing.files) * plan.cells_per_image
-    return int(cells * _BYTES_PER_PEAK + shards * len(plan.scan.layers) * _BYTES_PER_PEAKS_PART)
+    return int(cells * BYTES_PER_PEAK + shards * len(plan.scan.layers) * BYTES_PER_PEAKS_PART)
 
 
 def _size_bytes(plan: Plan, rank_count: int, vector_bytes: int) -> int:
@@ -158,9 +157,9 @@ def _size_bytes(plan: Plan, rank_count: int, vector_bytes: int) -> int:
     return int(
         _BYTES_FIXED
         + files * (_BYTES_PER_FILE + vector_bytes)
-        + rank_count * units * _BYTES_PER_RANK
-        + min(rank_count, FIRST_RANKS) * units * _BYTES_PER_FIRST_RANK
-        + units * _BYTES_PER_UNIT
+        + rank_count * units * BYTES_PER_RANK
+        + min(rank_count, FIRST_RANKS) * units * BYTES_PER_FIRST_RANK
+        + units * BYTES_PER_UNIT
         + 2 * described
     )
 
