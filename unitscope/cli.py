@@ -14,6 +14,7 @@ _KEPT = {
     "index": "finished shards",
     "demo": "finished shards",
     "optimise": "stored pictures",
+    "optimize": "stored pictures",
     "project": "stored pictures",
 }
 """What stays of a command that is stopped; it goes on from there."""

@@ -236,9 +236,9 @@ def each(
 ) -> Iterator[TaskResult[Result]]:
     """Run a task on every item, on all nodes of the cluster, and yield what is done as it comes.
 
-    A worker process calls `make_task` once and the task for each item. Nodes that join are used; items whose worker
-    or node died run again elsewhere, so a task must leave nothing behind that a second run does not replace. An
-    exception in a task stops the run.
+    A worker process calls `make_task` once and the task for each item, of which two are under way for each worker, so
+    that none waits for this process. Nodes that join are used; items whose worker or node died run again elsewhere, so
+    a task must leave nothing behind that a second run does not replace. An exception in a task stops the run.
     """
     work = ray.remote(
         num_cpus=each_worker.cpus,
@@ -251,7 +251,9 @@ def each(
     remaining, running = iter(items), list[Any]()
     try:
         while True:
-            running += [work.remote(task, item) for item in islice(remaining, max(0, each_worker.slots - len(running)))]
+            running += [
+                work.remote(task, item) for item in islice(remaining, max(0, 2 * each_worker.slots - len(running)))
+            ]
             if not running:
                 return
             for head in _heads:

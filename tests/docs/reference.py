@@ -50,6 +50,8 @@ def commands() -> str:
 def _commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
     """Yield commands with their names, those of a group behind it."""
     for name, command in sorted(group.commands.items()):
+        if command.hidden:  # another spelling
+            continue
         yield before + name, command
         if hasattr(command, "commands"):
             yield from _commands(command, f"{before}{name} ")

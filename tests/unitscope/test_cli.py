@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow as pa
@@ -243,6 +244,14 @@ def test_a_plan_predicts_and_writes_nothing(tiny_corpus: Path, tmp_path: Path) -
     forecast = json.loads(result.stdout)
     assert (forecast["pending_files"], forecast["rows"]) == (42, 42 * 1808)
     assert not (tmp_path / "a").exists()
+
+
+def test_what_people_type_first_is_understood() -> None:
+    assert invoke("-h").stdout == invoke("--help").stdout
+    assert invoke("top", "-h").stdout == invoke("top", "--help").stdout
+    assert invoke("--version").stdout == f"unitscope {version('unitscope')}\n"
+    assert invoke("optimize", "-h").stdout.replace("optimize", "optimise") == invoke("optimise", "-h").stdout
+    assert "optimize" not in invoke("-h").stdout
 
 
 def test_an_atlas_of_any_size_is_planned_without_a_corpus() -> None:

@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version as installed_version
+from typing import Annotated
 
 import typer
 
@@ -10,12 +12,26 @@ _TOLD = 9
 
 app = typer.Typer(
     name="unitscope",
-    help="Which image patches excite each unit of a vision model most, over millions of images.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"unitscope {installed_version('unitscope')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def unitscope(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Find the image patches that excite each unit of a vision model most, over millions of images."""
 
 
 def tell(text: str) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from unitscope_schemas.answers.visuals import Visual
 
 
+@app.command("optimize", hidden=True)
 @app.command()
 @asks(OptimiseQuestion, leave_out=("direction",))
 def optimise(

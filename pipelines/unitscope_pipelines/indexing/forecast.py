@@ -145,7 +145,7 @@ def _slots(address: str | None, device: str) -> int:
 
 def _peaks_bytes(plan: Plan, workers: int) -> int:
     """Return the bytes of the peaks that scans record."""
-    shards = len(plan.finished) + len(plan.shards(workers))
+    shards = len(plan.finished) + plan.shard_count(workers)
     cells = len(plan.listing.files) * plan.cells_per_image
     return int(cells * BYTES_PER_PEAK + shards * len(plan.scan.layers) * BYTES_PER_PEAKS_PART)
 

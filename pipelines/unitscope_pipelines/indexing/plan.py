@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
@@ -89,16 +89,22 @@ class Plan:
         """The count of units over all layers: rows that one image adds."""
         return sum(layer.units for layer in self.scan.layers)
 
-    def shards(self, worker_count: int) -> list[Shard]:
-        """Return the pending files in shards of the configured size, else of whole batches, several for each worker.
+    def shards(self, worker_count: int) -> Iterator[Shard]:
+        """Yield the pending files in shards of the configured size, else of whole batches, several for each worker.
 
         On top of a bounded atlas they have other names than its own, whose files are never written to again.
         """
         bounded = self.previous.version if self.previous and self.previous.keep is not None else ""
+        return cut_shards(self.pending, self._shard_size(worker_count), bounded)
+
+    def shard_count(self, worker_count: int) -> int:
+        """Return how many shards the pending files make."""
+        return -(-len(self.pending) // self._shard_size(worker_count))
+
+    def _shard_size(self, worker_count: int) -> int:
         batch = self.config.batch_size
         even = -(-len(self.pending) // (_SHARDS_PER_WORKER * worker_count))
-        size = self.config.shard_size or min(_SHARD_FILES, max(1, -(-even // batch)) * batch)
-        return cut_shards(self.pending, size, bounded)
+        return self.config.shard_size or min(_SHARD_FILES, max(1, -(-even // batch)) * batch)
 
 
 def make_plan(config: IndexConfig, corpus: Listing, report: Report, store: Store | None = None) -> Plan:
@@ -258,17 +264,15 @@ def _with_bounded(receipts: list[Receipt], previous: Manifest | None) -> list[Re
     return sorted([*receipts, *bounded], key=lambda receipt: receipt.shard)
 
 
-def cut_shards(files: pa.Table, size: int, beside: str = "") -> list[Shard]:
-    """Cut files into shards named by their content, so that a shard that runs again replaces itself.
+def cut_shards(files: pa.Table, size: int, beside: str = "") -> Iterator[Shard]:
+    """Cut files one by one into shards named by their content, so that a shard that runs again replaces itself.
 
     Shards that are named by `beside` too do not replace those that are not.
     """
-    shards = []
     for start in range(0, len(files), size):
         part = files.take(pa.array(range(start, min(start + size, len(files)))))  # a slice would carry all to workers
         listed = beside + json.dumps([part[name].to_pylist() for name in tables.FILE_KEY])
-        shards.append(Shard(hashlib.sha256(listed.encode()).hexdigest()[:16], part))
-    return shards
+        yield Shard(hashlib.sha256(listed.encode()).hexdigest()[:16], part)
 
 
 def _refuse_other_atlas(previous: Manifest, config: IndexConfig, names: list[str], model: ModelEntry) -> NoReturn:

@@ -77,7 +77,7 @@ def test_a_forward_without_memory_stops_the_shard_and_commits_nothing(tiny_corpu
 
     scan.model.module.register_forward_hook(fail)
     with pytest.raises(torch.OutOfMemoryError):
-        scan(plan.shards(1)[0])
+        scan(next(plan.shards(1)))
     assert not list((tmp_path / "atlas").rglob("*.parquet"))
 
 
@@ -172,11 +172,11 @@ def test_a_file_that_could_not_be_read_is_tried_again(tiny_corpus: Path, tmp_pat
     shutil.copy(tiny_corpus / "blobs" / "005.jpg", late)
     before = planned(corpus, atlas, batch_size=2)
     late.rename(aside)
-    first = Scanner(before.scan)(before.shards(1)[0])
+    first = Scanner(before.scan)(next(before.shards(1)))
     assert (first.forward_count, first.skipped.rows) == (1, 1)
     aside.rename(late)
     after = planned(corpus, atlas, batch_size=2)
     assert after.pending["path"].to_pylist() == ["b.jpg"]
-    second = Scanner(after.scan)(after.shards(1)[0])
+    second = Scanner(after.scan)(next(after.shards(1)))
     found = version_images(after.listing, [first, second], store_of(atlas))
     assert (found.images.num_rows, found.skipped.num_rows) == (2, 0)

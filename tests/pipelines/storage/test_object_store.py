@@ -84,8 +84,8 @@ def remote(tiny_corpus: Path, bucket: Any, ray_session: None) -> str:
     settings = config(tiny_corpus, address, shard_size=15)
     plan = make_plan(settings, list_corpus(str(tiny_corpus)), lambda _: None)
     scan = Scanner(plan.scan)
-    scan(plan.shards(1)[0])
-    torn = plan.shards(1)[1]
+    first, torn, *_ = plan.shards(1)
+    scan(first)
     for path in (layout.files(torn.name), layout.scanned("0" * 16), layout.peaks("_blocks.0", "0" * 16)):
         write_atomically(store_of(address), path, lambda file: file.write_bytes(b"of a killed run"), 1)
     bucket.Object(f"tiny/{layout.peaks('_blocks.0', torn.name)}").initiate_multipart_upload()
@@ -350,7 +350,7 @@ def test_a_store_that_goes_away_in_the_middle_is_named_after_some_tries(
 ) -> None:
     address = "s3://failing/atlas"
     plan = make_plan(config(tiny_corpus, address, shard_size=8), list_corpus(str(tiny_corpus), 8), lambda _: None)
-    scan, shard = Scanner(plan.scan), plan.shards(1)[0]
+    scan, shard = Scanner(plan.scan), next(plan.shards(1))
     failing.stop()
     with pytest.raises(StoreError, match=r"s3://failing/atlas does not answer: .* run again to resume"):
         scan(shard)
