@@ -7,7 +7,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from unitscope.commands.app import tell
 from unitscope.commands.options import TableStyle
+from unitscope.fitted_table import Column, Fitted, aligned, cell_lines, fit
 from unitscope_schemas.answers.statements import Statement
 from unitscope_schemas.errors import StorageError, UsageError, listing
 from unitscope_schemas.geometry import Box, Size
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Characters that end a line, steer a terminal or turn the direction of writing; names of files may hold them."""
+_WHOLE = ("unit", "layer", "match", "image_id", "digest", "sha256", "version", "key", "created", "status", "stage")
+"""Columns of texts that say something only as a whole."""
 
 
 def show_rows(rows: Sequence[Any], kind: type, style: TableStyle, document: Any) -> None:
@@ -88,23 +92,53 @@ def _fact(name: str, value: object) -> str:
 
 
 def _show_table(rows: Sequence[Any], kind: type) -> None:
+    """Print rows for people: on a terminal what fits it, elsewhere every column whole."""
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    terminal = sys.stdout.isatty()
+    fitted = fit(_columns(rows, kind), Console().width if terminal else None)
+    lines = [_line([name.split("\n") for name in (column.header for column in fitted.columns)], fitted)]
+    for cells in zip(*(column.cells for column in fitted.columns), strict=True):
+        lines.append(_line([cell_lines(cell, wide) for cell, wide in zip(cells, fitted.widths, strict=True)], fitted))
+    bold, plain = ("\x1b[1m", "\x1b[0m") if terminal else ("", "")
+    sys.stdout.write("\n".join([f"{bold}{lines[0]}{plain}", *lines[1:]]) + "\n")
+    if fitted.left_out:
+        tell(f"without {', '.join(fitted.left_out)}: a wider terminal, or --format csv, shows all")
+
+
+def _columns(rows: Sequence[Any], kind: type) -> list[Column]:
+    """Return the columns that hold something; a layer and its channel are one, as commands take them."""
     names = [name for name in get_type_hints(kind) if any(_cell(getattr(row, name)) for row in rows)]
     if "labels" in names and all(len(row.labels) < 2 for row in rows):
         names.remove("labels")
-    for name in names:
-        numeric = any(isinstance(getattr(row, name), int | float) for row in rows)
-        table.add_column(name, justify="right" if numeric else "left", no_wrap=name != "path", overflow="fold")
-    for row in rows:
-        cells = {name: _cell(getattr(row, name)) for name in names}
-        cells |= {name: cells[name][:12] for name in ("image_id", "digest") if name in cells}
-        table.add_row(*map(Text, cells.values()))  # as they are: a name may look like rich's own marks
-    terminal = sys.stdout.isatty()
-    Console(width=None if terminal else 4_000, highlight=False, soft_wrap=not terminal).print(table)
+    values = {name: [getattr(row, name) for row in rows] for name in names}
+    if "layer" in values and "channel" in values:
+        units = [f"{layer}:{channel}" for layer, channel in zip(values["layer"], values["channel"], strict=True)]
+        values = {("unit" if name == "layer" else name): own for name, own in values.items() if name != "channel"}
+        values["unit"] = units
+    return [
+        Column(
+            name,
+            tuple(_cell(value)[: 12 if name in ("image_id", "digest") else None] for value in own),
+            at_right=name == "unit" or any(isinstance(value, int | float | Box) for value in own),
+            is_whole=name in _WHOLE or any(isinstance(value, int | float | Box | Size) for value in own),
+        )
+        for name, own in values.items()
+    ]
+
+
+def _line(cells: Sequence[Sequence[str]], fitted: Fitted) -> str:
+    """Return cells side by side, each of one line or several: numbers at the right, all else at the left."""
+    height = max(map(len, cells), default=0)
+    lines = []
+    for number in range(height):
+        texts = [own[number] if number < len(own) else "" for own in cells]
+        filled = [
+            aligned(text, wide, column.at_right)
+            for text, wide, column in zip(texts, fitted.widths, fitted.columns, strict=True)
+        ]
+        lines.append("  ".join(filled).rstrip())
+    return "\n".join(lines)
 
 
 def _cell(value: Any) -> str:
