@@ -28,8 +28,8 @@ from benchmarks.pictures import write_pictures
 from benchmarks.report import print_table, save
 from unitscope_pipelines import cluster
 from unitscope_pipelines.vision.images.preprocessing import prepare
-from unitscope_pipelines.vision.models.models import DEFAULT_SPEC, load_model
-from unitscope_schemas.entries.model import Preprocessing
+from unitscope_pipelines.vision.models.models import load_model
+from unitscope_schemas.entries.model import DEFAULT_SPEC, Preprocessing
 
 BATCH, SHARD = 32, 64
 _SAMPLED_S = 0.25

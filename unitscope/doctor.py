@@ -95,7 +95,8 @@ def _devices() -> str:
 def _weights() -> str:
     import torch
 
-    from unitscope_pipelines.vision.models.models import DEFAULT_SPEC, load_model
+    from unitscope_pipelines.vision.models.models import load_model
+    from unitscope_schemas.entries.model import DEFAULT_SPEC
 
     model = load_model(DEFAULT_SPEC, "default")
     with torch.inference_mode():

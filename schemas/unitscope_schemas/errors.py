@@ -81,9 +81,15 @@ class NotFoundError(UnitscopeError):
 
 
 class CorpusError(UnitscopeError):
-    """The corpus is missing, empty, or holds no readable picture."""
+    """The corpus is empty, of no known kind, or holds no readable picture."""
 
     title = "Unusable corpus"
+
+
+class MissingCorpusError(CorpusError):
+    """The corpus is not there."""
+
+    exit_code = 5
 
 
 class ModelError(UnitscopeError):

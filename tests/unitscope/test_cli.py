@@ -23,6 +23,7 @@ from tests.conftest import TINY_LAYERS
 from tests.pictures import blobs, recorded_corpora
 from tests.services.conftest import ORIGIN
 from unitscope.cli import app
+from unitscope_schemas.errors import NotFoundError
 from unitscope_services.web.app import Settings, create_app
 from unitscope_services.web.assets import figure
 
@@ -165,7 +166,7 @@ def test_layers_are_listed_with_their_fields() -> None:
         (("neighbors", "{atlas}", "blobs/001.jpg", "--box", "1,2,3"), 2, "four whole numbers"),
         (("neighbors", "{atlas}", "blobs/001.jpg", "--layer", "_blocks.0"), 2, "indexed by layer '_blocks.15'"),
         (("units", "{atlas}", "_blocks.0", "--sort", "size"), 2, "cannot be sorted by 'size'"),
-        (("index", "{missing}", "--atlas", "{out}"), 1, "does not exist"),
+        (("index", "{missing}", "--atlas", "{out}"), 5, "does not exist"),
         (("index", "{empty}", "--atlas", "{out}"), 1, "holds no picture"),
         (("index", "{text}", "--atlas", "{out}"), 1, "is a file"),
         (("index", "{corpus}", "--atlas", "{out}", "--model", "resnet18"), 2, "unknown scheme"),
@@ -214,6 +215,17 @@ def run_in_process(*words: str) -> subprocess.CompletedProcess[str]:
     finally:
         sys.argv = before
     return subprocess.CompletedProcess(words, int(stop.value.code or 0), data.getvalue(), talk.getvalue())
+
+
+@pytest.mark.parametrize(
+    "command", ["top", "eigen", "facets", "labels", "similar", "visualisations", "optimise", "project", "trace"]
+)
+@pytest.mark.parametrize("unit", ["_blocks.15:320", "_blocks.99:0"])
+def test_a_unit_that_is_not_there_is_not_found_whatever_is_asked(tiny_atlas: Path, command: str, unit: str) -> None:
+    words = [command, tiny_atlas, unit, *(["0b8273941ade"] if command == "trace" else [])]
+    found = invoke(*words)
+    assert isinstance(found.exception, NotFoundError), found.exception
+    assert found.exception.exit_code == 5
 
 
 def test_unknown_keys_in_the_config_file_name_the_nearest(tiny_corpus: Path, tmp_path: Path) -> None:

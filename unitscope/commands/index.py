@@ -118,12 +118,8 @@ def index(
     from unitscope.commands.output import show_facts
     from unitscope.commands.progress import shown
     from unitscope.run_metrics import published
-    from unitscope_pipelines.corpora.listing import list_corpus
+    from unitscope_pipelines.corpora.listing import check_there, list_corpus
     from unitscope_pipelines.indexing.config import IndexConfig, load_config
-    from unitscope_pipelines.indexing.forecast import forecast
-    from unitscope_pipelines.indexing.index import expected
-    from unitscope_pipelines.indexing.index import index as run_index
-    from unitscope_pipelines.indexing.plan import make_plan
 
     flags = {
         "corpus": corpus,
@@ -154,6 +150,12 @@ def index(
         "image_column": image_column,
     }
     settings = load_config(IndexConfig, "index", flags, config)
+    check_there(settings.corpus)  # before PyTorch is loaded, which takes seconds
+    from unitscope_pipelines.indexing.forecast import forecast
+    from unitscope_pipelines.indexing.index import expected
+    from unitscope_pipelines.indexing.index import index as run_index
+    from unitscope_pipelines.indexing.plan import make_plan
+
     with shown(progress) as shown_report, published(shown_report, metrics_host, metrics_port) as report:
         if plan:
             corpus_files = list_corpus(settings.corpus, settings.limit, settings.columns)

@@ -54,8 +54,8 @@ def compact(
     """Rebuild ranks, statistics and patch index without removed images, as a new version; runs no forward."""
     from unitscope.commands.output import show_facts
     from unitscope.commands.progress import shown
+    from unitscope_pipelines.indexing.compaction import compact as run_compact
     from unitscope_pipelines.indexing.sealing.versions import present_version
-    from unitscope_pipelines.indexing.upkeep import compact as run_compact
 
     before = present_version(atlas)
     with shown(progress) as report:

@@ -24,7 +24,7 @@ from unitscope_pipelines.storage.filesystem import (
 )
 from unitscope_schemas.addresses import Address, Cell, as_text
 from unitscope_schemas.entries.corpus import CorpusRoot, others_text
-from unitscope_schemas.errors import CorpusError, listing
+from unitscope_schemas.errors import CorpusError, MissingCorpusError, listing
 
 _TAR, _PARQUET = ".tar", ".parquet"
 _LEFT_OUT = {HIDDEN_FOLDER: HIDDEN_FOLDERS, LISTED_FOLDER: "links to folders that are listed already"}
@@ -102,6 +102,11 @@ def list_corpus(corpus: str, limit: int | None = None, choice: ColumnChoice = US
     return Listing(root, files, refused, rows.others, notes, rows.repeated_count, (origin,))
 
 
+def check_there(corpus: str) -> None:
+    """Raise CorpusError if a corpus on this machine is missing or of no known kind, as far as its name tells."""
+    _split(corpus)
+
+
 def listed_in(corpus: str, root: str) -> str:
     """Return the whole name of a corpus that was listed by a relative one, from the folder it was found in."""
     plain = corpus.partition("?")[0].rstrip("/")
@@ -148,7 +153,7 @@ def _split(corpus: str) -> tuple[str, str]:
         return _written(Path(folder or ".")), name
     path = Path(corpus)
     if not path.exists():
-        raise CorpusError(f"corpus {corpus!r} does not exist; give {_KINDS}")
+        raise MissingCorpusError(f"corpus {corpus!r} does not exist; give {_KINDS}")
     if path.is_dir():
         return _written(path), ""
     if _suffix(path.name) is None:
@@ -242,7 +247,7 @@ def _list_shards(
             shards.append(file)
     kinds = {_suffix(file.path) for file in shards}
     if not shards:
-        raise CorpusError(f"corpus {corpus!r} does not exist; give {_KINDS}")
+        raise MissingCorpusError(f"corpus {corpus!r} does not exist; give {_KINDS}")
     if len(kinds) > 1 or not kinds <= {_TAR, _PARQUET}:
         some = listing((file.path for file in shards), most=3)
         raise CorpusError(f"corpus {corpus!r} holds files of several kinds ({some}); give a glob such as '*.tar'")

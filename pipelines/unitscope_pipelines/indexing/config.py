@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from unitscope_pipelines.corpora.columns import ColumnChoice
-from unitscope_pipelines.vision.models.models import DEFAULT_SPEC
+from unitscope_schemas.entries.model import DEFAULT_SPEC
 from unitscope_schemas.errors import UsageError, listing
 
 DEFAULT_FILE = "unitscope.toml"

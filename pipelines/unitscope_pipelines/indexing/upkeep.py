@@ -1,4 +1,4 @@
-"""Taking images out of a sealed atlas, bringing them back, and rebuilding its tables without them."""
+"""Taking images out of a sealed atlas, bringing them back, and making an earlier version the present one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,25 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from unitscope_pipelines import cluster
-from unitscope_pipelines.corpora.listing import Listing
-from unitscope_pipelines.corpora.roots import roots_of
-from unitscope_pipelines.indexing.config import IndexConfig
-from unitscope_pipelines.indexing.index import commit
-from unitscope_pipelines.indexing.plan import Plan
-from unitscope_pipelines.indexing.ranking.layers import OnWorkers
-from unitscope_pipelines.indexing.sealing.removed import Outline, outline, remaining_images, write_removed
-from unitscope_pipelines.indexing.sealing.segments import fewest
-from unitscope_pipelines.indexing.sealing.versions import NewVersion, complete_version, present_version, seal
-from unitscope_pipelines.indexing.verification.forwards import scan_plan
-from unitscope_pipelines.storage.parts import remove_unfinished
+from unitscope_pipelines.indexing.sealing.removed import Outline, outline, write_removed
+from unitscope_pipelines.indexing.sealing.versions import complete_version, present_version, seal
 from unitscope_pipelines.storage.segments.images import version_images
 from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
 from unitscope_pipelines.storage.tombstones import present_images, removed_images
 from unitscope_schemas import tables
 from unitscope_schemas.errors import NotFoundError, UsageError
 from unitscope_schemas.manifest import Manifest, Removed
-from unitscope_schemas.progress import Report
 from unitscope_schemas.versions import read_version
 
 
@@ -114,52 +103,6 @@ def revert(atlas: AtlasAddress | Store, version: str, dry_run: bool = False) -> 
         if not dry_run and after.version != present.version:
             _seal_tables(earlier, removed, after, store)
         return Reversion(after.version, present.version, after.corpus.image_count, after.stale)
-
-
-def compact(atlas: AtlasAddress | Store, workers: int | None, report: Report) -> Manifest:
-    """Seal a version of as few segments as may be, without removed images: a fresh index, but for the forwards.
-
-    Rebuilds ranks, statistics, lookup files, vectors and patch index: what an index run costs after its scan. Effective
-    boxes of units stay as they are, measured on exemplars that may have been removed. What shards hold about removed
-    images stays, so that they can come back. A version that holds no tombstone, and no more segments than the limit of
-    the atlas's settings asks for, is left as it is. Raises UsageError for a bounded atlas, whose peaks are gone.
-    """
-    store = store_of(atlas)
-    with store.locked():
-        manifest = present_version(store)
-        config = IndexConfig.model_validate(manifest.config)
-        least = fewest(manifest.stored_count, config.segment_images)
-        if not manifest.stale_count and len(manifest.segments) <= least:
-            return manifest
-        if manifest.keep is not None:
-            raise UsageError(
-                f"{store.address} keeps the first {manifest.keep} ranks of each unit and no peaks, so ranks and "
-                "statistics cannot be made anew without the removed images; they stay out of every answer, and the "
-                "next index run that finds the corpus changed counts them no more"
-            )
-        remove_unfinished(store)
-        nothing = tables.LISTED.empty_table()
-        plan = Plan(
-            config=config,
-            scan=scan_plan(manifest, store, manifest.corpus.root),
-            listing=Listing(
-                manifest.corpus.root,
-                nothing,
-                tables.SKIPPED.empty_table(),
-                manifest.corpus.all_others,
-                repeated_count=manifest.corpus.repeated_count,
-                roots=roots_of(manifest),
-            ),
-            pending=nothing,
-            finished=manifest.shards,
-            previous=manifest,
-            removed=removed_images(manifest, store),
-        )
-        images = remaining_images(manifest, store)
-        version = NewVersion.of(manifest.atlas_key, plan.keep, images, manifest.shards)
-        with cluster.connected(None):
-            run = OnWorkers(cluster.resources(workers, "cpu"), report)
-            return commit(plan, version, run, measures=False, merge=True)
 
 
 def _seal_without(removed: pa.Table, manifest: Manifest, store: Store, changed: pa.Table, dry_run: bool) -> Removal:

@@ -5,6 +5,9 @@ from typing import Any, Literal
 from unitscope_schemas.entries.entry import Entry
 from unitscope_schemas.geometry import Size
 
+DEFAULT_SPEC = "efficientnet-lite:0"
+"""Spec of the model that is used unless another is named."""
+
 
 class Preprocessing(Entry):
     """How a picture becomes the network's input; part of the atlas key, decoder included.

@@ -170,9 +170,7 @@ class Atlas:
 
     def unit(self, unit: UnitId) -> UnitStatistics:
         """Return the statistics of one unit; raises NotFoundError that names the valid range."""
-        count = self.layer(unit.layer).spec.units
-        if not 0 <= unit.channel < count:
-            raise NotFoundError(f"unit {unit} does not exist: layer {unit.layer} has units 0 to {count - 1}")
+        self._check_unit(unit)
         return UnitStatistics.at(self.units(unit.layer), unit.channel)
 
     def ranked(self, unit: UnitId) -> RankedImages:
@@ -248,7 +246,11 @@ class Atlas:
         return self._peaks.of_units(self.layer(layer), channels, shard)
 
     def field(self, unit: UnitId) -> ReceptiveField:
-        """Return the receptive field of a unit: its layer's, with the effective box that was measured for the unit."""
+        """Return the receptive field of a unit: its layer's, with the effective box that was measured for the unit.
+
+        Raises NotFoundError that names the units there are.
+        """
+        self._check_unit(unit)
         entry = self.layer(unit.layer)
         if unit.layer not in self._heights:
             stored = entry.fields and self._parts.read(entry.fields)
@@ -331,6 +333,11 @@ class Atlas:
             crop=Location(image.crop_row, image.crop_col),
             input=self.manifest.preprocessing.input,
         )
+
+    def _check_unit(self, unit: UnitId) -> None:
+        count = self.layer(unit.layer).spec.units
+        if not 0 <= unit.channel < count:
+            raise NotFoundError(f"unit {unit} does not exist: layer {unit.layer} has units 0 to {count - 1}")
 
     def _pictures(self, corpus: str | AllowedRoots | None) -> PictureRoots:
         recorded = self.manifest.corpus

@@ -17,11 +17,12 @@ from tests.pictures import blobs, write_corpus
 from tests.tables import contents, difference, manifest_of, move_root, ranked_parts
 from unitscope_pipelines.corpora.listing import list_corpus
 from unitscope_pipelines.derived.coactivation import InProcess, LayerPair, SealedAtlas, find_coactivation
+from unitscope_pipelines.indexing.compaction import compact
 from unitscope_pipelines.indexing.config import IndexConfig, load_config
 from unitscope_pipelines.indexing.index import expected, index
 from unitscope_pipelines.indexing.plan import make_plan
 from unitscope_pipelines.indexing.sealing.versions import collect, complete_version, sealed_versions
-from unitscope_pipelines.indexing.upkeep import compact, remove, restore
+from unitscope_pipelines.indexing.upkeep import remove, restore
 from unitscope_pipelines.indexing.verification.verify import verify
 from unitscope_pipelines.storage.parts import read_manifest, read_receipts
 from unitscope_pipelines.storage.stores import store_of

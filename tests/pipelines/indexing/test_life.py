@@ -21,10 +21,11 @@ from tests.networks import write_networks
 from tests.pictures import write_corpus
 from tests.services.conftest import ORIGIN
 from tests.tables import contents, difference, manifest_of
+from unitscope_pipelines.indexing.compaction import compact
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index
 from unitscope_pipelines.indexing.sealing.versions import collect, sealed_versions
-from unitscope_pipelines.indexing.upkeep import compact, remove, restore, revert
+from unitscope_pipelines.indexing.upkeep import remove, restore, revert
 from unitscope_pipelines.indexing.verification.verify import verify
 from unitscope_pipelines.storage.segments.images import version_images
 from unitscope_pipelines.storage.stores import store_of

@@ -16,10 +16,11 @@ from tests.pictures import blobs
 from tests.tables import contents, difference, manifest_of, move_root, turn_into_version_2
 from unitscope_pipelines.derived.coactivation import InProcess, LayerPair, SealedAtlas, find_coactivation
 from unitscope_pipelines.derived.sql_catalog import write_catalog
+from unitscope_pipelines.indexing.compaction import compact
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index
 from unitscope_pipelines.indexing.sealing.versions import collect
-from unitscope_pipelines.indexing.upkeep import compact, remove
+from unitscope_pipelines.indexing.upkeep import remove
 from unitscope_pipelines.indexing.verification.verify import verify
 from unitscope_pipelines.storage.parts import read_part
 from unitscope_pipelines.storage.stores import store_of

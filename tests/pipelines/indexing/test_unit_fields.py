@@ -15,11 +15,12 @@ from torch import nn
 from tests.pictures import blobs, stripes
 from unitscope_pipelines import cluster
 from unitscope_pipelines.derived.sql_catalog import write_catalog
+from unitscope_pipelines.indexing.compaction import compact
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index
 from unitscope_pipelines.indexing.ranking import unit_fields
 from unitscope_pipelines.indexing.ranking.unit_fields import RankedVersion, exemplar_count, with_unit_fields
-from unitscope_pipelines.indexing.upkeep import compact, remove
+from unitscope_pipelines.indexing.upkeep import remove
 from unitscope_pipelines.indexing.verification.forwards import scan_plan
 from unitscope_pipelines.indexing.verification.verify import verify
 from unitscope_pipelines.storage.parts import read_part

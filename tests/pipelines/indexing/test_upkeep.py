@@ -11,10 +11,11 @@ import pytest
 from tests.conftest import TINY_LAYERS
 from tests.pictures import blobs
 from tests.tables import contents, difference, manifest_of
+from unitscope_pipelines.indexing.compaction import compact
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index
 from unitscope_pipelines.indexing.sealing.versions import collect
-from unitscope_pipelines.indexing.upkeep import compact, remove, restore
+from unitscope_pipelines.indexing.upkeep import remove, restore
 from unitscope_pipelines.indexing.verification.verify import verify
 from unitscope_schemas import layout
 from unitscope_schemas.answers.patches import PatchRow

@@ -7,8 +7,9 @@ import pytest
 
 import unitscope
 from tests.tables import manifest_of
+from unitscope_pipelines.indexing.compaction import compact
 from unitscope_pipelines.indexing.sealing.versions import collect, sealed_versions, version_rows
-from unitscope_pipelines.indexing.upkeep import compact, remove, restore
+from unitscope_pipelines.indexing.upkeep import remove, restore
 from unitscope_pipelines.indexing.verification.verify import verify
 from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas import layout

@@ -16,8 +16,9 @@ from tests.conftest import TINY_LAYERS
 from tests.pipelines.indexing.test_kills import reaches_scan
 from tests.pipelines.storage.test_object_store import downloaded, keys, named_by, uploaded
 from tests.tables import contents, difference, manifest_of
+from unitscope_pipelines.indexing.compaction import compact
 from unitscope_pipelines.indexing.sealing.versions import collect
-from unitscope_pipelines.indexing.upkeep import compact, remove
+from unitscope_pipelines.indexing.upkeep import remove
 from unitscope_pipelines.indexing.verification.verify import verify
 
 pytestmark = pytest.mark.long

@@ -22,7 +22,8 @@ from tests.services.conftest import ORIGIN
 from tests.services.pages.test_pages import Elements
 from tests.unitscope.test_cli import invoke, run_in_process
 from unitscope_pipelines.derived.sql_catalog import write_catalog
-from unitscope_pipelines.indexing.upkeep import compact, remove
+from unitscope_pipelines.indexing.compaction import compact
+from unitscope_pipelines.indexing.upkeep import remove
 from unitscope_schemas.errors import NotFoundError, UsageError
 from unitscope_schemas.formats import csv_table
 from unitscope_schemas.units import UnitId

@@ -15,12 +15,9 @@ from unitscope_pipelines.vision.models.latents import SUFFIX, hang_latents, load
 from unitscope_pipelines.vision.models.weights import fill_from_file, located, seeded, weights_digest
 from unitscope_pipelines.vision.recording.owners_code import owners_code
 from unitscope_pipelines.vision.recording.recording import hooked_modules, output_tensors, split_call
-from unitscope_schemas.entries.model import ModelEntry, Preprocessing
+from unitscope_schemas.entries.model import DEFAULT_SPEC, ModelEntry, Preprocessing
 from unitscope_schemas.errors import ModelError, UsageError, listing
 from unitscope_schemas.layout import layer_fault
-
-DEFAULT_SPEC = "efficientnet-lite:0"
-"""Spec of the model that is used unless another is named."""
 
 
 @dataclass(frozen=True)
