@@ -31,6 +31,7 @@ bench: $(VENV)/bench-ready    ## minutes: tables of ratios, and benchmarks/resul
 	$(BENCH).workers
 	$(BENCH).decode
 	$(BENCH).patches --vectors 100000
+	$(BENCH).catalogue 100000
 	$(BENCH).million 10000
 	$(BENCH).million 100000
 	$(BENCH).questions --images 10000,100000
@@ -42,6 +43,7 @@ bench: $(VENV)/bench-ready    ## minutes: tables of ratios, and benchmarks/resul
 
 bench-large: $(VENV)/bench-ready  ## the million: about an hour and 30 GB of disk
 	$(BENCH).patches --vectors 1000000
+	$(BENCH).catalogue 1000000
 	$(BENCH).million 10000
 	$(BENCH).million 100000
 	$(BENCH).million 1000000
