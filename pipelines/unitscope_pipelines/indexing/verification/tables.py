@@ -7,7 +7,6 @@ the ranking of the atlas by one process, and writes nothing into it.
 import os
 import tempfile
 from collections.abc import Collection, Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import duckdb
@@ -210,15 +209,17 @@ class TableCheck:
             group, wrong = 0, ""
             for ranked, summary in ranker.units(block):
                 summaries.append(summary)
-                for first, end in pairwise(tables.group_ends(ranked.num_rows)):
-                    same = group < file.num_row_groups and file.read_row_group(group, use_threads=False).equals(
-                        ranked.slice(first, end - first)
-                    )
-                    if not (same or wrong):
+                first = 0
+                while first < ranked.num_rows and group < file.num_row_groups and not wrong:  # as the file groups them
+                    own = file.read_row_group(group, use_threads=False)
+                    if not own.num_rows or not own.equals(ranked.slice(first, own.num_rows)):
                         wrong = f"{block.layer}:{summary.unit} is ranked otherwise than its peaks"
+                    elif first == 0 and own.num_rows != min(tables.FIRST_RANKS, ranked.num_rows):
+                        wrong = f"the first row group of {block.layer}:{summary.unit} is not its first ranks"
+                    first += own.num_rows
                     group += 1
                 rows += ranked.num_rows
-            if wrong or group != file.num_row_groups or rows != part.rows:
+            if wrong or group != file.num_row_groups or not rows == part.rows == file.metadata.num_rows:
                 yield Fault("ranks", part.path, wrong or f"has {part.rows} rows, where its peaks give {rows}")
 
     def _order(self, entry: LayerEntry, number: int, part: Part, image_count: int) -> Iterator[Fault]:

@@ -2,8 +2,10 @@
 
 import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import duckdb
 import numpy as np
@@ -14,10 +16,12 @@ import pytest
 
 from tests.conftest import TINY_LAYERS
 from tests.tables import manifest_of, ranked_parts, resealed
+from unitscope_pipelines.indexing.ranking.ranker import Numbering, Ranker, UnitBlock, rank_peaks
+from unitscope_pipelines.indexing.verification.tables import TableCheck
 from unitscope_pipelines.indexing.verification.verify import verify
-from unitscope_pipelines.storage.parts import write_atomically, write_model, write_table
+from unitscope_pipelines.storage.parts import parquet_writer, write_atomically, write_model, write_table
 from unitscope_pipelines.storage.segments.images import version_images
-from unitscope_pipelines.storage.stores import Store, store_of
+from unitscope_pipelines.storage.stores import FolderStore, Store, store_of
 from unitscope_schemas import layout, tables
 from unitscope_schemas.entries.part import Part
 from unitscope_schemas.manifest import Manifest
@@ -220,3 +224,31 @@ def test_what_is_sealed_but_does_not_follow_is_found(
     for change, (kind, where) in changes.items():
         assert any(fault.kind == kind and fault.where.startswith(where) for fault in faults), change.__name__
     assert "part" not in {fault.kind for fault in faults}, "every part is the one that was sealed"
+
+
+@pytest.mark.parametrize(
+    ("ends", "words"),
+    [
+        ([0, tables.FIRST_RANKS, 1_500, 2_000], None),
+        ([0, tables.FIRST_RANKS, 2_000], None),
+        ([0, 500, 2_000], "the first row group of x:5 is not its first ranks"),
+        ([0, tables.FIRST_RANKS, 1_999], "has 1999 rows, where its peaks give 2000"),
+    ],
+)
+def test_ranks_may_be_grouped_as_an_earlier_version_did(tmp_path: Path, ends: list[int], words: str | None) -> None:
+    chance = np.random.default_rng(0)
+    ranked = rank_peaks(
+        5, chance.normal(size=2_000).astype(np.float32), np.zeros(2_000, np.int32), Numbering.of(np.arange(2_000))
+    )
+    store = FolderStore(tmp_path)
+
+    def write(file: Path) -> None:
+        with parquet_writer(file, tables.RANKED) as writer:
+            for first, end in pairwise(ends):
+                writer.write_table(ranked.slice(first, end - first))
+
+    part = write_atomically(store, "ranked/x.parquet", write, ends[-1])
+    ranker = SimpleNamespace(units=lambda _: [(ranked, SimpleNamespace(unit=5))])
+    check = TableCheck(store, cast(Manifest, None), (), lambda _: None)
+    found = list(check._block(cast(Ranker, ranker), UnitBlock("x", 0), part, []))
+    assert [fault.what for fault in found] == ([] if words is None else [words])
