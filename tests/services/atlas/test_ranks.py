@@ -120,7 +120,9 @@ def test_ranks_are_read_however_a_file_groups_them_behind_the_first(plain: pa.Ta
     assert unit.ranks(images, activation).tolist() == ranks.tolist()
 
 
-@pytest.mark.parametrize("ends", [[0, 500, COUNT], [0, tables.FIRST_RANKS, COUNT - 1], [0, COUNT]])
+@pytest.mark.parametrize(
+    "ends", [[0, 500, COUNT], [0, 500, tables.FIRST_RANKS, COUNT], [0, tables.FIRST_RANKS, COUNT - 1], [0, COUNT]]
+)
 def test_row_groups_that_are_not_those_of_units_are_refused(plain: pa.Table, tmp_path: Path, ends: list[int]) -> None:
     with parquet_writer(tmp_path / "ranked.parquet", tables.RANKED) as writer:
         for first, end in pairwise(ends):

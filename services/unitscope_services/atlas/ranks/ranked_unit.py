@@ -107,15 +107,17 @@ class RankedPart:
     @cached_property
     def _first_groups(self) -> list[int]:
         """The first row group of each unit, and the last one's end; raises AtlasError where one is of several units."""
-        groups: list[int] = np.searchsorted(self._group_ends, self._ends).tolist()
-        of_first_ranks = self._ends[:-1] + np.minimum(self.counts, tables.FIRST_RANKS)
+        ends, counts = self._group_ends, np.array(self.counts)
+        groups = np.searchsorted(ends, self._ends)
+        has_ranks = groups[:-1][counts > 0]
         if not (
-            self._group_ends[-1] == self._ends[-1]
-            and np.isin(self._ends, self._group_ends).all()
-            and np.isin(of_first_ranks, self._group_ends).all()
+            ends[-1] == self._ends[-1]
+            and np.isin(self._ends, ends).all()
+            and np.array_equal(np.diff(ends)[has_ranks], np.minimum(counts[counts > 0], tables.FIRST_RANKS))
         ):
             raise AtlasError(f"part {self._part.path} is damaged: its row groups are not those of its units")
-        return groups
+        first: list[int] = groups.tolist()
+        return first
 
 
 class RankedUnit:
