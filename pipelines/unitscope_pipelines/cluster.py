@@ -251,9 +251,8 @@ def each(
     remaining, running = iter(items), list[Any]()
     try:
         while True:
-            running += [
-                work.remote(task, item) for item in islice(remaining, max(0, 2 * each_worker.slots - len(running)))
-            ]
+            room = max(0, 2 * each_worker.slots - len(running))
+            running += [work.remote(task, item) for item in islice(remaining, room)]
             if not running:
                 return
             for head in _heads:

@@ -20,7 +20,20 @@ if TYPE_CHECKING:
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Characters that end a line, steer a terminal or turn the direction of writing; names of files may hold them."""
-_WHOLE = ("unit", "layer", "match", "image_id", "digest", "sha256", "version", "key", "created", "status", "stage")
+_WHOLE = (
+    "unit",
+    "layer",
+    "match",
+    "image_id",
+    "digest",
+    "sha256",
+    "version",
+    "key",
+    "created",
+    "status",
+    "stage",
+    "size",
+)
 """Columns of texts that say something only as a whole."""
 
 
@@ -116,15 +129,17 @@ def _columns(rows: Sequence[Any], kind: type) -> list[Column]:
         units = [f"{layer}:{channel}" for layer, channel in zip(values["layer"], values["channel"], strict=True)]
         values = {("unit" if name == "layer" else name): own for name, own in values.items() if name != "channel"}
         values["unit"] = units
-    return [
-        Column(
-            name,
-            tuple(_cell(value)[: 12 if name in ("image_id", "digest") else None] for value in own),
-            at_right=name == "unit" or any(isinstance(value, int | float | Box) for value in own),
-            is_whole=name in _WHOLE or any(isinstance(value, int | float | Box | Size) for value in own),
-        )
-        for name, own in values.items()
-    ]
+    return [_column(name, own) for name, own in values.items()]
+
+
+def _column(name: str, values: Sequence[Any]) -> Column:
+    is_numbers = any(isinstance(value, int | float | Box) for value in values)
+    return Column(
+        name,
+        tuple(_cell(value)[: 12 if name in ("image_id", "digest") else None] for value in values),
+        at_right=is_numbers or name == "unit",
+        is_whole=is_numbers or name in _WHOLE or any(isinstance(value, Size) for value in values),
+    )
 
 
 def _line(cells: Sequence[Sequence[str]], fitted: Fitted) -> str:
