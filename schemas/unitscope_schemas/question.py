@@ -132,7 +132,7 @@ def _ascend(low: Any, high: Any) -> bool:
 def _numbers(values: Any) -> Any:
     try:
         return tuple(map(float, values))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # left for the model to refuse
         return values
 
 
