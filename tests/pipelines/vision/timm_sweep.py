@@ -1,4 +1,4 @@
-"""Every small network of timm, judged by oracles: `python -m tests.pipelines.vision.timm_sweep` writes docs/timm.md.
+"""Networks of timm, judged by oracles: `python -m tests.pipelines.vision.timm_sweep` adds rows to docs/timm.md.
 
 A network is built with random weights at a small size. Of its default layers, and of one module of each other class,
 either the values and boxes are right, or the layer is refused with a reason.
@@ -46,11 +46,10 @@ SIZES_PX = (96, 128, 160, 192, 224, 256, 288, 384)
 MOST_PARAMETERS = 7_000_000
 MOST_PARAMETERS_ALONE = 200_000_000
 """Most weights of the smallest network of a module of timm, which is judged where all are larger than the others."""
-MOST_PARAMETERS_BRIEFLY = 30_000_000
+MOST_PARAMETERS_BRIEFLY = 100_000_000
 """Most weights of the others, of which the first, middle and last default layers are judged."""
 MOST_LAYERS, LAYERS_BRIEFLY = 10, 3
 TIMEOUT_S = 120
-TOO_LARGE = "too large"
 PICTURES = 3
 ROUNDING = 1e-4
 """Share of a layer's largest value by which peaks may differ; where plain forwards, one picture contiguous or a batch
@@ -308,50 +307,84 @@ def _judge(name: str, most_layers: int, verdict: Verdict) -> None:
         verdict.outcome = "refused"
 
 
-def page(done: Sequence[Verdict]) -> str:
-    """Return the table of docs/timm.md: of all networks that were judged."""
-    verdicts = [one for one in done if one.outcome != TOO_LARGE]
-    known = {verdict.name for verdict in verdicts}
-    left_out = Counter(verdict.family for verdict in done if verdict.name not in known)
-    counts = Counter(verdict.outcome for verdict in verdicts)
-    layers = sum(len(verdict.right) for verdict in verdicts)
-    refusals = sum(len(verdict.refused) for verdict in verdicts)
+@dataclass(frozen=True, order=True)
+class Row:
+    """A network's row of docs/timm.md."""
+
+    family: str
+    parameters_m: float
+    name: str
+    size_px: int
+    outcome: str
+    right: int
+    refused: int
+    reason: str
+
+    @classmethod
+    def of(cls, verdict: Verdict) -> "Row":
+        """Return what the table says of a verdict."""
+        reasons = [*verdict.wrong.values(), verdict.note, *verdict.refused.values()]
+        reason = next((text for text in reasons if text), "").replace("|", "/").replace("\n", " ")[:160].rstrip()
+        parameters_m = round(verdict.parameters / 1e6, 1)
+        counts = len(verdict.right), len(verdict.refused)
+        return cls(verdict.family, parameters_m, verdict.name, verdict.size_px, verdict.outcome, *counts, reason)
+
+    @classmethod
+    def parse(cls, line: str) -> "Row":
+        """Read what `str` wrote."""
+        name, parameters_m, size_px, outcome, right, refused, reason = map(str.strip, line.strip("|").split("|"))
+        counts = int(right), int(refused)
+        return cls(family_of(name), float(parameters_m), name, int(size_px), outcome, *counts, reason)
+
+    def __str__(self) -> str:
+        return (
+            f"| {self.name} | {self.parameters_m} | {self.size_px} | {self.outcome} | {self.right} | {self.refused} | "
+            f"{self.reason} |"
+        )
+
+
+HEAD = [
+    "| network | weights (M) | input | outcome | right | refused | the first reason |",
+    "|---|--:|--:|---|--:|--:|---|",
+]
+
+
+def rows_of(text: str) -> list[Row]:
+    """Return the rows of a page that `page` made."""
+    lines = text.splitlines()
+    return [Row.parse(line) for line in lines[lines.index(HEAD[-1]) + 1 :]]
+
+
+def page(rows: Sequence[Row]) -> str:
+    """Return docs/timm.md: the table of all networks that were judged, and how many were not."""
+    known = {row.name for row in rows}
+    left_out = Counter(family_of(name) for name in timm.list_models() if name not in known)
+    counts = Counter(row.outcome for row in rows)
     lines = [
         "# timm's networks",
-        "*Made by `python -m tests.pipelines.vision.timm_sweep`.*",
+        "*Made by `python -m tests.pipelines.vision.timm_sweep`, which judges the networks that have no row here.*",
         f"Every architecture of timm {timm.__version__} with at most {MOST_PARAMETERS_BRIEFLY // 10**6} million "
         f"weights, and of each module of timm that has none the smallest with at most "
         f"{MOST_PARAMETERS_ALONE // 10**6}, with random weights at the least size that it takes: "
-        f"{len(verdicts)} networks of {len({verdict.family for verdict in verdicts})} modules. "
+        f"{len(rows)} networks of {len({row.family for row in rows})} modules. "
         + ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
-        + f". {layers} layers are recorded and right, {refusals} are refused with a reason.",
+        + f". {sum(row.right for row in rows)} layers are recorded and right, {sum(row.refused for row in rows)} are "
+        "refused with a reason.",
         "Looked at are the first, middle and last default layer and the first layer of each other class of modules, at "
         f"most {MOST_LAYERS}; of networks with more than {MOST_PARAMETERS // 10**6} million weights that are not the "
         f"smallest of their module, the first three alone. *Right* is: the peaks of {PICTURES} pictures by the "
         "product's forward are those of plain hooks, other pixels around a box change nothing in it, and not-a-number "
-        "around a box does not reach it.",
+        f"around a box does not reach it. *Too slow* is what takes more than {TIMEOUT_S} s of one core.",
     ]
     if left_out:
         larger = ", ".join(f"{count} of {family}" for family, count in sorted(left_out.items()))
-        lines.append(f"Larger, and not looked at, are {left_out.total()} networks: {larger}.")
-    rows = [
-        "| network | weights (M) | input | outcome | right | refused | the first reason |",
-        "|---|--:|--:|---|--:|--:|---|",
-    ]
-    for verdict in sorted(verdicts, key=lambda verdict: (verdict.family, verdict.parameters)):
-        reasons = [*verdict.wrong.values(), verdict.note, *verdict.refused.values()]
-        reason = next((text for text in reasons if text), "").replace("|", "/").replace("\n", " ")
-        rows.append(
-            f"| {verdict.name} | {verdict.parameters / 1e6:.1f} | {verdict.size_px} | {verdict.outcome} | "
-            f"{len(verdict.right)} | {len(verdict.refused)} | {reason[:160]} |"
-        )
-    return "\n\n".join([*lines, "\n".join(rows)]) + "\n"
+        lines.append(f"Not judged are {left_out.total()} networks: {larger}.")
+    return "\n\n".join([*lines, "\n".join([*HEAD, *map(str, sorted(rows))])]) + "\n"
 
 
 def main() -> None:
-    """Judge every network that is not yet in the results, and write the page."""
+    """Judge every network of these sizes that has no row in the page, and add its row."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--results", type=Path, default=Path("build/timm.jsonl"), help="verdicts, a line each")
     parser.add_argument("names", nargs="*", help="these networks alone, printed and not written")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -360,47 +393,18 @@ def main() -> None:
         for name in options.names:
             sys.stdout.write(json.dumps(asdict(judged(name)), indent=1) + "\n")
         return
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    done = [Verdict(**json.loads(line)) for line in options.results.open()] if options.results.exists() else []
-    known = {verdict.name for verdict in done}
-    with options.results.open("a") as results:
-
-        def note(verdict: Verdict) -> None:
-            done.append(verdict)
-            results.write(json.dumps(asdict(verdict)) + "\n")
-            results.flush()
-
-        for name in by_turns(timm.list_models()):
-            if name not in known:
-                count = parameter_count(name)
-                small = count <= MOST_PARAMETERS
-                note(judged(name) if small else Verdict(name, family_of(name), count, outcome=TOO_LARGE))
-        for least in sorted(smallest(done), key=lambda one: one.parameters):
-            if least.outcome == TOO_LARGE and least.parameters <= MOST_PARAMETERS_ALONE:
-                note(judged(least.name))
-        known = {verdict.name for verdict in done if verdict.outcome != TOO_LARGE}
-        for other in [verdict for verdict in done if verdict.parameters <= MOST_PARAMETERS_BRIEFLY]:
-            if other.name not in known:
-                note(judged(other.name, LAYERS_BRIEFLY))
-    PAGE.write_text(page(done))
-
-
-def smallest(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """Return the smallest network of each module of timm, the judged one where there is one."""
-    families: dict[str, list[Verdict]] = {}
-    for verdict in verdicts:
-        families.setdefault(verdict.family, []).append(verdict)
-    return [min(own, key=lambda one: (one.outcome == TOO_LARGE, one.parameters)) for own in families.values()]
-
-
-def by_turns(names: Sequence[str]) -> list[str]:
-    """Return the names so that each family comes up once before any comes up twice."""
-    turns: Counter[str] = Counter()
-    placed = []
-    for name in names:
-        turns[family_of(name)] += 1
-        placed.append((turns[family_of(name)], name))
-    return [name for _, name in sorted(placed)]
+    rows = rows_of(PAGE.read_text())
+    sizes = {name: parameter_count(name) for name in set(timm.list_models()) - {row.name for row in rows}}
+    known = {row.family for row in rows}
+    for name in sorted(sizes, key=lambda name: (sizes[name], name)):
+        alone = family_of(name) not in known
+        if sizes[name] > (MOST_PARAMETERS_ALONE if alone else MOST_PARAMETERS_BRIEFLY):
+            continue
+        wide = alone or sizes[name] <= MOST_PARAMETERS
+        rows.append(Row.of(judged(name, MOST_LAYERS if wide else LAYERS_BRIEFLY)))
+        known.add(rows[-1].family)
+        PAGE.write_text(page(rows))
+    PAGE.write_text(page(rows))
 
 
 if __name__ == "__main__":
