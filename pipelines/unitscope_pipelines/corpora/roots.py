@@ -66,7 +66,7 @@ def _below(prefix: str, files: pa.Table) -> pa.ChunkedArray:
     return pc.binary_join_element_wise(prefix, files["path"], "/")
 
 
-def whole_addresses(addresses: pa.ChunkedArray, root: str) -> list[str]:
+def whole_addresses(addresses: pa.Array | pa.ChunkedArray, root: str) -> list[str]:
     """Return the addresses of pictures as they are without a root, each file by its whole name."""
     base = _plain(root)
     return [str(_whole(Address.parse(address), base)) for address in addresses.to_pylist()]

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-import pyarrow as pa
-
 from unitscope_pipelines.indexing.patches.build import build_patches
 from unitscope_pipelines.indexing.plan import Plan
 from unitscope_pipelines.indexing.ranking.layers import OnWorkers, merge_layers, rank_layers
@@ -28,6 +26,7 @@ from unitscope_pipelines.indexing.sealing.segments import (
     write_numbers,
 )
 from unitscope_pipelines.indexing.sealing.versions import NewVersion
+from unitscope_pipelines.storage.long_table import LongTable
 from unitscope_pipelines.storage.parts import sizes_in, write_table
 from unitscope_pipelines.storage.segments.images import SegmentImages
 from unitscope_pipelines.vision.images.pictures import RULES
@@ -93,16 +92,21 @@ class VersionBuilder:
     def _segments(self) -> list[Segment]:
         """Return the segments: those that stay, and new ones of the other images."""
         sizes = sizes_in(self.plan.store)
-        kept = [self._kept(one, sizes) for one in self.cut.kept]
-        return [*kept, *map(self._new_segment, self.cut.fresh)]
+        kept = [self._kept(one, rows, sizes) for one, rows in zip(self.cut.kept, self._rows, strict=False)]
+        return [*kept, *map(self._new_segment, self.cut.fresh, self._rows[len(kept) :])]
 
-    def _kept(self, kept: KeptSegment, sizes: dict[str, int]) -> Segment:
+    @cached_property
+    def _rows(self) -> list[LongTable]:
+        """The images of each segment, of those that stay and of new ones."""
+        images = self.version.images.images
+        parts = [*(kept.numbers for kept in self.cut.kept), *self.cut.fresh]
+        return images.split(parts) if self._are_several else [images]
+
+    def _kept(self, kept: KeptSegment, rows: LongTable, sizes: dict[str, int]) -> Segment:
         """Return a segment that stays, with the numbers, paths, labels and times that its images have now."""
         store, name, segment, numbers = self.plan.store, self.version.name, kept.segment, None
-        rows = self.version.images.images
         if self._are_several:
             numbers = write_numbers(store, segment.name, name, kept.numbers)
-            rows = rows.take(pa.array(kept.numbers))
         return segment.model_copy(
             update={"numbers": numbers, "tables": renewed_image_tables(store, segment, name, rows, sizes)}
         )
@@ -112,12 +116,10 @@ class VersionBuilder:
         """Whether the version has several segments, so that each has numbers of its images."""
         return len(self.cut.kept) + len(self.cut.fresh) > 1
 
-    def _new_segment(self, fresh: Numbers) -> Segment:
+    def _new_segment(self, fresh: Numbers, rows: LongTable) -> Segment:
         """Rank, embed and index images that no segment has yet; all of a version carry its own name."""
         plan, version, name, numbers = self.plan, self.version, self.version.name, None
-        rows = version.images.images
         if self._are_several:
-            rows = rows.take(pa.array(fresh))
             name = segment_name(plan.scan.atlas_key, rows)
             numbers = write_numbers(plan.store, name, version.name, fresh)
         image_tables = write_image_tables(plan.store, name, version.name, rows)

@@ -1,19 +1,21 @@
 """The images that a run would take out of an atlas, and whether it may: nothing leaves that nobody asked to leave."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
+import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from unitscope_pipelines.corpora.columns import ColumnChoice
 from unitscope_pipelines.corpora.listing import Listing, list_corpus
 from unitscope_pipelines.corpora.roots import joined, roots_of, whole_addresses
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.sealing.version_images import VersionImages
+from unitscope_pipelines.storage.long_table import ROWS_AT_ONCE, count_of, spilling_database, take_in
 from unitscope_pipelines.storage.stores import Store
-from unitscope_pipelines.storage.tombstones import present_images
+from unitscope_pipelines.storage.tombstones import present_tables
 from unitscope_schemas.entries.corpus import CorpusRoot, LeftImages
 from unitscope_schemas.errors import CorpusError, UsageError, listing
 from unitscope_schemas.manifest import Manifest
@@ -58,32 +60,34 @@ def check_listing(corpus: Listing, previous: Manifest, store: Store, config: Ind
     """
     if config.replace:
         return
-    images = present_images(previous, store)
-    gone = _unlisted(images, corpus)
-    if _is_other(images, previous, corpus):
-        why = f"{_named(corpus)} is another corpus than {_named_in(previous)}"
-        _refuse(f"{why}, as far as paths and times tell", _unseen(images, corpus), images, previous, config)
-    unread = len(corpus.files) - _known_count(images, corpus)
-    if gone.num_rows - unread > few(images.num_rows):
-        _refuse(f"they are not in {_named(corpus)}", gone, images, previous, config)
+    with _compared(previous, store, corpus) as compared:
+        if compared.is_other:
+            why = f"{_named(corpus)} is another corpus than {_named_in(previous)}"
+            _refuse(f"{why}, as far as paths and times tell", compared.unseen, previous, config)
+        unread = len(corpus.files) - compared.known_count
+        gone = compared.unlisted
+        if gone.count - unread > few(gone.of):
+            _refuse(f"they are not in {_named(corpus)}", gone, previous, config)
 
 
 def unlisted_count(corpus: Listing, previous: Manifest, store: Store) -> int:
     """Count the images of an atlas that a run over this listing would take out, as far as paths and times tell."""
-    images = present_images(previous, store)
-    gone: int = (_unseen if _is_other(images, previous, corpus) else _unlisted)(images, corpus).num_rows
-    return gone
+    with _compared(previous, store, corpus) as compared:
+        return (compared.unseen if compared.is_other else compared.unlisted).count
 
 
 def left_images(previous: Manifest, store: Store, images: VersionImages, config: IndexConfig) -> LeftImages | None:
     """Return which images of the version before a new one no longer has; raises UsageError if those are too many."""
-    before = present_images(previous, store)
-    gone = before.filter(pc.invert(pc.is_in(before["image_id"], value_set=images.images["image_id"].combine_chunks())))
-    if not config.replace and gone.num_rows > few(before.num_rows):
-        _refuse("their files are gone, edited or no longer readable", gone, before, previous, config)
-    if not gone.num_rows:
+    with spilling_database() as database:
+        database.register("now", images.images.reader(["image_id"]))
+        before = present_tables(previous, store, ["image_id", "path"])
+        take_in(database, "gone", "FROM parts ANTI JOIN now USING (image_id)", before)
+        gone = _gone(database, "gone", previous.corpus.image_count)
+    if not config.replace and gone.count > few(gone.of):
+        _refuse("their files are gone, edited or no longer readable", gone, previous, config)
+    if not gone.count:
         return None
-    return LeftImages(count=gone.num_rows, first=_first_paths(gone), version=previous.version)
+    return LeftImages(count=gone.count, first=gone.first, version=previous.version)
 
 
 def _place(named: CorpusRoot, roots: Sequence[CorpusRoot], is_added: bool) -> int | None:
@@ -105,56 +109,99 @@ def _listed_again(root: CorpusRoot) -> Listing:
     return replace(found, roots=(root,))
 
 
-def _unlisted(images: pa.Table, corpus: Listing) -> pa.Table:
-    """Return the images none of whose files is listed by its path."""
-    listed = corpus.files["path"].combine_chunks()
-    others = images["other_paths"].combine_chunks()
-    found = pc.is_in(pc.list_flatten(others), value_set=listed)
-    copied = pc.unique(pc.list_parent_indices(others).filter(found)).cast(pa.int64())
-    is_copied = pc.is_in(pa.array(range(images.num_rows), pa.int64()), value_set=copied)
-    return images.filter(pc.invert(pc.or_(pc.is_in(images["path"], value_set=listed), is_copied)))
+@dataclass(frozen=True)
+class _Gone:
+    """The images of an atlas that would leave."""
+
+    count: int
+    of: int
+    """The count of the atlas's images."""
+    first: tuple[str, ...]
+    """First of their paths."""
 
 
-def _unseen(images: pa.Table, corpus: Listing) -> pa.Table:
-    """Return path and time of those images of whose path no file is listed, or one of another time."""
-    key = ["path", "modified_ns"]
-    return images.select(key).join(corpus.files.select(key), keys=key, join_type="left anti")
+@contextmanager
+def _compared(previous: Manifest, store: Store, corpus: Listing) -> Iterator["_Comparison"]:
+    """Open a database of the images of an atlas, and of the files of a listing."""
+    with spilling_database() as database:
+        columns = ["path", "other_paths", "modified_ns", "address"]
+        query = "SELECT row_number() OVER () AS number, * FROM parts"
+        count = take_in(database, "images", query, present_tables(previous, store, columns))
+        database.register("listed", corpus.files.select(["path", "modified_ns"]))
+        database.execute(_PATHS)
+        yield _Comparison(database, count, previous, corpus)
 
 
-def _known_count(images: pa.Table, corpus: Listing) -> int:
-    """Count the listed files whose path is that of an image of the atlas."""
-    paths = pa.chunked_array([*images["path"].chunks, pc.list_flatten(images["other_paths"]).combine_chunks()])
-    return int(pc.sum(pc.is_in(corpus.files["path"], value_set=paths.combine_chunks())).as_py() or 0)
+@dataclass(frozen=True)
+class _Comparison:
+    """What a database of the images of an atlas and of the files of a listing tells of them."""
+
+    database: duckdb.DuckDBPyConnection
+    image_count: int
+    previous: Manifest
+    corpus: Listing
+
+    @property
+    def unlisted(self) -> _Gone:
+        """The images none of whose files is listed by its path."""
+        return _gone(self.database, _UNLISTED, self.image_count)
+
+    @property
+    def unseen(self) -> _Gone:
+        """The images of whose path no file is listed, or one of another time."""
+        return _gone(self.database, "images ANTI JOIN listed USING (path, modified_ns)", self.image_count)
+
+    @property
+    def known_count(self) -> int:
+        """The count of listed files whose path is that of an image of the atlas."""
+        return count_of(self.database, "listed SEMI JOIN paths USING (path)")
+
+    @property
+    def is_other(self) -> bool:
+        """Whether a corpus of the atlas is not among those of the listing, nor its files by another name."""
+        lacks_root = not {root.root for root in roots_of(self.previous)} <= {root.root for root in self.corpus.roots}
+        return lacks_root and not self._holds_files
+
+    @property
+    def _holds_files(self) -> bool:
+        """Whether the listing has the very file of every image, by whatever path."""
+        stored = self.database.cursor().sql("SELECT address FROM images").to_arrow_reader(ROWS_AT_ONCE)
+        wanted = _whole(stored, self.previous.corpus.root)
+        listed = _whole(self.corpus.files.select(["address"]).to_batches(ROWS_AT_ONCE), self.corpus.root)
+        take_in(self.database, "wanted", "FROM parts", wanted)
+        take_in(self.database, "had", "FROM parts", listed)
+        return not count_of(self.database, "wanted ANTI JOIN had USING (address)")
 
 
-def _is_other(images: pa.Table, previous: Manifest, corpus: Listing) -> bool:
-    """Tell whether a corpus of the atlas is not among those of a listing, nor its files by another name."""
-    lacks_root = not {root.root for root in roots_of(previous)} <= {root.root for root in corpus.roots}
-    return lacks_root and not _holds_files(images, previous, corpus)
+_PATHS = """
+CREATE TABLE paths AS
+SELECT number, path FROM images UNION ALL SELECT number, unnest(other_paths) AS path FROM images"""
+_UNLISTED = "images ANTI JOIN (SELECT number FROM paths SEMI JOIN listed USING (path)) USING (number)"
 
 
-def _holds_files(images: pa.Table, previous: Manifest, corpus: Listing) -> bool:
-    """Tell whether a listing has the very file of every image, by whatever path."""
-    listed = pa.array(whole_addresses(corpus.files["address"], corpus.root), pa.string())
-    wanted = pa.array(whole_addresses(images["address"], previous.corpus.root), pa.string())
-    return bool(pc.all(pc.is_in(wanted, value_set=listed)).as_py())
+def _whole(batches: Iterable[pa.RecordBatch], root: str) -> Iterator[pa.Table]:
+    """Yield the addresses of pictures as they are without a root."""
+    for batch in batches:
+        yield pa.table({"address": pa.array(whole_addresses(batch["address"], root), pa.string())})
 
 
-def _refuse(why: str, gone: pa.Table, images: pa.Table, previous: Manifest, config: IndexConfig) -> NoReturn:
+def _gone(database: duckdb.DuckDBPyConnection, query: str, of: int) -> _Gone:
+    """Return the images that a query names, of so many."""
+    paths = database.execute(f"SELECT path FROM {query} ORDER BY path LIMIT {_NAMED}").fetchall()
+    return _Gone(count_of(database, query), of, tuple(path for (path,) in paths))
+
+
+def _refuse(why: str, gone: _Gone, previous: Manifest, config: IndexConfig) -> NoReturn:
     """Raise UsageError that says which images would leave, which version has them, and what would do."""
-    lost = f"{gone.num_rows} of its {images.num_rows} images would leave"
-    if gone.num_rows:
-        lost += f", first {listing(_first_paths(gone))}"
+    lost = f"{gone.count} of its {gone.of} images would leave"
+    if gone.count:
+        lost += f", first {listing(gone.first)}"
     limited = " or leave out --limit" if config.limit is not None else ""
     raise UsageError(
         f"{config.atlas} stays as it is: {why}; {lost}. Mount what is missing{limited}; or give --add to take in a "
         f"further corpus, or --replace to let them leave: version {previous.version} keeps them, and unitscope revert "
         "makes it present again"
     )
-
-
-def _first_paths(images: pa.Table) -> tuple[str, ...]:
-    return tuple(sorted(images["path"].to_pylist())[:_NAMED])
 
 
 def _named(corpus: Listing) -> str:

@@ -12,6 +12,11 @@ from unitscope_schemas.errors import AtlasError
 _DIGEST = np.dtype("S32")
 
 
+def digests(ids: Iterable[str]) -> NDArray[np.bytes_]:
+    """Return the digests that ids write, 32 bytes each; raises ValueError for what is no id."""
+    return np.frombuffer(bytes.fromhex("".join(ids)), _DIGEST)
+
+
 @dataclass(frozen=True)
 class KnownIds:
     """Ids of images, found by bisection. The workers of a node share one copy, of 32 bytes for each."""
@@ -22,13 +27,13 @@ class KnownIds:
     @classmethod
     def of(cls, columns: Iterable[tuple[str, pa.ChunkedArray]]) -> "KnownIds":
         """Take the ids of some columns, each with the path of its part; raises AtlasError for what is no id."""
-        digests = [np.empty(0, _DIGEST)]
+        found = [digests([])]
         for path, ids in columns:
             try:
-                digests.append(np.frombuffer(bytes.fromhex("".join(ids.to_pylist())), _DIGEST))
+                found.append(digests(ids.to_pylist()))
             except ValueError:
                 raise AtlasError(f"part {path} is damaged: what it holds as ids of images are none") from None
-        return cls(np.unique(np.concatenate(digests)))
+        return cls(np.unique(np.concatenate(found)))
 
     def __contains__(self, image_id: str) -> bool:
         digest = np.array(bytes.fromhex(image_id), _DIGEST)

@@ -1,5 +1,6 @@
 """What a manifest says about the run that seals it."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
 from typing import Any, NamedTuple
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 from unitscope_pipelines.indexing.plan import Plan
 from unitscope_pipelines.indexing.sealing.removed import conflict_count, label_count, write_removed
 from unitscope_pipelines.indexing.sealing.versions import NewVersion
+from unitscope_pipelines.storage.long_table import LongTable
 from unitscope_pipelines.vision.images.pictures import summed_notes
 from unitscope_schemas.entries.corpus import CorpusEntry
 from unitscope_schemas.manifest import Receipt, Removed
@@ -40,9 +42,9 @@ def run_entry(plan: Plan, version: NewVersion) -> RunEntry:
             skipped_count=images.skipped.num_rows,
             ignored_count=plan.listing.ignored_count,
             others=dict(plan.listing.others),
-            notes=[*plan.listing.notes, *summed_notes(images.images["notes"].drop_null().to_pylist())],
-            label_count=label_count(images.images),
-            conflict_count=conflict_count(images.images),
+            notes=[*plan.listing.notes, *summed_notes(_notes(images.images))],
+            label_count=label_count(images.images.batches(["labels"])),
+            conflict_count=conflict_count(images.images.batches(["statements"])),
             repeated_count=plan.listing.repeated_count,
         ),
         shards=[receipt if plan.keep is None else receipt.without_peaks() for receipt in receipts],
@@ -51,6 +53,12 @@ def run_entry(plan: Plan, version: NewVersion) -> RunEntry:
         batch_dependence=plan.batch_dependence,
         removed=_removed_entry(plan, version.name),
     )
+
+
+def _notes(images: LongTable) -> Iterator[str]:
+    """Yield what was done to each picture besides decoding, of those to which something was."""
+    for batch in images.batches(["notes"]):
+        yield from batch["notes"].drop_null().to_pylist()
 
 
 def _removed_entry(plan: Plan, version: str) -> Removed | None:

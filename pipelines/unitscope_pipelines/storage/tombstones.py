@@ -1,10 +1,12 @@
 """Images that were taken out by hand: which they are, and which are left."""
 
+from collections.abc import Iterator, Sequence
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from unitscope_pipelines.storage.parts import read_part
-from unitscope_pipelines.storage.segments.images import version_images
+from unitscope_pipelines.storage.segments.images import tables_of_segments, version_images
 from unitscope_pipelines.storage.stores import Store
 from unitscope_schemas import tables
 from unitscope_schemas.manifest import Manifest
@@ -26,3 +28,10 @@ def without(images: pa.Table, removed: pa.Table) -> pa.Table:
 def present_images(manifest: Manifest, store: Store) -> pa.Table:
     """Read the images of a version that are no tombstones, with the numbers that they have in it."""
     return without(version_images(manifest, store), removed_images(manifest, store))
+
+
+def present_tables(manifest: Manifest, store: Store, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Yield columns of `tables.IMAGES` of the images that are no tombstones, segment by segment."""
+    removed = removed_images(manifest, store)
+    for images in tables_of_segments(store, manifest.segments, ["image_id", *columns]):
+        yield without(images, removed).select(list(columns))

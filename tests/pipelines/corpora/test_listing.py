@@ -82,13 +82,13 @@ def test_every_kind_of_corpus_gives_the_images_and_peaks_of_the_folder(
     kind: str, tiny_corpus: Path, folder: tuple[Plan, VersionImages], tmp_path: Path
 ) -> None:
     plan, found = scanned(MAKERS[kind](tmp_path / "corpus", tiny_corpus), tmp_path / "atlas")
-    same = [name for name in found.images.column_names if name not in BY_KIND]
-    assert found.images.select(same).equals(folder[1].images.select(same))
+    same = [name for name in found.images.schema.names if name not in BY_KIND]
+    assert found.images.read(same).equals(folder[1].images.read(same))
     assert found.skipped.select(["reason", "size_bytes"]).equals(folder[1].skipped.select(["reason", "size_bytes"]))
     assert peaks_by_id(plan) == peaks_by_id(folder[0])
     assert len(planned(plan.config.corpus, plan.config.atlas).pending) == 0, "what was read is not read again"
     originals = Originals(plan.listing.root)
-    for row in found.images.select(["image_id", "address", "metadata"]).to_pylist():
+    for row in found.images.read(["image_id", "address", "metadata"]).to_pylist():
         assert hashlib.sha256(originals.read(row["address"])).hexdigest() == row["image_id"]
         assert 2000 <= json.loads(row["metadata"])["year"] < 2043
 
@@ -114,7 +114,7 @@ def test_an_edited_list_changes_labels_without_a_forward(tiny_corpus: Path, tmp_
         source.write_text("path,label\n" + "".join(f"{path},{label}\n" for path in paths))
         plan, found = scanned(source, tmp_path / "atlas")
     assert len(plan.pending) == 0
-    assert found.images["label"].to_pylist() == ["night"] * 3
+    assert found.images.read()["label"].to_pylist() == ["night"] * 3
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_an_object_store_gives_the_images_of_the_folder(
     listed = list_corpus(f"s3://corpus/sets/{kind}")
     originals = Originals(listed.root)
     found = {hashlib.sha256(originals.read(address)).hexdigest() for address in listed.files["address"].to_pylist()}
-    assert found > set(folder[1].images["image_id"].to_pylist())
+    assert found > set(folder[1].images.read()["image_id"].to_pylist())
     assert (len(listed.files), len(found)) == (42, 41), "one file is a copy, and one no usable picture"
     assert sorted(filter(None, listed.files["label"].to_pylist())).count("stripes") == 21
 

@@ -19,6 +19,7 @@ from unitscope_pipelines.indexing.sealing.version_images import VersionImages
 from unitscope_pipelines.indexing.sealing.versions import sealed_versions
 from unitscope_pipelines.indexing.upkeep import remove, revert
 from unitscope_pipelines.indexing.verification.verify import verify
+from unitscope_pipelines.storage.long_table import LongTable
 from unitscope_pipelines.storage.parts import read_part
 from unitscope_pipelines.storage.segments.images import version_images
 from unitscope_pipelines.storage.stores import store_of
@@ -188,7 +189,8 @@ def test_files_that_were_edited_or_became_unreadable_count_as_leaving(tiny_atlas
     run = config(tmp_path, tiny_atlas)
 
     def found(count: int) -> VersionImages:
-        return VersionImages(images.slice(40 - count), read_part(store, manifest.skipped), count, frozenset())
+        some = LongTable.of(images.slice(40 - count))
+        return VersionImages(some, read_part(store, manifest.skipped), count, frozenset())
 
     assert left_images(manifest, store, found(40), run) is None
     left = left_images(manifest, store, found(36), run)

@@ -12,6 +12,7 @@ import pytest
 
 from unitscope_pipelines.indexing.sealing.image_tables import write_image_tables
 from unitscope_pipelines.indexing.sealing.segments import write_numbers
+from unitscope_pipelines.storage.long_table import LongTable
 from unitscope_pipelines.storage.stores import FolderStore
 from unitscope_schemas import tables
 from unitscope_schemas.errors import AtlasError, UnitscopeError
@@ -66,7 +67,7 @@ def manifest(folder: Path, rows: pa.Table, owner: np.ndarray) -> Manifest:
     store, segments = FolderStore(folder), []
     for number in range(int(owner.max()) + 1):
         own = np.flatnonzero(owner == number).astype(np.int32)
-        written = write_image_tables(store, f"{number:016x}", "0" * 16, rows.take(pa.array(own)))
+        written = write_image_tables(store, f"{number:016x}", "0" * 16, LongTable.of(rows.take(pa.array(own))))
         numbers = write_numbers(store, f"{number:016x}", "0" * 16, own) if owner.any() else None
         segments.append(SimpleNamespace(tables=written, numbers=numbers, image_count=len(own)))
     told = SimpleNamespace(segments=segments, stored_count=COUNT, removed=None, groups=None)

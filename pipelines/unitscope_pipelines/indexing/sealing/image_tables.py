@@ -1,12 +1,13 @@
 """The tables of images of a version: of each segment its own, which stay where nothing changed, and their groups."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from unitscope_pipelines.storage.long_table import LongTable
 from unitscope_pipelines.storage.parts import is_present, read_part, write_atomically, write_table
 from unitscope_pipelines.storage.segments.lookup import lookup_files, lookup_rows
 from unitscope_pipelines.storage.stores import Store
@@ -14,10 +15,12 @@ from unitscope_schemas import layout, tables
 from unitscope_schemas.entries.part import Part
 from unitscope_schemas.entries.segment import ImageTables, Segment
 
+_OF_GROUPS = ["image", "image_id", "duplicate_group"]
 
-def write_image_tables(store: Store, segment: str, version: str, rows: pa.Table) -> ImageTables:
+
+def write_image_tables(store: Store, segment: str, version: str, rows: LongTable) -> ImageTables:
     """Write some rows of `tables.IMAGES`, in order of ids, as the images of a segment."""
-    images = rows.select(tables.SEGMENT_IMAGES.names)
+    images = rows.read(tables.SEGMENT_IMAGES.names)
     return ImageTables(
         images=write_table(store, layout.segment_images(segment, version), images),
         lookup=_write_arrow(store, layout.lookup_images(segment, version), lookup_rows(images)),
@@ -26,7 +29,7 @@ def write_image_tables(store: Store, segment: str, version: str, rows: pa.Table)
 
 
 def renewed_image_tables(
-    store: Store, segment: Segment, version: str, rows: pa.Table, sizes: Mapping[str, int]
+    store: Store, segment: Segment, version: str, rows: LongTable, sizes: Mapping[str, int]
 ) -> ImageTables:
     """Return the tables of a segment that stays: those that it has if they say the same, else new ones.
 
@@ -35,20 +38,22 @@ def renewed_image_tables(
     before = segment.tables
     parts = (before.images, before.lookup, before.files)
     is_there = all(part is not None and is_present(sizes, part) for part in parts)
-    if is_there and read_part(store, before.images).equals(rows.select(tables.SEGMENT_IMAGES.names)):
+    if is_there and read_part(store, before.images).equals(rows.read(tables.SEGMENT_IMAGES.names)):
         return before
     return write_image_tables(store, segment.name, version, rows)
 
 
-def write_groups(store: Store, version: str, images: pa.Table) -> Part:
+def write_groups(store: Store, version: str, images: LongTable) -> Part:
     """Write the groups of near duplicates of `tables.IMAGES`."""
-    return write_table(store, layout.groups(version), group_rows(images))
+    return write_table(store, layout.groups(version), group_rows(images.batches(_OF_GROUPS)))
 
 
-def group_rows(images: pa.Table) -> pa.Table:
+def group_rows(images: Iterable[pa.RecordBatch]) -> pa.Table:
     """Return the groups of near duplicates of `tables.IMAGES` with the schema `tables.GROUPS`."""
-    members = images.select(["image", "duplicate_group"]).filter(pc.is_valid(images["duplicate_group"]))
-    first = pc.index_in(members["duplicate_group"], value_set=images["image_id"].combine_chunks())
+    grouped = [batch.select(_OF_GROUPS).filter(pc.is_valid(batch["duplicate_group"])) for batch in images]
+    members = pa.Table.from_batches(grouped, pa.schema([tables.IMAGES.field(name) for name in _OF_GROUPS]))
+    first = pc.index_in(members["duplicate_group"], value_set=members["image_id"].combine_chunks())
+    first = members["image"].take(first)
     return pa.table([members["image"], first, members["duplicate_group"]], schema=tables.GROUPS).combine_chunks()
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from unitscope_pipelines.indexing.sealing.first_ranks import build_first_ranks
 from unitscope_pipelines.indexing.sealing.image_tables import write_groups, write_image_tables
 from unitscope_pipelines.indexing.sealing.versions import sealed_versions
+from unitscope_pipelines.storage.long_table import LongTable
 from unitscope_pipelines.storage.parts import write_model
 from unitscope_pipelines.storage.segments.images import version_images
 from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
@@ -47,7 +48,7 @@ def _versions(store: Store) -> tuple[list[Manifest], list[Manifest]]:
 
 def _renewed(manifest: Manifest, store: Store) -> Manifest:
     """Write the tables of a version's images as they are today, and return the manifest that names them."""
-    images, built, (segment,) = version_images(manifest, store), manifest.built, manifest.segments
+    images, built, (segment,) = LongTable.of(version_images(manifest, store)), manifest.built, manifest.segments
     segments = [segment.model_copy(update={"tables": write_image_tables(store, segment.name, built, images)})]
     ranks = manifest.first_ranks
     if layout.is_lookup_of_2(ranks.path):

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from unitscope_pipelines.indexing.ranking.statistics import Labels
+from unitscope_pipelines.storage.long_table import LongTable
 from unitscope_pipelines.storage.parts import read_part, write_table
 from unitscope_pipelines.storage.segments.images import version_images
 from unitscope_pipelines.storage.segments.ranked_rows import RankedRows
@@ -15,17 +16,17 @@ from unitscope_schemas.entries.segment import Segment
 from unitscope_schemas.manifest import LayerEntry, Manifest
 
 
-def has_labels_of(previous: Manifest, store: Store, images: pa.Table) -> bool:
+def has_labels_of(previous: Manifest, store: Store, images: LongTable) -> bool:
     """Tell whether images have the labels of those of a version, which are the same."""
     before = version_images(previous, store, ["labels"])["labels"]
-    return bool(before.equals(images["labels"]))
+    return bool(before.equals(images.read(["labels"])["labels"]))
 
 
 def relabelled(
-    store: Store, version: str, layers: Sequence[LayerEntry], segments: Sequence[Segment], images: pa.Table
+    store: Store, version: str, layers: Sequence[LayerEntry], segments: Sequence[Segment], images: LongTable
 ) -> list[LayerEntry]:
     """Write the statistics of layers with other labels of each unit's first images, without sorting anything anew."""
-    labels = Labels(images["labels"])
+    labels = Labels(images.read(["labels"])["labels"])
     return [_of_layer(store, version, entry, segments, labels) for entry in layers]
 
 

@@ -1,6 +1,7 @@
 """Images that were taken out by hand: which they are, and what an atlas is without them."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 
 from unitscope_pipelines.indexing.duplicates import duplicate_names
 from unitscope_pipelines.indexing.sealing.version_images import VersionImages
+from unitscope_pipelines.storage.long_table import LongTable
 from unitscope_pipelines.storage.parts import read_part, write_table
 from unitscope_pipelines.storage.segments.images import version_images
 from unitscope_pipelines.storage.stores import Store
@@ -47,7 +49,7 @@ def remaining_images(manifest: Manifest, store: Store) -> VersionImages:
     }
     columns = [renewed.get(name, images[name]) for name in tables.IMAGES.names]
     return VersionImages(
-        images=pa.table(columns, names=tables.IMAGES.names).cast(tables.IMAGES),
+        images=LongTable.of(pa.table(columns, names=tables.IMAGES.names).cast(tables.IMAGES)),
         skipped=read_part(store, manifest.skipped),
         file_count=file_count(images),
         shards=frozenset(receipt.shard for receipt in manifest.shards),
@@ -68,7 +70,7 @@ def recorded_groups(images: pa.Table, manifest: Manifest, store: Store) -> pa.Ar
     )
     positions = images.select(["image", "shard", "shard_row"])
     seen = positions.join(sketches, keys=["shard", "shard_row"], right_keys=["shard", "row"]).sort_by("image")
-    return duplicate_names(images["image_id"], seen["gradient_hash"], seen["tint"])
+    return duplicate_names(images["image_id"], seen)
 
 
 def file_count(images: pa.Table) -> int:
@@ -76,14 +78,18 @@ def file_count(images: pa.Table) -> int:
     return int(images.num_rows) + len(pc.list_flatten(images["other_paths"]))
 
 
-def label_count(images: pa.Table) -> int:
+def label_count(images: Iterable[pa.RecordBatch]) -> int:
     """Count the different labels of images."""
-    return len(pc.unique(pc.list_flatten(images["labels"])))
+    labels = pa.array([], pa.string())
+    for batch in images:
+        labels = pc.unique(pa.concat_arrays([labels, pc.unique(pc.list_flatten(batch["labels"]))]))
+    return len(labels)
 
 
-def conflict_count(images: pa.Table) -> int:
+def conflict_count(images: Iterable[pa.RecordBatch]) -> int:
     """Count the images to which files or rows of lists give different labels."""
-    return sum(map(labels_differ, map(read_statements, images["statements"].drop_null().to_pylist())))
+    statements = (text for batch in images for text in batch["statements"].drop_null().to_pylist())
+    return sum(map(labels_differ, map(read_statements, statements)))
 
 
 @dataclass(frozen=True)
@@ -101,15 +107,15 @@ def outline(manifest: Manifest, store: Store, removed: pa.Table) -> Outline:
 
     Without tombstones it has the name of the version whose tables it reads.
     """
-    images = version_images(manifest, store)
+    images = version_images(manifest, store, ["image_id", "other_paths", "labels", "statements"])
     left = without(images, removed)
     is_stale = pc.is_in(removed["image_id"], value_set=images["image_id"].combine_chunks())
     stale = removed.filter(is_stale)["image_id"].to_pylist()
     counts = {
         "image_count": left.num_rows,
         "file_count": file_count(left),
-        "label_count": label_count(left),
-        "conflict_count": conflict_count(left),
+        "label_count": label_count(left.to_batches()),
+        "conflict_count": conflict_count(left.to_batches()),
     }
     version = _digest(manifest.built, *stale) if stale else manifest.built
     return Outline(version, manifest.corpus.model_copy(update=counts), len(stale))

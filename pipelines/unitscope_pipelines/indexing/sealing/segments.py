@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from unitscope_pipelines.indexing.known_ids import digests
 from unitscope_pipelines.indexing.sealing.versions import NewVersion
-from unitscope_pipelines.storage.parts import is_present, sizes_in, write_table
-from unitscope_pipelines.storage.segments.images import version_images
-from unitscope_pipelines.storage.segments.ranked_rows import read_numbers
+from unitscope_pipelines.storage.long_table import LongTable
+from unitscope_pipelines.storage.parts import is_present, read_part, sizes_in, write_table
 from unitscope_pipelines.storage.stores import Store
 from unitscope_schemas import layout, tables
 from unitscope_schemas.entries.part import Part
@@ -26,7 +26,7 @@ from unitscope_schemas.entries.segment import Segment
 from unitscope_schemas.manifest import Manifest, Receipt
 
 Numbers = NDArray[np.int32]
-_ROWS_AT_ONCE = 65_536
+_PLACE = ["image_id", "shard", "shard_row"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ def segmentation(
     everything = np.arange(images.num_rows, dtype=np.int32)
     if keep is not None:
         limit = max(limit, len(everything))
-    renewed = Segmentation(previous, [], cut(everything, images["shard"], limit))
+    shards = images.read(["shard"])["shard"]
+    renewed = Segmentation(previous, [], cut(everything, shards, limit))
     if previous is None or previous.keep != keep or (merge and len(previous.segments) > fewest(len(everything), limit)):
         return renewed
     kept = _unchanged(previous, store, version)
@@ -77,7 +78,7 @@ def segmentation(
     is_fresh = np.ones(len(everything), bool)
     for one in kept:
         is_fresh[one.numbers] = False
-    return Segmentation(previous, kept, cut(everything[is_fresh], images["shard"], limit))
+    return Segmentation(previous, kept, cut(everything[is_fresh], shards, limit))
 
 
 def fewest(count: int, limit: int) -> int:
@@ -115,13 +116,12 @@ def staying(sizes: Sequence[int], new_count: int, limit: int) -> list[bool]:
     return stays
 
 
-def segment_name(atlas_key: str, images: pa.Table) -> str:
+def segment_name(atlas_key: str, images: LongTable) -> str:
     """Return the name of a segment of some rows of the images table: equal ones hold equal peaks of equal images."""
     digest = hashlib.sha256(atlas_key.encode())
     for name in ("image_id", "shard", "shard_row"):
-        for start in range(0, images.num_rows, _ROWS_AT_ONCE):
-            values = images[name].slice(start, _ROWS_AT_ONCE).to_pylist()
-            digest.update("".join(f"{value}\n" for value in values).encode())
+        for batch in images.batches([name]):
+            digest.update("".join(f"{value}\n" for value in batch[name].to_pylist()).encode())
     return digest.hexdigest()[:16]
 
 
@@ -133,23 +133,45 @@ def write_numbers(store: Store, segment: str, version: str, numbers: Numbers) ->
 
 def _unchanged(previous: Manifest, store: Store, version: NewVersion) -> list[KeptSegment]:
     """Return the segments of the previous version all of whose images are in the new one as they were recorded."""
-    sizes, images = sizes_in(store), version.images.images
-    same = _same_shards(previous.shards, version.receipts)
-    before = version_images(previous, store, ["image_id", "shard", "shard_row"])
-    numbers = pc.index_in(before["image_id"], value_set=images["image_id"].combine_chunks())
-    numbers = numbers.fill_null(-1).to_numpy().astype(np.int32)
-    there = numbers >= 0
-    there &= pc.is_in(before["shard"], value_set=pa.array(sorted(same), pa.string())).to_numpy()
-    now = images.select(["shard", "shard_row"]).take(pa.array(np.maximum(numbers, 0)))
-    for name in ("shard", "shard_row"):
-        there &= pc.equal(before[name], now[name]).to_numpy()
+    sizes = sizes_in(store)
+    same = pa.array(sorted(_same_shards(previous.shards, version.receipts)), pa.string())
+    now = _Places.of(version.images.images.batches(_PLACE), same)
     kept = []
     for segment in previous.segments:
-        rows = read_numbers(store, segment)
-        own = slice(None) if rows is None else rows
-        if there[own].all() and all(is_present(sizes, part) for part in segment.parts()):
-            kept.append(KeptSegment(segment, numbers[own]))
+        if all(is_present(sizes, part) for part in segment.parts()):
+            numbers = now.numbers(_Places.of(read_part(store, segment.tables.images, _PLACE).to_batches(), same))
+            if numbers is not None:
+                kept.append(KeptSegment(segment, numbers))
     return kept
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where images are recorded: 40 bytes for each, in order of ids."""
+
+    ids: NDArray[np.bytes_]
+    shards: Numbers
+    """Number of the shard among those that recorded the same, −1 for another."""
+    rows: Numbers
+
+    @classmethod
+    def of(cls, batches: Iterable[pa.RecordBatch], same: pa.Array) -> "_Places":
+        """Read the places of some images; `same` are the shards that recorded the same as before."""
+        ids, shards, rows = [digests([])], [np.empty(0, np.int32)], [np.empty(0, np.int32)]
+        for batch in batches:
+            ids.append(digests(batch["image_id"].to_pylist()))
+            shards.append(pc.index_in(batch["shard"], value_set=same).fill_null(-1).to_numpy())
+            rows.append(batch["shard_row"].to_numpy())
+        return cls(np.concatenate(ids), np.concatenate(shards), np.concatenate(rows))
+
+    def numbers(self, before: "_Places") -> Numbers | None:
+        """Return the numbers of other images here, None unless all of them are here as they were recorded there."""
+        if not len(self.ids):
+            return None
+        numbers = np.minimum(np.searchsorted(self.ids, before.ids), len(self.ids) - 1).astype(np.int32)
+        is_same = (self.ids[numbers] == before.ids) & (before.shards >= 0)
+        is_same &= (self.shards[numbers] == before.shards) & (self.rows[numbers] == before.rows)
+        return numbers if is_same.all() else None
 
 
 def _same_shards(before: Iterable[Receipt], now: Iterable[Receipt]) -> set[str]:

@@ -1,21 +1,32 @@
-"""The images of a version, made from finished shards: one row per content, numbered, near duplicates grouped."""
+"""The images of a version, made from finished shards: one row per content, numbered, near duplicates grouped.
 
-from collections.abc import Iterable, Sequence
+What is listed and what shards recorded is joined in a database that goes on in temporary files where its memory ends.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
+from itertools import groupby
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from unitscope_pipelines.corpora.listing import Listing
-from unitscope_pipelines.indexing.duplicates import duplicate_names
+from unitscope_pipelines.indexing.duplicates import duplicate_groups, sketches
 from unitscope_pipelines.indexing.known_ids import KnownIds
+from unitscope_pipelines.storage.long_table import (
+    ROWS_AT_ONCE,
+    LongTable,
+    count_of,
+    rows_of,
+    spilling_database,
+    take_in,
+)
 from unitscope_pipelines.storage.parts import read_part
 from unitscope_pipelines.storage.stores import Store
-from unitscope_pipelines.storage.tombstones import without
 from unitscope_schemas import tables
 from unitscope_schemas.answers.statements import Statement, disagreement, joined_labels, read_statements
 from unitscope_schemas.entries.part import Part
@@ -23,7 +34,10 @@ from unitscope_schemas.errors import CorpusError
 from unitscope_schemas.manifest import Receipt
 
 _KEY = list(tables.FILE_KEY)
-_TOLD = ["path", "labels", "metadata", "statements"]
+_KEY_SCHEMA = pa.schema([tables.LISTED.field(name) for name in _KEY])
+_SHARD, _LISTED = pa.field("shard", pa.int32()), "listed"
+_FIRST_OF_FILE = "QUALIFY row_number() OVER (PARTITION BY listed ORDER BY shard) = 1"
+_REFUSED_FIRST = 3
 
 
 @dataclass(frozen=True)
@@ -33,7 +47,7 @@ class VersionImages:
     A shard knows of a file that it read, also of one that is skipped or removed, and of an image that it scanned.
     """
 
-    images: pa.Table
+    images: LongTable
     """Table of the images, with the schema `tables.IMAGES`."""
     skipped: pa.Table
     """Table of the skipped files, with the schema `tables.SKIPPED`."""
@@ -44,15 +58,24 @@ class VersionImages:
 
 def pending_files(listing: Listing, receipts: Iterable[Receipt], store: Store) -> pa.Table:
     """Return the listed files that no finished shard has read, or found unusable, in their present state."""
-    done, receipts = [_key_schema().empty_table()], list(receipts)
+    receipts = list(receipts)
+    if not receipts:
+        return listing.files
     store.fetch(part for receipt in receipts for part in (receipt.skipped, receipt.files))
-    for receipt in receipts:
-        skipped = read_part(store, receipt.skipped)
-        final = skipped.filter(pc.invert(pc.starts_with(skipped["reason"], tables.UNREADABLE)))
-        done += [read_part(store, receipt.files, _KEY), final.select(_KEY)]
-    listed = _numbered(listing)
-    left = listed.join(pa.concat_tables(done), keys=_KEY, join_type="left anti")
-    return listing.files.take(left["listed"].sort())
+
+    def done() -> Iterator[pa.Table]:
+        for receipt in receipts:
+            skipped = read_part(store, receipt.skipped)
+            final = skipped.filter(pc.invert(pc.starts_with(skipped["reason"], tables.UNREADABLE)))
+            yield read_part(store, receipt.files, _KEY).cast(_KEY_SCHEMA)
+            yield final.select(_KEY).cast(_KEY_SCHEMA)
+
+    with spilling_database() as database:
+        database.register("listing", _numbered(listing, _KEY))
+        take_in(database, "done", "FROM parts", done())
+        left = database.sql(f"SELECT {_LISTED} FROM listing ANTI JOIN done USING ({', '.join(_KEY)}) ORDER BY ALL")
+        places = left.to_arrow_table()[_LISTED]
+    return listing.files if len(places) == len(listing.files) else listing.files.take(places)
 
 
 def known_ids(receipts: Iterable[Receipt], store: Store) -> KnownIds:
@@ -70,142 +93,181 @@ def version_images(
     An image's path and metadata are those of its first file in order of paths, as the listing has them now; its labels
     are those of all its files, and what files say that disagree is kept. Images that were `removed` are left out.
     Raises CorpusError if nothing is left.
+
+    Besides the listing, memory holds some 90 bytes for each image, of which near duplicates are found, and what a
+    database may use; temporary files hold some 600.
     """
-    listed = _numbered(listing)
     store.fetch(part for receipt in receipts for part in (receipt.files, receipt.skipped, receipt.scanned))
-    files = _listed_rows(listed, [_shard_rows(store, receipt.files, receipt) for receipt in receipts])
-    refused = _listed_rows(listed, [_shard_rows(store, receipt.skipped, receipt) for receipt in receipts])
-    skipped = refused.filter(pc.invert(pc.is_in(refused["path"], value_set=files["path"])))
-    if files.num_rows == 0:
-        reasons = "; ".join(f"{row['path']}: {row['reason']}" for row in skipped.slice(0, 3).to_pylist())
-        raise CorpusError(f"none of {len(listing.files)} files is a readable picture ({reasons})")
-    skipped = skipped.select(tables.SKIPPED.names).cast(tables.SKIPPED)
-    if listing.refused.num_rows:
-        skipped = pa.concat_tables([skipped, listing.refused]).sort_by("path")
-    scanned = pa.concat_tables(
-        tables.completed(_shard_rows(store, receipt.scanned, receipt), tables.SCANNED).select(
-            [*tables.SCANNED.names, "shard"]
-        )
-        for receipt in receipts
-    )
-    wanted = scanned["shard"].filter(pc.is_in(scanned["image_id"], value_set=files["image_id"]))
-    knowing = (files["shard"], refused["shard"], wanted)
-    shards = frozenset(name for names in knowing for name in pc.unique(names).to_pylist())
-    files = files.drop_columns(["shard"])
-    if removed is not None:
-        files = without(files, removed)
-        if files.num_rows == 0:
+    with spilling_database() as database:
+        catalogue = _Catalogue(database, listing, receipts, store)
+        catalogue.take_in_recorded()
+        skipped = catalogue.skipped()
+        if not count_of(database, "known"):
+            first = skipped.slice(0, _REFUSED_FIRST).to_pylist()
+            reasons = "; ".join(f"{row['path']}: {row['reason']}" for row in first)
+            raise CorpusError(f"none of {len(listing.files)} files is a readable picture ({reasons})")
+        if not catalogue.leave_out(tables.REMOVED.empty_table() if removed is None else removed):
             raise CorpusError("every picture of the corpus was removed from this atlas; bring some back with --restore")
-    described = listing.files.select(["labels", "metadata", "statements", "address"]).take(files["listed"])
-    for name in described.column_names:
-        files = files.append_column(name, described[name])
-    return VersionImages(
-        images=_one_per_content(files, scanned),
-        skipped=skipped,
-        file_count=files.num_rows,
-        shards=shards,
-    )
+        if listing.refused.num_rows:
+            skipped = pa.concat_tables([skipped, listing.refused]).sort_by("path")
+        return VersionImages(catalogue.images(), skipped, count_of(database, "files"), catalogue.knowing())
 
 
-def _shard_rows(store: Store, part: Part, receipt: Receipt) -> pa.Table:
-    """Read a part of a shard, and add the shard's name to each row."""
-    return read_part(store, part).append_column("shard", pa.repeat(pa.scalar(receipt.shard), part.rows))
+@dataclass(frozen=True)
+class _Catalogue:
+    """What is listed and what shards recorded, as tables of a database.
 
-
-def _listed_rows(listed: pa.Table, parts: list[pa.Table]) -> pa.Table:
-    """Return rows about files as they are listed now, one per path, in order of paths; `listed` is the row there."""
-    rows = pa.concat_tables(parts).join(listed, keys=_KEY, join_type="inner").sort_by("listed")
-    numbers = rows["listed"].to_numpy()
-    first = np.ones(len(numbers), dtype=bool)
-    first[1:] = numbers[1:] != numbers[:-1]
-    return rows.filter(pa.array(first))
-
-
-def _key_schema() -> pa.Schema:
-    return pa.schema([tables.LISTED.field(name) for name in _KEY])
-
-
-def _numbered(listing: Listing) -> pa.Table:
-    """Return the files' keys with their row numbers in the listing."""
-    return listing.files.select(_KEY).append_column("listed", pa.array(np.arange(len(listing.files))))
-
-
-def _one_per_content(files: pa.Table, scanned: pa.Table) -> pa.Table:
-    """Return the images in ascending order of their ids, which numbers them; `files` are in order of paths."""
-    order = pc.sort_indices(  # files alone are in order of paths: their places tell equal ids apart
-        files.select(["image_id"]).append_column("place", pa.array(np.arange(files.num_rows))),
-        [("image_id", "ascending"), ("place", "ascending")],
-    ).to_numpy()
-    ids = files["image_id"].take(pa.array(order))
-    is_first = np.ones(len(ids), bool)
-    is_first[1:] = pc.not_equal(ids.slice(1), ids.slice(0, len(ids) - 1)).to_numpy()
-    starts = np.flatnonzero(is_first)
-    counts = np.diff(starts, append=len(ids))
-    first = files.take(pa.array(order[starts]))
-    seen = scanned.take(_first_seen(first["image_id"], scanned))
-    further = files.select(["path", "address"]).take(pa.array(order[~is_first]))
-    alike = np.repeat(counts > 1, counts)
-    columns = {
-        "image": pa.array(np.arange(len(starts), dtype=np.int32)),
-        "other_paths": _lists(further["path"], counts - 1),
-        "other_addresses": _lists(further["address"], counts - 1),
-        "duplicate_group": duplicate_names(first["image_id"], seen["gradient_hash"], seen["tint"]),
-        "shard_row": seen["row"],
-        **{name: first[name] for name in first.column_names if name in tables.IMAGES.names},
-        **_said(first, counts, files.select(_TOLD).take(pa.array(order[alike]))),
-    }
-    columns |= {name: seen[name] for name in tables.IMAGES.names if name not in columns}
-    return pa.table({name: columns[name] for name in tables.IMAGES.names}).cast(tables.IMAGES)
-
-
-def _lists(values: pa.ChunkedArray, counts: NDArray[np.int64]) -> pa.Array:
-    """Return lists of so many of some values each, one after the other."""
-    return pa.ListArray.from_arrays(pa.array(np.append(0, np.cumsum(counts)), pa.int32()), values.combine_chunks())
-
-
-def _first_seen(ids: pa.ChunkedArray, scanned: pa.Table) -> pa.Array:
-    """Return the row of each image in the first shard, in order of names, that scanned it."""
-    order = pc.sort_indices(scanned.select(["image_id", "shard"]), [("image_id", "ascending"), ("shard", "ascending")])
-    return order.take(pc.index_in(ids, value_set=scanned["image_id"].take(order)))
-
-
-def _said(first: pa.Table, counts: NDArray[np.int64], files: pa.Table) -> dict[str, Any]:
-    """Return labels, and what files say that disagree, of each image.
-
-    `first` has the first file of each image, `files` all of those that have several, which are so many.
+    Its steps are taken in their order here; a result is read by the connection, and written by a cursor.
     """
-    several = np.flatnonzero(counts > 1)
-    ends = np.cumsum(counts[several]).tolist()
-    labels, statements = [], []
-    for start, end in pairwise([0, *ends]):
-        rows = files.slice(start, end - start).to_pylist()
-        said = [
-            statement
-            for row in rows
-            for statement in (
-                read_statements(row["statements"]) or [Statement.of(row["path"], row["labels"], row["metadata"])]
-            )
-        ]
-        labels.append(joined_labels(said))
-        statements.append(disagreement(said))
-    every = _replaced(first["labels"], several, labels)
-    return {
-        "label": pa.chunked_array([*map(_firsts, every.chunks)], pa.string()),
-        "labels": every,
-        "statements": _replaced(first["statements"], several, statements),
-    }
+
+    database: duckdb.DuckDBPyConnection
+    listing: Listing
+    receipts: Sequence[Receipt]
+    store: Store
+
+    def take_in_recorded(self) -> None:
+        """Read what shards recorded of the listed files: of several that know of a file the first one counts."""
+        names = self._shards
+        numbers = pa.array(range(len(names)), pa.int32())
+        self.database.register("shards", pa.table({"number": numbers, "name": pa.array(names, pa.string())}))
+        self.database.register("listing", _numbered(self.listing, tables.LISTED.names))
+        take_in(self.database, "all_known", _LISTED_ONES, self._recorded(tables.FILES, lambda one: one.files))
+        take_in(self.database, "all_refused", _LISTED_ONES, self._recorded(tables.SKIPPED, lambda one: one.skipped))
+        take_in(self.database, "scanned", "FROM parts", self._recorded(tables.SCANNED, lambda one: one.scanned))
+        for name in ("known", "refused"):
+            self.database.execute(f"CREATE TABLE {name} AS FROM all_{name} {_FIRST_OF_FILE}")
+
+    def skipped(self) -> pa.Table:
+        """Return the refused files that no shard has read, in order of the listing."""
+        columns = ", ".join(tables.SKIPPED.names)
+        query = f"SELECT {columns} FROM refused ANTI JOIN known USING (path) ORDER BY listed"
+        return self.database.sql(query).to_arrow_table().cast(tables.SKIPPED)
+
+    def leave_out(self, removed: pa.Table) -> int:
+        """Leave out the files of removed images, and return how many files are left."""
+        self.database.register("removed", removed.select(["image_id"]))
+        self.database.execute("CREATE TABLE files AS FROM known ANTI JOIN removed USING (image_id)")
+        return count_of(self.database, "files")
+
+    def images(self) -> LongTable:
+        """Return the images of the files, in order of ids."""
+        for query in (_CONTENTS, _SEEN, _FURTHER):
+            self.database.execute(query)
+        with self.database.cursor() as writer:
+            take_in(writer, "said", "FROM parts", self._said())
+            take_in(writer, "groups", "FROM parts", self._groups())
+        return LongTable.written(self._batches(_IMAGES), tables.IMAGES)
+
+    def knowing(self) -> frozenset[str]:
+        """Return the names of the shards that know of a listed file or of its image."""
+        return frozenset(name for (name,) in self.database.execute(_KNOWING).fetchall())
+
+    @cached_property
+    def _shards(self) -> list[str]:
+        """The names of the shards in their order, by which others tell them."""
+        return sorted({receipt.shard for receipt in self.receipts})
+
+    def _recorded(self, schema: pa.Schema, part: Callable[[Receipt], Part]) -> Iterator[pa.Table]:
+        """Yield a part of every shard, with the shard's number."""
+        numbers = {name: number for number, name in enumerate(self._shards)}
+        yield schema.append(_SHARD).empty_table()
+        for receipt in self.receipts:
+            own = tables.completed(read_part(self.store, part(receipt)), schema).select(schema.names).cast(schema)
+            yield own.append_column(_SHARD, pa.repeat(pa.scalar(numbers[receipt.shard], _SHARD.type), own.num_rows))
+
+    def _batches(self, query: str) -> Iterator[pa.RecordBatch]:
+        """Yield what a query finds, so many rows at a time."""
+        yield from self.database.sql(query).to_arrow_reader(ROWS_AT_ONCE)
+
+    def _said(self) -> Iterator[pa.Table]:
+        """Yield labels, and what files say that disagree, of the images that have several files."""
+        rows = rows_of(self._batches(_TOLD))
+        said: list[dict[str, Any]] = []
+        for image, files in groupby(rows, key=lambda row: row["image"]):
+            own = [
+                statement
+                for row in files
+                for statement in (
+                    read_statements(row["statements"]) or [Statement.of(row["path"], row["labels"], row["metadata"])]
+                )
+            ]
+            said.append({"image": image, "labels": joined_labels(own), "statements": disagreement(own)})
+            if len(said) == ROWS_AT_ONCE:
+                yield pa.Table.from_pylist(said, _SAID)
+                said = []
+        yield pa.Table.from_pylist(said, _SAID)
+
+    def _groups(self) -> Iterator[pa.Table]:
+        """Yield the images that have near duplicates, each with the first of its group."""
+        groups = duplicate_groups(*sketches(self._batches(_SKETCHES), count_of(self.database, "contents")))
+        members = np.flatnonzero(np.bincount(groups, minlength=len(groups))[groups] > 1)
+        yield pa.table([pa.array(members, pa.int32()), pa.array(groups[members], pa.int32())], schema=_GROUPS)
 
 
-def _replaced(column: pa.ChunkedArray, positions: NDArray[np.intp], values: list[Any]) -> pa.ChunkedArray:
-    """Return a column with other values at some positions."""
-    if not values:
-        return column
-    places = np.arange(len(column))
-    places[positions] = len(column) + np.arange(len(values))
-    return pa.chunked_array([*column.chunks, pa.array(values, column.type)]).take(pa.array(places))
+_SAID = pa.schema([("image", pa.int32()), ("labels", pa.list_(pa.string())), ("statements", pa.string())])
+_GROUPS = pa.schema([("image", pa.int32()), ("first", pa.int32())])
+_LISTED_ONES = f"SELECT parts.*, listed FROM parts JOIN listing USING ({', '.join(_KEY)})"
+"""Rows about files that are listed in the state in which a shard knew them."""
+_KNOWING = """
+SELECT DISTINCT name FROM shards JOIN (
+    SELECT shard FROM known
+    UNION SELECT shard FROM refused
+    UNION SELECT shard FROM scanned SEMI JOIN known USING (image_id)
+) ON shard = number"""
+_CONTENTS = """
+CREATE TABLE contents AS
+SELECT (row_number() OVER (ORDER BY image_id) - 1)::INTEGER AS image, *
+FROM (SELECT image_id, min(listed) AS listed, count(*) AS file_count FROM files GROUP BY image_id)"""
+"""Every image: its number, its first file and how many it has."""
+_SEEN = """
+CREATE TABLE seen AS
+SELECT image, min(scanned.shard) AS shard FROM contents JOIN scanned USING (image_id) GROUP BY image"""
+"""The first shard, in order of names, that scanned an image."""
+_SCANNED = """contents JOIN seen USING (image)
+JOIN scanned ON scanned.image_id = contents.image_id AND scanned.shard = seen.shard"""
+_TOLD = """
+SELECT image, listing.path, labels, metadata, statements
+FROM contents JOIN files USING (image_id) JOIN listing ON listing.listed = files.listed
+WHERE file_count > 1 ORDER BY image, files.listed"""
+_FURTHER = """
+CREATE TABLE further AS
+SELECT image, list(listing.path ORDER BY listing.listed) AS paths,
+    list(listing.address ORDER BY listing.listed) AS addresses
+FROM contents JOIN files USING (image_id) JOIN listing ON listing.listed = files.listed
+WHERE file_count > 1 AND files.listed <> contents.listed GROUP BY image"""
+_SKETCHES = f"SELECT gradient_hash, tint FROM {_SCANNED} ORDER BY image"
+_EVERY_LABEL = "CASE WHEN contents.file_count > 1 THEN said.labels ELSE listing.labels END"
+_COLUMNS = {
+    "path": "listing.path",
+    "other_paths": "coalesce(further.paths, [])",
+    "address": "listing.address",
+    "other_addresses": "coalesce(further.addresses, [])",
+    "label": f"({_EVERY_LABEL})[1]",
+    "metadata": "listing.metadata",
+    "size_bytes": "files.size_bytes",
+    "modified_ns": "listing.modified_ns",
+    "duplicate_group": "head.image_id",
+    "shard": "shards.name",
+    "shard_row": "scanned.row",
+    "labels": _EVERY_LABEL,
+    "statements": "CASE WHEN contents.file_count > 1 THEN said.statements ELSE listing.statements END",
+    "image": "contents.image",
+    "image_id": "contents.image_id",
+}
+"""Where the columns of an image come from, that `scanned` does not have."""
+_IMAGES = f"""
+SELECT {", ".join(f"{_COLUMNS.get(name, f'scanned.{name}')} AS {name}" for name in tables.IMAGES.names)}
+FROM {_SCANNED}
+JOIN shards ON number = seen.shard
+JOIN files ON files.listed = contents.listed
+JOIN listing ON listing.listed = contents.listed
+LEFT JOIN further ON further.image = contents.image
+LEFT JOIN said ON said.image = contents.image
+LEFT JOIN groups ON groups.image = contents.image
+LEFT JOIN contents AS head ON head.image = groups.first
+ORDER BY contents.image"""
 
 
-def _firsts(lists: pa.ListArray) -> pa.Array:
-    """Return the first value of each list, null of an empty one."""
-    offsets = lists.offsets.to_numpy()
-    return lists.values.take(pa.array(offsets[:-1], mask=offsets[1:] == offsets[:-1]))
+def _numbered(listing: Listing, columns: Sequence[str]) -> pa.Table:
+    """Return columns of the listed files with their row numbers in the listing."""
+    return listing.files.select(list(columns)).append_column(_LISTED, pa.array(np.arange(len(listing.files))))

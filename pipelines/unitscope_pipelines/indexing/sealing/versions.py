@@ -3,14 +3,16 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import PurePosixPath
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from unitscope_pipelines.indexing.sealing.version_images import VersionImages
+from unitscope_pipelines.storage.long_table import ROWS_AT_ONCE, LongTable
 from unitscope_pipelines.storage.parts import is_present, read_manifest, remove_unfinished, sizes_in, write_model
 from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
 from unitscope_schemas import layout, tables
@@ -23,8 +25,6 @@ _NAMING = ["image_id", "path", "other_paths", "address", "label", "metadata", "m
 """Columns of the images table that decide a version's name."""
 _SAID = ["labels", "statements"]
 """Columns that do so where they say more than `label`: the versions of other atlases keep their names."""
-
-_ROWS_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True)
@@ -60,27 +60,31 @@ def version_name(atlas_key: str, keep: int | None, images: VersionImages) -> str
     digest = hashlib.sha256(atlas_key.encode())
     if keep is not None:
         digest.update(f"top:{keep}".encode())
-    said = [*_NAMING, *(_SAID if _says_more_than_one_label(images.images) else [])]
-    for table, names in ((images.images, said), (images.skipped, tables.SKIPPED.names)):
-        for text in _json_pieces(table.select(names)):
-            digest.update(text.encode())
+    found, skipped = images.images, images.skipped
+    said = [*_NAMING, *(_SAID if _says_more_than_one_label(found) else [])]
+    of_images = {name: found.batches([name]) for name in said}
+    of_skipped = {name: iter(skipped.select([name]).to_batches(ROWS_AT_ONCE)) for name in tables.SKIPPED.names}
+    for text in chain(_json_pieces(of_images), _json_pieces(of_skipped)):
+        digest.update(text.encode())
     return digest.hexdigest()[:16]
 
 
-def _json_pieces(table: pa.Table) -> Iterator[str]:
-    """Yield the JSON object that holds the columns of a table as lists, in pieces, so that no memory holds the text."""
-    for number, name in enumerate(table.column_names):
+def _json_pieces(columns: Mapping[str, Iterator[pa.RecordBatch]]) -> Iterator[str]:
+    """Yield the JSON object that holds columns as lists, in pieces, so that no memory holds the text."""
+    for number, (name, batches) in enumerate(columns.items()):
         yield f"{', ' if number else '{'}{json.dumps(name)}: ["
-        for start in range(0, table.num_rows, _ROWS_AT_ONCE):
-            values = table[name].slice(start, _ROWS_AT_ONCE).to_pylist()
-            yield f"{', ' if start else ''}{json.dumps(values)[1:-1]}"
+        for place, batch in enumerate(batch for batch in batches if batch.num_rows):
+            yield f"{', ' if place else ''}{json.dumps(batch[name].to_pylist())[1:-1]}"
         yield "]"
     yield "}"
 
 
-def _says_more_than_one_label(images: pa.Table) -> bool:
-    most = pc.max(pc.list_value_length(images["labels"])).as_py() or 0
-    return most > 1 or images["statements"].null_count < images.num_rows
+def _says_more_than_one_label(images: LongTable) -> bool:
+    return any(
+        (pc.max(pc.list_value_length(batch["labels"])).as_py() or 0) > 1
+        or batch["statements"].null_count < batch.num_rows
+        for batch in images.batches(_SAID)
+    )
 
 
 def seal(store: Store, manifest: Manifest) -> Manifest:

@@ -26,6 +26,7 @@ from unitscope_pipelines.indexing.sealing.removed import conflict_count, label_c
 from unitscope_pipelines.indexing.sealing.version_images import VersionImages
 from unitscope_pipelines.indexing.sealing.versions import version_name
 from unitscope_pipelines.indexing.verification.fault import Fault
+from unitscope_pipelines.storage.long_table import LongTable
 from unitscope_pipelines.storage.parts import read_part
 from unitscope_pipelines.storage.segments.images import SegmentImages, version_images
 from unitscope_pipelines.storage.segments.lookup import lookup_files, lookup_rows
@@ -103,14 +104,14 @@ class TableCheck:
         if self._is_broken(manifest.skipped):
             return
         skipped = read_part(self.store, manifest.skipped)
-        made = VersionImages(images, skipped, corpus.file_count, frozenset())
+        made = VersionImages(LongTable.of(images), skipped, corpus.file_count, frozenset())
         if version_name(manifest.atlas_key, manifest.keep, made) != manifest.built:
             yield Fault("table", self._images, "paths, labels or metadata are not those that name the version")
         left = present_images(manifest, self.store)
         counts = {
             "skipped_count": skipped.num_rows,
-            "label_count": label_count(left),
-            "conflict_count": conflict_count(left),
+            "label_count": label_count(left.to_batches()),
+            "conflict_count": conflict_count(left.to_batches()),
         }
         for name, count in counts.items():
             if getattr(corpus, name) != count:
@@ -279,7 +280,7 @@ class TableCheck:
             return
         recorded = recorded_groups(images, self.manifest, self.store)
         at = images.schema.get_field_index("duplicate_group")
-        made = group_rows(images.set_column(at, images.schema.field(at), recorded))
+        made = group_rows(images.set_column(at, images.schema.field(at), recorded).to_batches())
         if not read_part(self.store, stored).equals(made):
             yield Fault("table", stored.path, "its near duplicates are not those that shards recorded")
 

@@ -1,6 +1,6 @@
 """The images of a version and of its segments, by number and by row."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,8 +51,7 @@ def images_of_segments(
     `groups`: the table of the groups of near duplicates, None where the images tables tell them. All columns take some
     400 bytes of memory for each image.
     """
-    pieces = [_read(store, segment.tables.images, columns) for segment in segments]
-    images = pa.concat_tables(pieces)
+    images = pa.concat_tables(tables_of_segments(store, segments, columns))
     if len(segments) > 1:
         numbers = [numbers for segment in segments if (numbers := read_numbers(store, segment)) is not None]
         images = images.take(pa.array(np.argsort(np.concatenate(numbers))))
@@ -61,6 +60,12 @@ def images_of_segments(
     if "duplicate_group" in columns and groups is not None:
         images = _with(images, "duplicate_group", group_names(read_part(store, groups), images.num_rows))
     return images.select(list(columns))
+
+
+def tables_of_segments(store: Store, segments: Sequence[Segment], columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Yield columns of `tables.IMAGES` of the images of each segment, which follow from no other segment."""
+    for segment in segments:
+        yield _read(store, segment.tables.images, columns)
 
 
 def group_names(groups: pa.Table, image_count: int) -> pa.Array:
