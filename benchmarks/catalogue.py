@@ -21,6 +21,7 @@ from unitscope_pipelines.indexing.sealing.image_tables import write_groups, writ
 from unitscope_pipelines.indexing.sealing.segments import segment_name
 from unitscope_pipelines.indexing.sealing.version_images import known_ids, pending_files, version_images
 from unitscope_pipelines.indexing.sealing.versions import version_name
+from unitscope_pipelines.storage.long_table import LongTable
 from unitscope_pipelines.storage.parts import write_table
 from unitscope_pipelines.storage.stores import Store, store_of
 from unitscope_schemas import layout, tables
@@ -51,16 +52,13 @@ def listed(count: int) -> Listing:
         "modified_ns": pa.array(np.arange(count)),
     }
     table = pa.table([files[name] for name in tables.LISTED.names], schema=tables.LISTED)
-    return Listing("/corpus", table, tables.SKIPPED.empty_table(), {})
+    return Listing("/corpus", LongTable.of(table), tables.SKIPPED.empty_table(), {})
 
 
 def scan(store: Store, corpus: Listing) -> list[Receipt]:
     """Write what shards record of the files, and return their receipts."""
     nothing = write_table(store, layout.skipped("0" * 16), tables.SKIPPED.empty_table())
-    return [
-        _shard(store, corpus.files.slice(start, SHARD_FILES), number, nothing)
-        for number, start in enumerate(range(0, len(corpus.files), SHARD_FILES))
-    ]
+    return [_shard(store, files, number, nothing) for number, files in enumerate(corpus.files.pieces(SHARD_FILES))]
 
 
 def _shard(store: Store, files: pa.Table, number: int, nothing: Any) -> Receipt:

@@ -42,7 +42,7 @@ def photographs_in(folders: Sequence[Path]) -> list[tuple[str, Path]]:
     return [
         (file["label"] or folder.name, folder / file["path"])
         for folder in folders
-        for file in list_corpus(str(folder)).files.select(["label", "path"]).to_pylist()
+        for file in list_corpus(str(folder)).files.read(["label", "path"]).to_pylist()
     ]
 
 

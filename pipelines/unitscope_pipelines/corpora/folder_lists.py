@@ -2,9 +2,9 @@
 
 import posixpath
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
-import numpy as np
 import pyarrow as pa
 
 from unitscope_pipelines.corpora.columns import LABEL, ColumnChoice, NoPathColumnError
@@ -13,6 +13,7 @@ from unitscope_pipelines.corpora.parquets import read_table
 from unitscope_pipelines.corpora.rows import ListedRows
 from unitscope_pipelines.corpora.values import as_labels, as_metadata
 from unitscope_pipelines.storage.filesystem import Folder
+from unitscope_pipelines.storage.long_table import LongTable
 from unitscope_schemas import tables
 from unitscope_schemas.answers.statements import Statement, disagreement, joined_labels
 from unitscope_schemas.errors import CorpusError
@@ -25,7 +26,7 @@ def is_folder_list(path: str) -> bool:
     return posixpath.basename(path).lower() in _NAMES
 
 
-def described(folder: Folder, files: pa.Table, rows: ListedRows, choice: ColumnChoice) -> pa.Table:
+def described(folder: Folder, files: LongTable, rows: ListedRows, choice: ColumnChoice) -> LongTable:
     """Return the pictures of a folder with what the lists beside them say; the paths there are relative to the list.
 
     What a list says of labels stands instead of the folder's name. Lists and pictures that do not fit are noted. Raises
@@ -51,27 +52,49 @@ def described(folder: Folder, files: pa.Table, rows: ListedRows, choice: ColumnC
     return _joined(files, statements, labelled, rows) if statements else files
 
 
-def _joined(files: pa.Table, statements: dict[str, list[Statement]], labelled: set[str], rows: ListedRows) -> pa.Table:
-    paths = files["path"].to_pylist()
-    columns = {name: files[name].to_pylist() for name in ("label", "labels", "metadata", "statements")}
-    named = np.zeros(len(paths), bool)
-    for row, path in enumerate(paths):
-        said = statements.get(path)
-        if said is None:
-            continue
-        named[row] = True
-        columns["metadata"][row] = next((as_metadata(each.metadata) for each in said if each.metadata), None)
-        columns["statements"][row] = disagreement(said)
-        if path in labelled:
-            labels = joined_labels(said)
-            columns["labels"][row], columns["label"][row] = labels, labels[0] if labels else None
+@dataclass
+class _Description:
+    """What lists say of pictures, put into a listing batch by batch, and what of both does not fit."""
+
+    statements: Mapping[str, list[Statement]]
+    labelled: set[str]
+    missing: set[str]
+    """Names of pictures that lists give and that were not met yet."""
+    unnamed: list[str] = field(default_factory=list)
+    """First path of a picture that no list names."""
+    unnamed_count: int = 0
+
+    def described(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return pictures with what the lists say."""
+        columns = {name: batch[name].to_pylist() for name in ("label", "labels", "metadata", "statements")}
+        for row, path in enumerate(batch["path"].to_pylist()):
+            said = self.statements.get(path)
+            if said is None:
+                self.unnamed = self.unnamed or [path]
+                self.unnamed_count += 1
+                continue
+            self.missing.discard(path)
+            columns["metadata"][row] = next((as_metadata(each.metadata) for each in said if each.metadata), None)
+            columns["statements"][row] = disagreement(said)
+            if path in self.labelled:
+                labels = joined_labels(said)
+                columns["labels"][row], columns["label"][row] = labels, labels[0] if labels else None
+        return pa.record_batch([columns.get(name, batch[name]) for name in tables.LISTED.names], schema=tables.LISTED)
+
+
+def _joined(
+    files: LongTable, statements: Mapping[str, list[Statement]], labelled: set[str], rows: ListedRows
+) -> LongTable:
+    """Return the files with what lists say of them; note what does not fit."""
+    description = _Description(statements, labelled, set(statements))
+    table = LongTable.written(map(description.described, files.batches()), tables.LISTED)
     lists = ", ".join(sorted(rows.folder_lists))
-    missing = sorted(statements.keys() - set(paths))
-    if missing:
-        rows.note(f"{lists} names {len(missing)} pictures that are not there, for example {missing[0]}")
-    if not named.all():
-        rows.note(f"{lists} does not name {(~named).sum()} of the pictures, for example {paths[int(named.argmin())]}")
-    return pa.table([columns.get(name, files[name]) for name in tables.LISTED.names], schema=tables.LISTED)
+    if missing := description.missing:
+        rows.note(f"{lists} names {len(missing)} pictures that are not there, for example {min(missing)}")
+    if description.unnamed:
+        count, (first,) = description.unnamed_count, description.unnamed
+        rows.note(f"{lists} does not name {count} of the pictures, for example {first}")
+    return table
 
 
 def _read(folder: Folder, path: str, choice: ColumnChoice) -> ListReading | None:

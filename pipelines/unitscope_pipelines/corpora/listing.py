@@ -22,6 +22,7 @@ from unitscope_pipelines.storage.filesystem import (
     StoredFile,
     is_remote,
 )
+from unitscope_pipelines.storage.long_table import LongTable
 from unitscope_schemas.addresses import Address, Cell, as_text
 from unitscope_schemas.entries.corpus import CorpusRoot, others_text
 from unitscope_schemas.errors import CorpusError, MissingCorpusError, listing
@@ -49,7 +50,7 @@ class Listing:
     """All pictures of a corpus in order of their paths, and what else was found."""
 
     root: str
-    files: pa.Table
+    files: LongTable
     """Table of the pictures, with the schema `tables.LISTED`."""
     refused: pa.Table
     """Table of what should be a picture or hold some and cannot be read, with the schema `tables.SKIPPED`."""
@@ -89,8 +90,8 @@ def list_corpus(corpus: str, limit: int | None = None, choice: ColumnChoice = US
         found += [text] if (text := others_text(rows.others.total(), rows.others)) else []
         raise CorpusError(f"corpus {corpus!r} holds no picture ({'; '.join(found) or 'it is empty'}); give {_KINDS}")
     has_lists = _suffix(name) in LIST_SUFFIXES or bool(rows.folder_lists)
-    _check_used(corpus, choice, has_lists, is_parquet=isinstance(Address.parse(files["address"][0].as_py()).part, Cell))
-    files = files if limit is None else files.slice(0, limit)
+    _check_used(corpus, choice, has_lists, is_parquet=isinstance(Address.parse(_first_address(files)).part, Cell))
+    files = files if limit is None else files.head(limit)
     origin = CorpusRoot(
         corpus=_joined(root, name),
         root=root,
@@ -100,6 +101,11 @@ def list_corpus(corpus: str, limit: int | None = None, choice: ColumnChoice = US
     )
     notes = (*rows.notes, *_notes(rows))
     return Listing(root, files, refused, rows.others, notes, rows.repeated_count, (origin,))
+
+
+def _first_address(files: LongTable) -> str:
+    batch = next(files.batches(["address"]))
+    return str(batch["address"][0].as_py())
 
 
 def check_there(corpus: str) -> None:

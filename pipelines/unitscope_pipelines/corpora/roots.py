@@ -1,17 +1,19 @@
 """Several corpora as one listing: their pictures beside each other, each file once, no two of one path."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain, count
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
-import numpy as np
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from unitscope_pipelines.corpora.listing import Listing, listed_in
 from unitscope_pipelines.storage.filesystem import is_remote
+from unitscope_pipelines.storage.long_table import LongTable, batches_of, spilling_database, take_in
 from unitscope_schemas import tables
 from unitscope_schemas.addresses import Address
 from unitscope_schemas.entries.corpus import CorpusRoot
@@ -33,32 +35,43 @@ def joined(listings: Sequence[Listing]) -> Listing:
     no whole addresses.
     """
     first, *further = listings
-    files, roots, others = first.files, list(first.roots), Counter(first.others)
+    roots, others = list(first.roots), Counter(first.others)
     refused, notes, repeated_count = [first.refused], list(first.notes), first.repeated_count
-    known = pa.array(whole_addresses(first.files["address"], first.root), pa.string())
-    for listing in further:
-        _check_addressable(listing.root, first.root)
-        addresses = pa.array(whole_addresses(listing.files["address"], listing.root), pa.string())
-        prefix = _free_prefix(listing.roots[0], files["path"])
-        columns = {"path": _below(prefix, listing.files), "address": addresses}
-        added = pa.table([columns.get(name, listing.files[name]) for name in tables.LISTED.names], tables.LISTED.names)
-        new = pc.invert(pc.is_in(addresses, value_set=known))
-        files = pa.concat_tables([files, added.cast(tables.LISTED).filter(new)])
-        known = pa.concat_arrays([known, addresses.filter(new)])
-        roots.append(listing.roots[0].model_copy(update={"prefix": prefix}))
-        refused.append(listing.refused.set_column(0, tables.SKIPPED.field("path"), _below(prefix, listing.refused)))
-        others.update(listing.others)
-        notes += [note for note in listing.notes if note not in notes]
-        repeated_count += listing.repeated_count
+    with spilling_database() as database:
+        take_in(database, "files", "FROM parts", _with_whole(first))
+        for listing in further:
+            _check_addressable(listing.root, first.root)
+            prefix = _free_prefix(listing.roots[0], database)
+            take_in(database, "added", "FROM parts ANTI JOIN files USING (whole)", _with_whole(listing, prefix))
+            database.execute("INSERT INTO files FROM added")
+            database.execute("DROP TABLE added")
+            roots.append(listing.roots[0].model_copy(update={"prefix": prefix}))
+            refused.append(listing.refused.set_column(0, tables.SKIPPED.field("path"), _below(prefix, listing.refused)))
+            others.update(listing.others)
+            notes += [note for note in listing.notes if note not in notes]
+            repeated_count += listing.repeated_count
+        query = f"SELECT {', '.join(tables.LISTED.names)} FROM files ORDER BY path"
+        files = LongTable.written(batches_of(database, query), tables.LISTED)
     return replace(
         first,
-        files=files.sort_by("path"),
+        files=files,
         refused=pa.concat_tables(refused).sort_by("path"),
         others=others,
         notes=tuple(notes),
         repeated_count=repeated_count,
         roots=tuple(roots),
     )
+
+
+def _with_whole(listing: Listing, prefix: str | None = None) -> Iterator[pa.Table]:
+    """Yield the files of a listing with their whole addresses; below a folder's name they have no others."""
+    for batch in listing.files.batches():
+        files = pa.Table.from_batches([batch])
+        whole = pa.array(whole_addresses(files["address"], listing.root), pa.string())
+        if prefix is not None:
+            columns = {"path": _below(prefix, files), "address": whole}
+            files = pa.table([columns.get(name, files[name]) for name in files.column_names], files.column_names)
+        yield files.cast(tables.LISTED).append_column("whole", whole)
 
 
 def _below(prefix: str, files: pa.Table) -> pa.ChunkedArray:
@@ -96,8 +109,9 @@ def _check_addressable(root: str, first: str) -> None:
         raise UsageError(f"corpus {root!r} cannot be added to one in an object store; add what lies at s3://")
 
 
-def _free_prefix(root: CorpusRoot, paths: pa.ChunkedArray) -> str:
+def _free_prefix(root: CorpusRoot, database: duckdb.DuckDBPyConnection) -> str:
     """Return the name of a corpus's folder, with a number where other paths begin with it."""
     name = root.prefix or root.root.rstrip("/").rpartition("/")[2] or "corpus"
-    candidates = (name, *(f"{name}-{number}" for number in range(2, len(paths) + 3)))
-    return next(prefix for prefix in candidates if not np.any(pc.starts_with(paths, f"{prefix}/").to_numpy()))
+    taken = "SELECT path FROM files WHERE starts_with(path, ?) LIMIT 1"
+    candidates = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(prefix for prefix in candidates if not database.execute(taken, [f"{prefix}/"]).fetchall())

@@ -1,14 +1,24 @@
-"""Pictures as a listing sees them are rows of an Arrow table, for a million objects would take a gigabyte."""
+"""Pictures as a listing sees them are rows of a table in a temporary file: memory holds none of a million of them."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, groupby
+from operator import itemgetter, lt
 from pathlib import PurePosixPath
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from unitscope_pipelines.storage.filesystem import StoredFile
+from unitscope_pipelines.storage.long_table import (
+    ROWS_AT_ONCE,
+    LongTable,
+    LongTableWriter,
+    batches_of,
+    rows_of,
+    spilling_database,
+    take_in,
+)
 from unitscope_schemas import tables
 from unitscope_schemas.addresses import Address, as_text
 from unitscope_schemas.answers.statements import Statement, disagreement, joined_labels
@@ -23,8 +33,6 @@ SUFFIXES = frozenset((_OF_TODAY + _OF_OTHER_TIMES_AND_TRADES).split())
 """Suffixes of files that are read as pictures; what a file is its content says."""
 COMPRESSIONS = (".gz", ".bz2", ".xz")
 HIDDEN, HIDDEN_FOLDERS, NO_SUFFIX = "hidden", "hidden folders", "without a suffix"
-_ROWS_PER_BATCH = 65_536
-_ORDER = "order"
 
 
 class ListedRows:
@@ -43,8 +51,8 @@ class ListedRows:
         """Paths of lists that lie beside pictures and may describe them."""
         self.repeated_count = 0
         self._refused: list[dict[str, object]] = []
-        self._batches: list[pa.RecordBatch] = []
-        self._columns: dict[str, list[object]] = {name: [] for name in tables.LISTED.names}
+        self._writer, self._is_ordered, self._last_path = LongTableWriter(tables.LISTED), True, ""
+        self._columns: dict[str, list[Any]] = {name: [] for name in tables.LISTED.names}
 
     def add(
         self,
@@ -65,7 +73,7 @@ class ListedRows:
         columns["address"].append(str(address))
         columns["file_bytes"].append(file.size_bytes)
         columns["modified_ns"].append(file.modified_ns)
-        if len(columns["path"]) == _ROWS_PER_BATCH:
+        if len(columns["path"]) == ROWS_AT_ONCE:
             self._finish_batch()
 
     def note(self, text: str) -> None:
@@ -89,62 +97,50 @@ class ListedRows:
             [("path", "ascending"), ("reason", "ascending")]
         )
 
-    def table(self) -> pa.Table:
-        """Return all rows added so far, with the schema `tables.LISTED`, in order of paths.
+    def table(self) -> LongTable:
+        """Return all rows added so far, with the schema `tables.LISTED`, in order of paths; nothing is added after it.
 
         Of several rows with one path the first stands, with the labels of all; where they disagree, it says so. Rows
         that lie elsewhere than the first are named as refused.
         """
         self._finish_batch()
-        rows = pa.Table.from_batches(self._batches, tables.LISTED)
-        rows = rows.append_column(_ORDER, pa.array(np.arange(len(rows))))
-        rows = rows.sort_by([("path", "ascending"), (_ORDER, "ascending")]).drop_columns([_ORDER])
-        paths = rows["path"].to_numpy()
-        first = np.ones(len(paths), bool)
-        first[1:] = paths[1:] != paths[:-1]
-        if first.all():
-            return rows
-        rows = self._without_others(rows, first)
-        paths = rows["path"].to_numpy()
-        first = np.ones(len(paths), bool)
-        first[1:] = paths[1:] != paths[:-1]
-        self.repeated_count = len(paths) - int(first.sum())
-        return _joined(rows, np.flatnonzero(first))
+        self._writer.__exit__()
+        if self._is_ordered:
+            return self._writer.table
+        with spilling_database() as database, database.cursor() as writer:
+            self._writer.table.show(database, "rows", "number")
+            database.execute("CREATE TABLE repeated AS SELECT path FROM rows GROUP BY path HAVING count(*) > 1")
+            take_in(writer, "joined", "FROM parts", self._joined(rows_of(database, _REPEATED)))
+            return LongTable.written(batches_of(database, _EACH_ONCE), tables.LISTED)
 
-    def _without_others(self, rows: pa.Table, first: NDArray[np.bool_]) -> pa.Table:
-        """Return the rows that lie where the first of their path does, and name the others as refused."""
-        start, same = 0, np.ones(len(first), bool)
-        for number in np.flatnonzero(~first | np.append(~first[1:], False)).tolist():
-            start = number if first[number] else start
-            if rows["address"][number] != rows["address"][start]:
-                same[number] = False
-                path, address = rows["path"][number].as_py(), rows["address"][number]
-                self.refuse(path, f"another file has the same name as text: {address}")
-        return rows.filter(pa.array(same))
+    def _joined(self, repeated: Iterable[dict[str, Any]]) -> Iterator[pa.Table]:
+        """Yield one row for each path, of rows in order of paths that several have; name those that lie elsewhere."""
+        yield tables.LISTED.empty_table()
+        for path, (first, *further) in ((path, list(rows)) for path, rows in groupby(repeated, itemgetter("path"))):
+            said = [Statement.of(path, first["labels"], first["metadata"])]
+            for row in further:
+                if row["address"] != first["address"]:
+                    self.refuse(path, f"another file has the same name as text: {row['address']}")
+                else:
+                    said.append(Statement.of(path, row["labels"], row["metadata"]))
+            if len(said) > 1:
+                self.repeated_count += len(said) - 1
+                labels = joined_labels(said)
+                first |= {"labels": labels, "label": next(iter(labels), None), "statements": disagreement(said)}
+            yield pa.Table.from_pylist([first], tables.LISTED)
 
     def _finish_batch(self) -> None:
-        self._batches.append(pa.RecordBatch.from_pydict(self._columns, tables.LISTED))
+        paths = self._columns["path"]
+        ordered = all(map(lt, chain([self._last_path], paths), paths))
+        self._is_ordered, self._last_path = self._is_ordered and ordered, paths[-1] if paths else self._last_path
+        self._writer.add(pa.RecordBatch.from_pydict(self._columns, tables.LISTED))
         self._columns = {name: [] for name in tables.LISTED.names}
 
 
-def _joined(rows: pa.Table, starts: Iterable[np.integer]) -> pa.Table:
-    """Return the first row of each path, from those that start at some positions, with what all rows say."""
-    starts = np.asarray(starts)
-    kept = rows.take(pa.array(starts))
-    labels, statements = kept["labels"].to_pylist(), kept["statements"].to_pylist()
-    ends = np.append(starts[1:], len(rows))
-    for position in np.flatnonzero(ends - starts > 1).tolist():
-        part = rows.slice(starts[position], ends[position] - starts[position]).select(["path", "labels", "metadata"])
-        said = [Statement.of(row["path"], row["labels"], row["metadata"]) for row in part.to_pylist()]
-        labels[position], statements[position] = joined_labels(said), disagreement(said)
-    joined = {
-        "labels": labels,
-        "label": [said[0] if said else None for said in labels],
-        "statements": statements,
-        "metadata": kept["metadata"],
-    }
-    columns = [joined.get(name, kept[name]) for name in tables.LISTED.names]
-    return pa.table(columns, tables.LISTED)
+_LISTED = ", ".join(tables.LISTED.names)
+_REPEATED = f"SELECT {_LISTED} FROM rows SEMI JOIN repeated USING (path) ORDER BY path, number"
+_EACH_ONCE = f"""
+SELECT {_LISTED} FROM rows ANTI JOIN repeated USING (path) UNION ALL SELECT {_LISTED} FROM joined ORDER BY path"""
 
 
 def is_picture(path: str) -> bool:

@@ -13,7 +13,7 @@ from unitscope_pipelines.corpora.listing import Listing, list_corpus
 from unitscope_pipelines.corpora.roots import joined, roots_of, whole_addresses
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.sealing.version_images import VersionImages
-from unitscope_pipelines.storage.long_table import ROWS_AT_ONCE, count_of, spilling_database, take_in
+from unitscope_pipelines.storage.long_table import batches_of, count_of, spilling_database, take_in
 from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.storage.tombstones import present_tables
 from unitscope_schemas.entries.corpus import CorpusRoot, LeftImages
@@ -127,7 +127,7 @@ def _compared(previous: Manifest, store: Store, corpus: Listing) -> Iterator["_C
         columns = ["path", "other_paths", "modified_ns", "address"]
         query = "SELECT row_number() OVER () AS number, * FROM parts"
         count = take_in(database, "images", query, present_tables(previous, store, columns))
-        database.register("listed", corpus.files.select(["path", "modified_ns"]))
+        corpus.files.show(database, "listed", "listed")
         database.execute(_PATHS)
         yield _Comparison(database, count, previous, corpus)
 
@@ -165,11 +165,10 @@ class _Comparison:
     @property
     def _holds_files(self) -> bool:
         """Whether the listing has the very file of every image, by whatever path."""
-        stored = self.database.cursor().sql("SELECT address FROM images").to_arrow_reader(ROWS_AT_ONCE)
-        wanted = _whole(stored, self.previous.corpus.root)
-        listed = _whole(self.corpus.files.select(["address"]).to_batches(ROWS_AT_ONCE), self.corpus.root)
-        take_in(self.database, "wanted", "FROM parts", wanted)
-        take_in(self.database, "had", "FROM parts", listed)
+        stored, listed = batches_of(self.database, "SELECT address FROM images"), self.corpus.files.batches(["address"])
+        with self.database.cursor() as writer:
+            take_in(writer, "wanted", "FROM parts", _whole(stored, self.previous.corpus.root))
+            take_in(writer, "had", "FROM parts", _whole(listed, self.corpus.root))
         return not count_of(self.database, "wanted ANTI JOIN had USING (address)")
 
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from unitscope_pipelines import cluster
@@ -30,6 +29,7 @@ from unitscope_pipelines.indexing.ranking.ranker import ranking_memory
 from unitscope_pipelines.indexing.ranking.unit_fields import exemplar_count, unit_count
 from unitscope_pipelines.indexing.scan import Scanner
 from unitscope_pipelines.indexing.sealing.segments import fewest, staying
+from unitscope_pipelines.storage.long_table import LongTable
 from unitscope_pipelines.vision.recording.device import choose_device
 from unitscope_pipelines.vision.recording.embedding import cell_regions
 from unitscope_schemas.entries.segment import EXACT
@@ -153,7 +153,7 @@ def _peaks_bytes(plan: Plan, workers: int) -> int:
 def _size_bytes(plan: Plan, rank_count: int, vector_bytes: int) -> int:
     """Return the bytes of all other files of the atlas, if so many ranks of each unit are stored."""
     files, units = len(plan.listing.files), plan.cells_per_image
-    described = plan.listing.files.select(["path", "label", "metadata", "address"]).nbytes
+    described = sum(batch.nbytes for batch in plan.listing.files.batches(["path", "label", "metadata", "address"]))
     return int(
         _BYTES_FIXED
         + files * (_BYTES_PER_FILE + vector_bytes)
@@ -164,7 +164,7 @@ def _size_bytes(plan: Plan, rank_count: int, vector_bytes: int) -> int:
     )
 
 
-def _spread(pending: pa.Table, count: int) -> list[CorpusFile]:
+def _spread(pending: LongTable, count: int) -> list[CorpusFile]:
     """Return files from all over the pending ones: those of one folder or shard may be larger than the rest."""
     return corpus_files(pending.take(np.unique(np.linspace(0, len(pending) - 1, count).astype(int))))
 

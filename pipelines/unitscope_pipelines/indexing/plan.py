@@ -19,6 +19,7 @@ from unitscope_pipelines.indexing.scan import ScanPlan
 from unitscope_pipelines.indexing.sealing.removed import once_removed
 from unitscope_pipelines.indexing.sealing.version_images import known_ids, pending_files
 from unitscope_pipelines.indexing.shards import Shard
+from unitscope_pipelines.storage.long_table import LongTable
 from unitscope_pipelines.storage.parts import read_manifest, read_measured, read_receipts
 from unitscope_pipelines.storage.stores import Store, store_of
 from unitscope_pipelines.storage.tombstones import removed_images
@@ -48,7 +49,7 @@ class Plan:
     config: IndexConfig
     scan: ScanPlan
     listing: Listing
-    pending: pa.Table
+    pending: LongTable
     """Rows of the listing that no finished shard has read in their present state."""
     finished: list[Receipt]
     """Receipts of the shards that need not be scanned."""
@@ -264,13 +265,12 @@ def _with_bounded(receipts: list[Receipt], previous: Manifest | None) -> list[Re
     return sorted([*receipts, *bounded], key=lambda receipt: receipt.shard)
 
 
-def cut_shards(files: pa.Table, size: int, beside: str = "") -> Iterator[Shard]:
+def cut_shards(files: LongTable, size: int, beside: str = "") -> Iterator[Shard]:
     """Cut files one by one into shards named by their content, so that a shard that runs again replaces itself.
 
     Shards that are named by `beside` too do not replace those that are not.
     """
-    for start in range(0, len(files), size):
-        part = files.take(pa.array(range(start, min(start + size, len(files)))))  # a slice would carry all to workers
+    for part in files.pieces(size):
         listed = beside + json.dumps([part[name].to_pylist() for name in tables.FILE_KEY])
         yield Shard(hashlib.sha256(listed.encode()).hexdigest()[:16], part)
 

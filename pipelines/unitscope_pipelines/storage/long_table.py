@@ -7,7 +7,6 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,21 +21,19 @@ ROWS_AT_ONCE = 65_536
 MEMORY_BYTES = 800_000_000
 """Memory that a join or sort takes before it goes on in temporary files."""
 _MOST_THREADS = 4
+_PREFIX = "unitscope-"
 
 
-@dataclass(frozen=True)
 class LongTable:
-    """A table in a temporary file, which goes when the last reader of the table does."""
+    """A table in a temporary file, which goes when nothing holds the table any more."""
 
-    schema: pa.Schema
-    num_rows: int
-    _folder: tempfile.TemporaryDirectory[str]
+    def __init__(self, schema: pa.Schema, num_rows: int, folder: "tempfile.TemporaryDirectory[str]") -> None:
+        self.schema, self.num_rows, self._folder = schema, num_rows, folder
 
     @classmethod
     def written(cls, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> "LongTable":
         """Write batches of rows that can be cast to a schema."""
-        folder = tempfile.TemporaryDirectory(prefix="unitscope-")  # the table keeps it
-        with _Writer(folder, schema) as writer:
+        with LongTableWriter(schema) as writer:
             for batch in batches:
                 writer.add(batch)
         return writer.table
@@ -46,15 +43,25 @@ class LongTable:
         """Write a table that memory holds."""
         return cls.written(table.to_batches(max_chunksize=ROWS_AT_ONCE), table.schema)
 
-    @property
-    def file(self) -> Path:
-        """The Parquet file."""
-        return Path(self._folder.name) / "rows.parquet"
+    def __len__(self) -> int:
+        return self.num_rows
+
+    def __getitem__(self, column: str) -> pa.ChunkedArray:
+        return self.read([column])[column]
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return some columns of all rows."""
-        names = self.schema.names if columns is None else columns
-        return pa.Table.from_batches(self.batches(names), self._schema_of(names))
+        """Return some columns of all rows, all columns by default."""
+        return pa.Table.from_batches(self.batches(columns), self._schema_of(columns))
+
+    def take(self, rows: Sequence[int] | NDArray[np.integer]) -> pa.Table:
+        """Return the rows of these numbers, in ascending order."""
+        (found,) = self.split([np.asarray(rows)])
+        return found.read()
+
+    def head(self, count: int) -> "LongTable":
+        """Return the first rows."""
+        rows = next(self.pieces(count), None) if count else None
+        return LongTable.of(self.schema.empty_table() if rows is None else rows)
 
     def reader(self, columns: Sequence[str]) -> pa.RecordBatchReader:
         """Return some columns as a query may read them, once."""
@@ -62,23 +69,29 @@ class LongTable:
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield some columns, so many rows at a time."""
-        names = self.schema.names if columns is None else list(columns)
-        schema = self._schema_of(names)
-        with pq.ParquetFile(self.file) as file:
-            for batch in file.iter_batches(ROWS_AT_ONCE, columns=names):
-                yield batch.select(names).cast(schema)
+        schema = self._schema_of(columns)
+        with pq.ParquetFile(self._file) as file:
+            for batch in file.iter_batches(ROWS_AT_ONCE, columns=schema.names):
+                yield batch.select(schema.names).cast(schema)
 
-    def _schema_of(self, columns: Sequence[str]) -> pa.Schema:
-        return pa.schema([self.schema.field(name) for name in columns])
+    def pieces(self, size: int) -> Iterator[pa.Table]:
+        """Yield so many rows at a time, of the last ones as many as there are."""
+        kept = self.schema.empty_table()
+        for batch in self.batches():
+            kept = pa.concat_tables([kept, pa.Table.from_batches([batch])])
+            while len(kept) >= size:
+                yield kept.slice(0, size).take(pa.array(range(size)))  # a slice would carry all to whom it is sent
+                kept = kept.slice(size)
+        if len(kept):
+            yield kept.combine_chunks()
 
     def split(self, parts: Sequence[NDArray[np.integer]]) -> "list[LongTable]":
-        """Return the rows of each part of the numbers of rows, ascending: reads all rows once."""
+        """Return the rows of each part of the numbers of rows, in ascending order: reads all rows once."""
         part_of = np.full(self.num_rows, -1, np.int32)
         for number, rows in enumerate(parts):
             part_of[rows] = number
-        folders = [tempfile.TemporaryDirectory(prefix="unitscope-") for _ in parts]
         with ExitStack() as stack:
-            writers = [stack.enter_context(_Writer(folder, self.schema)) for folder in folders]
+            writers = [stack.enter_context(LongTableWriter(self.schema)) for _ in parts]
             start = 0
             for batch in self.batches():
                 own = part_of[start : start + batch.num_rows]
@@ -87,23 +100,32 @@ class LongTable:
                     writers[number].add(batch.filter(pa.array(own == number)))
         return [writer.table for writer in writers]
 
+    def show(self, database: duckdb.DuckDBPyConnection, name: str, number: str) -> None:
+        """Let a database read the table under a name, with the number of each row in a column besides."""
+        file = str(self._file).replace("'", "''")
+        database.execute(
+            f"CREATE VIEW {name} AS SELECT * EXCLUDE (file_row_number), file_row_number AS {number} "
+            f"FROM read_parquet('{file}', file_row_number = true)"
+        )
 
-class _Writer:
-    """Writes rows into a folder's file in groups of ROWS_AT_ONCE."""
+    @property
+    def _file(self) -> Path:
+        return _file_in(self._folder)
 
-    def __init__(self, folder: tempfile.TemporaryDirectory[str], schema: pa.Schema) -> None:
-        self._folder, self._schema, self._rows = folder, schema, 0
-        self._kept: list[pa.RecordBatch] = []
-        self._file = pq.ParquetWriter(Path(folder.name) / "rows.parquet", schema, compression="lz4")
+    def _schema_of(self, columns: Sequence[str] | None) -> pa.Schema:
+        return self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
 
-    def __enter__(self) -> "_Writer":
+
+class LongTableWriter:
+    """Writes rows into a temporary file, in groups of ROWS_AT_ONCE."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema, self._rows, self._kept = schema, 0, list[pa.RecordBatch]()
+        self._folder = tempfile.TemporaryDirectory(prefix=_PREFIX)
+        self._file = pq.ParquetWriter(_file_in(self._folder), schema, compression="lz4")
+
+    def __enter__(self) -> "LongTableWriter":
         return self
-
-    def add(self, batch: pa.RecordBatch) -> None:
-        self._kept.append(batch)
-        self._rows += batch.num_rows
-        if sum(kept.num_rows for kept in self._kept) >= ROWS_AT_ONCE:
-            self._flush()
 
     def __exit__(self, *_: object) -> None:
         self._flush()
@@ -111,7 +133,15 @@ class _Writer:
 
     @property
     def table(self) -> LongTable:
+        """The table of all rows, once the writer is closed."""
         return LongTable(self._schema, self._rows, self._folder)
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Add rows that can be cast to the schema."""
+        self._kept.append(batch)
+        self._rows += batch.num_rows
+        if sum(kept.num_rows for kept in self._kept) >= ROWS_AT_ONCE:
+            self._flush()
 
     def _flush(self) -> None:
         if self._kept:
@@ -119,10 +149,21 @@ class _Writer:
             self._kept = []
 
 
-def rows_of(batches: Iterable[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of batches as Python objects."""
-    for batch in batches:
-        yield from batch.to_pylist()
+def _file_in(folder: "tempfile.TemporaryDirectory[str]") -> Path:
+    return Path(folder.name) / "rows.parquet"
+
+
+@contextmanager
+def spilling_database() -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open an empty database of this process: what its memory does not hold goes to temporary files."""
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": f"{MEMORY_BYTES}B",
+            "temp_directory": folder,
+            "threads": str(min(_MOST_THREADS, os.cpu_count() or 1)),
+        }
+        with duckdb.connect(":memory:", config=config) as database:
+            yield database
 
 
 def take_in(database: duckdb.DuckDBPyConnection, name: str, query: str, parts: Iterable[pa.Table]) -> int:
@@ -141,20 +182,18 @@ def take_in(database: duckdb.DuckDBPyConnection, name: str, query: str, parts: I
     return count_of(database, name)
 
 
+def batches_of(database: duckdb.DuckDBPyConnection, query: str) -> Iterator[pa.RecordBatch]:
+    """Yield what a query finds, so many rows at a time; meanwhile the connection answers nothing else."""
+    yield from database.sql(query).to_arrow_reader(ROWS_AT_ONCE)
+
+
+def rows_of(database: duckdb.DuckDBPyConnection, query: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows that a query finds as Python objects; meanwhile the connection answers nothing else."""
+    for batch in batches_of(database, query):
+        yield from batch.to_pylist()
+
+
 def count_of(database: duckdb.DuckDBPyConnection, rows: str) -> int:
     """Count the rows of a table, or of what may stand behind FROM."""
     (count,) = database.execute(f"SELECT count(*) FROM {rows}").fetchall()[0]
     return int(count)
-
-
-@contextmanager
-def spilling_database() -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open an empty database of this process: what its memory does not hold goes to temporary files."""
-    with tempfile.TemporaryDirectory(prefix="unitscope-") as folder:
-        config: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": f"{MEMORY_BYTES}B",
-            "temp_directory": folder,
-            "threads": str(min(_MOST_THREADS, os.cpu_count() or 1)),
-        }
-        with duckdb.connect(":memory:", config=config) as database:
-            yield database

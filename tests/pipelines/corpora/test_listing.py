@@ -169,7 +169,7 @@ def test_web_addresses_in_a_list_are_refused(tmp_path: Path) -> None:
 def test_metadata_keep_types_and_nested_values(tmp_path: Path) -> None:
     lines = ['{"path": "a.jpg", "label": 3, "year": 2012, "share": 0.5, "day": true, "name": "x", "tags": [1]}']
     (tmp_path / "list.jsonl").write_text("\n".join(lines))
-    row = list_corpus(str(tmp_path / "list.jsonl")).files.to_pylist()[0]
+    row = list_corpus(str(tmp_path / "list.jsonl")).files.read().to_pylist()[0]
     assert (row["label"], row["metadata"]) == ("3", '{"year":2012,"share":0.5,"day":true,"name":"x","tags":[1]}')
 
 
@@ -248,4 +248,4 @@ def test_a_tar_in_an_object_store_is_listed_in_few_pieces_whatever_its_members(
     assert 1 <= len(reads) <= most
     assert listed.files["label"].to_pylist() == ["grey"] * 60
     names = ["path", "label", "address"]
-    assert listed.files.select(names).equals(list_corpus(str(tmp_path)).files.select(names))
+    assert listed.files.read(names).equals(list_corpus(str(tmp_path)).files.read(names))

@@ -194,7 +194,7 @@ def test_lists_rows_of_one_picture_are_counted_and_their_labels_joined(folder: P
 
 def described(folder: Path) -> tuple[dict[str, tuple[list[str], str | None]], tuple[str, ...]]:
     found = list_corpus(str(folder))
-    rows = found.files.select(["path", "labels", "metadata"]).to_pylist()
+    rows = found.files.read(["path", "labels", "metadata"]).to_pylist()
     return {row["path"]: (row["labels"], row["metadata"]) for row in rows}, found.notes
 
 

@@ -26,7 +26,7 @@ def picture(shade: int) -> bytes:
 
 def contents(listed: Listing) -> dict[str, bytes]:
     originals = Originals(listed.root)
-    rows = listed.files.select(["path", "address"]).to_pylist()
+    rows = listed.files.read(["path", "address"]).to_pylist()
     return {row["path"]: originals.read(row["address"]) for row in rows}
 
 

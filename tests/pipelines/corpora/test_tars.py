@@ -41,12 +41,12 @@ def six(file: Path) -> tuple[bytearray, list[int], int]:
 
 def contents(listed: Listing) -> dict[str, bytes]:
     originals = Originals(listed.root)
-    rows = listed.files.select(["path", "address"]).to_pylist()
+    rows = listed.files.read(["path", "address"]).to_pylist()
     return {row["path"].partition("/")[2]: originals.read(row["address"]) for row in rows}
 
 
 def labels(listed: Listing) -> dict[str, str | None]:
-    rows = listed.files.select(["path", "label"]).to_pylist()
+    rows = listed.files.read(["path", "label"]).to_pylist()
     return {row["path"].partition("/")[2]: row["label"] for row in rows}
 
 

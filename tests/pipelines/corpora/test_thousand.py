@@ -149,7 +149,7 @@ def test_of_a_thousand_odd_and_broken_pictures_each_is_an_image_a_duplicate_a_sk
     listed = list_corpus(str(tmp_path))
     originals, images, skips = Originals(listed.root), set[bytes](), {}
     duplicates = 0
-    for path, address in zip(*listed.files.select(["path", "address"]).to_pydict().values(), strict=True):
+    for path, address in zip(*listed.files.read(["path", "address"]).to_pydict().values(), strict=True):
         data = originals.read(address)
         try:
             assert prepare(data, LOOK).pixels.shape == (3, 32, 32)

@@ -36,7 +36,7 @@ def test_a_bounded_plan_tells_what_stays_and_what_is_needed_until_then(tiny_corp
         settings = {"layers": TINY_LAYERS, "batch_size": 8, "workers": 1, "keep": keep}
         config = IndexConfig(corpus=str(tiny_corpus), atlas=str(tmp_path / "atlas"), **settings)
         plan = make_plan(config, list_corpus(config.corpus), lambda _: None)
-        return forecast(replace(plan, pending=plan.pending.slice(0, 0)))
+        return forecast(replace(plan, pending=plan.pending.head(0)))
 
     whole, kept = planned("all"), planned("top:10")
     units, files = whole.units, whole.files

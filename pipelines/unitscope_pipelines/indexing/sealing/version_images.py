@@ -20,6 +20,7 @@ from unitscope_pipelines.indexing.known_ids import KnownIds
 from unitscope_pipelines.storage.long_table import (
     ROWS_AT_ONCE,
     LongTable,
+    batches_of,
     count_of,
     rows_of,
     spilling_database,
@@ -35,7 +36,7 @@ from unitscope_schemas.manifest import Receipt
 
 _KEY = list(tables.FILE_KEY)
 _KEY_SCHEMA = pa.schema([tables.LISTED.field(name) for name in _KEY])
-_SHARD, _LISTED = pa.field("shard", pa.int32()), "listed"
+_SHARD = pa.field("shard", pa.int32())
 _FIRST_OF_FILE = "QUALIFY row_number() OVER (PARTITION BY listed ORDER BY shard) = 1"
 _REFUSED_FIRST = 3
 
@@ -56,7 +57,7 @@ class VersionImages:
     """Names of the shards that know of an image or file."""
 
 
-def pending_files(listing: Listing, receipts: Iterable[Receipt], store: Store) -> pa.Table:
+def pending_files(listing: Listing, receipts: Iterable[Receipt], store: Store) -> LongTable:
     """Return the listed files that no finished shard has read, or found unusable, in their present state."""
     receipts = list(receipts)
     if not receipts:
@@ -71,11 +72,11 @@ def pending_files(listing: Listing, receipts: Iterable[Receipt], store: Store) -
             yield final.select(_KEY).cast(_KEY_SCHEMA)
 
     with spilling_database() as database:
-        database.register("listing", _numbered(listing, _KEY))
+        listing.files.show(database, "listing", "listed")
         take_in(database, "done", "FROM parts", done())
-        left = database.sql(f"SELECT {_LISTED} FROM listing ANTI JOIN done USING ({', '.join(_KEY)}) ORDER BY ALL")
-        places = left.to_arrow_table()[_LISTED]
-    return listing.files if len(places) == len(listing.files) else listing.files.take(places)
+        columns = ", ".join(tables.LISTED.names)
+        query = f"SELECT {columns} FROM listing ANTI JOIN done USING ({', '.join(_KEY)}) ORDER BY listed"
+        return LongTable.written(batches_of(database, query), tables.LISTED)
 
 
 def known_ids(receipts: Iterable[Receipt], store: Store) -> KnownIds:
@@ -94,8 +95,8 @@ def version_images(
     are those of all its files, and what files say that disagree is kept. Images that were `removed` are left out.
     Raises CorpusError if nothing is left.
 
-    Besides the listing, memory holds some 90 bytes for each image, of which near duplicates are found, and what a
-    database may use; temporary files hold some 600.
+    Memory holds some 90 bytes for each image, of which near duplicates are found, and what a database may use;
+    temporary files hold some 600.
     """
     store.fetch(part for receipt in receipts for part in (receipt.files, receipt.skipped, receipt.scanned))
     with spilling_database() as database:
@@ -110,7 +111,8 @@ def version_images(
             raise CorpusError("every picture of the corpus was removed from this atlas; bring some back with --restore")
         if listing.refused.num_rows:
             skipped = pa.concat_tables([skipped, listing.refused]).sort_by("path")
-        return VersionImages(catalogue.images(), skipped, count_of(database, "files"), catalogue.knowing())
+        shards, file_count = catalogue.knowing(), count_of(database, "files")
+        return VersionImages(catalogue.images(), skipped, file_count, shards)
 
 
 @dataclass(frozen=True)
@@ -130,12 +132,13 @@ class _Catalogue:
         names = self._shards
         numbers = pa.array(range(len(names)), pa.int32())
         self.database.register("shards", pa.table({"number": numbers, "name": pa.array(names, pa.string())}))
-        self.database.register("listing", _numbered(self.listing, tables.LISTED.names))
+        self.listing.files.show(self.database, "listing", "listed")
         take_in(self.database, "all_known", _LISTED_ONES, self._recorded(tables.FILES, lambda one: one.files))
         take_in(self.database, "all_refused", _LISTED_ONES, self._recorded(tables.SKIPPED, lambda one: one.skipped))
         take_in(self.database, "scanned", "FROM parts", self._recorded(tables.SCANNED, lambda one: one.scanned))
         for name in ("known", "refused"):
             self.database.execute(f"CREATE TABLE {name} AS FROM all_{name} {_FIRST_OF_FILE}")
+            self.database.execute(f"DROP TABLE all_{name}")
 
     def skipped(self) -> pa.Table:
         """Return the refused files that no shard has read, in order of the listing."""
@@ -149,18 +152,19 @@ class _Catalogue:
         self.database.execute("CREATE TABLE files AS FROM known ANTI JOIN removed USING (image_id)")
         return count_of(self.database, "files")
 
+    def knowing(self) -> frozenset[str]:
+        """Return the names of the shards that know of a listed file or of its image."""
+        return frozenset(name for (name,) in self.database.execute(_KNOWING).fetchall())
+
     def images(self) -> LongTable:
         """Return the images of the files, in order of ids."""
-        for query in (_CONTENTS, _SEEN, _FURTHER):
+        for query in (_CONTENTS, _SEEN, _PLACED, "DROP TABLE scanned", "DROP TABLE seen", _FURTHER):
             self.database.execute(query)
         with self.database.cursor() as writer:
             take_in(writer, "said", "FROM parts", self._said())
             take_in(writer, "groups", "FROM parts", self._groups())
-        return LongTable.written(self._batches(_IMAGES), tables.IMAGES)
-
-    def knowing(self) -> frozenset[str]:
-        """Return the names of the shards that know of a listed file or of its image."""
-        return frozenset(name for (name,) in self.database.execute(_KNOWING).fetchall())
+        self.database.execute(_NAMED)
+        return LongTable.written(batches_of(self.database, _IMAGES), tables.IMAGES)
 
     @cached_property
     def _shards(self) -> list[str]:
@@ -175,13 +179,9 @@ class _Catalogue:
             own = tables.completed(read_part(self.store, part(receipt)), schema).select(schema.names).cast(schema)
             yield own.append_column(_SHARD, pa.repeat(pa.scalar(numbers[receipt.shard], _SHARD.type), own.num_rows))
 
-    def _batches(self, query: str) -> Iterator[pa.RecordBatch]:
-        """Yield what a query finds, so many rows at a time."""
-        yield from self.database.sql(query).to_arrow_reader(ROWS_AT_ONCE)
-
     def _said(self) -> Iterator[pa.Table]:
         """Yield labels, and what files say that disagree, of the images that have several files."""
-        rows = rows_of(self._batches(_TOLD))
+        rows = rows_of(self.database, _TOLD)
         said: list[dict[str, Any]] = []
         for image, files in groupby(rows, key=lambda row: row["image"]):
             own = [
@@ -199,7 +199,7 @@ class _Catalogue:
 
     def _groups(self) -> Iterator[pa.Table]:
         """Yield the images that have near duplicates, each with the first of its group."""
-        groups = duplicate_groups(*sketches(self._batches(_SKETCHES), count_of(self.database, "contents")))
+        groups = duplicate_groups(*sketches(batches_of(self.database, _SKETCHES), count_of(self.database, "contents")))
         members = np.flatnonzero(np.bincount(groups, minlength=len(groups))[groups] > 1)
         yield pa.table([pa.array(members, pa.int32()), pa.array(groups[members], pa.int32())], schema=_GROUPS)
 
@@ -217,14 +217,20 @@ SELECT DISTINCT name FROM shards JOIN (
 _CONTENTS = """
 CREATE TABLE contents AS
 SELECT (row_number() OVER (ORDER BY image_id) - 1)::INTEGER AS image, *
-FROM (SELECT image_id, min(listed) AS listed, count(*) AS file_count FROM files GROUP BY image_id)"""
+FROM (
+    SELECT image_id, min(listed) AS listed, arg_min(size_bytes, listed) AS size_bytes, count(*) AS file_count
+    FROM files GROUP BY image_id
+)"""
 """Every image: its number, its first file and how many it has."""
 _SEEN = """
 CREATE TABLE seen AS
-SELECT image, min(scanned.shard) AS shard FROM contents JOIN scanned USING (image_id) GROUP BY image"""
+SELECT image_id, min(shard) AS shard FROM scanned SEMI JOIN contents USING (image_id) GROUP BY image_id"""
 """The first shard, in order of names, that scanned an image."""
-_SCANNED = """contents JOIN seen USING (image)
-JOIN scanned ON scanned.image_id = contents.image_id AND scanned.shard = seen.shard"""
+_PLACED = """
+CREATE TABLE placed AS
+SELECT contents.*, scanned.* EXCLUDE (image_id) FROM contents JOIN (scanned SEMI JOIN seen USING (image_id, shard))
+USING (image_id)"""
+"""Every image with what its shard recorded of it."""
 _TOLD = """
 SELECT image, listing.path, labels, metadata, statements
 FROM contents JOIN files USING (image_id) JOIN listing ON listing.listed = files.listed
@@ -235,8 +241,11 @@ SELECT image, list(listing.path ORDER BY listing.listed) AS paths,
     list(listing.address ORDER BY listing.listed) AS addresses
 FROM contents JOIN files USING (image_id) JOIN listing ON listing.listed = files.listed
 WHERE file_count > 1 AND files.listed <> contents.listed GROUP BY image"""
-_SKETCHES = f"SELECT gradient_hash, tint FROM {_SCANNED} ORDER BY image"
-_EVERY_LABEL = "CASE WHEN contents.file_count > 1 THEN said.labels ELSE listing.labels END"
+_SKETCHES = "SELECT gradient_hash, tint FROM placed ORDER BY image"
+_NAMED = """
+CREATE TABLE named AS
+SELECT groups.image, contents.image_id AS duplicate_group FROM groups JOIN contents ON contents.image = groups.first"""
+_EVERY_LABEL = "CASE WHEN file_count > 1 THEN said.labels ELSE listing.labels END"
 _COLUMNS = {
     "path": "listing.path",
     "other_paths": "coalesce(further.paths, [])",
@@ -244,30 +253,20 @@ _COLUMNS = {
     "other_addresses": "coalesce(further.addresses, [])",
     "label": f"({_EVERY_LABEL})[1]",
     "metadata": "listing.metadata",
-    "size_bytes": "files.size_bytes",
     "modified_ns": "listing.modified_ns",
-    "duplicate_group": "head.image_id",
+    "duplicate_group": "named.duplicate_group",
     "shard": "shards.name",
-    "shard_row": "scanned.row",
+    "shard_row": "placed.row",
     "labels": _EVERY_LABEL,
-    "statements": "CASE WHEN contents.file_count > 1 THEN said.statements ELSE listing.statements END",
-    "image": "contents.image",
-    "image_id": "contents.image_id",
+    "statements": "CASE WHEN file_count > 1 THEN said.statements ELSE listing.statements END",
 }
-"""Where the columns of an image come from, that `scanned` does not have."""
+"""Where the columns of an image come from, that `placed` does not have."""
 _IMAGES = f"""
-SELECT {", ".join(f"{_COLUMNS.get(name, f'scanned.{name}')} AS {name}" for name in tables.IMAGES.names)}
-FROM {_SCANNED}
-JOIN shards ON number = seen.shard
-JOIN files ON files.listed = contents.listed
-JOIN listing ON listing.listed = contents.listed
-LEFT JOIN further ON further.image = contents.image
-LEFT JOIN said ON said.image = contents.image
-LEFT JOIN groups ON groups.image = contents.image
-LEFT JOIN contents AS head ON head.image = groups.first
-ORDER BY contents.image"""
-
-
-def _numbered(listing: Listing, columns: Sequence[str]) -> pa.Table:
-    """Return columns of the listed files with their row numbers in the listing."""
-    return listing.files.select(list(columns)).append_column(_LISTED, pa.array(np.arange(len(listing.files))))
+SELECT {", ".join(f"{_COLUMNS.get(name, f'placed.{name}')} AS {name}" for name in tables.IMAGES.names)}
+FROM placed
+JOIN shards ON number = placed.shard
+JOIN listing USING (listed)
+LEFT JOIN further ON further.image = placed.image
+LEFT JOIN said ON said.image = placed.image
+LEFT JOIN named ON named.image = placed.image
+ORDER BY placed.image"""
