@@ -14,14 +14,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from benchmarks.report import print_table, save
 from unitscope_pipelines.corpora.listing import Listing
+from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.sealing.image_tables import write_groups, write_image_tables
-from unitscope_pipelines.indexing.sealing.segments import segment_name
+from unitscope_pipelines.indexing.sealing.segments import cut, segment_name
 from unitscope_pipelines.indexing.sealing.version_images import known_ids, pending_files, version_images
 from unitscope_pipelines.indexing.sealing.versions import version_name
-from unitscope_pipelines.storage.long_table import LongTable
+from unitscope_pipelines.storage.long_table import ROWS_AT_ONCE, LongTable
 from unitscope_pipelines.storage.parts import write_table
 from unitscope_pipelines.storage.stores import Store, store_of
 from unitscope_schemas import layout, tables
@@ -35,24 +37,27 @@ _TWINS, _COPIES = 0.02, 0.01
 
 def listed(count: int) -> Listing:
     """A listing of files in a thousand folders, which are their labels."""
-    numbers = pa.array(np.arange(count))
-    width = len(str(count))
-    names = numbers.cast(pa.string())
-    names = pa.compute.utf8_lpad(names, width, "0")
-    labels = pa.compute.utf8_slice_codeunits(names, 0, 3)
-    paths = pa.compute.binary_join_element_wise(labels, names, "/")
+    starts = range(0, count, ROWS_AT_ONCE)
+    batches = (_listed_rows(start, min(start + ROWS_AT_ONCE, count), len(str(count))) for start in starts)
+    return Listing("/corpus", LongTable.written(batches, tables.LISTED), tables.SKIPPED.empty_table(), {})
+
+
+def _listed_rows(start: int, end: int, width: int) -> pa.RecordBatch:
+    numbers, count = pa.array(np.arange(start, end)), end - start
+    names = pc.utf8_lpad(numbers.cast(pa.string()), width, "0")
+    labels = pc.utf8_slice_codeunits(names, 0, 3)
+    paths = pc.binary_join_element_wise(pc.binary_join_element_wise("photographs of animals", labels, "/"), names, "/")
     files = {
-        "path": pa.compute.binary_join_element_wise(paths, ".jpg", ""),
+        "path": pc.binary_join_element_wise(paths, ".jpg", ""),
         "label": labels,
         "labels": pa.ListArray.from_arrays(pa.array(np.arange(count + 1), pa.int32()), labels),
         "metadata": pa.nulls(count, pa.string()),
         "statements": pa.nulls(count, pa.string()),
-        "address": pa.compute.binary_join_element_wise("file:", paths, ".jpg", ""),
+        "address": pc.binary_join_element_wise("file:", paths, ".jpg", ""),
         "file_bytes": pa.array(np.full(count, 100_000)),
-        "modified_ns": pa.array(np.arange(count)),
+        "modified_ns": numbers,
     }
-    table = pa.table([files[name] for name in tables.LISTED.names], schema=tables.LISTED)
-    return Listing("/corpus", LongTable.of(table), tables.SKIPPED.empty_table(), {})
+    return pa.record_batch([files[name] for name in tables.LISTED.names], schema=tables.LISTED)
 
 
 def scan(store: Store, corpus: Listing) -> list[Receipt]:
@@ -137,8 +142,16 @@ def main() -> None:
     assert not len(pending)
     made = stage("images of the version", lambda: version_images(corpus, receipts, store))
     images, name = made.images, stage("its name", lambda: version_name(_KEY, None, made))
-    segment = stage("the segment's name", lambda: segment_name(_KEY, images))
-    stage("tables of images", lambda: write_image_tables(store, segment, name, images))
+    parts = cut(
+        np.arange(len(images), dtype=np.int32), images["shard"], IndexConfig.model_fields["segment_images"].default
+    )
+    segments = stage("segments are cut", lambda: images.split(parts) if len(parts) > 1 else [images])
+    for number, part in enumerate(segments):
+        segment = stage(f"name of segment {number}", lambda part=part: segment_name(_KEY, part))
+        stage(
+            f"its {len(part):,} images",
+            lambda part=part, segment=segment: write_image_tables(store, segment, name, part),
+        )
     stage("groups of near duplicates", lambda: write_groups(store, name, images))
     print_table(f"{options.files:,} files, {images.num_rows:,} images", rows)
     save(f"catalogue_{options.files}", {"files": options.files, "images": images.num_rows, "stages": rows})

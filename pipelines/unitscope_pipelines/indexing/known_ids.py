@@ -27,13 +27,17 @@ class KnownIds:
     @classmethod
     def of(cls, columns: Iterable[tuple[str, pa.ChunkedArray]]) -> "KnownIds":
         """Take the ids of some columns, each with the path of its part; raises AtlasError for what is no id."""
-        found = [digests([])]
+        found = bytearray()
         for path, ids in columns:
             try:
-                found.append(digests(ids.to_pylist()))
+                found += digests(ids.to_pylist()).tobytes()
             except ValueError:
                 raise AtlasError(f"part {path} is damaged: what it holds as ids of images are none") from None
-        return cls(np.unique(np.concatenate(found)))
+        ordered = np.frombuffer(found, _DIGEST)
+        ordered.sort()
+        is_first = np.ones(len(ordered), bool)
+        is_first[1:] = ordered[1:] != ordered[:-1]
+        return cls(ordered if is_first.all() else ordered[is_first])
 
     def __contains__(self, image_id: str) -> bool:
         digest = np.array(bytes.fromhex(image_id), _DIGEST)

@@ -74,10 +74,10 @@ class LongTable:
             for batch in file.iter_batches(ROWS_AT_ONCE, columns=schema.names):
                 yield batch.select(schema.names).cast(schema)
 
-    def pieces(self, size: int) -> Iterator[pa.Table]:
-        """Yield so many rows at a time, of the last ones as many as there are."""
-        kept = self.schema.empty_table()
-        for batch in self.batches():
+    def pieces(self, size: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Yield some columns of so many rows at a time, of the last ones as many as there are."""
+        kept = self._schema_of(columns).empty_table()
+        for batch in self.batches(columns):
             kept = pa.concat_tables([kept, pa.Table.from_batches([batch])])
             while len(kept) >= size:
                 yield kept.slice(0, size).take(pa.array(range(size)))  # a slice would carry all to whom it is sent

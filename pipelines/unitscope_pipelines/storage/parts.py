@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ValidationError
 
+from unitscope_pipelines.storage.long_table import ROWS_AT_ONCE, LongTable
 from unitscope_pipelines.storage.stores import Store, is_full
 from unitscope_schemas import layout
 from unitscope_schemas.entries.document import damage, sealed_text, unsealed_text
@@ -18,6 +19,7 @@ from unitscope_schemas.manifest import Manifest, MeasuredLayers, Receipt, parse_
 
 Document = TypeVar("Document", bound=BaseModel)
 
+_GROUP_ROWS = 4 * ROWS_AT_ONCE
 _SPLIT, _DELTA = "BYTE_STREAM_SPLIT", "DELTA_BINARY_PACKED"
 _ENCODINGS = {"activation": _SPLIT, "unit": _DELTA, "rank": _DELTA, "row": _SPLIT, "col": _SPLIT}
 
@@ -47,6 +49,19 @@ def write_table(store: Store, path: str, table: pa.Table, row_group_size: int | 
     def write(file: Path) -> None:
         with parquet_writer(file, table.schema, image_encoding=_DELTA, keep_statistics=plain) as writer:
             writer.write_table(table, row_group_size=row_group_size or max(1, table.num_rows))
+
+    return write_atomically(store, path, write, table.num_rows)
+
+
+def write_long_table(store: Store, path: str, table: LongTable, columns: list[str]) -> Part:
+    """Write columns of a long table as a Parquet part, so many rows at a time."""
+    plain = [name for name in columns if not pa.types.is_nested(table.schema.field(name).type)]
+
+    def write(file: Path) -> None:
+        schema = pa.schema([table.schema.field(name) for name in columns])
+        with parquet_writer(file, schema, image_encoding=_DELTA, keep_statistics=plain) as writer:
+            for rows in table.pieces(_GROUP_ROWS, columns):
+                writer.write_table(rows)
 
     return write_atomically(store, path, write, table.num_rows)
 

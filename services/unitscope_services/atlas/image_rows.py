@@ -152,8 +152,8 @@ class ImageRows:
         if len({values.type for values in told.values()}) < 2:
             return told or found
         # of several types: as if all images had been in one segment
-        documents = [self.segments[place].images["metadata"].to_pylist() for place in told]
-        whole = metadata_columns([text for texts in documents for text in texts])[name]
+        documents = [self.segments[place].images["metadata"] for place in told]
+        whole = metadata_columns(documents)[name]
         starts = np.cumsum([0, *map(len, documents)]).tolist()
         return {place: whole[start : start + len(told[place])] for place, start in zip(told, starts, strict=False)}
 

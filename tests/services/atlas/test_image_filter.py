@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tests.corpora import pictures_of, write_tars
@@ -125,7 +126,7 @@ def test_an_unknown_column_is_refused_with_those_there_are(dated: Session) -> No
 
 def test_metadata_columns_have_the_narrowest_type_that_holds_all_values() -> None:
     documents = ['{"a":1,"b":1,"c":true,"d":"x"}', None, '{"a":2,"b":0.5,"d":7}']
-    found = metadata_columns(documents)
+    found = metadata_columns([pa.array(documents)])
     assert {name: str(column.type) for name, column in found.items()} == {
         "a": "int64", "b": "double", "c": "bool", "d": "large_binary",
     }  # fmt: skip

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from unitscope_pipelines.storage.long_table import LongTable
-from unitscope_pipelines.storage.parts import is_present, read_part, write_atomically, write_table
+from unitscope_pipelines.storage.parts import is_present, read_part, write_atomically, write_long_table, write_table
 from unitscope_pipelines.storage.segments.lookup import lookup_files, lookup_rows
 from unitscope_pipelines.storage.stores import Store
 from unitscope_schemas import layout, tables
@@ -19,12 +20,14 @@ _OF_GROUPS = ["image", "image_id", "duplicate_group"]
 
 
 def write_image_tables(store: Store, segment: str, version: str, rows: LongTable) -> ImageTables:
-    """Write some rows of `tables.IMAGES`, in order of ids, as the images of a segment."""
-    images = rows.read(tables.SEGMENT_IMAGES.names)
+    """Write some rows of `tables.IMAGES`, in order of ids, as the images of a segment.
+
+    Memory holds the columns that answers look up, some 300 bytes for each image.
+    """
     return ImageTables(
-        images=write_table(store, layout.segment_images(segment, version), images),
-        lookup=_write_arrow(store, layout.lookup_images(segment, version), lookup_rows(images)),
-        files=_write_arrow(store, layout.lookup_files(segment, version), lookup_files(images)),
+        images=write_long_table(store, layout.segment_images(segment, version), rows, tables.SEGMENT_IMAGES.names),
+        lookup=_write_arrow(store, layout.lookup_images(segment, version), lookup_rows(rows)),
+        files=_write_arrow(store, layout.lookup_files(segment, version), lookup_files(rows)),
     )
 
 
@@ -38,9 +41,17 @@ def renewed_image_tables(
     before = segment.tables
     parts = (before.images, before.lookup, before.files)
     is_there = all(part is not None and is_present(sizes, part) for part in parts)
-    if is_there and read_part(store, before.images).equals(rows.read(tables.SEGMENT_IMAGES.names)):
+    if is_there and _says(store, before.images, rows):
         return before
     return write_image_tables(store, segment.name, version, rows)
+
+
+def _says(store: Store, images: Part, rows: LongTable) -> bool:
+    """Tell whether a table of images has these rows, column by column."""
+    names = tables.SEGMENT_IMAGES.names
+    with store.hold(images) as file:
+        same = pq.read_schema(file).names == names
+    return same and all(read_part(store, images, [name])[name].equals(rows[name]) for name in names)
 
 
 def write_groups(store: Store, version: str, images: LongTable) -> Part:
