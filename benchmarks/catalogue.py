@@ -23,7 +23,7 @@ from unitscope_pipelines.indexing.sealing.image_tables import write_groups, writ
 from unitscope_pipelines.indexing.sealing.segments import cut, segment_name
 from unitscope_pipelines.indexing.sealing.version_images import known_ids, pending_files, version_images
 from unitscope_pipelines.indexing.sealing.versions import version_name
-from unitscope_pipelines.storage.long_table import ROWS_AT_ONCE, LongTable
+from unitscope_pipelines.storage.long_tables.long_table import ROWS_AT_ONCE, LongTable
 from unitscope_pipelines.storage.parts import write_table
 from unitscope_pipelines.storage.stores import Store, store_of
 from unitscope_schemas import layout, tables

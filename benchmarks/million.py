@@ -5,7 +5,6 @@ grows, each time by half of what is left: N runs, each of which writes a segment
 """
 
 import argparse
-import hashlib
 import resource
 import time
 from dataclasses import dataclass
@@ -14,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from rich.console import Console
 
+from benchmarks.synthetic_images import INPUT, SHARD_IMAGES, SyntheticImages, shard_name
 from unitscope_pipelines import cluster
 from unitscope_pipelines.corpora.listing import Listing
 from unitscope_pipelines.indexing.building import VersionBuilder
@@ -30,6 +29,7 @@ from unitscope_pipelines.indexing.scan import ScanPlan
 from unitscope_pipelines.indexing.sealing.segments import segmentation
 from unitscope_pipelines.indexing.sealing.version_images import VersionImages
 from unitscope_pipelines.indexing.sealing.versions import NewVersion, seal
+from unitscope_pipelines.storage.long_tables.long_table import LongTable
 from unitscope_pipelines.storage.parts import read_manifest, sizes_in, write_model, write_table
 from unitscope_pipelines.storage.segments.images import SegmentImages
 from unitscope_pipelines.storage.stores import Store, store_of
@@ -42,12 +42,9 @@ from unitscope_schemas.units import LayerSpec
 from unitscope_schemas.versions import read_version
 
 LAYER_UNITS = 320
-SHARD_IMAGES = 1_024
-LABELS, RARE_LABEL, RARE_IMAGES = 1_000, "rare", 12
-_KEY, _INPUT = "0" * 64, Size(224, 224)
-_HEIGHTS_PX = (333, 375, 400, 500)
+_KEY = "0" * 64
 _MODEL = ModelEntry(spec="synthetic", weights="none", weights_digest=_KEY)
-_PREPROCESSING = Preprocessing(resize_px=256, input=_INPUT, interpolation="bicubic", mean=(0.0,) * 3, std=(1.0,) * 3)
+_PREPROCESSING = Preprocessing(resize_px=256, input=INPUT, interpolation="bicubic", mean=(0.0,) * 3, std=(1.0,) * 3)
 
 
 @dataclass(frozen=True)
@@ -105,75 +102,6 @@ def embedded_layer() -> LayerSpec:
     return LayerSpec(name="pooled", kind="map", units=1, grid=Size(1, 1), receptive_field=_field(1, 224))
 
 
-def shard_name(number: int) -> str:
-    return f"{number:016x}"
-
-
-def images(image_count: int) -> pa.Table:
-    """The images table: ids like digests, labels of very different size, two in a hundred nearly alike."""
-    chance = np.random.default_rng(0)
-    ids = np.array([hashlib.sha256(b"%d" % number).hexdigest() for number in range(image_count)])
-    scanned = np.argsort(ids)
-    labels = np.array([f"label{number:03d}" for number in range(LABELS)] + [RARE_LABEL])
-    label = labels[(LABELS * chance.random(image_count) ** 2).astype(int)]
-    label[:: max(1, image_count // RARE_IMAGES)][:RARE_IMAGES] = RARE_LABEL
-    twins = np.flatnonzero(chance.random(image_count - 1) < 0.01)
-    groups = np.full(image_count, None, object)
-    groups[twins] = groups[twins + 1] = np.where(ids[twins] < ids[twins + 1], ids[twins], ids[twins + 1])
-    heights = chance.choice(_HEIGHTS_PX, image_count)
-    resized = 256 * heights // np.minimum(heights, 500)
-    widths = 256 * 500 // np.minimum(heights, 500)
-    paths = [f"{label[number]}/{number:07d}.jpg" for number in scanned]
-    none = pa.array([[]] * image_count, pa.list_(pa.string()))
-    columns = {
-        "image": np.arange(image_count),
-        "image_id": ids[scanned],
-        "path": paths,
-        "other_paths": none,
-        "address": [f"file:{path}" for path in paths],
-        "other_addresses": none,
-        "metadata": pa.nulls(image_count, pa.string()),
-        "label": label[scanned],
-        "labels": [[name] for name in label[scanned].tolist()],
-        "notes": pa.nulls(image_count, pa.string()),
-        "statements": pa.nulls(image_count, pa.string()),
-        "size_bytes": chance.integers(50_000, 150_000, image_count),
-        "modified_ns": np.zeros(image_count, np.int64),
-        "format": pa.array(["JPEG"] * image_count),
-        "mode": pa.array(["RGB"] * image_count),
-        "height_px": heights,
-        "width_px": np.full(image_count, 500),
-        "resized_height_px": resized,
-        "resized_width_px": widths,
-        "crop_row": (resized - _INPUT.height) // 2,
-        "crop_col": (widths - _INPUT.width) // 2,
-        "duplicate_group": pa.array(groups[scanned], pa.string()),
-        "shard": pa.array([shard_name(number) for number in range(-(-image_count // SHARD_IMAGES))]).take(
-            pa.array(scanned // SHARD_IMAGES)
-        ),
-        "shard_row": scanned % SHARD_IMAGES,
-    }
-    return pa.table({name: pa.array(columns[name]) for name in tables.IMAGES.names}).cast(tables.IMAGES)
-
-
-def images_of_shards(images: pa.Table, shard_count: int) -> pa.Table:
-    """Return the images of the first shards as a version of them alone has them, numbered and grouped anew."""
-    known = pa.array([shard_name(number) for number in range(shard_count)])
-    own = images.filter(pc.is_in(images["shard"], value_set=known))
-    groups = own["duplicate_group"].combine_chunks().dictionary_encode()
-    codes = groups.indices.fill_null(-1).to_numpy()
-    members = np.flatnonzero(codes >= 0)
-    counts = np.bincount(codes[members], minlength=len(groups.dictionary))
-    first = np.full(len(counts), own.num_rows)
-    np.minimum.at(first, codes[members], members)
-    names = np.where(counts > 1, first, -1)[codes] if len(counts) else np.full(len(codes), -1)
-    names[codes < 0] = -1
-    named = own["image_id"].combine_chunks().take(pa.array(names, mask=names < 0))
-    renewed = {"image": pa.array(np.arange(own.num_rows, dtype=np.int32)), "duplicate_group": named}
-    columns = [renewed.get(name, own[name]) for name in tables.IMAGES.names]
-    return pa.table(columns, names=tables.IMAGES.names).cast(tables.IMAGES)
-
-
 def growth(shard_count: int, segments: int) -> list[int]:
     """Return how many shards an atlas has after each of so many runs, each of which brings half of what is left.
 
@@ -181,11 +109,12 @@ def growth(shard_count: int, segments: int) -> list[int]:
     ([1000], [534, 801, 934, 1000], [3, 4, 5])
     """
     shares = [1 - 0.5**number for number in range(1, segments + 1)]
-    return list(dict.fromkeys(-(-shard_count * share // shares[-1]) for share in shares))
+    return list(dict.fromkeys(int(-(-shard_count * share // shares[-1])) for share in shares))
 
 
-def write_atlas(atlas: Path, image_count: int, segment_count: int = 1, layer_count: int = 4) -> None:
+def write_atlas(atlas: Path, image_count: int, segment_count: int, layer_count: int, segment_images: int) -> None:
     """Write the peaks, then seal one version after the other; says what each cost."""
+    config = IndexConfig(corpus="synthetic", atlas=str(atlas), segment_images=segment_images)
     say, store, specs = Console(highlight=False).print, store_of(atlas), (*layers(layer_count), embedded_layer())
     shard_count = -(-image_count // SHARD_IMAGES)
     with cluster.connected(None):
@@ -195,10 +124,9 @@ def write_atlas(atlas: Path, image_count: int, segment_count: int = 1, layer_cou
         receipts = [done.result for done in cluster.each(scan, range(shard_count), workers)]
         receipts.sort(key=lambda receipt: receipt.shard)
         say(f"peaks of {image_count:,} images: {time.perf_counter() - started:.0f} s")
-        table = images(image_count)
+        images = SyntheticImages.of(image_count)
         for count in growth(shard_count, segment_count):
-            own = images_of_shards(table, int(count)) if count < shard_count else table
-            say(grow(store, own, receipts[: int(count)], specs, workers))
+            say(grow(store, images.table(count), receipts[:count], synthetic_plan(store, specs, config), workers))
     size_bytes = sum(sizes_in(store).values())
     cells = image_count * sum(layer.units for layer in specs)
     say(f"{size_bytes / 1e9:.2f} GB, {size_bytes / cells:.2f} bytes per cell")
@@ -206,9 +134,9 @@ def write_atlas(atlas: Path, image_count: int, segment_count: int = 1, layer_cou
 
 def grow(
     store: Store,
-    images: pa.Table,
+    images: LongTable,
     receipts: list[Receipt],
-    specs: tuple[LayerSpec, ...],
+    plan: Plan,
     workers: cluster.Resources,
 ) -> str:
     """Seal a version of these images on top of the one before, and say what it wrote and how long each stage took."""
@@ -228,7 +156,6 @@ def grow(
         VersionImages(images, tables.SKIPPED.empty_table(), images.num_rows, frozenset(one.shard for one in receipts)),
         receipts,
     )
-    plan = synthetic_plan(store, specs)
     cut = segmentation(plan.previous, store, version, None, plan.config.segment_images)
     builder = VersionBuilder(plan, version, cut, OnWorkers(workers, report))
     manifest = seal(store, builder.build(measures=False))
@@ -244,7 +171,7 @@ def grow(
     )
 
 
-def synthetic_plan(store: Store, specs: tuple[LayerSpec, ...]) -> Plan:
+def synthetic_plan(store: Store, specs: tuple[LayerSpec, ...], config: IndexConfig) -> Plan:
     """Return the plan of a run that scans nothing."""
     scan = ScanPlan(
         corpus="synthetic",
@@ -260,9 +187,9 @@ def synthetic_plan(store: Store, specs: tuple[LayerSpec, ...]) -> Plan:
         most_pixels=10**8,
         known_ids=KnownIds(),
     )
-    nothing = tables.LISTED.empty_table()
+    nothing = LongTable.of(tables.LISTED.empty_table())
     return Plan(
-        config=IndexConfig(corpus="synthetic", atlas=str(store.address)),
+        config=config,
         scan=scan,
         listing=Listing("synthetic", nothing, tables.SKIPPED.empty_table(), {}),
         pending=nothing,
@@ -299,11 +226,11 @@ def _peaks(layer: LayerSpec, count: int, chance: np.random.Generator) -> pa.Tabl
 
 
 def _field(side: int, size_px: int) -> ReceptiveField:
-    stride = _INPUT.height // side
+    stride = INPUT.height // side
     starts = [place * stride + stride // 2 - size_px // 2 for place in range(side)]
-    spans = tuple((max(0, start), min(_INPUT.height, start + size_px)) for start in starts)
+    spans = tuple((max(0, start), min(INPUT.height, start + size_px)) for start in starts)
     return ReceptiveField(
-        input=_INPUT,
+        input=INPUT,
         kind="local",
         size=Size(size_px, size_px),
         stride=Size(stride, stride),
@@ -333,12 +260,15 @@ if __name__ == "__main__":
     parser.add_argument("images", type=int)
     parser.add_argument("--segments", type=int, default=1, help="runs in which it grows")
     parser.add_argument("--layers", type=int, default=4, help=f"of {LAYER_UNITS} units each, at most 4")
+    parser.add_argument("--segment-images", type=int, help="most images of a segment; default: as `index` has it")
     parser.add_argument("--atlases", type=Path, default=Path("build/bench"), help="the folder they are written to")
     asked = parser.parse_args()
+    usual = IndexConfig.model_fields["segment_images"].default
     several = f"-{asked.segments}" if asked.segments > 1 else ""
     several += f"-of-{asked.layers}" if asked.layers != 4 else ""
+    several += f"-by-{asked.segment_images}" if asked.segment_images else ""
     root = (asked.atlases / f"{asked.images}{several}").absolute()
     pa.set_cpu_count(1)
     if not (root / layout.MANIFEST).exists():
-        write_atlas(root, asked.images, asked.segments, asked.layers)
+        write_atlas(root, asked.images, asked.segments, asked.layers, asked.segment_images or usual)
     Console(highlight=False).print(f"ranking in one process: {time_ranking(root) / 1e6:.1f} M cells/s")

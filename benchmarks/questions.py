@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.million import LABELS, LAYER_UNITS, RARE_LABEL, layers
+from benchmarks.million import LAYER_UNITS, layers
 from benchmarks.report import print_table, save
+from benchmarks.synthetic_images import LABELS, RARE_LABEL
 from benchmarks.truth import compare_with_scan
 from unitscope_schemas.questions import ExplainQuestion, HistogramQuestion, LabelsQuestion, TopQuestion, UnitsQuestion
 from unitscope_schemas.units import UnitId

@@ -13,7 +13,7 @@ from unitscope_pipelines.corpora.parquets import read_table
 from unitscope_pipelines.corpora.rows import ListedRows
 from unitscope_pipelines.corpora.values import as_labels, as_metadata
 from unitscope_pipelines.storage.filesystem import Folder
-from unitscope_pipelines.storage.long_table import LongTable
+from unitscope_pipelines.storage.long_tables.long_table import LongTable
 from unitscope_schemas import tables
 from unitscope_schemas.answers.statements import Statement, disagreement, joined_labels
 from unitscope_schemas.errors import CorpusError

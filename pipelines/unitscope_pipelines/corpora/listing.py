@@ -22,7 +22,7 @@ from unitscope_pipelines.storage.filesystem import (
     StoredFile,
     is_remote,
 )
-from unitscope_pipelines.storage.long_table import LongTable
+from unitscope_pipelines.storage.long_tables.long_table import LongTable
 from unitscope_schemas.addresses import Address, Cell, as_text
 from unitscope_schemas.entries.corpus import CorpusRoot, others_text
 from unitscope_schemas.errors import CorpusError, MissingCorpusError, listing

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 
 from unitscope_pipelines.corpora.listing import Listing, listed_in
 from unitscope_pipelines.storage.filesystem import is_remote
-from unitscope_pipelines.storage.long_table import LongTable, batches_of, spilling_database, take_in
+from unitscope_pipelines.storage.long_tables.database import batches_of, spilling_database, take_in
+from unitscope_pipelines.storage.long_tables.long_table import LongTable
 from unitscope_schemas import tables
 from unitscope_schemas.addresses import Address
 from unitscope_schemas.entries.corpus import CorpusRoot

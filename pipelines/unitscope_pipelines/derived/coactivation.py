@@ -7,7 +7,6 @@ computed again.
 """
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from unitscope_pipelines.derived.rank_profiles import Side, correlations, read_profiles, shared_exemplars
 from unitscope_pipelines.storage.cache import LocalPart
 from unitscope_pipelines.storage.checked_folder import checked
+from unitscope_pipelines.storage.long_tables.scratch import scratch_folder
 from unitscope_pipelines.storage.parts import parquet_writer, read_model, write_atomically, write_model
 from unitscope_pipelines.storage.segments.images import version_images
 from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
@@ -164,7 +164,7 @@ def find_coactivation(a: SealedAtlas, b: SealedAtlas, pairs: Sequence[LayerPair]
         plan = CoactivationPlan(side_a, side_b, layers_a, layers_b)
         tiles = {pair: _tiles(pair, layers_a[pair.a], side_a.image_count) for pair in missing}
         done: dict[LayerPair, dict[int, Path]] = {pair: {} for pair in missing}
-        with tempfile.TemporaryDirectory(prefix="unitscope-") as folder:
+        with scratch_folder() as folder:
             for compared in run(plan, [tile for pair in missing for tile in tiles[pair]]):
                 pair, first = compared.tile.pair, compared.tile.blocks.start
                 done[pair][first] = Path(folder) / f"{missing.index(pair)}-{first}.npy"

@@ -26,7 +26,7 @@ from unitscope_pipelines.indexing.sealing.segments import (
     write_numbers,
 )
 from unitscope_pipelines.indexing.sealing.versions import NewVersion
-from unitscope_pipelines.storage.long_table import LongTable
+from unitscope_pipelines.storage.long_tables.long_table import LongTable
 from unitscope_pipelines.storage.parts import sizes_in, write_table
 from unitscope_pipelines.storage.segments.images import SegmentImages
 from unitscope_pipelines.vision.images.pictures import RULES

@@ -11,7 +11,7 @@ from unitscope_pipelines.indexing.sealing.removed import remaining_images
 from unitscope_pipelines.indexing.sealing.segments import fewest
 from unitscope_pipelines.indexing.sealing.versions import NewVersion, present_version
 from unitscope_pipelines.indexing.verification.forwards import scan_plan
-from unitscope_pipelines.storage.long_table import LongTable
+from unitscope_pipelines.storage.long_tables.long_table import LongTable
 from unitscope_pipelines.storage.parts import remove_unfinished
 from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
 from unitscope_pipelines.storage.tombstones import removed_images

@@ -13,7 +13,7 @@ from unitscope_pipelines.corpora.listing import Listing, list_corpus
 from unitscope_pipelines.corpora.roots import joined, roots_of, whole_addresses
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.sealing.version_images import VersionImages
-from unitscope_pipelines.storage.long_table import batches_of, count_of, spilling_database, take_in
+from unitscope_pipelines.storage.long_tables.database import batches_of, count_of, spilling_database, take_in
 from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.storage.tombstones import present_tables
 from unitscope_schemas.entries.corpus import CorpusRoot, LeftImages

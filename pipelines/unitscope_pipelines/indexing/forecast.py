@@ -29,7 +29,7 @@ from unitscope_pipelines.indexing.ranking.ranker import ranking_memory
 from unitscope_pipelines.indexing.ranking.unit_fields import exemplar_count, unit_count
 from unitscope_pipelines.indexing.scan import Scanner
 from unitscope_pipelines.indexing.sealing.segments import fewest, staying
-from unitscope_pipelines.storage.long_table import LongTable
+from unitscope_pipelines.storage.long_tables.long_table import LongTable
 from unitscope_pipelines.vision.recording.device import choose_device
 from unitscope_pipelines.vision.recording.embedding import cell_regions
 from unitscope_schemas.entries.segment import EXACT

@@ -19,7 +19,7 @@ from unitscope_pipelines.indexing.scan import ScanPlan
 from unitscope_pipelines.indexing.sealing.removed import once_removed
 from unitscope_pipelines.indexing.sealing.version_images import known_ids, pending_files
 from unitscope_pipelines.indexing.shards import Shard
-from unitscope_pipelines.storage.long_table import LongTable
+from unitscope_pipelines.storage.long_tables.long_table import LongTable
 from unitscope_pipelines.storage.parts import read_manifest, read_measured, read_receipts
 from unitscope_pipelines.storage.stores import Store, store_of
 from unitscope_pipelines.storage.tombstones import removed_images

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from unitscope_pipelines.indexing.plan import Plan
 from unitscope_pipelines.indexing.sealing.removed import conflict_count, label_count, write_removed
 from unitscope_pipelines.indexing.sealing.versions import NewVersion
-from unitscope_pipelines.storage.long_table import LongTable
+from unitscope_pipelines.storage.long_tables.long_table import LongTable
 from unitscope_pipelines.vision.images.pictures import summed_notes
 from unitscope_schemas.entries.corpus import CorpusEntry
 from unitscope_schemas.manifest import Receipt, Removed

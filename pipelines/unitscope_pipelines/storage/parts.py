@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ValidationError
 
-from unitscope_pipelines.storage.long_table import ROWS_AT_ONCE, LongTable
+from unitscope_pipelines.storage.long_tables.long_table import ROWS_AT_ONCE, LongTable
 from unitscope_pipelines.storage.stores import Store, is_full
 from unitscope_schemas import layout
 from unitscope_schemas.entries.document import damage, sealed_text, unsealed_text

@@ -19,7 +19,7 @@ from unitscope_pipelines.indexing.sealing.version_images import VersionImages
 from unitscope_pipelines.indexing.sealing.versions import sealed_versions
 from unitscope_pipelines.indexing.upkeep import remove, revert
 from unitscope_pipelines.indexing.verification.verify import verify
-from unitscope_pipelines.storage.long_table import LongTable
+from unitscope_pipelines.storage.long_tables.long_table import LongTable
 from unitscope_pipelines.storage.parts import read_part
 from unitscope_pipelines.storage.segments.images import version_images
 from unitscope_pipelines.storage.stores import store_of

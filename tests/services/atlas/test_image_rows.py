@@ -12,7 +12,7 @@ import pytest
 
 from unitscope_pipelines.indexing.sealing.image_tables import write_image_tables
 from unitscope_pipelines.indexing.sealing.segments import write_numbers
-from unitscope_pipelines.storage.long_table import LongTable
+from unitscope_pipelines.storage.long_tables.long_table import LongTable
 from unitscope_pipelines.storage.stores import FolderStore
 from unitscope_schemas import tables
 from unitscope_schemas.errors import AtlasError, UnitscopeError

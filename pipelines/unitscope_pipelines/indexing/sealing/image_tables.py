@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from unitscope_pipelines.storage.long_table import LongTable
+from unitscope_pipelines.storage.long_tables.long_table import LongTable
 from unitscope_pipelines.storage.parts import is_present, read_part, write_atomically, write_long_table, write_table
 from unitscope_pipelines.storage.segments.lookup import lookup_files, lookup_rows
 from unitscope_pipelines.storage.stores import Store

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from unitscope_pipelines.indexing.sealing.first_ranks import build_first_ranks
 from unitscope_pipelines.indexing.sealing.image_tables import write_groups, write_image_tables
 from unitscope_pipelines.indexing.sealing.versions import sealed_versions
-from unitscope_pipelines.storage.long_table import LongTable
+from unitscope_pipelines.storage.long_tables.long_table import LongTable
 from unitscope_pipelines.storage.parts import write_model
 from unitscope_pipelines.storage.segments.images import version_images
 from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from unitscope_pipelines.indexing.ranking.statistics import Labels
-from unitscope_pipelines.storage.long_table import LongTable
+from unitscope_pipelines.storage.long_tables.long_table import LongTable
 from unitscope_pipelines.storage.parts import read_part, write_table
 from unitscope_pipelines.storage.segments.images import version_images
 from unitscope_pipelines.storage.segments.ranked_rows import RankedRows

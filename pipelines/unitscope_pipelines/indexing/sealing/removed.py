@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from unitscope_pipelines.indexing.duplicates import duplicate_names
 from unitscope_pipelines.indexing.sealing.version_images import VersionImages
-from unitscope_pipelines.storage.long_table import LongTable
+from unitscope_pipelines.storage.long_tables.long_table import LongTable
 from unitscope_pipelines.storage.parts import read_part, write_table
 from unitscope_pipelines.storage.segments.images import version_images
 from unitscope_pipelines.storage.stores import Store

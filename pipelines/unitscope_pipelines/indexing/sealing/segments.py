@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from unitscope_pipelines.indexing.known_ids import digests
 from unitscope_pipelines.indexing.sealing.versions import NewVersion
-from unitscope_pipelines.storage.long_table import LongTable
+from unitscope_pipelines.storage.long_tables.long_table import LongTable
 from unitscope_pipelines.storage.parts import is_present, read_part, sizes_in, write_table
 from unitscope_pipelines.storage.stores import Store
 from unitscope_schemas import layout, tables

@@ -17,15 +17,8 @@ import pyarrow.compute as pc
 from unitscope_pipelines.corpora.listing import Listing
 from unitscope_pipelines.indexing.duplicates import duplicate_groups, sketches
 from unitscope_pipelines.indexing.known_ids import KnownIds
-from unitscope_pipelines.storage.long_table import (
-    ROWS_AT_ONCE,
-    LongTable,
-    batches_of,
-    count_of,
-    rows_of,
-    spilling_database,
-    take_in,
-)
+from unitscope_pipelines.storage.long_tables.database import batches_of, count_of, rows_of, spilling_database, take_in
+from unitscope_pipelines.storage.long_tables.long_table import ROWS_AT_ONCE, LongTable
 from unitscope_pipelines.storage.parts import read_part
 from unitscope_pipelines.storage.stores import Store
 from unitscope_schemas import tables

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from unitscope_pipelines.indexing.sealing.version_images import VersionImages
-from unitscope_pipelines.storage.long_table import ROWS_AT_ONCE, LongTable
+from unitscope_pipelines.storage.long_tables.long_table import ROWS_AT_ONCE, LongTable
 from unitscope_pipelines.storage.parts import is_present, read_manifest, remove_unfinished, sizes_in, write_model
 from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
 from unitscope_schemas import layout, tables

@@ -5,7 +5,6 @@ the ranking of the atlas by one process, and writes nothing into it.
 """
 
 import os
-import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -26,7 +25,8 @@ from unitscope_pipelines.indexing.sealing.removed import conflict_count, label_c
 from unitscope_pipelines.indexing.sealing.version_images import VersionImages
 from unitscope_pipelines.indexing.sealing.versions import version_name
 from unitscope_pipelines.indexing.verification.fault import Fault
-from unitscope_pipelines.storage.long_table import LongTable
+from unitscope_pipelines.storage.long_tables.long_table import LongTable
+from unitscope_pipelines.storage.long_tables.scratch import scratch_folder
 from unitscope_pipelines.storage.parts import read_part
 from unitscope_pipelines.storage.segments.images import SegmentImages, version_images
 from unitscope_pipelines.storage.segments.lookup import lookup_files, lookup_rows
@@ -291,7 +291,7 @@ class TableCheck:
         if self._is_broken(stored, *needed):
             self.left_out |= {stored.path}
             return
-        with tempfile.TemporaryDirectory(prefix="unitscope-") as folder, self.store.hold(stored) as stored_file:
+        with scratch_folder() as folder, self.store.hold(stored) as stored_file:
             made = Path(folder) / "made.duckdb"
             write_first_ranks(made, self.store, segments)
             if _differs(made, stored_file):

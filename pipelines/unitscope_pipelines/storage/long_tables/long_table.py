@@ -1,15 +1,8 @@
-"""Tables of more rows than memory should hold: in temporary files, read column by column or some rows at a time.
+"""Tables of more rows than memory should hold: in temporary files, read column by column or some rows at a time."""
 
-Temporary files lie where the environment's TMPDIR says.
-"""
-
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from itertools import chain
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
@@ -17,17 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from unitscope_pipelines.storage.long_tables.scratch import Scratch, scratch_folder, writing_scratch
+
 ROWS_AT_ONCE = 65_536
-MEMORY_BYTES = 800_000_000
-"""Memory that a join or sort takes before it goes on in temporary files."""
-_MOST_THREADS = 4
-_PREFIX = "unitscope-"
 
 
 class LongTable:
     """A table in a temporary file, which goes when nothing holds the table any more."""
 
-    def __init__(self, schema: pa.Schema, num_rows: int, folder: "tempfile.TemporaryDirectory[str]") -> None:
+    def __init__(self, schema: pa.Schema, num_rows: int, folder: Scratch) -> None:
         self.schema, self.num_rows, self._folder = schema, num_rows, folder
 
     @classmethod
@@ -121,7 +112,7 @@ class LongTableWriter:
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema, self._rows, self._kept = schema, 0, list[pa.RecordBatch]()
-        self._folder = tempfile.TemporaryDirectory(prefix=_PREFIX)
+        self._folder = scratch_folder()
         self._file = pq.ParquetWriter(_file_in(self._folder), schema, compression="lz4")
 
     def __enter__(self) -> "LongTableWriter":
@@ -145,55 +136,10 @@ class LongTableWriter:
 
     def _flush(self) -> None:
         if self._kept:
-            self._file.write_table(pa.Table.from_batches(self._kept).cast(self._schema))
+            with writing_scratch():
+                self._file.write_table(pa.Table.from_batches(self._kept).cast(self._schema))
             self._kept = []
 
 
-def _file_in(folder: "tempfile.TemporaryDirectory[str]") -> Path:
+def _file_in(folder: Scratch) -> Path:
     return Path(folder.name) / "rows.parquet"
-
-
-@contextmanager
-def spilling_database() -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open an empty database of this process: what its memory does not hold goes to temporary files."""
-    with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
-        config: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": f"{MEMORY_BYTES}B",
-            "temp_directory": folder,
-            "threads": str(min(_MOST_THREADS, os.cpu_count() or 1)),
-        }
-        with duckdb.connect(":memory:", config=config) as database:
-            yield database
-
-
-def take_in(database: duckdb.DuckDBPyConnection, name: str, query: str, parts: Iterable[pa.Table]) -> int:
-    """Make a table of rows, all of one schema, by a query over `parts`, which are read as it goes; return its length.
-
-    Raises ValueError where there is no part.
-    """
-    found = iter(parts)
-    first = next(found, None)
-    if first is None:
-        raise ValueError(f"nothing to take into {name}")
-    batches = (batch for part in chain([first], found) for batch in part.cast(first.schema).to_batches())
-    database.register("parts", pa.RecordBatchReader.from_batches(first.schema, batches))
-    database.execute(f"CREATE TABLE {name} AS {query}")
-    database.unregister("parts")
-    return count_of(database, name)
-
-
-def batches_of(database: duckdb.DuckDBPyConnection, query: str) -> Iterator[pa.RecordBatch]:
-    """Yield what a query finds, so many rows at a time; meanwhile the connection answers nothing else."""
-    yield from database.sql(query).to_arrow_reader(ROWS_AT_ONCE)
-
-
-def rows_of(database: duckdb.DuckDBPyConnection, query: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows that a query finds as Python objects; meanwhile the connection answers nothing else."""
-    for batch in batches_of(database, query):
-        yield from batch.to_pylist()
-
-
-def count_of(database: duckdb.DuckDBPyConnection, rows: str) -> int:
-    """Count the rows of a table, or of what may stand behind FROM."""
-    (count,) = database.execute(f"SELECT count(*) FROM {rows}").fetchall()[0]
-    return int(count)
