@@ -8,6 +8,7 @@ from math import ceil
 from unitscope_pipelines.indexing.patches.index import build_memory, choose_index
 from unitscope_pipelines.indexing.ranking.merging import merging_memory
 from unitscope_pipelines.indexing.ranking.ranker import ranking_memory
+from unitscope_pipelines.storage.long_tables.database import MEMORY_BYTES
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.manifest import BLOCK_UNITS
 from unitscope_schemas.tables import FIRST_RANKS
@@ -29,9 +30,13 @@ _MOST_IMAGES = 2**31 - 1
 """Numbers of images have 32 bits."""
 _PROCESS_BYTES, _SCANNER_BYTES = 600_000_000, 2_000_000_000
 """Memory of a process that has its libraries, and of one that runs EfficientNet-Lite0 on batches of 32."""
-_LISTED_BYTES, _LISTED_S = 460, 15e-6
-_CATALOGUE_BYTES, _CATALOGUE_S = 1_500, 16e-6
-"""Memory of the driver for each file, and its seconds: to list a folder, and to join the files with what shards say."""
+_DRIVER_BYTES = 1_000_000_000 + MEMORY_BYTES
+"""Memory of the driver with its libraries, and with a database that joins and sorts."""
+_LISTED_S = 15e-6
+"""Seconds of the driver to list a file of a folder."""
+_CATALOGUE_BYTES, _CATALOGUE_S, _TABLE_BYTES = 90, 25e-6, 350
+"""Memory of the driver for each file, and its seconds, to join the files with what shards say; and its memory for each
+image of a segment, while its tables are written."""
 _BYTES_PER_SCANNED, _BYTES_PER_IMAGE, _BYTES_PER_RECEIPT = 170, 350, 1_450
 """Bytes of an image in what its shard writes, and in tables of images, with short paths and labels and no metadata; and
 of a receipt, which the manifest holds again."""
@@ -209,8 +214,7 @@ def remarks(scale: Scale, stages: Iterable[StageCost]) -> list[str]:
 
 
 def _listing(scale: Scale) -> _Cost:
-    memory = _PROCESS_BYTES + _LISTED_BYTES * scale.images
-    return _Cost(0, 0, scale.images / _LISTED_AT_ONCE, memory, _LISTED_S * scale.images)
+    return _Cost(0, 0, scale.images / _LISTED_AT_ONCE, _DRIVER_BYTES, _LISTED_S * scale.images)
 
 
 def _scan(scale: Scale) -> _Cost:
@@ -226,7 +230,7 @@ def _scan(scale: Scale) -> _Cost:
 
 def _catalogue(scale: Scale) -> _Cost:
     """The driver reads what each shard says of files, of images and of what it skipped."""
-    memory = _PROCESS_BYTES + _CATALOGUE_BYTES * scale.images
+    memory = _DRIVER_BYTES + _CATALOGUE_BYTES * scale.images
     return _Cost(0, 0, 3 * _READ_OF_A_PART * scale.shards, memory, _CATALOGUE_S * scale.images)
 
 
@@ -268,7 +272,8 @@ def _seal(scale: Scale) -> _Cost:
         + min(scale.images, FIRST_RANKS) * scale.units * BYTES_PER_FIRST_RANK
         + scale.shards * _BYTES_PER_RECEIPT
     )
-    return _Cost(files, written, files, _PROCESS_BYTES + _CATALOGUE_BYTES * scale.images, 0)
+    memory = _DRIVER_BYTES + _TABLE_BYTES * min(scale.images, scale.segment_images)
+    return _Cost(files, written, files, memory, 0)
 
 
 def _serve(scale: Scale) -> _Cost:

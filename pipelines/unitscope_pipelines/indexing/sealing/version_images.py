@@ -89,7 +89,7 @@ def version_images(
     Raises CorpusError if nothing is left.
 
     Memory holds some 90 bytes for each image, of which near duplicates are found, and what a database may use;
-    temporary files hold some 600.
+    temporary files hold 1.1 KB for each file.
     """
     store.fetch(part for receipt in receipts for part in (receipt.files, receipt.skipped, receipt.scanned))
     with spilling_database() as database:
