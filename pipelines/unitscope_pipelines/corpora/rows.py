@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from unitscope_pipelines.storage.filesystem import StoredFile
-from unitscope_pipelines.storage.long_tables.database import batches_of, rows_of, spilling_database, take_in
+from unitscope_pipelines.storage.long_tables.database import batches_of, rows_of, spilling_database, tables_of, take_in
 from unitscope_pipelines.storage.long_tables.long_table import ROWS_AT_ONCE, LongTable, LongTableWriter
 from unitscope_schemas import tables
 from unitscope_schemas.addresses import Address, as_text
@@ -103,12 +103,12 @@ class ListedRows:
         with spilling_database() as database, database.cursor() as writer:
             self._writer.table.show(database, "rows", "number")
             database.execute("CREATE TABLE repeated AS SELECT path FROM rows GROUP BY path HAVING count(*) > 1")
-            take_in(writer, "joined", "FROM parts", self._joined(rows_of(database, _REPEATED)))
+            joined = self._joined(rows_of(database, _REPEATED))
+            take_in(writer, "joined", "FROM parts", tables_of(joined, tables.LISTED))
             return LongTable.written(batches_of(database, _EACH_ONCE), tables.LISTED)
 
-    def _joined(self, repeated: Iterable[dict[str, Any]]) -> Iterator[pa.Table]:
+    def _joined(self, repeated: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """Yield one row for each path, of rows in order of paths that several have; name those that lie elsewhere."""
-        yield tables.LISTED.empty_table()
         for path, (first, *further) in ((path, list(rows)) for path, rows in groupby(repeated, itemgetter("path"))):
             said = [Statement.of(path, first["labels"], first["metadata"])]
             for row in further:
@@ -120,7 +120,7 @@ class ListedRows:
                 self.repeated_count += len(said) - 1
                 labels = joined_labels(said)
                 first |= {"labels": labels, "label": next(iter(labels), None), "statements": disagreement(said)}
-            yield pa.Table.from_pylist([first], tables.LISTED)
+            yield first
 
     def _finish_batch(self) -> None:
         paths = self._columns["path"]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import duckdb
@@ -17,8 +18,15 @@ import pyarrow.compute as pc
 from unitscope_pipelines.corpora.listing import Listing
 from unitscope_pipelines.indexing.duplicates import duplicate_groups, sketches
 from unitscope_pipelines.indexing.known_ids import KnownIds
-from unitscope_pipelines.storage.long_tables.database import batches_of, count_of, rows_of, spilling_database, take_in
-from unitscope_pipelines.storage.long_tables.long_table import ROWS_AT_ONCE, LongTable
+from unitscope_pipelines.storage.long_tables.database import (
+    batches_of,
+    count_of,
+    rows_of,
+    spilling_database,
+    tables_of,
+    take_in,
+)
+from unitscope_pipelines.storage.long_tables.long_table import LongTable
 from unitscope_pipelines.storage.parts import read_part
 from unitscope_pipelines.storage.stores import Store
 from unitscope_schemas import tables
@@ -154,7 +162,7 @@ class _Catalogue:
         for query in (_CONTENTS, _SEEN, _PLACED, "DROP TABLE scanned", "DROP TABLE seen", _FURTHER):
             self.database.execute(query)
         with self.database.cursor() as writer:
-            take_in(writer, "said", "FROM parts", self._said())
+            take_in(writer, "said", "FROM parts", tables_of(self._said(), _SAID))
             take_in(writer, "groups", "FROM parts", self._groups())
         self.database.execute(_NAMED)
         return LongTable.written(batches_of(self.database, _IMAGES), tables.IMAGES)
@@ -172,11 +180,9 @@ class _Catalogue:
             own = tables.completed(read_part(self.store, part(receipt)), schema).select(schema.names).cast(schema)
             yield own.append_column(_SHARD, pa.repeat(pa.scalar(numbers[receipt.shard], _SHARD.type), own.num_rows))
 
-    def _said(self) -> Iterator[pa.Table]:
+    def _said(self) -> Iterator[dict[str, Any]]:
         """Yield labels, and what files say that disagree, of the images that have several files."""
-        rows = rows_of(self.database, _TOLD)
-        said: list[dict[str, Any]] = []
-        for image, files in groupby(rows, key=lambda row: row["image"]):
+        for image, files in groupby(rows_of(self.database, _TOLD), itemgetter("image")):
             own = [
                 statement
                 for row in files
@@ -184,11 +190,7 @@ class _Catalogue:
                     read_statements(row["statements"]) or [Statement.of(row["path"], row["labels"], row["metadata"])]
                 )
             ]
-            said.append({"image": image, "labels": joined_labels(own), "statements": disagreement(own)})
-            if len(said) == ROWS_AT_ONCE:
-                yield pa.Table.from_pylist(said, _SAID)
-                said = []
-        yield pa.Table.from_pylist(said, _SAID)
+            yield {"image": image, "labels": joined_labels(own), "statements": disagreement(own)}
 
     def _groups(self) -> Iterator[pa.Table]:
         """Yield the images that have near duplicates, each with the first of its group."""

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import duckdb
@@ -68,6 +68,14 @@ def rows_of(database: duckdb.DuckDBPyConnection, query: str) -> Iterator[dict[st
     """Yield the rows that a query finds as Python objects; meanwhile the connection answers nothing else."""
     for batch in batches_of(database, query):
         yield from batch.to_pylist()
+
+
+def tables_of(rows: Iterable[dict[str, Any]], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield rows of Python objects as tables, so many at a time; where there are none, a table without rows."""
+    found = iter(rows)
+    yield pa.Table.from_pylist(list(islice(found, ROWS_AT_ONCE)), schema)
+    while some := list(islice(found, ROWS_AT_ONCE)):
+        yield pa.Table.from_pylist(some, schema)
 
 
 def count_of(database: duckdb.DuckDBPyConnection, rows: str) -> int:
