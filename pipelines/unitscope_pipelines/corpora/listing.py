@@ -19,10 +19,10 @@ from unitscope_pipelines.storage.filesystem import (
     LISTED_FOLDER,
     Folder,
     NoFile,
-    StoredFile,
     is_remote,
 )
 from unitscope_pipelines.storage.long_tables.long_table import LongTable
+from unitscope_pipelines.storage.stored_file import StoredFile
 from unitscope_schemas.addresses import Address, Cell, as_text
 from unitscope_schemas.entries.corpus import CorpusRoot, others_text
 from unitscope_schemas.errors import CorpusError, MissingCorpusError, listing

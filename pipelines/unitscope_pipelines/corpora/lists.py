@@ -13,7 +13,8 @@ from typing import NamedTuple
 from unitscope_pipelines.corpora.columns import LABEL, PATH, USUAL, ColumnChoice, check_once
 from unitscope_pipelines.corpora.rows import ListedRows
 from unitscope_pipelines.corpora.values import ColumnKind, Json, as_labels, as_metadata, read_json
-from unitscope_pipelines.storage.filesystem import Folder, StoredFile
+from unitscope_pipelines.storage.filesystem import Folder
+from unitscope_pipelines.storage.stored_file import StoredFile
 from unitscope_schemas.addresses import Address
 from unitscope_schemas.errors import CorpusError
 

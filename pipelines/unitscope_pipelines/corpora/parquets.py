@@ -13,7 +13,8 @@ from unitscope_pipelines.corpora.columns import LABEL, USUAL, ColumnChoice, chec
 from unitscope_pipelines.corpora.picture_columns import picture_column
 from unitscope_pipelines.corpora.rows import ListedRows
 from unitscope_pipelines.corpora.values import Json, as_labels, as_metadata
-from unitscope_pipelines.storage.filesystem import Folder, StoredFile
+from unitscope_pipelines.storage.filesystem import Folder
+from unitscope_pipelines.storage.stored_file import StoredFile
 from unitscope_schemas.addresses import Address, Cell
 from unitscope_schemas.errors import CorpusError, listing
 

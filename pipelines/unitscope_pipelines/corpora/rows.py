@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from unitscope_pipelines.storage.filesystem import StoredFile
 from unitscope_pipelines.storage.long_tables.database import batches_of, rows_of, spilling_database, tables_of, take_in
 from unitscope_pipelines.storage.long_tables.long_table import ROWS_AT_ONCE, LongTable, LongTableWriter
+from unitscope_pipelines.storage.stored_file import StoredFile
 from unitscope_schemas import tables
 from unitscope_schemas.addresses import Address, as_text
 from unitscope_schemas.answers.statements import Statement, disagreement, joined_labels

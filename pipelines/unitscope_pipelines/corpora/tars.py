@@ -9,7 +9,8 @@ from typing import IO, Any
 from unitscope_pipelines.corpora.rows import ListedRows, folder_of, is_picture
 from unitscope_pipelines.corpora.values import as_labels, as_metadata, read_json
 from unitscope_pipelines.storage.compressed import is_compressed, unpack
-from unitscope_pipelines.storage.filesystem import Folder, StoredFile
+from unitscope_pipelines.storage.filesystem import Folder
+from unitscope_pipelines.storage.stored_file import StoredFile
 from unitscope_schemas.addresses import Address, Range
 from unitscope_schemas.errors import CorpusError
 from unitscope_schemas.tables import UNREADABLE

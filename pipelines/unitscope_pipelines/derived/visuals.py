@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from unitscope_pipelines.storage.filesystem import StoredFile
 from unitscope_pipelines.storage.parts import read_model, write_atomically, write_model
+from unitscope_pipelines.storage.stored_file import StoredFile
 from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.vision.images.libraries import library_versions
 from unitscope_schemas import layout

@@ -1,35 +1,28 @@
 """Folders of files, on this machine or in an object store: walked, asked for sizes, opened."""
 
-import io
 import os
 import re
 import stat
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import IO, NamedTuple, cast
+from typing import IO, TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-import pyarrow as pa
-from pyarrow import fs
-
 from unitscope_pipelines.storage.allowed_roots import OutsideError, is_allowed
+from unitscope_pipelines.storage.stored_file import StoredFile
 from unitscope_schemas.errors import CorpusError, UsageError
 from unitscope_schemas.tables import UNREADABLE
+
+if TYPE_CHECKING:
+    from unitscope_pipelines.storage.object_stores.bucket import Bucket
 
 _STORE = "s3://"
 _BUCKET = re.compile("[A-Za-z0-9._-]+")
 """Pattern of a bucket's name, with nothing else in it."""
 _BUFFER_BYTES = 1 << 20
 """Bytes that are read at once from an object store: a request takes as long as some hundred kilobytes."""
-
-
-class StoredFile(NamedTuple):
-    """A file as a listing sees it: its path, and what tells its present state from another."""
-
-    path: str
-    size_bytes: int
-    modified_ns: int
 
 
 class NoFile(NamedTuple):
@@ -79,6 +72,7 @@ class Folder:
         self.root = root
         self.remote = is_remote(root)
         self._allowed = allowed
+        self._buckets: dict[str, Bucket] = {}
         if self.remote:
             try:
                 _check_address(root)
@@ -95,18 +89,21 @@ class Folder:
         Raises OSError.
         """
         store, path = self._resolved(file)
-        if store is None:
-            return _opened(path)
-        return cast(IO[bytes], io.BufferedReader(store.open_input_file(path), at_once_bytes))
+        return _opened(path) if store is None else store.open(path, at_once_bytes)
 
     def read(self, file: str, offset: int = 0, size_bytes: int | None = None) -> bytes:
         """Read all bytes of a file, or `size_bytes` from `offset` on; raises OSError, also where there are fewer."""
         store, path = self._resolved(file)
-        with _opened(path) if store is None else store.open_input_file(path) as source:
+        if store is not None:
+            data = store.read(path, offset, size_bytes)
+            if size_bytes is not None and len(data) != size_bytes:
+                raise OSError(0, "the file ends early")
+            return data
+        with _opened(path) as source:
             if size_bytes is not None and source.seek(0, os.SEEK_END) < offset + size_bytes:
                 raise OSError(0, "the file ends early")  # beforehand: a range may ask for more than there is memory
             source.seek(offset)
-            data: bytes = source.read() if size_bytes is None else source.read(size_bytes)
+            data = source.read() if size_bytes is None else source.read(size_bytes)
         if size_bytes is not None and len(data) != size_bytes:
             raise OSError(0, "the file ends early")
         return data
@@ -115,20 +112,27 @@ class Folder:
         """Return the present state of some files in their order, None where there is no such file."""
         if not self.remote and self._allowed is None and not any(map(is_remote, files)):
             return [_local_state(file, os.path.join(self.root, file)) for file in files]  # noqa: PTH118  (3 × as fast)
-        states: list[StoredFile | None] = []
+        found: dict[str, StoredFile | None] = {}
+        asked: defaultdict[Bucket, dict[str, str]] = defaultdict(dict)
         for file in files:
             try:
                 store, path = self._resolved(file)
-                info = None if store is None else store.get_file_info(path)
             except OutsideError:
                 raise
-            except OSError as error:
-                raise CorpusError(f"{file!r} in {self.root} cannot be asked for: {error}") from None
-            if info is None:
-                states.append(_local_state(file, path))
+            except OSError:  # an address that no object has
+                continue
+            if store is None:
+                found[file] = _local_state(file, path)
             else:
-                states.append(StoredFile(file, info.size, info.mtime_ns) if info.type is fs.FileType.File else None)
-        return states
+                asked[store][path] = file
+        for store, named in asked.items():
+            try:
+                states = store.states(list(named))
+            except OSError as error:
+                some = next(iter(named.values()))
+                raise CorpusError(f"{some!r} in {self.root} cannot be asked for: {error.strerror}") from None
+            found |= {named[path]: state._replace(path=named[path]) for path, state in states.items()}
+        return [found.get(file) for file in files]
 
     def walk(self) -> Iterator[StoredFile | NoFile]:
         """List all files below, in no order, also those behind links, and what is none: that is not opened.
@@ -138,8 +142,8 @@ class Folder:
         """
         return self._walk_store() if self.remote else _walk_folder(self.root)
 
-    def _resolved(self, file: str) -> tuple[fs.FileSystem | None, str]:
-        """Return the object store that a file is in, None for this machine, and the file's whole path there.
+    def _resolved(self, file: str) -> "tuple[Bucket | None, str]":
+        """Return the bucket that a file is in, None for this machine, and the file's path there.
 
         Raises OutsideError for one that may not be read.
         """
@@ -148,11 +152,10 @@ class Folder:
             bucket, _, key = file.removeprefix(_STORE).partition("/")
             if not _BUCKET.fullmatch(bucket):
                 raise OSError(0, "its address says how it is asked for")
-            store = self._remote[0] if self.remote else fs.FileSystem.from_uri(f"{_STORE}{bucket}")[0]
-            return store, f"{bucket}/{key}"
+            is_anonymous = self.remote and bool(urlsplit(self.root).username)
+            return self._bucket(f"{_STORE}{'anonymous@' * is_anonymous}{bucket}"), key
         if self.remote:
-            store, base = self._remote
-            return store, f"{base}/{file}"
+            return self._remote, file
         return None, os.path.join(self.root, file)  # noqa: PTH118
 
     def _check_allowed(self, file: str) -> None:
@@ -163,29 +166,35 @@ class Folder:
             raise OutsideError(0, "it lies outside the folders whose pictures may be read", whole)
 
     @cached_property
-    def _remote(self) -> tuple[fs.FileSystem, str]:
-        """The object store of the root, which may be asked where it is, and the root's path there."""
+    def _remote(self) -> "Bucket":
+        """The objects below the root."""
         try:
-            store, base = fs.FileSystem.from_uri(self.root)
-        except (OSError, pa.ArrowInvalid) as error:
+            return self._bucket(self.root)
+        except ValueError as error:
             raise CorpusError(f"corpus {self.root!r} is no address of an object store: {error}") from None
-        return store, base
+
+    def _bucket(self, address: str) -> "Bucket":
+        if address not in self._buckets:
+            from unitscope_pipelines.storage.object_stores.bucket import Bucket  # its libraries take half a second
+
+            self._buckets[address] = Bucket(address)
+        return self._buckets[address]
 
     def _walk_store(self) -> Iterator[StoredFile | NoFile]:
-        store, base = self._remote
+        hidden, is_empty = set[str](), True
         try:
-            infos = store.get_file_info(fs.FileSelector(base, recursive=True))
+            for file in self._remote.walk():
+                is_empty = False
+                folders = file.path.split("/")[:-1]
+                first = next((depth for depth, part in enumerate(folders, 1) if part.startswith(".")), 0)
+                if first:
+                    hidden.add("/".join(folders[:first]))
+                else:
+                    yield file
         except OSError as error:
-            raise CorpusError(f"corpus {self.root!r} cannot be listed: {error}") from None
-        hidden: set[str] = set()
-        for info in infos:
-            path = info.path.removeprefix(f"{base}/")
-            folders = path.split("/")[:-1]
-            first = next((depth for depth, part in enumerate(folders, 1) if part.startswith(".")), 0)
-            if first:
-                hidden.add("/".join(folders[:first]))
-            elif info.type is fs.FileType.File:
-                yield StoredFile(path, info.size, info.mtime_ns)
+            raise CorpusError(f"corpus {self.root!r} cannot be listed: {error.strerror}") from None
+        if is_empty:
+            raise CorpusError(f"corpus {self.root!r} cannot be listed: there is no object below it")
         yield from (NoFile(path, HIDDEN_FOLDER) for path in sorted(hidden))
 
 

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from unitscope_pipelines.storage.cache import Cache, LocalPart
-from unitscope_pipelines.storage.filesystem import StoredFile, is_remote
+from unitscope_pipelines.storage.filesystem import is_remote
+from unitscope_pipelines.storage.stored_file import StoredFile
 from unitscope_schemas import layout
 from unitscope_schemas.entries.part import Part
 from unitscope_schemas.errors import AtlasError, BusyError, StorageError
@@ -107,7 +108,7 @@ def store_of(address: AtlasAddress | Store, cache: Cache | None = None) -> Store
         return address
     if not is_remote(address):
         return FolderStore(Path(address))
-    from unitscope_pipelines.storage.object_store import open_object_store
+    from unitscope_pipelines.storage.object_stores.object_store import open_object_store
 
     return open_object_store(address, cache)
 

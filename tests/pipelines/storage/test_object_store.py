@@ -24,8 +24,8 @@ from unitscope_pipelines.indexing.scan import Scanner
 from unitscope_pipelines.indexing.sealing.versions import collect, version_rows
 from unitscope_pipelines.indexing.upkeep import remove, restore
 from unitscope_pipelines.indexing.verification.verify import verify
-from unitscope_pipelines.storage import writer_lock
 from unitscope_pipelines.storage.cache import Cache
+from unitscope_pipelines.storage.object_stores import writer_lock
 from unitscope_pipelines.storage.parts import read_manifest, read_receipts, write_atomically
 from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas import layout

@@ -25,7 +25,7 @@ Scratch = tempfile.TemporaryDirectory[str]
 
 def scratch_folder() -> Scratch:
     """Return a new temporary folder, which goes when nothing holds it any more."""
-    return tempfile.TemporaryDirectory(dir=_own().folder.name)
+    return tempfile.TemporaryDirectory(dir=_own(os.getpid(), os.geteuid()).folder.name)
 
 
 @contextmanager
@@ -49,11 +49,12 @@ class _Own:
 
 
 @cache
-def _own() -> _Own:
-    """Make the folder of this process, after those of killed ones are gone."""
+def _own(_process: int, user: int) -> _Own:
+    """Make the folder of this process, which may be a fork of one that has its own, after those of killed ones are
+    gone."""
     for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with suppress(OSError):  # of another person, or gone in this moment
-            _remove_if_left(left)
+            _remove_if_left(left, user)
     folder = tempfile.TemporaryDirectory(prefix=_PREFIX)
     unnamed = Path(folder.name) / "new"
     lock = unnamed.open("wb")
@@ -62,9 +63,9 @@ def _own() -> _Own:
     return _Own(folder, lock)
 
 
-def _remove_if_left(folder: Path) -> None:
-    """Delete a folder whose process is gone; raises OSError if it is not, or is not ours."""
-    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+def _remove_if_left(folder: Path, user: int) -> None:
+    """Delete a user's folder whose process is gone; raises OSError if it lives."""
+    if folder.is_symlink() or folder.stat().st_uid != user:
         return
     with (folder / _LOCK).open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

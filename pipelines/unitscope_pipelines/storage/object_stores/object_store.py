@@ -1,7 +1,6 @@
 """An atlas below an address of an object store that speaks S3."""
 
 import hashlib
-import os
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -10,10 +9,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
-import boto3
 from boto3.exceptions import Boto3Error
-from botocore import UNSIGNED
-from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -23,17 +19,14 @@ from botocore.exceptions import (
 )
 
 from unitscope_pipelines.storage.cache import Cache, LocalPart
-from unitscope_pipelines.storage.filesystem import StoredFile
-from unitscope_pipelines.storage.writer_lock import WriterLock
+from unitscope_pipelines.storage.object_stores.bucket import modified_ns, s3_client
+from unitscope_pipelines.storage.object_stores.writer_lock import WriterLock
+from unitscope_pipelines.storage.stored_file import StoredFile
 from unitscope_schemas import layout
 from unitscope_schemas.entries.part import Part
 from unitscope_schemas.errors import AtlasError, NotFoundError, StoreError, UsageError
 
-_ATTEMPTS = 6
-"""Tries of a request, waiting up to 1, 2, 4, 8 and 16 s in between; AWS_MAX_ATTEMPTS overrides it."""
-_CONNECT_S, _ANSWER_S = 5, 60
 _AT_ONCE = 16
-_CONNECTIONS = 32
 _DELETED_AT_ONCE = 1000
 _BLOCK_BYTES = 1 << 20
 _MISSING = ("404", "NoSuchKey")
@@ -70,18 +63,9 @@ class ObjectStore:
         self.cache = cache
         self._bucket = parts.netloc.rpartition("@")[2]
         self._prefix = unquote(parts.path).strip("/")
-        options: dict[str, Any] = {"signature_version": UNSIGNED} if parts.username else {}
-        attempts = int(os.environ.get("AWS_MAX_ATTEMPTS", _ATTEMPTS))
-        config = Config(
-            retries={"mode": "standard", "total_max_attempts": attempts},
-            connect_timeout=_CONNECT_S,
-            read_timeout=_ANSWER_S,
-            max_pool_connections=_CONNECTIONS,
-            **options,
-        )
         try:
             with self._in_words("be reached"):
-                self._client = boto3.session.Session().client("s3", config=config)
+                self._client = s3_client(bool(parts.username))
         except ValueError as error:
             raise UsageError(f"AWS_ENDPOINT_URL leads nowhere: {error}") from None
         self._lock: WriterLock | None = None
@@ -164,8 +148,7 @@ class ObjectStore:
         with self._in_words("be listed"):
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix):
                 for item in page.get("Contents", ()):
-                    modified_ns = int(item["LastModified"].timestamp() * 1e9)
-                    yield StoredFile(item["Key"][begins:], item["Size"], modified_ns)
+                    yield StoredFile(item["Key"][begins:], item["Size"], modified_ns(item))
 
     @contextmanager
     def writing(self, path: str) -> Iterator[Path]:
