@@ -39,6 +39,8 @@ def test_ray_wants_a_token_everywhere(name: str) -> None:
     service = SERVICES[name]
     assert service["environment"]["RAY_AUTH_MODE"] == "token"
     assert service["environment"]["RAY_AUTH_TOKEN_PATH"] == "/run/secrets/ray_token"
+    assert any(volume.split(":")[1:] == [service["environment"]["TMPDIR"]] for volume in service["volumes"])
+    assert service["environment"]["RAY_TMPDIR"] in service["tmpfs"], "Ray's sockets need a short path"
     assert "ray_token" in service["secrets"]
 
 
