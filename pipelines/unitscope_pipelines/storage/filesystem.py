@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _STORE = "s3://"
 _BUCKET = re.compile("[A-Za-z0-9._-]+")
 """Pattern of a bucket's name, with nothing else in it."""
+_KEY_BYTES = 1_024
+"""Most bytes of an object's name."""
 _BUFFER_BYTES = 1 << 20
 """Bytes that are read at once from an object store: a request takes as long as some hundred kilobytes."""
 
@@ -152,9 +154,11 @@ class Folder:
             bucket, _, key = file.removeprefix(_STORE).partition("/")
             if not _BUCKET.fullmatch(bucket):
                 raise OSError(0, "its address says how it is asked for")
+            _check_key(key)
             is_anonymous = self.remote and bool(urlsplit(self.root).username)
             return self._bucket(f"{_STORE}{'anonymous@' * is_anonymous}{bucket}"), key
         if self.remote:
+            _check_key(file)
             return self._remote, file
         return None, os.path.join(self.root, file)  # noqa: PTH118
 
@@ -196,6 +200,16 @@ class Folder:
         if is_empty:
             raise CorpusError(f"corpus {self.root!r} cannot be listed: there is no object below it")
         yield from (NoFile(path, HIDDEN_FOLDER) for path in sorted(hidden))
+
+
+def _check_key(key: str) -> None:
+    """Raise OSError for what no object is called."""
+    try:
+        size_bytes = len(key.encode())
+    except UnicodeEncodeError:
+        size_bytes = 0
+    if not 0 < size_bytes <= _KEY_BYTES:
+        raise OSError(0, "no object can have this name")
 
 
 def _walk_folder(root: str) -> Iterator[StoredFile | NoFile]:

@@ -78,6 +78,26 @@ def test_whole_names_are_asked_for_by_bucket(many: str, requests: Counter[str]) 
     assert requests.total() <= 4
 
 
+def test_names_that_no_object_has_are_none_of_them(many: str) -> None:
+    odd = [
+        "",
+        "é" * 600,
+        "\ud800",
+        "a\x00b",
+        "//",
+        "../root/list.csv",
+        "s3://many",
+        "s3://many/",
+        "s3://m any/x",
+        "x" * 1_024,
+    ]
+    states = Folder(many).sizes([*odd, "list.csv"])
+    assert [state is not None for state in states] == [False] * len(odd) + [True]
+    for name in odd:
+        with pytest.raises(OSError, match=r"no|its address"):
+            Folder(many).read(name)
+
+
 def test_who_may_not_list_asks_for_each(many: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(_self: Bucket, _after: str) -> None:
         raise PermissionError(13, "AccessDenied")
