@@ -295,9 +295,13 @@ def test_a_store_that_ignores_conditions_is_refused(bucket: Any) -> None:
         for name in ("If-None-Match", "If-Match"):
             del request.headers[name]
 
-    store._client.meta.events.register("before-sign.s3.PutObject", loosen)
-    with pytest.raises(StoreError, match="ignores conditions of puts"), store_of("s3://atlases/loose").locked():
-        pass
+    events = store._client.meta.events  # of the client that all stores of this process have
+    events.register("before-sign.s3.PutObject", loosen)
+    try:
+        with pytest.raises(StoreError, match="ignores conditions of puts"), store_of("s3://atlases/loose").locked():
+            pass
+    finally:
+        events.unregister("before-sign.s3.PutObject", loosen)
     assert keys(bucket, "loose") == set()
 
 
