@@ -3,7 +3,7 @@
 import posixpath
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pyarrow as pa
 
@@ -60,7 +60,7 @@ class _Description:
     labelled: set[str]
     missing: set[str]
     """Names of pictures that lists give and that were not met yet."""
-    unnamed: list[str] = field(default_factory=list)
+    first_unnamed: str | None = None
     """First path of a picture that no list names."""
     unnamed_count: int = 0
 
@@ -70,7 +70,7 @@ class _Description:
         for row, path in enumerate(batch["path"].to_pylist()):
             said = self.statements.get(path)
             if said is None:
-                self.unnamed = self.unnamed or [path]
+                self.first_unnamed = self.first_unnamed or path
                 self.unnamed_count += 1
                 continue
             self.missing.discard(path)
@@ -91,9 +91,8 @@ def _joined(
     lists = ", ".join(sorted(rows.folder_lists))
     if missing := description.missing:
         rows.note(f"{lists} names {len(missing)} pictures that are not there, for example {min(missing)}")
-    if description.unnamed:
-        count, (first,) = description.unnamed_count, description.unnamed
-        rows.note(f"{lists} does not name {count} of the pictures, for example {first}")
+    if count := description.unnamed_count:
+        rows.note(f"{lists} does not name {count} of the pictures, for example {description.first_unnamed}")
     return table
 
 

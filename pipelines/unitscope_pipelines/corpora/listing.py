@@ -14,13 +14,8 @@ from unitscope_pipelines.corpora.lists import list_entries
 from unitscope_pipelines.corpora.parquets import list_parquet
 from unitscope_pipelines.corpora.rows import COMPRESSIONS, HIDDEN_FOLDERS, ListedRows, folder_of, is_picture
 from unitscope_pipelines.corpora.tars import list_tar
-from unitscope_pipelines.storage.filesystem import (
-    HIDDEN_FOLDER,
-    LISTED_FOLDER,
-    Folder,
-    NoFile,
-    is_remote,
-)
+from unitscope_pipelines.storage.filesystem import Folder, is_remote
+from unitscope_pipelines.storage.local_files import HIDDEN_FOLDER, LISTED_FOLDER, NoFile
 from unitscope_pipelines.storage.long_tables.long_table import LongTable
 from unitscope_pipelines.storage.stored_file import StoredFile
 from unitscope_schemas.addresses import Address, Cell, as_text

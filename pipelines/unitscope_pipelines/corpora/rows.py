@@ -97,11 +97,11 @@ class ListedRows:
         that lie elsewhere than the first are named as refused.
         """
         self._finish_batch()
-        self._writer.__exit__()
+        added = self._writer.finish()
         if self._is_ordered:
-            return self._writer.table
+            return added
         with spilling_database() as database, database.cursor() as writer:
-            self._writer.table.show(database, "rows", "number")
+            added.show(database, "rows", "number")
             database.execute("CREATE TABLE repeated AS SELECT path FROM rows GROUP BY path HAVING count(*) > 1")
             joined = self._joined(rows_of(database, _REPEATED))
             take_in(writer, "joined", "FROM parts", tables_of(joined, tables.LISTED))

@@ -12,9 +12,12 @@ from unitscope_schemas.errors import AtlasError
 _DIGEST = np.dtype("S32")
 
 
-def digests(ids: Iterable[str]) -> NDArray[np.bytes_]:
-    """Return the digests that ids write, 32 bytes each; raises ValueError for what is no id."""
-    return np.frombuffer(bytes.fromhex("".join(ids)), _DIGEST)
+def digests(ids: Iterable[str], where: str) -> NDArray[np.bytes_]:
+    """Return the digests that ids write, 32 bytes each; raises AtlasError that says where for other text."""
+    try:
+        return np.frombuffer(bytes.fromhex("".join(ids)), _DIGEST)
+    except ValueError:
+        raise AtlasError(f"{where} is damaged: what it holds as ids of images are none") from None
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,7 @@ class KnownIds:
         """Take the ids of some columns, each with the path of its part; raises AtlasError for what is no id."""
         found = bytearray()
         for path, ids in columns:
-            try:
-                found += digests(ids.to_pylist()).tobytes()
-            except ValueError:
-                raise AtlasError(f"part {path} is damaged: what it holds as ids of images are none") from None
+            found += digests(ids.to_pylist(), f"part {path}").tobytes()
         ordered = np.frombuffer(found, _DIGEST)
         ordered.sort()
         is_first = np.ones(len(ordered), bool)

@@ -2,18 +2,17 @@
 
 import os
 import re
-import stat
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from unitscope_pipelines.storage.allowed_roots import OutsideError, is_allowed
+from unitscope_pipelines.storage.local_files import HIDDEN_FOLDER, NoFile, local_state, opened, walk_folder
 from unitscope_pipelines.storage.stored_file import StoredFile
 from unitscope_schemas.errors import CorpusError, UsageError
-from unitscope_schemas.tables import UNREADABLE
 
 if TYPE_CHECKING:
     from unitscope_pipelines.storage.object_stores.bucket import Bucket
@@ -25,24 +24,6 @@ _KEY_BYTES = 1_024
 """Most bytes of an object's name."""
 _BUFFER_BYTES = 1 << 20
 """Bytes that are read at once from an object store: a request takes as long as some hundred kilobytes."""
-
-
-class NoFile(NamedTuple):
-    """An entry of a folder that holds no bytes to read, and why: it is never opened."""
-
-    path: str
-    what: str
-
-
-HIDDEN_FOLDER, LISTED_FOLDER = "hidden folder", "link to a folder that is listed already"
-"""What two kinds of entries are that are left out on purpose; all others are faults."""
-_KINDS = {
-    stat.S_IFIFO: "named pipe",
-    stat.S_IFSOCK: "socket",
-    stat.S_IFCHR: "device",
-    stat.S_IFBLK: "device",
-    stat.S_IFDIR: "folder",
-}
 
 
 def is_remote(path: str) -> bool:
@@ -91,7 +72,7 @@ class Folder:
         Raises OSError.
         """
         store, path = self._resolved(file)
-        return _opened(path) if store is None else store.open(path, at_once_bytes)
+        return opened(path) if store is None else store.open(path, at_once_bytes)
 
     def read(self, file: str, offset: int = 0, size_bytes: int | None = None) -> bytes:
         """Read all bytes of a file, or `size_bytes` from `offset` on; raises OSError, also where there are fewer."""
@@ -101,7 +82,7 @@ class Folder:
             if size_bytes is not None and len(data) != size_bytes:
                 raise OSError(0, "the file ends early")
             return data
-        with _opened(path) as source:
+        with opened(path) as source:
             if size_bytes is not None and source.seek(0, os.SEEK_END) < offset + size_bytes:
                 raise OSError(0, "the file ends early")  # beforehand: a range may ask for more than there is memory
             source.seek(offset)
@@ -113,7 +94,7 @@ class Folder:
     def sizes(self, files: Sequence[str]) -> list[StoredFile | None]:
         """Return the present state of some files in their order, None where there is no such file."""
         if not self.remote and self._allowed is None and not any(map(is_remote, files)):
-            return [_local_state(file, os.path.join(self.root, file)) for file in files]  # noqa: PTH118  (3 × as fast)
+            return [local_state(file, os.path.join(self.root, file)) for file in files]  # noqa: PTH118  (3 × as fast)
         found: dict[str, StoredFile | None] = {}
         asked: defaultdict[Bucket, dict[str, str]] = defaultdict(dict)
         for file in files:
@@ -124,7 +105,7 @@ class Folder:
             except OSError:  # an address that no object has
                 continue
             if store is None:
-                found[file] = _local_state(file, path)
+                found[file] = local_state(file, path)
             else:
                 asked[store][path] = file
         for store, named in asked.items():
@@ -142,7 +123,7 @@ class Folder:
         A folder is listed once, by its own path before that of a link, so that links in a circle end. Hidden folders
         are named and not listed. Raises CorpusError if the folder itself cannot be listed.
         """
-        return self._walk_store() if self.remote else _walk_folder(self.root)
+        return self._walk_store() if self.remote else walk_folder(self.root)
 
     def _resolved(self, file: str) -> "tuple[Bucket | None, str]":
         """Return the bucket that a file is in, None for this machine, and the file's path there.
@@ -210,91 +191,6 @@ def _check_key(key: str) -> None:
         size_bytes = 0
     if not 0 < size_bytes <= _KEY_BYTES:
         raise OSError(0, "no object can have this name")
-
-
-def _walk_folder(root: str) -> Iterator[StoredFile | NoFile]:
-    """List a folder of this machine; links to folders wait until all folders have been listed by their own paths."""
-    listed = {_identity(parent) for parent in Path(root).resolve().parents}
-    own, links = [""], list[str]()
-    linked = False
-    while own or links:
-        linked = linked or not own
-        folder = own.pop() if own else links.pop(0)
-        whole = os.path.join(root, folder)  # noqa: PTH118
-        try:
-            identity, entries = _identity(whole), sorted(os.scandir(whole), key=lambda entry: entry.name)
-        except OSError as error:
-            if not folder:
-                raise CorpusError(f"folder {root!r} cannot be listed: {error.strerror}") from None
-            yield NoFile(folder, f"folder that {UNREADABLE}: {error.strerror}")
-            continue
-        if linked and identity in listed:
-            yield NoFile(folder, LISTED_FOLDER)
-            continue
-        listed.add(identity)
-        for entry in entries:
-            path = f"{folder}/{entry.name}" if folder else entry.name
-            found = _entry(path, entry)
-            if isinstance(found, StoredFile | NoFile):
-                yield found
-            elif entry.is_symlink():
-                links.append(path)
-            else:
-                own.append(path)
-
-
-def _entry(path: str, entry: "os.DirEntry[str]") -> StoredFile | NoFile | None:
-    """Return what an entry of a folder is, None for a folder that is to be listed itself."""
-    try:
-        state = entry.stat()
-    except OSError as error:
-        broken = "broken link" if entry.is_symlink() else f"entry that {UNREADABLE}"
-        return NoFile(path, f"{broken}: {error.strerror}")
-    kind = stat.S_IFMT(state.st_mode)
-    if kind == stat.S_IFREG:
-        return StoredFile(path, state.st_size, state.st_mtime_ns)
-    if kind == stat.S_IFDIR:
-        return NoFile(path, HIDDEN_FOLDER) if entry.name.startswith(".") else None
-    return NoFile(path, _KINDS.get(kind, "special file"))
-
-
-def _identity(path: str | Path) -> tuple[int, int]:
-    """Return what tells a folder from all others, by whatever path it was reached; raises OSError."""
-    state = os.stat(path)  # noqa: PTH116
-    return state.st_dev, state.st_ino
-
-
-def _opened(path: str) -> IO[bytes]:
-    """Open a file of this machine; raises OSError for what is none, without opening it: a pipe would wait for ever.
-
-    What became a pipe since it was looked at is opened without waiting, and let go.
-    """
-    try:
-        _check_kind(os.stat(path).st_mode)  # noqa: PTH116
-    except ValueError:  # a zero byte in it
-        raise FileNotFoundError(0, "no file can have this name") from None
-    source = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-    try:
-        _check_kind(os.fstat(source.fileno()).st_mode)
-    except OSError:
-        source.close()
-        raise
-    return source
-
-
-def _check_kind(mode: int) -> None:
-    kind = stat.S_IFMT(mode)
-    if kind != stat.S_IFREG:
-        raise OSError(0, f"it is a {_KINDS.get(kind, 'special file')}")
-
-
-def _local_state(file: str, path: str) -> StoredFile | None:
-    """Return the state of a file of this machine, None where there is none, or it is none."""
-    try:
-        state = os.stat(path)  # noqa: PTH116
-    except (OSError, ValueError):
-        return None
-    return StoredFile(file, state.st_size, state.st_mtime_ns) if stat.S_ISREG(state.st_mode) else None
 
 
 def _check_address(root: str) -> None:

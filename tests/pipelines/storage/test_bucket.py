@@ -25,10 +25,11 @@ def many(object_store: Any) -> Iterator[str]:
     made.create()
     for name in [*NAMES, "set 03/", "other/x.jpg", "list.csv"]:
         made.put_object(
-            Key=f"root/{name}", Body=b"path\n" + "\n".join(NAMES[::2]).encode() if name == "list.csv" else name.encode()
+            Key=f"below/{name}",
+            Body=b"path\n" + "\n".join(NAMES[::2]).encode() if name == "list.csv" else name.encode(),
         )
     made.put_object(Key="long.bin", Body=bytes(range(256)) * 40)
-    yield "s3://many/root"
+    yield "s3://many/below"
     made.objects.delete()
     made.delete()
 
@@ -72,8 +73,8 @@ def test_a_sparse_list_costs_no_more_requests_than_paths(many: str, requests: Co
 
 
 def test_whole_names_are_asked_for_by_bucket(many: str, requests: Counter[str]) -> None:
-    whole = [f"s3://many/root/{name}" for name in NAMES[:900]]
-    states = Folder("/").sizes([*whole, "s3://many/root/none.jpg", "s3://no-such-bucket/x.jpg"])
+    whole = [f"s3://many/below/{name}" for name in NAMES[:900]]
+    states = Folder("/").sizes([*whole, "s3://many/below/none.jpg", "s3://no-such-bucket/x.jpg"])
     assert [state and state.path for state in states] == [*whole, None, None]
     assert requests.total() <= 4
 
@@ -85,7 +86,7 @@ def test_names_that_no_object_has_are_none_of_them(many: str) -> None:
         "\ud800",
         "a\x00b",
         "//",
-        "../root/list.csv",
+        "../below/list.csv",
         "s3://many",
         "s3://many/",
         "s3://m any/x",
@@ -158,7 +159,7 @@ def test_what_is_not_there_or_refused_is_said(many: str, monkeypatch: pytest.Mon
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(CorpusError, match="the store does not answer"):
-        list_corpus("s3://many/root")
+        list_corpus("s3://many/below")
 
 
 @pytest.mark.parametrize("key", ["a", "a/b", "é", "a\ue000", "a\x00", "a\x01", "0"])

@@ -22,7 +22,7 @@ _OF_GROUPS = ["image", "image_id", "duplicate_group"]
 def write_image_tables(store: Store, segment: str, version: str, rows: LongTable) -> ImageTables:
     """Write some rows of `tables.IMAGES`, in order of ids, as the images of a segment.
 
-    Memory holds the columns that answers look up, some 300 bytes for each image.
+    Memory holds the columns that answers look up, some 350 bytes for each image.
     """
     return ImageTables(
         images=write_long_table(store, layout.segment_images(segment, version), rows, tables.SEGMENT_IMAGES.names),

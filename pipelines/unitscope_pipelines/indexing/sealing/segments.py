@@ -135,12 +135,13 @@ def _unchanged(previous: Manifest, store: Store, version: NewVersion) -> list[Ke
     """Return the segments of the previous version all of whose images are in the new one as they were recorded."""
     sizes = sizes_in(store)
     same = pa.array(sorted(_same_shards(previous.shards, version.receipts)), pa.string())
-    now = _Places.of(version.images.images.batches(_PLACE), same)
+    now = _Places.of(version.images.images.batches(_PLACE), same, "what shards read of files")
     kept = []
     for segment in previous.segments:
         if all(is_present(sizes, part) for part in segment.parts()):
-            numbers = now.numbers(_Places.of(read_part(store, segment.tables.images, _PLACE).to_batches(), same))
-            if numbers is not None:
+            images = segment.tables.images
+            before = _Places.of(read_part(store, images, _PLACE).to_batches(), same, f"part {images.path}")
+            if (numbers := now.numbers(before)) is not None:
                 kept.append(KeptSegment(segment, numbers))
     return kept
 
@@ -155,11 +156,11 @@ class _Places:
     rows: Numbers
 
     @classmethod
-    def of(cls, batches: Iterable[pa.RecordBatch], same: pa.Array) -> "_Places":
+    def of(cls, batches: Iterable[pa.RecordBatch], same: pa.Array, where: str) -> "_Places":
         """Read the places of some images; `same` are the shards that recorded the same as before."""
-        ids, shards, rows = [digests([])], [np.empty(0, np.int32)], [np.empty(0, np.int32)]
+        ids, shards, rows = [digests([], where)], [np.empty(0, np.int32)], [np.empty(0, np.int32)]
         for batch in batches:
-            ids.append(digests(batch["image_id"].to_pylist()))
+            ids.append(digests(batch["image_id"].to_pylist(), where))
             shards.append(pc.index_in(batch["shard"], value_set=same).fill_null(-1).to_numpy())
             rows.append(batch["shard_row"].to_numpy())
         return cls(np.concatenate(ids), np.concatenate(shards), np.concatenate(rows))

@@ -27,7 +27,7 @@ class LongTable:
         with LongTableWriter(schema) as writer:
             for batch in batches:
                 writer.add(batch)
-        return writer.table
+        return writer.finish()
 
     @classmethod
     def of(cls, table: pa.Table) -> "LongTable":
@@ -89,7 +89,7 @@ class LongTable:
                 start += batch.num_rows
                 for number in np.unique(own[own >= 0]).tolist():
                     writers[number].add(batch.filter(pa.array(own == number)))
-        return [writer.table for writer in writers]
+        return [writer.finish() for writer in writers]
 
     def show(self, database: duckdb.DuckDBPyConnection, name: str, number: str) -> None:
         """Let a database read the table under a name, with the number of each row in a column besides."""
@@ -119,12 +119,12 @@ class LongTableWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.finish()
+
+    def finish(self) -> LongTable:
+        """Write what is left, and return the table of all rows; nothing is added after it."""
         self._flush()
         self._file.close()
-
-    @property
-    def table(self) -> LongTable:
-        """The table of all rows, once the writer is closed."""
         return LongTable(self._schema, self._rows, self._folder)
 
     def add(self, batch: pa.RecordBatch) -> None:

@@ -20,10 +20,11 @@ from unitscope_pipelines.storage.stored_file import StoredFile
 
 ATTEMPTS = 6
 """Tries of a request, waiting up to 1, 2, 4, 8 and 16 s in between; AWS_MAX_ATTEMPTS overrides it."""
+FORBIDDEN = ("401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken")
+"""Codes by which a store says that these credentials may not do what was asked."""
 _CONNECT_S, _ANSWER_S = 5, 60
 _CONNECTIONS, _AT_ONCE = 32, 16
 _MISSING = ("404", "NoSuchKey", "NoSuchBucket")
-_FORBIDDEN = ("401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken")
 _BEYOND = "InvalidRange"
 _LAST, _SURROGATES = "\U0010ffff", range(0xD800, 0xE000)
 
@@ -187,7 +188,7 @@ def _asked() -> Iterator[None]:
         code = str(about.get("Code", ""))
         if code in _MISSING:
             raise FileNotFoundError(errno.ENOENT, "there is no such bucket or object") from None
-        if code in _FORBIDDEN:
+        if code in FORBIDDEN:
             raise PermissionError(errno.EACCES, f"{code}: {about.get('Message', error)}") from None
         if code == _BEYOND:
             raise OSError(0, "the file ends early") from None

@@ -19,7 +19,7 @@ from botocore.exceptions import (
 )
 
 from unitscope_pipelines.storage.cache import Cache, LocalPart
-from unitscope_pipelines.storage.object_stores.bucket import modified_ns, s3_client
+from unitscope_pipelines.storage.object_stores.bucket import FORBIDDEN, modified_ns, s3_client
 from unitscope_pipelines.storage.object_stores.writer_lock import WriterLock
 from unitscope_pipelines.storage.stored_file import StoredFile
 from unitscope_schemas import layout
@@ -30,7 +30,6 @@ _AT_ONCE = 16
 _DELETED_AT_ONCE = 1000
 _BLOCK_BYTES = 1 << 20
 _MISSING = ("404", "NoSuchKey")
-_FORBIDDEN = ("401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken")
 
 
 def open_object_store(address: str, cache: Cache | None = None) -> "ObjectStore":
@@ -245,7 +244,7 @@ class ObjectStore:
             raise NotFoundError(f"bucket {self._bucket!r} of {self.address} does not exist; create it first") from None
         if code in _MISSING:
             raise AtlasError(f"{self.address} cannot {what}: there is no such object") from None
-        if code in _FORBIDDEN:
+        if code in FORBIDDEN:
             raise StoreError(
                 f"{self.address} refuses to {what}: {code}, {message}; these credentials must be allowed to get and "
                 "list objects, and for writing to put and delete them and to list and abort multipart uploads"
