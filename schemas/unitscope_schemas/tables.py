@@ -243,6 +243,20 @@ UNITS = pa.schema(
 )
 """Table of the statistics of a layer's units, one row per unit."""
 
+FOOTER = "footer"
+"""Column of a segment's table of units beside those of UNITS, where units have footers of their own."""
+SEGMENT_UNITS = UNITS.append(
+    _column(
+        FOOTER,
+        pa.struct([("start", pa.int64()), ("size_bytes", pa.int32()), ("sha256", pa.string())]),
+        "where in the ranked part of the unit's block its own footer lies; null: it has none",
+        nullable=True,
+    )
+)
+"""Table of the statistics of a layer's units over the images of a segment, one row per unit."""
+FOOTER_IMAGES = 65_536
+"""Images of a segment from which its units have footers of their own, which make ranked parts half a percent larger."""
+
 UNIT_FIELDS = pa.schema(
     [
         _UNIT,

@@ -172,7 +172,8 @@ def _statements(schema: str, folder: Path, manifest: Manifest) -> list[str]:
         numbers = None if segment.numbers is None else file(segment.numbers)
         of_unit.append((f"ifnull({_map(parts)}[layer || ':' || unit // {BLOCK_UNITS}], {_NO_UNIT})", numbers))
         of_layer.append((f"ifnull({_map(blocks)}[layer], [{_NO_LAYER}])", numbers))
-    each_units = [f"SELECT {_text(layer)} AS layer, * FROM read_parquet({path})" for layer, path in units.items()]
+    columns = f"COLUMNS(lambda name: name <> {_text(tables.FOOTER)})"
+    each_units = [f"SELECT {_text(layer)} AS layer, {columns} FROM read_parquet({at})" for layer, at in units.items()]
     each_ranked = [f"SELECT {_text(layer)} AS layer, * FROM {_ranked(manifest, layer, file)}" for layer in units]
     layers = [
         f"({position}, {_text(spec.name)}, {_text(spec.kind)}, {spec.units}, {spec.grid.height}, {spec.grid.width})"

@@ -23,6 +23,8 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+import pyarrow as pa
+
 from unitscope_pipelines.storage.cache import Cache, LocalPart
 from unitscope_pipelines.storage.filesystem import is_remote
 from unitscope_pipelines.storage.stored_file import StoredFile
@@ -59,6 +61,9 @@ class Store(Protocol):
 
     def hold(self, part: Part) -> LocalPart:
         """Return the part as a file of this machine, which an object store checks against its digest on arrival."""
+
+    def open_range(self, part: Part) -> AbstractContextManager[pa.NativeFile]:
+        """Open a part of which some bytes are read, and which is not digested: readers check what they read."""
 
     def read(self, path: str) -> bytes | None:
         """Return a document's bytes, None if there is none."""
@@ -138,6 +143,11 @@ class FolderStore:
     def hold(self, part: Part) -> LocalPart:
         """Return the part's own file; raises AtlasError where that is no file of the atlas's folder."""
         return LocalPart(self._own(part.path))
+
+    def open_range(self, part: Part) -> AbstractContextManager[pa.NativeFile]:
+        """Open the part's own file; raises OSError where it is missing, AtlasError as `hold`."""
+        opened: AbstractContextManager[pa.NativeFile] = pa.OSFile(str(self._own(part.path)))
+        return opened
 
     def read(self, path: str) -> bytes | None:
         """Return a document's bytes, None if there is none; raises AtlasError where a link leads out of the folder."""

@@ -42,7 +42,7 @@ from unitscope_services.atlas.ranks.ranked_unit import (
     first_ranks,
 )
 from unitscope_services.atlas.rows import ImageEntry
-from unitscope_services.atlas.statistics import LayerStatistics, UnitStatistics
+from unitscope_services.atlas.statistics import LayerStatistics, SegmentUnits, UnitStatistics
 
 _REMEMBERED_BLOCKS = 4096
 """Blocks of units whose ranked part is remembered."""
@@ -92,7 +92,7 @@ class Atlas:
         self._heights: dict[str, list[int | None]] = {}
         self._boxes: dict[tuple[str, Size], FieldBoxes] = {}
         self._lookups: dict[str, FirstRanks] = {}
-        self._segment_counts: dict[str, list[NDArray[np.int64]]] = {}
+        self._segment_units: dict[str, list[SegmentUnits]] = {}
         self._ranked_parts = lru_cache(_REMEMBERED_BLOCKS)(self._find_ranked_parts)
 
     @property
@@ -210,8 +210,8 @@ class Atlas:
     def first_row(self, unit: UnitId, segment: Segment) -> int:
         """Return the row of a unit's first rank in the ranked part of its block of a segment."""
         first = unit.channel // BLOCK_UNITS * BLOCK_UNITS
-        counts = self._counts(unit.layer)[self.manifest.segments.index(segment)]
-        return int(counts[first : unit.channel].sum())
+        stored = self._units_of_segments(unit.layer)[self.manifest.segments.index(segment)]
+        return int(stored.counts[first : unit.channel].sum())
 
     def first_ranks(self, layer: str, count: int) -> dict[str, NDArray[Any]]:
         """Return unit, image and activation of the first `count` ranks of every unit of a layer, as columns."""
@@ -349,18 +349,16 @@ class Atlas:
         """Return the ranked part of a block of a layer's units of each segment."""
         units = slice(block * BLOCK_UNITS, (block + 1) * BLOCK_UNITS)
         return [
-            RankedPart(self._parts, segment.layers[layer].ranked[block], counts[units].tolist())
-            for segment, counts in zip(self.manifest.segments, self._counts(layer), strict=True)
+            RankedPart(self._parts, segment.layers[layer].ranked[block], own.counts[units].tolist(), own.footers[units])
+            for segment, own in zip(self.manifest.segments, self._units_of_segments(layer), strict=True)
         ]
 
-    def _counts(self, layer: str) -> list[NDArray[np.int64]]:
-        """Return how many ranks of each unit of a layer are stored, of every segment."""
-        if len(self.manifest.segments) == 1:
-            return [self._stored(layer)]
-        if layer not in self._segment_counts:
-            units = [self._parts.read(segment.layers[layer].units) for segment in self.manifest.segments]
-            self._segment_counts[layer] = [table["image_count"].to_numpy() for table in units]
-        return self._segment_counts[layer]
+    def _units_of_segments(self, layer: str) -> list[SegmentUnits]:
+        """Return what is stored of the ranks of a layer's units in every segment."""
+        if layer not in self._segment_units:
+            tables_of_units = [self._parts.read(segment.layers[layer].units) for segment in self.manifest.segments]
+            self._segment_units[layer] = [SegmentUnits.of(units, self.manifest.kept) for units in tables_of_units]
+        return self._segment_units[layer]
 
     def _first_ranks_of(self, layer: str) -> FirstRanks:
         if layer not in self._lookups:

@@ -1,16 +1,17 @@
 """The parts of an atlas, opened for reading single row groups and columns."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unitscope_pipelines.storage.cache import LocalPart
+from unitscope_pipelines.storage.ranked_file import MAGIC, read_footer
 from unitscope_pipelines.storage.stores import Store
 from unitscope_schemas import tables
-from unitscope_schemas.entries.part import Part
+from unitscope_schemas.entries.part import Part, UnitFooter
 from unitscope_schemas.errors import AtlasError
 from unitscope_services.atlas.deadlines import check_time
 
@@ -24,22 +25,22 @@ class Footers:
     Safe from many threads.
     """
 
-    def __init__(self, read: Callable[[Part], pq.FileMetaData]) -> None:
-        self._read, self._lock = read, threading.Lock()
-        self._held: dict[str, pq.FileMetaData] = {}
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: dict[Hashable, pq.FileMetaData] = {}
         self._bytes = 0
 
-    def __call__(self, part: Part) -> pq.FileMetaData:
-        """Return the footer of a part."""
+    def of(self, key: Hashable, read: Callable[[], pq.FileMetaData]) -> pq.FileMetaData:
+        """Return the footer that goes by a key, which is read unless it is remembered."""
         with self._lock:
-            footer = self._held.pop(part.path, None)
+            footer = self._held.pop(key, None)
             if footer is not None:
-                self._held[part.path] = footer  # the one that was asked for last is at the end
+                self._held[key] = footer  # the one that was asked for last is at the end
                 return footer
-        footer = self._read(part)
+        footer = read()
         with self._lock:
-            if part.path not in self._held:
-                self._held[part.path] = footer
+            if key not in self._held:
+                self._held[key] = footer
                 self._bytes += footer.serialized_size
             while self._bytes > _FOOTER_BYTES and len(self._held) > 1:
                 self._bytes -= self._held.pop(next(iter(self._held))).serialized_size
@@ -54,7 +55,15 @@ class Parts:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.footer = Footers(self._read_footer)
+        self._footers = Footers()
+
+    def footer(self, part: Part) -> pq.FileMetaData:
+        """Return the footer of a part."""
+        return self._footers.of(part.path, lambda: self._read_footer(part))
+
+    def unit_footer(self, part: Part, own: UnitFooter) -> pq.FileMetaData:
+        """Return the footer of a unit's own rows in a ranked part."""
+        return self._footers.of((part.path, own.start), lambda: self._read_unit_footer(part, own))
 
     @contextmanager
     def open(self, part: Part) -> Iterator[pq.ParquetFile]:
@@ -68,10 +77,21 @@ class Parts:
         with self._failing_as_atlas_error(part), self._store.hold(part) as file, pa.OSFile(str(file)) as source:
             yield pq.ParquetFile(source, metadata=footer, pre_buffer=False)
 
-    def read(self, part: Part) -> pa.Table:
-        """Return the whole part."""
+    @contextmanager
+    def open_unit(self, part: Part, own: UnitFooter) -> Iterator[pq.ParquetFile]:
+        """Open the rows of one unit in a ranked part, of which nothing else is read.
+
+        Each page that is read is held against its checksum, so that the part need not be digested as a whole.
+        """
+        check_time()
+        footer = self.unit_footer(part, own)
+        with self._failing_as_atlas_error(part), self._store.open_range(part) as source:
+            yield pq.ParquetFile(source, metadata=footer, pre_buffer=False, page_checksum_verification=True)
+
+    def read(self, part: Part, columns: list[str] | None = None) -> pa.Table:
+        """Return the whole part, or some of its columns."""
         with self.open(part) as file:
-            return file.read(use_threads=False)
+            return file.read(columns, use_threads=False)
 
     def hold(self, part: Part) -> LocalPart:
         """Return the file of a part of any kind, for as long as it is held."""
@@ -90,6 +110,13 @@ class Parts:
             footer = pq.read_metadata(file)
         check_rows(part, footer.schema.to_arrow_schema(), footer.num_rows)
         return footer
+
+    def _read_unit_footer(self, part: Part, own: UnitFooter) -> pq.FileMetaData:
+        with self._failing_as_atlas_error(part), self._store.open_range(part) as source:
+            stored = read_footer(source, own)
+            if stored is None:
+                raise AtlasError(f"part {part.path} is damaged: the footer of a unit is not the one that was sealed")
+            return pq.read_metadata(pa.BufferReader(MAGIC + stored))
 
     @contextmanager
     def _failing_as_atlas_error(self, part: Part) -> Iterator[None]:

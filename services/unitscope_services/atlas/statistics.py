@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from unitscope_schemas import tables
+from unitscope_schemas.entries.part import UnitFooter
 from unitscope_schemas.questions import UnitStatus
 from unitscope_services.atlas.rows import rows_of
 
@@ -43,6 +44,24 @@ class LayerStatistics:
             std=np.where(std > 0, std, 1.0),
             knots=knots,
         )
+
+
+@dataclass(frozen=True)
+class SegmentUnits:
+    """What is stored of the ranks of a layer's units in one segment, in order of channels."""
+
+    counts: NDArray[np.int64]
+    """How many ranks of each unit are stored."""
+    footers: list[UnitFooter | None]
+    """The footer of each unit's own rows in the ranked part of its block; empty where no unit has one."""
+
+    @classmethod
+    def of(cls, units: pa.Table, kept: int | None) -> "SegmentUnits":
+        """Return what a segment's table of units says; `kept`: of how many first ranks."""
+        counts = units["image_count"].to_numpy()
+        stored = units[tables.FOOTER].to_pylist() if tables.FOOTER in units.column_names else []
+        footers = [None if own is None else UnitFooter(**own) for own in stored]
+        return cls(counts if kept is None else np.minimum(counts, kept), footers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from typing import NamedTuple, cast
 import pyarrow.parquet as pq
 import pytest
 
-from unitscope_schemas.entries.part import Part
 from unitscope_services.atlas.parts import Footers
 
 
@@ -17,21 +16,22 @@ def test_the_footers_asked_for_last_are_remembered_up_to_their_bytes(monkeypatch
     monkeypatch.setattr("unitscope_services.atlas.parts._FOOTER_BYTES", 100)
     read: list[str] = []
 
-    def read_footer(part: Part) -> pq.FileMetaData:
-        read.append(part.path)
-        return cast(pq.FileMetaData, Footer(part.size_bytes))
+    def ask(name: str, size_bytes: int = 40) -> pq.FileMetaData:
+        def read_footer() -> pq.FileMetaData:
+            read.append(name)
+            return cast(pq.FileMetaData, Footer(size_bytes))
 
-    footers = Footers(read_footer)
-    parts = {name: Part(path=f"units/{name}", rows=1, size_bytes=40, sha256="0" * 64) for name in "abc"}
+        return footers.of(name, read_footer)
+
+    footers = Footers()
     for name in "abab":
-        assert footers(parts[name]).serialized_size == 40
-    assert read == ["units/a", "units/b"]
-    footers(parts["c"])  # of a and b, a was asked for longer ago
-    footers(parts["b"])
-    assert read == ["units/a", "units/b", "units/c"]
-    footers(parts["a"])
-    assert read[3:] == ["units/a"]
-    large = Part(path="units/large", rows=1, size_bytes=1000, sha256="0" * 64)
-    footers(large)
-    footers(large)
-    assert read[4:] == ["units/large"], "one is held whatever its size"
+        assert ask(name).serialized_size == 40
+    assert read == ["a", "b"]
+    ask("c")  # of a and b, a was asked for longer ago
+    ask("b")
+    assert read == ["a", "b", "c"]
+    ask("a")
+    assert read[3:] == ["a"]
+    ask("large", 1000)
+    ask("large", 1000)
+    assert read[4:] == ["large"], "one is held whatever its size"

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from unitscope_pipelines import cluster
 from unitscope_pipelines.indexing.ranking.merging import MergePlan, Merger
-from unitscope_pipelines.indexing.ranking.ranker import Ranker, UnitBlock
+from unitscope_pipelines.indexing.ranking.ranker import RankedBlock, Ranker, UnitBlock
 from unitscope_pipelines.indexing.ranking.statistics import UnitSummary
 from unitscope_pipelines.storage.parts import write_table
 from unitscope_pipelines.storage.segments.images import SegmentImages
@@ -41,7 +41,7 @@ def rank_layers(
     ranked = _each_block("rank", partial(Ranker, images, keep), layers, run)
     return {
         layer.name: RankedLayer(
-            units=_write_units(images.store, layer, images.name, ranked[layer.name]),
+            units=_write_units(images.store, layer, images.name, ranked[layer.name], _footers(ranked[layer.name])),
             ranked=[block.part for block in ranked[layer.name]],
         )
         for layer in layers
@@ -87,9 +87,22 @@ def _each_block(
     return {layer: sorted(own, key=lambda one: one.block.number) for layer, own in found.items()}
 
 
-def _write_units(store: Store, layer: LayerSpec, name: str, blocks: Sequence[Block]) -> Part:
-    """Write the statistics of a layer; raises AtlasError if there are not those of each unit."""
+def _footers(blocks: Sequence[RankedBlock]) -> pa.Array | None:
+    """Return the footers of units in the ranked parts of their blocks as a column; None where no unit has one."""
+    footers = [footer and footer._asdict() for block in blocks for footer in block.footers]
+    return pa.array(footers, tables.SEGMENT_UNITS.field(tables.FOOTER).type) if any(footers) else None
+
+
+def _write_units(
+    store: Store, layer: LayerSpec, name: str, blocks: Sequence[Block], footers: pa.Array | None = None
+) -> Part:
+    """Write the statistics of a layer, of a segment with the units' footers; raises AtlasError if there are not those
+    of each unit.
+    """
     rows = [unit.as_row() for block in blocks for unit in block.units]
     if len(rows) != layer.units:
         raise AtlasError(f"layer {layer.name} has {layer.units} units but {len(rows)} were ranked")
-    return write_table(store, layout.units(layer.name, name), pa.Table.from_pylist(rows, schema=tables.UNITS))
+    units = pa.Table.from_pylist(rows, schema=tables.UNITS)
+    if footers is not None:
+        units = units.append_column(tables.SEGMENT_UNITS.field(tables.FOOTER), footers)
+    return write_table(store, layout.units(layer.name, name), units)

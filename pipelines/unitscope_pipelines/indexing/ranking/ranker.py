@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from unitscope_pipelines.indexing.ranking.statistics import Labels, UnitSummary, unit_statistics
-from unitscope_pipelines.storage.parts import parquet_writer, write_atomically
+from unitscope_pipelines.storage.parts import write_atomically
+from unitscope_pipelines.storage.ranked_file import write_ranked, write_with_footers
 from unitscope_pipelines.storage.segments.images import SegmentImages
 from unitscope_pipelines.vision.recording.memory import keep_freed_memory
 from unitscope_schemas import layout, tables
-from unitscope_schemas.entries.part import Part
+from unitscope_schemas.entries.part import Part, UnitFooter
 from unitscope_schemas.manifest import BLOCK_UNITS
 from unitscope_schemas.ranks import activations_of_keys, images_of_keys, rank_keys
 
@@ -40,6 +41,8 @@ class RankedBlock:
     block: UnitBlock
     part: Part
     units: list[UnitSummary]
+    footers: list[UnitFooter | None]
+    """The footer of each unit's own rows in the part."""
 
 
 class BlockPeaks(NamedTuple):
@@ -96,19 +99,25 @@ class Ranker:
     def __call__(self, block: UnitBlock) -> RankedBlock:
         """Write the block's ranked part; returns it with the statistics of each unit."""
         units: list[UnitSummary] = []
+        footers: list[UnitFooter | None] = []
+
+        def ranks() -> Iterator[pa.Table]:
+            for ranked, summary in self.units(block):
+                units.append(summary)
+                yield ranked
 
         def write(file: Path) -> None:
-            with parquet_writer(file, tables.RANKED, keep_statistics=["unit", "rank", "activation"]) as writer:
-                for ranked, summary in self.units(block):
-                    for first, end in pairwise(tables.group_ends(ranked.num_rows)):
-                        writer.write_table(ranked.slice(first, end - first), row_group_size=end - first)
-                    units.append(summary)
+            if len(self.numbering.numbers) >= tables.FOOTER_IMAGES:
+                footers.extend(write_with_footers(file, ranks()))
+            else:
+                write_ranked(file, ranks())
+                footers.extend(None for _ in units)
 
         path = layout.ranked(block.layer, block.number, self.segment.name)
         part = write_atomically(self.store, path, write, 0)
         rank_counts = (unit.image_count for unit in units)
         rows = sum(rank_counts) if self.keep is None else sum(min(self.keep, count) for count in rank_counts)
-        return RankedBlock(block, part.model_copy(update={"rows": rows}), units)
+        return RankedBlock(block, part.model_copy(update={"rows": rows}), units, footers)
 
     def units(self, block: UnitBlock) -> Iterator[tuple[pa.Table, UnitSummary]]:
         """Yield the ranks that are written of each unit of a block, and its statistics, one unit after the other."""

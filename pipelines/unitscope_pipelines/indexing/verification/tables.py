@@ -28,12 +28,13 @@ from unitscope_pipelines.indexing.verification.fault import Fault
 from unitscope_pipelines.storage.long_tables.long_table import LongTable
 from unitscope_pipelines.storage.long_tables.scratch import scratch_folder
 from unitscope_pipelines.storage.parts import read_part
+from unitscope_pipelines.storage.ranked_file import read_footer
 from unitscope_pipelines.storage.segments.images import SegmentImages, version_images
 from unitscope_pipelines.storage.segments.lookup import lookup_files, lookup_rows
 from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.storage.tombstones import present_images
 from unitscope_schemas import tables
-from unitscope_schemas.entries.part import Part
+from unitscope_schemas.entries.part import Part, UnitFooter
 from unitscope_schemas.entries.segment import RankedLayer, Segment
 from unitscope_schemas.manifest import BLOCK_UNITS, LayerEntry, Manifest, Receipt, atlas_key
 from unitscope_schemas.progress import Progress, Report
@@ -185,6 +186,8 @@ class TableCheck:
             else:
                 yield from self._order(entry, number, part, len(ranker.numbering.numbers))
         stored = None if self._is_broken(own.units) else read_part(self.store, own.units)
+        if stored is not None:
+            yield from self._footers(own, stored)
         if stored is not None and len(summaries) == entry.spec.units:
             yield from self._statistics(entry, summaries, stored, labelled)
         elif stored is not None and stored["unit"].to_pylist() != list(range(entry.spec.units)):
@@ -222,6 +225,17 @@ class TableCheck:
                 rows += ranked.num_rows
             if wrong or group != file.num_row_groups or not rows == part.rows == file.metadata.num_rows:
                 yield Fault("ranks", part.path, wrong or f"has {part.rows} rows, where its peaks give {rows}")
+
+    def _footers(self, own: RankedLayer, stored: pa.Table) -> Iterator[Fault]:
+        """The footers of units are where the table of units says, in parts that are as they were sealed."""
+        footers = stored[tables.FOOTER].to_pylist() if tables.FOOTER in stored.column_names else []
+        for number, part in enumerate(own.ranked):
+            named = [UnitFooter(**footer) for footer in footers[number * BLOCK_UNITS :][:BLOCK_UNITS] if footer]
+            if not named or self._is_broken(part):
+                continue
+            with self.store.hold(part) as path, path.open("rb") as file:
+                if any(read_footer(file, footer) is None for footer in named):
+                    yield Fault("table", own.units.path, f"names other footers of units than {part.path} has")
 
     def _order(self, entry: LayerEntry, number: int, part: Part, image_count: int) -> Iterator[Fault]:
         """Ranks without peaks are in their order at least."""

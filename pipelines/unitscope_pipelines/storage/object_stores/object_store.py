@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 from urllib.parse import unquote, urlsplit
 
+import pyarrow as pa
 from boto3.exceptions import Boto3Error
 from botocore.exceptions import (
     BotoCoreError,
@@ -91,6 +92,12 @@ class ObjectStore:
                 self._client.download_fileobj(self._bucket, self._key(part.path), file)
 
         return self.cache.hold(part, fetch)
+
+    @contextmanager
+    def open_range(self, part: Part) -> Iterator[pa.NativeFile]:
+        """Open the part in the cache."""
+        with self.hold(part) as file, pa.OSFile(str(file)) as opened:
+            yield opened
 
     def read(self, path: str) -> bytes | None:
         """Return a document's bytes, None if there is none."""

@@ -6,10 +6,11 @@ from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from unitscope_schemas import tables
-from unitscope_schemas.entries.part import Part
+from unitscope_schemas.entries.part import Part, UnitFooter
 from unitscope_schemas.errors import AtlasError
 from unitscope_schemas.manifest import BLOCK_UNITS
 from unitscope_services.atlas.database import Database
@@ -73,50 +74,70 @@ class RankedImages(Protocol):
 
 
 class RankedPart:
-    """The ranked part of a block of units, which have `image_counts` ranked images each."""
+    """The ranked part of a block of units, which have `image_counts` ranked images each.
 
-    def __init__(self, parts: Parts, part: Part, image_counts: Sequence[int]) -> None:
+    `footers` are the units' own in the part: where there is one, nothing else of the part is read for a unit.
+    """
+
+    def __init__(
+        self, parts: Parts, part: Part, image_counts: Sequence[int], footers: Sequence[UnitFooter | None] = ()
+    ) -> None:
         self.counts = list(image_counts)
-        self._parts, self._part = parts, part
+        self._parts, self._part, self._footers = parts, part, footers
         self._ends = np.cumsum([0, *image_counts])
+        self._starts: dict[int, Array] = {}
+        self._maxima: dict[int, NDArray[np.float32]] = {}
 
     def starts(self, unit: int) -> Array:
         """Return the ranks between which a unit's row groups lie; units are counted within the block."""
-        first, end = self._first_groups[unit : unit + 2]
-        ranks: Array = self._group_ends[first : end + 1] - self._ends[unit]
-        return ranks
-
-    def columns(self, unit: int, group: int, names: Sequence[str]) -> dict[str, Array]:
-        """Return columns of one of a unit's row groups."""
-        with self._parts.open(self._part) as file:
-            read = file.read_row_group(self._first_groups[unit] + group, list(names), use_threads=False)
-            return {name: read[name].to_numpy() for name in names}
+        if unit not in self._starts:
+            footer, groups = self._groups(unit)
+            rows = [footer.row_group(group).num_rows for group in groups]
+            self._starts[unit] = np.cumsum([0, *rows])
+            self._check(unit, rows)
+        return self._starts[unit]
 
     def maxima(self, unit: int) -> NDArray[np.float32]:
         """Return the highest activation of each of a unit's row groups."""
-        groups = map(self._parts.footer(self._part).row_group, range(*self._first_groups[unit : unit + 2]))
-        return np.array([group.column(_ACTIVATION).statistics.max for group in groups], np.float32)
+        if unit not in self._maxima:
+            footer, groups = self._groups(unit)
+            statistics = (footer.row_group(group).column(_ACTIVATION).statistics for group in groups)
+            self._maxima[unit] = np.array([own.max for own in statistics], np.float32)
+        return self._maxima[unit]
 
-    @cached_property
-    def _group_ends(self) -> Array:
-        """The rows of the part between which its row groups lie."""
-        footer = self._parts.footer(self._part)
-        rows = (footer.row_group(group).num_rows for group in range(footer.num_row_groups))
-        return np.cumsum([0, *rows])
+    def columns(self, unit: int, group: int, names: Sequence[str]) -> dict[str, Array]:
+        """Return columns of one of a unit's row groups."""
+        own = self._footer(unit)
+        first = 0 if own else self._groups(unit)[1].start
+        with self._parts.open_unit(self._part, own) if own else self._parts.open(self._part) as file:
+            read = file.read_row_group(first + group, list(names), use_threads=False)
+            return {name: read[name].to_numpy() for name in names}
+
+    def _footer(self, unit: int) -> UnitFooter | None:
+        return self._footers[unit] if self._footers else None
+
+    def _groups(self, unit: int) -> tuple[pq.FileMetaData, range]:
+        """Return a footer, and which row groups of it are a unit's."""
+        own = self._footer(unit)
+        if own is not None:
+            footer = self._parts.unit_footer(self._part, own)
+            return footer, range(footer.num_row_groups)
+        return self._parts.footer(self._part), range(*self._first_groups[unit : unit + 2])
+
+    def _check(self, unit: int, rows: list[int]) -> None:
+        """Raise AtlasError where a unit has other row groups than its ranks make."""
+        count = self.counts[unit]
+        if sum(rows) != count or rows[:1] != [min(count, tables.FIRST_RANKS)] * (count > 0):
+            raise AtlasError(f"part {self._part.path} is damaged: its row groups are not those of its units")
 
     @cached_property
     def _first_groups(self) -> list[int]:
         """The first row group of each unit, and the last one's end; raises AtlasError where one is of several units."""
-        ends, counts = self._group_ends, np.array(self.counts)
-        groups = np.searchsorted(ends, self._ends)
-        has_ranks = groups[:-1][counts > 0]
-        if not (
-            ends[-1] == self._ends[-1]
-            and np.isin(self._ends, ends).all()
-            and np.array_equal(np.diff(ends)[has_ranks], np.minimum(counts[counts > 0], tables.FIRST_RANKS))
-        ):
+        footer = self._parts.footer(self._part)
+        ends = np.cumsum([0, *(footer.row_group(group).num_rows for group in range(footer.num_row_groups))])
+        if ends[-1] != self._ends[-1] or not np.isin(self._ends, ends).all():
             raise AtlasError(f"part {self._part.path} is damaged: its row groups are not those of its units")
-        first: list[int] = groups.tolist()
+        first: list[int] = np.searchsorted(ends, self._ends).tolist()
         return first
 
 
