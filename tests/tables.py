@@ -5,14 +5,17 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from unitscope_pipelines.storage.parts import read_manifest, write_atomically, write_table
+from unitscope_pipelines.storage.parts import read_manifest, read_part, write_atomically, write_model, write_table
+from unitscope_pipelines.storage.ranked_file import write_with_footers
 from unitscope_pipelines.storage.segments.images import version_images
 from unitscope_pipelines.storage.stores import store_of
 from unitscope_schemas import layout, tables
-from unitscope_schemas.entries.part import Part
-from unitscope_schemas.manifest import Manifest
+from unitscope_schemas.entries.part import Part, UnitFooter
+from unitscope_schemas.manifest import BLOCK_UNITS, Manifest
 
 Rows = dict[str, list]
 
@@ -73,6 +76,28 @@ def named(content: object, path: str) -> list[dict]:
         return [content]
     inner = content.values() if isinstance(content, dict) else content if isinstance(content, list) else []
     return [place for value in inner for place in named(value, path)]
+
+
+def give_unit_footers(atlas: Path) -> None:
+    """Write the ranked parts anew as those of large segments are: with a footer of each unit's own."""
+    store, manifest = store_of(atlas), manifest_of(atlas)
+    changed: list[Part] = []
+    for own in (own for segment in manifest.segments for own in segment.layers.values()):
+        footers: list[UnitFooter | None] = []
+        for block, part in enumerate(own.ranked):
+            ranked = read_part(store, part)
+            channels = range(block * BLOCK_UNITS, min((block + 1) * BLOCK_UNITS, own.units.rows))
+            units = [ranked.filter(pc.equal(ranked["unit"], channel)) for channel in channels]
+
+            def write(file: Path, units: list[pa.Table] = units, found: list[UnitFooter | None] = footers) -> None:
+                found.extend(write_with_footers(file, units))
+
+            changed.append(write_atomically(store, part.path, write, part.rows))
+        rows = [footer and footer._asdict() for footer in footers]
+        column = pa.array(rows, tables.SEGMENT_UNITS.field(tables.FOOTER).type)
+        units = read_part(store, own.units).append_column(tables.SEGMENT_UNITS.field(tables.FOOTER), column)
+        changed.append(write_table(store, own.units.path, units))
+    write_model(store, layout.MANIFEST, resealed(manifest, *changed))
 
 
 def ranked_parts(manifest: Manifest, layer: str | None = None) -> list[Part]:

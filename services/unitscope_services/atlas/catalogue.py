@@ -1,7 +1,7 @@
 """The images of an opened atlas: by number from a memory map, by id, path and label."""
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ _NUMBERED = ("image", "label", "labels", "duplicate_group")
 """Columns that are numbers, or stored as such: of images, of labels."""
 _OWN = ("label", "path")
 """Columns that conditions may name beside those of the metadata, where these have no such name."""
+_CHOSEN_BYTES = 64 << 20
+"""Bytes of what passed the last filters that is remembered, one for each image of the atlas."""
 
 
 class Catalogue:
@@ -33,6 +35,7 @@ class Catalogue:
     def __init__(self, parts: Parts, manifest: Manifest, public: bool = False) -> None:
         """Open the images; `public`: paths from the root of a disk are cut down to their last names."""
         self.images = ImageRows(parts, manifest, public)
+        self._chosen = lru_cache(max(1, _CHOSEN_BYTES // max(1, len(self.images))))(self._find_chosen)
         self.group_codes = _group_codes(parts, manifest, self.images)
         self.present: NDArray[np.bool_] | None = None
         """Which images answers may show; None where that is all."""
@@ -130,13 +133,19 @@ class Catalogue:
         return self.present is None or bool(self.present[number])
 
     def chosen(self, passing: ImageFilter) -> NDArray[np.bool_] | None:
-        """Return which images that answers may show pass a filter; None if all images do.
+        """Return which images that answers may show pass a filter; None if all images do. The last ones are remembered.
 
         Raises UsageError for a metadata column that there is not, NotFoundError for a label that no image has.
         """
+        return self._chosen(passing)
+
+    def _find_chosen(self, passing: ImageFilter) -> NDArray[np.bool_] | None:
         present = [] if self.present is None else [self.present]
         labelled = [] if passing.label is None else [self.labelled(passing.label)]
-        return all_hold([*present, *labelled, *map(self._where, passing.where), *self._asked_for(passing)])
+        chosen = all_hold([*present, *labelled, *map(self._where, passing.where), *self._asked_for(passing)])
+        if chosen is not None:
+            chosen.setflags(write=False)  # the next question gets the same
+        return chosen
 
     def shards(self, chosen: NDArray[np.bool_]) -> dict[str, NDArray[np.int64]]:
         """Return the rows of the chosen images in the shards that scanned them, by shard."""

@@ -31,6 +31,10 @@ class SegmentNumbers:
         """Return those of the values of all images that are the segment's, by row."""
         return values if self.stored is None else values[self.stored]
 
+    def of_rows(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
+        """Return the numbers of some rows' images."""
+        return rows if self.stored is None else self.stored[rows]
+
     def at(self, row: int) -> int:
         """Return the number of a row's image."""
         return row if self.stored is None else int(self.stored[row])

@@ -13,7 +13,7 @@ import pytest
 import unitscope
 from tests.conftest import TINY_LAYERS
 from tests.pictures import blobs
-from tests.tables import contents, difference, manifest_of, move_root, turn_into_version_2
+from tests.tables import contents, difference, give_unit_footers, manifest_of, move_root, turn_into_version_2
 from unitscope_pipelines.derived.coactivation import InProcess, LayerPair, SealedAtlas, find_coactivation
 from unitscope_pipelines.derived.sql_catalog import write_catalog
 from unitscope_pipelines.indexing.compaction import compact
@@ -24,6 +24,7 @@ from unitscope_pipelines.indexing.upkeep import remove
 from unitscope_pipelines.indexing.verification.verify import verify
 from unitscope_pipelines.storage.parts import read_part
 from unitscope_pipelines.storage.stores import store_of
+from unitscope_schemas import tables
 from unitscope_schemas.errors import AtlasError
 from unitscope_schemas.manifest import Manifest
 from unitscope_schemas.units import UnitId
@@ -115,6 +116,34 @@ def test_new_pictures_make_a_segment_and_what_is_there_stays(grown: Path) -> Non
     assert sizes(grown / "atlas") == sorted(sizes(grown / "atlas"), reverse=True)
     assert sum(sizes(grown / "atlas")) == sum(sizes(grown / "fresh")) == manifest_of(grown / "fresh").stored_count
     assert len(sizes(grown / "fresh")) == 1
+
+
+@pytest.mark.parametrize("kind", ["one segment", "several segments"])
+def test_answers_are_the_same_where_units_have_footers_of_their_own(
+    kind: str, tiny_atlas: Path, grown: Path, tmp_path: Path
+) -> None:
+    atlas = shutil.copytree(tiny_atlas if kind == "one segment" else grown / "atlas", tmp_path / "atlas")
+    collect(atlas, keep=1)  # earlier versions name the parts that are written anew
+    before, rows = answers(atlas), contents(atlas)
+    give_unit_footers(atlas)
+    with_footers = contents(atlas)
+    for table in with_footers.values():
+        table.pop(tables.FOOTER, None)
+    assert difference(rows, with_footers) == []
+    after = answers(atlas)
+    assert [name for name in before if before[name] != after[name]] == []
+    assert verify(atlas, sample=1, seed=0).faults == []
+    segment = manifest_of(atlas).segments[0]
+    part = segment.layers["_blocks.5"].ranked[0]
+    data = bytearray((atlas / part.path).read_bytes())
+    footer = read_part(store_of(atlas), segment.layers["_blocks.5"].units)[tables.FOOTER][3].as_py()
+    data[footer["start"] + 9] ^= 1
+    (atlas / part.path).write_bytes(data)
+    opened = unitscope.open_atlas(str(atlas))
+    with pytest.raises(AtlasError, match=part.path):
+        opened.histogram("_blocks.5:3", bins=17)
+    opened.histogram("_blocks.5:4", bins=17)  # of another unit nothing is damaged
+    assert {fault.where for fault in verify(atlas, sample=0, seed=0).faults} >= {part.path}
 
 
 def test_answers_over_segments_are_those_of_a_fresh_index(grown: Path) -> None:

@@ -1,6 +1,5 @@
 """A unit's ranks over several segments beside those of one segment of all images."""
 
-from itertools import pairwise
 from pathlib import Path
 
 import duckdb
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 
 from unitscope_pipelines.indexing.ranking.ranker import Numbering, rank_peaks
-from unitscope_pipelines.storage.parts import parquet_writer
+from unitscope_pipelines.storage.ranked_file import write_ranked, write_with_footers
 from unitscope_pipelines.storage.stores import FolderStore
 from unitscope_schemas import tables
 from unitscope_schemas.entries.part import Part
@@ -39,11 +38,14 @@ class Planted:
             numbers = np.flatnonzero(owner == segment).astype(np.int32)
             ranked = rank_peaks(5, activation[numbers], location[numbers], Numbering.of(np.arange(size)))
             path = folder / f"{segment}.parquet"
-            with parquet_writer(path, tables.RANKED) as writer:
-                for first, end in pairwise(tables.group_ends(size)):
-                    writer.write_table(ranked.slice(first, end - first))
+            footers = []
+            if segment % 2:  # one with footers of units, one without
+                footers = write_with_footers(path, [ranked.slice(0, 0)] * 5 + [ranked])
+            else:
+                write_ranked(path, [ranked])
             counts = [0, 0, 0, 0, 0, size]
-            self.parts.append((RankedPart(Parts(FolderStore(folder)), named(path.name, size), counts), numbers))
+            part = RankedPart(Parts(FolderStore(folder)), named(path.name, size), counts, footers)
+            self.parts.append((part, numbers))
         first_ranks = self.plain.slice(0, tables.FIRST_RANKS)
         with duckdb.connect(str(folder / "hot.duckdb")) as hot:
             hot.register("ranked", first_ranks)

@@ -11,9 +11,10 @@ import pytest
 
 from unitscope_pipelines.indexing.ranking.ranker import Numbering, rank_peaks
 from unitscope_pipelines.storage.parts import parquet_writer
+from unitscope_pipelines.storage.ranked_file import write_ranked, write_with_footers
 from unitscope_pipelines.storage.stores import FolderStore
 from unitscope_schemas import tables
-from unitscope_schemas.entries.part import Part
+from unitscope_schemas.entries.part import Part, UnitFooter
 from unitscope_schemas.errors import AtlasError
 from unitscope_services.atlas.database import Database
 from unitscope_services.atlas.parts import Parts
@@ -39,9 +40,7 @@ def plain() -> pa.Table:
 @pytest.fixture(scope="module")
 def folder(plain: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranked")
-    with parquet_writer(folder / "block.parquet", tables.RANKED) as writer:
-        for first, end in pairwise(tables.group_ends(COUNT)):
-            writer.write_table(plain.slice(first, end - first))
+    write_ranked(folder / "block.parquet", [plain])
     first_ranks = plain.slice(0, tables.FIRST_RANKS)
     with duckdb.connect(str(folder / "hot.duckdb")) as hot:
         hot.register("ranked", first_ranks)
@@ -56,10 +55,18 @@ def database(folder: Path) -> Iterator[Database]:
     opened.close()
 
 
+@pytest.fixture(scope="module", params=[False, True], ids=["one footer", "own footers"])
+def footers(request: pytest.FixtureRequest, plain: pa.Table, folder: Path) -> list[UnitFooter | None]:
+    """The footers of the units of the part `own.parquet`; none where `block.parquet` is to be read."""
+    units = [plain.slice(0, 0)] * 5 + [plain]
+    return write_with_footers(folder / "own.parquet", units) if request.param else []
+
+
 @pytest.fixture
-def ranked(folder: Path, database: Database) -> RankedUnit:
+def ranked(folder: Path, database: Database, footers: list[UnitFooter | None]) -> RankedUnit:
     counts = [0, 0, 0, 0, 0, COUNT]
-    part = RankedPart(Parts(FolderStore(folder)), named("block.parquet"), counts)
+    name = "own.parquet" if footers else "block.parquet"
+    part = RankedPart(Parts(FolderStore(folder)), named(name), counts, footers)
     return RankedUnit(part, FirstRanks(database, 2, np.array(counts)), 5)
 
 

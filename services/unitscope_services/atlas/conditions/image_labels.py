@@ -4,6 +4,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,18 @@ class SegmentLabels:
     """Where each row's labels begin, and the last row's end."""
     names: list[str]
     numbers: SegmentNumbers
+
+    @cached_property
+    def by_label(self) -> tuple[NDArray[np.int32], Codes]:
+        """The rows in order of their labels, each once for each label, and where those of each of `names` begin, and
+        the last one's end.
+
+        Takes 4 bytes for each label of a row; a label's own images are found among them without a look at the others.
+        """
+        rows = np.repeat(np.arange(len(self.ends) - 1, dtype=np.int32), np.diff(self.ends))
+        codes = self.codes.astype(np.min_scalar_type(len(self.names)))  # of two bytes they are sorted ten times faster
+        order = np.argsort(codes, kind="stable")
+        return rows[order], np.searchsorted(codes[order], np.arange(len(self.names) + 1))
 
     @classmethod
     def of(cls, labels: pa.LargeListArray, numbers: SegmentNumbers) -> "SegmentLabels":
@@ -91,16 +104,14 @@ class ImageLabels:
         return counts
 
     def having(self, codes: Sequence[int]) -> Mask:
-        """Return which images have one of some labels."""
+        """Return which images have one of some labels; costs what there is of such images."""
         has = np.zeros(len(self.names), bool)
         has[list(codes)] = True
-        return self._spread(lambda place: self._rows_having(place, has))
-
-    def _rows_having(self, place: int, has: Mask) -> Mask:
-        """Return which rows of a segment have a label that is marked."""
-        segment = self._segments[place]
-        sums = np.concatenate([[0], np.cumsum(has[self._codes[place]][segment.codes])])
-        mask: Mask = sums[segment.ends[1:]] > sums[segment.ends[:-1]]
+        mask = np.zeros(self._places.count, bool)
+        for place, segment in enumerate(self._segments):
+            rows, starts = segment.by_label
+            for own in np.flatnonzero(has[self._codes[place]]).tolist():
+                mask[segment.numbers.of_rows(rows[starts[own] : starts[own + 1]])] = True
         return mask
 
     def _spread(self, rows: Callable[[int], Mask]) -> Mask:
