@@ -88,6 +88,11 @@ class Cache:
                 self._take_in(part, fetch)
             return file
 
+    def find(self, part: Part) -> LocalPart | None:
+        """Return the part's file if it is here."""
+        with self._in_words():
+            return self._locked_file(part.sha256)
+
     def check_room(self, parts: Iterable[Part]) -> None:
         """Raise StorageError if some parts do not fit together: each would push others out before they are read."""
         wanted_bytes = sum(part.size_bytes for part in parts)

@@ -59,6 +59,10 @@ class Store(Protocol):
     def scratch(self) -> AtlasAddress:
         """The folder that temporary files are written to."""
 
+    @property
+    def is_here(self) -> bool:
+        """Whether parts lie on this machine, or machines share them as files, so that none is to be fetched."""
+
     def hold(self, part: Part) -> LocalPart:
         """Return the part as a file of this machine, which an object store checks against its digest on arrival."""
 
@@ -122,6 +126,7 @@ class FolderStore:
     """An atlas in a folder of this machine, or of a file system that machines share."""
 
     stamp_lifetime_s = 0.0
+    is_here = True
 
     def __init__(self, folder: Path) -> None:
         self.address = folder

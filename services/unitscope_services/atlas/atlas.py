@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -103,7 +102,7 @@ class Atlas:
     @property
     def is_here(self) -> bool:
         """Whether the atlas's parts lie on this machine, so that none has to be fetched for a question."""
-        return isinstance(self.root, Path)
+        return self.store.is_here
 
     def close(self) -> None:
         """End what runs beside the questions."""

@@ -78,15 +78,20 @@ class Parts:
             yield pq.ParquetFile(source, metadata=footer, pre_buffer=False)
 
     @contextmanager
-    def open_unit(self, part: Part, own: UnitFooter) -> Iterator[pq.ParquetFile]:
+    def open_unit(self, part: Part, own: UnitFooter, whole: bool = False) -> Iterator[pq.ParquetFile]:
         """Open the rows of one unit in a ranked part, of which nothing else is read.
 
-        Each page that is read is held against its checksum, so that the part need not be digested as a whole.
+        Each page that is read is held against its checksum, so that the part need not be digested as a whole. At an
+        object store columns that lie side by side are one request, and all rows of the unit if they are `whole`.
         """
         check_time()
-        footer = self.unit_footer(part, own)
+        footer, far = self.unit_footer(part, own), not self._store.is_here
         with self._failing_as_atlas_error(part), self._store.open_range(part) as source:
-            yield pq.ParquetFile(source, metadata=footer, pre_buffer=False, page_checksum_verification=True)
+            if far and whole and footer.num_row_groups:
+                first = footer.row_group(0).column(0).data_page_offset
+                source.seek(first)
+                source.read(own.start - first)
+            yield pq.ParquetFile(source, metadata=footer, pre_buffer=far, page_checksum_verification=True)
 
     def read(self, part: Part, columns: list[str] | None = None) -> pa.Table:
         """Return the whole part, or some of its columns."""

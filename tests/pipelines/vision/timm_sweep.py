@@ -46,7 +46,7 @@ SIZES_PX = (96, 128, 160, 192, 224, 256, 288, 384)
 MOST_PARAMETERS = 7_000_000
 MOST_PARAMETERS_ALONE = 200_000_000
 """Most weights of the smallest network of a module of timm, which is judged where all are larger than the others."""
-MOST_PARAMETERS_BRIEFLY = 100_000_000
+MOST_PARAMETERS_BRIEFLY = 200_000_000
 """Most weights of the others, of which the first, middle and last default layers are judged."""
 MOST_LAYERS, LAYERS_BRIEFLY = 10, 3
 TIMEOUT_S = 120

@@ -21,6 +21,7 @@ from botocore.exceptions import (
 
 from unitscope_pipelines.storage.cache import Cache, LocalPart
 from unitscope_pipelines.storage.object_stores.bucket import FORBIDDEN, modified_ns, s3_client
+from unitscope_pipelines.storage.object_stores.ranged_object import HeldRanges, RangedObject
 from unitscope_pipelines.storage.object_stores.writer_lock import WriterLock
 from unitscope_pipelines.storage.stored_file import StoredFile
 from unitscope_schemas import layout
@@ -31,6 +32,9 @@ _AT_ONCE = 16
 _DELETED_AT_ONCE = 1000
 _BLOCK_BYTES = 1 << 20
 _MISSING = ("404", "NoSuchKey")
+_TOO_FAR = ("416", "InvalidRange")
+_HELD_BYTES = 64 << 20
+"""Bytes of parts that are read by ranges which are remembered."""
 
 
 def open_object_store(address: str, cache: Cache | None = None) -> "ObjectStore":
@@ -51,6 +55,7 @@ class ObjectStore:
     """
 
     stamp_lifetime_s = 1.0
+    is_here = False
 
     def __init__(self, address: str, cache: Cache) -> None:
         parts = urlsplit(address)
@@ -69,6 +74,7 @@ class ObjectStore:
         except ValueError as error:
             raise UsageError(f"AWS_ENDPOINT_URL leads nowhere: {error}") from None
         self._lock: WriterLock | None = None
+        self._ranges = HeldRanges(_HELD_BYTES)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Name the address alone: another process has its own connections, its own cache, and no lock."""
@@ -95,8 +101,23 @@ class ObjectStore:
 
     @contextmanager
     def open_range(self, part: Part) -> Iterator[pa.NativeFile]:
-        """Open the part in the cache."""
-        with self.hold(part) as file, pa.OSFile(str(file)) as opened:
+        """Open the part, of which every run of bytes that is read is one request; in the cache if it is there."""
+        if (cached := self.cache.find(part)) is not None:
+            with cached as file, pa.OSFile(str(file)) as opened:
+                yield opened
+            return
+
+        def read(start: int, end: int) -> bytes:
+            with self._in_words(f"read {part.path}"):
+                asked = f"bytes={start}-{end - 1}"
+                answer = self._client.get_object(Bucket=self._bucket, Key=self._key(part.path), Range=asked)
+                data: bytes = answer["Body"].read()
+            if len(data) < end - start:
+                raise AtlasError(f"part {part.path} of {self.address} is damaged: it has fewer bytes than were sealed")
+            return data
+
+        ranged = RangedObject(part.path, part.size_bytes, read, self._ranges)
+        with pa.PythonFile(ranged, mode="r") as opened:
             yield opened
 
     def read(self, path: str) -> bytes | None:
@@ -251,6 +272,8 @@ class ObjectStore:
             raise NotFoundError(f"bucket {self._bucket!r} of {self.address} does not exist; create it first") from None
         if code in _MISSING:
             raise AtlasError(f"{self.address} cannot {what}: there is no such object") from None
+        if code in _TOO_FAR:
+            raise AtlasError(f"{self.address} cannot {what}: the object has fewer bytes than were sealed") from None
         if code in FORBIDDEN:
             raise StoreError(
                 f"{self.address} refuses to {what}: {code}, {message}; these credentials must be allowed to get and "

@@ -113,6 +113,14 @@ class RankedPart:
             read = file.read_row_group(first + group, list(names), use_threads=False)
             return {name: read[name].to_numpy() for name in names}
 
+    def activations(self, unit: int) -> NDArray[np.float32]:
+        """Return all activations of a unit in descending order."""
+        own, (_, groups) = self._footer(unit), self._groups(unit)
+        self.starts(unit)  # raises where the row groups are others
+        with self._parts.open_unit(self._part, own, whole=True) if own else self._parts.open(self._part) as file:
+            read: NDArray[np.float32] = file.read_row_groups(groups, ["activation"], use_threads=False)[0].to_numpy()
+        return read
+
     def _footer(self, unit: int) -> UnitFooter | None:
         return self._footers[unit] if self._footers else None
 
@@ -176,7 +184,7 @@ class RankedUnit:
 
     def activations(self) -> NDArray[np.float32]:
         """Return all finite peaks in descending order."""
-        return np.concatenate([self._column(group, "activation") for group in range(len(self.starts) - 1)])
+        return self._part.activations(self._unit)
 
     def above(self, activations: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return for each activation how many images peak above it: the first rank that has it, if one has."""
