@@ -5,6 +5,7 @@ of all units: of ten million images, to read it takes longer, and holds more mem
 """
 
 import hashlib
+import io
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
@@ -77,6 +78,9 @@ def _last_footer(file: BinaryIO) -> UnitFooter:
 
 def read_footer(file: BinaryIO | pa.NativeFile, footer: UnitFooter) -> bytes | None:
     """Return a unit's footer out of an open ranked part; None where that is not what was sealed."""
+    end = file.seek(0, io.SEEK_END)
+    if not 0 <= footer.start <= footer.start + footer.size_bytes <= end:
+        return None
     file.seek(footer.start)
     stored: bytes = file.read(footer.size_bytes)
     return stored if hashlib.sha256(stored).hexdigest() == footer.sha256 else None
