@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from benchmarks.pictures import write_pictures
 from benchmarks.report import print_table, save
-from unitscope_pipelines import cluster
+from unitscope_pipelines.cluster.session import connected
+from unitscope_pipelines.cluster.workers import each, resources
 from unitscope_pipelines.vision.images.preprocessing import prepare
 from unitscope_pipelines.vision.models.models import load_model
 from unitscope_schemas.entries.model import DEFAULT_SPEC, Preprocessing
@@ -51,7 +52,7 @@ def main() -> None:
     }
     rates: dict[str, list[float]] = {name: [] for name in contestants}
     memory: dict[str, list[int]] = {name: [] for name in contestants}
-    with cluster.connected(None):
+    with connected(None):
         for turn in range(asked.rounds + 1):
             sums = set()
             for name, run in contestants.items():
@@ -64,7 +65,7 @@ def main() -> None:
                     rates[name].append(len(paths) / seconds)
                     memory[name].append(held)
             assert len(sums) == 1, "all make the same pictures"
-        cores = cluster.resources(None, "cpu").slots
+        cores = resources(None, "cpu").slots
     rows = [
         {"decoding by": name, "images per s": statistics.median(rates[name]), "peak MB": max(memory[name]) / 1e6}
         for name in contestants
@@ -107,7 +108,7 @@ class Decoder:
 def by_workers(paths: Sequence[str], looked: Preprocessing) -> int:
     """Shards to as many workers as there are cores."""
     shards = [list(paths[first : first + SHARD]) for first in range(0, len(paths), SHARD)]
-    return sum(done.result for done in cluster.each(partial(Decoder, looked), shards, cluster.resources(None, "cpu")))
+    return sum(done.result for done in each(partial(Decoder, looked), shards, resources(None, "cpu")))
 
 
 def by_ray_data(paths: Sequence[str], looked: Preprocessing) -> int:

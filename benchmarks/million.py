@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks.synthetic_images import INPUT, SHARD_IMAGES, SyntheticImages, shard_name
-from unitscope_pipelines import cluster
+from unitscope_pipelines.cluster.session import connected
+from unitscope_pipelines.cluster.workers import Resources, each, resources
 from unitscope_pipelines.corpora.listing import Listing
 from unitscope_pipelines.indexing.building import VersionBuilder
 from unitscope_pipelines.indexing.config import IndexConfig
@@ -117,11 +118,11 @@ def write_atlas(atlas: Path, image_count: int, segment_count: int, layer_count: 
     config = IndexConfig(corpus="synthetic", atlas=str(atlas), segment_images=segment_images)
     say, store, specs = Console(highlight=False).print, store_of(atlas), (*layers(layer_count), embedded_layer())
     shard_count = -(-image_count // SHARD_IMAGES)
-    with cluster.connected(None):
-        workers = cluster.resources(None, "cpu")
+    with connected(None):
+        workers = resources(None, "cpu")
         started = time.perf_counter()
         scan = partial(ShardWriter, ShardPlan(atlas, image_count, specs))
-        receipts = [done.result for done in cluster.each(scan, range(shard_count), workers)]
+        receipts = [done.result for done in each(scan, range(shard_count), workers)]
         receipts.sort(key=lambda receipt: receipt.shard)
         say(f"peaks of {image_count:,} images: {time.perf_counter() - started:.0f} s")
         images = SyntheticImages.of(image_count)
@@ -137,7 +138,7 @@ def grow(
     images: LongTable,
     receipts: list[Receipt],
     plan: Plan,
-    workers: cluster.Resources,
+    workers: Resources,
 ) -> str:
     """Seal a version of these images on top of the one before, and say what it wrote and how long each stage took."""
     stages: dict[str, float] = {}

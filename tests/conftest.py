@@ -14,7 +14,7 @@ from moto.server import ThreadedMotoServer
 
 from tests import kin
 from tests.pictures import write_corpus
-from unitscope_pipelines.cluster import connected
+from unitscope_pipelines.cluster.session import connected
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index
 from unitscope_pipelines.indexing.ranking import unit_fields

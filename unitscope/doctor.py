@@ -107,11 +107,12 @@ def _weights() -> str:
 
 
 def _ray() -> str:
-    from unitscope_pipelines import cluster
+    from unitscope_pipelines.cluster.session import connected
+    from unitscope_pipelines.cluster.workers import each, resources
 
-    with cluster.connected(None):
-        workers = cluster.resources(1, "cpu")
-        if [done.result for done in cluster.each(_make_double, [21], workers)] != [42]:
+    with connected(None):
+        workers = resources(1, "cpu")
+        if [done.result for done in each(_make_double, [21], workers)] != [42]:
             raise _FaultError("a worker gave a wrong answer")
     return f"ray {version('ray')}, one worker started and answered"
 

@@ -1,6 +1,7 @@
 """Rebuilding the tables of an atlas without removed images, in as few segments as may be."""
 
-from unitscope_pipelines import cluster
+from unitscope_pipelines.cluster.session import connected
+from unitscope_pipelines.cluster.workers import resources
 from unitscope_pipelines.corpora.listing import Listing
 from unitscope_pipelines.corpora.roots import roots_of
 from unitscope_pipelines.indexing.config import IndexConfig
@@ -62,6 +63,6 @@ def compact(atlas: AtlasAddress | Store, workers: int | None, report: Report) ->
         )
         images = remaining_images(manifest, store)
         version = NewVersion.of(manifest.atlas_key, plan.keep, images, manifest.shards)
-        with cluster.connected(None):
-            run = OnWorkers(cluster.resources(workers, "cpu"), report)
+        with connected(None):
+            run = OnWorkers(resources(workers, "cpu"), report)
             return commit(plan, version, run, measures=False, merge=True)

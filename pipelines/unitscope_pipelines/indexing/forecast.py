@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from unitscope_pipelines import cluster
+from unitscope_pipelines.cluster.session import connected
+from unitscope_pipelines.cluster.workers import resources
 from unitscope_pipelines.corpora.listing import CorpusFile, corpus_files
 from unitscope_pipelines.indexing.departures import unlisted_count
 from unitscope_pipelines.indexing.laws import (
@@ -138,8 +139,8 @@ def _segment_images(plan: Plan, ranked: int) -> int:
 def _slots(address: str | None, device: str) -> int:
     """Count the workers that there is room for; Ray is not started for this machine alone."""
     if address is not None:
-        with cluster.connected(address):
-            return cluster.resources(None, device).slots
+        with connected(address):
+            return resources(None, device).slots
     return torch.cuda.device_count() if choose_device(device).type == "cuda" else os.cpu_count() or 1
 
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from unitscope_pipelines import cluster
+from unitscope_pipelines.cluster.session import connected
+from unitscope_pipelines.cluster.workers import Resources, each, resources
 from unitscope_pipelines.corpora.listing import list_corpus
 from unitscope_pipelines.corpora.roots import roots_of
 from unitscope_pipelines.indexing.building import VersionBuilder, with_fields
@@ -65,8 +66,8 @@ def index(config: IndexConfig, report: Report) -> Manifest:
         if version is not None and (unchanged := _unchanged(plan, version)) is not None:
             return _as_asked(plan, unchanged, report)
         left = None if version is None else _left(plan, version)
-        with cluster.connected(config.address):
-            workers = cluster.resources(config.workers, config.device)
+        with connected(config.address):
+            workers = resources(config.workers, config.device)
             new = _scan(plan, workers, report)
             if version is None:
                 version = _next_version(plan, [*plan.finished, *new])
@@ -119,8 +120,8 @@ def _as_asked(plan: Plan, unchanged: Manifest, report: Report) -> Manifest:
         changed |= {"corpus": corpus, "left": None}
     asked = plan.config.field_exemplars
     if asked is not None and any(entry.field_exemplars != asked for entry in unchanged.layers):
-        with cluster.connected(plan.config.address):
-            workers = cluster.resources(plan.config.workers, plan.config.device)
+        with connected(plan.config.address):
+            workers = resources(plan.config.workers, plan.config.device)
             changed["layers"] = with_fields(plan, RankedVersion.of(unchanged, plan.store), OnWorkers(workers, report))
     return seal(plan.store, unchanged.model_copy(update=changed)) if changed else unchanged
 
@@ -142,7 +143,7 @@ def _scan_all_again(plan: Plan, new: list[Receipt], report: Report) -> Plan:
     return again
 
 
-def _scan(plan: Plan, workers: cluster.Resources, report: Report, stage: Stage = "scan") -> list[Receipt]:
+def _scan(plan: Plan, workers: Resources, report: Report, stage: Stage = "scan") -> list[Receipt]:
     """Scan the pending files on all workers, and return the receipts of their shards as they came."""
     shards = plan.shards(workers.slots)
     nodes = Counter[str]()
@@ -151,7 +152,7 @@ def _scan(plan: Plan, workers: cluster.Resources, report: Report, stage: Stage =
     report(Progress(stage, 0, len(plan.pending), "files", note=_SLOW_BF16 if slow else ""))
     receipts = []
     scan = replace(plan.scan, decoder_count=workers.decoder_count)
-    for done in cluster.each(partial(Scanner, scan), shards, workers):
+    for done in each(partial(Scanner, scan), shards, workers):
         receipt = done.result
         receipts.append(receipt)
         nodes[done.node] += receipt.files.rows + receipt.skipped.rows

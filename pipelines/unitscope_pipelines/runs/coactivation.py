@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from unitscope_pipelines import cluster
+from unitscope_pipelines.cluster.session import connected
+from unitscope_pipelines.cluster.workers import each, resources
 from unitscope_pipelines.derived.coactivation import CoactivationPlan, Correlator, InProcess, TileCoactivation, UnitTile
 from unitscope_schemas.progress import Progress, Report
 
@@ -30,8 +31,8 @@ class OnCluster:
             return
         total, finished, nodes = sum(map(plan.steps, tiles)), 0, Counter[str]()
         self._tell(0, total)
-        with cluster.connected(self.address):
-            for done in cluster.each(partial(Correlator, plan), tiles, cluster.resources(self.workers, "cpu")):
+        with connected(self.address):
+            for done in each(partial(Correlator, plan), tiles, resources(self.workers, "cpu")):
                 yield done.result  # stored, if it completes a pair of layers, before it is told
                 finished += plan.steps(done.result.tile)
                 nodes[done.node] += plan.steps(done.result.tile)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
-from unitscope_pipelines import cluster
+from unitscope_pipelines.cluster.session import connected
+from unitscope_pipelines.cluster.workers import each, resources
 from unitscope_pipelines.derived.optimise import OptimisePlan, Optimiser
 from unitscope_pipelines.derived.project import ProjectPlan, UnitExemplars, planned_projector
 from unitscope_pipelines.vision.recording.device import settle_process
@@ -72,8 +73,8 @@ def _each(
         for item in pending:
             yield from work.alone(item)
         return
-    with cluster.connected(address):
-        for done in cluster.each(work.make, pending, cluster.resources(workers, work.device)):
+    with connected(address):
+        for done in each(work.make, pending, resources(workers, work.device)):
             yield from done.result
             nodes[done.node] += 1
             report(Progress(work.stage, len(stored) + nodes.total(), total, "units", dict(nodes)))

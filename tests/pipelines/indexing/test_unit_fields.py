@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from tests.pictures import blobs, stripes
-from unitscope_pipelines import cluster
+from unitscope_pipelines.cluster.workers import resources
 from unitscope_pipelines.derived.sql_catalog import write_catalog
 from unitscope_pipelines.indexing.compaction import compact
 from unitscope_pipelines.indexing.config import IndexConfig
@@ -279,7 +279,7 @@ def test_exemplars_that_are_gone_or_others_are_counted(
     lost_count = sum(row.path in lost for of_unit in shown for row in of_unit)
     told: list[Progress] = []
     plan = scan_plan(manifest, store, str(pictures), trust_code=True)
-    workers = cluster.resources(1, "cpu")
+    workers = resources(1, "cpu")
     (entry,) = with_unit_fields(RankedVersion.of(manifest, store), plan, EXEMPLARS, None, workers, told.append)
     assert told[-1].note == f"{lost_count} exemplars gave no gradient or could not be read again"
     assert entry.fields is not None

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
-from unitscope_pipelines import cluster
+from unitscope_pipelines.cluster.workers import Resources, each
 from unitscope_pipelines.indexing.ranking.merging import MergePlan, Merger
 from unitscope_pipelines.indexing.ranking.ranker import RankedBlock, Ranker, UnitBlock
 from unitscope_pipelines.indexing.ranking.statistics import UnitSummary
@@ -30,7 +30,7 @@ from unitscope_schemas.units import LayerSpec
 class OnWorkers:
     """Where tasks run, and who hears of them."""
 
-    workers: cluster.Resources
+    workers: Resources
     report: Report
 
 
@@ -80,7 +80,7 @@ def _each_block(
     nodes = Counter[str]()
     found: dict[str, list[Done]] = {layer.name: [] for layer in layers}
     workers = replace(run.workers, cpus=1.0, gpus=0.0) if run.workers.gpus else run.workers
-    for done in cluster.each(task, blocks, workers):
+    for done in each(task, blocks, workers):
         found[done.result.block.layer].append(done.result)
         nodes[done.node] += 1
         run.report(Progress(stage, nodes.total(), len(blocks), "blocks of units", dict(nodes)))

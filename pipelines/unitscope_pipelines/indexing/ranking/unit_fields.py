@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from unitscope_pipelines import cluster
+from unitscope_pipelines.cluster.workers import Resources, each
 from unitscope_pipelines.indexing.known_ids import KnownIds
 from unitscope_pipelines.indexing.scan import Scanner, ScanPlan
 from unitscope_pipelines.storage.parts import read_part, write_table
@@ -118,7 +118,7 @@ def with_unit_fields(
     scan: ScanPlan,
     count: int,
     previous: Manifest | None,
-    workers: cluster.Resources,
+    workers: Resources,
     report: Report,
     alone: bool = False,
 ) -> list[LayerEntry]:
@@ -232,7 +232,7 @@ def has_fields(layer: LayerSpec) -> bool:
 
 
 def _measured(
-    scan: ScanPlan, samples: list[FieldSample], workers: cluster.Resources, report: Report, alone: bool
+    scan: ScanPlan, samples: list[FieldSample], workers: Resources, report: Report, alone: bool
 ) -> dict[str, dict[int, list[int]]]:
     """Return the heights that samples need, by layer and unit, those that cannot be measured left out."""
     found: dict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
@@ -243,7 +243,7 @@ def _measured(
     scan = replace(scan, known_ids=KnownIds())
     nodes, lost = Counter[str](), 0
     report(Progress("boxes", 0, len(samples), "gradients"))
-    for done in cluster.each(partial(FieldMeasurer, scan, alone), items, workers):
+    for done in each(partial(FieldMeasurer, scan, alone), items, workers):
         nodes[done.node] += len(done.result)
         for layer, channel, height in done.result:
             lost += height is None

@@ -9,21 +9,22 @@ from torch import nn
 from unitscope_pipelines.vision.recording.memory import keep_freed_memory
 from unitscope_schemas.errors import UsageError
 
+DEVICES = ("auto", "cpu", "cuda")
+
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of this name; `auto` is the first CUDA device, else the CPU.
+    """Return the device of this name; `auto` is the first CUDA device that this process sees, else the CPU.
 
-    Raises UsageError for a device that is not there.
+    Raises UsageError for a device that is not there, or that unitscope does not run on.
     """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"device {name!r} is unknown; use auto, cpu or cuda") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if name not in DEVICES:
+        raise UsageError(
+            f"device {name!r} is not one of {', '.join(DEVICES)}; workers hold the GPU that Ray gives them, and other "
+            "commands take the first that CUDA_VISIBLE_DEVICES lets them see"
+        )
+    if name == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"device {name!r} is not available here; use --device cpu")
-    return device
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def settle_process() -> None:

@@ -1,4 +1,4 @@
-"""Work is spread over Ray: a local cluster by default, a running one by address. The only file that imports Ray."""
+"""A Ray session: the caller's, one of a running cluster or of this machine; and whether its head is still there."""
 
 import logging
 import os
@@ -7,26 +7,18 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import ray
 from ray._private import ray_constants
-from ray.exceptions import RayError, RayTaskError
 
 import unitscope_pipelines
 import unitscope_schemas
 from unitscope_schemas.errors import ClusterError, UnitscopeError
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-_RETRIES = 20
-"""Count of times that an item runs again whose worker or node died."""
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_grpc_client_keepalive_time_ms": "10000",
@@ -44,38 +36,6 @@ _END_AFTER_S = 8.0
 word soon after."""
 _START_TRIES = 3
 """Count of tries to start Ray, which gives its processes half a minute; a busy machine takes longer now and then."""
-_JOIN_INTERVAL_S = 2.0
-"""Seconds between two looks for nodes that joined."""
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What the workers of a run take."""
-
-    cpus: float
-    """Count of cores that one worker holds."""
-    gpus: float
-    """Count of GPUs that one worker holds."""
-    worker_count: int | None
-    """Count of workers that may run at once, None: as many as fit."""
-    decoder_count: int = 0
-    """Count of threads that decode in each worker."""
-
-    @property
-    def slots(self) -> int:
-        """The count of workers that the cluster has room for now."""
-        if self.worker_count is not None:
-            return self.worker_count
-        total = _total()
-        return max(1, int(total.get("GPU", 0) / self.gpus if self.gpus else total.get("CPU", 1) / self.cpus))
-
-
-@dataclass(frozen=True)
-class TaskResult(Generic[Result]):
-    """What a task returned, and the name of the node it ran on."""
-
-    result: Result
-    node: str
 
 
 @contextmanager
@@ -105,6 +65,8 @@ def connected(address: str | None) -> Iterator[None]:
         finally:
             _heads.remove(head)
             head.is_closing = True
+            for end in at_end:
+                end()
             ray.shutdown()
 
 
@@ -182,6 +144,33 @@ class _Head:
 
 _heads: list[_Head] = []
 """The head of the cluster that `connected` uses now, if it is not the caller's own."""
+at_end: list[Callable[[], None]] = []
+"""What is done before a session ends."""
+
+
+def is_own() -> bool:
+    """Return whether the session is one that `connected` began, not the caller's own."""
+    return bool(_heads)
+
+
+def check_head() -> None:
+    """Raise ClusterError once the head is lost."""
+    for head in _heads:
+        head.check()
+
+
+def wait_for_loss() -> None:
+    """Raise ClusterError if the head does not answer and is not back in time, or the raylet has ended."""
+    for head in _heads:
+        head.wait_for_loss()
+
+
+def total_resources() -> dict[str, float]:
+    """Return what all nodes have together; nothing while the head does not answer: Ray would wait for it."""
+    if not all(head.answers() for head in _heads):
+        return {}  # the run is told when it is lost
+    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return total
 
 
 def _start(address: str | None, options: dict[str, Any]) -> None:
@@ -218,83 +207,3 @@ def _own_stop() -> Iterator[None]:
     finally:
         if before is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
-
-
-def resources(worker_count: int | None, device: str) -> Resources:
-    """Return what workers take: one per GPU where there are GPUs (unless `device` is cpu), otherwise one per core."""
-    total = _total()
-    gpus = 0 if device == "cpu" else int(total.get("GPU", 0))
-    cores = max(1, int(total.get("CPU", 1)))
-    if gpus:
-        share = 1.0 if worker_count is None else min(1.0, gpus / worker_count)
-        return Resources(0, share, worker_count, decoder_count=max(1, cores // (worker_count or gpus)))
-    return Resources(1.0 if worker_count is None else min(1.0, cores / worker_count), 0, worker_count)
-
-
-def each(
-    make_task: Callable[[], Callable[[Item], Result]], items: Iterable[Item], each_worker: Resources
-) -> Iterator[TaskResult[Result]]:
-    """Run a task on every item, on all nodes of the cluster, and yield what is done as it comes.
-
-    A worker process calls `make_task` once and the task for each item, of which two are under way for each worker, so
-    that none waits for this process. Nodes that join are used; items whose worker or node died run again elsewhere, so
-    a task must leave nothing behind that a second run does not replace. An exception in a task stops the run.
-    """
-    work = ray.remote(
-        num_cpus=each_worker.cpus,
-        num_gpus=each_worker.gpus,
-        max_calls=0,  # by default Ray ends a process after each task that held a GPU, and the model with it
-        max_retries=_RETRIES,
-        scheduling_strategy="SPREAD",
-    )(_work)
-    task = [ray.put(make_task)]
-    remaining, running = iter(items), list[Any]()
-    try:
-        while True:
-            room = max(0, 2 * each_worker.slots - len(running))
-            running += [work.remote(task, item) for item in islice(remaining, room)]
-            if not running:
-                return
-            for head in _heads:
-                head.check()
-            finished, running = ray.wait(running, timeout=_JOIN_INTERVAL_S)
-            for reference in finished:
-                yield ray.get(reference)
-    except RayTaskError as error:
-        raise _cause(error) from error
-    except RayError as error:
-        for head in _heads:
-            head.wait_for_loss()
-        raise UnitscopeError(
-            f"workers or nodes died {_RETRIES} times over one item: {str(error).splitlines()[0]}; finished shards "
-            "are kept, run again to resume; with little memory, use fewer --workers or a smaller --batch-size"
-        ) from error
-    finally:
-        for reference in running:
-            ray.cancel(reference, force=True)
-
-
-def _total() -> dict[str, float]:
-    if not all(head.answers() for head in _heads):
-        return {}  # Ray would wait for it; the run is told when it is lost
-    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return total
-
-
-_tasks: dict[str, Callable[[Any], Any]] = {}
-"""Task that a worker process made last, with its model, by its key."""
-
-
-def _work(task: list[Any], item: Any) -> TaskResult[Any]:
-    """Run a task on an item in a worker process, which makes the task when it meets it first."""
-    key = task[0].hex()
-    if key not in _tasks:
-        _tasks.clear()
-        _tasks[key] = ray.get(task[0])()
-    node = f"{socket.gethostname()}-{ray.get_runtime_context().get_node_id()[:6]}"
-    return TaskResult(_tasks[key](item), node)
-
-
-def _cause(error: RayTaskError) -> Exception:
-    cause = error.cause
-    return cause if isinstance(cause, UnitscopeError) else UnitscopeError(f"a worker failed: {error}")
