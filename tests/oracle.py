@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import nn
-from torchvision.io import ImageReadMode, decode_jpeg
+from torchcodec.decoders import decode_jpeg
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transform
 
@@ -60,7 +60,7 @@ def seen(data: bytes, look: Look) -> torch.Tensor:
         return _looked_at(torch.from_numpy(np.load(io.BytesIO(data))).permute(2, 0, 1), look)
     picture = Image.open(io.BytesIO(data))
     if picture.format == "JPEG" and picture.mode in ("RGB", "L") and picture.getexif().get(0x0112, 1) == 1:
-        pixels = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
+        pixels = decode_jpeg(data)
     else:
         upright = ImageOps.exif_transpose(picture).convert("RGB")
         pixels = torch.from_numpy(np.array(upright)).permute(2, 0, 1)

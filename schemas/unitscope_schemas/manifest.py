@@ -28,6 +28,10 @@ BLOCK_UNITS = 16
 _MEND = "delete manifest.json and run the index command again: finished shards are kept"
 
 
+Device = Literal["cpu", "cuda"]
+"""Kinds of devices that forwards run on."""
+
+
 class Receipt(Entry):
     """A receipt names what one finished shard wrote. It is written last, so a shard with a receipt is complete.
 
@@ -120,6 +124,8 @@ class Manifest(Entry):
     model: ModelEntry
     preprocessing: Preprocessing
     precision: Literal["fp32", "bf16"]
+    device: Device = "cpu"
+    """Kind of device that recorded the values: others round otherwise, so that one atlas has those of one."""
     batch_size: int
     corpus: CorpusEntry
     layers: list[LayerEntry]
@@ -315,11 +321,11 @@ def parse_manifest(text: str, atlas: str) -> Manifest:
 
 
 def atlas_key(
-    model: ModelEntry, preprocessing: Preprocessing, layers: list[str], precision: str, batch_size: int
+    model: ModelEntry, preprocessing: Preprocessing, layers: list[str], precision: str, batch_size: int, device: str
 ) -> str:
     """Return the digest of all that decides the recorded values: another key is another atlas.
 
-    The batch size belongs to it because kernels round differently at different batch sizes.
+    The batch size belongs to it because kernels round differently at different batch sizes, and the kind of device.
     """
     content = {
         "format": _RECORDED_FORMAT,
@@ -329,6 +335,8 @@ def atlas_key(
         "precision": precision,
         "batch_size": batch_size,
     }
+    if device != "cpu":  # keys of before say nothing of it
+        content["device"] = device
     if model.code_digests:
         content["code"] = list(model.code_digests)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

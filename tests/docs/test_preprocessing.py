@@ -114,7 +114,14 @@ def test_the_recipe_makes_the_same_input_of_every_kind_of_picture_of_8_bits(
 def test_manifests_say_who_decoded_resized_and_ran(tiny_atlas: Path) -> None:
     manifest = Atlas(tiny_atlas).manifest
     for shard in manifest.shards:
-        assert {"torch", "torchvision", "numpy", "pillow", "pillow/libjpeg_turbo"} <= shard.libraries.keys()
+        assert {
+            "torch",
+            "torchvision",
+            "torchcodec",
+            "numpy",
+            "pillow",
+            "pillow/libjpeg_turbo",
+        } <= shard.libraries.keys()
     assert manifest.libraries["torch"] == [manifest.shards[0].libraries["torch"]]
     how = manifest.model_dump(mode="json")["preprocessing"]
     for word in ("torchvision", "antialias=True", "uint8"):
@@ -136,6 +143,6 @@ def test_keys_of_atlases_are_what_they_were_before_more_was_said(tiny_atlas: Pat
     }
     changed = said.model_copy(update={"resizer": "another"}), said.model_copy(update={"value_range": (0.0, 9.0)})
     names = list(TINY_LAYERS)
-    keys = {atlas_key(manifest.model, one, names, "fp32", 8) for one in (said, *changed)}
+    keys = {atlas_key(manifest.model, one, names, "fp32", 8, "cpu") for one in (said, *changed)}
     assert len(keys) == 3
     assert manifest.atlas_key in keys

@@ -84,6 +84,12 @@ def resources(worker_count: int | None, device: str) -> Resources:
     return Resources(1.0 if worker_count is None else min(1.0, cores / worker_count), 0, worker_count)
 
 
+def has_gpus(address: str) -> bool:
+    """Return whether the cluster at an address has a GPU; raises UnitscopeError where none answers."""
+    with session.connected(address):
+        return session.total_resources().get("GPU", 0) > 0
+
+
 def each(
     make_task: Callable[[], Callable[[Item], Result]], items: Iterable[Item], each_worker: Resources
 ) -> Iterator[TaskResult[Result]]:

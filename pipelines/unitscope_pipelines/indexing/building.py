@@ -69,6 +69,7 @@ class VersionBuilder:
             model=plan.scan.model,
             preprocessing=plan.scan.preprocessing,
             precision=plan.config.precision,
+            device="cuda" if plan.scan.device == "cuda" else "cpu",
             batch_size=plan.config.batch_size,
             layers=layers,
             skipped=write_table(store, layout.skipped_of(name), self.version.images.skipped),

@@ -67,7 +67,7 @@ def index(config: IndexConfig, report: Report) -> Manifest:
             return _as_asked(plan, unchanged, report)
         left = None if version is None else _left(plan, version)
         with connected(config.address):
-            workers = resources(config.workers, config.device)
+            workers = resources(config.workers, plan.scan.device)
             new = _scan(plan, workers, report)
             if version is None:
                 version = _next_version(plan, [*plan.finished, *new])
@@ -121,7 +121,7 @@ def _as_asked(plan: Plan, unchanged: Manifest, report: Report) -> Manifest:
     asked = plan.config.field_exemplars
     if asked is not None and any(entry.field_exemplars != asked for entry in unchanged.layers):
         with connected(plan.config.address):
-            workers = resources(plan.config.workers, plan.config.device)
+            workers = resources(plan.config.workers, plan.scan.device)
             changed["layers"] = with_fields(plan, RankedVersion.of(unchanged, plan.store), OnWorkers(workers, report))
     return seal(plan.store, unchanged.model_copy(update=changed)) if changed else unchanged
 

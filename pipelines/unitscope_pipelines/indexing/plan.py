@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from unitscope_pipelines.cluster.workers import has_gpus
 from unitscope_pipelines.corpora.listing import Listing
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.departures import check_listing, corpora_of
@@ -29,11 +30,12 @@ from unitscope_pipelines.vision.models.models import VisionModel, changed_code, 
 from unitscope_pipelines.vision.receptive_fields.dead_leaves import dead_leaves
 from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
 from unitscope_pipelines.vision.recording.batch_dependence import find_batch_dependence
+from unitscope_pipelines.vision.recording.device import check_device
 from unitscope_pipelines.vision.recording.embedding import cell_regions
 from unitscope_schemas import tables
 from unitscope_schemas.entries.model import ModelEntry
 from unitscope_schemas.errors import ModelError, UsageError, listing
-from unitscope_schemas.manifest import Manifest, MeasuredLayers, Receipt, atlas_key
+from unitscope_schemas.manifest import Device, Manifest, MeasuredLayers, Receipt, atlas_key
 from unitscope_schemas.progress import Progress, Report
 from unitscope_schemas.units import LayerSpec
 
@@ -114,9 +116,9 @@ def make_plan(config: IndexConfig, corpus: Listing, report: Report, store: Store
     To the named corpus come the others that the atlas has. The store is opened at the configured address unless it is
     open already.
 
-    Raises UsageError if the atlas was made with another model, preprocessing, layers, precision or batch size, or would
-    lose images that nobody asked to leave, ModelError where values depend on a picture's batch or on chance and that is
-    not allowed, CapacityError if no index of so many patches fits the memory it may take.
+    Raises UsageError if the atlas was made with another model, preprocessing, layers, precision, batch size or device,
+    or would lose images that nobody asked to leave, ModelError where values depend on a picture's batch or on chance
+    and that is not allowed, CapacityError if no index of so many patches fits the memory it may take.
     """
     report(Progress("plan", 0, 1, "model"))
     store = store or store_of(config.atlas)
@@ -126,11 +128,12 @@ def make_plan(config: IndexConfig, corpus: Listing, report: Report, store: Store
         check_listing(corpus, previous, store, config)
     model = load_model(config.model, config.weights, config.latents, config.trust_code)
     names = _named_as_before(_layer_names(config, model, previous), previous)
-    measured = _measured(config, model, names, store)
+    device = _device(config, previous)
+    measured = _measured(config, model, names, store, device)
     names, key = [layer.name for layer in measured.layers], measured.atlas_key
     notes = tuple(previous.layer_notes) if previous else measured.layer_notes
     if previous is not None and previous.atlas_key != key:
-        _refuse_other_atlas(previous, config, names, model.entry)
+        _refuse_other_atlas(previous, config, names, model.entry, device)
     layers, dependence = measured.layers, measured.batch_dependence
     if not measured.batch_checked:
         dependence = _batch_dependence(model, layers, config.batch_size)
@@ -148,7 +151,7 @@ def make_plan(config: IndexConfig, corpus: Listing, report: Report, store: Store
         embed_layer=embed,
         batch_size=config.batch_size,
         precision=config.precision,
-        device=config.device,
+        device=device,
         most_pixels=config.most_pixels,
         known_ids=known_ids(finished, store),
         trust_code=config.trust_code,
@@ -169,11 +172,25 @@ def make_plan(config: IndexConfig, corpus: Listing, report: Report, store: Store
     )
 
 
-def _measured(config: IndexConfig, model: VisionModel, names: list[str], store: Store) -> MeasuredLayers:
+def _device(config: IndexConfig, previous: Manifest | None) -> Device:
+    """Return the kind of device that forwards run on: the one that is asked for, else that of the atlas, else a GPU if
+    there is one. Raises UsageError for a device that unitscope does not run on.
+    """
+    if config.device == "auto":
+        if previous is not None:
+            return previous.device
+        return "cuda" if (has_gpus(config.address) if config.address else torch.cuda.is_available()) else "cpu"
+    check_device(config.device)
+    return "cuda" if config.device == "cuda" else "cpu"
+
+
+def _measured(
+    config: IndexConfig, model: VisionModel, names: list[str], store: Store, device: Device
+) -> MeasuredLayers:
     """Return the named layers, measured now unless an earlier run did; a default holds those that can be recorded."""
 
     def key_of(layer_names: list[str]) -> str:
-        return atlas_key(model.entry, model.preprocessing, layer_names, config.precision, config.batch_size)
+        return atlas_key(model.entry, model.preprocessing, layer_names, config.precision, config.batch_size, device)
 
     key = key_of(names)
     if (measured := read_measured(store, key)) is not None:
@@ -275,7 +292,9 @@ def cut_shards(files: LongTable, size: int, beside: str = "") -> Iterator[Shard]
         yield Shard(hashlib.sha256(listed.encode()).hexdigest()[:16], part)
 
 
-def _refuse_other_atlas(previous: Manifest, config: IndexConfig, names: list[str], model: ModelEntry) -> NoReturn:
+def _refuse_other_atlas(
+    previous: Manifest, config: IndexConfig, names: list[str], model: ModelEntry, device: Device
+) -> NoReturn:
     """Raise UsageError that says what differs, instead of replacing the one atlas that a directory holds."""
     before, changed = [entry.spec.name for entry in previous.layers], changed_code(previous.model, model)
     differences = [
@@ -289,6 +308,7 @@ def _refuse_other_atlas(previous: Manifest, config: IndexConfig, names: list[str
             (before != names, f"layers {listing(before)}"),
             (previous.precision != config.precision, f"precision {previous.precision}"),
             (previous.batch_size != config.batch_size, f"batch size {previous.batch_size}"),
+            (previous.device != device, f"values of another device, {previous.device}"),
         )
         if differs
     ] or ["other preprocessing"]

@@ -11,8 +11,6 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
-from torch import Tensor
 
 from unitscope_pipelines.corpora.listing import CorpusFile, corpus_files
 from unitscope_pipelines.indexing.known_ids import KnownIds
@@ -27,15 +25,15 @@ from unitscope_pipelines.indexing.shards import (
 )
 from unitscope_pipelines.storage.originals import Originals
 from unitscope_pipelines.storage.stores import Store
-from unitscope_pipelines.vision.images.perceptual_hash import hash_bytes, perceptual_hash
-from unitscope_pipelines.vision.images.preprocessing import Pixels, Prepared, normalise, prepare, stacked
+from unitscope_pipelines.vision.images.perceptual_hash import hash_bytes
+from unitscope_pipelines.vision.images.preprocessing import Pixels, Prepared, prepare
 from unitscope_pipelines.vision.models.models import reload_model
 from unitscope_pipelines.vision.receptive_fields.dead_leaves import dead_leaves
 from unitscope_pipelines.vision.recording.device import choose_device, settle_process
-from unitscope_pipelines.vision.recording.embedding import cell_regions, pool, region_boxes
+from unitscope_pipelines.vision.recording.embedding import cell_regions, region_boxes
 from unitscope_pipelines.vision.recording.fusing import find_fusions
-from unitscope_pipelines.vision.recording.peaks import Peaks, arranged, peaks
-from unitscope_pipelines.vision.recording.recording import record
+from unitscope_pipelines.vision.recording.peaks import Peaks
+from unitscope_pipelines.vision.recording.recorder import RecordedBatch, Recorder, RecordingPlan
 from unitscope_schemas import tables
 from unitscope_schemas.entries.model import ModelEntry, Preprocessing
 from unitscope_schemas.errors import PictureError
@@ -87,16 +85,6 @@ class ScanPlan:
     """Permission to build a model of the owner's own code."""
 
 
-@dataclass(frozen=True)
-class RecordedBatch:
-    """What one batch gives: peaks by layer, pooled vectors of the embedding layer, and perceptual hashes."""
-
-    peaks: dict[str, Peaks]
-    vectors: Float[Tensor, "image region unit"]
-    brighter: Bool[Tensor, "image 16 16"]
-    tint: UInt8[Tensor, "image 3"]
-
-
 class Scanner:
     """A worker's task that scans shards with one loaded model; a worker makes one and calls it once per shard."""
 
@@ -112,6 +100,8 @@ class Scanner:
         self.regions = cell_regions(self.embed_layer.grid)
         watched = dead_leaves(2, self.model.input_shape, np.random.default_rng(0)).to(self.device)
         self.fusions = find_fusions(self.model.module, list(self.layers), watched)
+        recording = RecordingPlan(plan.preprocessing, plan.layers, plan.embed_layer, plan.batch_size, plan.precision)
+        self.recorder = Recorder(self.model.module, recording, self.device, self.fusions)
 
     def __call__(self, shard: Shard) -> Receipt:
         """Write the shard's tables, then its receipt; returns the receipt."""
@@ -119,12 +109,13 @@ class Scanner:
         files: list[ReadFile] = []
         images: list[ScannedImage] = []
         recorded: list[RecordedBatch] = []
+        under_way: deque[list[NewImage]] = deque()
         readers = max(1, self.plan.decoder_count, _STORE_READERS if self.originals.folder.remote else 0)
         with ThreadPoolExecutor(readers, thread_name_prefix="read") as threads:
             new = _new_images(self._reads(threads, corpus_files(shard.files)), files)
-            while batch := list(islice(new, self.plan.batch_size)):
-                recorded.append(self.forward([image.prepared.pixels for image in batch]))
-                images += _scanned_images(batch, recorded[-1])
+            for values in self.recorder.run(self._pixels(new, under_way)):
+                recorded.append(values)
+                images += _scanned_images(under_way.popleft(), values)
         scanned = ScannedShard(
             name=shard.name,
             files=files,
@@ -138,50 +129,23 @@ class Scanner:
     @property
     def about_forward(self) -> str:
         """How forwards run in this process, in words for the manifest."""
-        return f"{self.device.type}, {self.plan.precision}, channels last, {self.fusions}"
+        at_once = self.recorder.at_once
+        parts = "" if at_once == self.plan.batch_size else f"{at_once} at a time to fit its memory, "
+        return f"{self.device.type}, {self.plan.precision}, {parts}channels last, {self.fusions}"
 
     def forward(self, pixels: list[Pixels]) -> RecordedBatch:
-        """Record peaks of every layer and pooled vectors of the embedding layer, for up to one batch of pictures.
-
-        The batch is filled up to its fixed size, so that a picture's values do not depend on its company. What a GPU
-        computes is copied meanwhile, and waited for once.
-        """
-        count, on_gpu = len(pixels), self.device.type == "cuda"
-        pictures = stacked(pixels).permute(0, 2, 3, 1)
-        shape = self.plan.batch_size, *pictures.shape[1:]
-        lines = torch.zeros(shape, dtype=pictures.dtype, pin_memory=on_gpu)
-        lines[:count] = pictures
-        batch = lines.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
-        embedded: list[Tensor] = []
-
-        def keep(layer: str, output: Tensor) -> Peaks:
-            if layer == self.plan.embed_layer:
-                embedded.append(pool(output, self.embed_layer, self.regions))
-            return peaks(arranged(output, self.layers[layer]), layer)
-
-        def fetched(values: Tensor) -> Tensor:
-            return values[:count].to("cpu", non_blocking=True)
-
-        half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.plan.precision == "bf16")
-        module = self.model.module
-        with torch.inference_mode():
-            with half, record(module, list(self.layers), keep) as recorded, self.fusions.running():
-                module(normalise(batch, self.plan.preprocessing))
-            levels = batch.clamp(0, 255).round().to(torch.uint8)
-            brighter, tint = perceptual_hash(levels, self.plan.preprocessing.shown_channels)
-            result = RecordedBatch(
-                peaks={layer: Peaks(*map(fetched, pair)) for layer, pair in recorded.items()},
-                vectors=fetched(embedded[0]),
-                brighter=fetched(brighter),
-                tint=fetched(tint),
-            )
-        if on_gpu:
-            torch.cuda.synchronize(self.device)
-        return result
+        """Record peaks of every layer and pooled vectors of the embedding layer, for up to one batch of pictures."""
+        return self.recorder.forward(pixels)
 
     def read(self, file: CorpusFile) -> ReadPicture:
         """Read a file of the corpus, and its picture if it is one whose forward may still have to run."""
         return self._decoded(self._loaded(file))
+
+    def _pixels(self, new: Iterator[NewImage], under_way: deque[list[NewImage]]) -> Iterator[list[Pixels]]:
+        """Yield the pixels of a batch at a time, and note what images they are of."""
+        while batch := list(islice(new, self.plan.batch_size)):
+            under_way.append(batch)
+            yield [image.prepared.pixels for image in batch]
 
     def _reads(self, threads: ThreadPoolExecutor, files: Sequence[CorpusFile]) -> Iterator[ReadPicture]:
         """Read the files in order, and perhaps decode them, ahead of the forward."""

@@ -9,6 +9,12 @@ DEFAULT_SPEC = "efficientnet-lite:0"
 """Spec of the model that is used unless another is named."""
 
 
+_SAME_PIXELS = {
+    "torchcodec for plain JPEG, Pillow for all else": "torchvision for plain JPEG, Pillow for all else",
+}
+"""Decoders whose pixels are those of an earlier one, to the bit: atlases of either have one key."""
+
+
 class Preprocessing(Entry):
     """How a picture becomes the network's input; part of the atlas key, decoder included.
 
@@ -21,7 +27,7 @@ class Preprocessing(Entry):
     interpolation: Literal["bicubic", "bilinear"]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    decoder: str = "torchvision for plain JPEG, Pillow for all else"
+    decoder: str = "torchcodec for plain JPEG, Pillow for all else"
     resizer: str = "torchvision.transforms.v2.functional.resize(antialias=True) on uint8 tensors, rounded to uint8"
     """Implementation of the resize: the same word stands for other pixels in other libraries, and in older ones."""
     normaliser: str = "(pixel - mean) / std in float32, pixels 0 to 255"
@@ -45,9 +51,11 @@ class Preprocessing(Entry):
 
     @property
     def digested(self) -> dict[str, Any]:
-        """The fields that decide recorded values; later ones only where they differ from what always was."""
+        """The fields that decide recorded values; later ones only where they differ from what always was, and a decoder
+        by the name of the one that gave the same pixels before."""
         later = ("resizer", "normaliser", "value_range", "values", "shown", "squash")
-        return self.model_dump(mode="json", exclude={name for name in later if _is_default(self, name)})
+        fields = self.model_dump(mode="json", exclude={name for name in later if _is_default(self, name)})
+        return fields | {"decoder": _SAME_PIXELS.get(self.decoder, self.decoder)}
 
     @property
     def channels(self) -> int:

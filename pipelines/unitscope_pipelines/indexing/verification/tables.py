@@ -93,11 +93,12 @@ class TableCheck:
         """The atlas key follows from all that decides recorded values."""
         manifest = self.manifest
         layers = [entry.spec.name for entry in manifest.layers]
-        key = atlas_key(manifest.model, manifest.preprocessing, layers, manifest.precision, manifest.batch_size)
+        arithmetic = manifest.precision, manifest.batch_size, manifest.device
+        key = atlas_key(manifest.model, manifest.preprocessing, layers, *arithmetic)
         wrong = [receipt.shard for receipt in manifest.shards if receipt.atlas_key != manifest.atlas_key]
         if key != manifest.atlas_key or wrong:
             where = f"shard {wrong[0]}" if wrong else "manifest"
-            yield Fault("key", where, "is not that of its weights, preprocessing, layers, precision and batch size")
+            yield Fault("key", where, "is not that of its weights, preprocessing, layers, batch size and arithmetic")
 
     def _names(self, images: pa.Table) -> Iterator[Fault]:
         """The version's name and counts follow from its images and skipped files."""

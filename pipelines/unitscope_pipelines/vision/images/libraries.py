@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import features
 
-_ALWAYS = ("unitscope", "torch", "torchvision", "numpy", "pillow")
+_ALWAYS = ("unitscope", "torch", "torchvision", "torchcodec", "numpy", "pillow")
 _IF_USED = ("timm", "transformers", "tifffile")
 _CODECS = ("libjpeg_turbo", "webp", "zlib", "jpg_2000", "libtiff")
 """Decoders within Pillow, by its names for them."""
@@ -17,7 +17,7 @@ _CODECS = ("libjpeg_turbo", "webp", "zlib", "jpg_2000", "libtiff")
 def library_versions() -> dict[str, str]:
     """Return the versions of the libraries that values depend on, decoders within Pillow as `pillow/NAME`.
 
-    torchvision decodes JPEG by a libjpeg-turbo of its own, which its version stands for.
+    torchcodec decodes JPEG by a libjpeg-turbo of its own, which its version stands for.
     """
     named = {name: version(name) for name in (*_ALWAYS, *(name for name in _IF_USED if name in sys.modules))}
     return named | {f"pillow/{name}": found for name in _CODECS if (found := _codec(name)) is not None}

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ def perceptual_hash(
         sums[:, :ROWS] @ cols.repeat_interleave(channels, 1).T / (rows.sum(1)[:, None] * cols.sum(1) * channels)
     )
     tint = sums[:, ROWS].view(count, width, channels).double().sum(1) / (height * width)
-    colour = tint if shown is None else tint[:, list(shown)]
+    colour = tint if shown is None else torch.stack([tint[:, channel] for channel in shown], 1)
     return brightness.diff(dim=2) > 1, colour.round().to(torch.uint8).expand(count, 3)
 
 
@@ -39,12 +40,13 @@ def hash_bytes(brighter: Bool[Tensor, "16 16"]) -> bytes:
     return np.packbits(brighter.numpy()).tobytes()
 
 
+@lru_cache(16)
 def _windows(length: int, count: int, device: torch.device) -> Float[Tensor, "window position"]:
     """Return 1 where a position lies in a window, else 0.
 
     Windows cover the length; they overlap where it cannot be divided.
     """
-    windows = torch.zeros(count, length, device=device)
+    windows = torch.zeros(count, length)
     for number in range(count):
         windows[number, number * length // count : math.ceil((number + 1) * length / count)] = 1
-    return windows
+    return windows.to(device)

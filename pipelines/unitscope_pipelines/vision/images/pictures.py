@@ -65,7 +65,7 @@ def open_picture(data: bytes, formats: tuple[str, ...] = FORMATS, most_pixels: i
         raise PictureError("the file is empty")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")
             picture = Image.open(io.BytesIO(data), formats=decodable(data, formats))
     except UnidentifiedImageError:
         raise PictureError(why_unknown(data, formats)) from None
@@ -138,7 +138,9 @@ def _profile_name(profile: bytes) -> str:
 def orientation(picture: Image.Image) -> int:
     """Return the EXIF orientation, 1 to 8; 1 where the tag is missing or unreadable."""
     try:
-        value = picture.getexif().get(0x0112, 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = picture.getexif().get(0x0112, 1)
     except DECODE_ERRORS:
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
+from torchcodec.decoders import decode_jpeg
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transform
 
@@ -167,17 +168,23 @@ def normalise(pixels: PixelBatch, preprocessing: Preprocessing) -> Float[Tensor,
     """
     count, channels, height, width = pixels.shape
     lines = pixels.permute(0, 2, 3, 1).reshape(count * height, width * channels).to(torch.float32, copy=True)
-    mean = torch.tensor(preprocessing.mean, device=pixels.device).repeat(width)
-    std = torch.tensor(preprocessing.std, device=pixels.device).repeat(width)
+    mean, std = (_line(values, width, pixels.device) for values in (preprocessing.mean, preprocessing.std))
     return lines.sub_(mean).div_(std).view(count, height, width, channels).permute(0, 3, 1, 2)
+
+
+@lru_cache(32)
+def _line(values: tuple[float, ...], width: int, device: torch.device) -> Float[Tensor, " value"]:
+    """Return a value of each channel for every pixel of a row."""
+    with torch.inference_mode(False):  # others may want gradients through them
+        return torch.tensor(values).repeat(width).to(device)
 
 
 def _decode_jpeg(data: bytes) -> Pixels:
     """Decode a JPEG file as RGB; raise PictureError if its pixels cannot be decoded."""
-    raw = torch.from_numpy(np.frombuffer(data, np.uint8).copy())
     try:
-        pixels: Pixels = decode_jpeg(raw, mode=ImageReadMode.RGB)
+        pixels = decode_jpeg(data, mode="RGB")
     except RuntimeError as error:
-        reason = str(error).splitlines()[0].rpartition(", ")[2]
+        reason = str(error).splitlines()[0].rpartition(", ")[2].rstrip(".")
         raise PictureError(f"cannot be decoded: {reason}") from None
+    assert isinstance(pixels, Tensor), "of one file it is one"
     return pixels

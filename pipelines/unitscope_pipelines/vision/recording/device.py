@@ -17,14 +17,19 @@ def choose_device(name: str) -> torch.device:
 
     Raises UsageError for a device that is not there, or that unitscope does not run on.
     """
+    check_device(name)
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"device {name!r} is not available here; use --device cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def check_device(name: str) -> None:
+    """Raise UsageError for a device that unitscope does not run on."""
     if name not in DEVICES:
         raise UsageError(
             f"device {name!r} is not one of {', '.join(DEVICES)}; workers hold the GPU that Ray gives them, and other "
             "commands take the first that CUDA_VISIBLE_DEVICES lets them see"
         )
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"device {name!r} is not available here; use --device cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def settle_process() -> None:

@@ -1,6 +1,7 @@
 """Embeddings of images: a layer's output pooled over regions, several unit-length vectors at three scales."""
 
 import math
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -63,12 +64,20 @@ def pool(output: Float[Tensor, "..."], layer: LayerSpec, cells: list[Box]) -> Fl
     It is one product with a matrix of regions × cells, so a map's NaN reaches all of its image's regions.
     """
     maps = as_map(output, layer).float()
-    shares = torch.zeros(len(cells), *maps.shape[2:], device=maps.device)
+    shares = _shares(tuple(cells), tuple(maps.shape[2:]), maps.device)
+    with torch.autocast(maps.device.type, enabled=False):
+        means = shares @ maps.permute(0, 2, 3, 1).flatten(1, 2)
+    return F.normalize(means, dim=2)
+
+
+@lru_cache(16)
+def _shares(cells: tuple[Box, ...], grid: tuple[int, int], device: torch.device) -> Float[Tensor, "region cell"]:
+    """Return the share of each cell of a grid in each region."""
+    with torch.inference_mode(False):  # others may want gradients through them
+        shares = torch.zeros(len(cells), *grid)
     for share, (top, left, bottom, right) in zip(shares, cells, strict=True):
         share[top:bottom, left:right] = 1 / ((bottom - top) * (right - left))
-    with torch.autocast(maps.device.type, enabled=False):
-        means = shares.flatten(1) @ maps.permute(0, 2, 3, 1).flatten(1, 2)
-    return F.normalize(means, dim=2)
+    return shares.flatten(1).to(device)
 
 
 def as_map(output: Float[Tensor, "..."], layer: LayerSpec) -> Float[Tensor, "image unit row col"]:

@@ -10,6 +10,8 @@ from torch.nn import functional as F
 from unitscope_schemas.errors import ModelError
 from unitscope_schemas.units import LayerSpec
 
+Maps = Float[Tensor, "image channel row col"]
+
 
 class Peaks(NamedTuple):
     """Peaks of a layer's units on a batch of images; a NaN anywhere in a map makes its maximum NaN."""
@@ -58,8 +60,8 @@ def channel_axis(layer: LayerSpec) -> int:
 def peaks(output: Float[Tensor, "image ..."], layer: str = "layer") -> Peaks:
     """Return the peaks of maps (image, channel, row, col), vectors (image, channel) or tokens (image, token, channel).
 
-    Ties go to the first location. The pooling kernel finds maximum and location in one pass over
-    channels-last maps, which a token matrix is already.
+    Ties go to the first location. On a CPU the pooling kernel finds maximum and location in one pass over channels-last
+    maps, which a token matrix is already; on a GPU, where it goes through each map serially, a reduction does.
     """
     if output.dim() == 2:
         return Peaks(output.float(), torch.zeros_like(output, dtype=torch.int64))
@@ -67,5 +69,19 @@ def peaks(output: Float[Tensor, "image ..."], layer: str = "layer") -> Peaks:
         output = output.transpose(1, 2).unsqueeze(-1)
     if output.dim() != 4:
         raise ModelError(f"{layer} puts out {output.dim()} dimensions; maps have 4, tokens 3, vectors 2")
-    activation, location = F.max_pool2d(output, output.shape[2:], return_indices=True)
+    return reduced(output) if output.is_cuda else pooled(output)
+
+
+def pooled(maps: Maps) -> Peaks:
+    """Return maxima and first locations of maps by the pooling kernel."""
+    activation, location = F.max_pool2d(maps, maps.shape[2:], return_indices=True)
     return Peaks(activation.flatten(1).float(), location.flatten(1))
+
+
+def reduced(maps: Maps) -> Peaks:
+    """Return the same as `pooled` by a reduction over the locations, without moving the values of either layout."""
+    if maps.is_contiguous():
+        activation, location = maps.flatten(2).max(2)
+    else:
+        activation, location = maps.permute(0, 2, 3, 1).flatten(1, 2).max(1)
+    return Peaks(activation.float(), location)

@@ -48,6 +48,7 @@ EXACT = ["PNG", "BMP", "DIB", "TIFF", "PPM", "QOI", "TGA", "PCX", "SGI", "ICO", 
 ROUGH = {"JPEG": 8.0, "AVIF": 8.0, "WEBP": 8.0, "JPEG2000": 2.0, "MPO": 8.0}
 
 
+@pytest.mark.filterwarnings("ignore:IM image format")
 @pytest.mark.parametrize("name", [*EXACT, *ROUGH])
 def test_every_format_of_pictures_is_read(name: str) -> None:
     options = {"sizes": [(64, 48)]} if name == "ICO" else {}

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchcodec import decoders as codec
+from torchvision.io import ImageReadMode, decode_jpeg
 
 from tests import oracle
 from tests.pictures import blobs
@@ -30,6 +32,20 @@ def test_prepared_pictures_equal_the_oracle_bit_by_bit(size: tuple[int, int]) ->
     for data in (encoded(blobs(1, *size), "JPEG", quality=90), encoded(blobs(2, *size), "PNG")):
         ours = normalise(prepare(data, LITE).pixels[None], LITE)[0]
         assert torch.equal(ours, oracle.seen(data, oracle.LITE_LOOK))
+
+
+@pytest.mark.filterwarnings("ignore:The image decoding")
+def test_jpeg_pixels_are_those_of_the_decoder_of_before_so_that_atlases_keep_their_keys() -> None:
+    chance = np.random.default_rng(5)
+    for number in range(60):
+        height, width = chance.integers(1, 400, 2).tolist()
+        picture = blobs(number, height, width).convert("L" if number % 5 == 0 else "RGB")
+        options = {"quality": int(chance.integers(5, 99)), "progressive": number % 3 == 0, "optimize": number % 2 == 0}
+        if picture.mode == "RGB":
+            options["subsampling"] = number % 4 % 3
+        data = encoded(picture, "JPEG", **options)
+        before = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
+        assert torch.equal(codec.decode_jpeg(data), before)
 
 
 def test_the_default_model_prepares_as_its_weights_expect() -> None:
