@@ -4,7 +4,7 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,17 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
 def save(name: str, figures: Mapping[str, Any]) -> None:
     """Write results/NAME.json with the machine, the date and the libraries' versions."""
     RESULTS.mkdir(exist_ok=True)
-    libraries = {library: version(library) for library in _LIBRARIES}
+    libraries = {library: version(library) for library in _LIBRARIES if _is_here(library)}
     date = datetime.now(UTC).date().isoformat()
     content = {"date": date, "machine": machine(), "libraries": libraries, **figures}
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _is_here(library: str) -> bool:
+    try:
+        return bool(version(library))
+    except PackageNotFoundError:
+        return False
 
 
 def _text(value: Any) -> str:

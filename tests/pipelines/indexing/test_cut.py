@@ -19,6 +19,7 @@ from unitscope_pipelines.indexing.scan import Scanner
 from unitscope_pipelines.indexing.sealing.version_images import version_images
 from unitscope_pipelines.storage.parts import read_part, read_receipts
 from unitscope_pipelines.storage.stores import store_of
+from unitscope_schemas.errors import ModelError
 from unitscope_schemas.manifest import Receipt
 
 
@@ -76,7 +77,7 @@ def test_a_forward_without_memory_stops_the_shard_and_commits_nothing(tiny_corpu
         raise torch.OutOfMemoryError("out of memory")
 
     scan.model.module.register_forward_hook(fail)
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(ModelError, match="one picture does not fit the memory of the device"):
         scan(next(plan.shards(1)))
     assert not list((tmp_path / "atlas").rglob("*.parquet"))
 

@@ -65,7 +65,7 @@ def project(
         units = _values(model, layer, leaf, locations, backward)
         values = units[:, channel]
         (signal,) = torch.autograd.grad(values, leaf, _start(values, method), retain_graph=True)
-    _refuse_non_finite(signal, values, UnitId(layer.name, channel), method)
+    _refuse_non_finite(signal, values.detach(), UnitId(layer.name, channel), method)
     weak = signal.abs().amax((1, 2, 3)) < _WEAK * _start(values, method).abs()
     usual = _usual_signal(units, values, leaf, method) if weak.any() else torch.zeros_like(signal)
     if method == "gradient-x-input":
