@@ -58,7 +58,8 @@ def connected(address: str | None) -> Iterator[None]:
         options["runtime_env"] = {"py_modules": [str(Path(str(package.__file__)).parent) for package in packages]}
     _start(address, options)
     node = ray._private.worker.global_worker.node  # Ray has no other way to tell whether its process here is alive
-    with _Head(ray.get_runtime_context().gcs_address, node.raylet_socket_name if node else "") as head:
+    raylet = node.raylet_socket_name if node else ""
+    with _Head(ray.get_runtime_context().gcs_address, raylet, address is None) as head:
         _heads.append(head)
         try:
             yield
@@ -74,7 +75,9 @@ class _Head:
     """The head of the cluster of this process, and Ray's own process on this machine, which leads to it: both are
     watched from a thread for as long as the context lasts."""
 
-    def __init__(self, address: str, raylet: str) -> None:
+    def __init__(self, address: str, raylet: str, is_local: bool) -> None:
+        self.is_local = is_local
+        """Whether the cluster is of this machine alone."""
         host, _, port = address.rpartition(":")
         self._place, self._raylet = (host.strip("[]"), int(port)), raylet
         self.is_closing = False
@@ -148,9 +151,9 @@ at_end: list[Callable[[], None]] = []
 """What is done before a session ends."""
 
 
-def is_own() -> bool:
-    """Return whether the session is one that `connected` began, not the caller's own."""
-    return bool(_heads)
+def is_alone() -> bool:
+    """Return whether the session is of this machine and run alone, begun by `connected`."""
+    return any(head.is_local for head in _heads)
 
 
 def check_head() -> None:

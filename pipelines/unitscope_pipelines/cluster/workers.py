@@ -226,8 +226,8 @@ class _Crew(Generic[Item, Result]):
                 call = worker.process.run.remote(self._make, [tried.item for tried in items])
                 worker.calls.append(call)
                 self._given[call] = worker, items
-        if not self._given and not self._again and (item := next(left, None)) is not None:
-            self._again.append(_Tried(item))  # no worker is there yet
+        if not self._given and not self._again:  # no worker is there yet: is anything to be done?
+            self._again.extend(_Tried(item) for item in islice(left, 1))
 
     def wait(self) -> Iterator[TaskResult[Result]]:
         """Wait for what is done next, and yield it; workers that are lost leave their items to others."""
@@ -255,8 +255,8 @@ class _Crew(Generic[Item, Result]):
             yield from (TaskResult(result, node) for result in results)
 
     def rest(self) -> None:
-        """Let the workers wait for the next stage; those of a caller's own session end."""
-        if session.is_own():
+        """Let the workers wait for the next stage, unless others may want what they hold."""
+        if session.is_alone():
             _idle.give_back(self._shape, (worker for worker in self._workers if worker.is_ready))
             self._workers = [worker for worker in self._workers if not worker.is_ready]
 
