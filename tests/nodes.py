@@ -107,7 +107,7 @@ class Node:
                     process.send_signal(number)
 
     def workers(self) -> list[psutil.Process]:
-        """Its processes that run tasks now."""
+        """Its processes that are workers."""
         with suppress(psutil.NoSuchProcess):
             return [child for child in psutil.Process(self.process.pid).children(recursive=True) if is_worker(child)]
         return []
@@ -188,9 +188,9 @@ def wait_for(true: Callable[[], bool], run: subprocess.Popen[str]) -> None:
 
 
 def is_worker(process: psutil.Process) -> bool:
-    """Whether a process runs a task of an index run."""
+    """Whether a process is a worker of an index run."""
     try:
-        return "ray::_work" in " ".join(process.cmdline())
+        return "ray::WorkerProcess" in " ".join(process.cmdline())
     except psutil.Error:
         return False
 

@@ -121,7 +121,7 @@ def each(
         crew.end()
 
 
-class _Process:
+class WorkerProcess:
     """What runs in a worker: it holds the task that it made last, with its model, and its GPU as long as it lives."""
 
     def __init__(self) -> None:
@@ -201,7 +201,7 @@ class _Crew(Generic[Item, Result]):
         self._make = [ray.put(make_task)]
         self._hire = ray.remote(
             num_cpus=each_worker.cpus, num_gpus=each_worker.gpus, max_restarts=0, scheduling_strategy="SPREAD"
-        )(_Process)
+        )(WorkerProcess)
         self._workers = _idle.take(self._shape)
         self._again: deque[_Tried[Item]] = deque()
         self._given: dict[Any, tuple[_Worker, list[_Tried[Item]]]] = {}

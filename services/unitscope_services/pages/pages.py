@@ -2,16 +2,18 @@
 
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from unitscope_schemas.answers.patches import PatchRow
+from unitscope_schemas.errors import AtlasError
 from unitscope_schemas.geometry import Box
 from unitscope_schemas.questions import HistogramQuestion, LabelsQuestion, Order, TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.pages.charts import histogram_chart
 from unitscope_services.pages.unit_visuals import unit_visuals
-from unitscope_services.pages.views import AtlasView, Choice, Patch, PatchStrip, UnitView
+from unitscope_services.pages.views import AtlasView, Choice, HomeAtlas, HomeView, Patch, PatchStrip, UnitView
 from unitscope_services.queries import units
 from unitscope_services.queries.exemplars import patches, rank_range
 from unitscope_services.queries.labels import labels
@@ -19,6 +21,8 @@ from unitscope_services.queries.session import Session
 from unitscope_services.server.links import Links, Value, box_text, links_of
 
 PATCHES = 9
+_SHOWN_ATLASES = 6
+"""Atlases of the home page whose striking units are shown."""
 _LABELS = 8
 _TILE_PX = 128
 PATCH_PX = 360
@@ -53,6 +57,19 @@ class UnitAddress:
     label: str | None = None
     cursor: str | None = None
     count: int = PATCHES
+
+
+def home_view(sessions: Sequence[Session], computes: bool) -> HomeView:
+    """Return the served atlases, the first of them with a few striking units; none of one that is
+    damaged, or whose pictures may not be shown."""
+    atlases = []
+    for number, session in enumerate(sessions):
+        strips: list[PatchStrip] = []
+        if number < _SHOWN_ATLASES and not session.atlas.hidden_roots:
+            with suppress(AtlasError):  # its own page says what is wrong
+                strips = [unit_strip(session.atlas, unit, rows) for unit, rows in session.striking]
+        atlases.append(HomeAtlas(session.atlas.summary(), links_of(session.atlas), strips))
+    return HomeView(atlases, computes)
 
 
 def atlas_view(session: Session, uploads: bool) -> AtlasView:

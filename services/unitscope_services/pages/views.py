@@ -45,20 +45,29 @@ class Patch:
 
 
 @dataclass(frozen=True)
-class HomeView:
-    """The served atlases; `computes`: whether anyone may have things made here."""
-
-    atlases: list[AtlasRow]
-    computes: bool
-
-
-@dataclass(frozen=True)
 class PatchStrip:
     """A unit with its first patches in a line."""
 
     unit: UnitId
     href: str
     patches: list[Patch]
+
+
+@dataclass(frozen=True)
+class HomeAtlas:
+    """A served atlas with a few striking units; none where they are not sought."""
+
+    atlas: AtlasRow
+    links: Links
+    striking: list[PatchStrip]
+
+
+@dataclass(frozen=True)
+class HomeView:
+    """The served atlases; `computes`: whether anyone may upload, and have things made here."""
+
+    atlases: list[HomeAtlas]
+    computes: bool
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from tests.conftest import TINY_LAYERS
+from tests.nodes import is_worker
 from tests.tables import contents, difference
 from unitscope_schemas.errors import NotFoundError
 from unitscope_services.atlas.atlas import Atlas
@@ -75,10 +76,3 @@ def test_killed_workers_are_replaced_without_a_trace(
     assert process.returncode == 0, talk
     assert killed == times
     assert difference(contents(tiny_atlas), contents(atlas)) == []
-
-
-def is_worker(process: psutil.Process) -> bool:
-    try:
-        return "ray::_work" in " ".join(process.cmdline())
-    except psutil.Error:
-        return False

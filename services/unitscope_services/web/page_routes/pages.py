@@ -17,9 +17,9 @@ from unitscope_services.figures.tiles import SpriteKind, state_of
 from unitscope_services.pages.conv_filters import filters_view
 from unitscope_services.pages.find_page import find_view, place_named
 from unitscope_services.pages.layer import LayerAddress, layer_view
-from unitscope_services.pages.pages import UnitAddress, atlas_view, unit_view
+from unitscope_services.pages.pages import UnitAddress, atlas_view, home_view, unit_view
 from unitscope_services.pages.picture import PictureAddress, PicturePage
-from unitscope_services.pages.views import HomeView, SkippedView
+from unitscope_services.pages.views import SkippedView
 from unitscope_services.queries.images import skipped_page
 from unitscope_services.queries.session import Subject
 from unitscope_services.server.links import links_of
@@ -49,7 +49,7 @@ def show_home(reply: General) -> Response:
     shelf = reply.app_state.atlases
     return reply.page(
         "home.html",
-        lambda: _named(HomeView([shelf.newest(name).atlas.summary() for name in shelf.names], reply.computes)),
+        lambda: _named(home_view([shelf.newest(name) for name in shelf.names], reply.computes)),
     )
 
 
