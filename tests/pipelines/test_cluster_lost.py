@@ -16,7 +16,9 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 
 
 def run_of(corpus: Path, atlas: Path) -> subprocess.Popen[str]:
-    words = ["index", str(corpus), "--atlas", str(atlas), "--layers", "_blocks.0", "--batch-size", "8"]
+    """A run of 40 shards of a second each: workers go on without a head, and a short run would be done before it is
+    missed."""
+    words = ["index", str(corpus), "--atlas", str(atlas), "--layers", "_blocks.0", "--batch-size", "64"]
     options = ["--shard-size", "1", "--workers", "1", "--progress", "json"]
     return subprocess.Popen([sys.executable, "-m", "unitscope", *words, *options], stderr=subprocess.PIPE, text=True)
 
