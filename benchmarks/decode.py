@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 
 from benchmarks.pictures import write_pictures
 from benchmarks.report import print_table, save
+from unitscope_pipelines.cluster.resources import resources
 from unitscope_pipelines.cluster.session import connected
-from unitscope_pipelines.cluster.workers import each, resources
+from unitscope_pipelines.cluster.workers import each
 from unitscope_pipelines.vision.images.preprocessing import prepare
 from unitscope_pipelines.vision.models.models import load_model
 from unitscope_schemas.entries.model import DEFAULT_SPEC, Preprocessing

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks.synthetic_images import INPUT, SHARD_IMAGES, SyntheticImages, shard_name
+from unitscope_pipelines.cluster.resources import Resources, resources
 from unitscope_pipelines.cluster.session import connected
-from unitscope_pipelines.cluster.workers import Resources, each, resources
+from unitscope_pipelines.cluster.workers import each
 from unitscope_pipelines.corpora.listing import Listing
 from unitscope_pipelines.indexing.building import VersionBuilder
 from unitscope_pipelines.indexing.config import IndexConfig

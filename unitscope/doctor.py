@@ -107,8 +107,9 @@ def _weights() -> str:
 
 
 def _ray() -> str:
+    from unitscope_pipelines.cluster.resources import resources
     from unitscope_pipelines.cluster.session import connected
-    from unitscope_pipelines.cluster.workers import each, resources
+    from unitscope_pipelines.cluster.workers import each
 
     with connected(None):
         workers = resources(1, "cpu")

@@ -1,7 +1,7 @@
 """Rebuilding the tables of an atlas without removed images, in as few segments as may be."""
 
+from unitscope_pipelines.cluster.resources import resources
 from unitscope_pipelines.cluster.session import connected
-from unitscope_pipelines.cluster.workers import resources
 from unitscope_pipelines.corpora.listing import Listing
 from unitscope_pipelines.corpora.roots import roots_of
 from unitscope_pipelines.indexing.config import IndexConfig

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from unitscope_pipelines.cluster.resources import resources
 from unitscope_pipelines.cluster.session import connected
-from unitscope_pipelines.cluster.workers import resources
 from unitscope_pipelines.corpora.listing import CorpusFile, corpus_files
 from unitscope_pipelines.indexing.departures import unlisted_count
 from unitscope_pipelines.indexing.laws import (

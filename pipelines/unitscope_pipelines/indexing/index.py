@@ -6,8 +6,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from unitscope_pipelines.cluster.resources import Resources, resources
 from unitscope_pipelines.cluster.session import connected
-from unitscope_pipelines.cluster.workers import Resources, each, resources
+from unitscope_pipelines.cluster.workers import each
 from unitscope_pipelines.corpora.listing import list_corpus
 from unitscope_pipelines.corpora.roots import roots_of
 from unitscope_pipelines.indexing.building import VersionBuilder, with_fields

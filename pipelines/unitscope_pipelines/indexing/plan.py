@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from unitscope_pipelines.cluster.workers import has_gpus
+from unitscope_pipelines.cluster.resources import has_gpus
 from unitscope_pipelines.corpora.listing import Listing
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.departures import check_listing, corpora_of

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from unitscope_pipelines.cluster.resources import resources
 from unitscope_pipelines.cluster.session import connected
-from unitscope_pipelines.cluster.workers import each, resources
+from unitscope_pipelines.cluster.workers import each
 from unitscope_pipelines.derived.coactivation import CoactivationPlan, Correlator, InProcess, TileCoactivation, UnitTile
 from unitscope_schemas.progress import Progress, Report
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
+from unitscope_pipelines.cluster.resources import resources
 from unitscope_pipelines.cluster.session import connected
-from unitscope_pipelines.cluster.workers import each, resources
+from unitscope_pipelines.cluster.workers import each
 from unitscope_pipelines.derived.optimise import OptimisePlan, Optimiser
 from unitscope_pipelines.derived.project import ProjectPlan, UnitExemplars, planned_projector
 from unitscope_pipelines.vision.recording.device import settle_process

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from tests.pictures import blobs, stripes
-from unitscope_pipelines.cluster.workers import resources
+from unitscope_pipelines.cluster.resources import resources
 from unitscope_pipelines.derived.sql_catalog import write_catalog
 from unitscope_pipelines.indexing.compaction import compact
 from unitscope_pipelines.indexing.config import IndexConfig

@@ -6,7 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from unitscope_pipelines.cluster.workers import Resources, each
+from unitscope_pipelines.cluster.resources import Resources
+from unitscope_pipelines.cluster.workers import each
 from unitscope_pipelines.storage.cache import Cache
 from unitscope_pipelines.storage.parts import parquet_writer, write_atomically, write_table
 from unitscope_pipelines.storage.stores import store_of

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
 from unitscope_pipelines.vision.recording import lanes
 from unitscope_pipelines.vision.recording.fusing import Fusions
-from unitscope_pipelines.vision.recording.lanes import CudaLane, HostLane, pack, unpack
+from unitscope_pipelines.vision.recording.lanes import CudaLane, pack, unpack
 from unitscope_pipelines.vision.recording.peaks import pooled, reduced
 from unitscope_pipelines.vision.recording.recorder import RecordedBatch, Recorder, RecordingPlan
 from unitscope_schemas.entries.model import Preprocessing
@@ -180,7 +180,3 @@ def test_constants_are_made_once_and_not_for_each_batch(monkeypatch: pytest.Monk
     with counted(monkeypatch) as made:
         list(ours.run(batches(3)))
     assert made == []
-
-
-def test_the_host_has_one_batch_under_way() -> None:
-    assert (HostLane().depth, CudaLane.depth) == (1, 2)

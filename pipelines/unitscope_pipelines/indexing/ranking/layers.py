@@ -10,7 +10,8 @@ from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
-from unitscope_pipelines.cluster.workers import Resources, each
+from unitscope_pipelines.cluster.resources import Resources
+from unitscope_pipelines.cluster.workers import each
 from unitscope_pipelines.indexing.ranking.merging import MergePlan, Merger
 from unitscope_pipelines.indexing.ranking.ranker import RankedBlock, Ranker, UnitBlock
 from unitscope_pipelines.indexing.ranking.statistics import UnitSummary

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from unitscope_pipelines.cluster.workers import Resources, each
+from unitscope_pipelines.cluster.resources import Resources
+from unitscope_pipelines.cluster.workers import each
 from unitscope_pipelines.indexing.known_ids import KnownIds
 from unitscope_pipelines.indexing.scan import Scanner, ScanPlan
 from unitscope_pipelines.storage.parts import read_part, write_table
