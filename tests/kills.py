@@ -27,6 +27,7 @@ import psutil
 from tests.networks import write_networks
 from tests.nodes import Loopback, Nodes, is_worker
 from tests.pictures import write_corpus
+from tests.processes import still_running
 from tests.tables import contents, difference
 
 WEIGHTS = {"worker": 6, "driver": 3, "server": 3, "head": 1}
@@ -188,7 +189,7 @@ def children(pid: int) -> list[psutil.Process]:
 
 def left(processes: list[psutil.Process], seconds: float) -> list[str]:
     """The processes that are still there when they should have left."""
-    _, alive = psutil.wait_procs(processes, seconds)
+    alive = still_running(processes, seconds)
     return [f"a process is left after {seconds} s: {name[:120]}" for name in map(words_of, alive) if name]
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from tests import kin
 from tests.deploy.test_processes import free_ports
+from tests.processes import still_running
 
 pytestmark = pytest.mark.long
 
@@ -161,7 +162,7 @@ def cluster(run: Run, tmp_path: Path) -> Iterator[dict[str, str]]:
     finally:
         children = psutil.Process(node.pid).children(recursive=True) if node.poll() is None else []
         node.terminate()
-        psutil.wait_procs(children, timeout=20)
+        still_running(children, 20)
         node.wait(timeout=60)
 
 

@@ -23,6 +23,7 @@ from moto.server import ThreadedMotoServer
 
 from tests.deploy.files import ROOT, compose, entrypoint, index_command
 from tests.pictures import write_corpus
+from tests.processes import still_running
 
 KEY = "the key of a reader"
 
@@ -122,7 +123,7 @@ class Processes:
         for process in reversed(self._started):
             process.terminate()
             process.wait(timeout=60)
-        psutil.wait_procs(children, timeout=20)
+        still_running(children, 20)
 
 
 @pytest.fixture

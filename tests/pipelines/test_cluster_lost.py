@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from tests.nodes import finished, is_worker, wait_for
+from tests.processes import still_running
 from tests.tables import contents, difference
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
@@ -44,7 +45,7 @@ def test_a_run_that_loses_its_cluster_says_how_to_resume_within_half_a_minute(
     assert words in talk
     assert "Resume with: unitscope index" in talk
     assert "Traceback" not in talk
-    assert psutil.wait_procs(workers, timeout=30)[1] == []
+    assert still_running(workers, 30) == []
     before = finished(atlas)
     again = run_of(tiny_corpus, atlas)
     _, talk = again.communicate(timeout=600)
@@ -64,7 +65,7 @@ def test_workers_whose_run_is_killed_leave_quietly(tiny_corpus: Path, tmp_path: 
     agents = [child for child in children if "Agent" in " ".join(child.cmdline())]
     run.kill()
     _, talk = run.communicate(timeout=120)
-    assert psutil.wait_procs([child for child in children if child not in agents], timeout=30)[1] == []
-    assert psutil.wait_procs(agents, timeout=60)[1] == [], "Ray's own try for a minute to tell the head that is gone"
+    assert still_running([child for child in children if child not in agents], 30) == []
+    assert still_running(agents, 60) == [], "Ray's own try for a minute to tell the head that is gone"
     assert "Traceback" not in talk
     assert "*** SIG" not in talk

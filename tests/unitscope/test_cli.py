@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 import unitscope
 from tests.conftest import TINY_LAYERS
 from tests.pictures import blobs, recorded_corpora
+from tests.processes import still_running
 from tests.services.conftest import ORIGIN
 from unitscope.cli import app
 from unitscope_schemas.errors import NotFoundError
@@ -316,4 +317,4 @@ def test_a_signal_keeps_finished_shards_and_prints_how_to_resume(
     assert "*** SIG" not in talk
     assert "Traceback" not in talk
     assert "Resume with: unitscope index" in talk
-    assert psutil.wait_procs(children, timeout=30)[1] == []
+    assert still_running(children, 30) == []

@@ -1,11 +1,11 @@
 """The registry of jobs: what all processes of a server know of them, whichever runs them."""
 
-import os
 import threading
 import time
 from dataclasses import dataclass
 from typing import get_args
 
+from unitscope_pipelines.storage.processes import is_alive
 from unitscope_schemas.answers.jobs import Job, JobState
 from unitscope_schemas.errors import NotFoundError, OverloadError
 from unitscope_services.server.access.readers import is_seen
@@ -90,7 +90,7 @@ class JobRegistry:
         entry = self._entries.get(name)
         if entry is None or not is_seen(entry.owner, sees):
             raise NotFoundError(f"no job {name!r} is known; it may have ended long ago or before the server began")
-        if not has_ended(entry.job) and not _lives(entry.process):
+        if not has_ended(entry.job) and not is_alive(entry.process):
             self._change(entry, state="failed", problem=_LOST)
         return entry
 
@@ -108,11 +108,3 @@ class JobRegistry:
 def has_ended(job: Job) -> bool:
     """Return whether a job will not change any more."""
     return job.state in _ENDED
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True

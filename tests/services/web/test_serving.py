@@ -19,6 +19,7 @@ import pytest
 
 from tests.deploy.test_figures import names_in
 from tests.pictures import blobs
+from tests.processes import still_running
 from unitscope_schemas import layout
 from unitscope_services.server.access.key_file import make_key, remove_key
 
@@ -184,5 +185,5 @@ def stopped(server: Server, number: signal.Signals, code: int) -> None:
     server.process.send_signal(number)
     server.process.wait(timeout=60)
     assert server.process.returncode == code
-    assert psutil.wait_procs(workers, timeout=30)[1] == []
+    assert still_running(workers, 30) == []
     server.process.communicate(timeout=60)

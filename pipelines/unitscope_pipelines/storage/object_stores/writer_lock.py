@@ -15,6 +15,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import BaseModel
 
+from unitscope_pipelines.storage.processes import is_alive
 from unitscope_schemas.errors import BusyError, StoreError
 
 LIFETIME_S = 60.0
@@ -54,7 +55,7 @@ class _Holder:
         if self.age_s > LIFETIME_S:
             return True
         scope = _process_scope()
-        return scope is not None and self.owner.scope == scope and not _is_alive(self.owner.process)
+        return scope is not None and self.owner.scope == scope and not is_alive(self.owner.process)
 
 
 class WriterLock:
@@ -180,13 +181,3 @@ def _process_scope() -> str | None:
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115  (no path, but the namespace's name)
     except OSError:
         return None
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
