@@ -27,6 +27,7 @@ def test_every_service_is_confined(name: str) -> None:
     assert service["read_only"] is True
     assert "no-new-privileges:true" in service["security_opt"]
     assert service["cap_drop"] == ["ALL"]
+    assert service["init"] is True, "a first process that reaps: Ray waits for one that was killed"
     assert not service["user"].startswith(("0", "root"))
     assert "privileged" not in service
     assert re.search(r":v?\d+\.\d+", service["image"]), "an image is pinned to a version"

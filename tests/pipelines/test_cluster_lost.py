@@ -66,6 +66,6 @@ def test_workers_whose_run_is_killed_leave_quietly(tiny_corpus: Path, tmp_path: 
     run.kill()
     _, talk = run.communicate(timeout=120)
     assert still_running([child for child in children if child not in agents], 30) == []
-    assert still_running(agents, 60) == [], "Ray's own try for a minute to tell the head that is gone"
+    assert still_running(agents, 120) == [], "Ray's own try for a minute to tell the head that is gone"
     assert "Traceback" not in talk
     assert "*** SIG" not in talk
