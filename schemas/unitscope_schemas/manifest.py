@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -12,7 +12,7 @@ from unitscope_schemas.entries.corpus import CorpusEntry, LeftImages
 from unitscope_schemas.entries.document import damage, digest_of, unsealed_text
 from unitscope_schemas.entries.entry import Entry
 from unitscope_schemas.entries.format_2 import renewed
-from unitscope_schemas.entries.model import ModelEntry, Preprocessing
+from unitscope_schemas.entries.model import Device, ModelEntry, Precision, Preprocessing
 from unitscope_schemas.entries.part import Part
 from unitscope_schemas.entries.segment import Embedding, Segment
 from unitscope_schemas.errors import AtlasError, FormatError, NotFoundError, listing
@@ -26,10 +26,6 @@ _RECORDED_FORMAT = 2
 BLOCK_UNITS = 16
 """Count of units in one ranked file, and in one row group of the peaks that it is ranked from."""
 _MEND = "delete manifest.json and run the index command again: finished shards are kept"
-
-
-Device = Literal["cpu", "cuda"]
-"""Kinds of devices that forwards run on."""
 
 
 class Receipt(Entry):
@@ -123,7 +119,7 @@ class Manifest(Entry):
     version: ShortDigest
     model: ModelEntry
     preprocessing: Preprocessing
-    precision: Literal["fp32", "bf16"]
+    precision: Precision
     device: Device = "cpu"
     """Kind of device that recorded the values: others round otherwise, so that one atlas has those of one."""
     batch_size: int

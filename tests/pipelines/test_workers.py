@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -116,7 +117,7 @@ def test_many_small_items_are_each_done_once() -> None:
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize(("seconds", "count"), [(None, 1), (0.0, 64), (0.001, 64), (0.1, 5), (0.4, 1), (9.0, 1)])
 def test_small_items_go_several_at_a_time(seconds: float | None, count: int) -> None:
-    crew: _Crew[int, int] = _Crew(lambda: abs, Resources(1, 0, 1))
+    crew: _Crew[int, int] = _Crew(lambda: abs, Resources(1, 0, 1), overlaps=False)
     crew._item_s = seconds
     assert crew._count == count
 
@@ -126,7 +127,7 @@ def test_a_person_is_told_once_what_a_run_waits_for(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("unitscope_pipelines.cluster.workers._TOLD_AFTER_S", 0.0)
-    crew: _Crew[int, int] = _Crew(lambda: abs, Resources(1000, 0, 1))
+    crew: _Crew[int, int] = _Crew(lambda: abs, Resources(1000, 0, 1), overlaps=False)
     try:
         for _ in range(2):
             crew.give(iter([1]))
@@ -149,6 +150,27 @@ def test_a_stage_that_is_left_early_leaves_no_work_behind() -> None:
 def test_the_processes_of_a_stage_work_on_the_next_one() -> None:
     stages = [[one.result for one in each(lambda: lambda _: os.getpid(), range(30), Resources(1, 0, 1))] for _ in "ab"]
     assert len({*stages[0], *stages[1]}) == 1
+
+
+def meeting() -> Callable[[int], bool]:
+    """A task that waits for another call of itself in its process, and says whether there was one."""
+    met = threading.Barrier(2)
+
+    def work(_: int) -> bool:
+        try:
+            met.wait(timeout=5)
+        except threading.BrokenBarrierError:
+            return False
+        return True
+
+    return work
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("overlaps", [True, False])
+def test_two_calls_of_a_task_run_in_a_worker_at_a_time_where_it_overlaps(overlaps: bool) -> None:
+    done = each(meeting, range(2), Resources(1, 0, 1), overlaps)
+    assert [one.result for one in done] == [overlaps] * 2
 
 
 @pytest.mark.usefixtures("ray_session")

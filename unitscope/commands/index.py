@@ -61,14 +61,14 @@ def index(
     latents: LatentsOption = None,
     trust_code: TrustFlag = False,
     embed: Annotated[str | None, typer.Option(help="layer for nearest patches  [default: the last]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="images in one forward  [default: 32]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="images in a forward  [default: 32; GPU: measured]")] = None,
     patch_memory_gb: Annotated[
         float | None, typer.Option(help="GB that the nearest-patch index may take when served  [default: 3]")
     ] = None,
     allow_batch_dependence: Annotated[
         bool, typer.Option("--allow-batch-dependence", help="index values that hang on the batch's others or on chance")
     ] = False,
-    precision: Annotated[str | None, typer.Option(help="fp32 (exact) or bf16 (rounded, for GPUs)")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 (exact), tf32, bf16 or fp16 (rounded, for GPUs)")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda")] = None,
     workers: Annotated[int | None, typer.Option(help="scanning processes  [default: one per GPU or core]")] = None,
     address: Annotated[str | None, typer.Option(help="address of a running Ray cluster")] = None,

@@ -30,7 +30,8 @@ _JOIN_INTERVAL_S = 2.0
 _TOLD_AFTER_S = 30.0
 """Seconds without any worker after which a person is told."""
 _UNDER_WAY = 2
-"""Count of calls that each worker has at a time, so that none waits for this process."""
+"""Count of calls that each worker has at a time, so that none waits for this process, and of those that it may run at
+a time."""
 _CALL_S = 0.5
 """Seconds that a call of many small items should take; each call costs this process and the worker a millisecond."""
 _MOST_ITEMS = 64
@@ -46,15 +47,19 @@ class TaskResult(Generic[Result]):
 
 
 def each(
-    make_task: Callable[[], Callable[[Item], Result]], items: Iterable[Item], each_worker: Resources
+    make_task: Callable[[], Callable[[Item], Result]],
+    items: Iterable[Item],
+    each_worker: Resources,
+    overlaps: bool = False,
 ) -> Iterator[TaskResult[Result]]:
     """Run a task on every item, on all nodes of the cluster, and yield what is done as it comes.
 
     A worker calls `make_task` once and the task for each item. Small items go to it several at a time. Nodes that join
     are used; items whose worker or node died run again elsewhere, so a task must leave nothing behind that a second run
-    does not replace. An exception in a task stops the run.
+    does not replace. An exception in a task stops the run. A task that `overlaps` is called by two threads at a time,
+    and says itself what of it has to wait for what.
     """
-    crew: _Crew[Item, Result] = _Crew(make_task, each_worker)
+    crew: _Crew[Item, Result] = _Crew(make_task, each_worker, overlaps)
     left = iter(items)
     try:
         while True:
@@ -84,17 +89,20 @@ class WorkerProcess:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # others' cards, which torch would take the first of
         self._key = ""
         self._task: Callable[[Any], Any] | None = None
+        self._making = threading.Lock()
         self._node = f"{socket.gethostname()}-{ray.get_runtime_context().get_node_id()[:6]}"
 
     def run(self, make: list[Any], items: list[Any]) -> tuple[str, list[Any], float]:
         """Run a task on some items; return the node, what it returned, and the seconds that it took."""
-        if self._key != (key := make[0].hex()):
-            self._key, self._task = "", None  # one model at a time
-            self._task = ray.get(make[0])()
-            self._key = key
-        assert self._task is not None, "it was made for this key"
+        with self._making:
+            if self._key != (key := make[0].hex()):
+                self._key, self._task = "", None  # one model at a time
+                self._task = ray.get(make[0])()
+                self._key = key
+            task = self._task
+        assert task is not None, "it was made for this key"
         started = time.monotonic()
-        return self._node, [self._task(item) for item in items], time.monotonic() - started
+        return self._node, [task(item) for item in items], time.monotonic() - started
 
 
 @dataclass(eq=False)
@@ -115,7 +123,8 @@ class _Tried(Generic[Item]):
     times: int = 0
 
 
-_Shape = tuple[float, float]
+_Shape = tuple[float, float, int]
+"""Cores and GPUs that a worker holds, and the count of calls that it runs at a time."""
 
 
 class _Idle:
@@ -126,7 +135,7 @@ class _Idle:
         self._lock = threading.Lock()
 
     def take(self, shape: _Shape) -> list[_Worker]:
-        """Return those that hold as many cores and GPUs as are wanted, and end others: they hold what is needed."""
+        """Return those of the shape that is wanted, and end others: they hold what is needed."""
         with self._lock:
             found = self._workers.pop(shape, [])
             others, self._workers = self._workers, {}
@@ -141,7 +150,7 @@ class _Idle:
 
     def end(self) -> None:
         """End all of them."""
-        self.take((-1, -1))
+        self.take((-1, -1, 0))
 
 
 _idle = _Idle()
@@ -151,12 +160,19 @@ session.at_end.append(_idle.end)
 class _Crew(Generic[Item, Result]):
     """The workers of one stage of a run."""
 
-    def __init__(self, make_task: Callable[[], Callable[[Item], Result]], each_worker: Resources) -> None:
-        self._each, self._shape = each_worker, (each_worker.cpus, each_worker.gpus)
+    def __init__(
+        self, make_task: Callable[[], Callable[[Item], Result]], each_worker: Resources, overlaps: bool
+    ) -> None:
+        at_once = _UNDER_WAY if overlaps else 1
+        self._each, self._shape = each_worker, (each_worker.cpus, each_worker.gpus, at_once)
         self._make = [ray.put(make_task)]
-        self._hire = ray.remote(
-            num_cpus=each_worker.cpus, num_gpus=each_worker.gpus, max_restarts=0, scheduling_strategy="SPREAD"
-        )(WorkerProcess)
+        self._hire = ray.remote(WorkerProcess).options(
+            num_cpus=each_worker.cpus,
+            num_gpus=each_worker.gpus,
+            max_restarts=0,
+            max_concurrency=at_once,
+            scheduling_strategy="SPREAD",
+        )
         self._workers = _idle.take(self._shape)
         self._again: deque[_Tried[Item]] = deque()
         self._given: dict[Any, tuple[_Worker, list[_Tried[Item]]]] = {}

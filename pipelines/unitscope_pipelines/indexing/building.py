@@ -70,7 +70,7 @@ class VersionBuilder:
             preprocessing=plan.scan.preprocessing,
             precision=plan.config.precision,
             device="cuda" if plan.scan.device == "cuda" else "cpu",
-            batch_size=plan.config.batch_size,
+            batch_size=plan.scan.batch_size,
             layers=layers,
             skipped=write_table(store, layout.skipped_of(name), self.version.images.skipped),
             first_ranks=first_ranks,

@@ -5,12 +5,12 @@ import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from unitscope_pipelines.corpora.columns import ColumnChoice
-from unitscope_schemas.entries.model import DEFAULT_SPEC
+from unitscope_schemas.entries.model import DEFAULT_SPEC, Precision
 from unitscope_schemas.errors import UsageError, listing
 
 DEFAULT_FILE = "unitscope.toml"
@@ -34,7 +34,13 @@ class IndexConfig(BaseModel):
     trust_code: bool = Field(False, description="run the files that model and latents name; by flag only")
     layers: tuple[str, ...] = Field((), description="globs on module paths; default: block outputs")
     embed: str | None = Field(None, description="layer whose embeddings find nearest patches; default: the last")
-    batch_size: int = Field(32, ge=1, le=4096, description="images in one forward; part of the atlas's identity")
+    batch_size: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="images in one forward; part of the atlas's identity; default: that of the atlas, else 32, and "
+        "on a GPU as measured",
+    )
     allow_batch_dependence: bool = Field(
         False, description="index values that depend on the batch's other pictures, or on chance; the manifest says so"
     )
@@ -45,7 +51,7 @@ class IndexConfig(BaseModel):
         description="exemplars of each unit on which its effective box is measured, 0: one box for each layer; "
         "default: up to 4, as many as take no longer than the scan, or 4,096 gradients",
     )
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="fp32 is exact, bf16 rounds")
+    precision: Precision = Field("fp32", description="fp32 is exact; tf32, bf16 and fp16 round, for GPUs")
     patch_memory_gb: float | None = Field(
         None, gt=0, description="memory that the nearest-patch index may take when served; default: 3, or the least"
     )

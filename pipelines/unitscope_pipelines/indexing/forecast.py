@@ -111,7 +111,7 @@ def forecast(plan: Plan) -> Forecast:
         return result
     exemplars = exemplar_count(plan.config.field_exemplars, plan.scan.layers, files)
     gradients = exemplars * unit_count(plan.scan.layers)
-    seconds = _seconds_per_file(Scanner(plan.scan), _spread(plan.pending, plan.config.batch_size))
+    seconds = _seconds_per_file(Scanner(plan.scan), _spread(plan.pending, plan.scan.batch_size))
     return replace(
         result,
         scan_memory_bytes=_peak_memory_bytes(),

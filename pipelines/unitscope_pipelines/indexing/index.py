@@ -38,7 +38,7 @@ from unitscope_schemas.entries.corpus import LeftImages
 from unitscope_schemas.manifest import Manifest, Receipt
 from unitscope_schemas.progress import Progress, Report, Stage
 
-_SLOW_BF16 = "bf16 is meant for GPUs: on most CPUs fp32 is faster, and exact"
+_SLOW_HALF = "{} is meant for GPUs: on most CPUs fp32 is faster, and exact"
 
 
 def index(config: IndexConfig, report: Report) -> Manifest:
@@ -149,11 +149,12 @@ def _scan(plan: Plan, workers: Resources, report: Report, stage: Stage = "scan")
     shards = plan.shards(workers.slots)
     nodes = Counter[str]()
     skipped = rows = 0
-    slow = plan.scan.precision == "bf16" and not workers.gpus
-    report(Progress(stage, 0, len(plan.pending), "files", note=_SLOW_BF16 if slow else ""))
+    precision = plan.scan.precision
+    note = _SLOW_HALF.format(precision) if precision != "fp32" and not workers.gpus else ""
+    report(Progress(stage, 0, len(plan.pending), "files", note=note))
     receipts = []
     scan = replace(plan.scan, decoder_count=workers.decoder_count)
-    for done in each(partial(Scanner, scan), shards, workers):
+    for done in each(partial(Scanner, scan), shards, workers, overlaps=True):
         receipt = done.result
         receipts.append(receipt)
         nodes[done.node] += receipt.files.rows + receipt.skipped.rows

@@ -3,16 +3,17 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NoReturn
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from unitscope_pipelines.cluster.resources import has_gpus
 from unitscope_pipelines.corpora.listing import Listing
+from unitscope_pipelines.indexing.arithmetic import batch_size, device_kind
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.departures import check_listing, corpora_of
 from unitscope_pipelines.indexing.patches.index import choose_index
@@ -30,12 +31,11 @@ from unitscope_pipelines.vision.models.models import VisionModel, changed_code, 
 from unitscope_pipelines.vision.receptive_fields.dead_leaves import dead_leaves
 from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
 from unitscope_pipelines.vision.recording.batch_dependence import find_batch_dependence
-from unitscope_pipelines.vision.recording.device import check_device
 from unitscope_pipelines.vision.recording.embedding import cell_regions
 from unitscope_schemas import tables
-from unitscope_schemas.entries.model import ModelEntry
+from unitscope_schemas.entries.model import Device, ModelEntry
 from unitscope_schemas.errors import ModelError, UsageError, listing
-from unitscope_schemas.manifest import Device, Manifest, MeasuredLayers, Receipt, atlas_key
+from unitscope_schemas.manifest import Manifest, MeasuredLayers, Receipt, atlas_key
 from unitscope_schemas.progress import Progress, Report
 from unitscope_schemas.units import LayerSpec
 
@@ -105,7 +105,7 @@ class Plan:
         return -(-len(self.pending) // self._shard_size(worker_count))
 
     def _shard_size(self, worker_count: int) -> int:
-        batch = self.config.batch_size
+        batch = self.scan.batch_size
         even = -(-len(self.pending) // (_SHARDS_PER_WORKER * worker_count))
         return self.config.shard_size or min(_SHARD_FILES, max(1, -(-even // batch)) * batch)
 
@@ -128,15 +128,22 @@ def make_plan(config: IndexConfig, corpus: Listing, report: Report, store: Store
         check_listing(corpus, previous, store, config)
     model = load_model(config.model, config.weights, config.latents, config.trust_code)
     names = _named_as_before(_layer_names(config, model, previous), previous)
-    device = _device(config, previous)
-    measured = _measured(config, model, names, store, device)
+    device = device_kind(config, previous)
+
+    def key_of(layer_names: list[str], batch: int) -> str:
+        return atlas_key(model.entry, model.preprocessing, layer_names, config.precision, batch, device)
+
+    size = batch_size(
+        config, previous, model, device, lambda tried: read_measured(store, key_of(names, tried)) is not None
+    )
+    measured = _measured(config, model, names, store, partial(key_of, batch=size))
     names, key = [layer.name for layer in measured.layers], measured.atlas_key
     notes = tuple(previous.layer_notes) if previous else measured.layer_notes
     if previous is not None and previous.atlas_key != key:
-        _refuse_other_atlas(previous, config, names, model.entry, device)
+        _refuse_other_atlas(previous, config, names, model.entry, device, size)
     layers, dependence = measured.layers, measured.batch_dependence
     if not measured.batch_checked:
-        dependence = _batch_dependence(model, layers, config.batch_size)
+        dependence = _batch_dependence(model, layers, size)
     if dependence and not config.allow_batch_dependence:
         _refuse_batch_dependence(dependence)
     finished = _with_bounded(read_receipts(store, key), previous)
@@ -149,7 +156,7 @@ def make_plan(config: IndexConfig, corpus: Listing, report: Report, store: Store
         preprocessing=model.preprocessing,
         layers=tuple(layers),
         embed_layer=embed,
-        batch_size=config.batch_size,
+        batch_size=size,
         precision=config.precision,
         device=device,
         most_pixels=config.most_pixels,
@@ -172,26 +179,10 @@ def make_plan(config: IndexConfig, corpus: Listing, report: Report, store: Store
     )
 
 
-def _device(config: IndexConfig, previous: Manifest | None) -> Device:
-    """Return the kind of device that forwards run on: the one that is asked for, else that of the atlas, else a GPU if
-    there is one. Raises UsageError for a device that unitscope does not run on.
-    """
-    if config.device == "auto":
-        if previous is not None:
-            return previous.device
-        return "cuda" if (has_gpus(config.address) if config.address else torch.cuda.is_available()) else "cpu"
-    check_device(config.device)
-    return "cuda" if config.device == "cuda" else "cpu"
-
-
 def _measured(
-    config: IndexConfig, model: VisionModel, names: list[str], store: Store, device: Device
+    config: IndexConfig, model: VisionModel, names: list[str], store: Store, key_of: Callable[[list[str]], str]
 ) -> MeasuredLayers:
     """Return the named layers, measured now unless an earlier run did; a default holds those that can be recorded."""
-
-    def key_of(layer_names: list[str]) -> str:
-        return atlas_key(model.entry, model.preprocessing, layer_names, config.precision, config.batch_size, device)
-
     key = key_of(names)
     if (measured := read_measured(store, key)) is not None:
         return measured
@@ -293,7 +284,7 @@ def cut_shards(files: LongTable, size: int, beside: str = "") -> Iterator[Shard]
 
 
 def _refuse_other_atlas(
-    previous: Manifest, config: IndexConfig, names: list[str], model: ModelEntry, device: Device
+    previous: Manifest, config: IndexConfig, names: list[str], model: ModelEntry, device: Device, size: int
 ) -> NoReturn:
     """Raise UsageError that says what differs, instead of replacing the one atlas that a directory holds."""
     before, changed = [entry.spec.name for entry in previous.layers], changed_code(previous.model, model)
@@ -307,7 +298,7 @@ def _refuse_other_atlas(
             (bool(changed), f"other code of {listing(changed)}"),
             (before != names, f"layers {listing(before)}"),
             (previous.precision != config.precision, f"precision {previous.precision}"),
-            (previous.batch_size != config.batch_size, f"batch size {previous.batch_size}"),
+            (previous.batch_size != size, f"batch size {previous.batch_size}"),
             (previous.device != device, f"values of another device, {previous.device}"),
         )
         if differs

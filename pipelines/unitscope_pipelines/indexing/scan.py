@@ -1,6 +1,7 @@
 """The way of one shard to its tables: read, prepare, record, peaks, write; it knows no cluster."""
 
 import hashlib
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -29,13 +30,13 @@ from unitscope_pipelines.vision.images.perceptual_hash import hash_bytes
 from unitscope_pipelines.vision.images.preprocessing import Pixels, Prepared, prepare
 from unitscope_pipelines.vision.models.models import reload_model
 from unitscope_pipelines.vision.receptive_fields.dead_leaves import dead_leaves
-from unitscope_pipelines.vision.recording.device import choose_device, settle_process
+from unitscope_pipelines.vision.recording.device import choose_device, one_thread, settle_process
 from unitscope_pipelines.vision.recording.embedding import cell_regions, region_boxes
 from unitscope_pipelines.vision.recording.fusing import find_fusions
 from unitscope_pipelines.vision.recording.peaks import Peaks
 from unitscope_pipelines.vision.recording.recorder import RecordedBatch, Recorder, RecordingPlan
 from unitscope_schemas import tables
-from unitscope_schemas.entries.model import ModelEntry, Preprocessing
+from unitscope_schemas.entries.model import ModelEntry, Precision, Preprocessing
 from unitscope_schemas.errors import PictureError
 from unitscope_schemas.manifest import Receipt
 from unitscope_schemas.units import LayerSpec
@@ -73,7 +74,7 @@ class ScanPlan:
     layers: tuple[LayerSpec, ...]
     embed_layer: str
     batch_size: int
-    precision: str
+    precision: Precision
     device: str
     most_pixels: int
     known_ids: KnownIds
@@ -86,7 +87,11 @@ class ScanPlan:
 
 
 class Scanner:
-    """A worker's task that scans shards with one loaded model; a worker makes one and calls it once per shard."""
+    """A worker's task that scans shards with one loaded model; a worker makes one and calls it once per shard.
+
+    Two threads may call it: forwards are of one shard at a time, and beside them the other shard is read ahead or
+    written.
+    """
 
     def __init__(self, plan: ScanPlan) -> None:
         self.plan = plan
@@ -102,36 +107,44 @@ class Scanner:
         self.fusions = find_fusions(self.model.module, list(self.layers), watched)
         recording = RecordingPlan(plan.preprocessing, plan.layers, plan.embed_layer, plan.batch_size, plan.precision)
         self.recorder = Recorder(self.model.module, recording, self.device, self.fusions)
+        self.rounding = self.recorder.rounding(list((128 + 64 * watched.cpu()).clamp(0, 255).to(torch.uint8)))
+        self._turn = threading.Lock()
 
     def __call__(self, shard: Shard) -> Receipt:
         """Write the shard's tables, then its receipt; returns the receipt."""
-        started = time.monotonic()
+        readers = max(1, self.plan.decoder_count, _STORE_READERS if self.originals.folder.remote else 0)
+        with ThreadPoolExecutor(readers, thread_name_prefix="read") as threads:
+            reads = self._reads(threads, corpus_files(shard.files))
+            with self._turn, one_thread():
+                started = time.monotonic()
+                scanned = self._scanned(shard.name, reads)
+                seconds = round(time.monotonic() - started, 3)
+        return write_shard(self.plan.store, self.plan.atlas_key, scanned, self.about_forward, seconds)
+
+    def _scanned(self, name: str, reads: Iterator[ReadPicture]) -> ScannedShard:
+        """Run the forwards of a shard whose files come in their order."""
         files: list[ReadFile] = []
         images: list[ScannedImage] = []
         recorded: list[RecordedBatch] = []
         under_way: deque[list[NewImage]] = deque()
-        readers = max(1, self.plan.decoder_count, _STORE_READERS if self.originals.folder.remote else 0)
-        with ThreadPoolExecutor(readers, thread_name_prefix="read") as threads:
-            new = _new_images(self._reads(threads, corpus_files(shard.files)), files)
-            for values in self.recorder.run(self._pixels(new, under_way)):
-                recorded.append(values)
-                images += _scanned_images(under_way.popleft(), values)
-        scanned = ScannedShard(
-            name=shard.name,
+        for values in self.recorder.run(self._pixels(_new_images(reads, files), under_way)):
+            recorded.append(values)
+            images += _scanned_images(under_way.popleft(), values)
+        return ScannedShard(
+            name=name,
             files=files,
             images=images,
             peaks=[_layer_peaks(layer, [batch.peaks[layer.name] for batch in recorded]) for layer in self.plan.layers],
             embeddings=self._embeddings(recorded),
         )
-        seconds = round(time.monotonic() - started, 3)
-        return write_shard(self.plan.store, self.plan.atlas_key, scanned, self.about_forward, seconds)
 
     @property
     def about_forward(self) -> str:
         """How forwards run in this process, in words for the manifest."""
         at_once = self.recorder.at_once
         parts = "" if at_once == self.plan.batch_size else f"{at_once} at a time to fit its memory, "
-        return f"{self.device.type}, {self.plan.precision}, {parts}channels last, {self.fusions}"
+        share = f" ({100 * self.rounding:.2g} % from fp32 on made pictures)" if self.plan.precision != "fp32" else ""
+        return f"{self.device.type}, {self.plan.precision}{share}, {parts}channels last, {self.fusions}"
 
     def forward(self, pixels: list[Pixels]) -> RecordedBatch:
         """Record peaks of every layer and pooled vectors of the embedding layer, for up to one batch of pictures."""
@@ -179,13 +192,17 @@ class Scanner:
 def _prefetch(
     threads: ThreadPoolExecutor, read: Callable[[CorpusFile], Result], files: Sequence[CorpusFile], count: int
 ) -> Iterator[Result]:
-    """Read files in order on threads, at most `count` of them ahead."""
+    """Read files in order on threads, at most `count` of them ahead; the first of them begin now."""
     remaining = iter(files)
     ahead = deque(threads.submit(read, file) for file in islice(remaining, count))
-    while ahead:
-        result = ahead.popleft().result()
-        ahead.extend(threads.submit(read, file) for file in islice(remaining, 1))
-        yield result
+
+    def results() -> Iterator[Result]:
+        while ahead:
+            result = ahead.popleft().result()
+            ahead.extend(threads.submit(read, file) for file in islice(remaining, 1))
+            yield result
+
+    return results()
 
 
 def _new_images(reads: Iterator[ReadPicture], files: list[ReadFile]) -> Iterator[NewImage]:

@@ -8,6 +8,18 @@ from unitscope_schemas.geometry import Size
 DEFAULT_SPEC = "efficientnet-lite:0"
 """Spec of the model that is used unless another is named."""
 
+Device = Literal["cpu", "cuda"]
+"""Kinds of devices that forwards run on."""
+
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+"""Arithmetics of a forward: exact float32, and those that GPUs are faster at and that round more."""
+
+TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "tf32": 2e-2, "bf16": 8e-2, "fp16": 2e-2}
+"""Drift that other hardware may cause, relative to an activation or the layer's mean on the image.
+
+For the coarse ones it is forty times what one product is rounded by: 2^-11, and 2^-9 for bf16.
+"""
+
 
 _SAME_PIXELS = {
     "torchcodec for plain JPEG, Pillow for all else": "torchvision for plain JPEG, Pillow for all else",

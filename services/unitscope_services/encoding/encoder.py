@@ -25,12 +25,13 @@ from unitscope_services.atlas.deadlines import check_time
 from unitscope_services.encoding.cells import Activations, Cells, checked_cell
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
     from torch.nn import Module
 
     from unitscope_pipelines.vision.attribution.conv_filters import ConvFilters
     from unitscope_pipelines.vision.attribution.deconvnet import Projections
-    from unitscope_pipelines.vision.images.preprocessing import Prepared
+    from unitscope_pipelines.vision.images.preprocessing import PixelBatch, Prepared
     from unitscope_pipelines.vision.models.classes import Classes
     from unitscope_pipelines.vision.models.models import VisionModel
 
@@ -101,8 +102,8 @@ class Encoder:
 
         spec = self._spec(layer)
         with self._inference() as module:
-            images = normalise(picture.prepared.pixels[None], self.atlas.manifest.preprocessing)
-            output = output_of(module, layer, images).float()
+            images = normalise(self._placed(picture.prepared.pixels[None]), self.atlas.manifest.preprocessing)
+            output = output_of(module, layer, images).float().cpu()
         return LayerMaps(layer, as_map(output, spec)[0].numpy(), _peaks(output, spec))
 
     def embed(self, picture: Encoded, box: Box | None) -> NDArray[np.float32]:
@@ -143,7 +144,7 @@ class Encoder:
         from unitscope_pipelines.vision.images.preprocessing import normalise, stacked
 
         pixels = stacked([picture.prepared.pixels for picture in pictures])
-        images = normalise(pixels, self.atlas.manifest.preprocessing)
+        images = normalise(self._placed(pixels), self.atlas.manifest.preprocessing)
         with self._alone():
             return project(self._model.module, self._spec(unit.layer), unit.channel, images, locations, method)
 
@@ -168,7 +169,7 @@ class Encoder:
         from unitscope_pipelines.vision.attribution.deconvnet import signals
         from unitscope_pipelines.vision.images.preprocessing import normalise
 
-        images = normalise(picture.prepared.pixels[None], self.atlas.manifest.preprocessing)
+        images = normalise(self._placed(picture.prepared.pixels[None]), self.atlas.manifest.preprocessing)
         start, at = (self._spec(unit.layer), unit.channel), self._spec(layer)
         with self._alone():
             return signals(self._model.module, start, images, location, method, at).numpy()
@@ -216,7 +217,19 @@ class Encoder:
                 "the atlas's model is its owner's own code, which is not run here; open the atlas with --trust-code "
                 "(trust_code=True in Python) if you trust it"
             )
-        return reload_model(entry, self._trust_code)
+        model = reload_model(entry, self._trust_code)
+        model.module.to(self._device)
+        return model
+
+    @cached_property
+    def _device(self) -> "torch.device":
+        """The kind of device that recorded the atlas, where this machine has one: its values are those of no other."""
+        from unitscope_pipelines.vision.recording.device import device_of_kind
+
+        return device_of_kind(self.atlas.manifest.device)
+
+    def _placed(self, pixels: "PixelBatch") -> "PixelBatch":
+        return pixels.to(self._device)
 
     def _spec(self, layer: str) -> LayerSpec:
         return self.atlas.layer(layer).spec
@@ -245,9 +258,9 @@ class Encoder:
         names = [entry.spec.name for entry in self.atlas.manifest.layers]
         with (
             self._inference() as module,
-            record(module, names, lambda _, output: output.float().clone()) as recorded,
+            record(module, names, lambda _, output: output.float().cpu().clone()) as recorded,
         ):
-            module(normalise(picture.prepared.pixels[None], self.atlas.manifest.preprocessing))
+            module(normalise(self._placed(picture.prepared.pixels[None]), self.atlas.manifest.preprocessing))
             return dict(recorded)
 
     @contextmanager
@@ -263,8 +276,10 @@ class Encoder:
         """Give the model for a forward as at index time, alone and within a turn."""
         import torch
 
-        half = self.atlas.manifest.precision == "bf16"
-        with self._alone(), torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+        from unitscope_pipelines.vision.recording.arithmetic import arithmetic
+
+        as_recorded = arithmetic(self._device, self.atlas.manifest.precision)
+        with self._alone(), torch.inference_mode(), as_recorded:
             yield self._model.module
 
 

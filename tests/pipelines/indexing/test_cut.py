@@ -2,7 +2,12 @@
 
 import random
 import shutil
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import pyarrow.compute as pc
 import pytest
@@ -12,6 +17,7 @@ from tests.conftest import TINY_LAYERS
 from tests.pictures import write_corpus
 from tests.tables import contents, difference, manifest_of
 from unitscope_pipelines.corpora.listing import list_corpus
+from unitscope_pipelines.indexing import scan as scan_module
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index
 from unitscope_pipelines.indexing.plan import Plan, cut_shards, make_plan
@@ -19,6 +25,8 @@ from unitscope_pipelines.indexing.scan import Scanner
 from unitscope_pipelines.indexing.sealing.version_images import version_images
 from unitscope_pipelines.storage.parts import read_part, read_receipts
 from unitscope_pipelines.storage.stores import store_of
+from unitscope_pipelines.vision.images.preprocessing import Pixels
+from unitscope_pipelines.vision.recording.recorder import RecordedBatch
 from unitscope_schemas.errors import ModelError
 from unitscope_schemas.manifest import Receipt
 
@@ -67,6 +75,37 @@ def test_a_last_batch_of_one_image_is_recorded_like_any_other(tiny_corpus: Path,
     apart = recorded(plan, [scan(shard) for shard in cut_shards(plan.pending, 4)])
     assert len(together) == 9
     assert together == apart
+
+
+def test_a_shard_is_written_while_the_forwards_of_the_next_run(
+    tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first shard's tables are not written before a forward of the second; forwards are of one shard at a time."""
+    plan = planned(tiny_corpus, tmp_path / "atlas", batch_size=8)
+    scan, shards = Scanner(plan.scan), list(islice(cut_shards(plan.pending, 8), 2))
+    run, write, second_began, at_once = scan.recorder.run, scan_module.write_shard, threading.Event(), []
+    begun = count()
+
+    def recorded_run(batches: Iterable[Sequence[Pixels]]) -> Iterator[RecordedBatch]:
+        at_once.append(1)
+        assert sum(at_once) == 1
+        if next(begun) == 1:
+            second_began.set()
+        yield from run(batches)
+        at_once.append(-1)
+
+    def late_write(*shard: Any) -> Receipt:
+        assert second_began.wait(timeout=60)
+        return write(*shard)
+
+    monkeypatch.setattr(scan.recorder, "run", recorded_run)
+    monkeypatch.setattr(scan_module, "write_shard", late_write)
+    with ThreadPoolExecutor(2) as threads:
+        receipts = list(threads.map(scan, shards))
+    assert [receipt.shard for receipt in receipts] == [shard.name for shard in shards]
+    monkeypatch.undo()
+    alone = planned(tiny_corpus, tmp_path / "alone", batch_size=8)
+    assert recorded(plan, receipts) == recorded(alone, [Scanner(alone.scan)(shard) for shard in shards])
 
 
 def test_a_forward_without_memory_stops_the_shard_and_commits_nothing(tiny_corpus: Path, tmp_path: Path) -> None:

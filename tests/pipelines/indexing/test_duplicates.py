@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tests.pictures import blobs
 from unitscope_pipelines.indexing.config import IndexConfig
-from unitscope_pipelines.indexing.duplicates import MOST_FLIPPED_BITS, MOST_TINT_STEPS, duplicate_groups
 from unitscope_pipelines.indexing.index import index
+from unitscope_pipelines.indexing.sealing.duplicates import MOST_FLIPPED_BITS, MOST_TINT_STEPS, duplicate_groups
 from unitscope_schemas.questions import TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas

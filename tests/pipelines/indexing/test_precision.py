@@ -1,5 +1,6 @@
 """bf16 is as exact as it says, and a GPU records what the CPU does."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,20 @@ def test_bf16_keeps_its_bound(tiny_corpus: Path, tmp_path: Path) -> None:
     exact, half = (forwarded(tiny_corpus, tmp_path / name, precision=name) for name in ("fp32", "bf16"))
     assert 1e-4 < largest_error(half, exact) < HALF_ERROR
     torch.testing.assert_close(half.vectors, exact.vectors, rtol=0, atol=0.06)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_how_far_values_are_from_fp32_is_measured_and_stands_with_each_shard(
+    precision: str, tiny_corpus: Path, tmp_path: Path, ray_session: None
+) -> None:
+    settings = {"layers": TINY_LAYERS, "limit": 4, "batch_size": 4, "device": "cpu"}
+    manifest = index(
+        IndexConfig(corpus=str(tiny_corpus), atlas=str(tmp_path), precision=precision, **settings), lambda _: None
+    )
+    (forward,) = {shard.forward for shard in manifest.shards}
+    found = re.match(rf"cpu, {precision} \(([0-9.e-]+) % from fp32 on made pictures\), ", forward)
+    assert found is not None, forward
+    assert 0.01 < float(found[1]) < 100 * HALF_ERROR
 
 
 def test_bf16_without_a_gpu_says_that_fp32_is_better(tiny_corpus: Path, tmp_path: Path, ray_session: None) -> None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from unitscope_pipelines.indexing.duplicates import duplicate_names
+from unitscope_pipelines.indexing.sealing.duplicates import duplicate_names
 from unitscope_pipelines.indexing.sealing.version_images import VersionImages
 from unitscope_pipelines.storage.long_tables.long_table import LongTable
 from unitscope_pipelines.storage.parts import read_part, write_table

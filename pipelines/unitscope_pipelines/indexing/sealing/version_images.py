@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from unitscope_pipelines.corpora.listing import Listing
-from unitscope_pipelines.indexing.duplicates import duplicate_groups, sketches
 from unitscope_pipelines.indexing.known_ids import KnownIds
+from unitscope_pipelines.indexing.sealing.duplicates import duplicate_groups, sketches
 from unitscope_pipelines.storage.long_tables.database import (
     batches_of,
     count_of,

@@ -17,14 +17,13 @@ from unitscope_pipelines.indexing.verification.fault import Fault
 from unitscope_pipelines.storage.parts import read_part
 from unitscope_pipelines.storage.stores import Store
 from unitscope_pipelines.vision.images.preprocessing import prepare
+from unitscope_pipelines.vision.recording.device import device_of_kind
 from unitscope_pipelines.vision.recording.peaks import Peaks
+from unitscope_schemas.entries.model import TOLERANCES
 from unitscope_schemas.entries.part import Part
 from unitscope_schemas.errors import CorpusError, PictureError
 from unitscope_schemas.geometry import Location
 from unitscope_schemas.manifest import LayerEntry, Manifest
-
-TOLERANCE = 1e-4
-"""Drift that other hardware may cause, relative to an activation or the layer's mean on the image."""
 
 
 class SampledImage(NamedTuple):
@@ -87,7 +86,7 @@ def scan_plan(manifest: Manifest, store: Store, corpus: str, trust_code: bool = 
         embed_layer=manifest.embedding.layer,
         batch_size=manifest.batch_size,
         precision=manifest.precision,
-        device="auto",
+        device=device_of_kind(manifest.device).type,
         most_pixels=2**62,
         known_ids=KnownIds(),
         trust_code=trust_code,
@@ -121,7 +120,7 @@ def _compare_all(
     receipt = next(receipt for receipt in manifest.shards if receipt.shard == image.shard)
     with store.hold(receipt.peaks[entry.spec.name]) as path:
         stored = pq.read_table(path, filters=pc.field("image") == image.shard_row, partitioning=None)
-    return _drift(entry, image, stored, peaks)
+    return _drift(entry, image, stored, peaks, TOLERANCES[manifest.precision])
 
 
 def _compare_first(
@@ -135,12 +134,12 @@ def _compare_first(
     own = manifest.segments[0].layers[entry.spec.name]  # a bounded version has one segment
     ranked = pa.concat_tables(read_part(store, part, columns) for part in own.ranked)
     stored = ranked.filter(pc.field("image") == image.image)
-    drift, faults = _drift(entry, image, stored, peaks)
+    drift, faults = _drift(entry, image, stored, peaks, TOLERANCES[manifest.precision])
     last = np.full(entry.spec.units, np.inf)
     np.minimum.at(last, ranked["unit"].to_numpy(), ranked["activation"].to_numpy())
     whole = read_part(store, entry.units, ["image_count"])["image_count"].to_numpy() <= (manifest.keep or 0)
     now = peaks.activation[0].numpy().astype(np.float64)
-    slack = TOLERANCE * np.maximum(np.abs(last), np.abs(now[np.isfinite(now)]).mean())
+    slack = TOLERANCES[manifest.precision] * np.maximum(np.abs(last), np.abs(now[np.isfinite(now)]).mean())
     above = np.isfinite(now) & (now > last + slack) & ~whole
     above[stored["unit"].to_numpy()] = False
     faults += [
@@ -150,7 +149,9 @@ def _compare_first(
     return drift, faults
 
 
-def _drift(entry: LayerEntry, image: SampledImage, stored: pa.Table, peaks: Peaks) -> tuple[float, list[Fault]]:
+def _drift(
+    entry: LayerEntry, image: SampledImage, stored: pa.Table, peaks: Peaks, tolerance: float
+) -> tuple[float, list[Fault]]:
     """Return the largest relative drift of the stored peaks of some units on one image, and the faults among them."""
     units = stored["unit"].to_numpy()
     before = stored["activation"].to_numpy().astype(np.float64)
@@ -161,7 +162,7 @@ def _drift(entry: LayerEntry, image: SampledImage, stored: pa.Table, peaks: Peak
     drift[np.isfinite(before) != np.isfinite(now)] = np.inf
     faults = [
         Fault("activation", _cell(entry, units[row], image), f"was {before[row]:.6g}, is {now[row]:.6g}")
-        for row in np.flatnonzero(drift > TOLERANCE)
+        for row in np.flatnonzero(drift > tolerance)
     ]
     exact = (drift == 0) & finite
     for row in np.flatnonzero(exact).tolist():

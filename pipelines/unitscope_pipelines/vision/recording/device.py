@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from unitscope_pipelines.vision.recording.memory import keep_freed_memory
+from unitscope_schemas.entries.model import Device
 from unitscope_schemas.errors import UsageError
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -21,6 +22,11 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"device {name!r} is not available here; use --device cpu")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def device_of_kind(kind: Device) -> torch.device:
+    """Return the device on which values of this kind of device are computed again, the CPU where it is not there."""
+    return torch.device(kind if torch.cuda.is_available() else "cpu")
 
 
 def check_device(name: str) -> None:
@@ -39,7 +45,6 @@ def settle_process() -> None:
     """
     keep_freed_memory()
     torch.set_num_threads(1)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
 
 

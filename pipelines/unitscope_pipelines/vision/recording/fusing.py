@@ -183,6 +183,8 @@ def _has_fused_kernel(image: Tensor) -> bool:
     """Return whether this processor has a kernel that convolves and activates at once in the image's precision."""
     if image.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
+    if image.dtype == torch.float16:
+        return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
     return image.dtype != torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 

@@ -1,8 +1,9 @@
 """Batches of pictures through a network, and what is recorded of them."""
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -10,12 +11,13 @@ from torch import Tensor, nn
 
 from unitscope_pipelines.vision.images.perceptual_hash import perceptual_hash
 from unitscope_pipelines.vision.images.preprocessing import PixelBatch, Pixels, normalise, stacked
+from unitscope_pipelines.vision.recording.arithmetic import arithmetic
 from unitscope_pipelines.vision.recording.embedding import cell_regions, pool
 from unitscope_pipelines.vision.recording.fusing import Fusions
 from unitscope_pipelines.vision.recording.lanes import CudaLane, HostLane, Wait
 from unitscope_pipelines.vision.recording.peaks import Peaks, arranged, peaks
 from unitscope_pipelines.vision.recording.recording import record
-from unitscope_schemas.entries.model import Preprocessing
+from unitscope_schemas.entries.model import Precision, Preprocessing
 from unitscope_schemas.errors import ModelError
 from unitscope_schemas.units import LayerSpec
 
@@ -28,7 +30,7 @@ class RecordingPlan:
     layers: tuple[LayerSpec, ...]
     embed_layer: str
     batch_size: int
-    precision: str
+    precision: Precision
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,17 @@ class Recorder:
         """Record up to one batch of pictures."""
         return next(self.run([pixels]))
 
+    def rounding(self, pictures: Sequence[Pixels]) -> float:
+        """Return the largest difference of a peak on some pictures from that in float32, over its layer's largest.
+
+        It is infinite where only one of the two is a number.
+        """
+        if self._plan.precision == "fp32":
+            return 0.0
+        exact = Recorder(self._module, replace(self._plan, precision="fp32"), self._device, self._fusions)
+        found, truth = self.forward(pictures).peaks, exact.forward(pictures).peaks
+        return max(_rounding(found[name].activation, truth[name].activation) for name in truth)
+
     def _filled(self, pixels: Sequence[Pixels]) -> Tensor:
         """Return pictures as a whole batch (image, row, col, channel), in memory that the device is quick to read."""
         pictures = stacked(pixels).permute(0, 2, 3, 1)
@@ -101,9 +114,9 @@ class Recorder:
                 embedded.append(pool(output, self._embedded, self._regions))
             return peaks(arranged(output, self._layers[layer]), layer)
 
-        half = torch.autocast(self._device.type, torch.bfloat16, enabled=self._plan.precision == "bf16")
         with torch.inference_mode():
-            with half, record(self._module, list(self._layers), keep) as recorded, self._fusions.running():
+            rounded = arithmetic(self._device, self._plan.precision)
+            with rounded, record(self._module, list(self._layers), keep) as recorded, self._fusions.running():
                 self._module(normalise(batch, self._plan.preprocessing))
             levels = batch.clamp(0, 255).round().to(torch.uint8)
             hashes = perceptual_hash(levels, self._plan.preprocessing.shown_channels)
@@ -119,3 +132,11 @@ class Recorder:
             brighter=brighter,
             tint=tint,
         )
+
+
+def _rounding(found: Float[Tensor, "image unit"], truth: Float[Tensor, "image unit"]) -> float:
+    finite = truth.isfinite()
+    if not torch.equal(finite, found.isfinite()):
+        return math.inf
+    difference, size = (found - truth)[finite].abs(), truth[finite].abs()
+    return float(difference.max() / size.max()) if size.any() else 0.0

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from unitscope_pipelines.storage.stores import Store, store_of
 from unitscope_schemas import layout
 from unitscope_schemas.answers.provenance import LinkState, Trace, TraceRow
+from unitscope_schemas.entries.model import TOLERANCES
 from unitscope_schemas.entries.part import Part
 from unitscope_schemas.errors import ModelError, UnitscopeError
 from unitscope_schemas.geometry import Location
@@ -28,9 +29,6 @@ from unitscope_services.encoding.encoder import Encoded
 from unitscope_services.queries.session import Session
 
 Content = TypeVar("Content")
-
-TOLERANCE = 1e-4
-"""Difference that other hardware may cause, relative to an activation or the layer's mean on the image."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +239,8 @@ class _Chain:
             return now if math.isfinite(now) else None
         finite = values[np.isfinite(values)]
         scale = max(abs(stored.activation), float(np.abs(finite).mean()) if len(finite) else 0.0, 1e-30)
-        same = now == stored.activation or abs(now - stored.activation) <= TOLERANCE * scale
+        tolerance = scale * TOLERANCES[self.session.atlas.manifest.precision]
+        same = now == stored.activation or abs(now - stored.activation) <= tolerance
         same = same or (math.isnan(now) and math.isnan(stored.activation))
         moved = now == stored.activation and location != stored.location
         what = f"stored {stored.activation:.6g}, now {now:.6g}"
