@@ -1,4 +1,4 @@
-"""In which arithmetic a run records: the kind of device, and how many pictures its forwards take at once."""
+"""The arithmetic of a run: the kind of device, and how many pictures its forwards take at once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

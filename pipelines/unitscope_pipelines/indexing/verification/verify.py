@@ -9,9 +9,9 @@ from unitscope_pipelines.indexing.verification.digests import Digests
 from unitscope_pipelines.indexing.verification.fault import Fault
 from unitscope_pipelines.indexing.verification.forwards import RunAgain, sampled, scan_plan
 from unitscope_pipelines.indexing.verification.layers import layer_faults, unit_field_faults
+from unitscope_pipelines.indexing.verification.picture_check import look_at_pictures
 from unitscope_pipelines.indexing.verification.tables import TableCheck
 from unitscope_pipelines.storage.originals import Originals
-from unitscope_pipelines.storage.picture_check import look_at_pictures
 from unitscope_pipelines.storage.stores import AtlasAddress, Store, store_of
 from unitscope_pipelines.storage.tombstones import present_images
 from unitscope_schemas.errors import ModelError, listing

@@ -1,4 +1,4 @@
-"""In which arithmetic a forward runs: exact float32, or one that GPUs are faster at and that rounds more."""
+"""Arithmetics of a forward: exact float32, or one that GPUs are faster at and that rounds more."""
 
 import threading
 from collections.abc import Iterator
