@@ -37,10 +37,12 @@ from unitscope_pipelines.vision.images.preprocessing import Pixels, normalise, p
 from unitscope_pipelines.vision.models.models import VisionModel, choose_layers, load_model
 from unitscope_pipelines.vision.receptive_fields.dead_leaves import dead_leaves
 from unitscope_pipelines.vision.receptive_fields.receptive_fields import measure_layers
+from unitscope_pipelines.vision.recording.arithmetic import arithmetic
 from unitscope_pipelines.vision.recording.device import settle_process
 from unitscope_pipelines.vision.recording.fusing import Fusions, find_fusions
 from unitscope_pipelines.vision.recording.peaks import Peaks, pooled, reduced
 from unitscope_pipelines.vision.recording.recorder import RecordedBatch, Recorder, RecordingPlan
+from unitscope_schemas.entries.model import Precision
 from unitscope_schemas.units import LayerSpec
 
 MODELS = {
@@ -84,6 +86,11 @@ class Setting:
     def is_cuda(self) -> bool:
         return self.device.type == "cuda"
 
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """Those that are tried on the bare network; the whole scan has the first two."""
+        return ("fp32", "bf16", "tf32", "fp16") if self.is_cuda else ("fp32", "bf16")
+
     def settled(self) -> None:
         """Wait until the card has done what it was given."""
         if self.is_cuda:
@@ -114,7 +121,7 @@ class Network:
         chosen = [names[place] for place in sorted({round(at) for at in np.linspace(0, len(names) - 1, LAYERS)})]
         return cls(model, tuple(measure_layers(model.module, chosen, model.input_shape)))
 
-    def recorder(self, device: torch.device, batch: int, precision: str, fused: bool = True) -> Recorder:
+    def recorder(self, device: torch.device, batch: int, precision: Precision, fused: bool = True) -> Recorder:
         """The product's own recorder; on a CPU and a card it fuses what it finds."""
         module = self.model.module.to(device)
         watched = dead_leaves(2, self.model.input_shape, np.random.default_rng(0)).to(device)
@@ -160,7 +167,7 @@ def measure(name: str, network: Network, pixels: Sequence[Pixels], setting: Sett
     bare = {
         (batch, precision, way): rate
         for batch in setting.batches
-        for precision in ("fp32", "bf16")
+        for precision in setting.precisions
         for way, rate in forward_rates(network, batch, precision, setting)
     }
     rows = [
@@ -169,7 +176,7 @@ def measure(name: str, network: Network, pixels: Sequence[Pixels], setting: Sett
     ]
     print_table(f"{name}: the bare network", rows)
     found = report.figures.setdefault(name, {"units": network.units, "bare": rows})
-    for precision in ("fp32", "bf16"):
+    for precision in setting.precisions[:2]:
         best = max(rate for (_, own, _), rate in bare.items() if own == precision)
         batch = max((rate, batch) for (batch, own, _), rate in bare.items() if own == precision)[1]
         found[precision] = scan_figures(network, fitting, batch, precision, best, setting)
@@ -189,13 +196,12 @@ def measure(name: str, network: Network, pixels: Sequence[Pixels], setting: Sett
     check_memory(name, network, fitting, setting, report)
 
 
-def forward_rates(network: Network, batch: int, precision: str, setting: Setting) -> Iterator[tuple[str, float]]:
+def forward_rates(network: Network, batch: int, precision: Precision, setting: Setting) -> Iterator[tuple[str, float]]:
     """Pictures a second of the bare network, eager and as a CUDA graph."""
     module = network.model.module.to(setting.device)
     pictures = torch.zeros(batch, *network.model.input_shape, device=setting.device)
     pictures = pictures.contiguous(memory_format=torch.channels_last)
-    half = torch.autocast(setting.device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
-    with torch.inference_mode(), half:
+    with torch.inference_mode(), arithmetic(setting.device, precision):
 
         def eager() -> int:
             module(pictures)
@@ -215,7 +221,7 @@ def forward_rates(network: Network, batch: int, precision: str, setting: Setting
 
 
 def scan_figures(
-    network: Network, pixels: Sequence[Pixels], batch: int, precision: str, bare: float, setting: Setting
+    network: Network, pixels: Sequence[Pixels], batch: int, precision: Precision, bare: float, setting: Setting
 ) -> dict[str, Any]:
     """The rates of a scan and of its terms, and the share of what bounds it."""
     recorder = network.recorder(setting.device, batch, precision)
@@ -334,9 +340,10 @@ def compare_with_host(name: str, network: Network, pixels: Sequence[Pixels], set
     report.check(f"{name} fp32: drift from the CPU ≤ {CLOSE}", drift <= CLOSE, f"{drift:.2g} of a layer's largest")
     moved = _moved(network, host, exact, pixels)
     report.check(f"{name} fp32: locations that moved without a near rival", moved == 0, moved)
-    half = network.recorder(setting.device, len(pixels), "bf16").forward(pixels)
-    drift = max(_drift(half, host, layer.name) for layer in network.layers)
-    report.figures[name]["bf16"]["drift"] = drift
+    for precision in setting.precisions:
+        rounded = network.recorder(setting.device, len(pixels), precision).forward(pixels)
+        drifts = report.figures[name].setdefault("drift", {})
+        drifts[precision] = max(_drift(rounded, host, layer.name) for layer in network.layers)
     network.model.module.to(setting.device)
 
 

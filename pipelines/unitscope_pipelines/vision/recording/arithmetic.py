@@ -21,7 +21,7 @@ def arithmetic(device: torch.device, precision: Precision) -> Iterator[None]:
     PyTorch's autocast knows it. In tf32 a GPU rounds their factors to 10 bits; a CPU knows no such thing and is exact.
     """
     half = _HALVES.get(precision)
-    with torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None):
+    with torch.autocast(device.type, half or torch.bfloat16, enabled=half is not None, cache_enabled=False):
         if device.type == "cuda":
             with _ALONE:
                 torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
