@@ -2,7 +2,8 @@
 
 import unitscope
 atlas = unitscope.open_atlas("atlas/")
-atlas.top("_blocks.15:130").to_pandas()
+atlas.unit("_blocks.15:130")  # a notebook shows its patches
+atlas.top("_blocks.15:130").to_pylist()
 """
 
 from typing import TYPE_CHECKING

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from unitscope.arguments import names_checked
-from unitscope.questions import Questions, asks, asks_about, bins_table
+from unitscope.asking import asks, asks_about, bins_table, check_size
+from unitscope.questions import Questions
 from unitscope_schemas import questions
 from unitscope_schemas.errors import (
     AccessError,
@@ -169,6 +170,13 @@ class Client(Questions):
         return self._ask(f"{_API}/{self._target(unit)}/visualisations/{quote(name)}.png")[0]
 
     @names_checked
+    def patch(self, unit: str, image: str, size: int | None = None) -> bytes:
+        check_size(size)
+        fields = {"unit": str(UnitId.parse(unit))} | ({} if size is None else {"size": size})
+        address = f"{_API}/{self._atlas}/patches/{self._image_id(image)}.jpg"
+        return self._ask(f"{address}?{urlencode(fields)}")[0]
+
+    @names_checked
     def filters(self, layer: str = "first") -> pa.Table:
         return self._table(f"{self._layer(layer)}/filters")
 
@@ -198,9 +206,14 @@ class Client(Questions):
         if is_file(file):
             upload = json.loads(self._ask(f"{_API}/{self._atlas}/uploads", file.read_bytes())[0])
             return f"{self._atlas}/uploads/{upload['id']}"
-        if not _ID.fullmatch(image):
-            image = self._json(f"{self._atlas}/images", questions.ImagesQuestion(path=image))["rows"][0]["image_id"]
-        return f"{self._atlas}/images/{image}"
+        return f"{self._atlas}/images/{self._image_id(image)}"
+
+    def _image_id(self, image: str) -> str:
+        """Return the id of an image of the corpus, or what it begins with, by id or path."""
+        if _ID.fullmatch(image):
+            return image
+        found: str = self._json(f"{self._atlas}/images", questions.ImagesQuestion(path=image))["rows"][0]["image_id"]
+        return found
 
     def _made(self, results: list[str]) -> pa.Table:
         """Return the rows of the pictures that a job has stored, in its order; raises NotFoundError without any."""

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from unitscope.arguments import names_checked
-from unitscope.questions import Questions, asks, asks_about, bins_table
+from unitscope.asking import asks, asks_about, bins_table, check_size
+from unitscope.questions import Questions
 from unitscope_schemas import questions
 from unitscope_schemas.answers.patches import ExplainRow, LabelRow, NeighborRow, PatchRow, UnitRow
 from unitscope_schemas.answers.provenance import DigestRow, TraceRow
@@ -20,9 +21,11 @@ from unitscope_schemas.answers.relations import (
 )
 from unitscope_schemas.answers.served import ImageRow, LayerRow, SkippedRow
 from unitscope_schemas.answers.visuals import EigenRow, FilterRow, VisualRow
+from unitscope_schemas.errors import UsageError
 from unitscope_schemas.formats import as_table
 from unitscope_schemas.progress import Progress
 from unitscope_schemas.units import UnitId, parse_target
+from unitscope_services.atlas.crops import cut, encoded, picture, read_image
 from unitscope_services.figures import conv_filters, eigen
 from unitscope_services.queries import compare, exemplars, images, labels, local_maxima, units, visuals
 from unitscope_services.queries.facets import facets
@@ -162,6 +165,16 @@ class OpenedAtlas(Questions):
     @names_checked
     def visualisation(self, unit: str, name: str) -> bytes:
         return visuals.visual_picture(self._session.atlas, parse_target(unit), name)[1]
+
+    @names_checked
+    def patch(self, unit: str, image: str, size: int | None = None) -> bytes:
+        check_size(size)
+        atlas, one = self._session.atlas, UnitId.parse(unit)
+        found = self._session.find(image).image
+        if found is None:
+            raise UsageError(f"{image!r} is no image of the corpus, so no peak of it is stored; explain asks about it")
+        box = units.peak_box(atlas, one, found)
+        return encoded(cut(picture(atlas, read_image(atlas, found)), box, size), "jpg")
 
     @names_checked
     def filters(self, layer: str = "first") -> pa.Table:

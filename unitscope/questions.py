@@ -3,89 +3,19 @@
 `Questions` is what an opened atlas and a client of a server have in common.
 """
 
-import functools
-import inspect
-from collections.abc import Callable, Sequence
-from typing import Concatenate, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Protocol
 
 import pyarrow as pa
 
 from unitscope.arguments import names_checked
+from unitscope.asking import asks, asks_about
+from unitscope.pictured import Pictured, Thumbnail, as_page
 from unitscope_schemas import questions
-from unitscope_schemas.errors import UsageError
-from unitscope_schemas.question import Question, check_names
+from unitscope_schemas.errors import NotFoundError, PictureError
+from unitscope_schemas.units import UnitId
 
-Arguments = ParamSpec("Arguments")
-Asked = TypeVar("Asked", bound=Question)
-Subject = TypeVar("Subject")
-Answer = TypeVar("Answer")
-
-
-def asks_about(
-    model: Callable[Arguments, Asked],
-) -> Callable[[Callable[[Subject, str, Asked], Answer]], Callable[Concatenate[Subject, str, Arguments], Answer]]:
-    """Turn a method that takes a subject and a question into one that takes the question's fields as arguments.
-
-    Type checkers and editors see every field with its type; an unknown name raises UsageError with the nearest one.
-    """
-
-    def spell_out(
-        method: Callable[[Subject, str, Asked], Answer],
-    ) -> Callable[Concatenate[Subject, str, Arguments], Answer]:
-        subject = list(inspect.signature(method).parameters)[1]
-
-        @functools.wraps(method)
-        def ask(self: Subject, about: str = "", /, *args: Arguments.args, **fields: Arguments.kwargs) -> Answer:
-            about = about or cast(str, fields.pop(subject, ""))
-            if not about:
-                check_names(fields, [subject, *inspect.signature(model).parameters])
-            if not (isinstance(about, str) and about):
-                given = f"{about!r} is no text" if about else "none is given"
-                raise UsageError(f"{method.__name__} asks about one {subject}; {given}")
-            _by_name_alone(method.__name__, args)
-            return method(self, about, model(*args, **fields))
-
-        _spell_signature(ask, method, model)
-        return ask
-
-    return spell_out
-
-
-def asks(
-    model: Callable[Arguments, Asked],
-) -> Callable[[Callable[[Subject, Asked], Answer]], Callable[Concatenate[Subject, Arguments], Answer]]:
-    """Turn a method that takes a question into one that takes its fields as arguments, as `asks_about` does."""
-
-    def spell_out(method: Callable[[Subject, Asked], Answer]) -> Callable[Concatenate[Subject, Arguments], Answer]:
-        @functools.wraps(method)
-        def ask(self: Subject, /, *args: Arguments.args, **fields: Arguments.kwargs) -> Answer:
-            _by_name_alone(method.__name__, args)
-            return method(self, model(*args, **fields))
-
-        _spell_signature(ask, method, model)
-        return ask
-
-    return spell_out
-
-
-def _by_name_alone(name: str, args: Sequence[object]) -> None:
-    """Raise UsageError for an argument behind the subject that is not given by its name."""
-    if args:
-        raise UsageError(f"{name} takes its further arguments by name, for example k=20; {args[0]!r} has none")
-
-
-def _spell_signature(ask: Callable[..., object], method: Callable[..., object], model: Callable[..., object]) -> None:
-    """Give a method its question, and the signature that help and completion show: its subject and the fields."""
-    parameters = list(inspect.signature(method).parameters.values())
-    fields = inspect.signature(model).parameters.values()
-    answer = inspect.signature(method).return_annotation
-    ask.__signature__ = inspect.Signature([*parameters[:-1], *fields], return_annotation=answer)  # type: ignore[attr-defined]
-    ask.question = model  # type: ignore[attr-defined]
-
-
-def bins_table(edges: Sequence[float], counts: Sequence[int]) -> pa.Table:
-    """Return one row per bin of a histogram: its lower and upper edge and its count."""
-    return pa.table({"low": list(edges[:-1]), "high": list(edges[1:]), "count": list(counts)})
+_STRIP, _SHOWN_PX = 6, 160
+"""Count of units that stand for an atlas in a notebook, and the size of a patch there."""
 
 
 class Questions(Protocol):
@@ -242,3 +172,84 @@ class Questions(Protocol):
     def eigen(self, unit: str, question: questions.EigenQuestion) -> pa.Table:
         """Return one row for the mean (component 0) and each principal component of a unit's patches."""
         ...
+
+    @names_checked
+    def patch(self, unit: str, image: str, size: int | None = None) -> bytes:
+        """Return the patch of an image where a unit peaks, as a JPEG whose longer side has `size` pixels.
+
+        Its box is the theoretical receptive field, or the effective one where the unit sees the whole input. Raises
+        NotFoundError where the picture is gone.
+        """
+        ...
+
+    @names_checked
+    def unit(self, unit: str) -> "Unit":
+        """Return a unit as an object that a notebook shows with its patches.
+
+        atlas.unit("_blocks.15:130").patches(k=20, label="cats")
+        """
+        return Unit(self, unit)
+
+    def _repr_html_(self) -> str:
+        layers = self.layers().to_pylist()
+        line = ", ".join(f"{row['name']} ({row['units']} units)" for row in layers)
+        last = layers[-1]["name"]
+        first = self.units(last, sort="-maximum", status="live", k=_STRIP).to_pylist()
+        tiles = [self.unit(f"{last}:{row['channel']}").tile() for row in first]
+        return as_page(repr(self)[1:-1], [line], tiles)
+
+
+class Unit:
+    """A unit of an atlas: a notebook shows its patches, labels and optimised inputs."""
+
+    def __init__(self, atlas: Questions, name: str) -> None:
+        self._atlas = atlas
+        self.id = UnitId.parse(name)
+
+    def patches(self, k: int = 9, **filters: Any) -> Pictured:
+        """Return the patches that most excite the unit, as `Questions.top` does, with their pictures."""
+        table = self._atlas.top(str(self.id), k=k, **filters)
+        return Pictured(f"{self.id}: patches", table, self._patch)
+
+    def similar(self, k: int = 9, by: questions.Likeness = "exemplars", among: str | None = None) -> Pictured:
+        """Return the units that are most like this one, as `Questions.similar` does, each with its first patch."""
+        table = self._atlas.similar(str(self.id), by=by, among=among, k=k)
+        return Pictured(f"{self.id}: similar units", table, self._kin)
+
+    @property
+    def optimised(self) -> Pictured:
+        """The inputs that were optimised for the unit, and its projections, which are stored; `optimise` makes more."""
+        table = self._atlas.visualisations(str(self.id))
+        return Pictured(f"{self.id}: made for it", table, self._made)
+
+    def tile(self) -> Thumbnail:
+        """Return the unit's first patch as a picture."""
+        first = self.patches(k=1)
+        return Thumbnail(first.tiles[0].picture if len(first) else None, str(self.id))
+
+    def _patch(self, row: dict[str, Any]) -> Thumbnail:
+        caption = f"{row['activation']:.4g}"
+        try:
+            picture = self._atlas.patch(str(self.id), image=row["image_id"], size=_SHOWN_PX)
+        except (NotFoundError, PictureError) as error:
+            return Thumbnail(None, f"{caption}: {error}", row["path"])
+        return Thumbnail(picture, caption, row["path"])
+
+    def _kin(self, row: dict[str, Any]) -> Thumbnail:
+        other = Unit(self._atlas, f"{row['layer']}:{row['channel']}").tile()
+        return Thumbnail(other.picture, f"{other.caption} {row['similarity']:.2f}")
+
+    def _made(self, row: dict[str, Any]) -> Thumbnail:
+        reached = "" if row["activation"] is None else f" {row['activation']:.4g}"
+        picture = self._atlas.visualisation(str(self.id), row["id"])
+        return Thumbnail(picture, f"{row['method']}{reached}", row["objective"])
+
+    def __repr__(self) -> str:
+        return f"<unit {self.id} of {self._atlas!r}>"
+
+    def _repr_html_(self) -> str:
+        labels = [row for row in self._atlas.labels(str(self.id)).to_pylist() if row["lift_low"] > 1][:3]
+        lines = [f"{row['label']}: {row['count']} of its first, {row['lift']:.3g} times its share" for row in labels]
+        lines = lines or ["no label stands out among its first"]
+        made = self.optimised.tiles[:3]
+        return as_page(str(self.id), lines, [*self.patches().tiles, *made])

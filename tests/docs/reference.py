@@ -19,7 +19,8 @@ import unitscope_services
 from unitscope.cli import app
 from unitscope.client import Client
 from unitscope.opened_atlas import OpenedAtlas
-from unitscope.questions import Questions
+from unitscope.pictured import Pictured
+from unitscope.questions import Questions, Unit
 from unitscope_schemas.question import Question
 from unitscope_services.server.settings import Settings
 from unitscope_services.web.app import create_app
@@ -91,6 +92,10 @@ def python() -> str:
     parts += ["## Questions", _text(Questions)]
     for name, function in methods(Questions):
         parts += [f"### {name}", *_callable(name, function)]
+    for title, kind in (("Units", Unit), ("Rows with pictures", Pictured)):
+        parts += [f"## {title}", _text(kind)]
+        for name, function in methods(kind):
+            parts += [f"### {name}", *_callable(name, function)]
     return _joined(parts)
 
 

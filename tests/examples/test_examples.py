@@ -4,7 +4,9 @@ import runpy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 from PIL import Image
 
 from tests.pictures import recorded_corpora, write_corpus
@@ -66,3 +68,17 @@ def test_a_dashboard_is_made_of_tables_json_and_sql(
     assert text.count("<table>") == 4
     assert "blobs" in text
     assert "mean rank" in text
+
+
+@pytest.mark.long
+def test_a_notebook_shows_pictures(tiny_atlas: Path) -> None:
+    """Every cell runs in a kernel of its own; atlas, unit, patches and similar units come with their pictures."""
+    notebook = nbformat.read(EXAMPLES / "notebook.ipynb", as_version=4)
+    for cell in notebook.cells:
+        cell.source = cell.source.replace("demo/atlas", str(tiny_atlas)).replace("_blocks.15:290", "_blocks.5:3")
+    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    shown = [output.data for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
+    pages = [str(data["text/html"]) for data in shown if "text/html" in data]
+    assert [page.count('src="data:image/') for page in pages[:4]] == [6, 9, 12, 5]
+    assert all("image/png" in data for data in shown if "PIL" in data["text/plain"])
+    assert len(shown) == 6

@@ -154,8 +154,8 @@ def _scan(plan: Plan, workers: Resources, report: Report, stage: Stage = "scan")
     report(Progress(stage, 0, len(plan.pending), "files", note=note))
     receipts = []
     scan = replace(plan.scan, decoder_count=workers.decoder_count)
-    # On CPUs all of it shares the worker's core, and forwards of any thread but the first are a third slower: glibc gives
-    # what such a thread frees back to the system.
+    # On CPUs all of it shares the worker's core, and forwards are a third slower on any thread but the first: glibc
+    # gives back to the system what such a thread frees.
     for done in each(partial(Scanner, scan), shards, workers, overlaps=workers.gpus > 0):
         receipt = done.result
         receipts.append(receipt)
