@@ -175,7 +175,7 @@ def test_layers_are_listed_with_their_fields() -> None:
         (("index", "{corpus}", "--atlas", "{out}", "--layers", "nothing*"), 2, "no layer matches 'nothing*'"),
         (("index", "{corpus}", "--atlas", "{out}", "--weights", "{missing}"), 2, "weights file"),
         (("index", "{corpus}", "--atlas", "{out}", "--weights", "{text}"), 2, "no plain state dict"),
-        (("index", "{corpus}", "--atlas", "{out}", "--precision", "fp16"), 2, "precision"),
+        (("index", "{corpus}", "--atlas", "{out}", "--precision", "fp8"), 2, "precision"),
         (("index", "{corpus}", "--atlas", "{atlas}"), 2, "is an atlas of layers _blocks.0, _blocks.5, _blocks.15"),
         (("verify", "{empty}"), 5, "run unitscope index first"),
         (("serve", "{atlas}", "--host", "0.0.0.0"), 2, "refusing to listen on 0.0.0.0 without keys"),
