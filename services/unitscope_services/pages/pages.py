@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from unitscope_schemas.answers.patches import PatchRow
+from unitscope_schemas.answers.patches import LabelPage, LabelRow, PatchRow
 from unitscope_schemas.errors import AtlasError
 from unitscope_schemas.geometry import Box
 from unitscope_schemas.questions import HistogramQuestion, LabelsQuestion, Order, TopQuestion
@@ -13,7 +13,7 @@ from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.pages.charts import histogram_chart
 from unitscope_services.pages.unit_visuals import unit_visuals
-from unitscope_services.pages.views import AtlasView, Choice, HomeAtlas, HomeView, Patch, PatchStrip, UnitView
+from unitscope_services.pages.views import AtlasView, Choice, HomeAtlas, HomeView, Patch, PatchStrip, UnitView, Way
 from unitscope_services.queries import units
 from unitscope_services.queries.exemplars import patches, rank_range
 from unitscope_services.queries.labels import labels
@@ -23,7 +23,7 @@ from unitscope_services.server.links import Links, Value, box_text, links_of
 PATCHES = 9
 _SHOWN_ATLASES = 6
 """Atlases of the home page whose striking units are shown."""
-_LABELS = 8
+_LABELS, _NAMED = 8, 3
 _TILE_PX = 128
 PATCH_PX = 360
 _PREVIEW_PX = 600
@@ -115,6 +115,7 @@ def unit_view(atlas: Atlas, unit: UnitId, address: UnitAddress, computes: bool =
     histogram = units.histogram(atlas, unit, HistogramQuestion())
     band = question.band
     first_labels = labels(atlas, unit, LabelsQuestion(k=_LABELS, quantile=band))
+    whole = labels(atlas, unit, LabelsQuestion(k=_LABELS)) if band else first_labels
     query: dict[str, Value] = {
         "order": _unless(address.order, "desc"),
         "quantile": address.quantile,
@@ -160,7 +161,9 @@ def unit_view(atlas: Atlas, unit: UnitId, address: UnitAddress, computes: bool =
         preview=links.peak(page.rows[0].image_id, str(unit), _PREVIEW_PX) if page.rows else None,
         embed=here(embed=1),
         effective=field.effective if field.covers_input else None,
-        command=_top_command(atlas, unit, address.count, query),
+        first_labels=whole,
+        standing_out=_standing_out(whole),
+        ways=_ways(atlas, unit, address.count, query),
         visuals=unit_visuals(atlas, unit, computes),
     )
 
@@ -183,11 +186,28 @@ def _band_count(image_count: int, band: tuple[float, float] | None) -> int:
     return max(0, last - first + 1)
 
 
-def _top_command(atlas: Atlas, unit: UnitId, count: int, query: dict[str, Value]) -> str:
+def _standing_out(page: LabelPage) -> list[LabelRow]:
+    """Return the labels of which a unit's first images have more than the corpus, beyond chance."""
+    return [row for row in page.rows if row.lift_low > 1][:_NAMED]
+
+
+def _ways(atlas: Atlas, unit: UnitId, count: int, query: dict[str, Value]) -> list[Way]:
+    """Return how a page's patches are asked for elsewhere, and what else is made of the unit."""
+    given = {name: value for name, value in query.items() if value}
     words = ["unitscope", "top", atlas.name, str(unit), "-k", str(count)]
-    for name, value in query.items():
-        words += [f"--{name}", str(value)] if value else []
-    return shlex.join(words)
+    for name, value in given.items():
+        words += [f"--{name}", str(value)]
+    fields = "".join(f", {name}={str(value)!r}" for name, value in given.items())
+    python = f"unitscope.open_atlas({atlas.name!r}).top({str(unit)!r}, k={count}{fields})"
+    catalog = shlex.join(["unitscope", "catalog", atlas.name, "--out", "catalog.duckdb"])
+    sql = f"-- in the file of {catalog}\nFROM top_patches('{unit.layer}', {unit.channel}, {count});"
+    return [
+        Way("command", shlex.join(words)),
+        Way("Python", f"import unitscope\n\n{python}"),
+        Way("SQL in DuckDB", sql),
+        Way("optimise an input", shlex.join(["unitscope", "optimise", atlas.name, str(unit)])),
+        Way("project its patches", shlex.join(["unitscope", "project", atlas.name, str(unit)])),
+    ]
 
 
 def _unless(value: str, default: str) -> str | None:

@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 from unitscope_schemas.answers.patches import ExplainRow
 from unitscope_schemas.answers.served import Upload
 from unitscope_schemas.geometry import Box, Location
-from unitscope_schemas.questions import CellQuestion, ExplainQuestion, NeighborsQuestion
+from unitscope_schemas.questions import CellQuestion, ExplainQuestion, NeighborsQuestion, TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.encoding.cells import CellGrid
-from unitscope_services.pages.views import CellView, Choice, ExcitedUnit, MapOverlay, Neighbor, PictureView
+from unitscope_services.pages.pages import unit_strip
+from unitscope_services.pages.views import CellView, Choice, ExcitedUnit, MapOverlay, Neighbor, Patch, PictureView
 from unitscope_services.queries import units
+from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.session import Session, Subject
 from unitscope_services.server.links import Value, box_text, links_of
 
@@ -119,10 +121,15 @@ class PicturePage:
             row,
             box,
             self._links.unit(*unit),
+            self._first_patch(unit),
             self._at(spot=box),
             self._at(unit=unit, cell=self._cell_on(unit.layer)),
             self._links.at(self._links.part(*unit, "trace"), image=self._image.image_id[:16]) if self._image else "",
         )
+
+    def _first_patch(self, unit: UnitId) -> Patch | None:
+        rows = patches(self._atlas, unit, TopQuestion(k=1)).rows
+        return next(iter(unit_strip(self._atlas, unit, rows).patches), None)
 
     def _overlay(self, unit: UnitId) -> MapOverlay:
         parts = self._parts()

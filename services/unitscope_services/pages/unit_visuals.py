@@ -1,6 +1,5 @@
 """What was made of a unit, for its page: optimised inputs and projections, each with what it shows."""
 
-import shlex
 from dataclasses import dataclass
 
 from unitscope_schemas.answers.visuals import LinkedVisualRow
@@ -24,8 +23,6 @@ class UnitVisuals:
     optimised: list[LinkedVisualRow]
     projections: list[LinkedVisualRow]
     asks: str | None
-    optimise_command: str
-    project_command: str
     rows_api: str
 
 
@@ -36,8 +33,6 @@ def unit_visuals(atlas: Atlas, unit: UnitId, computes: bool) -> UnitVisuals:
         optimised=[row for row in rows if row.kind == "optimised"][:_SHOWN],
         projections=sorted((row for row in rows if row.kind == "projection"), key=_projection_order)[:_SHOWN],
         asks=f"{links.unit(*unit)}/optimised" if computes else None,
-        optimise_command=shlex.join(["unitscope", "optimise", atlas.name, str(unit)]),
-        project_command=shlex.join(["unitscope", "project", atlas.name, str(unit)]),
         rows_api=links.api("layers", unit.layer, "units", unit.channel, "visualisations"),
     )
 

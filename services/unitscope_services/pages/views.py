@@ -7,6 +7,7 @@ from unitscope_schemas.answers.patches import (
     ExplainRow,
     Histogram,
     LabelPage,
+    LabelRow,
     NeighborRow,
     PatchPage,
     PatchRow,
@@ -33,6 +34,14 @@ class Choice:
     href: str
     current: bool
     note: str = ""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to have an answer elsewhere, as a text to copy."""
+
+    name: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -176,7 +185,11 @@ class UnitView:
     preview: str | None
     embed: str
     effective: Size | None
-    command: str
+    first_labels: LabelPage
+    """Labels among the first ranks of the unit, whatever the band."""
+    standing_out: list[LabelRow]
+    """First labels that are more frequent than by chance."""
+    ways: list[Way]
     visuals: UnitVisuals
 
 
@@ -187,6 +200,8 @@ class ExcitedUnit:
     row: ExplainRow
     box: Box
     href: str
+    first: Patch | None
+    """Patch of the corpus that excites the unit most."""
     spot: str
     map: str
     trace: str

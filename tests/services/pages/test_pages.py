@@ -4,6 +4,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from starlette.testclient import TestClient
@@ -70,7 +71,43 @@ def test_a_unit_page_shows_the_numbers_of_the_api(client: TestClient) -> None:
     unit = client.get(UNIT).json()
     assert figure(unit["mean"]) in text
     assert figure(unit["std"]) in text
-    assert "unitscope top tiny _blocks.5:3 -k 9" in text
+    for way in ("unitscope top tiny _blocks.5:3 -k 9", "FROM top_patches('_blocks.5', 3, 9);"):
+        assert way in text
+    assert re.search(r"curl 'http://[^/ ]+/api/v1/atlases/tiny/layers/_blocks.5/units/3/patches.csv'", text)
+
+
+@pytest.mark.parametrize("channel", range(12))
+def test_a_unit_page_says_which_labels_stand_out(client: TestClient, channel: int) -> None:
+    unit = f"/layers/_blocks.5/units/{channel}"
+    text = " ".join(Elements(client.get(f"/a/tiny{unit}?quantile=0..0.5").text).text.split())
+    said = client.get(f"/api/v1/atlases/tiny{unit}/labels").json()
+    standing_out = [row for row in said["rows"] if row["lift_low"] > 1][:3]
+    if client.get(f"/api/v1/atlases/tiny{unit}").json()["status"] not in ("live", "rare"):
+        assert "among its first" not in text.lower()
+    elif standing_out:
+        words = [f"{row['label']} {figure(row['lift'], 2)} ×" for row in standing_out]
+        assert f"Among its first {said['ranks']} images {' and '.join(words)} as often as in the corpus" in text
+    else:
+        assert f"No label stands out among its first {said['ranks']} images." in text
+
+
+def test_units_on_an_image_page_have_their_first_patch(client: TestClient) -> None:
+    page = image_page(client)
+    api = page.replace("/a/tiny", "/api/v1/atlases/tiny")
+    shown = Elements(client.get(page).text).values("src")
+    for row in client.get(f"{api}/units?k=12").json()["rows"]:
+        unit = f"layers/{row['layer']}/units/{row['channel']}"
+        first = client.get(f"/api/v1/atlases/tiny/{unit}/patches?k=1").json()["rows"][0]
+        wanted = f"/patches/{first['image_id'][:16]}"
+        assert any(wanted in src and f"{row['layer']}:{row['channel']}" in unquote(src) for src in shown)
+
+
+def test_patches_near_a_part_of_a_picture_stand_beside_it(client: TestClient) -> None:
+    page = image_page(client)
+    without, asked = client.get(page).text, client.get(f"{page}?box=10,10,50,50").text
+    assert without.index('id="nearest"') > without.index("</picture-view>")
+    assert asked.index('id="nearest"') < asked.index('id="units"') < asked.index("</picture-view>")
+    assert asked.count('id="nearest"') == without.count('id="nearest"') == 1
 
 
 def test_a_unit_page_follows_the_filters_of_its_address(client: TestClient) -> None:

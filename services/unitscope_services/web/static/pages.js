@@ -6,3 +6,4 @@ import "./endless-list.js";
 import "./lazy-part.js";
 import "./tile-grid.js";
 import "./keys.js";
+import "./copy-text.js";
