@@ -45,7 +45,7 @@ SIZES_PX = (96, 128, 160, 192, 224, 256, 288, 384)
 """Sides of the input that are tried until a network takes one."""
 MOST_PARAMETERS = 7_000_000
 """Most weights of networks that are looked at in full, and of each module of timm the smallest, whatever its size."""
-MOST_PARAMETERS_BRIEFLY = 307_000_000
+MOST_PARAMETERS_BRIEFLY = 411_000_000
 """Most weights of the others, of which the first, middle and last default layers are judged."""
 MOST_LAYERS, LAYERS_BRIEFLY = 10, 3
 TIMEOUT_S = 120
