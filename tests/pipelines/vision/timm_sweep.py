@@ -45,9 +45,10 @@ SIZES_PX = (96, 128, 160, 192, 224, 256, 288, 384)
 """Sides of the input that are tried until a network takes one."""
 MOST_PARAMETERS = 7_000_000
 """Most weights of networks that are looked at in full, and of each module of timm the smallest, whatever its size."""
-MOST_PARAMETERS_BRIEFLY = 411_000_000
-"""Most weights of the others, of which the first, middle and last default layers are judged."""
+LONGEST_BUILD_S = 10
+"""Networks whose random weights take one core longer than this to make are listed and not judged."""
 MOST_LAYERS, LAYERS_BRIEFLY = 10, 3
+"""Most layers that are judged of those networks, and of the others: the first, middle and last default layers."""
 TIMEOUT_S = 120
 PICTURES = 3
 ROUNDING = 1e-4
@@ -100,6 +101,16 @@ def parameter_count(name: str) -> int:
     """Return the number of the network's weights, without making them."""
     with torch.device("meta"):
         return sum(weights.numel() for weights in timm.create_model(name).parameters())
+
+
+def is_built_in_time(name: str) -> bool:
+    """Return whether the network is made within LONGEST_BUILD_S."""
+    try:
+        with within(LONGEST_BUILD_S):
+            timm.create_model(name)
+    except _LateError:
+        return False
+    return True
 
 
 def built(name: str) -> tuple[nn.Module, int]:
@@ -270,6 +281,9 @@ def judged(name: str, most_layers: int = MOST_LAYERS) -> Verdict:
     """Return what the oracles say of so many layers of the network of this name."""
     verdict, started = Verdict(name, family_of(name)), time.process_time()
     try:
+        if not is_built_in_time(name):
+            verdict.outcome, verdict.parameters = "slow to build", parameter_count(name)
+            return verdict
         with within(TIMEOUT_S):
             _judge(name, most_layers, verdict)
     except _LateError:
@@ -362,8 +376,7 @@ def page(rows: Sequence[Row]) -> str:
     lines = [
         "# timm's networks",
         "*Made by `python -m tests.pipelines.vision.timm_sweep`, which judges the networks that have no row here.*",
-        f"Every architecture of timm {timm.__version__} with at most {MOST_PARAMETERS_BRIEFLY // 10**6} million "
-        "weights, with random weights at the least size that it takes: "
+        f"Every architecture of timm {timm.__version__}, with random weights at the least size that it takes: "
         f"{len(rows)} networks of {len({row.family for row in rows})} modules. "
         + ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
         + f". {sum(row.right for row in rows)} layers are recorded and right, {sum(row.refused for row in rows)} are "
@@ -372,16 +385,18 @@ def page(rows: Sequence[Row]) -> str:
         f"most {MOST_LAYERS}; of networks with more than {MOST_PARAMETERS // 10**6} million weights that are not the "
         f"smallest of their module, the first three alone. *Right* is: the peaks of {PICTURES} pictures by the "
         "product's forward are those of plain hooks, other pixels around a box change nothing in it, and not-a-number "
-        f"around a box does not reach it. *Too slow* is what takes more than {TIMEOUT_S} s of one core.",
+        f"around a box does not reach it. *Too slow* is what takes more than {TIMEOUT_S} s of one core to judge. "
+        f"*Slow to build* is a network whose random weights take one core more than {LONGEST_BUILD_S} s to make; it is "
+        "not judged.",
     ]
     if left_out:
-        larger = ", ".join(f"{count} of {family}" for family, count in sorted(left_out.items()))
-        lines.append(f"Not judged are {left_out.total()} networks: {larger}.")
+        missing = ", ".join(f"{count} of {family}" for family, count in sorted(left_out.items()))
+        lines.append(f"{left_out.total()} networks have no row yet: {missing}.")
     return "\n\n".join([*lines, "\n".join([*HEAD, *map(str, sorted(rows))])]) + "\n"
 
 
 def main() -> None:
-    """Judge every network of these sizes that has no row in the page, and add its row."""
+    """Judge every network that has no row in the page, and add its row."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="these networks alone, printed and not written")
     options = parser.parse_args()
@@ -395,8 +410,6 @@ def main() -> None:
     sizes = {name: parameter_count(name) for name in set(timm.list_models()) - {row.name for row in rows}}
     known = {row.family for row in rows}
     for name in sorted(sizes, key=lambda name: (sizes[name], name)):
-        if sizes[name] > MOST_PARAMETERS_BRIEFLY:
-            continue
         wide = family_of(name) not in known or sizes[name] <= MOST_PARAMETERS
         rows.append(Row.of(judged(name, MOST_LAYERS if wide else LAYERS_BRIEFLY)))
         known.add(rows[-1].family)
