@@ -1,8 +1,10 @@
 """How a method of an atlas takes the fields of a question as its arguments."""
 
 import functools
+import getpass
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
 import pyarrow as pa
@@ -76,6 +78,13 @@ def _spell_signature(ask: Callable[..., object], method: Callable[..., object], 
     answer = inspect.signature(method).return_annotation
     ask.__signature__ = inspect.Signature([*parameters[:-1], *fields], return_annotation=answer)  # type: ignore[attr-defined]
     ask.question = model  # type: ignore[attr-defined]
+
+
+def local_author() -> str:
+    """Return the name of the person at this machine, empty where the system knows none."""
+    with suppress(OSError, KeyError):
+        return getpass.getuser()
+    return ""
 
 
 def check_size(size: int | None) -> None:

@@ -21,7 +21,9 @@ _KEPT = {
 _WHOLE = frozenset(("verify", "similar", "compare", "compact", "export", "gc", "remove", "revert"))
 """Commands whose work counts only when all of it is done."""
 
-for _group in ("demo", "index", "plan", "questions", "relations", "optimise", "project", "serve", "export", "upkeep"):
+_GROUPS = ("demo", "index", "questions", "relations", "annotations", "optimise", "project", "serve", "export", "upkeep")
+
+for _group in _GROUPS:
     import_module(f"unitscope.commands.{_group}")  # adds its commands, in the order in which help lists them
 
 

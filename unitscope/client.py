@@ -17,9 +17,17 @@ from unitscope.arguments import names_checked
 from unitscope.asking import asks, asks_about, bins_table, check_size
 from unitscope.questions import Questions
 from unitscope_schemas import questions
+from unitscope_schemas.answers.annotations import (
+    AnnotateQuestion,
+    AnnotationRow,
+    AnnotationsQuestion,
+    CollectionItem,
+    CollectQuestion,
+)
 from unitscope_schemas.errors import (
     AccessError,
     BusyError,
+    ConflictError,
     ModelError,
     NotFoundError,
     OverloadError,
@@ -30,12 +38,15 @@ from unitscope_schemas.errors import (
     UsageError,
     listing,
 )
+from unitscope_schemas.formats import as_table
 from unitscope_schemas.question import Question, is_file
 from unitscope_schemas.units import UnitId, parse_target
 
 _API = "/api/v1"
 _ID = re.compile(r"[0-9a-fA-F]{6,64}")
 """Pattern of an image id or its first digits; all else is a path in the corpus."""
+_UNIT = re.compile(r".+:[0-9]{1,10}")
+"""Pattern of a unit; all else is an image."""
 _TIMEOUT_S = 60.0
 _LOOK_EVERY_S = 0.5
 """Time between two looks at a job of the server, in seconds."""
@@ -45,7 +56,7 @@ _ERRORS = {
     kind.http_status: kind
     for kind in (
         *(UsageError, PictureError, TooLargeError, AccessError, ScopeError),
-        *(NotFoundError, ModelError, BusyError, OverloadError),
+        *(NotFoundError, ModelError, ConflictError, BusyError, OverloadError),
     )
 }
 
@@ -184,6 +195,30 @@ class Client(Questions):
     def eigen(self, unit: str, question: questions.EigenQuestion) -> pa.Table:
         return self._table(f"{self._unit(unit)}/eigen", question)
 
+    @asks(AnnotationsQuestion)
+    def annotations(self, question: AnnotationsQuestion) -> pa.Table:
+        return self._table(f"{self._atlas}/annotations", question)
+
+    @asks_about(AnnotateQuestion)
+    def annotate(self, subject: str, question: AnnotateQuestion) -> pa.Table:
+        is_unit = _UNIT.fullmatch(subject) is not None
+        about = self._unit(subject) if is_unit else f"{self._atlas}/images/{self._image_id(subject)}"
+        rows = self._write("PUT", f"{about}/annotation", question)
+        return as_table([AnnotationRow(**row) for row in rows], AnnotationRow)
+
+    @names_checked
+    def collections(self) -> pa.Table:
+        return self._table(f"{self._atlas}/collections")
+
+    @names_checked
+    def collection(self, name: str) -> pa.Table:
+        return self._table(f"{self._atlas}/collections/{quote(name, safe='')}")
+
+    @asks_about(CollectQuestion)
+    def collect(self, collection: str, question: CollectQuestion) -> pa.Table:
+        rows = self._write("POST", f"{self._atlas}/collections/{quote(collection, safe='')}", question)
+        return as_table([CollectionItem(**row) for row in rows], CollectionItem)
+
     def __repr__(self) -> str:
         about = self._summary
         contents = f"{about['images']} images × {about['units']} units of {about['model']}"
@@ -264,14 +299,25 @@ class Client(Questions):
         table = pa.concat_tables(parts)
         return table.slice(0, len(table) + count) if count < 0 else table
 
+    def _write(self, method: str, path: str, question: Question) -> list[dict[str, Any]]:
+        """Return the rows that are there after a change."""
+        body = json.dumps(_fields(question)).encode()
+        content = self._ask(f"{_API}/{path}", body, "application/json", method)[0]
+        rows: list[dict[str, Any]] = json.loads(content)["rows"] if content else []
+        return rows
+
     def _ask(
-        self, address: str, body: bytes | None = None, media_type: str = "application/octet-stream"
+        self,
+        address: str,
+        body: bytes | None = None,
+        media_type: str = "application/octet-stream",
+        method: str | None = None,
     ) -> tuple[bytes, str]:
         """Return the body of an answer and its Link; raises the error that its problem details name."""
         headers = {} if body is None else {"Content-Type": media_type}
         if self._key is not None:
             headers["Authorization"] = f"Bearer {self._key}"
-        request = Request(self._url + address, body, headers)
+        request = Request(self._url + address, body, headers, method=method)
         try:
             with urlopen(request, timeout=_TIMEOUT_S) as answer:
                 return answer.read(), answer.headers.get("Link", "")

@@ -1,13 +1,22 @@
 """An opened atlas answers a notebook or program: every answer is an Arrow table."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from unitscope.arguments import names_checked
-from unitscope.asking import asks, asks_about, bins_table, check_size
+from unitscope.asking import asks, asks_about, bins_table, check_size, local_author
 from unitscope.questions import Questions
 from unitscope_schemas import questions
+from unitscope_schemas.answers.annotations import (
+    AnnotateQuestion,
+    AnnotationRow,
+    AnnotationsQuestion,
+    CollectionItem,
+    CollectionRow,
+    CollectQuestion,
+)
 from unitscope_schemas.answers.patches import ExplainRow, LabelRow, NeighborRow, PatchRow, UnitRow
 from unitscope_schemas.answers.provenance import DigestRow, TraceRow
 from unitscope_schemas.answers.relations import (
@@ -27,7 +36,7 @@ from unitscope_schemas.progress import Progress
 from unitscope_schemas.units import UnitId, parse_target
 from unitscope_services.atlas.crops import cut, encoded, picture, read_image
 from unitscope_services.figures import conv_filters, eigen
-from unitscope_services.queries import compare, exemplars, images, labels, local_maxima, units, visuals
+from unitscope_services.queries import annotations, compare, exemplars, images, labels, local_maxima, units, visuals
 from unitscope_services.queries.facets import facets
 from unitscope_services.queries.provenance.digests import digests
 from unitscope_services.queries.provenance.trace import trace
@@ -49,8 +58,10 @@ class OpenedAtlas(Questions):
         version: str | None = None,
         workers: int | None = None,
         corpus: str | None = None,
+        annotations: str | None = None,
     ) -> None:
-        self._session = Session(path, trust_code=trust_code, version=version, corpus=corpus)
+        folder = None if annotations is None else Path(annotations)
+        self._session = Session(path, trust_code=trust_code, version=version, corpus=corpus, annotations=folder)
         self._workers = workers
         self.manifest = self._session.atlas.manifest
 
@@ -165,6 +176,28 @@ class OpenedAtlas(Questions):
     @names_checked
     def visualisation(self, unit: str, name: str) -> bytes:
         return visuals.visual_picture(self._session.atlas, parse_target(unit), name)[1]
+
+    @asks(AnnotationsQuestion)
+    def annotations(self, question: AnnotationsQuestion) -> pa.Table:
+        return as_table(annotations.annotation_page(self._session, question).rows, AnnotationRow)
+
+    @asks_about(AnnotateQuestion)
+    def annotate(self, subject: str, question: AnnotateQuestion) -> pa.Table:
+        page = annotations.annotate(self._session, subject, question, local_author())
+        return as_table(page.rows, AnnotationRow)
+
+    @names_checked
+    def collections(self) -> pa.Table:
+        return as_table(annotations.collection_page(self._session).rows, CollectionRow)
+
+    @names_checked
+    def collection(self, name: str) -> pa.Table:
+        return as_table(annotations.collection(self._session, name).rows, CollectionItem)
+
+    @asks_about(CollectQuestion)
+    def collect(self, collection: str, question: CollectQuestion) -> pa.Table:
+        after = annotations.collect(self._session, collection, question, local_author())
+        return as_table([] if after is None else after.rows, CollectionItem)
 
     @names_checked
     def patch(self, unit: str, image: str, size: int | None = None) -> bytes:

@@ -11,6 +11,7 @@ from unitscope.arguments import names_checked
 from unitscope.asking import asks, asks_about
 from unitscope.pictured import Pictured, Thumbnail, as_page
 from unitscope_schemas import questions
+from unitscope_schemas.answers.annotations import AnnotateQuestion, AnnotationsQuestion, CollectQuestion
 from unitscope_schemas.errors import NotFoundError, PictureError
 from unitscope_schemas.units import UnitId
 
@@ -171,6 +172,37 @@ class Questions(Protocol):
     @asks_about(questions.EigenQuestion)
     def eigen(self, unit: str, question: questions.EigenQuestion) -> pa.Table:
         """Return one row for the mean (component 0) and each principal component of a unit's patches."""
+        ...
+
+    @asks(AnnotationsQuestion)
+    def annotations(self, question: AnnotationsQuestion) -> pa.Table:
+        """Return what people wrote about units and images, the last that was written first."""
+        ...
+
+    @asks_about(AnnotateQuestion)
+    def annotate(self, subject: str, question: AnnotateQuestion) -> pa.Table:
+        """Write a name, a note or tags of a unit or an image, and return what is said of it now.
+
+        atlas.annotate("_blocks.15:130", name="cat faces", tags=["animal"])
+        """
+        ...
+
+    @names_checked
+    def collections(self) -> pa.Table:
+        """Return the collections of units and images."""
+        ...
+
+    @names_checked
+    def collection(self, name: str) -> pa.Table:
+        """Return the units and images of a collection, in its order."""
+        ...
+
+    @asks_about(CollectQuestion)
+    def collect(self, collection: str, question: CollectQuestion) -> pa.Table:
+        """Change a collection, which the first change makes, and return its items; none once it is deleted.
+
+        atlas.collect("curves", subjects=["_blocks.5:3", "_blocks.5:9"], note="detects curves")
+        """
         ...
 
     @names_checked

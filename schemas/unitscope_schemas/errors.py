@@ -12,6 +12,7 @@ UnitscopeError               exit code   HTTP status
 ├── AtlasError                1           500   the atlas on disk is damaged
 │   └── FormatError           6           500   the atlas has another format version
 ├── ClusterError              1           -     the Ray cluster of a run is lost
+├── ConflictError             1           412   it was changed by another one meanwhile
 ├── BusyError                 6           503   another run holds it, or the question takes too long
 │   └── OverloadError         6           429   too many such requests at once
 ├── CapacityError             1           507   there is not enough memory for what is asked
@@ -122,6 +123,13 @@ class ClusterError(UnitscopeError):
 
     def __str__(self) -> str:
         return f"{super().__str__()}. {self.again}"
+
+
+class ConflictError(UnitscopeError):
+    """What is to be changed was changed by another one since it was looked at."""
+
+    http_status = 412
+    title = "Changed meanwhile"
 
 
 class BusyError(UnitscopeError):

@@ -65,6 +65,13 @@ def serve(
             "repeatable  [default: each atlas's own folder]",
         ),
     ] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="UNITSCOPE_ANNOTATIONS",
+            help="folder for names, notes and collections that people write  [default: beside each atlas]",
+        ),
+    ] = None,
     cache: Annotated[
         Path | None, typer.Option(envvar="UNITSCOPE_CACHE", help="folder for parts of atlases at s3://")
     ] = None,
@@ -86,6 +93,7 @@ def serve(
         trust_code=trust_code,
         check_parts=not no_check,
         corpora=tuple(corpus or ()),
+        annotations=annotations,
         cache=cache,
         cache_gb=cache_gb,
         grace_s=grace,
@@ -107,8 +115,11 @@ class KeyRow:
 def new(
     name: NameArgument,
     scope: Annotated[
-        Literal["read", "compute", "admin"],
-        typer.Option(help="what it allows: reading; also running the model, for uploads and jobs; also all"),
+        Literal["read", "compute", "annotate", "admin"],
+        typer.Option(
+            help="what it allows: reading; also running the model, for uploads and jobs; also writing names, notes and "
+            "collections; also all"
+        ),
     ] = "read",
     key_file: KeyFileOption = _FILE,
 ) -> None:

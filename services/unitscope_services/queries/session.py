@@ -19,6 +19,7 @@ from unitscope_schemas.geometry import Location, Placement
 from unitscope_schemas.question import is_file
 from unitscope_schemas.questions import CellQuestion, ExplainQuestion, NeighborsQuestion, TopQuestion
 from unitscope_schemas.units import UnitId
+from unitscope_services.annotations.annotation_file import AnnotationFile
 from unitscope_services.atlas.atlas import Atlas
 from unitscope_services.atlas.boxes import checked_box
 from unitscope_services.atlas.crops import read_image
@@ -58,9 +59,17 @@ class Session:
         corpus: str | AllowedRoots | None = None,
         check: bool = True,
         public: bool = False,
+        annotations: Path | None = None,
     ) -> None:
         self.atlas = Atlas(root, question_timeout_s, version, corpus, check, public)
+        self._annotations = annotations
         self._turn, self.trust_code = turn, trust_code
+
+    @cached_property
+    def annotations(self) -> AnnotationFile:
+        """Return the file of what people wrote about the atlas's units and images."""
+        store, weights = self.atlas.store, self.atlas.manifest.model.weights_digest
+        return AnnotationFile.beside(store.address, self._annotations, store.name, weights)
 
     @cached_property
     def search(self) -> "PatchSearch":

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Hashable, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 
 from unitscope_pipelines.storage.allowed_roots import AllowedRoots
 from unitscope_pipelines.storage.filesystem import checked_folder
@@ -50,8 +51,9 @@ class AtlasRegistry:
         trust_code: bool = False,
         corpora: Sequence[str] = (),
         check_parts: bool = True,
+        annotations: Path | None = None,
     ) -> None:
-        self._check_parts = check_parts
+        self._check_parts, self._annotations = check_parts, annotations
         self._question_timeout_s, self._turn, self._trust_code = question_timeout_s, turn, trust_code
         self._served: dict[str, _ServedAtlas] = {}
         stores = [store_of(root) for root in roots]
@@ -119,6 +121,7 @@ class AtlasRegistry:
             corpus=corpus,
             check=self._check_parts,
             public=True,
+            annotations=self._annotations,
         )
 
 

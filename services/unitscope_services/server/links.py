@@ -43,6 +43,15 @@ class Links:
         """Where a text is looked for."""
         return f"{self.home}/find"
 
+    @property
+    def annotations(self) -> str:
+        """The page of what people wrote."""
+        return f"{self.home}/annotations"
+
+    def collection(self, name: str) -> str:
+        """Return the page of a collection."""
+        return _address(self.home, ["collections", name], {})
+
     def filters(self, layer: str | None = None) -> str:
         """Return the page of a layer's weights as pictures; without a name of the first layer with weights."""
         return _address(self.home, ["filters"], {"layer": layer})

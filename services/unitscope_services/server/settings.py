@@ -16,6 +16,9 @@ class Settings(BaseModel):
         description="folders below which alone pictures are read, beside each atlas's own: ROOT for all atlases, or "
         "NAME=ROOT for one; where none holds the recorded folder, the first is where that is now",
     )
+    annotations: Path | None = Field(
+        None, description="folder for what people write about units and images; none: beside each atlas"
+    )
     cache: Path | None = Field(
         None, description="folder for parts of atlases in object stores; none: as UNITSCOPE_CACHE"
     )

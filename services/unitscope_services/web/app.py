@@ -33,12 +33,14 @@ from unitscope_services.web.app_state import AppState
 from unitscope_services.web.documentation import describe
 from unitscope_services.web.methods import other_method
 from unitscope_services.web.middleware import RequestMiddleware
+from unitscope_services.web.page_routes import annotations as annotation_pages
 from unitscope_services.web.page_routes import compare, pages, sign_in, unit_parts
 from unitscope_services.web.page_routes import jobs as job_pages
 from unitscope_services.web.page_routes import live as live_pages
 from unitscope_services.web.picture_memory import PictureMemory
 from unitscope_services.web.rate_middleware import RateMiddleware
 from unitscope_services.web.routes import (
+    annotations,
     atlases,
     conv_filters,
     images,
@@ -54,8 +56,8 @@ from unitscope_services.web.routes import (
 
 __all__ = ["Settings", "create_app"]
 
-_API_GROUPS = (pictures, atlases, conv_filters, units, visuals, images, uploads, jobs, relations, server)
-_PAGE_GROUPS = (pages, job_pages, compare, live_pages, unit_parts, sign_in)
+_API_GROUPS = (pictures, atlases, conv_filters, units, visuals, images, uploads, annotations, jobs, relations, server)
+_PAGE_GROUPS = (pages, annotation_pages, job_pages, compare, live_pages, unit_parts, sign_in)
 _FORM_OVERHEAD_BYTES = 4096
 """Bytes that a multipart form adds to the picture inside it."""
 _FREE_THREADS = 4

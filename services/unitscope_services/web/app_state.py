@@ -71,6 +71,7 @@ class AppState:
             settings.trust_code,
             settings.corpora,
             settings.check_parts,
+            settings.annotations,
         )
         collect_seldom()
 

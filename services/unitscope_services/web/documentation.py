@@ -35,7 +35,7 @@ _SAFE = {
     "schema": {"type": "integer", "minimum": 0, "maximum": 1, "default": 0, "title": "Safe"},
     "description": "of `.csv`: 1 puts an apostrophe before text that a spreadsheet would take for a formula",
 }
-_ORDER = ("atlases", "units", "similarity", "images", "pictures", "uploads", "jobs", "server")
+_ORDER = ("atlases", "units", "similarity", "images", "pictures", "uploads", "annotations", "jobs", "server")
 
 _READ_LATER = (NeighborBatchQuestion,)
 """Bodies that routes read themselves, in a turn, and refer to by name."""

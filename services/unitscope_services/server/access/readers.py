@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple, get_args
 
 from unitscope_schemas.errors import AccessError, ScopeError, listing
 
-Scope = Literal["read", "compute", "admin"]
+Scope = Literal["read", "compute", "annotate", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 """Scopes in ascending order: each allows what those before it allow."""
 

@@ -14,6 +14,7 @@ from unitscope_schemas.question import read_box
 from unitscope_schemas.questions import Order, SkippedQuestion, Text, UnitStatus
 from unitscope_schemas.units import UnitId
 from unitscope_services.figures.tiles import SpriteKind, state_of
+from unitscope_services.pages.annotations.written import written_about, written_with
 from unitscope_services.pages.conv_filters import filters_view
 from unitscope_services.pages.find_page import find_view, place_named
 from unitscope_services.pages.layer import LayerAddress, layer_view
@@ -87,7 +88,10 @@ def find(reply: Reading, q: Annotated[str, Query(max_length=500)] = "") -> Respo
     target = place_named(atlas, text)
     if target is not None:
         return RedirectResponse(target, 303, headers={"Cache-Control": "no-store"})
-    return reply.page("find.html", lambda: _named(find_view(atlas, text)))
+    changing = replace(reply, state=reply.session.annotations.state)
+    return changing.page(
+        "find.html", lambda: {**_named(find_view(atlas, text)), "written": written_with(changing.session, text)}
+    )
 
 
 @routes.get("/a/{atlas}/filters")
@@ -130,8 +134,8 @@ def show_unit(
     view = partial(unit_view, reply.session.atlas, UnitId(layer, channel), address, reply.computes)
     if embed:
         return reply.page("embed.html", lambda: _named(view()))
-    growing = replace(reply, private=True)  # what is made of a unit is shown without a new version of the atlas
-    return growing.page("unit.html", lambda: _named(view()))
+    growing = replace(reply, private=True)  # what is made and written of a unit is shown without a new version
+    return growing.page("unit.html", lambda: {**_named(view()), **_written(growing, str(UnitId(layer, channel)))})
 
 
 def picture_address(
@@ -153,8 +157,13 @@ PictureQuery = Annotated[PictureAddress, Depends(picture_address)]
 @routes.get("/a/{atlas}/images/{image}")
 def show_image(reply: Scanning, image: ImageName, address: PictureQuery) -> Response:
     """Show an image of the corpus: what it excites and what resembles it."""
-    asking = _asking(reply, address)
-    return asking.page("picture.html", lambda: _named(_image_page(asking, image, address).view()))
+    asking = replace(_asking(reply, address), private=True)  # people write about it without a new version
+
+    def content() -> dict[str, Any]:
+        page = _image_page(asking, image, address)
+        return {**_named(page.view()), **_written(asking, reply.session.atlas.find_image(image).image_id)}
+
+    return asking.page("picture.html", content)
 
 
 @routes.get("/a/{atlas}/images/{image}/here")
@@ -175,7 +184,9 @@ async def take_upload(reply: Computing, request: Request) -> Response:
 def show_upload(reply: Computing, upload: Text, address: PictureQuery) -> Response:
     """Show an upload: what it excites and what resembles it."""
     asking = replace(reply, private=True)
-    return asking.page("picture.html", lambda: _named(_upload_page(asking, upload, address).view()))
+    return asking.page(
+        "picture.html", lambda: {**_named(_upload_page(asking, upload, address).view()), "written": None}
+    )
 
 
 @routes.get("/a/{atlas}/uploads/{upload}/here")
@@ -201,6 +212,10 @@ def _image_page(reply: Reply, image: str, address: PictureAddress) -> PicturePag
 def _upload_page(reply: Reply, upload: str, address: PictureAddress) -> PicturePage:
     row = upload_row(reply, find_upload(reply, upload))
     return PicturePage(reply.session, upload_subject(reply, upload), row, address, computes=True)
+
+
+def _written(reply: Reply, subject: str) -> dict[str, Any]:
+    return {"written": written_about(reply.session, subject, reply.reader.may("annotate"))}
 
 
 def _cell(address: PictureAddress) -> Location:

@@ -1,0 +1,1 @@
+"""What people write about units and images, in an SQLite file beside an atlas."""
