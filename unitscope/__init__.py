@@ -27,17 +27,19 @@ def open_atlas(
     version: str | None = None,
     workers: int | None = None,
     corpus: str | None = None,
+    annotations: str | None = None,
 ) -> "OpenedAtlas":
     """Open an atlas whose answers are Arrow tables, with the same numbers as the command line and the API.
 
     Only with `trust_code` is a model of the owner's own code built, for questions about pictures from outside.
     `version` names an earlier version, by its name or the beginning of it. `workers` is how many processes compare
-    units, one per core by default. `corpus` is the folder below which the pictures are now, if they have moved. Raises
-    NotFoundError if there is no atlas, AtlasError if parts are missing.
+    units, one per core by default. `corpus` is the folder below which the pictures are now, if they have moved;
+    `annotations` the folder of what people write, beside the atlas by default. Raises NotFoundError if there is no atlas,
+    AtlasError if parts are missing.
     """
     from unitscope.opened_atlas import OpenedAtlas
 
-    return OpenedAtlas(path, trust_code, version, workers, corpus)
+    return OpenedAtlas(path, trust_code, version, workers, corpus, annotations)
 
 
 def __getattr__(name: str) -> object:

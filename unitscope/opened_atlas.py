@@ -36,7 +36,8 @@ from unitscope_schemas.progress import Progress
 from unitscope_schemas.units import UnitId, parse_target
 from unitscope_services.atlas.crops import cut, encoded, picture, read_image
 from unitscope_services.figures import conv_filters, eigen
-from unitscope_services.queries import annotations, compare, exemplars, images, labels, local_maxima, units, visuals
+from unitscope_services.queries import compare, exemplars, images, labels, local_maxima, units, visuals
+from unitscope_services.queries.annotations import annotations, collections
 from unitscope_services.queries.facets import facets
 from unitscope_services.queries.provenance.digests import digests
 from unitscope_services.queries.provenance.trace import trace
@@ -188,15 +189,15 @@ class OpenedAtlas(Questions):
 
     @names_checked
     def collections(self) -> pa.Table:
-        return as_table(annotations.collection_page(self._session).rows, CollectionRow)
+        return as_table(collections.collection_page(self._session).rows, CollectionRow)
 
     @names_checked
     def collection(self, name: str) -> pa.Table:
-        return as_table(annotations.collection(self._session, name).rows, CollectionItem)
+        return as_table(collections.collection(self._session, name).rows, CollectionItem)
 
     @asks_about(CollectQuestion)
     def collect(self, collection: str, question: CollectQuestion) -> pa.Table:
-        after = annotations.collect(self._session, collection, question, local_author())
+        after = collections.collect(self._session, collection, question, local_author())
         return as_table([] if after is None else after.rows, CollectionItem)
 
     @names_checked

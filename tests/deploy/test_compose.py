@@ -48,7 +48,9 @@ def test_ray_wants_a_token_everywhere(name: str) -> None:
 def test_the_api_only_reads_and_wants_keys() -> None:
     api = SERVICES["api"]
     assert "atlases:/atlases:ro" in api["volumes"]
-    assert all(volume.endswith(":ro") for volume in api["volumes"])
+    writable = [volume for volume in api["volumes"] if not volume.endswith(":ro")]
+    assert writable == ["annotations:/annotations"]
+    assert api["environment"]["UNITSCOPE_ANNOTATIONS"] == "/annotations"
     assert api["secrets"] == ["api_keys"]
     assert "atlases:/atlases" in SERVICES["ray-worker"]["volumes"]
 

@@ -16,6 +16,7 @@ from unitscope.client import Client
 from unitscope.opened_atlas import OpenedAtlas
 from unitscope.questions import Questions
 from unitscope_schemas import questions
+from unitscope_schemas.answers import annotations
 from unitscope_schemas.answers.jobs import CompareJob, OptimiseJob, ProjectJob, SimilarJob
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.question import Question
@@ -26,11 +27,13 @@ from unitscope_services.web.documentation import describe
 BASES = {"Question", "PassingQuestion", "ExemplarQuestion", "BandedQuestion"}
 MODELS = [
     model
-    for name, model in vars(questions).items()
+    for name, model in {**vars(questions), **vars(annotations)}.items()
     if inspect.isclass(model) and issubclass(model, Question) and name not in BASES
 ]
 OF_JOBS = {OptimiseJob, ProjectJob, SimilarJob, CompareJob}
 """Questions whose answers take long: what a server is asked for in the body of a job."""
+OF_BODIES = {"NeighborBatchQuestion", "AnnotateQuestion", "CollectQuestion"}
+"""Questions that a server is asked in the body of a request."""
 OVER_HTTP_ALONE = {"CellQuestion", "MapQuestion", "NeighborBatchQuestion", "TopPageQuestion"}
 """Questions that pages and programs of other languages ask."""
 WITHOUT_COMMAND = {
@@ -71,9 +74,7 @@ def commands() -> dict[str, type[Question]]:
 def test_every_question_can_be_asked_over_http() -> None:
     asked = {question for _, question in routes()} | {base for job in OF_JOBS for base in job.__bases__}
     by_page = {"TopQuestion"}  # as its TopPageQuestion
-    assert {model.__name__ for model in MODELS} - by_page == {model.__name__ for model in asked} | {
-        "NeighborBatchQuestion"
-    }
+    assert {model.__name__ for model in MODELS} - by_page == {model.__name__ for model in asked} | OF_BODIES
 
 
 def test_a_route_has_the_names_the_help_and_the_ranges_of_its_question() -> None:

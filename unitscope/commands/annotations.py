@@ -36,7 +36,7 @@ def annotate(
     from unitscope.asking import local_author
     from unitscope.commands.output import show_rows
     from unitscope_schemas.answers.annotations import AnnotationRow
-    from unitscope_services.queries import annotations as written
+    from unitscope_services.queries.annotations import annotations as written
     from unitscope_services.queries.session import Session
 
     session = Session(atlas, annotations=folder)
@@ -60,7 +60,7 @@ def annotations(
     from unitscope.commands.output import show_rows
     from unitscope_schemas.answers.annotations import AnnotationRow
     from unitscope_services.annotations.imports import read_annotations
-    from unitscope_services.queries import annotations as written
+    from unitscope_services.queries.annotations import annotations as written
     from unitscope_services.queries.session import Session
 
     session = Session(atlas, annotations=folder)
@@ -89,7 +89,7 @@ def collect(
     from unitscope.commands.output import show_rows
     from unitscope_schemas.answers.annotations import CollectionItem
     from unitscope_services.annotations.imports import read_items
-    from unitscope_services.queries import annotations as written
+    from unitscope_services.queries.annotations import collections as written
     from unitscope_services.queries.session import Session
 
     session = Session(atlas, annotations=folder)
@@ -115,7 +115,7 @@ def collections(
     """List the collections of units and images, or what is in one."""
     from unitscope.commands.output import show_rows
     from unitscope_schemas.answers.annotations import CollectionItem, CollectionRow
-    from unitscope_services.queries import annotations as written
+    from unitscope_services.queries.annotations import collections as written
     from unitscope_services.queries.session import Session
 
     session, shown = Session(atlas, annotations=folder), "json" if as_json else style

@@ -48,7 +48,7 @@ class AnnotateQuestion(Question):
 
 
 class AnnotationsQuestion(Question):
-    """Which annotations are listed."""
+    """The annotations of an atlas, all of them or those that pass."""
 
     subject: Annotated[Text | None, Field(description="only of this unit, as `LAYER:UNIT`, or image")] = None
     contains: Annotated[Text | None, Field(description="only those whose name, note or tags hold this text")] = None

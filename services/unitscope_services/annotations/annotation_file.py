@@ -172,11 +172,11 @@ class AnnotationFile:
     def _is_there(self, path: Path) -> bool:
         """Return whether the file is there; raises AtlasError for what is no plain file, which is not opened."""
         try:
-            mode = path.lstat().st_mode
+            state = path.lstat()
         except FileNotFoundError:
             return False
         except OSError as error:
             raise AtlasError(f"{path.name} cannot be read: {error.strerror}") from None
-        if not stat.S_ISREG(mode):
+        if not stat.S_ISREG(state.st_mode):
             raise AtlasError(f"{path.name} is no plain file, so annotations are neither read from it nor written to it")
-        return True
+        return state.st_size > 0  # what was to be the first writing may have been refused

@@ -17,7 +17,8 @@ from unitscope_schemas.units import UnitId
 from unitscope_services.pages.annotations.written import subject_page, subject_words
 from unitscope_services.pages.pages import unit_strip
 from unitscope_services.pages.views import PatchStrip
-from unitscope_services.queries.annotations import annotation_page, collection, collection_page
+from unitscope_services.queries.annotations.annotations import annotation_page
+from unitscope_services.queries.annotations.collections import collection, collection_page
 from unitscope_services.queries.exemplars import patches
 from unitscope_services.queries.session import Session
 from unitscope_services.server.links import Links, links_of

@@ -6,7 +6,7 @@ from unitscope_schemas.answers.annotations import AnnotationRow, AnnotationsQues
 from unitscope_schemas.errors import UnitscopeError
 from unitscope_schemas.units import UnitId
 from unitscope_services.annotations.collections import collections_of
-from unitscope_services.queries.annotations import annotation_page
+from unitscope_services.queries.annotations.annotations import annotation_page
 from unitscope_services.queries.session import Session
 from unitscope_services.server.links import Links, links_of
 
@@ -23,7 +23,7 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenAbout:
     """What is said of a unit or an image, and the collections that hold it."""
 
     subject: str
@@ -49,7 +49,7 @@ class WrittenMatches:
     problem: str = ""
 
 
-def written_about(session: Session, subject: str, may_write: bool) -> Written:
+def written_about(session: Session, subject: str, may_write: bool) -> WrittenAbout:
     """Return what people wrote about a unit or an image by its whole name; a file that is damaged is told of."""
     links = links_of(session.atlas)
     writes = may_write and session.annotations.is_writable
@@ -59,8 +59,8 @@ def written_about(session: Session, subject: str, may_write: bool) -> Written:
         holding = [row.name for row in collections_of(session.annotations, subject)]
         every = [row.name for row in collections_of(session.annotations)]
     except UnitscopeError as error:
-        return Written(subject, None, [], [], False, about, links.annotations, str(error))
-    return Written(
+        return WrittenAbout(subject, None, [], [], False, about, links.annotations, str(error))
+    return WrittenAbout(
         subject=subject,
         row=rows[0] if rows else None,
         collections=[Link(name, links.collection(name)) for name in holding],

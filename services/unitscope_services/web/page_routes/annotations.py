@@ -10,7 +10,8 @@ from unitscope_schemas.answers.annotations import AnnotateQuestion, CollectionNa
 from unitscope_schemas.questions import Text
 from unitscope_schemas.units import UnitId
 from unitscope_services.pages.annotations.collection_pages import annotations_view, collection_view
-from unitscope_services.queries import annotations
+from unitscope_services.queries.annotations.annotations import annotate
+from unitscope_services.queries.annotations.collections import collect, move_up
 from unitscope_services.server.links import links_of
 from unitscope_services.web.parameters import Channel, ImageName, LayerName
 from unitscope_services.web.replies import Annotating, Reading, Reply
@@ -67,6 +68,19 @@ def write_about_image(
     return _lead_to(links_of(reply.session.atlas).image(reply.session.atlas.find_image(image).image_id))
 
 
+@routes.post("/collections/{collection}/up")
+def put_before(
+    reply: Annotating,
+    collection: Annotated[CollectionName, Path()],
+    subject: Annotated[Text, Form()],
+    revision: Annotated[int, Form(ge=0)],
+) -> Response:
+    """Put an item before the one that stands before it, and lead back to the collection."""
+    with reply.turn("read"):
+        move_up(reply.session, collection, subject, revision, author_of(reply))
+    return _lead_to(links_of(reply.session.atlas).collection(collection))
+
+
 @routes.post("/collect")
 def write_collection(
     reply: Annotating,
@@ -81,7 +95,7 @@ def write_collection(
     subjects = () if subject is None else (subject,)
     question = CollectQuestion(subjects=subjects, note=note, about=about, remove=remove, revision=revision)
     with reply.turn("read"):
-        after = annotations.collect(reply.session, collection, question, author_of(reply))
+        after = collect(reply.session, collection, question, author_of(reply))
     links = links_of(reply.session.atlas)
     return _lead_to(links.annotations if after is None else links.collection(after.name))
 
@@ -94,7 +108,7 @@ def _question(name: str, note: str, tags: str, revision: int) -> AnnotateQuestio
 
 def _write(reply: Reply, subject: str, question: AnnotateQuestion) -> None:
     with reply.turn("read"):
-        annotations.annotate(reply.session, subject, question, author_of(reply))
+        annotate(reply.session, subject, question, author_of(reply))
 
 
 def _lead_to(address: str) -> Response:

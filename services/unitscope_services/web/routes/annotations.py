@@ -19,7 +19,9 @@ from unitscope_schemas.answers.annotations import (
     CollectionRow,
     CollectQuestion,
 )
-from unitscope_services.queries import annotations
+from unitscope_services.queries.annotations.annotations import annotate, annotation_page
+from unitscope_services.queries.annotations.collections import collect, collection_page
+from unitscope_services.queries.annotations.collections import collection as collection_named
 from unitscope_services.server import caching
 from unitscope_services.web.documentation import ROWS
 from unitscope_services.web.parameters import ImageName, UnitInPath
@@ -34,31 +36,31 @@ CollectionInPath = Annotated[CollectionName, Path()]
 @routes.get("/annotations", response_model=AnnotationPage, responses=ROWS)
 def list_annotations(reply: Reading, question: Annotated[AnnotationsQuestion, Query()]) -> Response:
     """List what is written about units and images, the last that was written first."""
-    return _rows(reply, AnnotationRow, lambda: annotations.annotation_page(reply.session, question))
+    return _rows(reply, AnnotationRow, lambda: annotation_page(reply.session, question))
 
 
 @routes.put("/layers/{layer}/units/{channel}/annotation", response_model=AnnotationPage)
 def annotate_unit(reply: Annotating, unit: UnitInPath, question: AnnotateQuestion) -> Response:
     """Write a name, a note or tags of a unit; the answer is what is said of it now."""
-    return _written(reply, lambda: annotations.annotate(reply.session, str(unit), question, author_of(reply)))
+    return _written(reply, lambda: annotate(reply.session, str(unit), question, author_of(reply)))
 
 
 @routes.put("/images/{image}/annotation", response_model=AnnotationPage)
 def annotate_image(reply: Annotating, image: ImageName, question: AnnotateQuestion) -> Response:
     """Write a name, a note or tags of an image; the answer is what is said of it now."""
-    return _written(reply, lambda: annotations.annotate(reply.session, image, question, author_of(reply)))
+    return _written(reply, lambda: annotate(reply.session, image, question, author_of(reply)))
 
 
 @routes.get("/collections", response_model=CollectionPage, responses=ROWS)
 def list_collections(reply: Reading) -> Response:
     """List the collections of units and images."""
-    return _rows(reply, CollectionRow, lambda: annotations.collection_page(reply.session))
+    return _rows(reply, CollectionRow, lambda: collection_page(reply.session))
 
 
 @routes.get("/collections/{collection}", response_model=Collection, responses=ROWS)
 def read_collection(reply: Reading, collection: CollectionInPath) -> Response:
     """Return a collection with its units and images, in their order."""
-    return _rows(reply, CollectionItem, lambda: annotations.collection(reply.session, collection))
+    return _rows(reply, CollectionItem, lambda: collection_named(reply.session, collection))
 
 
 @routes.post("/collections/{collection}", response_model=Collection)
@@ -66,7 +68,7 @@ def change_collection(reply: Annotating, collection: CollectionInPath, question:
     """Add units and images to a collection, take them out, or arrange them; the first change makes it."""
 
     def change() -> Collection | None:
-        return annotations.collect(reply.session, collection, question, author_of(reply))
+        return collect(reply.session, collection, question, author_of(reply))
 
     return _written(reply, change)
 
