@@ -34,8 +34,8 @@ def open_atlas(
     Only with `trust_code` is a model of the owner's own code built, for questions about pictures from outside.
     `version` names an earlier version, by its name or the beginning of it. `workers` is how many processes compare
     units, one per core by default. `corpus` is the folder below which the pictures are now, if they have moved;
-    `annotations` the folder of what people write, beside the atlas by default. Raises NotFoundError if there is no atlas,
-    AtlasError if parts are missing.
+    `annotations` the folder of what people write, beside the atlas by default. Raises NotFoundError if there is no
+    atlas, AtlasError if parts are missing.
     """
     from unitscope.opened_atlas import OpenedAtlas
 

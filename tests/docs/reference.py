@@ -160,6 +160,8 @@ def _unmarked(annotation: Any) -> Any:
         return _unmarked(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
         return functools.reduce(operator.or_, map(_unmarked, get_args(annotation)))
+    if get_origin(annotation) is tuple:
+        return tuple.__class_getitem__(tuple(map(_unmarked, get_args(annotation))))
     return annotation
 
 
