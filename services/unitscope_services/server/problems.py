@@ -21,6 +21,7 @@ from unitscope_schemas.errors import (
 )
 from unitscope_schemas.formats import json_bytes
 from unitscope_schemas.question import faults
+from unitscope_services.server.navigation import navigation_of
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -75,6 +76,9 @@ def sign_in_page(
 def _page(request: HTTPConnection, template: str, status: int, headers: dict[str, str], **content: object) -> Response:
     app_state, reader = request.app.state.app_state, request.scope.get("unitscope.reader")
     around = {"signed_in": reader.name if reader else None, "takes_keys": app_state.keys.are_used}
+    if reader is not None and reader.may("read") and app_state.is_open:  # others are told of no atlas
+        bar = navigation_of(app_state.atlases, request.path_params.get("atlas", ""))
+        around |= {"bar": bar, "computes": reader.may("compute")}
     html = app_state.templates.get_template(template).render({**around, **content})
     return Response(html, status, headers, "text/html; charset=utf-8")
 

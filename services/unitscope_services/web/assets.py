@@ -62,6 +62,9 @@ def make_templates(static: dict[str, StaticFile]) -> Environment:
         "docs": "/docs",
         "scripts": True,
         "signed_in": None,
+        "bar": None,
+        "written": None,
+        "computes": False,
         "takes_keys": False,
         "came_from": None,
     }

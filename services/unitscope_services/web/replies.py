@@ -17,6 +17,7 @@ from unitscope_services.server import caching
 from unitscope_services.server.access.readers import Reader, Scope
 from unitscope_services.server.limits.costs import Kind
 from unitscope_services.server.links import dated
+from unitscope_services.server.navigation import navigation_of
 from unitscope_services.web.app_state import AppState, state_of
 from unitscope_services.web.credentials import credentials_of
 from unitscope_services.web.parameters import check_parameters
@@ -125,8 +126,10 @@ class Reply:
         html = self.app_state.templates.get_template(template)
         origin = str(self.request.base_url).rstrip("/")
         name, is_signed_in = self.reader.name, self.reader.key is not None
-        kind = f"html {self.app_state.pages_digest} {origin} {name or ''} {self.computes}"
-        around = {"origin": origin, "computes": self.computes, "signed_in": name}
+        count = len(self.app_state.atlases.names)
+        kind = f"html {self.app_state.pages_digest} {origin} {name or ''} {self.computes} {count}"
+        bar = navigation_of(self.app_state.atlases, self.atlas)
+        around = {"origin": origin, "computes": self.computes, "signed_in": name, "bar": bar}
         if self.app_state.keys.are_used:
             around |= {"takes_keys": True, "came_from": f"{self.request.url.path}?{self.request.url.query}".rstrip("?")}
         return self._send(

@@ -184,9 +184,7 @@ async def take_upload(reply: Computing, request: Request) -> Response:
 def show_upload(reply: Computing, upload: Text, address: PictureQuery) -> Response:
     """Show an upload: what it excites and what resembles it."""
     asking = replace(reply, private=True)
-    return asking.page(
-        "picture.html", lambda: {**_named(_upload_page(asking, upload, address).view()), "written": None}
-    )
+    return asking.page("picture.html", lambda: _named(_upload_page(asking, upload, address).view()))
 
 
 @routes.get("/a/{atlas}/uploads/{upload}/here")
