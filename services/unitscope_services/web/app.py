@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from unitscope_schemas.answers.served import Problem
-from unitscope_schemas.errors import UnitscopeError
+from unitscope_schemas.errors import AccessError, UnitscopeError
 from unitscope_services.server.access.hosts import Hosts
 from unitscope_services.server.access.keys import Keys
 from unitscope_services.server.caching import package_version
@@ -29,7 +29,8 @@ from unitscope_services.server.settings import Settings
 from unitscope_services.server.shared import Shared
 from unitscope_services.server.telemetry import Telemetry
 from unitscope_services.web import assets
-from unitscope_services.web.app_state import AppState
+from unitscope_services.web.app_state import AppState, state_of
+from unitscope_services.web.credentials import credentials_of
 from unitscope_services.web.documentation import describe
 from unitscope_services.web.methods import other_method
 from unitscope_services.web.middleware import RequestMiddleware
@@ -139,4 +140,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 async def _handle(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         return other_method(request, error)
+    if "unitscope.reader" not in request.scope:  # an address that is none asks for no key
+        with suppress(AccessError):
+            request.scope["unitscope.reader"] = state_of(request).keys.reader(credentials_of(request))
     return problem_of(request, error)
