@@ -1,5 +1,6 @@
 """The output of commands on stdout: tables for people, files and JSON for programs."""
 
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,8 @@ from unitscope_schemas.errors import StorageError, UsageError, listing
 from unitscope_schemas.geometry import Box, Size
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from unitscope_pipelines.indexing.verification.verify import Verdict
 
 
@@ -48,6 +51,16 @@ def show_rows(rows: Sequence[Any], kind: type, style: TableStyle, document: Any)
     else:
         file_format: TableFormat = "csv" if style == "csv-safe" else style
         sys.stdout.buffer.write(rows_as(rows, kind, file_format, safe=style == "csv-safe"))
+
+
+def show_pictures(pictures: Sequence["Image"], captions: Sequence[str]) -> None:
+    """Print pictures side by side, as the terminal can."""
+    from rich.console import Console
+
+    from unitscope.terminal_pictures import picture_rows, takes_pictures
+
+    as_pictures = sys.stdout.isatty() and takes_pictures(os.environ)
+    sys.stdout.write(picture_rows(pictures, captions, Console().width, as_pictures))
 
 
 def write_rows(out: Path, rows: Sequence[Any], kind: type, document: Any) -> None:

@@ -43,21 +43,25 @@ def top(
     style: FormatOption = "table",
     crops: Annotated[Path | None, typer.Option(help="write each patch as a PNG into this folder")] = None,
     sheet: Annotated[Path | None, typer.Option(help="write a contact sheet to this picture file")] = None,
+    pictures: Annotated[bool, typer.Option("--pictures", help="show the patches in the terminal")] = False,
     corpus: CorpusOption = None,
     trust_code: TrustFlag = False,
     version: VersionOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Show the patches that most excite a unit."""
-    from unitscope.commands.output import show_rows
+    from unitscope.commands.output import show_pictures, show_rows
     from unitscope_schemas.answers.patches import PatchPage, PatchRow
     from unitscope_schemas.answers.relations import BandPage, BandRow
+    from unitscope_schemas.errors import UsageError
     from unitscope_schemas.units import UnitId
     from unitscope_services.figures.blanks import missing_pictures, patch_tile
     from unitscope_services.figures.sheet import unit_sheet
     from unitscope_services.queries import exemplars, local_maxima
     from unitscope_services.queries.session import Session
 
+    if pictures and (as_json or style != "table"):
+        raise UsageError("--pictures is for people: leave out --json and --format, or write files with --crops")
     session, unit_id = Session(atlas, trust_code=trust_code, version=version, corpus=corpus), UnitId.parse(unit)
     page: PatchPage | BandPage
     if bands is None:
@@ -68,6 +72,11 @@ def top(
     if page.note:
         tell(f"{unit}: {page.note}")
     tell_stale(page.stale_images)
+    if pictures:
+        show_pictures(
+            [patch_tile(session.atlas, unit_id, row).picture for row in page.rows],
+            [f"{row.rank} {row.activation:.4g}" for row in page.rows],
+        )
     if crops is not None:
         crops.mkdir(parents=True, exist_ok=True)
         for row in page.rows:
@@ -80,7 +89,7 @@ def top(
         sheet.parent.mkdir(parents=True, exist_ok=True)
         unit_sheet(session.atlas, page).save(sheet)
         tell(f"contact sheet written to {sheet}")
-    if crops is not None or sheet is not None:
+    if crops is not None or sheet is not None or pictures:
         tell_missing(missing_pictures(session.atlas, page.rows))
 
 
