@@ -219,6 +219,12 @@ class Client(Questions):
         rows = self._write("POST", f"{self._atlas}/collections/{quote(collection, safe='')}", question)
         return as_table([CollectionItem(**row) for row in rows], CollectionItem)
 
+    @names_checked
+    def page(self, unit: str) -> str:
+        layer, channel = UnitId.parse(unit)
+        name = quote(self._summary["name"])
+        return f"{self._url}/a/{name}/layers/{quote(layer, safe='@')}/units/{channel}"
+
     def __repr__(self) -> str:
         about = self._summary
         contents = f"{about['images']} images × {about['units']} units of {about['model']}"

@@ -201,6 +201,10 @@ class OpenedAtlas(Questions):
         return as_table([] if after is None else after.rows, CollectionItem)
 
     @names_checked
+    def page(self, unit: str) -> str:
+        raise UsageError(f"{unit} has no page, as this atlas is opened here: serve it, and ask unitscope.Client(url)")
+
+    @names_checked
     def patch(self, unit: str, image: str, size: int | None = None) -> bytes:
         check_size(size)
         atlas, one = self._session.atlas, UnitId.parse(unit)

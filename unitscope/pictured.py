@@ -65,6 +65,22 @@ class Pictured:
         return as_page(self.heading, [] if len(self) else ["there are none"], self.tiles)
 
 
+@dataclass(frozen=True)
+class PageFrame:
+    """A page of a server inside another page: as text, and in a notebook, an HTML iframe."""
+
+    address: str
+    title: str
+    height_px: int
+
+    def __str__(self) -> str:
+        address, title = html.escape(self.address), html.escape(self.title)
+        style = f"width:100%;height:{self.height_px}px;border:0"
+        return f'<iframe src="{address}" title="{title}" loading="lazy" style="{style}"></iframe>'
+
+    _repr_html_ = __str__
+
+
 def as_page(heading: str, lines: Sequence[str], tiles: Sequence[Thumbnail]) -> str:
     """Return a heading, lines of text and pictures as HTML, with the pictures in it."""
     words = "".join(f"<div>{html.escape(line)}</div>" for line in lines)

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from unitscope.arguments import names_checked
 from unitscope.asking import asks, asks_about
-from unitscope.pictured import Pictured, Thumbnail, as_page
+from unitscope.pictured import PageFrame, Pictured, Thumbnail, as_page
 from unitscope_schemas import questions
 from unitscope_schemas.answers.annotations import AnnotateQuestion, AnnotationsQuestion, CollectQuestion
 from unitscope_schemas.errors import NotFoundError, PictureError
@@ -215,6 +215,11 @@ class Questions(Protocol):
         ...
 
     @names_checked
+    def page(self, unit: str) -> str:
+        """Return the address of a unit's page at the server; raises UsageError for an atlas that is opened here."""
+        ...
+
+    @names_checked
     def unit(self, unit: str) -> "Unit":
         """Return a unit as an object that a notebook shows with its patches.
 
@@ -253,6 +258,14 @@ class Unit:
         """The inputs that were optimised for the unit, and its projections, which are stored; `optimise` makes more."""
         table = self._atlas.visualisations(str(self.id))
         return Pictured(f"{self.id}: made for it", table, self._made)
+
+    def embed(self, height_px: int = 420) -> PageFrame:
+        """Return a frame with the unit's patches, as the server of a `Client` shows them, for notebooks and sites.
+
+        The server lets others frame its pages where anyone may read. Raises UsageError for an atlas that is opened
+        here.
+        """
+        return PageFrame(f"{self._atlas.page(str(self.id))}?embed=1", str(self.id), height_px)
 
     def tile(self) -> Thumbnail:
         """Return the unit's first patch as a picture."""

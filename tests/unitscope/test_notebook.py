@@ -5,6 +5,7 @@ import io
 import re
 import shutil
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -127,3 +128,15 @@ def test_a_picture_from_outside_has_no_stored_peak(notebook: OpenedAtlas, tmp_pa
 def test_words_of_a_corpus_are_no_markup() -> None:
     page = as_page("<b>", ["<script>"], [Thumbnail(None, '"><img src=x>', "<i>")])
     assert "<script>" not in page and "<img" not in page and "<b>" not in page
+
+
+def test_a_unit_is_framed_from_its_server_alone(notebook: OpenedAtlas, client: Client) -> None:  # noqa: F811
+    frame = client.unit(UNIT).embed(height_px=300)
+    address = re.findall(r'src="([^"]+)"', str(frame))[0]
+    with urlopen(source) as answer:
+        page = answer.read().decode()
+        assert "frame-ancestors *" in answer.headers["Content-Security-Policy"]
+    assert UNIT in page
+    assert frame._repr_html_() == str(frame)
+    with pytest.raises(UsageError, match="serve it"):
+        notebook.unit(UNIT).embed()
