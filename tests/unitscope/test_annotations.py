@@ -96,3 +96,19 @@ def test_a_file_with_a_fault_is_refused_as_a_whole(
     assert getattr(result.exception, "exit_code", result.exit_code) == code
     assert said in str(result.exception)
     assert json.loads(run("annotations", atlas, "--json").stdout)["count"] == 0
+
+
+def test_what_is_written_outlives_the_version_it_was_written_at(atlas: Path) -> None:
+    opened = unitscope.open_atlas(str(atlas))
+    (path,) = opened.images(k=1)["path"].to_pylist()
+    opened.annotate("_blocks.5:3", name="stripes")
+    opened.annotate(path, note="leaves soon")
+    opened.collect("both", subjects=["_blocks.5:3", path])
+    assert run("remove", atlas, path).exit_code == 0
+    later = unitscope.open_atlas(str(atlas))
+    assert later.annotations().equals(opened.annotations())
+    assert later.collection("both").equals(opened.collection("both"))
+    image = later.collection("both")["subject"].to_pylist()[1]
+    assert later.collect("both", subjects=[image], remove=True)["subject"].to_pylist() == ["_blocks.5:3"]
+    with pytest.raises(NotFoundError):
+        later.annotate(path, note="gone")

@@ -132,7 +132,7 @@ def test_words_of_a_corpus_are_no_markup() -> None:
 
 def test_a_unit_is_framed_from_its_server_alone(notebook: OpenedAtlas, client: Client) -> None:  # noqa: F811
     frame = client.unit(UNIT).embed(height_px=300)
-    address = re.findall(r'src="([^"]+)"', str(frame))[0]
+    source = re.findall(r'src="([^"]+)"', str(frame))[0]
     with urlopen(source) as answer:
         page = answer.read().decode()
         assert "frame-ancestors *" in answer.headers["Content-Security-Policy"]
