@@ -22,7 +22,7 @@ const ACTS = {
   ArrowRight: follow("next"),
   j: tile(1),
   k: tile(-1),
-  u: () => [...document.querySelectorAll(".trail a")].at(-1)?.click(),
+  u: () => [...document.querySelectorAll(".mark, .trail a")].at(-1)?.click(),
 };
 
 document.addEventListener("keydown", (event) => {
