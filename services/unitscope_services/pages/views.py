@@ -228,10 +228,13 @@ class CellView:
 
 @dataclass(frozen=True)
 class MapOverlay:
-    """A unit whose map lies over the picture, and the position of its highest activation."""
+    """A unit whose map lies over the picture, the activations that its lowest and highest colour stand for, and the
+    position of the highest."""
 
     unit: UnitId
     map: ActivationMap
+    low: float | None
+    high: float | None
     href: str
     picture: str
     values: str
