@@ -11,13 +11,13 @@ Span = tuple[int, int]
 
 
 class Size(NamedTuple):
-    """A size is height and width in pixels, or rows and columns of a grid."""
+    """A size is height and width in pixels, or rows and columns of a grid; as a text it is width × height."""
 
     height: int
     width: int
 
     def __str__(self) -> str:
-        return f"{self.height} × {self.width}"
+        return f"{self.width} × {self.height}"
 
 
 class Location(NamedTuple):

@@ -33,7 +33,7 @@ def test_arrow_is_the_file_format_that_feather_readers_open(count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(Box(0, -5, 7, 8), "0,-5,7,8"), (Location(-1, 3), "-1,3"), (Size(7, 9), "7 × 9")]
+    ("value", "text"), [(Box(0, -5, 7, 8), "0,-5,7,8"), (Location(-1, 3), "-1,3"), (Size(7, 9), "9 × 7")]
 )
 def test_messages_show_numbers_not_classes(value: object, text: str) -> None:
     assert (str(value), f"{value}", "{}".format(value)) == (text, text, text)  # noqa: UP032

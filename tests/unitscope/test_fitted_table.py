@@ -1,20 +1,26 @@
 """Tables at every width: no number is cut, what leaves is said, and texts say that they are shortened."""
 
+import ast
+import csv
 import importlib
+import io
 import random
 import sys
 from collections.abc import Sequence
 from dataclasses import is_dataclass
+from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 from rich.cells import cell_len
 
+from unitscope import commands
 from unitscope.commands import output
-from unitscope.commands.output import _cell, show_rows
-from unitscope.fitted_table import fit
+from unitscope.commands.output import show_rows
+from unitscope.fitted_table import Fitted, cell_lines, fit
 from unitscope_schemas.answers.statements import Statement
+from unitscope_schemas.formats import rows_as
 from unitscope_schemas.geometry import Box, Size
 
 KINDS = {
@@ -81,27 +87,99 @@ def shown(
     return told.out.replace("\x1b[1m", "").replace("\x1b[0m", "").splitlines(), told.err
 
 
+def shown_cells(lines: Sequence[str], fitted: Fitted) -> dict[str, list[str]]:
+    """The cells of a printed table by column, cut where columns stand: one for each row, its first line."""
+    spans, start = {}, 0
+    for column, width in zip(fitted.columns, fitted.widths, strict=True):
+        spans[column.name] = slice(start, start + width)
+        start += width + 2
+    head = max(len(column.header.split("\n")) for column in fitted.columns)
+    firsts, line = [], head
+    for cells in zip(*(column.cells for column in fitted.columns), strict=True):
+        firsts.append(lines[line])
+        line += max(len(cell_lines(cell, width)) for cell, width in zip(cells, fitted.widths, strict=True))
+    assert line == len(lines)
+    return {name: [within(first, span) for first in firsts] for name, span in spans.items()}
+
+
+def within(line: str, span: slice) -> str:
+    """What stands between two places of a line on a terminal, where some characters are two places wide."""
+    places = [character for character in line for _ in range(cell_len(character))]
+    gaps = [*places[max(0, span.start - 2) : span.start], *places[span.stop : span.stop + 2]]
+    assert set(gaps) <= {" "}, f"{line!r} runs into the next column"
+    return "".join(places[span]).strip()
+
+
 @pytest.mark.parametrize("width", [80, 100, 120, 160])
 @pytest.mark.parametrize(("module", "name"), ROWS, ids=[name for _, name in ROWS])
-def test_every_number_of_every_table_is_shown_whole_or_its_column_is_named(
+def test_every_number_of_every_table_is_that_of_the_csv_or_its_column_is_named(
     module: str, name: str, width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Rounded to five digits, as `--format` says; whole numbers, boxes and sizes as they are."""
     kind, chance = getattr(importlib.import_module(module), name), random.Random(f"{name} {width}")
     rows = [made(kind, "", chance) for _ in range(4)]
     lines, said = shown(rows, kind, width, capsys, monkeypatch)
-    left_out = said.removeprefix("without ").partition(":")[0].split(", ")
-    text = "\n".join(lines)
-    for field in get_type_hints(kind):
-        values = [getattr(row, field) for row in rows]
-        if field in left_out or (field in ("layer", "channel") and "unit" in left_out):
-            continue
-        for value in values:
-            if isinstance(value, int | float | Box | Size) and value is not None:
-                assert any(_cell(value) in line.replace(":", " ").split() for line in lines), (field, value, text)
     fitted = fit(output._columns(rows, kind), width)
-    whole = sum(fitted.widths) + 2 * len(fitted.widths) - 2
-    assert whole <= width or len(fitted.columns) <= 5
-    assert max(map(cell_len, lines)) <= whole, text
+    cells = shown_cells(lines, fitted)
+    written = list(csv.DictReader(io.StringIO(rows_as(rows, kind, "csv").decode())))
+    named = {*said.removeprefix("without ").partition(":")[0].split(", ")}
+    for field, annotation in get_type_hints(kind).items():
+        types = {annotation, *get_args(annotation)}
+        if not types & {int, float, Box, Size} or get_origin(annotation) in (list, dict):
+            continue
+        if field == "channel" and "layer" in get_type_hints(kind):
+            values = [cell.rpartition(":")[2] for cell in cells["unit"]] if "unit" in cells else None
+        else:
+            values = cells.get(field)
+        if values is None:
+            own = [row for row in written if any(row[column] for column in row if column.startswith(field))]
+            assert not own or field in named or "unit" in named, field
+            continue
+        for value, row in zip(values, written, strict=True):
+            assert_same_number(value, [row[column] for column in csv_columns(field, types)], types)
+    assert sum(fitted.widths) + 2 * len(fitted.widths) - 2 <= width or len(fitted.columns) <= 5
+
+
+def csv_columns(field: str, types: set[Any]) -> list[str]:
+    """The columns of a CSV that hold a field; a box and a size have one for each side."""
+    sides = next((kind._fields for kind in (Box, Size) if kind in types), None)
+    return [field] if sides is None else [f"{field}_{side}" for side in sides]
+
+
+def assert_same_number(shown_value: str, written: list[str], types: set[Any]) -> None:
+    if Size in types:
+        assert shown_value == "×".join(reversed(written)).strip("×"), (shown_value, written)
+    elif float in types and written[0]:
+        exact = float(written[0])
+        assert float(shown_value) == float(f"{exact:.5g}"), (shown_value, written)
+        assert abs(float(shown_value) - exact) <= 0.5e-4 * abs(exact) * (1 + 1e-9), (shown_value, written)
+    else:
+        assert shown_value == ",".join(written).strip(","), (shown_value, written)
+
+
+def test_every_table_that_a_command_prints_is_among_them() -> None:
+    """Read from the commands themselves: the types of the rows that they show."""
+    shown_kinds = set[str]()
+    for file in Path(commands.__path__[0]).glob("*.py"):
+        for call in ast.walk(ast.parse(file.read_text())):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "show_rows":
+                shown_kinds |= {node.id for node in ast.walk(call.args[1]) if isinstance(node, ast.Name)}
+    rows_named = {name for name in shown_kinds if name[0].isupper()}
+    assert len(rows_named) > 20
+    assert rows_named == {name for _, name in ROWS}
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 160])
+def test_facts_are_shown_whole_whatever_the_width(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of `index --plan`, `verify`, `gc` and others: a name and a value on each line."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    facts = {"images": 3_119_000_000, "part_bytes": 93_446_219, "largest_drift": 9.3e-10, "scan_seconds": 48_210.5}
+    output.show_facts(facts, as_json=False)
+    found = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [words[0] for words in found] == [*facts]
+    assert [float(words[1].replace(",", "")) for words in found] == [*facts.values()]
 
 
 def test_a_pipe_gets_every_column_and_every_text_whole(

@@ -40,7 +40,9 @@ TableStyle = Literal["table", "json", "ndjson", "csv", "csv-safe", "arrow", "par
 FormatOption = Annotated[
     TableStyle,
     typer.Option(
-        "--format", help="how to print the rows; csv-safe is for spreadsheets: no text is taken for a formula"
+        "--format",
+        help="how to print the rows; a table rounds to five digits, all else has every one; csv-safe is for "
+        "spreadsheets: no text is taken for a formula",
     ),
 ]
 

@@ -176,7 +176,7 @@ def _cell(value: Any) -> str:
         case float():
             return f"{value:.5g}"
         case Size():
-            return f"{value.height}×{value.width}"
+            return f"{value.width}×{value.height}"
         case Box():
             return ",".join(map(str, value))
         case list():

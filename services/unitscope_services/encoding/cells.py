@@ -11,16 +11,15 @@ from unitscope_schemas.answers.patches import ActivationMap
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Box, Location, Placement
 from unitscope_schemas.units import LayerSpec
+from unitscope_services.encoding.heat import colours, shares
 
 Activations = NDArray[np.float32]
 """Activation of each unit of a layer, in order of channels."""
 Cells = dict[str, pa.Table]
 """Activation, row and col of every unit's peak on one picture, by layer, in order of channels."""
 
-_VEIL = (128, 128, 128)
-_MOST_OPAQUE = 224
-"""Opacity of the veil over a cell without activation, of 255: grey hides bright and dark pictures alike, and some of
-the picture still shows through."""
+_OPACITY = 153
+"""Opacity of a map over a picture, of 255: colours can be told, and what is below them recognised."""
 
 
 @dataclass(frozen=True)
@@ -95,22 +94,14 @@ def checked_cell(layer: LayerSpec, cell: Location) -> Location:
 
 
 def map_picture(activations: ActivationMap) -> Image.Image:
-    """Return a unit's map to lay over a picture: clear at its highest activation, veiled at zero.
+    """Return a unit's map to lay over a picture, in colours from its lowest to its highest activation.
 
     There is one pixel for each cell, and around them one more that repeats the outermost, so that a map that begins
-    half a cell inside still covers the border. Where no activation is above zero the lowest is veiled; so is what is
-    not finite.
+    half a cell inside still covers the border. What is not finite is grey.
     """
-    values = np.pad(np.array(activations.values, np.float64), 1, mode="edge")
-    finite = np.isfinite(values)
-    heat = np.zeros(values.shape)
-    if finite.any():
-        high = values[finite].max()
-        low = 0.0 if high > 0 else values[finite].min()
-        heat[finite] = ((values[finite] - low) / (high - low)).clip(0) if high > low else 0.0
-    pixels = np.empty((*values.shape, 4), np.uint8)
-    pixels[..., :3] = _VEIL
-    pixels[..., 3] = np.rint((1 - heat) * _MOST_OPAQUE)
+    scaled = np.pad(shares(activations), 1, mode="edge")
+    pixels = np.full((*scaled.shape, 4), _OPACITY, np.uint8)
+    pixels[..., :3] = colours(scaled)
     return Image.fromarray(pixels, "RGBA")
 
 
@@ -119,11 +110,11 @@ def with_map(whole: Image.Image, activations: ActivationMap, grid: CellGrid, see
 
     `grid` and `seen` are in the pixels of `whole`; what lies outside the grid shows the nearest cell.
     """
-    heat = np.asarray(map_picture(activations))[1:-1, 1:-1]
+    laid = np.asarray(map_picture(activations))[1:-1, 1:-1]
     rows = _cells_along(seen.top, seen.bottom, grid.top, grid.height, grid.rows)
     cols = _cells_along(seen.left, seen.right, grid.left, grid.width, grid.cols)
     shown = whole.convert("RGBA")
-    shown.alpha_composite(Image.fromarray(heat[rows][:, cols], "RGBA"), (seen.left, seen.top))
+    shown.alpha_composite(Image.fromarray(laid[rows][:, cols], "RGBA"), (seen.left, seen.top))
     return shown.convert("RGB")
 
 

@@ -66,10 +66,12 @@ class FindView:
 def place_named(atlas: Atlas, text: str) -> str | None:
     """Return the page of the unit, layer or image that a text names; None if it is none of these, or a label.
 
+    Of a unit's layer the end of its name will do, as in `15:12`, where no other layer ends so.
     Raises NotFoundError for a unit beyond those of its layer, UsageError for the beginning of several image ids.
     """
     links = links_of(atlas)
     layer, _, channel = text.rpartition(":")
+    layer = _layer_meant(atlas, layer)
     if not text:
         return links.home
     if atlas.manifest.layer(text) is not None:
@@ -79,6 +81,13 @@ def place_named(atlas: Atlas, text: str) -> str | None:
         return links.unit(layer, int(channel))
     image = None if text in _labels(atlas) else atlas.catalogue.known(text)
     return None if image is None else links.image(image.image_id)
+
+
+def _layer_meant(atlas: Atlas, name: str) -> str:
+    """Return the only layer whose last words a name is, as `15` is of `_blocks.15`; else the name itself."""
+    layers = [entry.spec.name for entry in atlas.manifest.layers]
+    ending = [layer for layer in layers if layer.endswith(f".{name}")]
+    return ending[0] if name and name not in layers and len(ending) == 1 else name
 
 
 def find_view(atlas: Atlas, text: str) -> FindView:

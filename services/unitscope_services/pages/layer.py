@@ -4,6 +4,7 @@ import shlex
 from collections import Counter
 from dataclasses import dataclass
 
+from unitscope_schemas.geometry import Size
 from unitscope_schemas.questions import UnitsQuestion, UnitStatus
 from unitscope_services.figures.sprites import SHEET_PX, Sprite
 from unitscope_services.figures.tiles import TILE_PX, SpriteKind, channels_with, state_of
@@ -67,10 +68,13 @@ def layer_view(session: Session, layer: str, address: LayerAddress) -> LayerView
         query: dict[str, Value] = {"kind": None if kind == "patch" else kind, "sort": sort, "status": status}
         return links.layer(layer, **{**query, **changed})
 
+    row, input_size = atlas.layer_row(layer), atlas.manifest.preprocessing.input
     return LayerView(
         atlas=atlas.summary(),
         links=links,
-        layer=atlas.layer_row(layer),
+        layer=row,
+        input=input_size,
+        sees_all=_covers(row.receptive_field, input_size),
         tiles=tiles,
         sheet_px=(SHEET_PX, TILE_PX),
         preview=next((tile.sheet for tile in tiles if tile.sheet), None),
@@ -95,6 +99,11 @@ def layer_view(session: Session, layer: str, address: LayerAddress) -> LayerView
         following=following and here(cursor=following),
         rows_api=links.api("layers", layer, "units"),
     )
+
+
+def _covers(field: Size | None, whole: Size) -> bool:
+    """Return whether a receptive field is as large as the input; without a size it is."""
+    return field is None or (field.height >= whole.height and field.width >= whole.width)
 
 
 def _order(session: Session, layer: str, kind: SpriteKind, question: UnitsQuestion) -> list[int]:

@@ -9,6 +9,7 @@ from unitscope_schemas.geometry import Box, Location
 from unitscope_schemas.questions import CellQuestion, ExplainQuestion, NeighborsQuestion, TopQuestion
 from unitscope_schemas.units import UnitId
 from unitscope_services.encoding.cells import CellGrid
+from unitscope_services.encoding.heat import limits
 from unitscope_services.pages.pages import unit_strip
 from unitscope_services.pages.views import CellView, Choice, ExcitedUnit, MapOverlay, Neighbor, Patch, PictureView
 from unitscope_services.queries import units
@@ -134,9 +135,13 @@ class PicturePage:
     def _overlay(self, unit: UnitId) -> MapOverlay:
         parts = self._parts()
         query: dict[str, Value] = {"layer": unit.layer, "unit": unit.channel}
+        activations = self._session.activation_map(self._subject, unit)
+        low, high = limits(activations) or (None, None)
         return MapOverlay(
             unit=unit,
-            map=self._session.activation_map(self._subject, unit),
+            map=activations,
+            low=low,
+            high=high,
             href=self._links.unit(*unit),
             picture=self._links.api(*parts, "map.png", **query, v=self._links.version),
             values=self._links.api(*parts, "map", **query),

@@ -129,12 +129,15 @@ class NoTiles:
 class LayerView:
     """A layer as tiles.
 
-    `about` says what the tiles show; `missing` is there where no unit has such a picture.
+    `about` says what the tiles show; `missing` is there where no unit has such a picture. `sees_all`: whether its units
+    see all of the network's `input`.
     """
 
     atlas: AtlasRow
     links: Links
     layer: LayerRow
+    input: Size
+    sees_all: bool
     tiles: list[LayerTile]
     sheet_px: tuple[int, int]
     """Side of a sheet and of a tile on it."""
@@ -228,10 +231,13 @@ class CellView:
 
 @dataclass(frozen=True)
 class MapOverlay:
-    """A unit whose map lies over the picture, and the position of its highest activation."""
+    """A unit whose map lies over the picture, the activations that its lowest and highest colour stand for, and the
+    position of the highest."""
 
     unit: UnitId
     map: ActivationMap
+    low: float | None
+    high: float | None
     href: str
     picture: str
     values: str

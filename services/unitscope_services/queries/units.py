@@ -56,7 +56,11 @@ def unit_page(atlas: Atlas, layer: str, question: UnitsQuestion) -> UnitPage:
 
 
 def channel_order(atlas: Atlas, layer: str, question: UnitsQuestion) -> list[int]:
-    """Return the channels that such a table has, in its order."""
+    """Return the channels that such a table has, in its order; those without a value stand last.
+
+    Units that are dead or never above zero have no share above zero that says anything: they are not the most
+    selective.
+    """
     column, descending = question.sort.removeprefix("-"), question.sort.startswith("-")
     if column not in SORTS:
         raise UsageError(f"units cannot be sorted by {column!r}; there are {listing(SORTS)}, also with a leading -")
@@ -79,8 +83,11 @@ def _sort_values(units: pa.Table, column: str) -> list[Any]:
         middle = tables.KNOT_SHARES.index(0.5)
         return [knots[middle] if knots else None for knots in units["knots"].to_pylist()]
     if column == "positive_share":
-        counts = zip(units["positive_count"].to_pylist(), units["image_count"].to_pylist(), strict=True)
-        return [positive / max(1, count) for positive, count in counts]
+        columns = (units[name].to_pylist() for name in ("positive_count", "image_count", "status"))
+        return [
+            positive / count if positive and status != "dead" else None
+            for positive, count, status in zip(*columns, strict=True)
+        ]
     values: list[Any] = units["unit" if column == "channel" else column].to_pylist()
     return values
 

@@ -14,9 +14,11 @@ from unitscope_schemas.geometry import Box, Size
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.crops import PictureFormat, cut, encoded, fitted, picture, read_image, widened
 from unitscope_services.atlas.rows import ImageEntry
+from unitscope_services.encoding import heat
 from unitscope_services.encoding.cells import CellGrid, scaled, with_map
 from unitscope_services.encoding.masks import mask, masked
 from unitscope_services.figures.blanks import blank
+from unitscope_services.figures.legend import LEAST_PX, legend_height, with_legend
 from unitscope_services.figures.sprites import SheetAddress, SheetFormat, sheet_file
 from unitscope_services.figures.tiles import SpriteKind, state_of
 from unitscope_services.queries.session import Subject
@@ -105,16 +107,26 @@ def _widened(whole: Image.Image, width: int | None) -> Image.Image:
 
 
 def _with_map(reply: Reply, image: ImageEntry, unit: UnitId, whole: Image.Image, size: int | None) -> Image.Image:
-    """Return the whole picture, fitted into a square if wished, with the unit's map laid over it."""
+    """Return the whole picture, fitted into a square if wished, with the unit's map laid over it, and a legend below.
+
+    The legend lies within the square too; a small picture has none.
+    """
     atlas = reply.session.atlas
     activations = reply.session.activation_map(Subject(image, None), unit)
-    shown = whole if size is None else fitted(whole, size)
+    limits = heat.limits(activations)
+    side = size or max(whole.size)
+    has_room = whole.width * side / max(whole.size) >= LEAST_PX
+    height = legend_height(side) if limits is not None and has_room else 0
+    shown = whole if size is None else fitted(whole, size - height)
     placement = atlas.placement(image)
     down, across = shown.height / whole.height, shown.width / whole.width
     grid = scaled(CellGrid.of(atlas.layer(unit.layer).spec, placement), down, across)
     top, left, bottom, right = placement.seen
     seen = Box(round(top * down), round(left * across), round(bottom * down), round(right * across))
-    return with_map(shown, activations, grid, seen)
+    laid = with_map(shown, activations, grid, seen)
+    if limits is None or not height:
+        return laid
+    return with_legend(laid, limits, height)
 
 
 def _masked(reply: Reply, image: ImageEntry, unit: UnitId, patch: Image.Image, box: Box) -> Image.Image:

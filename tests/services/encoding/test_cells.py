@@ -1,6 +1,8 @@
 """Cells of a picture: their place, their units, and the map of a unit laid over it."""
 
 import io
+import re
+from importlib.resources import files
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +16,7 @@ from unitscope_pipelines.vision.images.preprocessing import place
 from unitscope_schemas.answers.patches import ActivationMap
 from unitscope_schemas.geometry import Box, Location, Size
 from unitscope_services.encoding.cells import CellGrid, map_picture, with_map
+from unitscope_services.encoding.heat import UNKNOWN, limits, scale, shares
 from unitscope_services.queries.session import Session
 
 API = "/api/v1/atlases/tiny"
@@ -96,13 +99,55 @@ def test_uploads_of_every_kind_line_up(client: TestClient) -> None:
     assert maps["rotated"]["seen_box"] == maps["upright"]["seen_box"]
 
 
-def test_a_map_is_clear_at_its_peak_and_veiled_at_zero_and_where_it_is_not_finite() -> None:
+def laid_map() -> ActivationMap:
     values: list[list[float | None]] = [[-1.0, 0.0, 2.0], [None, 1.0, 0.5]]
-    found = ActivationMap(unit="a:0", values=values, seen_box=Box(2, 0, 40, 60), maximum=2.0, row=0, col=2)
-    opaque = np.asarray(map_picture(found))[..., 3].tolist()
-    assert opaque[1:3] == [[224, 224, 224, 0, 0], [224, 224, 112, 168, 168]]
-    assert (opaque[0], opaque[3]) == (opaque[1], opaque[2])
+    return ActivationMap(unit="a:0", values=values, seen_box=Box(2, 0, 40, 60), maximum=2.0, row=0, col=2)
+
+
+def test_a_map_has_the_colours_from_its_own_lowest_to_its_highest_and_is_grey_where_it_is_not_finite() -> None:
+    laid = np.asarray(map_picture(laid_map()))
+    assert set(laid[..., 3].ravel()) == {153}
+    expected = [[scale()[0], scale()[85], scale()[255]], [UNKNOWN, scale()[170], scale()[128]]]
+    assert laid[1:3, 1:4, :3].tolist() == np.array(expected).tolist()
+    assert np.array_equal(laid, np.pad(laid[1:-1, 1:-1], ((1, 1), (1, 1), (0, 0)), mode="edge"))
+
+
+def test_a_map_lies_where_its_cells_are_and_the_picture_shows_through() -> None:
     grid, seen = CellGrid(2, 3, 5.0, 0.0, 15.0, 20.0), Box(2, 0, 40, 60)
-    shown = np.asarray(with_map(Image.new("RGB", (60, 40)), found, grid, seen))
-    for row, col, grey in ((0, 0, 0), (2, 0, 112), (5, 59, 0), (19, 19, 112), (20, 20, 56), (34, 40, 84), (39, 0, 112)):
-        assert abs(int(shown[row, col, 0]) - grey) <= 1, (row, col)
+    shown = np.asarray(with_map(Image.new("RGB", (60, 40)), laid_map(), grid, seen))
+    for row, col, level in ((2, 0, 0), (19, 19, 0), (5, 59, 255), (20, 20, 170), (34, 40, 128)):
+        assert np.abs(shown[row, col] - 0.6 * scale()[level]).max() <= 1, (row, col)
+    assert np.abs(shown[39, 0] - 0.6 * np.array(UNKNOWN)).max() <= 1
+    assert not shown[0, 0].any()
+
+
+def test_a_map_that_is_positive_everywhere_still_shows_where_it_is_low() -> None:
+    """A veil that counted from zero hid next to nothing of it."""
+    values: list[list[float | None]] = [[10.0, 11.0], [12.0, 14.0]]
+    found = ActivationMap(unit="a:0", values=values, seen_box=Box(0, 0, 2, 2), maximum=14.0, row=1, col=1)
+    assert shares(found).tolist() == [[0.0, 0.25], [0.5, 1.0]]
+    assert limits(found) == (10.0, 14.0)
+
+
+def test_a_map_without_any_finite_activation_is_grey_and_has_no_limits() -> None:
+    found = ActivationMap(unit="a:0", values=[[None]], seen_box=Box(0, 0, 2, 2), maximum=None, row=0, col=0)
+    assert limits(found) is None
+    assert np.asarray(map_picture(found))[0, 0].tolist() == [*UNKNOWN, 153]
+    even = ActivationMap(unit="a:0", values=[[3.0, 3.0]], seen_box=Box(0, 0, 2, 2), maximum=3.0, row=0, col=0)
+    assert shares(even).tolist() == [[0.0, 0.0]]
+
+
+def test_colours_grow_lighter_evenly_and_none_is_the_grey_of_the_unknown() -> None:
+    linear = np.where(scale() / 255 <= 0.04045, scale() / 255 / 12.92, ((scale() / 255 + 0.055) / 1.055) ** 2.4)
+    lightness = np.cbrt(linear @ (0.2126, 0.7152, 0.0722))
+    steps = np.diff(lightness)
+    assert steps.min() > 0
+    assert 116 * (lightness[-1] - lightness[0]) > 75
+    assert np.abs(lightness[::51] - np.linspace(lightness[0], lightness[-1], 6)).max() < 0.06
+    assert np.ptp(scale().astype(int), axis=1).min() > 40
+
+
+def test_the_stylesheet_has_the_same_colours() -> None:
+    sheet = files("unitscope_services.web").joinpath("static/unitscope.css").read_text()
+    (stops,) = re.findall(r"\.heat \.scale .*gradient\(to right, ([^)]*)\)", sheet)
+    assert stops.split(", ") == [f"#{bytes(scale()[round(255 * stop / 8)]).hex()}" for stop in range(9)]

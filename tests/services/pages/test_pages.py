@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from PIL import Image
 from starlette.testclient import TestClient
 
 from tests.services.conftest import UNIT, bearer
@@ -184,6 +185,8 @@ def test_the_layer_page_leads_to_all_units(client: TestClient) -> None:
     [
         ("_blocks.5:3", PAGE),
         ("_blocks.5", "/a/tiny/layers/_blocks.5"),
+        ("5:3", PAGE),
+        ("15:12", "/a/tiny/layers/_blocks.15/units/12"),
         ("", "/a/tiny"),
     ],
 )
@@ -191,6 +194,25 @@ def test_going_to_a_name_leads_to_its_page(client: TestClient, wanted: str, targ
     answer = client.get("/a/tiny/find", params={"q": wanted}, follow_redirects=False)
     assert answer.status_code == 303
     assert answer.headers["location"] == target
+
+
+@pytest.mark.parametrize("wanted", ["locks.5:3", "1:3", ":3", "5:x"])
+def test_a_name_that_is_not_the_end_of_one_layer_is_looked_for(client: TestClient, wanted: str) -> None:
+    assert client.get("/a/tiny/find", params={"q": wanted}, follow_redirects=False).status_code == 200
+
+
+def test_a_layer_says_how_much_of_the_input_its_units_see(client: TestClient) -> None:
+    part = client.get("/a/tiny/layers/_blocks.0").text
+    assert "each seeing 7 × 7 of the input’s 224 × 224 pixels." in part
+    whole = client.get("/a/tiny/layers/_blocks.15").text
+    assert "each seeing the whole input of 224 × 224 pixels: its receptive field is larger, 851 × 851." in whole
+
+
+def test_a_size_is_width_before_height(client: TestClient, tiny_corpus: Path) -> None:
+    image = client.get("/api/v1/atlases/tiny/images?path=stripes/000.jpg").json()["rows"][0]
+    width, height = Image.open(tiny_corpus / "stripes/000.jpg").size
+    assert width != height
+    assert f"{width} × {height} pixels" in client.get(f"/a/tiny/images/{image['image_id']}").text
 
 
 def test_going_to_a_path_leads_to_the_image_and_to_nothing_to_a_friendly_page(client: TestClient) -> None:

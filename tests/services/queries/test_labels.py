@@ -215,6 +215,15 @@ def test_the_planted_units_have_the_status_that_is_expected_of_them(silent: Path
     assert statuses == ["dead", "dead", "dead", "negative-only", "non-finite", "non-finite", "rare", "non-finite"]
 
 
+@pytest.mark.parametrize("sort", ["positive_share", "-positive_share"])
+def test_the_most_selective_units_are_not_those_that_never_act(silent: Path, sort: str) -> None:
+    order = [row.channel for row in unit_page(Atlas(silent), "silent", UnitsQuestion(sort=sort)).rows]
+    assert {*order[-5:]} == {_DEAD, _CONSTANT, _BELOW, _NEGATIVE, _NAN}
+    assert len({*order}) == 8
+    if sort == "positive_share":
+        assert order[0] == _RARE
+
+
 @pytest.mark.parametrize("channel", [_DEAD, _CONSTANT, _BELOW, _NAN, _ODD])
 def test_units_whose_peaks_are_all_equal_have_no_labels_and_say_why(silent: Path, channel: int) -> None:
     atlas, asked = Atlas(silent), UnitId("silent", channel)

@@ -10,7 +10,10 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from tests.services.conftest import UNIT
+from unitscope_services.encoding.heat import scale
+from unitscope_services.figures.legend import legend_height
 from unitscope_services.figures.sprites import SHEET_PX, TILE_PX, Sprite
+from unitscope_services.web.assets import figure
 
 API = "/api/v1/atlases/tiny"
 
@@ -57,6 +60,32 @@ def test_the_overlay_is_the_whole_picture_with_a_frame_around_the_box(client: Te
     assert changed[20, 30:70].all()
     assert not changed[:15].any()
     assert not changed[24:56, 34:66].any()
+
+
+def test_a_map_over_a_picture_has_a_legend_below_within_the_size_asked_for(client: TestClient) -> None:
+    row = client.get("/api/v1/atlases/tiny/images?path=blobs/001.jpg").json()["rows"][0]
+    address = f"{API}/patches/{row['image_id']}.png?unit=_blocks.5:3&overlay=map"
+    answer = client.get(f"{address}&size=200")
+    shown, small = pixels(answer.content), pixels(client.get(f"{address}&size=64").content)
+    assert max(shown.shape) == 200
+    assert max(small.shape) == 64
+    legend = shown[-legend_height(200) :]
+    known = {tuple(colour) for colour in scale().tolist()}
+    line = [tuple(pixel) in known for pixel in legend[legend.shape[0] // 2].tolist()]
+    assert sum(line) > shown.shape[1] / 3
+    assert (legend[0] == 255).all()
+    again = client.get(f"{address}&size=200", headers={"If-None-Match": answer.headers["etag"]})
+    assert again.status_code == 304
+
+
+def test_a_picture_page_names_the_lowest_and_the_highest_of_the_map_that_it_shows(client: TestClient) -> None:
+    image = client.get(f"{API}/images?path=blobs/001.jpg").json()["rows"][0]["image_id"]
+    values = client.get(f"{API}/images/{image}/map?layer=_blocks.5&unit=3").json()["values"]
+    low, high = min(map(min, values)), max(map(max, values))
+    page = client.get(f"/a/tiny/images/{image}?unit=_blocks.5:3").text
+    (legend,) = re.findall(r'<p class="heat".*</p>', page)
+    assert f"<span>{figure(low)}</span>" in legend
+    assert f"<span>{figure(high)}</span>" in legend
 
 
 def test_an_image_comes_whole_or_narrower_but_never_enlarged(client: TestClient, tiny_corpus: Path) -> None:

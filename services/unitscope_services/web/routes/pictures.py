@@ -38,8 +38,9 @@ def read_patch_picture(
     overlay: Annotated[
         Overlay,
         Query(
-            description="`box`: the whole picture with the box drawn; `map`: with the unit's map; `mask`: the patch, "
-            "darkened where the map is below half its peak"
+            description="`box`: the whole picture with the box drawn; `map`: with the unit's map in colours from its "
+            "lowest to its highest activation, and from 96 pixels on a legend below; `mask`: the patch, darkened where "
+            "the map is below half its peak"
         ),
     ] = "none",
 ) -> Response:

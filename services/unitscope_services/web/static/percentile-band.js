@@ -12,6 +12,7 @@ class PercentileBand extends HTMLElement {
     this.form = this.querySelector("form");
     this.fields = [...this.form.querySelectorAll("input[type=number]")];
     this.handles = [...this.querySelectorAll(".handle")];
+    this.inside = this.querySelector(".band-count");
     this.counts = this.dataset.counts.split(",").map(Number);
     this.total = this.counts.reduce((sum, count) => sum + count, 0);
     this.handles.forEach((handle, side) => this.arm(handle, side));
@@ -88,6 +89,18 @@ class PercentileBand extends HTMLElement {
       handle.setAttribute("aria-valuenow", String(share));
       handle.setAttribute("aria-valuetext", `${(share * 100).toFixed(1)} %`);
     });
+    const count = this.imagesInside();
+    this.inside.textContent = `${count.toLocaleString("en").replaceAll(",", "\u202f")} ${count === 1 ? "image" : "images"}`;
+  }
+
+  /** How many images lie in the band; the same as `exemplars.rank_range`. */
+  imagesInside() {
+    const images = Number(this.dataset.images);
+    const [low, high] = this.band;
+    const slack = 1e-9 * images;
+    const first = Math.ceil((1 - high) * images - slack);
+    const last = Math.min(images - 1, Math.floor((1 - low) * images + slack));
+    return Math.max(0, last - first + 1);
   }
 
   go() {

@@ -101,6 +101,25 @@ def test_with_the_mouse_alone_band_and_box_are_dragged_and_stay_in_the_address(o
     expect(page.locator("#nearest")).to_contain_text("exact search")
 
 
+def test_the_count_of_images_follows_the_band_while_it_is_dragged(opened: Opened) -> None:
+    """What is counted before the handle is let go is what the server counts of the same band afterwards."""
+    page = opened(f"/a/tiny/{UNIT}")
+    before, inside = page.url, page.locator(".band-count")
+    chart, handle = page.locator("svg.chart").bounding_box(), page.locator("#band-2").bounding_box()
+    assert chart is not None and handle is not None
+    expect(inside).to_have_text("40 images")
+    page.mouse.move(handle["x"] + handle["width"] / 2, handle["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(chart["x"] + 0.4 * chart["width"], handle["y"] + 40, steps=4)
+    expect(inside).not_to_have_text("40 images")
+    dragged = inside.inner_text()
+    assert page.url == before
+    page.mouse.up()
+    page.wait_for_url("**quantile=**")
+    answer = page.context.request.get(page.url).text()
+    assert f'<span class="band-count">{dragged}</span>' in answer
+
+
 def test_with_the_keyboard_alone_band_cell_and_box_are_chosen(opened: Opened, ask: Ask) -> None:
     page = opened("/a/tiny")
     page.keyboard.press("/")

@@ -30,6 +30,24 @@ def test_kinds_and_sorts_change_in_place_and_stay_in_the_address(opened: Opened)
     expect(page.get_by_role("link", name="optimised", exact=True)).to_have_attribute("aria-current", "true")
 
 
+@pytest.mark.parametrize("width", [320, 1_440])
+def test_no_caption_is_cut_however_long_its_numbers_are(opened: Opened, width: int) -> None:
+    """A tile is narrower than a long number of a unit beside its peak, and what sticks out of one is not drawn."""
+    page = opened("/a/tiny/layers/_blocks.5")
+    page.set_viewport_size({"width": width, "height": 800})
+    outside = page.evaluate("""() => [...document.querySelectorAll(".tiles li")].slice(0, 12).filter((tile) => {
+        const [unit, peak] = tile.querySelectorAll(".caption > span");
+        unit.lastChild.textContent = "48210";
+        peak.textContent = "−9.30e−10";
+        const room = tile.getBoundingClientRect();
+        return [unit, peak].some((text) => {
+            const own = text.getBoundingClientRect();
+            return own.left < room.left - 0.5 || own.right > room.right + 0.5 || own.bottom > room.bottom + 0.5;
+        });
+    }).length""")
+    assert outside == 0
+
+
 def test_with_the_keyboard_a_label_leads_to_a_unit_that_likes_it(opened: Opened, ask: Ask) -> None:
     page = opened("/a/tiny")
     page.keyboard.press("/")
