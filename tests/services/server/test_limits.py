@@ -165,6 +165,7 @@ def test_every_answer_is_made_in_a_turn(limited: Callable[[Turns], TestClient], 
         "number": "1",
         "kind": "png",
         "digest": image[:9],
+        "collection": "mine",
     }
     given = {"layer": "_blocks.5", "unit": "3", "row": "0", "col": "0", "label": "blobs", "image": image}
     known = client.app.openapi()["paths"]  # type: ignore[attr-defined]
@@ -176,6 +177,8 @@ def test_every_answer_is_made_in_a_turn(limited: Callable[[Turns], TestClient], 
         "/layers/{layer}/units/{channel}",
         "/images/{image}",
         "/live",
+        "/annotations",
+        "/collections/{collection}",
     )
     parts = ("/layers/{layer}/units/{channel}/" + part for part in ("similar", "facets", "bands", "eigen"))
     made = 0

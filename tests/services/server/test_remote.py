@@ -30,7 +30,9 @@ def wait_until(holds: Callable[[], bool]) -> None:
 def test_a_server_answers_as_from_a_folder_and_sees_a_new_version_soon(
     address: str, client: TestClient, tiny_corpus: Path, tmp_path: Path
 ) -> None:
-    settings = Settings(atlases=(address,), corpora=(str(tiny_corpus),), cache=tmp_path, cache_gb=0.1)
+    settings = Settings(
+        atlases=(address,), corpora=(str(tiny_corpus),), cache=tmp_path, cache_gb=0.1, annotations=tmp_path.parent
+    )
     with TestClient(create_app(settings), ORIGIN) as remote:
         for question in (f"{UNIT}/patches", f"{UNIT}/patches.csv?k=30", "/a/tiny/layers/_blocks.5/units/3", "/a/tiny"):
             assert remote.get(question).text == client.get(question).text
