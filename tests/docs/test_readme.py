@@ -57,7 +57,7 @@ LATENTS = """
 import torch
 
 def build():
-    return torch.nn.Sequential(torch.nn.Linear(40, 8), torch.nn.ReLU())
+    return torch.nn.Sequential(torch.nn.Linear(80, 8), torch.nn.ReLU())
 """
 
 

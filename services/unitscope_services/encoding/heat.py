@@ -36,8 +36,8 @@ _FROM_CONES = np.array(
         (-0.0041960863, -0.7034186147, 1.7076147010),
     )
 )
-"""From Oklab to cones, and from the cubes of these to linear red, green and blue: Ottosson 2020, "A perceptual color
-space for image processing"."""
+"""Matrices from Oklab to cones, and from the cubes of these to linear red, green and blue: Ottosson 2020, "A perceptual
+color space for image processing"."""
 
 
 def limits(activations: ActivationMap) -> tuple[float, float] | None:
