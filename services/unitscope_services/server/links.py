@@ -73,6 +73,11 @@ class Links:
         """Return the page of a unit."""
         return _address(self.home, ["layers", layer, "units", channel], query or {})
 
+    def beside(self, units: Sequence[UnitId] = ()) -> str:
+        """Return the page of several units side by side."""
+        query = urlencode([("u", str(unit)) for unit in units], safe=":@")
+        return f"{self.home}/units?{query}" if query else f"{self.home}/units"
+
     def part(self, layer: str, channel: int, name: str) -> str:
         """Return the address of a part of a unit's page."""
         return f"{self.unit(layer, channel)}/{name}"
