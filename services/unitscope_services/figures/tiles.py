@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from unitscope_schemas.errors import NotFoundError, PictureError
 from unitscope_schemas.geometry import Box
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.atlas.crops import cut, fitted, picture, read_image
+from unitscope_services.atlas.crops import cut, fitted, is_plain, picture, read_image, thumbnails
 from unitscope_services.atlas.deadlines import check_time
 from unitscope_services.atlas.rows import ImageEntry
 from unitscope_services.figures.conv_filters import filters_of, tile_of_filter
@@ -28,6 +29,15 @@ ChannelPicture = tuple[int, Image.Image | None]
 """A channel with its picture, None where that is gone from the corpus."""
 
 TILE_PX = 64
+
+
+@dataclass(frozen=True)
+class TileWork:
+    """How tiles are made: what takes long within a `turn`; `exact` as the single pictures, or else of JPEG files
+    decoded at a reduced size where they are much larger than a tile."""
+
+    turn: Turn
+    exact: bool = True
 
 
 def unit_count(session: Session, layer: str, kind: SpriteKind) -> int:
@@ -50,17 +60,14 @@ def state_of(session: Session, layer: str, kind: SpriteKind) -> str:
 
 
 def tiles(
-    session: Session, layer: str, kind: SpriteKind, channels: Sequence[int], turn: Turn
+    session: Session, layer: str, kind: SpriteKind, channels: Sequence[int], work: TileWork
 ) -> Iterator[ChannelPicture]:
-    """Give the pictures of some units that have one of the kind, at most 64 pixels high and wide, in any order.
-
-    What takes long is done within a `turn`.
-    """
+    """Give the pictures of some units that have one of the kind, at most 64 pixels high and wide, in any order."""
     if kind == "patch":
-        return _patches(session.atlas, layer, channels, turn)
+        return _patches(session.atlas, layer, channels, work)
     if kind == "filter":
         return _filters(session, layer, channels)
-    return _visuals(session, layer, kind, channels, turn)
+    return _visuals(session, layer, kind, channels, work.turn)
 
 
 def visual_tile(session: Session, visual: Visual) -> Image.Image:
@@ -82,18 +89,22 @@ def filter_tile(filter_picture: Image.Image) -> Image.Image:
     )
 
 
-def _patches(atlas: Atlas, layer: str, channels: Sequence[int], turn: Turn) -> Iterator[ChannelPicture]:
+def _patches(atlas: Atlas, layer: str, channels: Sequence[int], work: TileWork) -> Iterator[ChannelPicture]:
     ranked = atlas.statistics(layer).ranked
     for image, boxes in _by_image(atlas, layer, [channel for channel in channels if ranked[channel]]):
         check_time()
-        with turn():
+        with work.turn():
             try:
-                whole = picture(atlas, read_image(atlas, image))
+                data = read_image(atlas, image)
+                if work.exact or not is_plain(atlas, data):
+                    whole = picture(atlas, data)
+                    cuts = [cut(whole, box, TILE_PX) for box in boxes.values()]
+                else:
+                    cuts = thumbnails(data, list(boxes.values()), TILE_PX)
             except (NotFoundError, PictureError):
                 yield from ((channel, None) for channel in boxes)
                 continue
-            tiles = [(channel, cut(whole, box, TILE_PX)) for channel, box in boxes.items()]
-        yield from tiles
+        yield from zip(boxes, cuts, strict=True)
 
 
 def _by_image(atlas: Atlas, layer: str, channels: list[int]) -> Iterator[tuple[ImageEntry, dict[int, Box]]]:

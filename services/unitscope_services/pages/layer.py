@@ -2,11 +2,11 @@
 
 import shlex
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unitscope_schemas.geometry import Size
 from unitscope_schemas.questions import UnitsQuestion, UnitStatus
-from unitscope_services.figures.sprites import SHEET_PX, Sprite
+from unitscope_services.figures.sprites import FIRST_TILES, SHEET_PX, Sprite
 from unitscope_services.figures.tiles import TILE_PX, SpriteKind, channels_with, state_of
 from unitscope_services.pages.views import Choice, LayerTile, LayerView, NoTiles
 from unitscope_services.queries import units
@@ -63,6 +63,9 @@ def layer_view(session: Session, layer: str, address: LayerAddress) -> LayerView
     counts = Counter(atlas.units(layer)["status"].to_pylist())
     missing = _no_tiles(session, layer, kind)
     tiles = _tiles(session, layer, kind, channels) if missing is None else []
+    preview = next((tile.sheet for tile in tiles if tile.sheet), None)
+    if kind != "filter" and address.cursor is None:
+        tiles = _first_seen(session, layer, kind, tiles)
 
     def here(**changed: Value) -> str:
         query: dict[str, Value] = {"kind": None if kind == "patch" else kind, "sort": sort, "status": status}
@@ -77,7 +80,7 @@ def layer_view(session: Session, layer: str, address: LayerAddress) -> LayerView
         sees_all=_covers(row.receptive_field, input_size),
         tiles=tiles,
         sheet_px=(SHEET_PX, TILE_PX),
-        preview=next((tile.sheet for tile in tiles if tile.sheet), None),
+        preview=preview,
         command=shlex.join(["unitscope", "units", atlas.name, layer, "--sort", sort]),
         kinds=[
             Choice(text, here(kind=None if name == "patch" else name), name == kind)
@@ -155,3 +158,15 @@ def _tiles(session: Session, layer: str, kind: SpriteKind, channels: list[int]) 
             sheets[sprite.sheet] = links.sprites(layer, sprite.sheet, kind, state)
         tiles.append(LayerTile(channel, status, maximum, href, sheets[sprite.sheet], sprite))
     return tiles
+
+
+def _first_seen(session: Session, layer: str, kind: SpriteKind, tiles: list[LayerTile]) -> list[LayerTile]:
+    """Return the tiles with the first of them on a sheet of their own: in any order of the units it is made of few
+    pictures, where the sheets of the layer are each made of 256."""
+    first = [tile.channel for tile in tiles if tile.sheet][:FIRST_TILES]
+    sheet = links_of(session.atlas).sprites(layer, first, kind, state_of(session, layer, kind))
+    positions = {channel: position for position, channel in enumerate(first)}
+    return [
+        replace(tile, sheet=sheet, sprite=Sprite.of(positions[tile.channel])) if tile.channel in positions else tile
+        for tile in tiles
+    ]

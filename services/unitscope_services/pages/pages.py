@@ -162,7 +162,7 @@ def unit_view(atlas: Atlas, unit: UnitId, address: UnitAddress, computes: bool =
         embed=here(embed=1),
         effective=field.effective if field.covers_input else None,
         first_labels=whole,
-        standing_out=_standing_out(whole),
+        standing_out=standing_out_labels(whole),
         ways=_ways(atlas, unit, address.count, query),
         visuals=unit_visuals(atlas, unit, computes),
     )
@@ -186,7 +186,7 @@ def _band_count(image_count: int, band: tuple[float, float] | None) -> int:
     return max(0, last - first + 1)
 
 
-def _standing_out(page: LabelPage) -> list[LabelRow]:
+def standing_out_labels(page: LabelPage) -> list[LabelRow]:
     """Return the labels of which a unit's first images have more than the corpus, beyond chance."""
     return [row for row in page.rows if row.lift_low > 1][:_NAMED]
 

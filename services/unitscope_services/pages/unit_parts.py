@@ -1,26 +1,42 @@
-"""Parts of a unit's page that take longer than the page itself, each with an address of its own."""
+"""Parts of a unit's page that take longer than the page itself, each with an address of its own, and several units side
+by side."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from unitscope_schemas.addresses import without_paths
+from unitscope_schemas.answers.patches import LabelPage, LabelRow, UnitRow
 from unitscope_schemas.answers.relations import FacetPage, FacetRow, SimilarPage, SimilarRow
 from unitscope_schemas.answers.served import AtlasRow
-from unitscope_schemas.errors import UnitscopeError
-from unitscope_schemas.questions import FacetsQuestion, Likeness, Order, SimilarQuestion, TopQuestion
+from unitscope_schemas.errors import UnitscopeError, UsageError
+from unitscope_schemas.questions import (
+    FacetsQuestion,
+    HistogramQuestion,
+    LabelsQuestion,
+    Likeness,
+    Order,
+    SimilarQuestion,
+    TopQuestion,
+)
 from unitscope_schemas.units import UnitId
 from unitscope_services.atlas.atlas import Atlas
-from unitscope_services.pages.pages import unit_strip
+from unitscope_services.pages.charts import Chart, histogram_chart
+from unitscope_services.pages.pages import PATCHES, standing_out_labels, unit_strip
 from unitscope_services.pages.views import Choice, PatchStrip
+from unitscope_services.queries import units
 from unitscope_services.queries.exemplars import patches, status_note
 from unitscope_services.queries.facets import LEAST_SILHOUETTE, facets
+from unitscope_services.queries.labels import labels
 from unitscope_services.queries.session import Session
 from unitscope_services.queries.similar import is_computed, similar
 from unitscope_services.server.links import Links, links_of
 
 _SIMILAR, _PATCHES, _IN_BAND = 9, 3, 6
+_LABELS = 5
+FEWEST_BESIDE, MOST_BESIDE = 2, 12
+"""Units that may be seen side by side."""
 _METHODS: Mapping[Likeness, str] = {
     "coactivation": "co-activation",
     "exemplars": "shared exemplars",
@@ -78,9 +94,36 @@ class SimilarView:
     note: str | None
     units: list[SimilarUnit]
     asks: str | None
+    beside: str
+    """Address of a page of several units side by side."""
     command: str
     rows_api: str
     rows_query: str
+
+
+@dataclass(frozen=True)
+class UnitColumn:
+    """A unit among others, with its first patches, its distribution and the labels of its first images."""
+
+    strip: PatchStrip
+    unit: UnitRow
+    note: str | None
+    chart: Chart | None
+    first_labels: LabelPage
+    standing_out: list[LabelRow]
+    row_api: str
+    without: str | None
+    """Address of the page without this unit, None where too few would be left."""
+
+
+@dataclass(frozen=True)
+class UnitsView:
+    """Several units side by side."""
+
+    atlas: AtlasRow
+    links: Links
+    columns: list[UnitColumn]
+    command: str
 
 
 @dataclass(frozen=True)
@@ -154,9 +197,45 @@ def similar_view(session: Session, unit: UnitId, by: Likeness | None, among: str
         note=note,
         units=[SimilarUnit(row, _strip(atlas, UnitId(row.layer, row.channel))) for row in page.rows] if page else [],
         asks=address if missing and computes else None,
+        beside=part.links.beside(),
         command=_similar_command(atlas, unit, chosen, among),
         rows_api="" if page is None else part.links.api("layers", unit.layer, "units", unit.channel, "similar"),
         rows_query=part.links.at("", **query),
+    )
+
+
+def units_view(atlas: Atlas, names: Sequence[str]) -> UnitsView:
+    """Return units side by side, in the order of their names `LAYER:UNIT`, each once.
+
+    Raises UsageError for fewer than 2 or more than 12, NotFoundError for a unit that is not in the atlas.
+    """
+    shown = list(dict.fromkeys(UnitId.parse(name) for name in names))
+    if not FEWEST_BESIDE <= len(shown) <= MOST_BESIDE:
+        wanted = f"{FEWEST_BESIDE} to {MOST_BESIDE} units stand side by side"
+        raise UsageError(f"{wanted}, not {len(shown)}: give each as u=LAYER:UNIT, for example u=layer4.1:130")
+    for unit in shown:
+        atlas.unit(unit)
+    words = (["unitscope", "top", atlas.name, str(unit)] for unit in shown)
+    return UnitsView(
+        atlas=atlas.summary(),
+        links=links_of(atlas),
+        columns=[_column(atlas, unit, [other for other in shown if other != unit]) for unit in shown],
+        command=" && ".join(map(shlex.join, words)),
+    )
+
+
+def _column(atlas: Atlas, unit: UnitId, others: Sequence[UnitId]) -> UnitColumn:
+    links, statistics = links_of(atlas), atlas.unit(unit)
+    first_labels = labels(atlas, unit, LabelsQuestion(k=_LABELS))
+    return UnitColumn(
+        strip=unit_strip(atlas, unit, patches(atlas, unit, TopQuestion(k=PATCHES)).rows),
+        unit=units.unit_row(unit.layer, statistics),
+        note=status_note(statistics),
+        chart=histogram_chart(units.histogram(atlas, unit, HistogramQuestion())),
+        first_labels=first_labels,
+        standing_out=standing_out_labels(first_labels),
+        row_api=links.api("layers", unit.layer, "units", unit.channel),
+        without=links.beside(others) if len(others) >= FEWEST_BESIDE else None,
     )
 
 

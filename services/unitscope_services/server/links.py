@@ -82,6 +82,11 @@ class Links:
         """Return the page of a unit."""
         return _address(self.home, ["layers", layer, "units", channel], query or {})
 
+    def beside(self, units: Sequence[UnitId] = ()) -> str:
+        """Return the page of several units side by side."""
+        query = urlencode([("u", str(unit)) for unit in units], safe=":@")
+        return f"{self.home}/units?{query}" if query else f"{self.home}/units"
+
     def part(self, layer: str, channel: int, name: str) -> str:
         """Return the address of a part of a unit's page."""
         return f"{self.unit(layer, channel)}/{name}"
@@ -111,10 +116,14 @@ class Links:
         """Return the address of the picture of the patch where a unit peaks."""
         return self.api("patches", f"{image_id}.jpg", unit=unit, size=size, **(look or {}), v=self.version)
 
-    def sprites(self, layer: str, sheet: int, kind: str = "patch", state: str = "") -> str:
-        """Return the address of the picture of 256 units' tiles of a kind, in the state of what is stored."""
+    def sprites(self, layer: str, sheet: int | Sequence[int], kind: str = "patch", state: str = "") -> str:
+        """Return the address of the picture of 256 units' tiles of a kind, or of some channels', in the state of
+        what is stored."""
         version = dated(self.version, state)
-        return self.api("layers", layer, "sprites", f"{kind}.webp", sheet=sheet, v=version)
+        which: dict[str, Value] = (
+            {"sheet": sheet} if isinstance(sheet, int) else {"channels": ",".join(map(str, sheet))}
+        )
+        return self.api("layers", layer, "sprites", f"{kind}.webp", **which, v=version)
 
     def patch(self, image_id: str, box: Box, size: int) -> str:
         """Return the address of the picture of a box of an image."""

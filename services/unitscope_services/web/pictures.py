@@ -20,7 +20,7 @@ from unitscope_services.encoding.masks import mask, masked
 from unitscope_services.figures.blanks import blank
 from unitscope_services.figures.legend import LEAST_PX, legend_height, with_legend
 from unitscope_services.figures.sprites import SheetAddress, SheetFormat, sheet_file
-from unitscope_services.figures.tiles import SpriteKind, state_of
+from unitscope_services.figures.tiles import state_of
 from unitscope_services.queries.session import Subject
 from unitscope_services.queries.units import peak_box
 from unitscope_services.server.uploads import UploadEntry
@@ -74,9 +74,9 @@ def patch_picture(
     return _picture(reply, kind, make)
 
 
-def sprite_picture(reply: Reply, layer: str, what: SpriteKind, number: int, kind: SheetFormat) -> Response:
+def sprite_picture(reply: Reply, address: SheetAddress, kind: SheetFormat) -> Response:
     """Return the reply with a sheet of tiles."""
-    sheet = SheetAddress(layer, what, number, state_of(reply.session, layer, what))
+    sheet = replace(address, state=state_of(reply.session, address.layer, address.kind))
     growing, turns = replace(reply, state=sheet.state, cost="sheet"), reply.app_state.turns
     return growing.picture(
         kind, MEDIA_TYPES[kind], lambda: sheet_file(growing.session, sheet, kind, partial(turns.of, "picture"))

@@ -19,9 +19,10 @@ from unitscope_pipelines.derived.visuals import NewPicture, write_visual
 from unitscope_pipelines.indexing.config import IndexConfig
 from unitscope_pipelines.indexing.index import index
 from unitscope_pipelines.storage.stores import store_of
+from unitscope_pipelines.vision.images.pictures import open_picture, upright
 from unitscope_schemas.answers.visuals import VisualKey
 from unitscope_schemas.geometry import Box, Location
-from unitscope_services.atlas.crops import fitted
+from unitscope_services.atlas.crops import cut, fitted, thumbnails
 from unitscope_services.figures.sprites import MOST_BYTES, SHEET_PX, SHEET_TILES, SheetFormat, Sprite, webp
 from unitscope_services.figures.tiles import TILE_PX
 from unitscope_services.web.app import Settings, create_app
@@ -134,11 +135,53 @@ def test_a_sheet_of_any_pictures_has_a_bounded_size_and_is_close_to_its_pixels()
     assert np.abs(again.astype(int) - smooth).mean() < 3
 
 
+def test_a_sheet_of_chosen_units_has_the_tiles_of_the_whole_sheets_in_the_order_asked_for(client: TestClient) -> None:
+    address = f"{API}/layers/_blocks.15/sprites/patch"
+    chosen = Image.open(io.BytesIO(client.get(f"{address}.png?channels=300,2,17,2").content))
+    assert chosen.size == (SHEET_PX, TILE_PX)
+    for position, channel in enumerate((300, 2, 17)):
+        whole = sheet(client, "patch", channel // SHEET_TILES)
+        assert np.array_equal(np.asarray(tile(chosen, position)), np.asarray(tile(whole, channel)))
+    assert len(client.get(f"{address}.webp?channels=300,2,17").content) <= MOST_BYTES // 8
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "said"),
+    [
+        ("channels=3,,5", 400, "3,17,5"),
+        ("channels=-1", 400, "3,17,5"),
+        ("channels=" + ",".join(map(str, range(33))), 400, "at most 32"),
+        ("channels=3&sheet=1", 400, "either sheet or channels"),
+        ("channels=320", 404, "channels 0 to 319"),
+    ],
+)
+def test_chosen_units_that_make_no_sheet_are_told_why(client: TestClient, query: str, status: int, said: str) -> None:
+    answer = client.get(f"{API}/layers/_blocks.15/sprites/patch.webp?{query}")
+    assert answer.status_code == status
+    assert said in answer.json()["detail"]
+
+
+def test_a_thumbnail_of_a_large_jpeg_is_close_to_the_exact_patch_whichever_way_it_is_turned() -> None:
+    rows, cols = np.mgrid[:600, :800]
+    pixels = np.stack([rows * 255 // 600, cols * 255 // 800, (rows // 50 + cols // 50) % 2 * 255], axis=2)
+    boxes = [Box(100, 40, 420, 360), Box(0, 0, 600, 600), Box(20, 300, 250, 590)]
+    for orientation in (1, 3, 6, 8):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        buffer = io.BytesIO()
+        Image.fromarray(pixels.astype(np.uint8)).save(buffer, "JPEG", quality=95, exif=exif)
+        whole = upright(open_picture(buffer.getvalue()))
+        for box, thumbnail in zip(boxes, thumbnails(buffer.getvalue(), boxes, TILE_PX), strict=True):
+            exact = cut(whole, box, TILE_PX)
+            assert thumbnail.size == exact.size
+            assert np.abs(np.asarray(thumbnail).astype(int) - np.asarray(exact)).mean() < 4
+
+
 def test_a_layers_page_shows_each_kind_and_says_which_units_have_none(client: TestClient) -> None:
     page = client.get(f"{PAGE}?kind=optimised&sort=-maximum").text
     assert page.count('class="blank">none made') == 318
     assert max(page.index(f'/units/{channel}"') for channel in (7, 300)) < page.index("none made")
-    assert len(set(re.findall(r'<image href="([^"]+)"', page))) == 2
+    assert re.findall(r'<image href="[^"]+channels=([^"&]+)', page) == ["300,7", "300,7"]
     assert "optimised&amp;sort=-mean" in page
     address = re.findall(r'<image href="([^"]+)"', page)[0].replace("&amp;", "&")
     assert client.get(address).headers["cache-control"].endswith("immutable")

@@ -57,6 +57,7 @@ def all_pages(client: TestClient) -> list[str]:
         "/a/tiny/layers/_blocks.5?sort=-mean&status=live",
         f"{image_page(client)}?layer=_blocks.5&cell=3,4&unit=_blocks.5:3&box=10,10,50,50",
         f"{PAGE}?look=activation&quantile=0.5&quantile=0.9",
+        "/a/tiny/units?u=_blocks.5:3&u=_blocks.0:1", f"{PAGE}/similar?by=exemplars",
         "/a/tiny/layers/_blocks.0?kind=optimised", "/a/tiny/layers/_blocks.0?kind=filter",
         "/a/tiny/filters", "/a/tiny/find?q=blobs", "/a/tiny/find?q=nothing", f"{PAGE}/eigen",
     ]  # fmt: skip
@@ -366,3 +367,44 @@ def test_figures_have_four_digits_and_a_true_minus() -> None:
         "0", "−1.235", "12346" if False else "1.235e+04", "1.000e−09", "–", "–",
     ]  # fmt: skip
     assert count(1234567) == "1\u202f234\u202f567"
+
+
+def test_units_side_by_side_stand_in_the_order_of_the_address_each_with_nine_patches(client: TestClient) -> None:
+    page = client.get("/a/tiny/units?u=_blocks.5:3&u=_blocks.0:1&u=_blocks.5:3").text
+    assert re.findall(r'<h2 class="mono"><a href="[^"]+">([^<]+)', page) == ["_blocks.5:3", "_blocks.0:1"]
+    for unit in ("_blocks.5:3", "_blocks.0:1"):
+        assert page.count(f"of unit {unit}, from") == 9
+    assert f'href="{UNIT}.json"' in page
+    assert client.get(f"{UNIT}.json").json()["channel"] == 3
+    assert "leave out" not in page
+    assert (
+        "u=_blocks.0:1&amp;u=_blocks.5:4" in client.get("/a/tiny/units?u=_blocks.5:3&u=_blocks.0:1&u=_blocks.5:4").text
+    )
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "said"),
+    [
+        ("", 400, "2 to 12 units"),
+        ("u=_blocks.5:3", 400, "2 to 12 units stand side by side, not 1"),
+        ("&".join(f"u=_blocks.5:{channel}" for channel in range(13)), 400, "not 13"),
+        ("u=_blocks.5:3&u=_blocks.5", 400, "_blocks.5"),
+        ("u=_blocks.5:3&u=_blocks.5:9999", 404, "9999"),
+    ],
+)
+def test_units_that_cannot_stand_side_by_side_are_told_why(
+    client: TestClient, query: str, status: int, said: str
+) -> None:
+    answer = client.get(f"/a/tiny/units?{query}")
+    assert answer.status_code == status
+    assert said in Elements(answer.text).text
+
+
+def test_similar_units_lead_to_a_page_of_them_beside_the_unit(client: TestClient) -> None:
+    elements = Elements(client.get(f"{PAGE}/similar?by=exemplars").text)
+    forms = [attrs for name, attrs in elements.found if name == "form" and attrs.get("action") == "/a/tiny/units"]
+    ticked = [attrs["value"] for name, attrs in elements.found if name == "input" and attrs.get("name") == "u"]
+    assert len(forms) == 1
+    assert ticked[0] == "_blocks.5:3"
+    assert len(ticked) == 10
+    assert client.get("/a/tiny/units?" + "&".join(f"u={unit}" for unit in ticked)).status_code == 200

@@ -20,6 +20,7 @@ from unitscope_services.pages.find_page import find_view, place_named
 from unitscope_services.pages.layer import LayerAddress, layer_view
 from unitscope_services.pages.pages import UnitAddress, atlas_view, home_view, unit_view
 from unitscope_services.pages.picture import PictureAddress, PicturePage
+from unitscope_services.pages.unit_parts import units_view
 from unitscope_services.pages.views import SkippedView
 from unitscope_services.queries.images import skipped_page
 from unitscope_services.queries.session import Subject
@@ -92,6 +93,15 @@ def find(reply: Reading, q: Annotated[str, Query(max_length=500)] = "") -> Respo
     return changing.page(
         "find.html", lambda: {**_named(find_view(atlas, text)), "written": written_with(changing.session, text)}
     )
+
+
+@routes.get("/a/{atlas}/units")
+def show_units(
+    reply: Scanning,
+    u: Annotated[list[Text] | None, Query(max_length=100, description="`LAYER:UNIT`, two to twelve times")] = None,
+) -> Response:
+    """Show several units side by side."""
+    return reply.page("units.html", lambda: _named(units_view(reply.session.atlas, u or [])))
 
 
 @routes.get("/a/{atlas}/filters")

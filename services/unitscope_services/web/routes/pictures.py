@@ -9,7 +9,7 @@ from starlette.responses import Response
 from unitscope_schemas.errors import UsageError
 from unitscope_schemas.geometry import Box
 from unitscope_schemas.questions import MOST_COUNT, Text
-from unitscope_services.figures.sprites import SheetFormat
+from unitscope_services.figures.sprites import SheetAddress, SheetFormat, read_channels
 from unitscope_services.figures.tiles import SpriteKind
 from unitscope_services.web.documentation import PICTURE
 from unitscope_services.web.parameters import BoxText, ImageName, LayerName
@@ -69,10 +69,16 @@ def read_sprites(
     ],
     kind: Annotated[SheetFormat, Path(description="webp is lossy, png holds the exact pixels")],
     sheet: Annotated[int, Query(ge=0, le=MOST_COUNT // 256, description="units 256 · sheet to 256 · sheet + 255")] = 0,
+    channels: Annotated[
+        Text | None, Query(description="some units instead, as `3,17,5`: at most 32, in this order, each once")
+    ] = None,
 ) -> Response:
-    """Return tiles of 64 pixels for 256 units of a layer, 16 in a row.
+    """Return tiles of 64 pixels for 256 units of a layer, or for some of them, 16 in a row.
 
-    A tile shows the unit's first patch, as `size=64` does, or what was made of the unit. A unit without such a picture
-    has an empty tile.
+    A tile shows the unit's first patch, as `size=64` does, or what was made of the unit; for WebP large JPEG files are
+    decoded at a reduced size. A unit without such a picture has an empty tile.
     """
-    return sprite_picture(reply, layer, what, sheet, kind)
+    chosen = read_channels(channels)
+    if chosen and sheet:
+        raise UsageError("give either sheet or channels")
+    return sprite_picture(reply, SheetAddress(layer, what, sheet, channels=chosen), kind)

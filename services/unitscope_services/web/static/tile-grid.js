@@ -1,7 +1,10 @@
-// Arrow keys over a grid of links.
+// Arrow keys over a grid of links. A sheet of tiles that a busy server refused is asked for once more.
+
+const AGAIN_MS = 5000;
 
 class TileGrid extends HTMLElement {
   connectedCallback() {
+    this.addEventListener("error", (event) => this.askAgain(event.target), true);
     this.addEventListener("keydown", (event) => {
       const links = [...this.querySelectorAll("a")];
       const at = links.indexOf(document.activeElement);
@@ -11,6 +14,12 @@ class TileGrid extends HTMLElement {
       event.preventDefault();
       event.stopPropagation();
     });
+  }
+
+  askAgain(image) {
+    if (!(image instanceof SVGImageElement) || image.dataset.asked) return;
+    image.dataset.asked = "again";
+    setTimeout(() => image.setAttribute("href", image.getAttribute("href")), AGAIN_MS);
   }
 
   target(key, at, links) {
