@@ -192,7 +192,7 @@ def _gone(database: duckdb.DuckDBPyConnection, query: str, of: int) -> _Gone:
 
 def _refuse(why: str, gone: _Gone, previous: Manifest, config: IndexConfig) -> NoReturn:
     """Raise UsageError that says which images would leave, which version has them, and what would do."""
-    lost = f"{gone.count} of its {gone.of} images would leave"
+    lost = f"{gone.count or 'none'} of its {gone.of} images would leave"
     if gone.count:
         lost += f", first {listing(gone.first)}"
     limited = " or leave out --limit" if config.limit is not None else ""

@@ -73,8 +73,9 @@ def reload_model(entry: ModelEntry, trust_code: bool = False) -> VisionModel:
     if changed := changed_code(entry, model.entry):
         raise ModelError(f"the code of {listing(changed)} has changed; restore it, or index into a new directory")
     if model.entry.weights_digest != entry.weights_digest:
+        latents = f", or those of its latents {listing(entry.latents)}," if entry.latents else ""
         raise ModelError(
-            f"weights {entry.weights!r} of {entry.spec} are no longer those of the atlas "
+            f"weights {entry.weights!r} of {entry.spec}{latents} are no longer those of the atlas "
             f"({entry.weights_digest[:12]}…); restore them, or index into a new directory"
         )
     return model
