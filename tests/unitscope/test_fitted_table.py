@@ -24,6 +24,7 @@ from unitscope_schemas.formats import rows_as
 from unitscope_schemas.geometry import Box, Size
 
 KINDS = {
+    "unitscope_schemas.answers.annotations": ["AnnotationRow", "CollectionItem", "CollectionRow"],
     "unitscope_schemas.answers.patches": ["PatchRow", "NeighborRow", "ExplainRow", "UnitRow", "LabelRow"],
     "unitscope_schemas.answers.relations": [
         *("BandRow", "FacetRow", "SimilarRow", "MatchRow", "LayerMatch", "SelectiveRow", "SelectivityRow"),

@@ -25,6 +25,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206
 """Characters that end a line, steer a terminal or turn the direction of writing; names of files may hold them."""
 _WHOLE = (
     "unit",
+    "subject",
     "layer",
     "match",
     "image_id",
@@ -149,10 +150,16 @@ def _column(name: str, values: Sequence[Any]) -> Column:
     is_numbers = any(isinstance(value, int | float | Box) for value in values)
     return Column(
         name,
-        tuple(_cell(value)[: 12 if name in ("image_id", "digest") else None] for value in values),
+        tuple(_shortened(name, _cell(value)) for value in values),
         at_right=is_numbers or name == "unit",
         is_whole=is_numbers or name in _WHOLE or any(isinstance(value, Size) for value in values),
     )
+
+
+def _shortened(name: str, cell: str) -> str:
+    """Return the first digits of what is a digest, which name it well enough; all else is whole."""
+    is_digest = name in ("image_id", "digest") or (name == "subject" and ":" not in cell)
+    return cell[:12] if is_digest else cell
 
 
 def _line(cells: Sequence[Sequence[str]], fitted: Fitted) -> str:

@@ -103,7 +103,15 @@ def create_app(settings: Settings, shared: Shared | None = None) -> FastAPI:
         hosts=Hosts(settings.allowed_hosts),
         body_limit_bytes=settings.upload_bytes + _FORM_OVERHEAD_BYTES,
     )
+    _build_routes(app)
     return app
+
+
+def _build_routes(app: FastAPI) -> None:
+    """Have the routes built now, a tenth of a second's work that FastAPI leaves to the first request."""
+    nowhere = {"type": "http", "method": "GET", "path": "/", "root_path": "", "headers": [], "path_params": {}}
+    for route in app.router.routes:
+        route.matches(nowhere)
 
 
 def _build_state(settings: Settings, shared: Shared) -> AppState:
