@@ -376,8 +376,8 @@ def page(rows: Sequence[Row]) -> str:
     lines = [
         "# timm's networks",
         "*Made by `python -m tests.pipelines.vision.timm_sweep`, which judges the networks that have no row here.*",
-        f"Every architecture of timm {timm.__version__}, with random weights at the least size that it takes: "
-        f"{len(rows)} networks of {len({row.family for row in rows})} modules. "
+        f"Architectures of timm {timm.__version__}, with random weights at the least size that each takes: {len(rows)} "
+        f"of {len(timm.list_models())}, of {len({row.family for row in rows})} modules. "
         + ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
         + f". {sum(row.right for row in rows)} layers are recorded and right, {sum(row.refused for row in rows)} are "
         "refused with a reason.",
