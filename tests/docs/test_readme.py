@@ -57,7 +57,9 @@ LATENTS = """
 import torch
 
 def build():
-    return torch.nn.Sequential(torch.nn.Linear(80, 8), torch.nn.ReLU())
+    linear = torch.nn.Linear(80, 8, bias=False)
+    torch.nn.init.eye_(linear.weight)  # every process must build the same
+    return torch.nn.Sequential(linear, torch.nn.ReLU())
 """
 
 
