@@ -1,5 +1,6 @@
 """Every command and block of the README, run in its order beside the demo's atlas; what it shows is what is printed."""
 
+import json
 import os
 import re
 import shlex
@@ -44,6 +45,8 @@ SHORTER = {
     "unitscope index ~/Pictures --atlas b": ("--weights random:0 --limit 2", "its weights would be downloaded"),
 }
 """Beginnings of commands that are run with further flags, and the reason why."""
+VERSION = "VERSION"
+"""Stands in the README for the name of a version, which is another one wherever the demo is made."""
 SERVED = "localhost:8000"
 """Where the README's server is; a test's has a port of its own."""
 PROGRAMS = {"unitscope", "curl"}
@@ -153,6 +156,13 @@ def address(desk: Path, made: Ended | None, environment: dict[str, str]) -> Iter
         yield address
 
 
+def earlier_version(desk: Path, environment: dict[str, str]) -> str:
+    """The name of the oldest version of the demo's atlas."""
+    listed = json.loads(run("unitscope versions demo/atlas --json", desk, environment).written)["rows"]
+    assert len(listed) > 1
+    return str(min(listed, key=lambda row: row["created"])["version"])
+
+
 @contextmanager
 def serving(text: str, desk: Path, environment: dict[str, str]) -> Iterator[str]:
     """Run a server until it answers, and stop it as its reader would."""
@@ -201,7 +211,10 @@ def test_a_command_does_what_the_readme_says(
         assert alike(command.shown or "", made.written), made.written
     else:
         flags = [flags for beginning, (flags, _) in SHORTER.items() if command.text.startswith(beginning)]
-        ended = run(" ".join([command.text, *flags]), desk, environment)
+        text = command.text
+        if VERSION in text.split():
+            text = text.replace(VERSION, earlier_version(desk, environment))
+        ended = run(" ".join([text, *flags]), desk, environment)
         assert ended.code == 0, ended.said
         if command.shown is not None:
             assert alike(command.shown, ended.written + ended.said), ended.written + ended.said
