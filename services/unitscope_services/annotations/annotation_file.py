@@ -17,6 +17,8 @@ from unitscope_schemas.errors import AtlasError, BusyError, FormatError, ReadOnl
 SUFFIX = ".annotations.sqlite"
 _TIMEOUT_S = 10.0
 """How long a writer waits for those before it."""
+_MOST_BYTES, _PAGE_BYTES = 64_000_000, 4096
+"""Most bytes of a file, so that what a reader asks of it has a bounded cost; and of a page, as SQLite has them."""
 _APPLICATION, _FORMAT = 0x756E6974, 1
 """What marks a file as one of annotations, and the format of its tables."""
 _CHANGES_AT = 24
@@ -144,6 +146,7 @@ class AnnotationFile:
             try:
                 connection.execute("PRAGMA trusted_schema = OFF")
                 connection.execute("PRAGMA synchronous = EXTRA")
+                connection.execute(f"PRAGMA max_page_count = {_MOST_BYTES // _PAGE_BYTES}")
                 yield connection
             except BaseException:
                 with suppress(sqlite3.Error):
@@ -160,7 +163,11 @@ class AnnotationFile:
             return BusyError(f"others are writing annotations of the atlas {self._atlas}: try again", retry_after_s=1)
         if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
             return self._read_only()
-        if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
+        if name == "SQLITE_FULL":
+            return StorageError(
+                f"nothing is written: {path.name} holds at most {_MOST_BYTES:,} bytes, or the disk is full"
+            )
+        if name.startswith("SQLITE_IOERR"):
             return StorageError(f"cannot write {path.name}: {error}")
         return AtlasError(f"{path.name} is damaged: {error}")
 
@@ -179,4 +186,6 @@ class AnnotationFile:
             raise AtlasError(f"{path.name} cannot be read: {error.strerror}") from None
         if not stat.S_ISREG(state.st_mode):
             raise AtlasError(f"{path.name} is no plain file, so annotations are neither read from it nor written to it")
+        if state.st_size > _MOST_BYTES:
+            raise AtlasError(f"{path.name} is larger than the {_MOST_BYTES:,} bytes that a file of annotations has")
         return state.st_size > 0  # what was to be the first writing may have been refused

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from unitscope_schemas.answers.annotations import AnnotateQuestion, CollectQuestion
-from unitscope_schemas.errors import AtlasError, ConflictError, NotFoundError, ReadOnlyError, UsageError
+from unitscope_schemas.errors import AtlasError, ConflictError, NotFoundError, ReadOnlyError, StorageError, UsageError
+from unitscope_services.annotations import annotation_file
 from unitscope_services.annotations.annotation_file import AnnotationFile
 from unitscope_services.annotations.annotations import Author, annotate, annotations_of
 from unitscope_services.annotations.collections import collect, collection_named, collections_of
@@ -153,6 +154,21 @@ def test_several_processes_write_one_file(file: AnnotationFile) -> None:
     ]
     assert [process.wait() for process in processes] == [0, 0, 0]
     assert len(collection_named(file, "all").rows) == 30
+
+
+def test_a_file_has_a_bound_up_to_which_it_is_written_and_read(
+    file: AnnotationFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(annotation_file, "_MOST_BYTES", 120_000)
+    with pytest.raises(StorageError, match="holds at most 120,000 bytes"):
+        for number in range(30):
+            write(file, f"layer:{number}", note="x" * 9_000)
+    assert file.path is not None and file.path.stat().st_size <= 120_000
+    rows = annotations_of(file)
+    assert 3 < len(rows) < 14
+    monkeypatch.setattr(annotation_file, "_MOST_BYTES", 60_000)
+    with pytest.raises(AtlasError, match="larger than"):
+        annotations_of(file)
 
 
 def test_annotations_of_another_network_are_not_shown(file: AnnotationFile) -> None:
